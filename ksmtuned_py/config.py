@@ -1,0 +1,237 @@
+"""The configuration: frozen sections; each key has a comment, a name with its unit, and a default
+whose type is the schema.
+
+The sample file is made from this module, so the comments here are what an admin reads.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict
+
+Percent = Annotated[float, Field(ge=0, le=100)]
+Seconds = Annotated[float, Field(gt=0)]
+PolicyName = Literal["adaptive", "fixed", "ksmtuned"]
+BackendName = Literal["auto", "kernel", "memory"]
+OnExit = Literal["restore", "keep", "stop", "unmerge"]
+ProfileName = Literal["quiet", "balanced", "eager"]
+
+
+def _minutes(text: str) -> int:
+    hours, separator, minutes = text.strip().partition(":")
+    if not (separator and hours.isdigit() and minutes.isdigit() and int(hours) < 24 and int(minutes) < 60):
+        raise ValueError(f"{text!r} is no time of day (HH:MM)")
+    return int(hours) * 60 + int(minutes)
+
+
+def window_minutes(window: str) -> tuple[int, int]:
+    """'22:30-06:00' as minutes of the day; raises ValueError."""
+    begin, separator, end = window.partition("-")
+    if not separator:
+        raise ValueError(f"{window!r} is no window (HH:MM-HH:MM)")
+    return _minutes(begin), _minutes(end)
+
+
+def _window(text: str) -> str:
+    window_minutes(text)
+    return text
+
+
+def _address(text: str) -> str:
+    host, separator, port = text.rpartition(":")
+    if text and not (separator and host and port.isdigit() and 0 <= int(port) < 65536):
+        raise ValueError(f"{text!r} is no HOST:PORT")
+    return text
+
+
+Window = Annotated[str, AfterValidator(_window)]
+Address = Annotated[str, AfterValidator(_address)]
+
+
+class Section(BaseModel):
+    """Base of all sections: frozen, strict about types, and a key nobody knows is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Daemon(Section):
+    """The control loop."""
+
+    mode: Literal["manage", "observe"] = Field("manage", description="observe: decide and explain, but write nothing")
+    backend: BackendName = Field("auto", description="who merges: the kernel's ksmd, or the in-memory model")
+    on_exit: OnExit = Field(
+        "restore",
+        description="the knobs at exit: restore what was found, keep ours, stop ksmd (run=0),\n"
+        "or unmerge everything (run=2, only when the host has the room)",
+    )
+    tick_seconds: Seconds = Field(1.0, description="between two looks at the host while something happens")
+    idle_tick_seconds: Seconds = Field(
+        10.0, description="between two looks while nothing happens; events wake it at once"
+    )
+    pressure_trigger_ms: Annotated[int, Field(ge=0, le=1000)] = Field(
+        150, description="memory stall within 2 s that wakes the daemon at once; 0 = no trigger"
+    )
+
+
+class Policy(Section):
+    """Who decides."""
+
+    name: PolicyName = Field(
+        "adaptive", description="adaptive, fixed (pin the knobs of [fixed]), or ksmtuned (the old script's arithmetic)"
+    )
+
+
+class ByNeed(Section):
+    """One number for each state of need."""
+
+    calm: float = Field(ge=0)
+    wary: float = Field(ge=0)
+    short: float = Field(ge=0)
+    critical: float = Field(ge=0)
+
+
+class Profile(Section):
+    """How much CPU the adaptive policy may give to ksmd."""
+
+    boost_percent: ByNeed = Field(description="of one core while there is news, by need")
+    cruise_percent: ByNeed = Field(description="of one core at most while there is none, by need")
+    price_cpu_seconds_per_gib: ByNeed = Field(
+        description="what a saved GiB may cost, by need; past it, passes move apart"
+    )
+
+
+QUIET = Profile(
+    boost_percent=ByNeed(calm=20, wary=40, short=95, critical=95),
+    cruise_percent=ByNeed(calm=0.1, wary=0.5, short=5, critical=20),
+    price_cpu_seconds_per_gib=ByNeed(calm=5, wary=20, short=60, critical=300),
+)
+BALANCED = Profile(
+    boost_percent=ByNeed(calm=60, wary=80, short=95, critical=95),
+    cruise_percent=ByNeed(calm=0.2, wary=1, short=5, critical=20),
+    price_cpu_seconds_per_gib=ByNeed(calm=10, wary=30, short=60, critical=300),
+)
+EAGER = Profile(
+    boost_percent=ByNeed(calm=95, wary=95, short=95, critical=95),
+    cruise_percent=ByNeed(calm=0.2, wary=1, short=5, critical=20),
+    price_cpu_seconds_per_gib=ByNeed(calm=20, wary=60, short=120, critical=300),
+)
+
+
+class Need(Section):
+    """When memory counts as needed: percent of the host's memory still available, with a gap against flapping."""
+
+    wary_enter_percent: Percent = Field(30, description="available memory below this: wary ...")
+    wary_leave_percent: Percent = Field(35, description="... until it is above this")
+    short_enter_percent: Percent = Field(15, description="available memory below this: short ...")
+    short_leave_percent: Percent = Field(20, description="... until it is above this")
+    critical_enter_percent: Percent = Field(5, description="available memory below this: critical ...")
+    critical_leave_percent: Percent = Field(8, description="... until it is above this")
+    short_stall_percent: Percent = Field(
+        5, description="some tasks stalled on memory this share of 10 s: short at least"
+    )
+    critical_stall_percent: Percent = Field(10, description="all tasks stalled this share of 10 s: critical")
+
+
+class Guards(Section):
+    """What may lower or stop merging, whatever the rest says."""
+
+    net_loss_passes: Annotated[int, Field(ge=1)] = Field(
+        3, description="passes in a row whose bookkeeping costs more memory than merging saves"
+    )
+    cow_storm_percent_per_minute: Percent = Field(
+        10, description="of the merged pages broken by writes within a minute"
+    )
+    max_debt_percent: Annotated[float, Field(ge=0)] = Field(
+        0, description="debt (merged memory) of what the host could find for it, at most; 0 = no limit"
+    )
+    inhibit: Annotated[tuple[Window, ...], Strict(False)] = Field(
+        (), description='local times without scanning, like ["08:00-18:00"]'
+    )
+
+
+class Adaptive(Section):
+    """The adaptive policy."""
+
+    profile: ProfileName = Field("balanced", description="which of the three tables below holds")
+    smart_scan_in_cruise: bool = Field(True, description="let ksmd skip pages that found no partner, outside boosts")
+    news_growth_percent: Percent = Field(
+        2, description="growth of the guests' memory, of the host's, that counts as news"
+    )
+    pass_gap_seconds: Seconds = Field(60, description="between two passes while they pay")
+    pass_gap_max_seconds: Seconds = Field(3600, description="between two passes when they find nothing")
+    need: Need = Need()
+    guards: Guards = Guards()
+    quiet: Profile = QUIET
+    balanced: Profile = BALANCED
+    eager: Profile = EAGER
+
+    @property
+    def chosen(self) -> Profile:
+        """The profile that holds."""
+        return {"quiet": self.quiet, "balanced": self.balanced, "eager": self.eager}[self.profile]
+
+
+class Fixed(Section):
+    """The fixed policy: these values, whatever happens."""
+
+    run: Literal[0, 1] = Field(1, description="0 stops ksmd and keeps what is merged")
+    pages_to_scan: Annotated[int, Field(ge=1, le=1_000_000)] = Field(1000, description="pages per batch")
+    sleep_millisecs: Annotated[int, Field(ge=1, le=3_600_000)] = Field(
+        20, description="between batches; 0 would spin a core"
+    )
+    smart_scan: Literal[0, 1] = Field(1, description="skip pages that found no partner")
+
+
+class Ksmtuned(Section):
+    """The old script's settings, under its own names and meanings."""
+
+    monitor_interval_seconds: Seconds = Field(60, description="KSM_MONITOR_INTERVAL")
+    sleep_msec: Annotated[int, Field(ge=1)] = Field(10, description="KSM_SLEEP_MSEC, for a host of 16 GiB")
+    npages_boost: int = Field(300, description="KSM_NPAGES_BOOST")
+    npages_decay: int = Field(-50, description="KSM_NPAGES_DECAY")
+    npages_min: Annotated[int, Field(ge=1)] = Field(64, description="KSM_NPAGES_MIN")
+    npages_max: Annotated[int, Field(ge=1)] = Field(1250, description="KSM_NPAGES_MAX")
+    thres_coef_percent: Percent = Field(20, description="KSM_THRES_COEF")
+    thres_const_kib: Annotated[int, Field(ge=0)] = Field(
+        2048, description="KSM_THRES_CONST: KiB in fact, although the old manual says MB"
+    )
+
+
+class Kernel(Section):
+    """KSM settings that the policies never touch. "keep" leaves them; a number is set once, at the start."""
+
+    use_zero_pages: Literal["keep", 0, 1] = Field("keep", description="merge empty pages with the kernel's zero page")
+    merge_across_nodes: Literal["keep", 0, 1] = Field(
+        "keep", description="0 merges within NUMA nodes only; a change unmerges everything first"
+    )
+    max_page_sharing: Literal["keep"] | Annotated[int, Field(ge=2)] = Field(
+        "keep", description="sharers of one page, at least 2; a change unmerges everything first"
+    )
+
+
+class Guests(Section):
+    """Which processes are guests. Known hypervisors always are."""
+
+    name_patterns: Annotated[tuple[str, ...], Strict(False)] = Field(
+        (), description='more process names, as shell patterns: ["my-vmm*"]'
+    )
+    mergeable: bool = Field(True, description="any process that asked for merging is a guest, too")
+    mergeable_rescan_seconds: Seconds = Field(60, description="between two looks at all processes for such")
+
+
+class Metrics(Section):
+    """Prometheus."""
+
+    address: Address = Field("127.0.0.1:10776", description='HOST:PORT of /metrics; "" = none')
+
+
+class Config(Section):
+    """The whole configuration."""
+
+    daemon: Daemon = Daemon()
+    policy: Policy = Policy()
+    adaptive: Adaptive = Adaptive()
+    fixed: Fixed = Fixed()
+    ksmtuned: Ksmtuned = Ksmtuned()
+    kernel: Kernel = Kernel()
+    guests: Guests = Guests()
+    metrics: Metrics = Metrics()

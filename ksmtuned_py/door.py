@@ -1,0 +1,123 @@
+"""The one door to the kernel: everything read from or written to /sys and /proc goes through a Door.
+
+It takes a root path, so the whole daemon runs on a made-up tree, and on a captured one. Every write is recorded.
+"""
+
+import errno
+import os
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from ksmtuned_py.errors import Garbage, NotPermitted, Unreadable
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """One write that went through the door; error is '' when the kernel took it, else its errno name and text."""
+
+    path: str
+    text: str
+    error: str
+
+
+class Door:
+    """Reads and writes small kernel files below a root directory."""
+
+    LOG_LENGTH = 256
+
+    def __init__(self, root: str = "/") -> None:
+        self.root = root
+        self.log: deque[Recorded] = deque(maxlen=self.LOG_LENGTH)
+
+    def path(self, relative: str) -> str:
+        """The file's full path, for messages and for libraries that want one."""
+        return str(Path(self.root) / relative)
+
+    def exists(self, relative: str) -> bool:
+        """Whether the file or directory is there."""
+        return os.path.exists(self.path(relative))  # noqa: PTH110 - called for every process on the host
+
+    def names(self, relative: str) -> list[str]:
+        """The names in a directory; none when it is not there."""
+        try:
+            return os.listdir(self.path(relative))  # noqa: PTH208 - called for /proc on every tick
+        except (FileNotFoundError, NotADirectoryError, ProcessLookupError):
+            return []
+
+    def read(self, relative: str, *, at: int | None = None) -> str:
+        """The file's text, as it is; raises OSError. `at` is a descriptor from `hold`: then the path is below it."""
+        descriptor = os.open(relative if at is not None else self.path(relative), os.O_RDONLY | os.O_CLOEXEC, dir_fd=at)
+        try:
+            return _read_all(descriptor).decode("utf-8", "replace")
+        finally:
+            os.close(descriptor)
+
+    def read_if_there(self, relative: str, *, at: int | None = None) -> str | None:
+        """The file's text, or None when the kernel has no such file or has it switched off."""
+        try:
+            return self.read(relative, at=at)
+        except (FileNotFoundError, NotADirectoryError, ProcessLookupError):
+            return None
+        except OSError as error:
+            if error.errno == errno.EOPNOTSUPP:  # PSI that was disabled at boot
+                return None
+            raise unreadable(self.path(relative), error) from error
+
+    def read_int(self, relative: str) -> int | None:
+        """The file's one decimal number, or None when there is no such file; Garbage when it is anything else."""
+        text = self.read_if_there(relative)
+        return None if text is None else parse_int(self.path(relative), text)
+
+    def write(self, relative: str, text: str) -> None:
+        """One write system call of the whole text; raises OSError as the kernel gave it."""
+        path, error = self.path(relative), ""
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_TRUNC)
+            try:
+                os.write(descriptor, text.encode())
+            finally:
+                os.close(descriptor)
+        except OSError as caught:
+            error = f"{caught.strerror} (errno {caught.errno})"
+            raise
+        finally:
+            self.log.append(Recorded(path, text, error))
+
+    def hold(self, relative: str) -> int:
+        """A descriptor on a directory. On /proc/PID it stays with that one process, whatever PIDs are reused."""
+        return os.open(self.path(relative), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    @contextmanager
+    def holding(self, relative: str) -> Iterator[int]:
+        """`hold` for the length of a with block."""
+        descriptor = self.hold(relative)
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+
+def parse_int(path: str, text: str) -> int:
+    """A signed decimal number and nothing else; Garbage names the file otherwise."""
+    stripped = text.strip()
+    digits = stripped.removeprefix("-")
+    if not (digits.isascii() and digits.isdigit()):
+        raise Garbage(path, text[:60], "a decimal number")
+    return int(stripped)
+
+
+def unreadable(path: str, error: OSError) -> NotPermitted | Unreadable:
+    """The house's error for a failed read."""
+    if isinstance(error, PermissionError):
+        return NotPermitted(path, "read it")
+    return Unreadable(path, error.strerror or str(error))
+
+
+def _read_all(descriptor: int) -> bytes:
+    chunks = []
+    while chunk := os.read(descriptor, 65536):
+        chunks.append(chunk)
+    return b"".join(chunks)

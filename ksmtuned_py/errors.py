@@ -1,0 +1,99 @@
+"""Expected errors: each is a class with fields, one message template, and a hint for a person.
+
+They are caught once, in the command line; anything else that gets there is a bug and keeps its traceback.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+BAD_INPUT = 2
+"""Exit code for input we cannot use: the caller has to change something."""
+FAILED = 1
+"""Exit code for a run that was asked for correctly and could not be done."""
+
+
+@dataclass(eq=False)
+class KsmtunedError(Exception):
+    """Base of all expected errors; subclasses add fields and fill the templates with them."""
+
+    template: ClassVar[str] = "unexpected"
+    hint_template: ClassVar[str] = ""
+    exit_code: ClassVar[int] = BAD_INPUT
+
+    def __str__(self) -> str:
+        return self.template.format(**vars(self))
+
+    @property
+    def hint(self) -> str:
+        """What the person can do about it; empty when there is nothing to add."""
+        return self.hint_template.format(**vars(self))
+
+
+@dataclass(eq=False)
+class NoKsm(KsmtunedError):
+    """The kernel has no KSM directory."""
+
+    path: str
+    template = "{path}: no such directory: this kernel was built without CONFIG_KSM"
+    hint_template = "try --backend memory for the model, or a kernel with CONFIG_KSM=y"
+
+
+@dataclass(eq=False)
+class NotPermitted(KsmtunedError):
+    """We may not do what was asked."""
+
+    path: str
+    action: str
+    template = "{path}: not permitted to {action}"
+    hint_template = "run it as root, or with --dry-run to only watch and explain"
+
+
+@dataclass(eq=False)
+class Garbage(KsmtunedError):
+    """A kernel file holds something else than was expected."""
+
+    path: str
+    text: str
+    wanted: str
+    template = "{path}: wanted {wanted}, found {text!r}"
+
+
+@dataclass(eq=False)
+class Unreadable(KsmtunedError):
+    """A file that has to be there cannot be read."""
+
+    path: str
+    reason: str
+    template = "{path}: cannot be read: {reason}"
+
+
+@dataclass(eq=False)
+class AlreadyRunning(KsmtunedError):
+    """Another daemon holds the lock."""
+
+    path: str
+    holder: str
+    exit_code = FAILED
+    template = "{path}: held by another ksmtuned-py ({holder}); only one may steer KSM"
+    hint_template = "stop it first: systemctl stop ksmtuned-py"
+
+
+@dataclass(eq=False)
+class NoRoom(KsmtunedError):
+    """The host has not the memory that unmerging would need."""
+
+    needed_bytes: int
+    found_bytes: int
+    exit_code = FAILED
+    template = "unmerging needs {needed_bytes} bytes and the host could find {found_bytes}"
+    hint_template = "stop or move guests, or add swap, then ask again"
+
+
+@dataclass(eq=False)
+class AddressInUse(KsmtunedError):
+    """The metrics address cannot be bound."""
+
+    address: str
+    reason: str
+    template = "metrics.address {address}: cannot listen: {reason}"
+    hint_template = 'choose another address, or "" for none'

@@ -1,0 +1,38 @@
+"""Units: the few conversions the whole house shares, and how numbers are said to people."""
+
+KIB = 1024
+MIB = 1024 * KIB
+GIB = 1024 * MIB
+
+_STEPS = (("TiB", GIB * 1024), ("GiB", GIB), ("MiB", MIB), ("KiB", KIB))
+
+
+def human_bytes(count: float) -> str:
+    """A byte count for a person: '1.5 GiB', '-12 MiB', '0 B'."""
+    for name, size in _STEPS:
+        if abs(count) >= size:
+            return f"{_short(count / size)} {name}"
+    return f"{count:.0f} B"
+
+
+def human_seconds(seconds: float) -> str:
+    """A duration for a person: '240 ms', '12.5 s', '3 min 20 s', '2 h 5 min'."""
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 60:
+        return f"{_short(seconds)} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s" if rest else f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+
+
+def human_percent(fraction: float) -> str:
+    """A fraction for a person: 0.0312 is '3.1 %'."""
+    percent = fraction * 100
+    return f"{percent:.2g} %" if abs(percent) < 1 else f"{percent:.3g} %"
+
+
+def _short(value: float) -> str:
+    return f"{value:.1f}".removesuffix(".0") if abs(value) < 100 else f"{value:.0f}"
