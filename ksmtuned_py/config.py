@@ -8,8 +8,16 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict
 
+U32_MAX = 2**32 - 1
+"""The kernel keeps pages_to_scan and sleep_millisecs in an unsigned int."""
+
 Percent = Annotated[float, Field(ge=0, le=100)]
-Seconds = Annotated[float, Field(gt=0)]
+# A week at most: poll() takes its timeout as an int of milliseconds, which ends at 24 days.
+Seconds = Annotated[float, Field(gt=0, le=604_800)]
+# Below 10 ms the daemon itself would be the load.
+TickSeconds = Annotated[float, Field(ge=0.01, le=3600)]
+Pages = Annotated[int, Field(ge=1, le=U32_MAX)]
+Bit = Literal[0, 1]
 PolicyName = Literal["adaptive", "fixed", "ksmtuned"]
 BackendName = Literal["auto", "kernel", "memory"]
 OnExit = Literal["restore", "keep", "stop", "unmerge"]
@@ -43,14 +51,15 @@ def _address(text: str) -> str:
     return text
 
 
-Window = Annotated[str, AfterValidator(_window)]
-Address = Annotated[str, AfterValidator(_address)]
+# "format" is what an error says was wanted.
+Window = Annotated[str, AfterValidator(_window), Field(json_schema_extra={"format": "local time HH:MM-HH:MM"})]
+Address = Annotated[str, AfterValidator(_address), Field(json_schema_extra={"format": 'HOST:PORT or ""'})]
 
 
 class Section(BaseModel):
     """Base of all sections: frozen, strict about types, and a key nobody knows is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class Daemon(Section):
@@ -63,8 +72,8 @@ class Daemon(Section):
         description="the knobs at exit: restore what was found, keep ours, stop ksmd (run=0),\n"
         "or unmerge everything (run=2, only when the host has the room)",
     )
-    tick_seconds: Seconds = Field(1.0, description="between two looks at the host while something happens")
-    idle_tick_seconds: Seconds = Field(
+    tick_seconds: TickSeconds = Field(1.0, description="between two looks at the host while something happens")
+    idle_tick_seconds: TickSeconds = Field(
         10.0, description="between two looks while nothing happens; events wake it at once"
     )
     pressure_trigger_ms: Annotated[int, Field(ge=0, le=1000)] = Field(
@@ -153,9 +162,6 @@ class Adaptive(Section):
 
     profile: ProfileName = Field("balanced", description="which of the three tables below holds")
     smart_scan_in_cruise: bool = Field(True, description="let ksmd skip pages that found no partner, outside boosts")
-    news_growth_percent: Percent = Field(
-        2, description="growth of the guests' memory, of the host's, that counts as news"
-    )
     pass_gap_seconds: Seconds = Field(60, description="between two passes while they pay")
     pass_gap_max_seconds: Seconds = Field(3600, description="between two passes when they find nothing")
     need: Need = Need()
@@ -173,25 +179,27 @@ class Adaptive(Section):
 class Fixed(Section):
     """The fixed policy: these values, whatever happens."""
 
-    run: Literal[0, 1] = Field(1, description="0 stops ksmd and keeps what is merged")
+    run: Bit = Field(1, description="0 stops ksmd and keeps what is merged")
     pages_to_scan: Annotated[int, Field(ge=1, le=1_000_000)] = Field(1000, description="pages per batch")
     sleep_millisecs: Annotated[int, Field(ge=1, le=3_600_000)] = Field(
         20, description="between batches; 0 would spin a core"
     )
-    smart_scan: Literal[0, 1] = Field(1, description="skip pages that found no partner")
+    smart_scan: Bit = Field(1, description="skip pages that found no partner")
 
 
 class Ksmtuned(Section):
     """The old script's settings, under its own names and meanings."""
 
     monitor_interval_seconds: Seconds = Field(60, description="KSM_MONITOR_INTERVAL")
-    sleep_msec: Annotated[int, Field(ge=1)] = Field(10, description="KSM_SLEEP_MSEC, for a host of 16 GiB")
+    sleep_msec: Annotated[int, Field(ge=1, le=3_600_000)] = Field(
+        10, description="KSM_SLEEP_MSEC, for a host of 16 GiB"
+    )
     npages_boost: int = Field(300, description="KSM_NPAGES_BOOST")
     npages_decay: int = Field(-50, description="KSM_NPAGES_DECAY")
-    npages_min: Annotated[int, Field(ge=1)] = Field(64, description="KSM_NPAGES_MIN")
-    npages_max: Annotated[int, Field(ge=1)] = Field(1250, description="KSM_NPAGES_MAX")
+    npages_min: Pages = Field(64, description="KSM_NPAGES_MIN")
+    npages_max: Pages = Field(1250, description="KSM_NPAGES_MAX")
     thres_coef_percent: Percent = Field(20, description="KSM_THRES_COEF")
-    thres_const_kib: Annotated[int, Field(ge=0)] = Field(
+    thres_const_kib: Annotated[int, Field(ge=0, le=U32_MAX)] = Field(
         2048, description="KSM_THRES_CONST: KiB in fact, although the old manual says MB"
     )
 
@@ -203,7 +211,7 @@ class Kernel(Section):
     merge_across_nodes: Literal["keep", 0, 1] = Field(
         "keep", description="0 merges within NUMA nodes only; a change unmerges everything first"
     )
-    max_page_sharing: Literal["keep"] | Annotated[int, Field(ge=2)] = Field(
+    max_page_sharing: Literal["keep"] | Annotated[int, Field(ge=2, le=2**31 - 1)] = Field(
         "keep", description="sharers of one page, at least 2; a change unmerges everything first"
     )
 
@@ -235,3 +243,16 @@ class Config(Section):
     kernel: Kernel = Kernel()
     guests: Guests = Guests()
     metrics: Metrics = Metrics()
+
+
+# Keys whose values have to stand in this order, whichever file each comes from.
+ORDERED = (
+    ("daemon.tick_seconds", "<=", "daemon.idle_tick_seconds"),
+    ("adaptive.pass_gap_seconds", "<=", "adaptive.pass_gap_max_seconds"),
+    ("adaptive.need.wary_enter_percent", "<=", "adaptive.need.wary_leave_percent"),
+    ("adaptive.need.short_enter_percent", "<=", "adaptive.need.short_leave_percent"),
+    ("adaptive.need.critical_enter_percent", "<=", "adaptive.need.critical_leave_percent"),
+    ("adaptive.need.short_enter_percent", "<", "adaptive.need.wary_enter_percent"),
+    ("adaptive.need.critical_enter_percent", "<", "adaptive.need.short_enter_percent"),
+    ("ksmtuned.npages_min", "<=", "ksmtuned.npages_max"),
+)
