@@ -86,6 +86,19 @@ class Door:
         finally:
             self.log.append(Recorded(path, text, error))
 
+    def open_trigger(self, relative: str, text: str) -> int | None:
+        """A descriptor that polls POLLPRI after `text` was written to it (PSI); None where there are no triggers."""
+        try:
+            descriptor = os.open(self.path(relative), os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError:
+            return None
+        try:
+            os.write(descriptor, text.encode())
+        except OSError:
+            os.close(descriptor)
+            return None
+        return descriptor
+
     def hold(self, relative: str) -> int:
         """A descriptor on a directory. On /proc/PID it stays with that one process, whatever PIDs are reused."""
         return os.open(self.path(relative), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -97,3 +97,23 @@ class AddressInUse(KsmtunedError):
     reason: str
     template = "metrics.address {address}: cannot listen: {reason}"
     hint_template = 'choose another address, or "" for none'
+
+
+@dataclass(eq=False)
+class NoRuntimeDirectory(KsmtunedError):
+    """The runtime directory cannot be used."""
+
+    path: str
+    reason: str
+    template = "{path}: cannot be used as the runtime directory: {reason}"
+    hint_template = "name another one with --runtime-dir"
+
+
+@dataclass(eq=False)
+class NotRestored(KsmtunedError):
+    """Some knobs could not be put back."""
+
+    knobs: str
+    exit_code = FAILED
+    template = "not put back: {knobs}"
+    hint_template = "the saved values are kept; try again: ksmtuned-py restore"

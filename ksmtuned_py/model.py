@@ -227,6 +227,8 @@ class Snapshot:
     """Programs seen running that are known to write these knobs."""
     problems: tuple[str, ...] = ()
     """Sensors that could not be read this time, as sentences; their fields hold None or the default."""
+    woken_by: frozenset[str] = frozenset()
+    """What ended the wait before its deadline: 'pressure', 'guest', 'asked' (SIGUSR1), 'reload'."""
 
     @property
     def saved_bytes(self) -> int:

@@ -1,0 +1,29 @@
+"""Policies: pure functions from what was seen to what is wanted."""
+
+from typing import Protocol, assert_never
+
+from ksmtuned_py.config import Config
+from ksmtuned_py.model import Decision, Snapshot
+from ksmtuned_py.policy.adaptive import Adaptive
+from ksmtuned_py.policy.pinned import Fixed, Ksmtuned
+from ksmtuned_py.policy.trend import Trend
+
+
+class Policy(Protocol):
+    """Who decides."""
+
+    def decide(self, now: Snapshot, trend: Trend) -> Decision:
+        """The wanted knobs, and why."""
+
+
+def policy_of(config: Config) -> Policy:
+    """The policy that the config names."""
+    match config.policy.name:
+        case "adaptive":
+            return Adaptive(config)
+        case "fixed":
+            return Fixed(config)
+        case "ksmtuned":
+            return Ksmtuned(config)
+        case never:
+            assert_never(never)

@@ -1,8 +1,166 @@
 """How things develop from snapshot to snapshot: pure, and advanced every tick, whatever is decided."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+
+from ksmtuned_py.config import Config
+from ksmtuned_py.model import Snapshot
+from ksmtuned_py.policy.legacy import KsmtunedState
+from ksmtuned_py.policy.need import Need, by_need, next_need
+from ksmtuned_py.policy.news import NO_NEWS, News, find_news
+from ksmtuned_py.policy.scanner import Passes, Scanner
+
+FOREIGN_HOLD_SECONDS = 60.0
+FOREIGN_HOLD_MAX_SECONDS = 3600.0
+COW_SMOOTHING_SECONDS = 30.0
+STORM_SECONDS = 60.0
+STORM_PAGES_PER_MINUTE = 10_000
+"""Below this (40 MiB a minute) no rate of copy-on-write is a storm, whatever its share."""
+GIVEN_UP_MAX_SECONDS = 86_400.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Foreign:
+    """Somebody else's writes to our knobs, and how long we keep our hands off for them."""
+
+    times: int = 0
+    until_seconds: float = 0.0
+    sentence: str = ""
+
+    def after(self, now: Snapshot) -> "Foreign":
+        """Each foreign write doubles the time; an hour without any forgets them."""
+        seconds = now.clock.monotonic_seconds
+        if not now.foreign:
+            return Foreign() if self.times and seconds > self.until_seconds + FOREIGN_HOLD_MAX_SECONDS else self
+        hold = min(FOREIGN_HOLD_SECONDS * 2**self.times, FOREIGN_HOLD_MAX_SECONDS)
+        return Foreign(times=self.times + 1, until_seconds=seconds + hold, sentence=_foreign_sentence(now))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CopyOnWrite:
+    """How fast guests write to merged pages."""
+
+    pages_per_minute: float = 0.0
+    storm_until_seconds: float = 0.0
+
+    def after(self, before: Snapshot, now: Snapshot, storm_percent: float) -> "CopyOnWrite":
+        """With the interval between two snapshots taken in."""
+        wall = now.clock.monotonic_seconds - before.clock.monotonic_seconds
+        if wall <= 0 or before.vmstat.cow_ksm is None or now.vmstat.cow_ksm is None:
+            return self
+        weight = min(1.0, wall / COW_SMOOTHING_SECONDS)
+        rate = (now.vmstat.cow_ksm - before.vmstat.cow_ksm) / wall * 60
+        pages_per_minute = self.pages_per_minute * (1 - weight) + rate * weight
+        merged = now.counters.pages_sharing + now.counters.pages_shared
+        storm = pages_per_minute > max(STORM_PAGES_PER_MINUTE, merged * storm_percent / 100)
+        until = now.clock.monotonic_seconds + STORM_SECONDS if storm else self.storm_until_seconds
+        return CopyOnWrite(pages_per_minute=pages_per_minute, storm_until_seconds=until)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GivenUp:
+    """Merging cost more memory than it saved, so we let it be until there is news, or this time has come."""
+
+    times: int = 0
+    until_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trend:
-    """Placeholder of the first commit; grows with the adaptive policy."""
+    """Everything a policy may remember of the past."""
+
+    config: Config
+    previous: Snapshot | None = None
+    need: Need = Need.CALM
+    scanner: Scanner = field(default_factory=Scanner)
+    passes: Passes = field(default_factory=Passes)
+    news: News = NO_NEWS
+    gap_seconds: float
+    """Aimed at between the starts of two passes outside boosts."""
+    foreign: Foreign = Foreign()
+    copy_on_write: CopyOnWrite = CopyOnWrite()
+    given_up: GivenUp = GivenUp()
+    ksmtuned: KsmtunedState = field(default_factory=KsmtunedState)
+
+    @classmethod
+    def begin(cls, config: Config) -> "Trend":
+        """Nothing seen yet."""
+        return cls(config=config, gap_seconds=config.adaptive.pass_gap_seconds)
+
+    @property
+    def price(self) -> float:
+        """CPU-seconds that a saved GiB may cost now."""
+        return by_need(self.config.adaptive.chosen.price_cpu_seconds_per_gib, self.need)
+
+    @property
+    def last_pass_pays(self) -> bool:
+        """Whether the last pass gained enough for its CPU; True as long as nobody can say."""
+        if self.passes.last is None:
+            return True
+        cost = self.passes.last.cpu_seconds_per_gib
+        return self.passes.last.gained_bytes > 0 if cost is None else cost <= self.price
+
+    @property
+    def boosting(self) -> bool:
+        """Whether there is news whose passes are not done, or which still pays."""
+        return self.passes.done < self.news.done_at_pass or (self.news.open and self.last_pass_pays)
+
+    def after(self, snapshot: Snapshot) -> "Trend":
+        """The trend with one more snapshot taken in."""
+        before, settings = self.previous, self.config.adaptive
+        seen = replace(
+            self,
+            previous=snapshot,
+            need=next_need(self.need, snapshot, settings.need),
+            scanner=self.scanner.after(before, snapshot) if before else self.scanner,
+            passes=self.passes.after(snapshot, before),
+            foreign=self.foreign.after(snapshot),
+            copy_on_write=self.copy_on_write.after(before, snapshot, settings.guards.cow_storm_percent_per_minute)
+            if before
+            else self.copy_on_write,
+            ksmtuned=self.ksmtuned.after(snapshot, self.config.ksmtuned),
+        )
+        return seen._with_news(self, snapshot)._with_gap(self)._with_loss(self, snapshot)
+
+    def _with_news(self, past: "Trend", snapshot: Snapshot) -> "Trend":
+        news = find_news(
+            past.news,
+            snapshot,
+            passes_done=self.passes.done,
+            need_rose=self.need > past.need and self.need >= Need.SHORT,
+            price=self.price,
+            cost_seconds=self.scanner.cost_seconds,
+            retry=_is_over(past.given_up.until_seconds, snapshot),
+        )
+        if news.open and self.passes.done >= news.done_at_pass and not self.last_pass_pays:
+            news = replace(news, open=False)
+        return replace(self, news=news)
+
+    def _with_gap(self, past: "Trend") -> "Trend":
+        settings = self.config.adaptive
+        if self.boosting or self.news.number != past.news.number:
+            return replace(self, gap_seconds=settings.pass_gap_seconds)
+        if self.passes.done == past.passes.done:
+            return self
+        longer = min(self.gap_seconds * 2, settings.pass_gap_max_seconds)
+        return replace(self, gap_seconds=settings.pass_gap_seconds if self.last_pass_pays else longer)
+
+    def _with_loss(self, past: "Trend", snapshot: Snapshot) -> "Trend":
+        if self.news.number != past.news.number:
+            return replace(
+                self, given_up=replace(self.given_up, until_seconds=None), passes=replace(self.passes, losing=0)
+            )
+        if self.given_up.until_seconds is not None or self.passes.losing < self.config.adaptive.guards.net_loss_passes:
+            return self
+        rest = min(self.config.adaptive.pass_gap_max_seconds * 2**self.given_up.times, GIVEN_UP_MAX_SECONDS)
+        until = snapshot.clock.monotonic_seconds + rest
+        return replace(self, given_up=GivenUp(times=self.given_up.times + 1, until_seconds=until))
+
+
+def _is_over(until_seconds: float | None, now: Snapshot) -> bool:
+    return until_seconds is not None and now.clock.monotonic_seconds >= until_seconds
+
+
+def _foreign_sentence(now: Snapshot) -> str:
+    writes = ", ".join(f"{write.knob} is {write.seen} where we wrote {write.ours}" for write in now.foreign)
+    who = f"; running and known to write it: {', '.join(now.suspects)}" if now.suspects else ""
+    return f"{writes}{who}"

@@ -1,0 +1,170 @@
+"""The kernel's ksmd, through /sys/kernel/mm/ksm."""
+
+import errno
+import resource
+import threading
+
+from ksmtuned_py.backends.unmerge import Unmerging
+from ksmtuned_py.door import Door, parse_int
+from ksmtuned_py.errors import Garbage, NoKsm
+from ksmtuned_py.model import (
+    COUNTER_NAMES,
+    KNOB_NAMES,
+    KSM_DIRECTORY,
+    MUTEX_KNOBS,
+    AdvisorMode,
+    Counters,
+    KnobName,
+    Knobs,
+    KnobValue,
+    Write,
+    WriteResult,
+    WriteStatus,
+)
+
+RUN_MASK = 3
+"""run also shows a bit for memory hot-remove in progress (KSM_RUN_OFFLINE = 4)."""
+RUN_UNMERGE = 2
+MUTEX_PATIENCE_SECONDS = 0.1
+"""Ours are batches of 50 ms at most, so a longer wait means somebody else's batch."""
+
+
+def parse_advisor_mode(path: str, text: str) -> AdvisorMode:
+    """'[none] scan-time' or 'none [scan-time]'; Garbage otherwise."""
+    chosen = text.partition("[")[2].partition("]")[0]
+    match chosen:
+        case "none" | "scan-time":
+            return chosen
+        case _:
+            raise Garbage(path, text[:60], "'[none] scan-time' or 'none [scan-time]'")
+
+
+def find_ksmd(door: Door) -> int | None:
+    """The PID of ksmd; None when there is none to see."""
+    for name in door.names("proc"):
+        if name.isdigit() and door.read_if_there(f"proc/{name}/comm") == "ksmd\n":
+            return int(name)
+    return None
+
+
+class _Pending:
+    """A write that may wait for ksmd's mutex, in a thread of its own."""
+
+    def __init__(self, door: Door, write: Write) -> None:
+        self.write = write
+        self.error: OSError | None = None
+        self._door = door
+        self.thread = threading.Thread(target=self._run, daemon=True, name="ksm-mutex")
+        self.thread.start()
+
+    def _run(self) -> None:
+        try:
+            _put(self._door, self.write)
+        except OSError as error:
+            self.error = error
+
+
+class KernelBackend:
+    """Drives ksmd."""
+
+    name = "kernel"
+
+    def __init__(self, door: Door) -> None:
+        if not door.exists(KSM_DIRECTORY):
+            raise NoKsm(door.path(KSM_DIRECTORY))
+        self.page_bytes = resource.getpagesize()
+        self._door = door
+        self._ksmd_pid = find_ksmd(door)
+        self._pending: _Pending | None = None
+        self._unmerging: Unmerging | None = None
+
+    def knobs(self) -> Knobs:
+        """The settable files as they are; Garbage or NotPermitted name the file that cannot be used."""
+        return Knobs(**{name: self._read(name) for name in KNOB_NAMES})  # type: ignore[arg-type] # str only for the mode
+
+    def counters(self) -> Counters:
+        """The read-only files as they are; those this kernel lacks stay at their default."""
+        seen = {name: self._door.read_int(f"{KSM_DIRECTORY}/{name}") for name in COUNTER_NAMES}
+        return Counters(**{name: value for name, value in seen.items() if value is not None})
+
+    def scanner_cpu_seconds(self) -> float | None:
+        """ksmd's CPU time since boot, from field 1 of its schedstat (nanoseconds)."""
+        if self._ksmd_pid is None:
+            return None
+        path = f"proc/{self._ksmd_pid}/schedstat"
+        text = self._door.read_if_there(path)
+        return None if not text else parse_int(self._door.path(path), text.split()[0]) / 1e9
+
+    def write(self, write: Write) -> WriteResult:
+        """Set one knob and read it back. Writes that wait for ksmd's mutex go through a thread and may stay PENDING."""
+        if write.knob == "run" and write.new == RUN_UNMERGE:
+            return self._unmerge(write)
+        if write.knob == "run":
+            self._abort_unmerging()  # it holds the mutex that this write would wait for
+        if write.knob in MUTEX_KNOBS:
+            return self._write_in_thread(write)
+        try:
+            _put(self._door, write)
+        except OSError as error:
+            return _refused(write, error)
+        return self._read_back(write)
+
+    def close(self) -> None:
+        """Abort an unmerging that still runs; the kernel then reads run=0."""
+        self._abort_unmerging()
+
+    def _abort_unmerging(self) -> None:
+        if self._unmerging is not None:
+            self._unmerging.abort()
+            self._unmerging = None
+
+    def _read(self, name: KnobName) -> KnobValue | None:
+        relative = f"{KSM_DIRECTORY}/{name}"
+        if name != "advisor_mode":
+            value = self._door.read_int(relative)
+            return value & RUN_MASK if name == "run" and value is not None else value
+        text = self._door.read_if_there(relative)
+        return None if text is None else parse_advisor_mode(self._door.path(relative), text)
+
+    def _read_back(self, write: Write) -> WriteResult:
+        seen = self._read(write.knob)
+        if seen == write.new:
+            return WriteResult(write=write, status=WriteStatus.OK)
+        return WriteResult(write=write, status=WriteStatus.LOST, detail=f"reads back as {seen}")
+
+    def _unmerge(self, write: Write) -> WriteResult:
+        error = self._unmerging.error if self._unmerging else ""
+        if error:
+            self._unmerging = None
+            return WriteResult(write=write, status=WriteStatus.REFUSED, detail=f"unmerging failed: {error}")
+        if self._unmerging is None or not self._unmerging.running:
+            self._unmerging = Unmerging(self._door)
+        return WriteResult(write=write, status=WriteStatus.PENDING, detail="unmerging in a child process")
+
+    def _write_in_thread(self, write: Write) -> WriteResult:
+        if self._pending is not None and not self._pending.thread.is_alive():
+            self._pending = None
+        if self._pending is None:
+            self._pending = _Pending(self._door, write)
+        pending = self._pending
+        pending.thread.join(MUTEX_PATIENCE_SECONDS)
+        if pending.thread.is_alive() or pending.write != write:
+            return WriteResult(write=write, status=WriteStatus.PENDING, detail="ksmd holds its mutex for a long batch")
+        return _refused(write, pending.error) if pending.error else self._read_back(write)
+
+
+def _put(door: Door, write: Write) -> None:
+    door.write(f"{KSM_DIRECTORY}/{write.knob}", str(write.new))
+
+
+_REASONS = {
+    "EINVAL": "the kernel does not take this value now (is its advisor on?)",
+    "EBUSY": "pages are still merged",
+    "EACCES": "not permitted",
+    "EPERM": "not permitted",
+}
+
+
+def _refused(write: Write, error: OSError) -> WriteResult:
+    name = errno.errorcode.get(error.errno or 0, "error")
+    return WriteResult(write=write, status=WriteStatus.REFUSED, detail=f"{name}: {_REASONS.get(name, error.strerror)}")

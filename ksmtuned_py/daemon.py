@@ -1,0 +1,81 @@
+"""The loop: deadlines, signals, reload, shutdown; nothing else."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from ksmtuned_py.config import Config
+from ksmtuned_py.errors import KsmtunedError
+from ksmtuned_py.host import Host
+from ksmtuned_py.policy import policy_of
+from ksmtuned_py.policy.trend import Trend
+from ksmtuned_py.report import Report
+from ksmtuned_py.tick import tick
+
+FAILED_TICKS_MAX = 5
+"""In a row; then the daemon puts the knobs back and exits, for systemd to start it anew."""
+
+
+class Publisher(Protocol):
+    """Tells the world about ticks."""
+
+    def publish(self, report: Report) -> None:
+        """A tick was completed."""
+
+    def failed(self, error: Exception) -> None:
+        """A tick was not."""
+
+
+class Waits(Protocol):
+    """The daemon's one wait."""
+
+    def until(self, deadline_seconds: float) -> frozenset[str]:
+        """What ended the wait; none at the deadline."""
+
+
+@dataclass
+class Daemon:
+    """Ticks until it is told to stop."""
+
+    host: Host
+    config: Config
+    waits: Waits
+    publishers: tuple[Publisher, ...]
+    reload: Callable[[Config], Config]
+    """The new config, or the same one when the new one cannot be had; it tells of it itself."""
+    longest_wait_seconds: float = float("inf")
+    """Ticks are never further apart than this: half the watchdog's time."""
+
+    def run(self) -> None:
+        """Until the word 'stop'; raises what made five ticks in a row fail."""
+        trend, woken_by, failures = Trend.begin(self.config), frozenset[str](), 0
+        while "stop" not in woken_by:
+            if "reload" in woken_by:
+                self.config = self.reload(self.config)
+                trend = replace(trend, config=self.config)
+            began = time.monotonic()
+            report = self._try_tick(trend, woken_by, failures)
+            if report is None:
+                failures, pause = failures + 1, self.config.daemon.tick_seconds
+            else:
+                failures, pause, trend = 0, report.decision.next_tick_seconds, report.trend
+            woken_by = self.waits.until(began + min(pause, self.longest_wait_seconds))
+
+    def _try_tick(self, trend: Trend, woken_by: frozenset[str], failures: int) -> Report | None:
+        try:
+            report = tick(self.host, policy_of(self.config), trend, woken_by)
+        except Exception as error:  # one bad tick (a sensor, a bug) must not end the daemon; five in a row do
+            for publisher in self.publishers:
+                publisher.failed(error)
+            if failures + 1 >= FAILED_TICKS_MAX or (failures == 0 and trend.previous is None):
+                raise
+            return None
+        for publisher in self.publishers:
+            publisher.publish(report)
+        return report
+
+
+def is_expected(error: Exception) -> bool:
+    """Whether the error is one of the house's own, which needs no traceback."""
+    return isinstance(error, KsmtunedError)

@@ -1,0 +1,176 @@
+"""The one handle on the machine: observe() tells how it is, apply() carries out a plan."""
+
+import time
+from collections.abc import Callable
+from typing import Protocol, TypeVar
+
+from ksmtuned_py.backends.base import Backend
+from ksmtuned_py.door import Door
+from ksmtuned_py.errors import KsmtunedError
+from ksmtuned_py.guests.discovery import GuestFinder
+from ksmtuned_py.model import (
+    Clock,
+    ForeignWrite,
+    Guest,
+    KnobName,
+    Knobs,
+    KnobValue,
+    Memory,
+    Outcome,
+    Pressure,
+    Snapshot,
+    Vmstat,
+    Write,
+    WriteResult,
+    WriteStatus,
+)
+from ksmtuned_py.sensors.memory import read_memory
+from ksmtuned_py.sensors.pressure import read_pressure
+from ksmtuned_py.sensors.vmstat import read_vmstat
+
+T = TypeVar("T")
+
+
+class Senses(Protocol):
+    """What the host says of itself, apart from who merges."""
+
+    cpus: int
+
+    def memory(self) -> Memory:
+        """Memory now."""
+
+    def pressure(self) -> Pressure | None:
+        """Memory pressure now; None where the kernel does not say."""
+
+    def vmstat(self) -> Vmstat:
+        """Events so far."""
+
+    def guests(self, now_seconds: float) -> tuple[Guest, ...]:
+        """Who may merge."""
+
+    def suspects(self) -> tuple[str, ...]:
+        """Running programs that are known to write KSM's knobs."""
+
+
+class KernelSenses:
+    """The real host, or a tree that looks like one."""
+
+    def __init__(self, door: Door, finder: GuestFinder, cpus: int) -> None:
+        self.cpus = cpus
+        self._door = door
+        self._finder = finder
+
+    def memory(self) -> Memory:
+        """Memory now, from /proc/meminfo and ZFS."""
+        return read_memory(self._door)
+
+    def pressure(self) -> Pressure | None:
+        """Memory pressure now, from /proc/pressure/memory."""
+        return read_pressure(self._door)
+
+    def vmstat(self) -> Vmstat:
+        """Events so far, from /proc/vmstat."""
+        return read_vmstat(self._door)
+
+    def guests(self, now_seconds: float) -> tuple[Guest, ...]:
+        """Guests found among the processes."""
+        return self._finder.find(now_seconds)
+
+    def suspects(self) -> tuple[str, ...]:
+        """Known writers found among the processes."""
+        return self._finder.suspects()
+
+
+def system_clock() -> Clock:
+    """Now."""
+    unix_seconds = time.time()
+    local = time.localtime(unix_seconds)
+    return Clock(
+        monotonic_seconds=time.monotonic(),
+        unix_seconds=unix_seconds,
+        local_minute_of_day=local.tm_hour * 60 + local.tm_min,
+    )
+
+
+class Host:
+    """The machine. With dry=True it only watches: plans end as DRY results."""
+
+    def __init__(
+        self, backend: Backend, senses: Senses, clock: Callable[[], Clock] = system_clock, *, dry: bool = False
+    ) -> None:
+        self.backend = backend
+        self.dry = dry
+        self._senses = senses
+        self._clock = clock
+        self._held: dict[KnobName, KnobValue] = {}
+
+    def observe(self, woken_by: frozenset[str] = frozenset()) -> Snapshot:
+        """How the host is now; raises the house's errors for what has to be readable and is not."""
+        problems: list[str] = []
+        clock = self._clock()
+        knobs = self.backend.knobs()
+        foreign = self._foreign(knobs)
+        return Snapshot(
+            clock=clock,
+            backend=self.backend.name,
+            page_bytes=self.backend.page_bytes,
+            cpus=self._senses.cpus,
+            knobs=knobs,
+            counters=self.backend.counters(),
+            memory=self._senses.memory(),
+            pressure=_optional(self._senses.pressure, problems),
+            vmstat=_optional(self._senses.vmstat, problems) or Vmstat(),
+            scanner_cpu_seconds=_optional(self.backend.scanner_cpu_seconds, problems),
+            guests=self._senses.guests(clock.monotonic_seconds),
+            foreign=foreign,
+            suspects=self._senses.suspects() if foreign else (),
+            problems=tuple(problems),
+            woken_by=woken_by,
+        )
+
+    def apply(self, writes: tuple[Write, ...]) -> Outcome:
+        """Carry out the plan in its order. It stops at a write that did not end well: the next tick plans anew."""
+        results = []
+        for write in writes:
+            results.append(self._apply_one(write))
+            if results[-1].status not in (WriteStatus.OK, WriteStatus.DRY):
+                break
+        return Outcome(results=tuple(results))
+
+    def seconds_since(self, snapshot: Snapshot) -> float:
+        """Time passed since the snapshot was begun."""
+        return self._clock().monotonic_seconds - snapshot.clock.monotonic_seconds
+
+    def close(self) -> None:
+        """Let go of the machine."""
+        self.backend.close()
+
+    def _apply_one(self, write: Write) -> WriteResult:
+        if self.dry:
+            return WriteResult(write=write, status=WriteStatus.DRY)
+        result = self.backend.write(write)
+        if result.status is WriteStatus.OK:
+            self._held[write.knob] = write.new
+        else:
+            self._held.pop(write.knob, None)
+        return result
+
+    def _foreign(self, knobs: Knobs) -> tuple[ForeignWrite, ...]:
+        """Knobs that do not hold what we wrote. Each foreign write is told once: from then on the knob is theirs."""
+        found = tuple(
+            ForeignWrite(knob=name, ours=ours, seen=seen)
+            for name, ours in self._held.items()
+            if (seen := knobs.get(name)) is not None and seen != ours
+        )
+        for write in found:
+            del self._held[write.knob]
+        return found
+
+
+def _optional(read: Callable[[], T | None], problems: list[str]) -> T | None:
+    """A sensor the daemon can do without: a failure becomes a sentence in the snapshot."""
+    try:
+        return read()
+    except KsmtunedError as error:
+        problems.append(str(error))
+        return None

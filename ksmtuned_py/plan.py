@@ -1,0 +1,66 @@
+"""From the knobs as they are to the knobs as wanted: ordered writes, safe to be cut after any of them.
+
+Three laws give the order, and tests hold every prefix of every plan to them:
+- pages_to_scan is never written while the advisor is on (EINVAL), and always after the advisor's mode, which resets it;
+- no prefix scans faster than the faster of the two ends: sleep goes up before pages change, and down after;
+- scanning stops first and starts last.
+"""
+
+from collections.abc import Iterator
+
+from ksmtuned_py.model import KnobName, Knobs, KnobValue, Write
+
+STRUCTURAL: frozenset[KnobName] = frozenset({"merge_across_nodes", "max_page_sharing"})
+"""EBUSY while anything is merged, so no plan has them: the host changes them at its start, after unmerging."""
+RUN_MERGE = 1
+ADVISOR_RESET_PAGES = 100
+"""pages_to_scan after advisor_mode was set to none (mm/ksm.c, set_advisor_defaults)."""
+
+_BEFORE_RATE: tuple[KnobName, ...] = (
+    "advisor_max_cpu",
+    "advisor_min_pages_to_scan",
+    "advisor_max_pages_to_scan",
+    "advisor_target_scan_time",
+    "advisor_mode",
+)
+_AFTER_RATE: tuple[KnobName, ...] = ("smart_scan", "use_zero_pages", "stable_node_chains_prune_millisecs")
+
+
+def plan(now: Knobs, wanted: Knobs) -> tuple[Write, ...]:
+    """The writes that lead from now to wanted; empty when nothing differs. Knobs the kernel lacks are left out."""
+    return tuple(_steps(now, wanted))
+
+
+def _steps(now: Knobs, wanted: Knobs) -> Iterator[Write]:
+    starting = wanted.run == RUN_MERGE
+    if not starting:
+        yield from _step("run", now.run, wanted.run)
+    for name in _BEFORE_RATE:
+        yield from _step(name, now.get(name), wanted.get(name))
+    yield from _rate_steps(now, wanted)
+    for name in _AFTER_RATE:
+        yield from _step(name, now.get(name), wanted.get(name))
+    if starting:
+        yield from _step("run", now.run, wanted.run)
+
+
+def _rate_steps(now: Knobs, wanted: Knobs) -> Iterator[Write]:
+    sleep = list(_step("sleep_millisecs", now.sleep_millisecs, wanted.sleep_millisecs))
+    slower = (wanted.sleep_millisecs or 0) > (now.sleep_millisecs or 0)
+    if slower:
+        yield from sleep
+    yield from _pages_steps(now, wanted)
+    if not slower:
+        yield from sleep
+
+
+def _pages_steps(now: Knobs, wanted: Knobs) -> Iterator[Write]:
+    if (wanted.advisor_mode or now.advisor_mode) == "scan-time":
+        return
+    reset = now.advisor_mode == "scan-time"
+    yield from _step("pages_to_scan", ADVISOR_RESET_PAGES if reset else now.pages_to_scan, wanted.pages_to_scan)
+
+
+def _step(name: KnobName, old: KnobValue | None, new: KnobValue | None) -> Iterator[Write]:
+    if old is not None and new is not None and old != new:
+        yield Write(knob=name, old=old, new=new)

@@ -1,0 +1,161 @@
+"""The adaptive policy: boost on news, cruise while passes pay, rest when they do not; guards last. Pure."""
+
+from dataclasses import dataclass, replace
+
+from ksmtuned_py.config import Config
+from ksmtuned_py.model import Decision, Knobs, Mode, Snapshot, Verdict
+from ksmtuned_py.policy.batch import batch_for
+from ksmtuned_py.policy.guards import Guard, guards
+from ksmtuned_py.policy.need import Need, by_need
+from ksmtuned_py.policy.trend import Trend
+from ksmtuned_py.units import human_bytes, human_percent, human_seconds
+
+RUN_MERGE, RUN_STOP, RUN_UNMERGE = 1, 0, 2
+BUDGET_MIN = 0.0002
+"""Of one core: below this ksmd would sleep for longer than anybody wants to wait for a change of mind."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """What the policy would do if no guard spoke."""
+
+    mode: Mode
+    budget: float
+    """Of one core for ksmd, 0 to 1."""
+    rule: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Adaptive:
+    """Decides from need, news and yield."""
+
+    config: Config
+
+    def decide(self, now: Snapshot, trend: Trend) -> Decision:
+        """The wanted knobs, and why."""
+        said = tuple(guards(now, trend))
+        wish = self._boost(now, trend) if trend.boosting else self._cruise(trend)
+        guard = next((guard for guard in said if guard.verdict.fired), None)
+        if guard is not None:
+            wish = _lowered(wish, guard, self._cruise(trend))
+        return Decision(
+            mode=wish.mode,
+            rule=wish.rule,
+            reason=wish.reason,
+            knobs=self._knobs(wish, guard, trend),
+            next_tick_seconds=self._next_tick_seconds(wish.mode, trend.need),
+            verdicts=(
+                _need_verdict(now, trend),
+                _news_verdict(now, trend),
+                _yield_verdict(trend),
+                *(guard.verdict for guard in said),
+            ),
+            would_change=tuple(self._would_change(wish, now, trend)),
+        )
+
+    def _boost(self, now: Snapshot, trend: Trend) -> Wish:
+        budget = by_need(self.config.adaptive.chosen.boost_percent, trend.need) / 100
+        left = trend.news.done_at_pass - trend.passes.done
+        why = f"{left} more pass{'es' if left > 1 else ''} to go" if left > 0 else "passes still pay"
+        ago = human_seconds(now.clock.monotonic_seconds - trend.news.seconds)
+        return Wish(
+            mode=Mode.BOOST,
+            budget=budget,
+            rule="news" if left > 0 else "yield",
+            reason=f"boosting at {human_percent(budget)} of a core: {trend.news.sentence}, {ago} ago; {why}",
+        )
+
+    def _cruise(self, trend: Trend) -> Wish:
+        """One pass for each gap, as far as the budget goes."""
+        cap = by_need(self.config.adaptive.chosen.cruise_percent, trend.need) / 100
+        gap, last = trend.gap_seconds, trend.passes.last
+        pass_cpu = last.cpu_seconds / last.passes if last and last.cpu_seconds is not None else None
+        budget = cap if pass_cpu is None else min(cap, pass_cpu / gap)
+        resting = gap > self.config.adaptive.pass_gap_seconds
+        word, rule = ("resting", "price") if resting else ("cruising", "yield")
+        return Wish(
+            mode=Mode.REST if resting else Mode.CRUISE,
+            budget=max(budget, BUDGET_MIN),
+            rule=rule,
+            reason=f"{word} at {human_percent(max(budget, BUDGET_MIN))} of a core: {_yield_verdict(trend).sentence}; "
+            f"passes are meant to be {human_seconds(gap)} apart",
+        )
+
+    def _knobs(self, wish: Wish, guard: Guard | None, trend: Trend) -> Knobs:
+        if wish.mode is Mode.HELD:
+            return Knobs()
+        if wish.mode is Mode.OFF:
+            return Knobs(run=RUN_UNMERGE if guard and guard.unmerge else RUN_STOP, smart_scan=1)
+        batch = batch_for(wish.budget, trend.scanner.cost_seconds, trend.scanner.oversleep_seconds)
+        boost = wish.mode is Mode.BOOST
+        return Knobs(
+            run=RUN_MERGE,
+            pages_to_scan=batch.pages_to_scan,
+            sleep_millisecs=batch.sleep_millisecs,
+            smart_scan=0 if boost or not self.config.adaptive.smart_scan_in_cruise else 1,
+            advisor_mode="none",
+        )
+
+    def _next_tick_seconds(self, mode: Mode, need: Need) -> float:
+        daemon = self.config.daemon
+        busy = mode is Mode.BOOST or need >= Need.SHORT
+        return min(daemon.tick_seconds, daemon.idle_tick_seconds) if busy else daemon.idle_tick_seconds
+
+    def _would_change(self, wish: Wish, now: Snapshot, trend: Trend) -> list[str]:
+        settings, sentences = self.config.adaptive, []
+        if wish.mode is Mode.BOOST:
+            sentences.append(
+                f"cruise: {trend.news.done_at_pass} passes done (now {trend.passes.done}) and a pass that "
+                f"costs more than {trend.price:g} CPU-s per GiB"
+            )
+        else:
+            sentences.append(
+                "boost: a new guest, or growth of the guests' memory, now "
+                f"{human_bytes(sum(guest.rss_bytes for guest in now.guests))}"
+            )
+        if trend.need < Need.SHORT:
+            enter = settings.need.short_enter_percent
+            sentences.append(
+                f"more CPU: less than {enter:g} % of memory available "
+                f"(now {human_percent(now.memory.available_fraction)})"
+            )
+        return sentences
+
+
+def _lowered(wish: Wish, guard: Guard, cruise: Wish) -> Wish:
+    """The wish within what the guard allows."""
+    if guard.allows is Mode.REST:
+        lower = cruise if wish.mode is Mode.BOOST else wish
+        return replace(lower, mode=Mode.REST, rule=guard.verdict.rule, reason=f"resting: {guard.verdict.sentence}")
+    word = "hands off" if guard.allows is Mode.HELD else "off"
+    return Wish(mode=guard.allows, budget=0, rule=guard.verdict.rule, reason=f"{word}: {guard.verdict.sentence}")
+
+
+def _need_verdict(now: Snapshot, trend: Trend) -> Verdict:
+    stall = f"{now.pressure.some.avg10_percent:g} %" if now.pressure else "unknown"
+    sentence = (
+        f"need is {trend.need.word}: {human_percent(now.memory.available_fraction)} of memory available, "
+        f"tasks stalled on memory {stall} of the last 10 s"
+    )
+    return Verdict(rule="need", fired=trend.need > Need.CALM, sentence=sentence)
+
+
+def _news_verdict(now: Snapshot, trend: Trend) -> Verdict:
+    if not trend.news.number:
+        return Verdict(rule="news", fired=False, sentence="no news so far")
+    ago = human_seconds(now.clock.monotonic_seconds - trend.news.seconds)
+    state = "still open" if trend.boosting else "settled"
+    return Verdict(rule="news", fired=trend.boosting, sentence=f"{trend.news.sentence}, {ago} ago: {state}")
+
+
+def _yield_verdict(trend: Trend) -> Verdict:
+    last = trend.passes.last
+    if last is None:
+        return Verdict(rule="yield", fired=False, sentence="no pass is done yet")
+    cost = last.cpu_seconds_per_gib
+    if last.gained_bytes <= 0 or cost is None:
+        said = f"the last pass gained {human_bytes(last.gained_bytes)}"
+    else:
+        said = f"the last pass gained {human_bytes(last.gained_bytes)} at {cost:.3g} CPU-s per GiB"
+    return Verdict(rule="yield", fired=trend.last_pass_pays, sentence=f"{said}, where {trend.price:g} is the price")

@@ -1,0 +1,40 @@
+"""The batch law: from a CPU budget straight to pages_to_scan and sleep_millisecs, with what was measured."""
+
+from dataclasses import dataclass
+
+DEFAULT_COST_SECONDS = 0.9e-6
+"""CPU per page until it is measured: ksmd looks at about 1.1 million unique pages per CPU-second."""
+DEFAULT_OVERSLEEP_SECONDS = 0.003
+"""How much longer than sleep_millisecs ksmd sleeps, until it is measured: timers end one or two jiffies later."""
+BATCH_MIN_SECONDS = 0.005
+"""Shorter batches would spend much of a small budget on waking up."""
+BATCH_SECONDS = 0.020
+"""The usual longest batch: knob writes wait for its end, and so does whoever shares the core."""
+BATCH_MAX_SECONDS = 0.050
+"""The longest batch where the budget is so high that the sleep beside a shorter one would drown in timer slack."""
+HIGH_BUDGET = 0.7
+USUAL_IDLE_SECONDS = 0.020
+"""The sleep aimed at: several jiffies at any HZ, so that rounding stays small."""
+SLEEP_MIN_MS = 1
+SLEEP_MAX_MS = 10_000
+PAGES_MAX = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One setting of the scan rate."""
+
+    pages_to_scan: int
+    sleep_millisecs: int
+
+
+def batch_for(budget: float, cost_seconds: float, oversleep_seconds: float) -> Batch:
+    """The batch that keeps ksmd busy for `budget` of one core (0 to 1), at cost_seconds of CPU per page."""
+    budget = min(max(budget, 1e-6), 0.99)
+    busy_per_idle = budget / (1 - budget)
+    longest = BATCH_MAX_SECONDS if budget > HIGH_BUDGET else BATCH_SECONDS
+    busy = min(max(USUAL_IDLE_SECONDS * busy_per_idle, BATCH_MIN_SECONDS), longest)
+    sleep_ms = round((busy / busy_per_idle - oversleep_seconds) * 1000)
+    sleep_ms = min(max(sleep_ms, SLEEP_MIN_MS), SLEEP_MAX_MS)
+    busy = min((sleep_ms / 1000 + oversleep_seconds) * busy_per_idle, longest)
+    return Batch(min(max(round(busy / cost_seconds), 1), PAGES_MAX), sleep_ms)

@@ -1,0 +1,89 @@
+"""Guards: they run last, and may only lower what the rest wants, or stop it. Pure."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ksmtuned_py.config import Guards, window_minutes
+from ksmtuned_py.model import Mode, Snapshot, Verdict
+from ksmtuned_py.policy.room import could_find_bytes
+from ksmtuned_py.policy.trend import Trend
+from ksmtuned_py.units import human_bytes, human_percent, human_seconds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Guard:
+    """What one guard says: its verdict, and the most it allows when it fired."""
+
+    verdict: Verdict
+    allows: Mode
+    """HELD: no write at all. OFF: no scanning. REST: no boost."""
+    unmerge: bool = False
+    """The merged pages should be given back, too."""
+
+
+def guards(now: Snapshot, trend: Trend) -> Iterator[Guard]:
+    """All guards, the strictest first, so that the first that fired is the one to obey."""
+    settings = trend.config.adaptive.guards
+    yield foreign_writer(now, trend)
+    yield _inhibited(now, settings)
+    yield _no_guests(now)
+    yield _debt(now, settings)
+    yield _net_loss(now, trend)
+    yield _copy_on_write_storm(now, trend)
+
+
+def foreign_writer(now: Snapshot, trend: Trend) -> Guard:
+    """Hands off while somebody else writes the knobs: every policy obeys this one."""
+    left = trend.foreign.until_seconds - now.clock.monotonic_seconds
+    fired = trend.foreign.times > 0 and left > 0
+    sentence = "nobody else writes the knobs"
+    if fired:
+        sentence = f"somebody else writes the knobs ({trend.foreign.sentence}): hands off for {human_seconds(left)}"
+    return Guard(verdict=Verdict(rule="foreign_writer", fired=fired, sentence=sentence), allows=Mode.HELD)
+
+
+def _inhibited(now: Snapshot, settings: Guards) -> Guard:
+    minute = now.clock.local_minute_of_day
+    inside = [window for window in settings.inhibit if _within(minute, *window_minutes(window))]
+    sentence = f"no scanning from {inside[0]} (adaptive.guards.inhibit)" if inside else "no inhibit window is open"
+    return Guard(verdict=Verdict(rule="inhibit", fired=bool(inside), sentence=sentence), allows=Mode.OFF)
+
+
+def _within(minute: int, begin: int, end: int) -> bool:
+    return begin <= minute < end if begin <= end else minute >= begin or minute < end
+
+
+def _no_guests(now: Snapshot) -> Guard:
+    count = len(now.guests)
+    sentence = f"{count} guest{'s' if count > 1 else ''} may merge" if count else "no guest runs, so nothing can merge"
+    return Guard(verdict=Verdict(rule="no_guests", fired=not count, sentence=sentence), allows=Mode.OFF)
+
+
+def _debt(now: Snapshot, settings: Guards) -> Guard:
+    could_find = could_find_bytes(now.memory)
+    limit = could_find * settings.max_debt_percent / 100
+    fired = settings.max_debt_percent > 0 and now.saved_bytes > limit
+    sentence = f"the debt is {human_bytes(now.saved_bytes)}, the host could find {human_bytes(could_find)}"
+    if settings.max_debt_percent > 0:
+        sentence += f" and {settings.max_debt_percent:g} % of that are allowed"
+    return Guard(verdict=Verdict(rule="debt", fired=fired, sentence=sentence), allows=Mode.OFF)
+
+
+def _net_loss(now: Snapshot, trend: Trend) -> Guard:
+    until = trend.given_up.until_seconds
+    profit = human_bytes(now.profit_bytes)
+    if until is None:
+        verdict = Verdict(rule="net_loss", fired=False, sentence=f"merging's net profit is {profit}")
+        return Guard(verdict=verdict, allows=Mode.OFF)
+    left = human_seconds(max(0.0, until - now.clock.monotonic_seconds))
+    sentence = f"merging cost more memory than it saved for {trend.config.adaptive.guards.net_loss_passes} passes"
+    verdict = Verdict(rule="net_loss", fired=True, sentence=f"{sentence}; next try in {left}, or at news")
+    return Guard(verdict=verdict, allows=Mode.OFF, unmerge=now.saved_bytes < could_find_bytes(now.memory))
+
+
+def _copy_on_write_storm(now: Snapshot, trend: Trend) -> Guard:
+    rate = trend.copy_on_write.pages_per_minute
+    fired = now.clock.monotonic_seconds < trend.copy_on_write.storm_until_seconds
+    merged = max(1, now.counters.pages_sharing + now.counters.pages_shared)
+    sentence = f"guests write to {rate:.0f} merged pages a minute, {human_percent(rate / merged)} of all"
+    return Guard(verdict=Verdict(rule="cow_storm", fired=fired, sentence=sentence), allows=Mode.REST)

@@ -1,0 +1,64 @@
+"""Need: how badly the host wants memory, as states with a gap between entering and leaving."""
+
+from enum import IntEnum
+
+from ksmtuned_py.config import ByNeed
+from ksmtuned_py.config import Need as Thresholds
+from ksmtuned_py.model import Snapshot
+
+
+class Need(IntEnum):
+    """Ordered: a higher number wants memory more."""
+
+    CALM = 0
+    WARY = 1
+    SHORT = 2
+    CRITICAL = 3
+
+    @property
+    def word(self) -> str:
+        """'calm' and so on."""
+        return self.name.lower()
+
+
+STALL_LEAVE_FACTOR = 0.5
+"""A state entered for stalls is left when they are half of what entered it."""
+
+
+def by_need(values: ByNeed, need: Need) -> float:
+    """The number that holds in this state."""
+    return (values.calm, values.wary, values.short, values.critical)[need]
+
+
+def next_need(previous: Need, snapshot: Snapshot, thresholds: Thresholds) -> Need:
+    """The state after this snapshot."""
+    return max(
+        _by_memory(previous, snapshot.memory.available_fraction * 100, thresholds),
+        _by_stalls(previous, snapshot, thresholds),
+        Need.SHORT if "pressure" in snapshot.woken_by else Need.CALM,
+    )
+
+
+def _by_memory(previous: Need, available_percent: float, thresholds: Thresholds) -> Need:
+    gates = (
+        (Need.CRITICAL, thresholds.critical_enter_percent, thresholds.critical_leave_percent),
+        (Need.SHORT, thresholds.short_enter_percent, thresholds.short_leave_percent),
+        (Need.WARY, thresholds.wary_enter_percent, thresholds.wary_leave_percent),
+    )
+    for need, enter, leave in gates:
+        if available_percent < (leave if previous >= need else enter):
+            return need
+    return Need.CALM
+
+
+def _by_stalls(previous: Need, snapshot: Snapshot, thresholds: Thresholds) -> Need:
+    if snapshot.pressure is None:
+        return Need.CALM
+    gates = (
+        (Need.CRITICAL, snapshot.pressure.full.avg10_percent, thresholds.critical_stall_percent),
+        (Need.SHORT, snapshot.pressure.some.avg10_percent, thresholds.short_stall_percent),
+    )
+    for need, stalled_percent, enter in gates:
+        if stalled_percent >= (enter * STALL_LEAVE_FACTOR if previous >= need else enter):
+            return need
+    return Need.CALM

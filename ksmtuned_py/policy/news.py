@@ -1,0 +1,81 @@
+"""News: reasons to think that there is memory which nobody has tried to merge yet. Pure."""
+
+from dataclasses import dataclass, replace
+
+from ksmtuned_py.model import Snapshot
+from ksmtuned_py.units import GIB, MIB, human_bytes
+
+WHOLE_PASSES = 2
+"""A page merges when its checksum was the same in two passes, so news is settled after two whole ones."""
+GROWTH_MIN_BYTES = 16 * MIB
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class News:
+    """The latest news, and what is needed to notice the next."""
+
+    number: int = 0
+    """Counts the news."""
+    sentence: str = ""
+    seconds: float = 0.0
+    """When it came (monotonic)."""
+    done_at_pass: int = 0
+    """It is settled when this many passes are done ..."""
+    open: bool = False
+    """... and the last of them no longer paid."""
+    guests: frozenset[tuple[int, int]] = frozenset()
+    guest_bytes: int = 0
+    """The guests' memory at the last news, or the least since then."""
+
+
+NO_NEWS = News()
+
+
+def find_news(
+    past: News,
+    now: Snapshot,
+    *,
+    passes_done: int,
+    need_rose: bool,
+    price: float,
+    cost_seconds: float,
+    retry: bool,
+) -> News:
+    """The news after this snapshot: past itself, but for its bookkeeping, when there is none."""
+    guest_bytes = sum(guest.rss_bytes for guest in now.guests)
+    guests = frozenset(guest.key for guest in now.guests)
+    known = replace(past, guests=guests, guest_bytes=min(past.guest_bytes, guest_bytes))
+    growth = guest_bytes - known.guest_bytes
+    worthwhile = worthwhile_growth_bytes(guest_bytes, now.page_bytes, price, cost_seconds)
+    if arrived := guests - past.guests:
+        sentence = _arrival_sentence(now, arrived)
+    elif growth >= worthwhile:
+        sentence = f"the guests' memory grew by {human_bytes(growth)}, worth a look from {human_bytes(worthwhile)} on"
+    elif need_rose and guests:
+        sentence = f"memory became scarce: {now.memory.available_fraction:.0%} available"
+    elif retry:
+        sentence = "merging was given up long enough ago for another try"
+    else:
+        return known
+    under_way = 1 if now.counters.candidate_pages else 0  # a pass that began before the news does not count
+    return News(
+        number=past.number + 1,
+        sentence=sentence,
+        seconds=now.clock.monotonic_seconds,
+        done_at_pass=passes_done + under_way + WHOLE_PASSES,
+        open=True,
+        guests=guests,
+        guest_bytes=guest_bytes,
+    )
+
+
+def worthwhile_growth_bytes(guest_bytes: int, page_bytes: int, price: float, cost_seconds: float) -> int:
+    """Growth that would pay for its passes over all guests even at the going price per GiB, if all of it merged."""
+    cpu_seconds = WHOLE_PASSES * guest_bytes / page_bytes * cost_seconds
+    return max(GROWTH_MIN_BYTES, round(cpu_seconds / max(price, 1e-9) * GIB))
+
+
+def _arrival_sentence(now: Snapshot, arrived: frozenset[tuple[int, int]]) -> str:
+    names = sorted(guest.name for guest in now.guests if guest.key in arrived)
+    shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    return f"new guest{'s' if len(names) > 1 else ''}: {shown}"

@@ -1,0 +1,114 @@
+"""What the scanner really does: CPU per page, slack of its sleep, and what each pass cost and gained. Pure."""
+
+from dataclasses import dataclass, replace
+
+from ksmtuned_py.model import Snapshot
+from ksmtuned_py.policy.batch import DEFAULT_COST_SECONDS, DEFAULT_OVERSLEEP_SECONDS
+from ksmtuned_py.units import GIB
+
+PAGES_TO_JUDGE = 2000
+"""Fewer pages than this in an interval tell little about the cost of one."""
+BATCHES_TO_JUDGE = 5
+COST_RANGE_SECONDS = (0.05e-6, 20e-6)
+OVERSLEEP_MAX_SECONDS = 0.02
+MEMORY_OF_THE_PAST = 0.5
+"""Weight of what was known before against one new measurement."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scanner:
+    """The scanner's measured speed."""
+
+    cost_seconds: float = DEFAULT_COST_SECONDS
+    """CPU per page."""
+    oversleep_seconds: float = DEFAULT_OVERSLEEP_SECONDS
+    """Sleep between batches beyond sleep_millisecs."""
+    share: float | None = None
+    """Of one core, over the last interval; None when nobody can say."""
+
+    def after(self, before: Snapshot, now: Snapshot) -> "Scanner":
+        """With the interval between two snapshots taken in."""
+        wall = now.clock.monotonic_seconds - before.clock.monotonic_seconds
+        if wall <= 0 or before.scanner_cpu_seconds is None or now.scanner_cpu_seconds is None:
+            return replace(self, share=None)
+        cpu = max(0.0, now.scanner_cpu_seconds - before.scanner_cpu_seconds)
+        measured = replace(self, share=cpu / wall)
+        pages = (now.counters.pages_scanned or 0) - (before.counters.pages_scanned or 0)
+        if pages < PAGES_TO_JUDGE or cpu <= 0:
+            return measured
+        low, high = COST_RANGE_SECONDS
+        measured = replace(measured, cost_seconds=_blend(self.cost_seconds, min(max(cpu / pages, low), high)))
+        return measured._with_oversleep(before, now, pages, wall - cpu)
+
+    def _with_oversleep(self, before: Snapshot, now: Snapshot, pages: int, idle_seconds: float) -> "Scanner":
+        batch, sleep_ms = before.knobs.pages_to_scan, before.knobs.sleep_millisecs
+        if not batch or sleep_ms is None or before.knobs != now.knobs or before.knobs.run != 1:
+            return self
+        if now.counters.full_scans != before.counters.full_scans or pages < batch * BATCHES_TO_JUDGE:
+            return self  # the last batch of a pass is a short one
+        slack = idle_seconds * batch / pages - sleep_ms / 1000
+        return replace(
+            self, oversleep_seconds=_blend(self.oversleep_seconds, min(max(slack, 0), OVERSLEEP_MAX_SECONDS))
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pass:
+    """What one pass (or a few, when they were shorter than a tick) cost and gained."""
+
+    passes: int
+    seconds: float
+    cpu_seconds: float | None
+    gained_bytes: int
+    """Net of what copy-on-write took back; may be negative."""
+
+    @property
+    def cpu_seconds_per_gib(self) -> float | None:
+        """What a gained GiB cost: infinite when nothing was gained; None when the CPU time is unknown."""
+        if self.cpu_seconds is None:
+            return None
+        return self.cpu_seconds / (self.gained_bytes / GIB) if self.gained_bytes > 0 else float("inf")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Passes:
+    """Passes counted since the daemon started: run=2 resets the kernel's counter, but never this one."""
+
+    done: int = 0
+    since: Snapshot | None = None
+    """When the pass under way began."""
+    last: Pass | None = None
+    losing: int = 0
+    """Passes in a row at whose end merging had cost more memory than it saved."""
+
+    def after(self, now: Snapshot, before: Snapshot | None) -> "Passes":
+        """With one more snapshot taken in."""
+        if before is None or self.since is None:
+            return replace(self, since=now)
+        finished = now.counters.full_scans - before.counters.full_scans
+        if finished < 0:  # run=2 reset it
+            finished = now.counters.full_scans
+        if finished == 0:
+            return self
+        return Passes(
+            done=self.done + finished,
+            since=now,
+            last=_pass(self.since, now, finished),
+            losing=self.losing + finished if now.profit_bytes < 0 else 0,
+        )
+
+
+def _pass(since: Snapshot, now: Snapshot, passes: int) -> Pass:
+    cpu = None
+    if since.scanner_cpu_seconds is not None and now.scanner_cpu_seconds is not None:
+        cpu = max(0.0, now.scanner_cpu_seconds - since.scanner_cpu_seconds)
+    return Pass(
+        passes=passes,
+        seconds=now.clock.monotonic_seconds - since.clock.monotonic_seconds,
+        cpu_seconds=cpu,
+        gained_bytes=now.saved_bytes - since.saved_bytes,
+    )
+
+
+def _blend(past: float, measured: float) -> float:
+    return past * MEMORY_OF_THE_PAST + measured * (1 - MEMORY_OF_THE_PAST)

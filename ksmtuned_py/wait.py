@@ -1,0 +1,101 @@
+"""The daemon's one wait: for a deadline, signals, a rise of memory pressure, or programs that start."""
+
+import os
+import select
+import signal
+import time
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Protocol
+
+SIGNAL_WORDS = {
+    signal.SIGTERM: "stop",
+    signal.SIGINT: "stop",
+    signal.SIGHUP: "reload",
+    signal.SIGUSR1: "asked",
+}
+
+
+class ArrivalSource(Protocol):
+    """Tells which programs were started."""
+
+    def fileno(self) -> int:
+        """Readable when there is something to drain."""
+
+    def drain(self) -> frozenset[int]:
+        """PIDs that started a program since the last drain."""
+
+
+class Signals:
+    """Signals as bytes in a pipe: none can slip past between a look at a flag and the wait."""
+
+    def __init__(self) -> None:
+        self._read, self._write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._old_handlers = {number: signal.signal(number, _by_the_pipe) for number in SIGNAL_WORDS}
+        self._old_wakeup = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
+
+    def fileno(self) -> int:
+        """Readable when a signal came."""
+        return self._read
+
+    def drain(self) -> frozenset[str]:
+        """The words of the signals that came."""
+        try:
+            numbers = os.read(self._read, 4096)
+        except BlockingIOError:
+            return frozenset()
+        return frozenset(SIGNAL_WORDS[number] for number in map(signal.Signals, numbers) if number in SIGNAL_WORDS)
+
+    def close(self) -> None:
+        """Handlers and wake-up descriptor as they were."""
+        signal.set_wakeup_fd(self._old_wakeup)
+        for number, handler in self._old_handlers.items():
+            signal.signal(number, handler)
+        os.close(self._read)
+        os.close(self._write)
+
+
+class Waiter:
+    """Waits for whatever comes first."""
+
+    def __init__(
+        self,
+        signals: Signals,
+        *,
+        pressure: int | None = None,
+        arrivals: ArrivalSource | None = None,
+        is_guest_program: Callable[[int], bool] = lambda _pid: False,
+    ) -> None:
+        self._signals = signals
+        self._pressure = pressure
+        self._arrivals = arrivals
+        self._is_guest_program = is_guest_program
+        self._poll = select.poll()
+        self._poll.register(signals.fileno(), select.POLLIN)
+        if pressure is not None:
+            self._poll.register(pressure, select.POLLPRI)
+        if arrivals is not None:
+            self._poll.register(arrivals.fileno(), select.POLLIN)
+
+    def until(self, deadline_seconds: float) -> frozenset[str]:
+        """The words for what ended the wait; none at the deadline (monotonic seconds)."""
+        words: frozenset[str] = frozenset()
+        while not words and (left := deadline_seconds - time.monotonic()) > 0:
+            events = self._poll.poll(left * 1000)
+            words = frozenset(word for descriptor, event in events for word in self._words(descriptor, event))
+        return words
+
+    def _words(self, descriptor: int, event: int) -> Iterator[str]:
+        if descriptor == self._signals.fileno():
+            yield from self._signals.drain()
+        elif descriptor == self._pressure:
+            if event & (select.POLLERR | select.POLLNVAL):
+                self._poll.unregister(descriptor)  # the trigger is gone: go on without it
+            else:
+                yield "pressure"
+        elif self._arrivals is not None and any(map(self._is_guest_program, self._arrivals.drain())):
+            yield "guest"
+
+
+def _by_the_pipe(_number: int, _frame: FrameType | None) -> None:
+    """The wake-up descriptor has told already."""
