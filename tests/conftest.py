@@ -1,0 +1,30 @@
+"""Every test leaves the machine as it found it: no process, no thread, no knob."""
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.ksmlock import RealKsm, held_ksm, knobs_at_rest, need_real_ksm
+from tests.support.process import adopt_orphans, children, leftovers
+
+adopt_orphans()
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind() -> Iterator[None]:
+    """Fails a test that leaves a child process, a thread or a changed knob."""
+    processes, threads, knobs = children(), set(threading.enumerate()), knobs_at_rest()
+    yield
+    found = leftovers(processes, threads)
+    assert not found, f"left running: {found}"
+    now = knobs_at_rest()  # None: somebody else, who holds the lock, is at work on them
+    assert now == knobs or None in (now, knobs), f"knobs changed: {knobs} -> {now}"
+
+
+@pytest.fixture
+def real_ksm() -> Iterator[RealKsm]:
+    """The real KSM under the machine-wide lock; afterwards all is unmerged and every knob as before."""
+    need_real_ksm()
+    with held_ksm() as ksm:
+        yield ksm

@@ -1,0 +1,125 @@
+"""Real processes in tests: waiting with a deadline, programs whose output is read while they run, and no leftovers."""
+
+import ctypes
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Self, TypeVar
+
+import psutil
+
+T = TypeVar("T")
+SETTLE_SECONDS = 2.0
+"""What a process that was told to end may take until it is gone."""
+_PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
+
+
+def wait_for(look: Callable[[], T], seconds: float, what: str, *, every_seconds: float = 0.02) -> T:
+    """Looks until it sees something true and returns that; an AssertionError names what never came."""
+    deadline = time.monotonic() + seconds
+    while not (seen := look()):
+        assert time.monotonic() < deadline, f"no {what} within {seconds:g} s; seen last: {seen!r}"
+        time.sleep(every_seconds)
+    return seen
+
+
+class Program:
+    """A program under test, in a with block: its output goes to files, so that nobody has to drain a pipe."""
+
+    def __init__(self, arguments: Sequence[str], directory: Path, environment: Mapping[str, str] | None = None) -> None:
+        self.stdout = directory / "stdout"
+        self.stderr = directory / "stderr"
+        with self.stdout.open("wb") as out, self.stderr.open("wb") as err:
+            self.process = subprocess.Popen(
+                arguments, stdin=subprocess.DEVNULL, stdout=out, stderr=err, env={**os.environ, **(environment or {})}
+            )
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def output(self) -> str:
+        """All it has said so far, on both streams."""
+        return self.stdout.read_text() + self.stderr.read_text()
+
+    def wait_output(self, text: str, seconds: float = 10.0) -> str:
+        """Waits until it has said the text and returns all it said; fails at once when it ends without."""
+
+        def look() -> bool:
+            ended = self.process.poll() is not None
+            said = text in self.output()
+            assert said or not ended, f"ended with {self.process.returncode} without {text!r}:\n{self.output()}"
+            return said
+
+        wait_for(look, seconds, f"{text!r} in the output of {self.process.args!r}")
+        return self.output()
+
+    def end(self, number: signal.Signals = signal.SIGTERM, seconds: float = 10.0) -> int:
+        """Sends the signal and returns the exit code; killed and an error when it stays."""
+        self.process.send_signal(number)
+        return self.wait(seconds)
+
+    def wait(self, seconds: float = 10.0) -> int:
+        """The exit code, when it ends by itself within the time."""
+        try:
+            return self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"still running after {seconds:g} s:\n{self.output()}") from None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+def adopt_orphans() -> None:
+    """Makes this process the parent of every orphan below it, so that no grandchild can hide from `children`."""
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def children() -> set[psutil.Process]:
+    """Every process below this one that runs, at any depth."""
+    return {child for child in psutil.Process().children(recursive=True) if _runs(child)}
+
+
+def end_all(processes: Iterable[psutil.Process]) -> None:
+    """Kills them and waits until they are gone."""
+    processes = list(processes)
+    for process in processes:
+        process.kill()  # psutil looks whether the PID is still the same process
+    psutil.wait_procs(processes, SETTLE_SECONDS)
+
+
+def leftovers(before: set[psutil.Process], threads_before: set[threading.Thread]) -> list[str]:
+    """What runs now and did not before, once it had a moment to settle; the processes among it are killed."""
+    deadline = time.monotonic() + SETTLE_SECONDS
+    while True:
+        processes = children() - before
+        threads = [thread for thread in threading.enumerate() if thread not in threads_before]
+        if not (processes or threads):
+            return []
+        if time.monotonic() > deadline:
+            found = [f"process {child.pid} {_command(child)}" for child in processes]
+            end_all(processes)
+            return found + [f"thread {thread.name}" for thread in threads]
+        time.sleep(0.02)
+
+
+def _runs(process: psutil.Process) -> bool:
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _command(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return "(gone)"

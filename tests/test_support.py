@@ -1,0 +1,126 @@
+"""The ground the tests stand on: each helper shows here that it can fail."""
+
+import json
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import psutil
+import pytest
+
+from ksmtuned_py.units import MIB
+from ksmtuned_py.workload import Mix, achievable_pages, workloads
+from tests.support.ksmlock import RealKsm, held_ksm, knobs, knobs_at_rest, need_real_ksm
+from tests.support.need import need
+from tests.support.process import Program, children, end_all, leftovers, wait_for
+
+SLEEPER = [sys.executable, "-c", "import time; time.sleep(60)"]
+ORPHAN = f"import subprocess; subprocess.Popen({SLEEPER!r})"
+
+
+def test_need_skips_on_a_laptop_and_fails_in_ci(monkeypatch: pytest.MonkeyPatch) -> None:
+    need(True, "nothing")
+    monkeypatch.delenv("CI", raising=False)
+    with pytest.raises(pytest.skip.Exception, match="needs a pony"):
+        need(False, "a pony")
+    monkeypatch.setenv("CI", "true")
+    with pytest.raises(pytest.fail.Exception, match="CI must have it: a pony"):
+        need(False, "a pony")
+
+
+def test_wait_for_says_what_never_came() -> None:
+    with pytest.raises(AssertionError, match=r"no pony within 0\.05 s; seen last: ''"):
+        wait_for(lambda: "", 0.05, "pony")
+
+
+def test_a_program_is_read_while_it_runs_and_gone_afterwards(tmp_path: Path) -> None:
+    with Program([sys.executable, "-uc", "print('up'); import time; time.sleep(60)"], tmp_path) as program:
+        assert "up" in program.wait_output("up")
+    assert not psutil.pid_exists(program.pid)
+
+
+def test_a_program_that_ends_early_is_told_with_its_output(tmp_path: Path) -> None:
+    with (
+        Program([sys.executable, "-c", "raise SystemExit('no ground')"], tmp_path) as program,
+        pytest.raises(AssertionError, match="ended with 1 without 'up':\nno ground"),
+    ):
+        program.wait_output("up")
+
+
+def test_a_leftover_child_is_found_and_killed() -> None:
+    before = children()
+    child = subprocess.Popen(SLEEPER)
+    assert f"process {child.pid}" in leftovers(before, set(threading.enumerate()))[0]
+    assert not psutil.pid_exists(child.pid)
+    child.wait()
+
+
+def test_a_leftover_grandchild_cannot_hide_behind_its_dead_parent() -> None:
+    before = children()
+    subprocess.run([sys.executable, "-c", ORPHAN], check=True)
+    orphans = children() - before
+    end_all(orphans)
+    assert len(orphans) == 1
+    assert leftovers(before, set(threading.enumerate())) == []
+
+
+def test_a_leftover_thread_is_found() -> None:
+    threads, stop = set(threading.enumerate()), threading.Event()
+    thread = threading.Thread(target=stop.wait, name="stray")
+    thread.start()
+    try:
+        assert leftovers(children(), threads) == ["thread stray"]
+    finally:
+        stop.set()
+        thread.join()
+
+
+@pytest.mark.kernel
+def test_real_ksm_merges_and_others_see_that_it_is_taken(real_ksm: RealKsm) -> None:
+    mixes = [Mix(equal_bytes=8 * MIB, zero_bytes=2 * MIB, unique_bytes=2 * MIB)] * 3
+    with workloads(mixes) as children_:
+        for name, value in {"smart_scan": 0, "pages_to_scan": 5000, "sleep_millisecs": 5, "run": 1}.items():
+            real_ksm.write(name, value)
+        real_ksm.wait_saved(achievable_pages(mixes), 30)
+        assert knobs_at_rest() is None
+        assert [child.wrong_pages() for child in children_] == [0, 0, 0]
+
+
+MESS = {"merge_across_nodes": 0, "max_page_sharing": 20, "pages_to_scan": 777, "advisor_mode": "scan-time", "run": 1}
+KILLED_HOLDER = """
+import json, os, signal
+from tests.support.ksmlock import held_ksm, knobs
+with held_ksm() as ksm:
+    print(json.dumps(knobs()), flush=True)
+    ksm.write("pages_to_scan", 777)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def fail_in_a_mess(found: dict[str, str]) -> None:
+    """What a bad test does; `found` gets the knobs as they were."""
+    with held_ksm() as ksm:
+        found.update(knobs())
+        for name, value in MESS.items():
+            if name in found:
+                ksm.write(name, value)
+        raise ZeroDivisionError
+
+
+@pytest.mark.kernel
+def test_a_test_that_fails_in_a_mess_leaves_the_knobs_as_they_were() -> None:
+    need_real_ksm()
+    before: dict[str, str] = {}
+    with pytest.raises(ZeroDivisionError):
+        fail_in_a_mess(before)
+    assert knobs_at_rest() in (before, None)  # None: somebody else has taken the lock since
+
+
+@pytest.mark.kernel
+def test_a_holder_that_was_killed_is_mended_by_the_next() -> None:
+    need_real_ksm()
+    killed = subprocess.run([sys.executable, "-c", KILLED_HOLDER], stdout=subprocess.PIPE, check=False)
+    assert killed.returncode == -9
+    with held_ksm():
+        assert knobs() == json.loads(killed.stdout)
