@@ -12,6 +12,7 @@ import os
 import random
 import secrets
 import select
+import signal
 import struct
 import subprocess
 import sys
@@ -162,7 +163,7 @@ class Region:
         self._stamps = array.array("Q", range(size_bytes // PAGE_BYTES))
         self._stamped = stamped
         self._turn = 0
-        self._memory = _mergeable_memory(len(self) * PAGE_BYTES)
+        self.memory = _mergeable_memory(len(self) * PAGE_BYTES)
         self._fill()
 
     def __len__(self) -> int:
@@ -181,25 +182,30 @@ class Region:
         """How many pages do not hold what was written to them."""
         begins = range(0, len(self) * PAGE_BYTES, PAGE_BYTES)
         return sum(
-            self._memory[begin : begin + PAGE_BYTES] != self._expected(begin, stamp)
+            self.memory[begin : begin + PAGE_BYTES] != self._expected(begin, stamp)
             for begin, stamp in zip(begins, self._stamps, strict=True)
         )
 
     def _fill(self) -> None:
         for begin in range(0, len(self) * PAGE_BYTES, len(self._block)):
             end = min(begin + len(self._block), len(self) * PAGE_BYTES)
-            self._memory[begin:end] = self._block[: end - begin]
+            self.memory[begin:end] = self._block[: end - begin]
             for page in range(begin // PAGE_BYTES, end // PAGE_BYTES):
                 self._stamp(page)
 
     def _stamp(self, page: int) -> None:
         if self._stamped:
-            _STAMP.pack_into(self._memory, page * PAGE_BYTES, self._key, self._stamps[page])
+            _STAMP.pack_into(self.memory, page * PAGE_BYTES, self._key, self._stamps[page])
 
     def _expected(self, begin: int, stamp: int) -> bytes:
         offset = begin % len(self._block)
         page = self._block[offset : offset + PAGE_BYTES]
         return _STAMP.pack(self._key, stamp) + page[_STAMP.size :] if self._stamped else page
+
+
+def equal_block(seed: int) -> bytes:
+    """The block that all processes of one seed make their equal pages of."""
+    return random.Random(seed).randbytes(MIB)  # noqa: S311 - not for secrets: the same everywhere is the point
 
 
 def _mergeable_memory(size_bytes: int) -> mmap.mmap:
@@ -215,8 +221,7 @@ class _Child:
     """One workload process from within: its memory, and the lines it answers to."""
 
     def __init__(self, mix: Mix) -> None:
-        # Not for secrets: the same seed has to give the same pages in every process.
-        self._equal = Region(mix.equal_bytes, random.Random(mix.seed).randbytes(MIB))  # noqa: S311
+        self._equal = Region(mix.equal_bytes, equal_block(mix.seed))
         self._zero = Region(mix.zero_bytes, bytes(MIB), stamped=False)
         self._unique = Region(mix.unique_bytes, os.urandom(MIB))
         self._changing = Region(mix.changing_bytes, os.urandom(MIB))
@@ -261,6 +266,7 @@ def main() -> None:
     for key, default in asdict(Mix()).items():
         parser.add_argument(f"--{key.replace('_', '-')}", type=type(default), default=default)
     options = vars(parser.parse_args())
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C in the terminal is the parent's business
     ctypes.CDLL(None).prctl(_PR_SET_NAME, options["comm"].encode())
     _Child(Mix(**{key: options[key] for key in asdict(Mix())})).serve()
 
