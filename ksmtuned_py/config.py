@@ -52,7 +52,7 @@ def _address(text: str) -> str:
 
 
 # "format" is what an error says was wanted.
-Window = Annotated[str, AfterValidator(_window), Field(json_schema_extra={"format": "local time HH:MM-HH:MM"})]
+Window = Annotated[str, AfterValidator(_window), Field(json_schema_extra={"format": "a local time HH:MM-HH:MM"})]
 Address = Annotated[str, AfterValidator(_address), Field(json_schema_extra={"format": 'HOST:PORT or ""'})]
 
 
@@ -98,29 +98,38 @@ class ByNeed(Section):
     critical: float = Field(ge=0)
 
 
+class PercentByNeed(ByNeed):
+    """One share of a core for each state of need: ksmd is one thread, so 100 is all there is."""
+
+    calm: Percent
+    wary: Percent
+    short: Percent
+    critical: Percent
+
+
 class Profile(Section):
     """How much CPU the adaptive policy may give to ksmd."""
 
-    boost_percent: ByNeed = Field(description="of one core while there is news, by need")
-    cruise_percent: ByNeed = Field(description="of one core at most while there is none, by need")
+    boost_percent: PercentByNeed = Field(description="of one core while there is news, by need")
+    cruise_percent: PercentByNeed = Field(description="of one core at most while there is none, by need")
     price_cpu_seconds_per_gib: ByNeed = Field(
         description="what a saved GiB may cost, by need; past it, passes move apart"
     )
 
 
 QUIET = Profile(
-    boost_percent=ByNeed(calm=20, wary=40, short=95, critical=95),
-    cruise_percent=ByNeed(calm=0.1, wary=0.5, short=5, critical=20),
+    boost_percent=PercentByNeed(calm=20, wary=40, short=95, critical=95),
+    cruise_percent=PercentByNeed(calm=0.1, wary=0.5, short=5, critical=20),
     price_cpu_seconds_per_gib=ByNeed(calm=5, wary=20, short=60, critical=300),
 )
 BALANCED = Profile(
-    boost_percent=ByNeed(calm=60, wary=80, short=95, critical=95),
-    cruise_percent=ByNeed(calm=0.2, wary=1, short=5, critical=20),
+    boost_percent=PercentByNeed(calm=60, wary=80, short=95, critical=95),
+    cruise_percent=PercentByNeed(calm=0.2, wary=1, short=5, critical=20),
     price_cpu_seconds_per_gib=ByNeed(calm=10, wary=30, short=60, critical=300),
 )
 EAGER = Profile(
-    boost_percent=ByNeed(calm=95, wary=95, short=95, critical=95),
-    cruise_percent=ByNeed(calm=0.2, wary=1, short=5, critical=20),
+    boost_percent=PercentByNeed(calm=95, wary=95, short=95, critical=95),
+    cruise_percent=PercentByNeed(calm=0.2, wary=1, short=5, critical=20),
     price_cpu_seconds_per_gib=ByNeed(calm=20, wary=60, short=120, critical=300),
 )
 

@@ -1,0 +1,153 @@
+"""The configuration in force: a TOML file and drop-ins, later wins key by key; or every mistake at once."""
+
+import operator
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from ksmtuned_py.config import ORDERED, Config
+from ksmtuned_py.configsource import ConfigError, Source, read_sources
+from ksmtuned_py.configtext import dotted, flat, toml_value
+from ksmtuned_py.configwanted import wanted
+from ksmtuned_py.errors import KsmtunedError
+from ksmtuned_py.tomllines import KeyPath
+
+RELATIONS = {"<": (operator.lt, "below", "above"), "<=": (operator.le, "at most", "at least")}
+"""How two keys may have to stand: the test, and what it asks of the first and of the second."""
+
+
+@dataclass(eq=False)
+class ConfigErrors(KsmtunedError):
+    """Every mistake there is, one a line."""
+
+    errors: tuple[ConfigError, ...]
+    hint_template = "ksmtuned-py check --sample prints every key with its default and what it takes"
+
+    def __str__(self) -> str:
+        count = "1 mistake" if len(self.errors) == 1 else f"{len(self.errors)} mistakes"
+        return "\n".join([f"{count} in the configuration", *map(str, self.errors)])
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """The configuration and where it comes from."""
+
+    config: Config
+    sources: tuple[Source, ...]
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The files that were read, in their order."""
+        return tuple(source.file for source in self.sources)
+
+    @property
+    def origins(self) -> dict[str, str]:
+        """The file that sets each dotted key, or 'default'."""
+        setters = {key: _setter(self.sources, key) for key in _flat(self.config.model_dump())}
+        return {key: setter.file if setter else "default" for key, setter in setters.items()}
+
+    def place(self, key: str) -> str:
+        """FILE:LINE that sets a dotted key, or 'default'."""
+        return _place(self.sources, key)
+
+
+def load(config_path: Path | None = None, config_dir: Path | None = None) -> Loaded:
+    """The configuration in force; what is None is at its default place and may be missing; raises ConfigErrors."""
+    sources, unread = read_sources(config_path, config_dir)
+    mistakes = [mistake for source in sources for mistake in _key_mistakes(source)]
+    if not unread:  # else the other key of a pair may be in the file that cannot be read
+        mistakes += _order_mistakes(sources, {mistake.key for mistake in mistakes})
+    if unread or mistakes:
+        raise ConfigErrors((*unread, *mistakes))
+    return Loaded(Config.model_validate(_layered(sources)), tuple(sources))
+
+
+def changed_keys(old: Config, new: Config) -> tuple[tuple[str, Any, Any], ...]:
+    """What a reload changes: dotted key, old value, new value."""
+    before, after = _flat(old.model_dump()), _flat(new.model_dump())
+    return tuple((key, before[key], after[key]) for key in before if before[key] != after[key])
+
+
+def _flat(table: Mapping[str, Any]) -> dict[str, Any]:
+    return {dotted(path): value for path, value in flat(table)}
+
+
+def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Two tables as one, key by key: the one above wins."""
+    both = dict(below)
+    for key, value in above.items():
+        under = below.get(key)
+        both[key] = _merged(under, value) if isinstance(under, Mapping) and isinstance(value, Mapping) else value
+    return both
+
+
+def _layered(sources: Sequence[Source]) -> dict[str, Any]:
+    """The defaults, and the files over them."""
+    table = Config().model_dump()
+    for source in sources:
+        table = _merged(table, source.table)
+    return table
+
+
+def _setter(sources: Sequence[Source], key: str) -> Source | None:
+    """The source whose value of a dotted key holds; None for the default."""
+    return next((source for source in reversed(sources) if key in source.values), None)
+
+
+def _place(sources: Sequence[Source], key: str) -> str:
+    setter = _setter(sources, key)
+    return setter.place(key) if setter else "default"
+
+
+def _key_mistakes(source: Source) -> list[ConfigError]:
+    """The keys of one file that do not exist or have no good value, in the order of its lines."""
+    try:
+        Config.model_validate(_layered([source]))
+    except ValidationError as refused:
+        # A dict: a value that fits none of several types is refused once for each, and said once.
+        values = dict(_in_file(source.table, error["loc"]) for error in refused.errors())
+        mistakes = [
+            ConfigError(source.file, source.line(path), dotted(path), toml_value(value), wanted(path))
+            for path, value in values.items()
+        ]
+        return sorted(mistakes, key=lambda mistake: mistake.line)
+    return []
+
+
+def _in_file(table: dict[str, Any], place: KeyPath) -> tuple[KeyPath, Any]:
+    """The part of pydantic's place that is in the file (it goes on with names of types), and the value there."""
+    path: KeyPath = ()
+    value: Any = table
+    for part in place:
+        try:
+            value = value[part]
+        except (KeyError, IndexError, TypeError):
+            break
+        path = (*path, part)
+    return path, value
+
+
+def _order_mistakes(sources: Sequence[Source], wrong: set[str]) -> list[ConfigError]:
+    """Keys that contradict each other, unless one of them is wrong by itself."""
+    values = {key: value for key, value in _flat(_layered(sources)).items() if key not in wrong}
+    return [
+        _order_mistake(sources, values, low, relation, high)
+        for low, relation, high in ORDERED
+        if low in values and high in values and not RELATIONS[relation][0](values[low], values[high])
+    ]
+
+
+def _order_mistake(
+    sources: Sequence[Source], values: Mapping[str, Any], low: str, relation: str, high: str
+) -> ConfigError:
+    """The key that was set last is to blame: a drop-in contradicts the file below it, not the other way round."""
+    rank = {key: sources.index(setter) if (setter := _setter(sources, key)) else -1 for key in (low, high)}
+    _, asked_of_low, asked_of_high = RELATIONS[relation]
+    blamed, asked, other = (low, asked_of_low, high) if rank[low] >= rank[high] else (high, asked_of_high, low)
+    source = sources[rank[blamed]]
+    line = source.line(tuple(blamed.split(".")))
+    words = f"{asked} {other} = {toml_value(values[other])} ({_place(sources, other)})"
+    return ConfigError(source.file, line, blamed, toml_value(values[blamed]), words)

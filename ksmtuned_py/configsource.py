@@ -1,0 +1,121 @@
+"""The files of the configuration: found, read, and asked where a key stands."""
+
+import re
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from ksmtuned_py.configtext import dotted, flat
+from ksmtuned_py.errors import KsmtunedError
+from ksmtuned_py.tomllines import KeyPath, key_lines
+
+DEFAULT_FILE = Path("/etc/ksmtuned-py/config.toml")
+DROP_INS = "config.d"
+VALUE_LENGTH = 60
+"""Longer values are cut in messages."""
+
+
+@dataclass(eq=False)
+class ConfigError(KsmtunedError):
+    """One mistake; line 0 is the whole file, an empty key is the text itself."""
+
+    file: str
+    line: int
+    key: str
+    value: str
+    wanted: str
+
+    def __str__(self) -> str:
+        place = f"{self.file}:{self.line}" if self.line else self.file
+        value = self.value if len(self.value) <= VALUE_LENGTH else self.value[:VALUE_LENGTH] + " ..."
+        return f"{place}: {self.key} = {value}: wanted {self.wanted}" if self.key else f"{place}: wanted {self.wanted}"
+
+
+@dataclass(frozen=True)
+class Source:
+    """One file that was read."""
+
+    file: str
+    text: str
+    table: dict[str, Any]
+
+    @cached_property
+    def values(self) -> dict[str, Any]:
+        """What it sets, by dotted key."""
+        return {dotted(path): value for path, value in flat(self.table)}
+
+    @cached_property
+    def _lines(self) -> dict[KeyPath, int]:
+        return key_lines(self.text)
+
+    def line(self, path: KeyPath) -> int:
+        """Where a key stands, or the nearest thing around it."""
+        return next((self._lines[path[:end]] for end in range(len(path), 0, -1) if path[:end] in self._lines), 1)
+
+    def place(self, key: str) -> str:
+        """FILE:LINE of a dotted key that it sets."""
+        return f"{self.file}:{self.line(tuple(key.split('.')))}"
+
+
+def read_sources(config_path: Path | None, config_dir: Path | None) -> tuple[list[Source], list[ConfigError]]:
+    """The main file and its drop-ins, and what could not be read; a file or directory nobody named may be missing."""
+    main = config_path or DEFAULT_FILE
+    sources: list[Source] = []
+    errors: list[ConfigError] = []
+    try:
+        sources += _read(main, may_miss=config_path is None)
+    except ConfigError as error:
+        errors.append(error)
+    try:
+        drop_ins = list(_drop_ins(config_dir or main.parent / DROP_INS, may_miss=config_dir is None))
+    except ConfigError as error:
+        return sources, [*errors, error]
+    for path in drop_ins:
+        try:
+            sources += _read(path, may_miss=False)
+        except ConfigError as error:
+            errors.append(error)
+    return sources, errors
+
+
+def _drop_ins(directory: Path, *, may_miss: bool) -> Iterator[Path]:
+    try:
+        names = sorted(path.name for path in directory.iterdir())
+    except OSError as error:
+        if may_miss and isinstance(error, FileNotFoundError):
+            return
+        raise ConfigError(str(directory), 0, "", "", f"a readable directory ({error.strerror})") from error
+    for name in names:
+        if name.endswith(".toml") and not name.startswith("."):  # a dot file is an editor's, not the admin's
+            yield directory / name
+
+
+def _read(path: Path, *, may_miss: bool) -> Iterator[Source]:
+    """One source, or none when it may miss and does; raises ConfigError."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        if may_miss and isinstance(error, FileNotFoundError):
+            return
+        raise ConfigError(str(path), 0, "", "", f"a readable file ({error.strerror})") from error
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ConfigError(str(path), line, "", "", "UTF-8 text") from error
+    yield Source(str(path), text, _parsed(str(path), text))
+
+
+def _parsed(file: str, text: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    # Besides TOMLDecodeError, tomllib lets out a plain ValueError (an integer of more than 4300 digits) and
+    # RecursionError (some hundred nested arrays).
+    except (ValueError, RecursionError) as error:
+        found = re.fullmatch(r"(.*) \(at (?:line (\d+), column \d+|end of document)\)", str(error), re.DOTALL)
+        reason, line = found.groups() if found else (str(error), "0")
+        last_line = text.rstrip().count("\n") + 1
+        raise ConfigError(file, int(line or last_line), "", "", f"valid TOML ({reason})") from error

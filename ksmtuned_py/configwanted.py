@@ -1,0 +1,99 @@
+"""What a key of the configuration takes, as words: read from the schema, so that no message can disagree with it."""
+
+import difflib
+import math
+from functools import cache
+from typing import Any
+
+from ksmtuned_py.config import Config
+from ksmtuned_py.tomllines import KeyPath
+
+UNITS = {
+    "percent": "percent",
+    "seconds": "seconds",
+    "ms": "milliseconds",
+    "msec": "milliseconds",
+    "millisecs": "milliseconds",
+    "kib": "KiB",
+    "gib": "GiB",
+}
+"""The words of a key that are its unit, and how they are said."""
+
+
+@cache
+def _schema() -> dict[str, Any]:
+    return Config.model_json_schema()
+
+
+def _resolved(node: dict[str, Any]) -> dict[str, Any]:
+    name = node.get("$ref", "").removeprefix("#/$defs/")
+    return _schema()["$defs"][name] if name else node
+
+
+def wanted(path: KeyPath) -> str:
+    """To be said after 'wanted': 'one of quiet, balanced, eager', 'a number from 0 to 100 (percent)'."""
+    node = _schema()
+    for part in path:
+        node = _resolved(node["items"] if isinstance(part, int) else node.get("properties", {}).get(part, {}))
+        if not node:
+            return _other_key(path)
+    return _sentence(node, path)
+
+
+def known_keys(node: dict[str, Any] | None = None, above: str = "") -> list[str]:
+    """Every key and section there is, dotted."""
+    names: list[str] = []
+    for name, inner in (node or _schema()).get("properties", {}).items():
+        names += [above + name, *known_keys(_resolved(inner), f"{above}{name}.")]
+    return names
+
+
+def _other_key(path: KeyPath) -> str:
+    names = known_keys()
+    same_name = [name for name in names if name.endswith(f".{path[-1]}")]
+    near = difflib.get_close_matches(".".join(map(str, path)), names, n=1) or same_name
+    return "a key that exists" + (f": did you mean {near[0]}?" if near else "")
+
+
+def _sentence(node: dict[str, Any], path: KeyPath) -> str:
+    match node:
+        case {"anyOf": choices}:
+            return ", or ".join(_sentence(choice, path) for choice in choices)
+        case {"enum": [first, second]}:
+            return f"{first} or {second}"
+        case {"enum": choices}:
+            return "one of " + ", ".join(map(str, choices))
+        case {"const": value}:
+            return str(value)
+        case {"format": words}:
+            return str(words)
+        case {"type": "array", "items": element}:
+            return f"a list, each element {_sentence(element, path)}"
+        case {"type": "integer"}:
+            return "a whole number" + _range(node) + _unit(path)
+        case {"type": "number"}:
+            return "a number" + _range(node) + _unit(path)
+        case {"type": "object", "properties": inner}:
+            return f"a table of {', '.join(inner)}"
+    return "true or false" if node["type"] == "boolean" else "text"
+
+
+def _range(node: dict[str, Any]) -> str:
+    if "minimum" in node and "maximum" in node:
+        return f" from {_number(node['minimum'])} to {_number(node['maximum'])}"
+    words = {"minimum": "of at least", "exclusiveMinimum": "above", "maximum": "at most", "exclusiveMaximum": "below"}
+    return " and".join(f" {word} {_number(node[bound])}" for bound, word in words.items() if bound in node)
+
+
+def _number(value: float) -> str:
+    return str(int(value) if math.floor(value) == value else value)
+
+
+def _unit(path: KeyPath) -> str:
+    """The unit in the innermost part that names one: price_cpu_seconds_per_gib.calm is in seconds per GiB."""
+    for part in reversed(path):
+        words = str(part).split("_")
+        for start, word in enumerate(words):
+            if word in UNITS:
+                return f" ({' '.join(UNITS.get(word, word) for word in words[start:])})"
+    return ""
