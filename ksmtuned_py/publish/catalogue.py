@@ -1,0 +1,194 @@
+"""The catalogue of metrics, as data."""
+
+import platform
+from collections.abc import Iterator
+
+from ksmtuned_py import __version__
+from ksmtuned_py.model import Mode, Stall
+from ksmtuned_py.publish.guestrows import guest_rows
+from ksmtuned_py.publish.rows import Row, Sample, Told, counter, gauge
+
+
+def _knobs(told: Told) -> Iterator[Sample]:
+    for name, value in told.snapshot.knobs.items():
+        if isinstance(value, int):
+            yield (name,), value
+
+
+def _advisor_mode(told: Told) -> Iterator[Sample]:
+    now = told.snapshot.knobs.advisor_mode
+    for mode in ("none", "scan-time"):
+        yield (mode,), None if now is None else now == mode
+
+
+def _stall_ratios(told: Told) -> Iterator[Sample]:
+    for tasks, stall in _stalls(told):
+        yield (tasks, "10s"), stall.avg10_percent / 100
+        yield (tasks, "60s"), stall.avg60_percent / 100
+        yield (tasks, "300s"), stall.avg300_percent / 100
+
+
+def _stalls(told: Told) -> list[tuple[str, Stall]]:
+    pressure = told.snapshot.pressure
+    return [("some", pressure.some), ("full", pressure.full)] if pressure else []
+
+
+def _stall_seconds(told: Told) -> Iterator[Sample]:
+    for tasks in ("some", "full"):
+        yield (tasks,), told.totals.total(f"{tasks}_stall_seconds")
+
+
+def _writes(told: Told) -> Iterator[Sample]:
+    for knob, counts in told.totals.writes.items():
+        for status, count in counts.items():
+            yield (knob, status.value), count
+
+
+def _foreign_writes(told: Told) -> Iterator[Sample]:
+    for knob in dict(told.snapshot.knobs.items()):
+        yield (knob,), told.totals.foreign_writes.get(knob, 0)  # from 0 on, else rate() cannot see the first one
+
+
+def _errors(told: Told) -> Iterator[Sample]:
+    for where in ("tick", "sensor", "publish"):
+        yield (where,), told.totals.errors.get(where, 0)
+
+
+KSM_ROWS = (
+    gauge("ksm_pages_shared", "KSM frames in use", lambda told: told.snapshot.counters.pages_shared),
+    gauge("ksm_pages_sharing", "Further mappings of KSM frames", lambda told: told.snapshot.counters.pages_sharing),
+    gauge(
+        "ksm_pages_unshared",
+        "Pages that found no equal yet; dropped to 0 at each full scan",
+        lambda told: told.snapshot.counters.pages_unshared,
+    ),
+    gauge(
+        "ksm_pages_volatile",
+        "Tracked pages that are in no tree: changing, or skipped by smart_scan",
+        lambda told: told.snapshot.counters.pages_volatile,
+    ),
+    gauge(
+        "ksm_zero_pages",
+        "Pages merged with the kernel's zero page",
+        lambda told: told.snapshot.counters.ksm_zero_pages,
+    ),
+    gauge(
+        "ksm_stable_node_chains",
+        "Contents with more sharers than max_page_sharing",
+        lambda told: told.snapshot.counters.stable_node_chains,
+    ),
+    gauge(
+        "ksm_stable_node_dups",
+        "Frames that hold such contents",
+        lambda told: told.snapshot.counters.stable_node_dups,
+    ),
+    counter("ksm_full_scans", "Passes of the scanner over all candidate memory"),
+    counter("ksm_pages_scanned", "Pages the scanner has looked at"),
+    counter("ksm_pages_skipped", "Pages smart_scan has skipped"),
+    Row("knob", "Settings under /sys/kernel/mm/ksm", "gauge", ("knob",), _knobs),
+    Row("advisor_mode", "1 for the kernel advisor's mode", "gauge", ("mode",), _advisor_mode),
+)
+
+BALANCE_ROWS = (
+    gauge("saved_bytes", "Memory that merging saves", lambda told: told.snapshot.saved_bytes),
+    gauge(
+        "debt_bytes",
+        "Memory the host must find if every merged page is written to or unmerged",
+        lambda told: told.snapshot.saved_bytes,
+    ),
+    gauge(
+        "profit_bytes",
+        "Memory that merging saves less the kernel's bookkeeping; negative is a loss",
+        lambda told: told.snapshot.profit_bytes,
+    ),
+    counter("scanner_cpu_seconds", "CPU time of ksmd, or of the scan worker"),
+    gauge(
+        "cpu_seconds_per_saved_gib",
+        "All CPU time of the scanner over the GiB saved now",
+        lambda told: told.totals.cpu_seconds_per_saved_gib(told.snapshot),
+    ),
+)
+
+HOST_ROWS = (
+    gauge("memory_total_bytes", "The host's memory", lambda told: told.snapshot.memory.total_bytes),
+    gauge("memory_available_bytes", "MemAvailable", lambda told: told.snapshot.memory.available_bytes),
+    gauge("memory_base_bytes", "Memory less the hugetlb pools", lambda told: told.snapshot.memory.base_bytes),
+    gauge("memory_hugetlb_bytes", "The hugetlb pools", lambda told: told.snapshot.memory.hugetlb_bytes),
+    gauge(
+        "memory_arc_reclaimable_bytes",
+        "ZFS cache above its minimum",
+        lambda told: told.snapshot.memory.arc_reclaimable_bytes,
+    ),
+    gauge("swap_size_bytes", "Swap space", lambda told: told.snapshot.memory.swap_total_bytes),
+    gauge("swap_free_bytes", "Free swap space", lambda told: told.snapshot.memory.swap_free_bytes),
+    Row(
+        "pressure_ratio",
+        "Share of the window in which some, or all, tasks waited for memory",
+        "gauge",
+        ("tasks", "window"),
+        _stall_ratios,
+    ),
+    Row(
+        "pressure_stall_seconds",
+        "Time in which some, or all, tasks waited for memory",
+        "counter",
+        ("tasks",),
+        _stall_seconds,
+    ),
+    counter("vmstat_cow_ksm", "Writes that broke a merged page"),
+    counter("vmstat_ksm_swpin_copy", "Pages copied at swap-in because of KSM"),
+    counter("vmstat_swpin_zero", "Zero pages brought back without swap traffic"),
+    counter("vmstat_swpout_zero", "Zero pages dropped without swap traffic"),
+    counter("vmstat_pswpin", "Pages swapped in"),
+    counter("vmstat_pswpout", "Pages swapped out"),
+    counter("vmstat_oom_kill", "Processes killed for lack of memory"),
+    counter("vmstat_thp_collapse_alloc", "Huge pages allocated to collapse small ones"),
+)
+
+DECISION_ROWS = (
+    Row(
+        "mode",
+        "1 for what the daemon is doing with KSM",
+        "gauge",
+        ("mode",),
+        lambda told: [((mode.value,), told.report.decision.mode is mode) for mode in Mode],
+    ),
+    Row(
+        "rule_info",
+        "The rule that won the last decision",
+        "gauge",
+        ("rule",),
+        lambda told: [((told.report.decision.rule,), 1)],
+    ),
+)
+
+OWN_ROWS = (
+    gauge("next_tick_seconds", "Time to the next tick", lambda told: told.report.decision.next_tick_seconds),
+    gauge(
+        "last_tick_timestamp_seconds",
+        "When the last tick looked at the host",
+        lambda told: told.snapshot.clock.unix_seconds,
+    ),
+    gauge("last_tick_duration_seconds", "How long the last tick took", lambda told: told.report.tick_seconds),
+    Row("errors", "Failed ticks, failed sensors, failed publishing", "counter", ("where",), _errors),
+    Row("writes", "Knob writes by how they ended", "counter", ("knob", "status"), _writes),
+    Row(
+        "foreign_writes",
+        "Knobs changed by somebody else",
+        "counter",
+        ("knob",),
+        _foreign_writes,
+    ),
+    Row(
+        "build_info",
+        "The running daemon",
+        "gauge",
+        ("version", "python", "backend"),
+        lambda told: [((__version__, platform.python_version(), told.snapshot.backend), 1)],
+    ),
+)
+
+
+def rows(max_guest_series: int) -> tuple[Row, ...]:
+    """The whole catalogue."""
+    return (*KSM_ROWS, *BALANCE_ROWS, *HOST_ROWS, *DECISION_ROWS, *OWN_ROWS, *guest_rows(max_guest_series))

@@ -1,0 +1,42 @@
+"""The rows of the catalogue that have a series for each guest."""
+
+from collections.abc import Callable, Iterator
+
+from ksmtuned_py.model import Guest, GuestKsm, Snapshot
+from ksmtuned_py.publish.rows import Row, Sample, gauge
+
+GUEST_LABELS = ("guest", "uuid", "pid")
+OTHER = ("other", "", "")
+
+
+def guest_rows(max_series: int) -> tuple[Row, ...]:
+    """One series for each guest in each row, max_series at most; the rest are summed as guest="other"."""
+
+    def row(name: str, help_text: str, value: Callable[[Snapshot, Guest], float | None]) -> Row:
+        return Row(name, help_text, "gauge", GUEST_LABELS, lambda told: _by_guest(told.snapshot, max_series, value))
+
+    def account(name: str, help_text: str, value: Callable[[Snapshot, GuestKsm], float]) -> Row:
+        return row(name, help_text, lambda snapshot, guest: value(snapshot, guest.ksm) if guest.ksm else None)
+
+    return (
+        gauge("guests", "Processes whose memory may merge", lambda told: len(told.snapshot.guests)),
+        row("guest_resident_bytes", "Resident memory", lambda _, guest: guest.rss_bytes),
+        account(
+            "guest_saved_bytes",
+            "Merged memory; the sum over guests exceeds saved_bytes, for the first owner of a page counts it too",
+            lambda snapshot, ksm: (ksm.merging_pages + ksm.zero_pages) * snapshot.page_bytes,
+        ),
+        account("guest_profit_bytes", "Merged memory less bookkeeping", lambda _, ksm: ksm.profit_bytes),
+        account("guest_rmap_items", "Pages the kernel keeps a record of", lambda _, ksm: ksm.rmap_items),
+    )
+
+
+def _by_guest(
+    snapshot: Snapshot, max_series: int, value: Callable[[Snapshot, Guest], float | None]
+) -> Iterator[Sample]:
+    # The oldest keep their series: by size the ranks would flap, and with them the series, at every scrape.
+    guests = sorted(snapshot.guests, key=lambda guest: (guest.start_ticks, guest.pid))
+    for guest in guests[:max_series]:
+        yield (guest.name, guest.uuid, str(guest.pid)), value(snapshot, guest)
+    rest = [number for guest in guests[max_series:] if (number := value(snapshot, guest)) is not None]
+    yield OTHER, sum(rest) if rest else None

@@ -1,0 +1,75 @@
+"""Everybody who is told of a tick, in one call."""
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from ksmtuned_py.publish import statusfile
+from ksmtuned_py.publish.journal import Journal, Priority, Record
+from ksmtuned_py.publish.metrics import Metrics
+from ksmtuned_py.publish.notify import Notifier
+from ksmtuned_py.publish.totals import Totals
+from ksmtuned_py.publish.words import status_line
+from ksmtuned_py.report import Report
+from ksmtuned_py.units import human_seconds
+
+GRACE_SECONDS = 15.0
+"""How late a tick may be before /healthz says so: the time in which systemd's watchdog wants to hear from us."""
+
+
+class Publisher:
+    """Hands each report to the metrics, the status file, the journal and systemd; none that fails stops a tick."""
+
+    def __init__(self, metrics: Metrics, journal: Journal, notifier: Notifier, status_path: Path) -> None:
+        self.metrics = metrics
+        self.journal = journal
+        self.notifier = notifier
+        self.status_path = status_path
+        self.totals = Totals()
+        self._report: Report | None = None
+        self._due_seconds: float | None = None
+        self._failure = ""
+
+    def publish(self, report: Report) -> None:
+        """A tick is done."""
+        self._report = report
+        self._due_seconds = time.monotonic() + report.decision.next_tick_seconds
+        self.totals = self.totals.after(report)
+        self._try(lambda: self.journal.publish(report, self.totals))
+        self._show(report)
+        self.notifier.status(status_line(report, self.totals))
+        self.notifier.watchdog()  # only here: a daemon whose ticks do not complete is to be restarted
+
+    def failed_tick(self, error: Exception) -> None:
+        """A tick raised: what is shown stays the last good report, with the error counted."""
+        self.totals = self.totals.after_error("tick", f"{type(error).__name__}: {error}")
+        self._try(lambda: self.journal.failed_tick(error))
+        if self._report:
+            self._show(self._report)
+
+    def trouble(self) -> str:
+        """What is wrong, for /healthz: '' while ticks keep coming."""
+        if self._due_seconds is None:
+            return "no tick yet"
+        late_seconds = time.monotonic() - self._due_seconds
+        return f"the tick is {human_seconds(late_seconds)} late" if late_seconds > GRACE_SECONDS else ""
+
+    def close(self) -> None:
+        """Take the status file away: the daemon is gone."""
+        self._try(lambda: statusfile.remove(self.status_path))
+
+    def _show(self, report: Report) -> None:
+        self.metrics.publish(report, self.totals)
+        self._try(lambda: statusfile.write(self.status_path, report, self.totals))
+
+    def _try(self, surface: Callable[[], None]) -> None:
+        try:
+            surface()
+        except (OSError, ValueError) as error:  # a full disk, a closed stderr; text that cannot be encoded
+            sentence = f"cannot publish: {error}"
+            self.totals = self.totals.after_error("publish", sentence)
+            if sentence != self._failure:
+                self._failure = sentence
+                with suppress(OSError, ValueError):
+                    self.journal.tell(Record(Priority.ERROR, sentence))

@@ -1,0 +1,47 @@
+"""What one metric family is: a row of name, help, type, labels and where the values come from."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from ksmtuned_py.model import Snapshot
+from ksmtuned_py.publish.totals import Totals
+from ksmtuned_py.report import Report
+
+Sample = tuple[tuple[str, ...], float | None]
+"""Label values, and the value; None gives no series."""
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a scrape sees: one report, and the sums up to it."""
+
+    report: Report
+    totals: Totals
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The report's snapshot."""
+        return self.report.snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One metric family. Its name lacks the prefix `ksmtuned_` and, on counters, `_total`."""
+
+    name: str
+    help: str
+    kind: Literal["gauge", "counter"]
+    labels: tuple[str, ...]
+    samples: Callable[[Told], Iterable[Sample]]
+
+
+def gauge(name: str, help_text: str, value: Callable[[Told], float | None]) -> Row:
+    """A gauge without labels."""
+    return Row(name, help_text, "gauge", (), lambda told: [((), value(told))])
+
+
+def counter(name: str, help_text: str, value: Callable[[Told], float | None] | None = None) -> Row:
+    """A counter without labels; by default the kernel counter of that name."""
+    read = value or (lambda told: told.totals.total(name))
+    return Row(name, help_text, "counter", (), lambda told: [((), read(told))])

@@ -1,0 +1,129 @@
+"""The status file: all that the daemon knows, as JSON, for `status`, `why` and whoever else wants to read it.
+
+Schema 1, an object; fields may be added, never changed or taken away without another schema number:
+    schema, version, pid, written_unix_seconds
+    line            the daemon in one line
+    saved_bytes, profit_bytes, cpu_seconds_per_saved_gib
+    snapshot        the host as it was seen, with its guests; KSM's knobs and counters
+    decision        mode, rule, reason, wanted knobs, what every rule said, what would change it
+    outcome         the writes, and how they ended
+    tick_seconds    how long the tick took
+    totals          sums since the daemon started
+"""
+
+import json
+import os
+import time
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import to_json
+
+from ksmtuned_py import __version__
+from ksmtuned_py.door import unreadable
+from ksmtuned_py.errors import Unreadable
+from ksmtuned_py.model import Decision, Outcome, Snapshot
+from ksmtuned_py.publish.totals import Totals
+from ksmtuned_py.publish.words import status_line
+from ksmtuned_py.report import Report
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """The status file's content: a report without its trend, whose shape is the policies' own business."""
+
+    schema: int = SCHEMA
+    version: str
+    pid: int
+    written_unix_seconds: float
+    line: str
+    saved_bytes: int
+    profit_bytes: int
+    cpu_seconds_per_saved_gib: float | None
+    snapshot: Snapshot
+    decision: Decision
+    outcome: Outcome
+    tick_seconds: float
+    totals: Totals
+
+    @property
+    def age_seconds(self) -> float:
+        """How long ago it was written."""
+        return max(0.0, time.time() - self.written_unix_seconds)
+
+    @property
+    def overdue_seconds(self) -> float:
+        """How long ago the next one should have come; 0 before that. More than a tick: the daemon hangs or is dead."""
+        return max(0.0, self.age_seconds - self.decision.next_tick_seconds)
+
+
+def write(path: Path, report: Report, totals: Totals) -> None:
+    """Replace the file in one step, so that nobody reads half of it; raises OSError."""
+    # Not opened with O_EXCL: what a daemon that was killed in here has left is simply overwritten.
+    new = path.with_name(path.name + ".new")
+    with open(new, "wb") as file:
+        os.fchmod(file.fileno(), 0o644)
+        file.write(to_json(_status(report, totals), inf_nan_mode="strings"))  # infinite: "Infinity", read back as inf
+    new.replace(path)
+
+
+def read(path: Path) -> Status | None:
+    """What the daemon last wrote; None when there is no file: no daemon runs. Raises NotPermitted or Unreadable."""
+    try:
+        text = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise unreadable(str(path), error) from error
+    return parse(str(path), text)
+
+
+def remove(path: Path) -> None:
+    """The daemon is gone, and so is its status."""
+    path.unlink(missing_ok=True)
+
+
+def parse(path: str, text: bytes) -> Status:
+    """The content of a status file; Unreadable says what is wrong with it."""
+    try:
+        content = json.loads(text)
+        schema = content.get("schema") if isinstance(content, dict) else None
+        if schema != SCHEMA:
+            raise Unreadable(path, f"wanted status schema {SCHEMA}, found {schema}: another version wrote it")
+        return _adapter().validate_json(text)
+    except ValidationError as error:
+        raise Unreadable(path, f"no status of schema {SCHEMA}: {_first(error)}") from error
+    except ValueError as error:
+        raise Unreadable(path, f"no JSON: {error}") from error
+
+
+def _status(report: Report, totals: Totals) -> Status:
+    return Status(
+        version=__version__,
+        pid=os.getpid(),
+        written_unix_seconds=time.time(),
+        line=status_line(report, totals),
+        saved_bytes=report.snapshot.saved_bytes,
+        profit_bytes=report.snapshot.profit_bytes,
+        cpu_seconds_per_saved_gib=totals.cpu_seconds_per_saved_gib(report.snapshot),
+        snapshot=report.snapshot,
+        decision=report.decision,
+        outcome=report.outcome,
+        tick_seconds=report.tick_seconds,
+        totals=totals,
+    )
+
+
+@cache
+def _adapter() -> "TypeAdapter[Status]":
+    return TypeAdapter(Status)
+
+
+def _first(error: ValidationError) -> str:
+    first: Any = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"

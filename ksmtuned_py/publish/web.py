@@ -1,0 +1,90 @@
+"""The web server of /metrics: a fixed number of threads and connections, whatever the clients do."""
+
+import logging
+import socket
+import threading
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from prometheus_client import CollectorRegistry, make_wsgi_app
+from waitress.server import create_server
+from waitress.wasyncore import close_all
+
+from ksmtuned_py.errors import AddressInUse
+
+LIMITS = {
+    "threads": 2,
+    "connection_limit": 500,  # past that, new ones wait unaccepted; below the usual 1024 open files
+    "channel_timeout": 10,  # seconds a silent connection is kept
+    "cleanup_interval": 5,
+    "max_request_header_size": 16384,
+    "max_request_body_size": 1024,  # nobody has anything to send us; the default keeps up to 1 GiB in a file
+    "asyncore_use_poll": True,  # select() ends at descriptor 1024
+}
+PAGE = b"<!doctype html><title>ksmtuned-py</title><h1>ksmtuned-py</h1><p><a href=/metrics>Metrics</a></p>\n"
+
+Environ = dict[str, Any]
+Application = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
+
+
+class Web:
+    """Serves a registry on HOST:PORT in threads of its own, from start() to stop()."""
+
+    def __init__(self, address: str, registry: CollectorRegistry, trouble: Callable[[], str]) -> None:
+        """`trouble` says what is wrong with the daemon, for /healthz; '' is nothing."""
+        self.address = address
+        self._application = application(registry, trouble)
+
+    def start(self) -> None:
+        """Listen; raises AddressInUse when the address cannot be bound."""
+        logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # else each burst of clients is a burst of lines
+        listener = _listen(self.address)
+        self.port: int = listener.getsockname()[1]
+        self._sockets: dict[int, Any] = {}
+        self._server = create_server(
+            self._application, map=self._sockets, sockets=[listener], ident="ksmtuned-py", **LIMITS
+        )
+        self._thread = threading.Thread(target=self._server.run, name="metrics", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Close the listener and all connections; the workers end first, for they write to the trigger we close."""
+        self._server.task_dispatcher.shutdown()
+        self._server.trigger.pull_trigger(lambda: close_all(self._sockets))
+        self._thread.join()
+
+
+def application(registry: CollectorRegistry, trouble: Callable[[], str]) -> Application:
+    """The pages: /metrics, /healthz, and one that links there."""
+    metrics = make_wsgi_app(registry)
+
+    def route(environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
+        match environ["PATH_INFO"]:
+            case "/metrics":
+                pages: Iterable[bytes] = metrics(environ, start_response)
+                return pages
+            case "/healthz":
+                sentence = trouble()
+                status = "503 Service Unavailable" if sentence else "200 OK"
+                return _answer(start_response, status, "text/plain; charset=utf-8", (sentence or "ok").encode() + b"\n")
+            case "/":
+                return _answer(start_response, "200 OK", "text/html; charset=utf-8", PAGE)
+            case _:
+                return _answer(start_response, "404 Not Found", "text/plain; charset=utf-8", b"see /metrics\n")
+
+    return route
+
+
+def _answer(start_response: Callable[..., Any], status: str, kind: str, body: bytes) -> Iterable[bytes]:
+    start_response(status, [("Content-Type", kind), ("Content-Length", str(len(body)))])
+    return [body]
+
+
+def _listen(address: str) -> socket.socket:
+    host, _, port = address.rpartition(":")
+    try:
+        found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, _, _, _, where = found[0]
+        return socket.create_server(where[:2], family=family, backlog=128)
+    except OSError as error:
+        raise AddressInUse(address, error.strerror or str(error)) from error
