@@ -1,0 +1,101 @@
+#!/usr/bin/env bash
+# Sets up ksmtuned-py from this checkout on Debian 12 or newer, and starts it.
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+venv=$root/.venv
+python=/usr/bin/python3 # Debian's own: another python3 may come first on PATH
+
+# libvirt-python and systemd-python come as source only.
+build_packages=(ca-certificates gcc libc6-dev libsystemd-dev libvirt-dev pkg-config python3-dev python3-venv)
+test_packages=(busybox-static cpio git qemu-system-x86 systemd)
+run_extras=libvirt,systemd,scan
+test_extras=$run_extras,bench,test
+
+usage() {
+    cat <<'END'
+usage: packaging/bootstrap.sh run [ARGS]    set up what is missing, then: ksmtuned-py run ARGS
+       packaging/bootstrap.sh test [ARGS]   set up what is missing, then: pytest ARGS
+       packaging/bootstrap.sh setup         set up what is missing, for both
+END
+}
+
+say() { printf 'bootstrap: %s\n' "$*" >&2; }
+
+die() {
+    say "$@"
+    exit 1
+}
+
+# quietly COMMAND...: shows what the command printed only when it fails.
+quietly() {
+    local output
+    output=$("$@" 2>&1) || {
+        tail -n 20 <<<"$output" >&2
+        die "'$1 ${*: -1}' failed (its last lines are above); is there a network?"
+    }
+}
+
+missing_packages() {
+    local name
+    for name; do
+        [[ $(dpkg-query -W -f '${db:Status-Status}' "$name" 2>/dev/null) == installed ]] || printf '%s ' "$name"
+    done
+}
+
+install_packages() {
+    [[ $(command -v apt-get) ]] || die "no apt-get here: this script is for Debian 12 or newer; README.md says what to install"
+    local missing
+    read -ra missing <<<"$(missing_packages "$@")"
+    ((${#missing[@]})) || return 0
+    ((EUID == 0)) || die "only root can install: ${missing[*]}"
+    say "installing ${missing[*]}"
+    export DEBIAN_FRONTEND=noninteractive
+    quietly apt-get -q update
+    quietly apt-get -q install -y --no-install-recommends "${missing[@]}"
+}
+
+# make_venv STAMP EXTRAS: quick when STAMP says that it was done here, for this pyproject.toml and this script.
+make_venv() {
+    local stamp=$venv/$1 extras=$2 wanted
+    wanted="$root $(cat "$root/pyproject.toml" "$root/packaging/bootstrap.sh" | sha256sum)"
+    [[ -f $stamp && $(<"$stamp") == "$wanted" ]] && return
+    "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || die "$python is older than 3.11: Debian 12 or newer is needed"
+    say "installing ksmtuned-py[$extras] into $venv"
+    quietly "$python" -m venv "$venv"
+    quietly "$venv/bin/pip" install --disable-pip-version-check --editable "${root}[$extras]"
+    printf '%s' "$wanted" >"$stamp"
+}
+
+set_up_for_run() {
+    install_packages "${build_packages[@]}"
+    make_venv stamp-run "$run_extras"
+}
+
+set_up_for_test() {
+    install_packages "${build_packages[@]}" "${test_packages[@]}"
+    make_venv stamp-test "$test_extras"
+    cp "$venv/stamp-test" "$venv/stamp-run" # its extras are among these
+}
+
+verb=${1:-}
+[[ $# -eq 0 ]] || shift
+case $verb in
+run)
+    set_up_for_run
+    exec "$venv/bin/ksmtuned-py" run "$@"
+    ;;
+test)
+    set_up_for_test
+    cd "$root"
+    # promtool without the service that its package would start.
+    PATH=$PATH:$("$venv/bin/python" -m tests.support.debian prometheus)/usr/bin
+    exec "$venv/bin/python" -m pytest "$@"
+    ;;
+setup) set_up_for_test ;;
+-h | --help) usage ;;
+*)
+    usage >&2
+    exit 2
+    ;;
+esac

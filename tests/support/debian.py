@@ -1,0 +1,54 @@
+"""Debian packages unpacked into a cache and not installed: a guest's kernel, or a tool without its service.
+
+`python -m tests.support.debian PACKAGE` prints the directory.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "ksmtuned-py-tests"
+
+
+def unpacked(package: str) -> Path:
+    """The files of a package, downloaded the first time; raises CalledProcessError where apt-get cannot have it."""
+    wanted = CACHE / "debian" / package
+    if not wanted.exists():
+        wanted.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=wanted.parent) as scratch:
+            deb = _downloaded(package, Path(scratch))
+            subprocess.run(["dpkg-deb", "-x", deb, Path(scratch, "files")], check=True)
+            shutil.rmtree(wanted, ignore_errors=True)
+            Path(scratch, "files").rename(wanted)  # whole or not at all, also for a second test run at the same time
+    return wanted
+
+
+def kernel_package() -> str:
+    """The package behind the metapackage of Debian's cloud kernel, like linux-image-6.1.0-49-cloud-amd64."""
+    meta = "linux-image-cloud-amd64"
+    lines = _apt("apt-cache", "depends", "--important", meta).splitlines()
+    return next(line.split()[1] for line in lines if line.strip().startswith("Depends: linux-image"))
+
+
+def _downloaded(package: str, directory: Path) -> Path:
+    # Root's apt-get would download as the user _apt, who may not write here, and only warn about it.
+    _apt("apt-get", "-q", "-o", "APT::Sandbox::User=root", "download", package, cwd=directory)
+    return next(directory.glob("*.deb"))
+
+
+def _apt(*arguments: str, cwd: Path | None = None) -> str:
+    def ask() -> str:
+        return subprocess.run(arguments, cwd=cwd, check=True, stdout=subprocess.PIPE, text=True).stdout
+
+    try:
+        return ask()
+    except subprocess.CalledProcessError:
+        subprocess.run(["apt-get", "-q", "update"], check=True, stdout=subprocess.DEVNULL)  # no lists, or old ones
+        return ask()
+
+
+if __name__ == "__main__":
+    print(unpacked(sys.argv[1]))
