@@ -1,0 +1,353 @@
+"""The configuration file: layers, places, and every mistake at once."""
+
+import os
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ksmtuned_py.config import ORDERED, Config
+from ksmtuned_py.configfile import ConfigErrors, Loaded, changed_keys, load
+from ksmtuned_py.configsource import DEFAULT_FILE, ConfigError
+from ksmtuned_py.configtext import dotted, flat, toml_value
+from ksmtuned_py.tomllines import KeyPath, key_lines
+
+KEYS = {dotted(path): value for path, value in flat(Config().model_dump())}
+
+
+def write(directory: Path, text: str | bytes = "", **drop_ins: str | bytes) -> Path:
+    """A main file and its drop-ins; bytes are written as they are."""
+    main = directory / "config.toml"
+    main.write_bytes(text if isinstance(text, bytes) else text.encode())
+    for name, content in drop_ins.items():
+        path = directory / "config.d" / f"{name}.toml"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return main
+
+
+def refused(main: Path, config_dir: Path | None = None) -> tuple[ConfigError, ...]:
+    """What load says against the files."""
+    try:
+        load(main, config_dir)
+    except ConfigErrors as errors:
+        return errors.errors
+    return ()
+
+
+def mistakes(main: Path, config_dir: Path | None = None) -> list[str]:
+    """The same as text, with the directory left out."""
+    return [str(error).replace(f"{main.parent}/", "") for error in refused(main, config_dir)]
+
+
+@contextmanager
+def nobody() -> Iterator[None]:
+    """Root may read everything, so root steps down for a moment."""
+    before = os.geteuid()
+    os.seteuid(before or 65534)
+    try:
+        yield
+    finally:
+        os.seteuid(before)
+
+
+def test_an_empty_file_gives_the_defaults(tmp_path: Path) -> None:
+    assert load(write(tmp_path)).config == Config()
+
+
+def test_the_default_file_may_be_missing(tmp_path: Path) -> None:
+    (tmp_path / "50.toml").write_text('daemon.mode = "observe"')
+    loaded = load(None, tmp_path)
+    assert loaded.config.daemon.mode == "observe"
+    assert loaded.files == (*([str(DEFAULT_FILE)] if DEFAULT_FILE.exists() else []), str(tmp_path / "50.toml"))
+
+
+def test_what_was_named_may_not_be_missing(tmp_path: Path) -> None:
+    assert mistakes(tmp_path / "none.toml", tmp_path / "none") == [
+        "none.toml: wanted a readable file (No such file or directory)",
+        "none: wanted a readable directory (No such file or directory)",
+    ]
+
+
+def test_drop_ins_win_key_by_key_in_the_order_of_their_names(tmp_path: Path) -> None:
+    main = write(
+        tmp_path,
+        '[daemon]\nmode = "observe"\ntick_seconds = 2\n',
+        a10="[daemon]\ntick_seconds = 3\nidle_tick_seconds = 30",
+        a9="[daemon]\ntick_seconds = 4",
+    )
+    loaded = load(main)
+    daemon = loaded.config.daemon
+    assert (daemon.mode, daemon.tick_seconds, daemon.idle_tick_seconds) == ("observe", 4, 30)
+    assert loaded.origins["daemon.mode"] == str(main)
+    assert loaded.place("daemon.tick_seconds") == f"{tmp_path}/config.d/a9.toml:2"
+    assert loaded.place("daemon.idle_tick_seconds") == f"{tmp_path}/config.d/a10.toml:3"
+    assert loaded.origins["daemon.on_exit"] == loaded.place("daemon.on_exit") == "default"
+
+
+def test_one_number_of_an_inline_table_can_be_set_alone(tmp_path: Path) -> None:
+    loaded = load(write(tmp_path, "[adaptive]\nquiet.boost_percent.calm = 7\n"))
+    before, after = Config().adaptive.quiet.boost_percent, loaded.config.adaptive.quiet.boost_percent
+    assert after == before.model_copy(update={"calm": 7.0})
+    assert loaded.place("adaptive.quiet.boost_percent.calm").endswith("config.toml:2")
+
+
+def test_only_toml_files_that_are_not_hidden_are_drop_ins(tmp_path: Path) -> None:
+    main = write(tmp_path, a="", b="")
+    for name in (".a.toml.swp", ".#a.toml", "README", "a.toml~", "a.toml.dpkg-old"):
+        (tmp_path / "config.d" / name).write_text("not TOML")
+    assert [Path(file).name for file in load(main).files] == ["config.toml", "a.toml", "b.toml"]
+
+
+def test_bom_and_crlf_are_taken(tmp_path: Path) -> None:
+    loaded = load(write(tmp_path, b'\xef\xbb\xbf[daemon]\r\n\r\nmode = "observe"\r\n'))
+    assert loaded.config.daemon.mode == "observe"
+    assert loaded.place("daemon.mode").endswith("config.toml:3")
+
+
+def test_every_mistake_is_told_at_once(tmp_path: Path) -> None:
+    main = write(
+        tmp_path,
+        """\
+tick_seconds = 3
+[daemon]
+mode = "watch"  # neither
+pressure_trigger_ms = 1.5
+[adaptive]
+profile = "fast"
+need.wary_enter_percent = 200
+quiet.boost_percent = { calm = 1, wary = 300, critcal = 3 }
+[adaptive.guards]
+inhibit = [
+  # mornings
+  "08:00-10:00",
+
+  "noon",
+  3,
+]
+[adaptve]
+x = 1
+[kernel]
+max_page_sharing = 1
+[ksmtuned]
+npages_min = 2000
+sleep_msec = inf
+[metrics]
+address = '''
+localhost'''
+[guests]
+name_patterns = "qemu"
+mergeable = 1
+""",
+        b="[adaptive.need]\nshort_leave_percent = 12\n",
+    )
+    boost = "adaptive.quiet.boost_percent"
+    assert mistakes(main) == [
+        "config.toml:1: tick_seconds = 3: wanted a key that exists: did you mean daemon.tick_seconds?",
+        'config.toml:3: daemon.mode = "watch": wanted manage or observe',
+        "config.toml:4: daemon.pressure_trigger_ms = 1.5: wanted a whole number from 0 to 1000 (milliseconds)",
+        'config.toml:6: adaptive.profile = "fast": wanted one of quiet, balanced, eager',
+        "config.toml:7: adaptive.need.wary_enter_percent = 200: wanted a number from 0 to 100 (percent)",
+        f"config.toml:8: {boost}.wary = 300: wanted a number from 0 to 100 (percent)",
+        f"config.toml:8: {boost}.critcal = 3: wanted a key that exists: did you mean {boost}.critical?",
+        'config.toml:14: adaptive.guards.inhibit[1] = "noon": wanted a local time HH:MM-HH:MM',
+        "config.toml:15: adaptive.guards.inhibit[2] = 3: wanted a local time HH:MM-HH:MM",
+        "config.toml:17: adaptve = { x = 1 }: wanted a key that exists: did you mean adaptive?",
+        "config.toml:20: kernel.max_page_sharing = 1: wanted keep, or a whole number from 2 to 2147483647",
+        "config.toml:23: ksmtuned.sleep_msec = inf: wanted a whole number from 1 to 3600000 (milliseconds)",
+        'config.toml:25: metrics.address = "localhost": wanted HOST:PORT or ""',
+        'config.toml:28: guests.name_patterns = "qemu": wanted a list, each element text',
+        "config.toml:29: guests.mergeable = 1: wanted true or false",
+        "config.d/b.toml:2: adaptive.need.short_leave_percent = 12: wanted at least "
+        "adaptive.need.short_enter_percent = 15 (default)",
+        "config.toml:22: ksmtuned.npages_min = 2000: wanted at most ksmtuned.npages_max = 1250 (default)",
+    ]
+
+
+def test_files_that_are_no_toml_are_told_together_with_the_rest(tmp_path: Path) -> None:
+    main = write(
+        tmp_path,
+        "daemon = 3",
+        a="x = 1\ny =\n",
+        b=b'x = 1\ny = "\xff"',
+        c="x = [1,\n\n",
+        d="x = " + "9" * 5000,
+        e="x = " + "[" * 5000,
+        f="daemon.tick_seconds = 30",
+    )
+    (tmp_path / "config.d" / "g.toml").mkdir()
+    (tmp_path / "config.d" / "h.toml").symlink_to("nowhere")
+    said = mistakes(main)
+    assert said[:3] == [
+        "config.d/a.toml:2: wanted valid TOML (Invalid value)",
+        "config.d/b.toml:2: wanted UTF-8 text",
+        "config.d/c.toml:1: wanted valid TOML (Invalid value)",
+    ]
+    assert said[3].startswith("config.d/d.toml: wanted valid TOML (Exceeds the limit (4300 digits)")
+    assert said[4:7] == [
+        "config.d/e.toml: wanted valid TOML (maximum recursion depth exceeded)",
+        "config.d/g.toml: wanted a readable file (Is a directory)",
+        "config.d/h.toml: wanted a readable file (No such file or directory)",
+    ]
+    # Not that 30 s contradict the default of 10 s: a file that could not be read may have raised it.
+    assert len(said) == 8
+    assert said[7].startswith("config.toml:1: daemon = 3: wanted a table of mode, backend, on_exit, ")
+
+
+def test_files_without_permission(tmp_path: Path) -> None:
+    main = write(tmp_path, a="")
+    main.chmod(0)
+    (tmp_path / "config.d").chmod(0)
+    with nobody():
+        said = mistakes(main)
+    assert said == [
+        "config.toml: wanted a readable file (Permission denied)",
+        "config.d: wanted a readable directory (Permission denied)",
+    ]
+
+
+def test_a_bad_value_is_a_mistake_even_when_a_drop_in_mends_it(tmp_path: Path) -> None:
+    main = write(tmp_path, 'daemon.mode = "watch"', a='daemon.mode = "observe"')
+    assert mistakes(main) == ['config.toml:1: daemon.mode = "watch": wanted manage or observe']
+
+
+def test_long_values_are_cut(tmp_path: Path) -> None:
+    (said,) = mistakes(write(tmp_path, f'daemon.mode = "{"x" * 1000}"'))
+    assert said == f'config.toml:1: daemon.mode = "{"x" * 59} ...: wanted manage or observe'
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_each_key_says_what_it_wants_and_where_it_stands(key: str, tmp_path: Path) -> None:
+    (said,) = mistakes(write(tmp_path, f"# a date is good for nothing\n{key} = 1970-01-01\n"))
+    assert said.startswith(f"config.toml:2: {key} = 1970-01-01: wanted ")
+    assert "a key that exists" not in said
+
+
+@pytest.mark.parametrize(
+    "asked", ["daemon.tik_seconds", "pages_to_scan", "adaptive.needs", "mode", "ksmtuned.npage_max"]
+)
+def test_a_key_that_is_nearly_right_is_told_the_right_one(asked: str, tmp_path: Path) -> None:
+    right = {
+        "daemon.tik_seconds": "daemon.tick_seconds",
+        "pages_to_scan": "fixed.pages_to_scan",
+        "adaptive.needs": "adaptive.need",
+        "mode": "daemon.mode",
+        "ksmtuned.npage_max": "ksmtuned.npages_max",
+    }[asked]
+    (said,) = mistakes(write(tmp_path, f"{asked} = 1"))
+    assert said == f"config.toml:1: {asked} = 1: wanted a key that exists: did you mean {right}?"
+
+
+def test_a_key_like_no_other_gets_no_advice(tmp_path: Path) -> None:
+    assert mistakes(write(tmp_path, '"q\\" é" = 1')) == ['config.toml:1: "q\\" é" = 1: wanted a key that exists']
+
+
+@pytest.mark.parametrize(("low", "relation", "high"), ORDERED)
+def test_keys_that_contradict_each_other(low: str, relation: str, high: str, tmp_path: Path) -> None:
+    too_low = KEYS[low] // 2 or 0.5
+    words = "above" if relation == "<" else "at least"
+    wanted = f"{words} {low} = {KEYS[low]} (default)"
+    assert f"config.toml:1: {high} = {too_low}: wanted {wanted}" in mistakes(write(tmp_path, f"{high} = {too_low}"))
+
+
+def test_of_two_files_that_contradict_each_other_the_later_is_to_blame(tmp_path: Path) -> None:
+    main = write(tmp_path, "[daemon]\ntick_seconds = 5\n", a="[daemon]\nidle_tick_seconds = 4")
+    assert mistakes(main) == [
+        "config.d/a.toml:2: daemon.idle_tick_seconds = 4: wanted at least daemon.tick_seconds = 5 (config.toml:2)"
+    ]
+
+
+def test_equal_is_within_at_most(tmp_path: Path) -> None:
+    assert isinstance(load(write(tmp_path, "daemon.idle_tick_seconds = 1.0")), Loaded)
+
+
+def test_changed_keys_for_the_reload_message(tmp_path: Path) -> None:
+    text = "daemon.tick_seconds = 2\nadaptive.quiet.boost_percent.calm = 7\nguests.name_patterns = ['vmm*']"
+    new = load(write(tmp_path, text)).config
+    assert changed_keys(Config(), new) == (
+        ("daemon.tick_seconds", 1.0, 2.0),
+        ("adaptive.quiet.boost_percent.calm", 20.0, 7.0),
+        ("guests.name_patterns", (), ("vmm*",)),
+    )
+    assert changed_keys(new, new) == ()
+
+
+scalars = st.one_of(
+    st.booleans(),
+    st.integers(),
+    st.floats(allow_nan=False),
+    st.text(max_size=5),
+    st.dates(),
+    st.times(),
+    st.datetimes(),
+)
+values = st.recursive(
+    scalars,
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=3), inner, max_size=3)),
+)
+
+
+@settings(deadline=None)
+@given(values)
+def test_toml_value_says_what_tomllib_reads(value: Any) -> None:
+    assert tomllib.loads(f"x = {toml_value(value)}")["x"] == value
+
+
+@settings(deadline=None)
+@given(st.dictionaries(st.sampled_from([*KEYS, "daemon", "adaptive.need", "x"]), values, min_size=1, max_size=1))
+def test_any_value_of_any_key_is_taken_or_named(
+    tmp_path_factory: pytest.TempPathFactory, table: dict[str, Any]
+) -> None:
+    ((key, value),) = table.items()
+    main = write(tmp_path_factory.mktemp("any"), f"\n{key} = {toml_value(value)}\n")
+    for error in refused(main):
+        assert (error.file, error.line) == (str(main), 2)
+        assert error.key.startswith(key)
+
+
+@st.composite
+def documents(draw: st.DrawFn) -> tuple[list[str], dict[KeyPath, int]]:
+    """Lines of TOML, and the line of each key in them."""
+    lines: list[str] = []
+    places: dict[KeyPath, int] = {}
+    table: KeyPath = ()
+    for number in range(draw(st.integers(1, 8))):
+        begin = len(lines) + 1
+        key = f"k{number}"
+        match draw(st.sampled_from(["table", "dotted", "quoted", "inline", "array", "text", "comment"])):
+            case "table":
+                table = (f"t{number}", "sub")
+                lines.append(f'[ t{number} . "sub" ] # [x]')
+                places |= {table[:1]: begin, table: begin}
+            case "dotted":
+                lines.append(f"{key} . a.b = 1")
+                places |= {(*table, key): begin, (*table, key, "a"): begin, (*table, key, "a", "b"): begin}
+            case "quoted":
+                lines.append(f"'{key}.x' = '[t]'")
+                places[(*table, f"{key}.x")] = begin
+            case "inline":
+                lines.append(f'{key} = {{ a = 1, "b c" = [2] }}')
+                places |= {(*table, key): begin, (*table, key, "a"): begin, (*table, key, "b c"): begin}
+                places[(*table, key, "b c", 0)] = begin
+            case "array":
+                lines += [f"{key} = [  # one", "'x', 1,", "", "# ]", "[2]", "]"]
+                places |= {(*table, key): begin, (*table, key, 0): begin + 1, (*table, key, 1): begin + 1}
+                places |= {(*table, key, 2): begin + 4, (*table, key, 2, 0): begin + 4}
+            case "text":
+                lines += [f'{key} = """', "[t]", "a = 1", "]", '"""']
+                places[(*table, key)] = begin
+            case "comment":
+                lines += ["", "# a = 1"]
+    return lines, places
+
+
+@settings(deadline=None)
+@given(documents(), st.sampled_from(["\n", "\r\n"]))
+def test_key_lines_finds_every_key(document: tuple[list[str], dict[KeyPath, int]], ending: str) -> None:
+    lines, places = document
+    assert key_lines(ending.join(lines)) == places
