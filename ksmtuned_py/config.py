@@ -19,7 +19,7 @@ TickSeconds = Annotated[float, Field(ge=0.01, le=3600)]
 Pages = Annotated[int, Field(ge=1, le=U32_MAX)]
 Bit = Literal[0, 1]
 PolicyName = Literal["adaptive", "fixed", "ksmtuned"]
-BackendName = Literal["auto", "kernel", "memory"]
+BackendName = Literal["auto", "kernel", "memory", "scan"]
 OnExit = Literal["restore", "keep", "stop", "unmerge"]
 ProfileName = Literal["quiet", "balanced", "eager"]
 
@@ -66,7 +66,7 @@ class Daemon(Section):
     """The control loop."""
 
     mode: Literal["manage", "observe"] = Field("manage", description="observe: decide and explain, but write nothing")
-    backend: BackendName = Field("auto", description="who merges: the kernel's ksmd, or the in-memory model")
+    backend: BackendName = Field("auto", description="who merges: the kernel's ksmd, our own scanner, or a model")
     on_exit: OnExit = Field(
         "restore",
         description="the knobs at exit: restore what was found, keep ours, stop ksmd (run=0),\n"
@@ -225,6 +225,44 @@ class Kernel(Section):
     )
 
 
+class Scan(Section):
+    """The scan backend, for kernels without KSM."""
+
+    reclaim: Literal["report", "zero", "remap"] = Field(
+        "zero",
+        description="report: only count; zero: swap out pages of zeros (no I/O);\n"
+        "remap: share equal pages as well (experimental), of the guests of remap_guests",
+    )
+    zero_pages_to_disk: bool = Field(
+        False, description="swap zero pages out even where the kernel would write them to a disk"
+    )
+    split_huge_below_percent: Percent = Field(
+        15, description="leave huge pages whole while more of the host's memory is available than this"
+    )
+    groups: Annotated[tuple[str, ...], Strict(False)] = Field(
+        (),
+        description="guests share pages only with guests whose names match the same\n"
+        "shell pattern; all others are one group",
+    )
+    remap_guests: Annotated[tuple[str, ...], Strict(False)] = Field(
+        (), description='names of guests that may be remapped, as shell patterns: ["test-*"]'
+    )
+    remap_least_mib: Annotated[int, Field(ge=1)] = Field(
+        65,
+        description="remap only mappings of at least this size: a guest's memory, not the heaps\n"
+        "of its process (at most 64 MiB each), which rely on MADV_DONTNEED giving zeros",
+    )
+    stop_window_ms: Annotated[float, Field(ge=0.5, le=100)] = Field(
+        5, description="a remapped guest is stopped for about this long at a time"
+    )
+    mappings_percent: Annotated[float, Field(ge=1, le=80)] = Field(
+        25, description="of vm.max_map_count that a remapped guest may have in all"
+    )
+    worker_memory_mib: Annotated[int, Field(ge=64)] = Field(
+        4096, description="the scanner's own memory at most; it needs 11 to 32 bytes per page"
+    )
+
+
 class Guests(Section):
     """Which processes are guests. Known hypervisors always are."""
 
@@ -250,6 +288,7 @@ class Config(Section):
     fixed: Fixed = Fixed()
     ksmtuned: Ksmtuned = Ksmtuned()
     kernel: Kernel = Kernel()
+    scan: Scan = Scan()
     guests: Guests = Guests()
     metrics: Metrics = Metrics()
 
