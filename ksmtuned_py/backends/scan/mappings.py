@@ -1,0 +1,60 @@
+"""PURE: what a process has mapped (/proc/PID/maps), and which of it may be scanned."""
+
+from dataclasses import dataclass
+
+from ksmtuned_py.errors import Garbage
+
+PAGES_NAME = "ksmtuned-py-pages"
+"""The name of the memfds that merged pages live in; seen in maps as '/memfd:ksmtuned-py-pages (deleted)'."""
+_PAGES_PATH = f"/memfd:{PAGES_NAME} (deleted)"
+
+
+@dataclass(frozen=True, slots=True)
+class Mapping:
+    """One line of /proc/PID/maps."""
+
+    start: int
+    end: int
+    permissions: str
+    offset: int
+    inode: int
+    name: str
+
+    @property
+    def merged(self) -> bool:
+        """It maps merged pages of ours; pages in it that were written to are private memory again."""
+        return self.name == _PAGES_PATH and self.permissions == "rw-p"
+
+    @property
+    def anonymous(self) -> bool:
+        """Private memory without a file, or with merged pages of ours below it."""
+        plain = self.inode == 0 and (not self.name or self.name.startswith(("[heap]", "[anon:")))
+        return self.permissions == "rw-p" and (plain or self.merged)
+
+
+def parse_maps(text: str) -> list[Mapping]:
+    """The mappings in address order; Garbage for a line of another form."""
+    return [_mapping(line) for line in text.splitlines()]
+
+
+def _mapping(line: str) -> Mapping:
+    try:
+        fields = line.split(maxsplit=5)
+        start, _, end = fields[0].partition("-")
+        name = fields[5] if len(fields) == 6 else ""
+        return Mapping(int(start, 16), int(end, 16), fields[1], int(fields[2], 16), int(fields[4]), name)
+    except (ValueError, IndexError):
+        raise Garbage("/proc/PID/maps", line[:80], "START-END PERM OFFSET DEV INODE NAME") from None
+
+
+def candidates(mappings: list[Mapping]) -> list[tuple[int, int]]:
+    """The address ranges whose private pages may be equal to others; neighbours are joined."""
+    ranges: list[tuple[int, int]] = []
+    for mapping in mappings:
+        if not mapping.anonymous:
+            continue
+        if ranges and ranges[-1][1] == mapping.start:
+            ranges[-1] = (ranges[-1][0], mapping.end)
+        else:
+            ranges.append((mapping.start, mapping.end))
+    return ranges

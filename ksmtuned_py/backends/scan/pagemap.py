@@ -1,0 +1,126 @@
+"""Which pages of a process are in memory, and of what kind: PAGEMAP_SCAN (Linux 6.7+), or /proc/PID/pagemap.
+
+Source: Documentation/admin-guide/mm/pagemap.rst and include/uapi/linux/fs.h (struct pm_scan_arg).
+"""
+
+import ctypes
+import errno
+import fcntl
+import mmap
+import os
+import struct
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+PAGE = mmap.PAGESIZE
+Runs = NDArray[np.uint64]
+"""Rows of (start, end), byte addresses, ascending."""
+
+_FILE, _PRESENT, _SWAPPED, _PFNZERO, _HUGE = 1 << 2, 1 << 3, 1 << 4, 1 << 5, 1 << 6
+_PAGEMAP_SCAN = 0xC0606610  # _IOWR('f', 16, 96 bytes)
+_ARGUMENT = struct.Struct("=12Q")
+_VECTOR_LENGTH = 4096
+"""Runs per call: 96 KiB of results."""
+_NO_RUNS: Runs = np.empty((0, 2), np.uint64)
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """Which pages are asked for: all of `having`, none of `lacking`, and, unless 0, one of `any_of`."""
+
+    having: int = 0
+    lacking: int = 0
+    any_of: int = 0
+
+
+PRIVATE = Kind(having=_PRESENT, lacking=_SWAPPED | _FILE | _PFNZERO)
+"""In memory, of this process alone, and not the shared zero page. Swapped pages would have to be read in first."""
+PRIVATE_SMALL = Kind(having=_PRESENT, lacking=_SWAPPED | _FILE | _PFNZERO | _HUGE)
+"""The same without huge pages, which would have to be split first."""
+SWAPPED = Kind(having=_SWAPPED, lacking=_FILE)
+COPIED = Kind(lacking=_FILE, any_of=_PRESENT | _SWAPPED)
+"""Private pages over a file: in a merged range, those that were written to since."""
+
+
+def runs(pagemap: int, start: int, end: int, kind: Kind) -> Runs:
+    """The runs of such pages in [start, end); raises OSError (ESRCH when the process is gone)."""
+    try:
+        return _scan(pagemap, start, end, kind)
+    except OSError as error:
+        if error.errno not in (errno.ENOTTY, errno.EINVAL):
+            raise
+    return _from_words(pagemap, start, end, kind)
+
+
+def page_count(found: Runs) -> int:
+    """How many pages the runs have."""
+    return int((found[:, 1] - found[:, 0]).sum()) // PAGE
+
+
+def page_numbers(found: Runs, base: int) -> NDArray[np.uint32]:
+    """Every page of the runs, as its number counted from the address base."""
+    starts = ((found[:, 0] - np.uint64(base)) // np.uint64(PAGE)).astype(np.uint32)
+    counts = ((found[:, 1] - found[:, 0]) // np.uint64(PAGE)).astype(np.uint32)
+    ends = np.cumsum(counts, dtype=np.uint32)
+    return np.arange(ends[-1] if len(ends) else 0, dtype=np.uint32) + np.repeat(starts + counts - ends, counts)
+
+
+def joined(pages: NDArray[Any], base: int) -> Runs:
+    """Ascending page numbers, counted from the address base, as runs."""
+    if not len(pages):
+        return _NO_RUNS
+    numbers = pages.astype(np.uint64)
+    breaks = np.flatnonzero(np.diff(numbers) != 1) + 1
+    starts = numbers[np.concatenate(([0], breaks))]
+    ends = numbers[np.concatenate((breaks - 1, [len(numbers) - 1]))] + np.uint64(1)
+    return np.stack((starts, ends), axis=1) * np.uint64(PAGE) + np.uint64(base)
+
+
+def _scan(pagemap: int, start: int, end: int, kind: Kind) -> Runs:
+    vector = np.empty((_VECTOR_LENGTH, 3), np.uint64)
+    parts = []
+    while start < end:
+        argument = bytearray(
+            _ARGUMENT.pack(
+                _ARGUMENT.size, 0, start, end, 0, vector.ctypes.data, _VECTOR_LENGTH, 0,
+                kind.lacking, kind.having | kind.lacking, kind.any_of, _PRESENT,
+            )
+        )  # fmt: skip
+        found = fcntl.ioctl(pagemap, _PAGEMAP_SCAN, argument)
+        parts.append(vector[:found, :2].copy())
+        start = _ARGUMENT.unpack(argument)[4]  # walk_end: where the results ran full
+        if found == 0:
+            break
+    return np.concatenate(parts) if parts else _NO_RUNS
+
+
+def _from_words(pagemap: int, start: int, end: int, kind: Kind) -> Runs:
+    text = os.pread(pagemap, (end - start) // PAGE * 8, start // PAGE * 8)
+    words = np.frombuffer(text, np.uint64)
+    categories = np.zeros(len(words), np.uint64)
+    for bit, category in ((63, _PRESENT), (62, _SWAPPED), (61, _FILE)):
+        categories |= ((words >> np.uint64(bit)) & np.uint64(1)) * np.uint64(category)
+    frames = words & np.uint64((1 << 55) - 1)
+    zero_frame = _zero_frame()
+    if zero_frame:
+        categories |= ((frames == zero_frame) & (words >> np.uint64(63) == 1)) * np.uint64(_PFNZERO)
+    wanted = (categories & np.uint64(kind.having)) == kind.having
+    wanted &= (categories & np.uint64(kind.lacking)) == 0
+    if kind.any_of:
+        wanted &= (categories & np.uint64(kind.any_of)) != 0
+    return joined(np.flatnonzero(wanted), start)
+
+
+def _zero_frame() -> int:
+    """The frame of the shared zero page, seen in our own memory; 0 without the right to see frames."""
+    with mmap.mmap(-1, PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
+        assert memory[0] == 0  # a read fault maps the shared page
+        anchor = ctypes.c_char.from_buffer(memory)
+        address = ctypes.addressof(anchor)
+        del anchor
+        with open("/proc/self/pagemap", "rb", buffering=0) as own:
+            word = int.from_bytes(os.pread(own.fileno(), 8, address // PAGE * 8), "little")
+        return word & ((1 << 55) - 1)

@@ -1,0 +1,60 @@
+"""What pages hold: the zero test and the fingerprints, many pages at a time.
+
+Measured on one 2-core virtual machine: the zero test looks at 13 M pages/s, xxh3_64 page by page hashes 8 M pages/s
+while the block is in the cache; reading costs most (1.7 M pages/s). A fingerprint of 16 sampled words (14 M pages/s)
+would save 5 % and call pages equal that are not, so every page that is not zero gets its full hash at once.
+"""
+
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+
+from ksmtuned_py.backends.scan.pagemap import PAGE
+
+Prints = NDArray[np.uint64]
+UNREAD = 0
+"""The print of a page that could not be read."""
+ZERO = 1
+"""The print of a page of zeros."""
+_WORDS = PAGE // 8
+_LEAST = 2
+
+
+def prints(block: memoryview) -> Prints:
+    """The print of each page: ZERO for zeros, else its 64-bit xxh3."""
+    words = np.frombuffer(block, np.uint64).reshape(-1, _WORDS)
+    zero = np.bitwise_or.reduce(words, axis=1) == 0
+    found = np.full(len(words), ZERO, np.uint64)
+    filled = np.flatnonzero(~zero)
+    digest = xxhash.xxh3_64_intdigest
+    found[filled] = [max(_LEAST, digest(block[page * PAGE : (page + 1) * PAGE])) for page in filled.tolist()]
+    return found
+
+
+def repeated(parts: list[Prints], partitions: int = 16) -> Prints:
+    """The prints that occur more than once, sorted; ZERO and UNREAD are left out.
+
+    Worked off in partitions by the top bits: the working memory is a sixteenth of all prints.
+    """
+    found = []
+    for partition in range(partitions):
+        low, high = partition * 2**64 // partitions, (partition + 1) * 2**64 // partitions - 1
+        chosen = np.concatenate([part[(part >= max(_LEAST, low)) & (part <= high)] for part in parts] or [_NONE])
+        chosen.sort()
+        same = chosen[1:] == chosen[:-1]
+        again = chosen[1:][same]
+        found.append(again[np.concatenate(([True], again[1:] != again[:-1]))] if len(again) else again)
+    return np.concatenate(found)
+
+
+_NONE: Prints = np.empty(0, np.uint64)
+
+
+def contains(haystack: Prints, needles: Prints) -> NDArray[np.bool_]:
+    """Which needles are in the sorted haystack."""
+    if not len(haystack):
+        return np.zeros(len(needles), np.bool_)
+    places = np.searchsorted(haystack, needles)
+    places[places == len(haystack)] = 0
+    found: NDArray[np.bool_] = haystack[places] == needles
+    return found

@@ -1,0 +1,118 @@
+"""One process that is scanned: held by its descriptors: neither its end, an exec nor a reused PID confuses us."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from ksmtuned_py.backends.scan.mappings import Mapping, candidates, parse_maps
+from ksmtuned_py.backends.scan.pagemap import Kind, Runs, runs
+from ksmtuned_py.door import Door
+
+_START_TICKS_FIELD = 22
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """A process whose memory is to be scanned."""
+
+    pid: int
+    start_ticks: int
+    """Field 22 of /proc/PID/stat; 0 = whatever process has the PID now."""
+    name: str = ""
+    group: str = ""
+    """Pages are merged only among processes of the same group."""
+    remap: bool = False
+    """Its owner allows the experimental remapping."""
+
+
+@dataclass(eq=False)
+class Gone(Exception):
+    """The process has ended, has called exec, or its PID is another process's now."""
+
+    name: str
+
+
+class Process:
+    """Open descriptors on one process; `mem` and `pagemap` stay with the memory it had when it was opened."""
+
+    def __init__(self, target: Target, door: Door) -> None:
+        self.target = target
+        self._door = door
+        self.pidfd = self.directory = self.mem = self.pagemap = -1
+        try:
+            self._open()
+        except OSError:
+            self.close()
+            raise Gone(target.name) from None
+        except Gone:
+            self.close()
+            raise
+
+    def mappings(self) -> list[Mapping]:
+        """Everything it has mapped; raises Gone."""
+        return parse_maps(self.read_text("maps"))
+
+    def ranges(self) -> list[tuple[int, int]]:
+        """Its private memory, as address ranges; raises Gone."""
+        return candidates(self.mappings())
+
+    def read_text(self, name: str) -> str:
+        """A file below /proc/PID; raises Gone."""
+        try:
+            return self._door.read(name, at=self.directory)
+        except (FileNotFoundError, ProcessLookupError):
+            raise Gone(self.target.name) from None
+
+    def runs(self, start: int, end: int, kind: Kind) -> Runs:
+        """Its pages of that kind; raises Gone."""
+        try:
+            return runs(self.pagemap, start, end, kind)
+        except ProcessLookupError:
+            raise Gone(self.target.name) from None
+
+    def read(self, buffers: Sequence[memoryview], address: int) -> int:
+        """Copies its memory into the buffers and returns the bytes read; 0 where it is not mapped or no more there."""
+        try:
+            return os.preadv(self.mem, buffers, address)
+        except OSError:  # EIO: unmapped since we looked; the next pass will see
+            return 0
+
+    def read_pages(self, found: Runs, buffer: memoryview) -> bool:
+        """Fills the buffer with the runs, one after the other; False when any of it could not be read."""
+        begin = 0
+        for start, end in found.tolist():
+            size = end - start
+            if self.read([buffer[begin : begin + size]], start) != size:
+                return False
+            begin += size
+        return True
+
+    def close(self) -> None:
+        """Lets go of the process."""
+        for descriptor in (self.pagemap, self.mem, self.directory, self.pidfd):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self.pidfd = self.directory = self.mem = self.pagemap = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _open(self) -> None:
+        self.pidfd = os.pidfd_open(self.target.pid)
+        self.directory = self._door.hold(f"proc/{self.target.pid}")
+        if self.target.start_ticks not in (0, start_ticks(self.read_text("stat"))):
+            raise Gone(self.target.name)
+        self.mem = os.open("mem", os.O_RDONLY | os.O_CLOEXEC, dir_fd=self.directory)
+        self.pagemap = os.open("pagemap", os.O_RDONLY | os.O_CLOEXEC, dir_fd=self.directory)
+
+
+def start_ticks(stat: str) -> int:
+    """Field 22 of /proc/PID/stat; the name in field 2 may hold spaces and parentheses."""
+    return int(stat.rpartition(")")[2].split()[_START_TICKS_FIELD - 3])

@@ -1,0 +1,142 @@
+"""Gives back pages of zeros: the kernel swaps them out (process_madvise PAGEOUT), which for zeros costs no I/O.
+
+The kernel handles every race, pin and virtual machine mapping by itself; a page that is touched again is a fresh page
+of zeros. So the worst that can happen is work for nothing, and the back-off below is for that.
+"""
+
+import ctypes
+import os
+import re
+from dataclasses import dataclass
+
+import numpy as np
+
+from ksmtuned_py.backends.scan import pagemap
+from ksmtuned_py.backends.scan.pagemap import Runs, joined
+from ksmtuned_py.backends.scan.process import Process
+from ksmtuned_py.backends.scan.swapplace import parse_swaps, refusal
+from ksmtuned_py.backends.scan.table import PageNumbers, Slab, numbers
+from ksmtuned_py.door import Door
+
+_PROCESS_MADVISE = 440  # the same number on every architecture; Linux 5.10+
+_MADV_PAGEOUT = 21
+_MOST_VECTORS = 512  # UIO_MAXIOV is 1024
+_TOO_OFTEN = 0.1
+"""More than a tenth touched again within one pass: paging out costs more than it gives."""
+_FEW = 64
+_LONGEST_REST = 64
+_SWPOUT_ZERO = re.compile(r"^swpout_zero (\d+)$", re.MULTILINE)
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+@dataclass(slots=True)
+class Account:
+    """How one guest takes it: pages out now, touched again in this pass, and the passes it is left alone for."""
+
+    out_pages: int = 0
+    asked_pages: int = 0
+    failed_pages: int = 0
+    rest_passes: int = 0
+    rest_length: int = 1
+    reason: str = ""
+
+    def end_pass(self) -> None:
+        """Judges the pass: too many pages that came back, or never went, double the rest."""
+        base = self.out_pages + self.failed_pages
+        bad = self.failed_pages > _FEW and self.failed_pages > _TOO_OFTEN * base
+        if self.rest_passes:
+            self.rest_passes -= 1
+        elif bad:
+            self.rest_passes = self.rest_length
+            self.rest_length = min(_LONGEST_REST, self.rest_length * 2)
+            self.reason = f"{self.failed_pages} of {base} zero pages came back within a pass"
+        elif self.asked_pages:
+            self.rest_length, self.reason = 1, ""
+        self.asked_pages = self.failed_pages = self.out_pages = 0
+
+
+class Zeros:
+    """Pages out what is zero, where that is safe."""
+
+    def __init__(self, door: Door, *, to_disk: bool) -> None:
+        self._door = door
+        self._to_disk = to_disk
+        self._ended = ""
+
+    def refusal(self) -> str:
+        """Why nothing is paged out on this host now; '' when it may be."""
+        swaps = parse_swaps(self._door.read_if_there("proc/swaps") or "")
+        found = refusal(swaps, zeromap=self._zero_swapouts() is not None, zswap=self._has_zswap())
+        if self._to_disk and any(device.has_room for device in swaps):
+            found = ""
+        return self._ended or found
+
+    def slab(self, process: Process, slab: Slab, account: Account, *, act: bool) -> None:
+        """Looks after the zero pages of a slab that was just read, and pages out the new ones."""
+        kept = self._still_out(process, slab)
+        account.failed_pages += len(slab.paged_out) - len(kept)
+        asked = slab.steady_zeros() if act and not account.rest_passes else slab.pages[:0]
+        if len(asked):
+            before = self._zero_swapouts()
+            self._page_out(process, joined(asked, slab.base))
+            gone = _in(asked, self._swapped(process, slab, asked))
+            self._verify(len(gone), before)
+            account.asked_pages += len(asked)
+            account.failed_pages += len(asked) - len(gone)
+            kept = np.union1d(kept, gone)
+        slab.paged_out = kept
+        account.out_pages += len(kept)
+
+    def _still_out(self, process: Process, slab: Slab) -> PageNumbers:
+        if not len(slab.paged_out):
+            return slab.paged_out
+        return _in(slab.paged_out, self._swapped(process, slab, slab.paged_out))
+
+    def _swapped(self, process: Process, slab: Slab, pages: PageNumbers) -> PageNumbers:
+        start, end = joined(pages[[0, -1]] if len(pages) > 1 else pages, slab.base)[[0, -1], [0, 1]].tolist()
+        return numbers(process.runs(start, end, pagemap.SWAPPED), slab.base)
+
+    def _page_out(self, process: Process, found: Runs) -> None:
+        for begin in range(0, len(found), _MOST_VECTORS):
+            part = found[begin : begin + _MOST_VECTORS]
+            error = _process_madvise(process.pidfd, part)
+            if error:
+                self._ended = f"process_madvise: {os.strerror(error)}"
+                return
+
+    def _verify(self, gone: int, before: int | None) -> None:
+        """The kernel's own count must say that they went without I/O; otherwise this was the last time."""
+        after = self._zero_swapouts()
+        if before is not None and after is not None and gone > _FEW and after - before < gone // 2:
+            self._ended = f"{gone} zero pages were swapped out, but the kernel counts {after - before} as zero"
+
+    def _zero_swapouts(self) -> int | None:
+        """Pages swapped out as zeros since boot; None before Linux 6.12."""
+        found = _SWPOUT_ZERO.search(self._door.read_if_there("proc/vmstat") or "")
+        return int(found[1]) if found else None
+
+    def _has_zswap(self) -> bool:
+        directory = "sys/module/zswap/parameters"
+        enabled = (self._door.read_if_there(f"{directory}/enabled") or "").strip() == "Y"
+        return enabled and (self._door.read_if_there(f"{directory}/same_filled_pages_enabled") or "").strip() == "Y"
+
+
+def _in(pages: PageNumbers, found: PageNumbers) -> PageNumbers:
+    return pages[np.isin(pages, found, assume_unique=True)]
+
+
+def _process_madvise(pidfd: int, found: Runs) -> int:
+    """The errno; 0 when the kernel took it, and also when the process has ended."""
+    vectors = found.copy()
+    vectors[:, 1] -= vectors[:, 0]  # struct iovec: base, length
+    done = _libc.syscall(
+        _PROCESS_MADVISE,
+        ctypes.c_int(pidfd),
+        ctypes.c_void_p(vectors.ctypes.data),
+        ctypes.c_size_t(len(vectors)),
+        ctypes.c_int(_MADV_PAGEOUT),
+        ctypes.c_uint(0),
+    )
+    error = ctypes.get_errno() if done < 0 else 0
+    # ESRCH: it has ended. ENOMEM: part of it was unmapped since we looked; the next pass will see.
+    return 0 if error in (3, 12) else error
