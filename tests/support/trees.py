@@ -1,0 +1,187 @@
+"""Fake trees: a small /sys and /proc below a directory, for tests that change one thing and look what follows.
+
+They have the files of the captured trees (tests/data/captured), which a test compares.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from ksmtuned_py.units import GIB, KIB, MIB
+
+KernelVersion = Literal["6.1", "6.12", "6.18"]
+PAGE_BYTES = 4096
+KSM = "sys/kernel/mm/ksm"
+KSMD_PID = 42
+BOOTED_UNIX_SECONDS = 1_700_000_000
+
+OLD_KSM_FILES: Mapping[str, object] = {
+    "run": 0,
+    "pages_to_scan": 100,
+    "sleep_millisecs": 20,
+    "merge_across_nodes": 1,
+    "max_page_sharing": 256,
+    "stable_node_chains_prune_millisecs": 2000,
+    "use_zero_pages": 0,
+    "pages_shared": 0,
+    "pages_sharing": 0,
+    "pages_unshared": 0,
+    "pages_volatile": 0,
+    "full_scans": 0,
+    "stable_node_chains": 0,
+    "stable_node_dups": 0,
+}
+NEW_KSM_FILES: Mapping[str, object] = {
+    **OLD_KSM_FILES,
+    "smart_scan": 1,
+    "advisor_mode": "[none] scan-time",
+    "advisor_max_cpu": 70,
+    "advisor_min_pages_to_scan": 500,
+    "advisor_max_pages_to_scan": 30000,
+    "advisor_target_scan_time": 200,
+    "pages_scanned": 0,
+    "pages_skipped": 0,
+    "ksm_zero_pages": 0,
+    "general_profit": 0,
+}
+KSM_FILES: Mapping[KernelVersion, Mapping[str, object]] = {
+    "6.1": OLD_KSM_FILES,
+    "6.12": NEW_KSM_FILES,
+    "6.18": NEW_KSM_FILES,
+}
+PRESSURE = """\
+some avg10=0.00 avg60=0.00 avg300=0.00 total=0
+full avg10=0.00 avg60=0.00 avg300=0.00 total=0
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FakeGuest:
+    """One process of a fake tree; as it stands, a QEMU guest of 1 GiB that has merged nothing."""
+
+    pid: int
+    name: str
+    comm: str = "qemu-system-x86"
+    command: tuple[str, ...] = ()
+    """Empty: as QEMU is called."""
+    uuid: str = ""
+    start_ticks: int = 5000
+    rss_pages: int = GIB // PAGE_BYTES
+    rmap_items: int = 0
+    merging_pages: int = 0
+    zero_pages: int = 0
+    mergeable: bool = True
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """Its command line."""
+        uuid = ("-uuid", self.uuid) if self.uuid else ()
+        return self.command or ("/usr/bin/qemu-system-x86_64", "-name", f"guest={self.name}", *uuid, "-m", "1024")
+
+
+GUESTS = (FakeGuest(pid=1001, name="web"), FakeGuest(pid=1002, name="db"), FakeGuest(pid=1003, name="mail"))
+
+
+def make_fake_tree(
+    root: Path,
+    *,
+    kernel: KernelVersion = "6.18",
+    guests: Sequence[FakeGuest] = GUESTS,
+    files: Mapping[str, str | None] | None = None,
+    **ksm: object,
+) -> Path:
+    """Builds the tree and returns its root: `run=1` sets a KSM file, `files` any other by its path; None removes it."""
+    unknown = ksm.keys() - KSM_FILES[kernel].keys()
+    assert not unknown, f"Linux {kernel} has no {unknown}"
+    for name, value in {**KSM_FILES[kernel], **ksm}.items():
+        put(root, f"{KSM}/{name}", None if value is None else f"{value}\n")
+    for path, text in {**_host_files(kernel), **(files or {})}.items():
+        put(root, path, text)
+    for guest in guests:
+        add_guest(root, guest, kernel)
+    return root
+
+
+def put(root: Path, path: str, text: str | None) -> None:
+    """Writes one file below the root; None removes it."""
+    file = root / path
+    if text is None:
+        file.unlink(missing_ok=True)
+        return
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text)
+
+
+def add_guest(root: Path, guest: FakeGuest, kernel: KernelVersion = "6.18") -> None:
+    """Adds one process, or brings it up to date."""
+    directory = f"proc/{guest.pid}"
+    put(root, f"{directory}/cmdline", "".join(f"{argument}\0" for argument in guest.arguments))
+    put(root, f"{directory}/comm", f"{guest.comm}\n")
+    put(root, f"{directory}/stat", _stat(guest.pid, guest.comm, guest.start_ticks, guest.rss_pages))
+    put(root, f"{directory}/statm", f"{guest.rss_pages * 2} {guest.rss_pages} 5000 1500 0 {guest.rss_pages} 0\n")
+    put(root, f"{directory}/status", _status(guest.pid, guest.comm, guest.rss_pages))
+    put(root, f"{directory}/ksm_merging_pages", f"{guest.merging_pages}\n")
+    put(root, f"{directory}/ksm_stat", _ksm_stat(guest, kernel))
+
+
+def meminfo(*, total_bytes: int = 16 * GIB, available_bytes: int = 8 * GIB, **kib: int) -> str:
+    """A /proc/meminfo; further lines by name, in KiB: `SwapTotal=1024`."""
+    lines = {
+        "MemTotal": total_bytes // KIB,
+        "MemFree": available_bytes // 2 // KIB,
+        "MemAvailable": available_bytes // KIB,
+        "Buffers": 100 * MIB // KIB,
+        "Cached": available_bytes // 2 // KIB,
+        "Active": 0,
+        "Inactive": 0,
+        "SwapTotal": 0,
+        "SwapFree": 0,
+        "AnonPages": (total_bytes - available_bytes) // KIB,
+        "Shmem": 0,
+        "Hugetlb": 0,
+        **kib,
+    }
+    return "".join(f"{name + ':':<16}{value:>8} kB\n" for name, value in lines.items()) + "HugePages_Total:       0\n"
+
+
+def _host_files(kernel: KernelVersion) -> dict[str, str]:
+    vmstat = ["pswpin", "pswpout", "oom_kill", "thp_collapse_alloc", "ksm_swpin_copy", "cow_ksm"]
+    if kernel != "6.1":
+        vmstat += ["swpin_zero", "swpout_zero"]
+    return {
+        "proc/meminfo": meminfo(),
+        "proc/vmstat": "".join(f"{name} 0\n" for name in vmstat),
+        "proc/pressure/memory": PRESSURE,
+        "proc/stat": f"cpu  0 0 0 0 0 0 0 0 0 0\ncpu0 0 0 0 0 0 0 0 0 0 0\nbtime {BOOTED_UNIX_SECONDS}\n",
+        "proc/loadavg": "0.00 0.00 0.00 1/100 1003\n",
+        "proc/version": f"Linux version {kernel}.0\n",
+        f"proc/{KSMD_PID}/comm": "ksmd\n",
+        f"proc/{KSMD_PID}/cmdline": "",
+        f"proc/{KSMD_PID}/stat": _stat(KSMD_PID, "ksmd", 50, 0),
+        f"proc/{KSMD_PID}/status": _status(KSMD_PID, "ksmd", 0),
+        f"proc/{KSMD_PID}/schedstat": "0 0 0\n",
+    }
+
+
+def _stat(pid: int, comm: str, start_ticks: int, rss_pages: int) -> str:
+    """proc(5): 52 fields, of which 22 is the start, 23 the size in bytes and 24 the resident pages."""
+    before = f"{pid} ({comm}) S 1 {pid} {pid} 0 -1 4194560 100 0 0 0 10 5 0 0 20 0 4 0"
+    return f"{before} {start_ticks} {rss_pages * 2 * PAGE_BYTES} {rss_pages} 18446744073709551615{' 0' * 27}\n"
+
+
+def _status(pid: int, comm: str, rss_pages: int) -> str:
+    memory = f"VmSize:\t{rss_pages * 8} kB\nVmRSS:\t{rss_pages * 4} kB\n" if rss_pages else ""
+    who = f"Name:\t{comm}\nState:\tS (sleeping)\nTgid:\t{pid}\nPid:\t{pid}\nPPid:\t1\nUid:\t0\t0\t0\t0\n"
+    return f"{who}{memory}Threads:\t4\n"
+
+
+def _ksm_stat(guest: FakeGuest, kernel: KernelVersion) -> str:
+    old = f"ksm_rmap_items {guest.rmap_items}\n"
+    if kernel == "6.1":
+        return old
+    profit = (guest.merging_pages + guest.zero_pages) * PAGE_BYTES - guest.rmap_items * 64
+    more = f"ksm_zero_pages {guest.zero_pages}\nksm_merging_pages {guest.merging_pages}\nksm_process_profit {profit}\n"
+    if kernel == "6.12":
+        return old + more
+    return f"{old}{more}ksm_merge_any: no\nksm_mergeable: {'yes' if guest.mergeable else 'no'}\n"
