@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from ksmtuned_py.config import Config
-from ksmtuned_py.errors import KsmtunedError
 from ksmtuned_py.host import Host
 from ksmtuned_py.policy import policy_of
 from ksmtuned_py.policy.trend import Trend
@@ -23,7 +22,7 @@ class Publisher(Protocol):
     def publish(self, report: Report) -> None:
         """A tick was completed."""
 
-    def failed(self, error: Exception) -> None:
+    def failed_tick(self, error: Exception) -> None:
         """A tick was not."""
 
 
@@ -41,14 +40,14 @@ class Daemon:
     host: Host
     config: Config
     waits: Waits
-    publishers: tuple[Publisher, ...]
+    publisher: Publisher
     reload: Callable[[Config], Config]
     """The new config, or the same one when the new one cannot be had; it tells of it itself."""
     longest_wait_seconds: float = float("inf")
     """Ticks are never further apart than this: half the watchdog's time."""
 
-    def run(self) -> None:
-        """Until the word 'stop'; raises what made five ticks in a row fail."""
+    def run(self, *, once: bool = False) -> None:
+        """Until the word 'stop', or for one tick; raises what made five ticks in a row fail."""
         trend, woken_by, failures = Trend.begin(self.config), frozenset[str](), 0
         while "stop" not in woken_by:
             if "reload" in woken_by:
@@ -60,22 +59,17 @@ class Daemon:
                 failures, pause = failures + 1, self.config.daemon.tick_seconds
             else:
                 failures, pause, trend = 0, report.decision.next_tick_seconds, report.trend
+            if once:
+                return
             woken_by = self.waits.until(began + min(pause, self.longest_wait_seconds))
 
     def _try_tick(self, trend: Trend, woken_by: frozenset[str], failures: int) -> Report | None:
         try:
             report = tick(self.host, policy_of(self.config), trend, woken_by)
         except Exception as error:  # one bad tick (a sensor, a bug) must not end the daemon; five in a row do
-            for publisher in self.publishers:
-                publisher.failed(error)
-            if failures + 1 >= FAILED_TICKS_MAX or (failures == 0 and trend.previous is None):
+            self.publisher.failed_tick(error)
+            if failures + 1 >= FAILED_TICKS_MAX:
                 raise
             return None
-        for publisher in self.publishers:
-            publisher.publish(report)
+        self.publisher.publish(report)
         return report
-
-
-def is_expected(error: Exception) -> bool:
-    """Whether the error is one of the house's own, which needs no traceback."""
-    return isinstance(error, KsmtunedError)

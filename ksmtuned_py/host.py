@@ -78,7 +78,7 @@ class KernelSenses:
 
     def suspects(self) -> tuple[str, ...]:
         """Known writers found among the processes."""
-        return self._finder.suspects()
+        return self._finder.suspects
 
 
 def system_clock() -> Clock:

@@ -55,10 +55,12 @@ def _rate_steps(now: Knobs, wanted: Knobs) -> Iterator[Write]:
 
 
 def _pages_steps(now: Knobs, wanted: Knobs) -> Iterator[Write]:
-    if (wanted.advisor_mode or now.advisor_mode) == "scan-time":
+    advisor_was_on = now.advisor_mode == "scan-time"
+    advisor_stays_on = advisor_was_on and wanted.advisor_mode != "none"
+    advisor_comes_on = now.advisor_mode == "none" and wanted.advisor_mode == "scan-time"
+    if advisor_stays_on or advisor_comes_on:
         return
-    reset = now.advisor_mode == "scan-time"
-    yield from _step("pages_to_scan", ADVISOR_RESET_PAGES if reset else now.pages_to_scan, wanted.pages_to_scan)
+    yield from _step("pages_to_scan", ADVISOR_RESET_PAGES if advisor_was_on else now.pages_to_scan, wanted.pages_to_scan)
 
 
 def _step(name: KnobName, old: KnobValue | None, new: KnobValue | None) -> Iterator[Write]:

@@ -6,28 +6,13 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
 from ksmtuned_py.errors import AlreadyRunning, Garbage, NoRuntimeDirectory
 from ksmtuned_py.model import Knobs
 
-SYSTEM_DIRECTORY = "/run/ksmtuned-py"
 _KNOBS = TypeAdapter(Knobs)
-T = TypeVar("T")
-
-
-def runtime_directory(asked: str | None) -> Path:
-    """Where this daemon keeps its lock, originals and status: as asked, as systemd says, or by who runs it."""
-    given = asked or os.environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]
-    if given:
-        return Path(given)
-    if os.geteuid() == 0:
-        return Path(SYSTEM_DIRECTORY)
-    if user_directory := os.environ.get("XDG_RUNTIME_DIR"):
-        return Path(user_directory) / "ksmtuned-py"
-    return Path(SYSTEM_DIRECTORY)
 
 
 class Runtime:

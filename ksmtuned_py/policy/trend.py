@@ -109,10 +109,10 @@ class Trend:
         before, settings = self.previous, self.config.adaptive
         seen = replace(
             self,
-            previous=snapshot,
+            previous=replace(snapshot, guests=()),  # many, and nobody looks back at them
             need=next_need(self.need, snapshot, settings.need),
             scanner=self.scanner.after(before, snapshot) if before else self.scanner,
-            passes=self.passes.after(snapshot, before),
+            passes=self.passes.after(replace(snapshot, guests=()), before),
             foreign=self.foreign.after(snapshot),
             copy_on_write=self.copy_on_write.after(before, snapshot, settings.guards.cow_storm_percent_per_minute)
             if before

@@ -1,0 +1,197 @@
+"""The adaptive policy's laws, and each of its rules once."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ksmtuned_py.config import Adaptive, Config, Guards
+from ksmtuned_py.model import Counters, Decision, ForeignWrite, Knobs, Mode, Snapshot
+from ksmtuned_py.plan import plan
+from ksmtuned_py.policy import policy_of
+from ksmtuned_py.policy.trend import Trend
+from ksmtuned_py.units import GIB
+from tests.support.snapshots import guest, snapshot
+
+CONFIG = Config()
+
+
+def decide(*snapshots: Snapshot, config: Config = CONFIG) -> Decision:
+    """What is decided at the last of these."""
+    trend = Trend.begin(config)
+    for each in snapshots:
+        trend = trend.after(each)
+    return policy_of(config).decide(snapshots[-1], trend)
+
+
+def settled(**fields: object) -> tuple[Snapshot, ...]:
+    """A boost that is over: passes that gained nothing."""
+    counters = Counters(full_scans=0, pages_sharing=50_000, pages_unshared=50_000)
+    return tuple(
+        snapshot(at=at, counters=replace(counters, full_scans=scans), cpu_seconds=at / 10, **fields)  # type: ignore[arg-type]
+        for at, scans in ((0, 0), (5, 3), (10, 4))
+    )
+
+
+def guarded(**guards: object) -> Config:
+    return Config(adaptive=Adaptive(guards=Guards.model_validate(guards)))
+
+
+def test_news_boosts_without_smart_scan() -> None:
+    decision = decide(snapshot())
+    assert (decision.mode, decision.rule) == (Mode.BOOST, "news")
+    assert decision.reason == "boosting at 60 % of a core: new guest: web, 0 ms ago; 2 more passes to go"
+    assert (decision.knobs.run, decision.knobs.smart_scan, decision.knobs.advisor_mode) == (1, 0, "none")
+    assert decision.next_tick_seconds == CONFIG.daemon.tick_seconds
+
+
+def test_settled_news_rests_with_smart_scan() -> None:
+    decision = decide(*settled())
+    assert decision.mode is Mode.REST
+    assert decision.knobs.smart_scan == 1
+    assert decision.next_tick_seconds == CONFIG.daemon.idle_tick_seconds
+    assert "the last pass gained 0 B" in decision.reason
+
+
+def test_need_raises_the_budget() -> None:
+    calm = decide(snapshot())
+    short = decide(snapshot(available_bytes=GIB))
+    assert short.reason.startswith("boosting at 95 % of a core")
+    assert rate(short) > rate(calm)
+
+
+@pytest.mark.parametrize(("profile", "percent"), [("quiet", "20 %"), ("balanced", "60 %"), ("eager", "95 %")])
+def test_profiles_differ_in_their_budget(profile: str, percent: str) -> None:
+    config = Config(adaptive=Adaptive.model_validate({"profile": profile}))
+    assert f"boosting at {percent} of a core" in decide(snapshot(), config=config).reason
+
+
+def test_without_guests_it_is_off() -> None:
+    decision = decide(snapshot(guests=()))
+    assert (decision.mode, decision.rule, decision.knobs.run) == (Mode.OFF, "no_guests", 0)
+    assert decision.reason == "off: no guest runs, so nothing can merge"
+
+
+@pytest.mark.parametrize(
+    ("window", "minute", "inside"),
+    [
+        ("08:00-18:00", 8 * 60, True),
+        ("08:00-18:00", 18 * 60, False),
+        ("22:00-06:00", 23 * 60, True),
+        ("22:00-06:00", 5 * 60, True),
+        ("22:00-06:00", 12 * 60, False),
+    ],
+)
+def test_an_inhibit_window_is_off_in_local_time(window: str, minute: int, inside: bool) -> None:
+    decision = decide(snapshot(local_minute_of_day=minute), config=guarded(inhibit=[window]))
+    assert (decision.rule == "inhibit") is inside
+    assert (decision.knobs.run == 0) is inside
+
+
+def test_debt_beyond_its_limit_stops_merging() -> None:
+    counters = Counters(pages_sharing=8 * GIB // 4096)
+    seen = snapshot(counters=counters, available_bytes=4 * GIB)
+    assert decide(seen).mode is Mode.BOOST  # no limit by default: overcommitting is what merging is for
+    decision = decide(seen, config=guarded(max_debt_percent=100))
+    assert (decision.mode, decision.rule, decision.knobs.run) == (Mode.OFF, "debt", 0)
+    assert "8 GiB" in decision.reason
+
+
+def test_net_loss_gives_the_bookkeeping_back_by_unmerging() -> None:
+    counters = Counters(pages_unshared=500_000)
+    lost = [snapshot(at=at, counters=replace(counters, full_scans=at)) for at in (0, 1, 2, 3)]
+    decision = decide(*lost)
+    assert (decision.mode, decision.rule, decision.knobs.run) == (Mode.OFF, "net_loss", 2)
+    no_room = [replace(each, memory=replace(each.memory, available_bytes=0)) for each in lost]
+    assert decide(*no_room).knobs.run == 0
+
+
+def test_a_copy_on_write_storm_ends_a_boost_but_not_the_scan() -> None:
+    counters = Counters(pages_sharing=100_000)
+    decision = decide(snapshot(at=0, counters=counters), snapshot(at=60, counters=counters, cow_ksm=90_000))
+    assert (decision.mode, decision.rule, decision.knobs.run) == (Mode.REST, "cow_storm", 1)
+
+
+def test_hands_off_while_somebody_else_writes() -> None:
+    write = ForeignWrite(knob="sleep_millisecs", ours=20, seen=10)
+    decision = decide(snapshot(foreign=(write,), suspects=("ksmtuned",)))
+    assert (decision.mode, decision.rule, decision.knobs) == (Mode.HELD, "foreign_writer", Knobs())
+    assert "ksmtuned" in decision.reason
+
+
+def test_every_decision_tells_all_rules_and_what_would_change_it() -> None:
+    for decision in (decide(snapshot()), decide(*settled()), decide(snapshot(guests=()))):
+        rules = [verdict.rule for verdict in decision.verdicts]
+        assert rules == [
+            "need", "news", "yield", "foreign_writer", "inhibit", "no_guests", "debt", "net_loss", "cow_storm",
+        ]  # fmt: skip
+        assert all(verdict.sentence for verdict in decision.verdicts)
+        assert decision.would_change
+
+
+COUNTERS = st.builds(
+    Counters,
+    pages_shared=st.integers(0, 10**6),
+    pages_sharing=st.integers(0, 10**7),
+    pages_unshared=st.integers(0, 10**7),
+    full_scans=st.integers(0, 50),
+    pages_scanned=st.none() | st.integers(0, 10**9),
+    ksm_zero_pages=st.none() | st.integers(-5, 10**6),
+    general_profit=st.none() | st.integers(-(10**9), 10**10),
+)
+SNAPSHOTS = st.builds(
+    snapshot,
+    at=st.floats(0, 10**5),
+    available_bytes=st.integers(0, 16 * GIB),
+    some_percent=st.floats(0, 100),
+    full_percent=st.floats(0, 100),
+    counters=COUNTERS,
+    cpu_seconds=st.none() | st.floats(0, 10**5),
+    cow_ksm=st.none() | st.integers(0, 10**9),
+    guests=st.sampled_from([(), (guest(),), (guest(), guest("db", pid=101, rss_bytes=4 * GIB))]),
+    woken_by=st.sampled_from([frozenset(), frozenset({"pressure"}), frozenset({"guest"})]),
+    foreign=st.sampled_from([(), (ForeignWrite(knob="run", ours=1, seen=0),)]),
+    local_minute_of_day=st.integers(0, 1439),
+)
+HISTORIES = st.lists(SNAPSHOTS, min_size=1, max_size=8).map(
+    lambda many: sorted(many, key=lambda each: each.clock.monotonic_seconds)
+)
+
+
+@given(HISTORIES)
+def test_whatever_happens_the_knobs_are_sane_and_the_reason_is_said(history: list[Snapshot]) -> None:
+    decision = decide(*history)
+    knobs = decision.knobs
+    assert decision.reason
+    assert decision.rule
+    assert 0 < decision.next_tick_seconds <= 10
+    if knobs.run == 1:
+        assert knobs.sleep_millisecs is not None
+        assert knobs.sleep_millisecs >= 1  # 0 would spin a core
+        assert knobs.pages_to_scan is not None
+        assert 1 <= knobs.pages_to_scan <= 1_000_000
+    assert decision.mode is not Mode.HELD or knobs == Knobs()
+
+
+@given(HISTORIES)
+def test_guards_only_lower(history: list[Snapshot]) -> None:
+    free = decide(*history)
+    strict = decide(
+        *history, config=guarded(inhibit=["00:00-23:59"], max_debt_percent=1, cow_storm_percent_per_minute=1)
+    )
+    assert strict.knobs.run in (None, 0, 2) or rate(strict) <= rate(free) * 1.001
+
+
+@given(HISTORIES)
+def test_the_same_again_is_at_rest(history: list[Snapshot]) -> None:
+    decision = decide(*history)
+    seen = history[-1].knobs
+    wanted = Knobs(**{**dict(seen.items()), **{k: v for k, v in decision.knobs.items() if seen.get(k) is not None}})  # type: ignore[arg-type]
+    assert plan(wanted, decision.knobs) == ()
+
+
+def rate(decision: Decision) -> float:
+    """Pages per second of sleep."""
+    knobs = decision.knobs
+    return (knobs.pages_to_scan or 0) / (knobs.sleep_millisecs or 1)

@@ -1,0 +1,41 @@
+"""The batch law: a budget becomes a batch and a sleep that spend it, and never a batch that hogs the core."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ksmtuned_py.policy.batch import BATCH_MAX_SECONDS, BATCH_SECONDS, HIGH_BUDGET, PAGES_MAX, batch_for
+
+COSTS = st.floats(0.05e-6, 20e-6)
+OVERSLEEPS = st.floats(0, 0.02)
+
+
+@given(st.floats(0, 1), COSTS, OVERSLEEPS)
+def test_a_batch_is_short_and_sleeps(budget: float, cost: float, oversleep: float) -> None:
+    batch = batch_for(budget, cost, oversleep)
+    longest = BATCH_MAX_SECONDS if budget > HIGH_BUDGET else BATCH_SECONDS
+    assert batch.pages_to_scan * cost <= longest + cost
+    assert 1 <= batch.pages_to_scan <= PAGES_MAX
+    assert batch.sleep_millisecs >= 1
+
+
+@given(st.floats(0.001, 0.7), COSTS, st.floats(0, 0.005))
+def test_it_spends_the_budget_within_a_tenth(budget: float, cost: float, oversleep: float) -> None:
+    batch = batch_for(budget, cost, oversleep)
+    busy = batch.pages_to_scan * cost
+    share = busy / (busy + batch.sleep_millisecs / 1000 + oversleep)
+    assert share == pytest.approx(budget, rel=0.1)
+
+
+@given(st.floats(0.0001, 0.98), COSTS, OVERSLEEPS)
+def test_it_never_spends_more_than_the_budget(budget: float, cost: float, oversleep: float) -> None:
+    batch = batch_for(budget, cost, oversleep)
+    busy = batch.pages_to_scan * cost
+    share = busy / (busy + batch.sleep_millisecs / 1000 + oversleep)
+    assert share <= budget * 1.05 or batch.pages_to_scan <= 10  # a page is the least there is
+
+
+def test_a_high_budget_sleeps_a_single_jiffy_between_long_batches() -> None:
+    batch = batch_for(0.95, 0.9e-6, 0.003)
+    assert batch.sleep_millisecs == 1
+    assert batch.pages_to_scan * 0.9e-6 == pytest.approx(BATCH_MAX_SECONDS, rel=0.01)

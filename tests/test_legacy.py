@@ -1,0 +1,101 @@
+"""The old script's arithmetic, against figures worked out by hand from its source."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ksmtuned_py.config import Config, Ksmtuned
+from ksmtuned_py.config import Policy as PolicySection
+from ksmtuned_py.model import Memory, Mode
+from ksmtuned_py.policy import policy_of
+from ksmtuned_py.policy.legacy import KsmtunedState
+from ksmtuned_py.policy.trend import Trend
+from ksmtuned_py.units import GIB, KIB
+from tests.support.snapshots import guest, snapshot
+
+SETTINGS = Ksmtuned()
+GIB_KIB = GIB // KIB
+
+
+def adjusted(times: int, *, total_kib: int = 16 * GIB_KIB, free_kib: int = GIB_KIB, npages: int = 0) -> list[int]:
+    state, pages = KsmtunedState(npages=npages), []
+    for _ in range(times):
+        state = state.adjust(total_kib=total_kib, free_kib=free_kib, committed_kib=total_kib, settings=SETTINGS)
+        pages.append(state.npages)
+    return pages
+
+
+def test_under_pressure_it_boosts_in_five_steps() -> None:
+    assert adjusted(6) == [300, 600, 900, 1200, 1250, 1250]
+
+
+def test_without_pressure_it_decays_in_24_steps() -> None:
+    pages = adjusted(25, free_kib=15 * GIB_KIB, npages=1250)
+    assert pages[:2] == [1200, 1150]
+    assert pages[22] == 100
+    assert pages[23] == pages[24] == 64
+
+
+@pytest.mark.parametrize(("gib", "sleep_ms"), [(4, 40), (8, 20), (16, 10), (64, 10)])
+def test_sleep_is_scaled_to_16_gib_and_at_least_10_ms(gib: int, sleep_ms: int) -> None:
+    state = KsmtunedState().adjust(total_kib=gib * GIB_KIB, free_kib=0, committed_kib=0, settings=SETTINGS)
+    assert state.sleep_ms == sleep_ms
+
+
+def test_proxmox_sleeps_ten_times_as_long() -> None:
+    settings = replace_settings(sleep_msec=100)
+    state = KsmtunedState().adjust(total_kib=8 * GIB_KIB, free_kib=0, committed_kib=0, settings=settings)
+    assert state.sleep_ms == 200
+
+
+def test_the_constant_is_kib_and_so_never_matters() -> None:
+    state = KsmtunedState().adjust(total_kib=16 * GIB_KIB, free_kib=0, committed_kib=0, settings=SETTINGS)
+    assert state.threshold_kib == 16 * GIB_KIB * 20 // 100
+    tiny = KsmtunedState().adjust(total_kib=10_000, free_kib=0, committed_kib=0, settings=SETTINGS)
+    assert tiny.threshold_kib == 2048
+
+
+def test_it_stops_only_with_room_on_both_counts_and_keeps_npages() -> None:
+    total = 16 * GIB_KIB
+    state = KsmtunedState(npages=900, run=1)
+    stopped = state.adjust(total_kib=total, free_kib=total, committed_kib=GIB_KIB, settings=SETTINGS)
+    assert (stopped.run, stopped.npages) == (0, 900)
+    committed = state.adjust(total_kib=total, free_kib=total, committed_kib=total, settings=SETTINGS)
+    assert (committed.run, committed.npages) == (1, 850)
+
+
+@given(st.integers(1, 2**42), st.integers(0, 2**42), st.integers(0, 2**42), st.integers(0, 1250))
+def test_npages_stays_in_its_bounds_on_any_host(total: int, free: int, committed: int, npages: int) -> None:
+    state = KsmtunedState(npages=npages).adjust(
+        total_kib=total, free_kib=free, committed_kib=committed, settings=SETTINGS
+    )
+    assert state.sleep_ms >= 10
+    assert state.npages == npages if not state.run else 64 <= state.npages <= 1250
+
+
+def test_the_policy_waits_an_interval_and_adjusts_at_once_when_asked() -> None:
+    config = Config(policy=PolicySection(name="ksmtuned"))
+    policy, trend = policy_of(config), Trend.begin(config)
+    full = Memory(total_bytes=16 * GIB, available_bytes=0)
+
+    first = snapshot(at=0, memory=full, guests=(guest(rss_bytes=16 * GIB),))
+    trend = trend.after(first)
+    decision = policy.decide(first, trend)
+    assert (decision.mode, decision.knobs.run) == (Mode.OFF, None)
+
+    early = replace(first, clock=replace(first.clock, monotonic_seconds=59.0))
+    assert policy.decide(early, trend.after(early)).knobs.pages_to_scan is None
+
+    asked = replace(early, woken_by=frozenset({"asked"}))
+    trend = trend.after(asked)
+    assert policy.decide(asked, trend).knobs.pages_to_scan == 300
+
+    later = replace(first, clock=replace(first.clock, monotonic_seconds=119.0))
+    trend = trend.after(later)
+    assert policy.decide(later, trend).knobs.pages_to_scan == 600
+
+
+def replace_settings(**values: int) -> Ksmtuned:
+    return SETTINGS.model_copy(update=values)

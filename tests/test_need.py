@@ -1,0 +1,52 @@
+"""Need: entered at one threshold, left at another, and raised by stalls."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ksmtuned_py.config import Need as Thresholds
+from ksmtuned_py.policy.need import Need, next_need
+from ksmtuned_py.units import GIB
+from tests.support.snapshots import snapshot
+
+THRESHOLDS = Thresholds()
+
+
+def need_at(available_percent: float, previous: Need = Need.CALM, **fields: float) -> Need:
+    seen = snapshot(available_bytes=int(100 * GIB * available_percent / 100), total_bytes=100 * GIB, **fields)  # type: ignore[arg-type]
+    return next_need(previous, seen, THRESHOLDS)
+
+
+@pytest.mark.parametrize(
+    ("percent", "need"),
+    [(90, Need.CALM), (31, Need.CALM), (29, Need.WARY), (14, Need.SHORT), (4, Need.CRITICAL), (0, Need.CRITICAL)],
+)
+def test_less_memory_means_more_need(percent: float, need: Need) -> None:
+    assert need_at(percent) is need
+
+
+@pytest.mark.parametrize(("previous", "percent"), [(Need.WARY, 33), (Need.SHORT, 18), (Need.CRITICAL, 7)])
+def test_a_state_is_not_left_where_it_is_entered(previous: Need, percent: float) -> None:
+    assert need_at(percent, previous) is previous
+    assert need_at(percent, Need.CALM) < previous
+
+
+def test_stalls_raise_need_though_memory_is_available() -> None:
+    assert need_at(80, some_percent=6) is Need.SHORT
+    assert need_at(80, some_percent=20, full_percent=12) is Need.CRITICAL
+    assert need_at(80, Need.SHORT, some_percent=3) is Need.SHORT
+    assert need_at(80, Need.SHORT, some_percent=2) is Need.CALM
+
+
+def test_a_pressure_trigger_means_short_at_once() -> None:
+    assert next_need(Need.CALM, snapshot(woken_by=frozenset({"pressure"})), THRESHOLDS) is Need.SHORT
+
+
+def test_without_psi_memory_alone_counts() -> None:
+    assert next_need(Need.CALM, snapshot(pressure=None), THRESHOLDS) is Need.CALM
+
+
+@given(st.sampled_from(Need), st.floats(0, 100), st.floats(0, 100))
+def test_need_never_falls_when_memory_does(previous: Need, one: float, other: float) -> None:
+    less, more = sorted((one, other))
+    assert need_at(less, previous) >= need_at(more, previous)

@@ -1,0 +1,170 @@
+"""Trend: what is remembered from snapshot to snapshot."""
+
+from dataclasses import replace
+
+import pytest
+
+from ksmtuned_py.config import Config
+from ksmtuned_py.model import Counters, ForeignWrite, Guest, Knobs, Snapshot
+from ksmtuned_py.policy.need import Need
+from ksmtuned_py.policy.scanner import Passes, Scanner
+from ksmtuned_py.policy.trend import FOREIGN_HOLD_SECONDS, Trend
+from ksmtuned_py.units import GIB, MIB
+from tests.support.snapshots import guest, snapshot
+
+CONFIG = Config()
+
+
+def after(*snapshots: Snapshot, config: Config = CONFIG) -> Trend:
+    trend = Trend.begin(config)
+    for each in snapshots:
+        trend = trend.after(each)
+    return trend
+
+
+def passes(at: float, full_scans: int, *, cpu: float = 0, sharing: int = 0, **fields: object) -> Snapshot:
+    counters = Counters(full_scans=full_scans, pages_sharing=sharing, pages_unshared=1000)
+    return snapshot(at=at, counters=counters, cpu_seconds=cpu, **fields)  # type: ignore[arg-type]
+
+
+def test_cost_per_page_is_measured() -> None:
+    knobs = Knobs(run=1, pages_to_scan=1000, sleep_millisecs=20)
+    before = snapshot(at=0, cpu_seconds=0.0, counters=Counters(pages_scanned=0), knobs=knobs)
+    now = snapshot(at=1, cpu_seconds=0.1, counters=Counters(pages_scanned=40_000), knobs=knobs)
+    scanner = Scanner(cost_seconds=2.5e-6).after(before, now)
+    assert scanner.share == pytest.approx(0.1)
+    assert scanner.cost_seconds == pytest.approx(2.5e-6)
+    # 40 batches in 0.9 idle seconds: 22.5 ms for a sleep of 20 ms, and half of that is taken on
+    assert scanner.oversleep_seconds == pytest.approx((0.003 + 0.0025) / 2)
+
+
+def test_a_kernel_without_the_figures_keeps_the_defaults() -> None:
+    before, now = snapshot(at=0, cpu_seconds=None), snapshot(at=1, cpu_seconds=None)
+    assert Scanner().after(before, now) == Scanner()
+    assert Scanner().after(snapshot(at=0), snapshot(at=1, cpu_seconds=0.5)).cost_seconds == Scanner().cost_seconds
+
+
+def test_a_pass_is_told_with_its_cost_and_gain() -> None:
+    trend = after(passes(0, 5), passes(10, 5, cpu=1), passes(20, 6, cpu=2, sharing=262_144))
+    last = trend.passes.last
+    assert last is not None
+    assert (last.seconds, last.cpu_seconds, last.gained_bytes) == (20, 2, GIB)
+    assert last.cpu_seconds_per_gib == 2
+    assert trend.passes.done == 1
+
+
+def test_passes_go_on_counting_when_unmerging_resets_the_kernels_counter() -> None:
+    counted = Passes()
+    snapshots = [passes(at, scans) for at, scans in enumerate((100, 103, 1, 2))]
+    for before, now in zip([None, *snapshots], snapshots, strict=False):
+        counted = counted.after(now, before)
+    assert counted.done == 3 + 1 + 1
+
+
+def test_all_guests_are_news_at_the_start_and_settled_after_two_whole_passes() -> None:
+    trend = after(passes(0, 10))
+    assert trend.boosting
+    assert trend.news.sentence == "new guest: web"
+    assert trend.news.done_at_pass == 3  # one is under way
+    trend = trend.after(passes(1, 12))
+    assert trend.boosting
+    trend = trend.after(passes(2, 13))
+    assert not trend.boosting
+
+
+def test_a_boost_goes_on_while_passes_pay() -> None:
+    trend = after(passes(0, 0), passes(1, 3, cpu=1, sharing=262_144))
+    assert trend.passes.done == trend.news.done_at_pass == 3
+    assert trend.boosting
+    trend = trend.after(passes(2, 4, cpu=2, sharing=262_144))
+    assert not trend.boosting
+    trend = trend.after(passes(3, 5, cpu=3, sharing=524_288))
+    assert not trend.boosting  # settled news is not opened again by a good pass: that is what cruising is for
+
+
+def test_growth_is_news_when_it_could_pay_for_its_passes() -> None:
+    trend = after(passes(0, 0), passes(1, 5))
+    number = trend.news.number
+    grown = guest(rss_bytes=GIB + 15 * MIB)
+    assert trend.after(passes(2, 5, guests=(grown,))).news.number == number
+    grown = guest(rss_bytes=GIB + 500 * MIB)
+    news = trend.after(passes(2, 5, guests=(grown,))).news
+    assert news.number == number + 1
+    assert "grew by 500 MiB" in news.sentence
+
+
+def test_slow_growth_adds_up() -> None:
+    trend = after(passes(0, 0), passes(1, 5))
+    number = trend.news.number
+    for step in range(1, 80):
+        trend = trend.after(passes(1 + step, 5, guests=(guest(rss_bytes=GIB + step * 4 * MIB),)))
+    assert trend.news.number > number
+
+
+def test_a_guest_that_comes_back_with_the_same_pid_is_news() -> None:
+    trend = after(passes(0, 0), passes(1, 5))
+    again = replace(guest(), start_ticks=999)
+    assert trend.after(passes(2, 5, guests=(again,))).news.number == trend.news.number + 1
+
+
+def test_passes_move_apart_while_they_find_nothing_and_together_at_news() -> None:
+    trend = after(passes(0, 0), passes(1, 4))
+    gaps = []
+    for number in range(5, 14):
+        trend = trend.after(passes(number, number))
+        gaps.append(trend.gap_seconds)
+    assert gaps == [240, 480, 960, 1920, 3600, 3600, 3600, 3600, 3600]  # 120 when the boost's last pass found nothing
+    trend = trend.after(passes(20, 13, guests=(guest(), guest("db", pid=101))))
+    assert trend.gap_seconds == 60
+
+
+def test_scarce_memory_is_news() -> None:
+    trend = after(passes(0, 0), passes(1, 4))
+    trend = trend.after(passes(2, 4, available_bytes=GIB))
+    assert trend.need is Need.SHORT
+    assert trend.boosting
+    assert "scarce" in trend.news.sentence
+
+
+def test_each_foreign_write_doubles_the_time_hands_are_off() -> None:
+    write = ForeignWrite(knob="pages_to_scan", ours=500, seen=64)
+    trend = after(snapshot(at=0, foreign=(write,), suspects=("ksmtuned",)))
+    assert trend.foreign.until_seconds == FOREIGN_HOLD_SECONDS
+    assert "pages_to_scan is 64 where we wrote 500" in trend.foreign.sentence
+    assert "ksmtuned" in trend.foreign.sentence
+    trend = trend.after(snapshot(at=100, foreign=(write,)))
+    assert trend.foreign.until_seconds == 100 + 2 * FOREIGN_HOLD_SECONDS
+    trend = trend.after(snapshot(at=100_000))
+    assert trend.foreign.times == 0
+
+
+def test_copy_on_write_is_a_storm_only_when_it_is_much() -> None:
+    merged = Counters(pages_sharing=1_000_000)
+    quiet = after(snapshot(at=0, counters=merged), snapshot(at=60, counters=merged, cow_ksm=5000))
+    assert quiet.copy_on_write.storm_until_seconds == 0
+    storm = after(snapshot(at=0, counters=merged), snapshot(at=60, counters=merged, cow_ksm=200_000))
+    assert storm.copy_on_write.pages_per_minute == pytest.approx(200_000)
+    assert storm.copy_on_write.storm_until_seconds == 120
+
+
+def losing(at: float, scans: int, guests: tuple[Guest, ...] | None = None) -> Snapshot:
+    return snapshot(at=at, counters=Counters(full_scans=scans, pages_unshared=500_000), guests=guests)
+
+
+def test_three_losing_passes_mean_giving_up_for_an_hour_then_two() -> None:
+    trend = after(losing(0, 0), losing(1, 1), losing(2, 2))
+    assert trend.given_up.until_seconds is None
+    trend = trend.after(losing(3, 3))
+    assert trend.given_up.until_seconds == 3 + 3600
+    trend = trend.after(losing(4000, 3))  # the time is over: that is news, and it counts from the start again
+    assert trend.given_up.until_seconds is None
+    assert trend.boosting
+    trend = trend.after(losing(4001, 6))
+    assert trend.given_up.until_seconds == 4001 + 2 * 3600
+
+
+def test_news_ends_giving_up() -> None:
+    trend = after(losing(0, 0), losing(1, 3))
+    assert trend.given_up.until_seconds is not None
+    trend = trend.after(losing(2, 3, guests=(guest(), guest("db", pid=101))))
+    assert trend.given_up.until_seconds is None
