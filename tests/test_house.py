@@ -1,0 +1,181 @@
+"""The house rules that a machine can check: the tools, the floors, the purity, the sizes."""
+
+import ast
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+from tests.support.need import need
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = "ksmtuned_py"
+FLOORS: tuple[frozenset[str], ...] = (
+    frozenset({"", "model", "units", "errors", "door"}),
+    frozenset({"config", "plan", "backends", "sensors", "guests", "runtime", "wait", "workload"}),
+    frozenset({"policy", "report", "publish", "host", "configfile"})
+    | {"configsource", "configtext", "configwanted", "tomllines"},  # parts of configfile
+    frozenset({"tick", "trace", "simulate", "restore"}),
+    frozenset({"daemon", "service"}),
+    frozenset({"cli"}),
+    frozenset({"__main__"}),
+)
+"""A module imports from its own floor or from one before it; "" is the package itself with its version."""
+PURE = frozenset({"model", "units", "errors", "config", "plan", "policy", "report"})
+"""Given everything they know, and import only each other: no clock, file, log or environment."""
+IMPURE = frozenset({"os", "time", "socket", "logging", "subprocess"})
+ONE_FILE_EACH = ("libvirt", "systemd")
+OPENERS = frozenset({"open", "Path", "listdir", "scandir", "readlink", "exists", "stat"})
+MOST_FUNCTION_LINES = 40
+MOST_FILE_LINES = 300
+SHELL_SCRIPTS = ("packaging/bootstrap.sh", ".ci/run")
+
+
+@cache
+def sources() -> dict[str, ast.Module]:
+    """Every module of the package by its name below it."""
+    files = sorted((ROOT / PACKAGE).rglob("*.py"))
+    return {_name(file): ast.parse(file.read_text(), str(file)) for file in files}
+
+
+def _name(file: Path) -> str:
+    parts = file.relative_to(ROOT / PACKAGE).with_suffix("").parts
+    return ".".join(part for part in parts if part != "__init__")
+
+
+def imported(tree: ast.Module) -> Iterator[str]:
+    """The full names of what a module imports, wherever it does."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def own_imports(module: str) -> set[str]:
+    """The modules of the package that a module imports."""
+    found = set()
+    for name in imported(sources()[module]):
+        if name == PACKAGE or name.startswith(f"{PACKAGE}."):
+            inside = name.removeprefix(PACKAGE).removeprefix(".")
+            found.add(inside if inside in sources() else inside.rpartition(".")[0])
+    return found
+
+
+def floor(module: str) -> int:
+    """The floor of a module, from 0; the house has a place for each, or the test fails."""
+    room = module.split(".")[0]
+    return next(number for number, rooms in enumerate(FLOORS) if room in rooms)
+
+
+def run_tool(*arguments: str) -> str:
+    """What a tool says when it finds something; '' when it finds nothing."""
+    done = subprocess.run([sys.executable, "-m", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+    return "" if done.returncode == 0 else done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("arguments", [("ruff", "check"), ("ruff", "format", "--check"), ("mypy",)], ids=" ".join)
+def test_tools_find_nothing(arguments: tuple[str, ...]) -> None:
+    if found := run_tool(*arguments):
+        pytest.fail(found, pytrace=False)
+
+
+def test_shell_scripts_are_clean() -> None:
+    need(shutil.which("shellcheck") is not None, "shellcheck")
+    done = subprocess.run(["shellcheck", *SHELL_SCRIPTS], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.stdout == ""
+
+
+def test_every_module_has_a_floor() -> None:
+    rooms = frozenset().union(*FLOORS)
+    assert {module for module in sources() if module.split(".")[0] not in rooms} == set()
+
+
+def test_imports_go_down() -> None:
+    pairs = [(module, other) for module in sources() for other in own_imports(module)]
+    assert len(pairs) > 50
+    assert [f"{module} imports {other}" for module, other in pairs if floor(other) > floor(module)] == []
+
+
+def test_no_import_goes_in_a_circle() -> None:
+    graph = {module: own_imports(module) - {module} for module in sources()}
+    TopologicalSorter(graph).prepare()  # raises CycleError with the circle in it
+
+
+def test_pure_modules_know_only_what_they_are_given() -> None:
+    pure = [module for module in sources() if module.split(".")[0] in PURE]
+    assert len(pure) > len(PURE)
+    foreign = [(module, name) for module in pure for name in imported(sources()[module])]
+    assert [pair for pair in foreign if pair[1].split(".")[0] in IMPURE] == []
+    own = [(module, other) for module in pure for other in own_imports(module)]
+    assert [pair for pair in own if pair[1].split(".")[0] not in PURE] == []
+
+
+def test_parsers_touch_nothing_but_their_text() -> None:
+    touched = [
+        f"{module}.{function.name} uses {node.id}"
+        for module, function in functions()
+        if function.name.startswith("parse_")
+        for node in ast.walk(function)
+        if isinstance(node, ast.Name) and node.id in IMPURE | {"open", "Path"}
+    ]
+    assert touched == []
+
+
+@pytest.mark.parametrize("library", ONE_FILE_EACH)
+def test_an_optional_library_is_touched_in_one_file(library: str) -> None:
+    users = {module for module, tree in sources().items() for name in imported(tree) if name.split(".")[0] == library}
+    assert len(users) <= 1
+
+
+def test_only_the_door_opens_kernel_files() -> None:
+    opened = [
+        f"{module}:{node.lineno} opens {_text_begin(node.args[0])}"
+        for module, tree in sources().items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and node.args and _text_begin(node.args[0]).startswith(("/proc", "/sys"))
+        if ast.unparse(node.func).split(".")[-1] in OPENERS
+    ]
+    assert opened == []
+
+
+def _text_begin(node: ast.expr) -> str:
+    """The literal text that an argument is or begins with; '' when it is neither."""
+    first = node.values[0] if isinstance(node, ast.JoinedStr) and node.values else node
+    return first.value if isinstance(first, ast.Constant) and isinstance(first.value, str) else ""
+
+
+def functions() -> Iterator[tuple[str, ast.FunctionDef]]:
+    """Every function of the package with its module."""
+    for module, tree in sources().items():
+        yield from ((module, node) for node in ast.walk(tree) if isinstance(node, ast.FunctionDef))
+
+
+def test_functions_and_files_stay_short() -> None:
+    long = [f"{module}.{node.name}" for module, node in functions() if _lines(node) > MOST_FUNCTION_LINES]
+    files = (ROOT / PACKAGE).rglob("*.py")
+    long += [file.name for file in files if len(file.read_text().splitlines()) > MOST_FILE_LINES]
+    assert long == []
+
+
+def _lines(node: ast.FunctionDef) -> int:
+    return (node.end_lineno or node.lineno) - node.lineno + 1
+
+
+def test_every_exception_from_the_rules_has_its_reason_beside_it() -> None:
+    silenced = re.compile(r"# (noqa|type: ignore)\b|\bexcept (Base)?Exception\b")
+    reasoned = re.compile(r"# (noqa: [A-Z\d, ]+|type: ignore\[[^]]+\]) *[-#] *\w|\bexcept (Base)?Exception\b.*# *\w")
+    bare = [
+        f"{file.relative_to(ROOT)}:{number}: {line.strip()}"
+        for folder in (PACKAGE, "tests", "bench")
+        for file in (ROOT / folder).rglob("*.py")
+        for number, line in enumerate(file.read_text().splitlines(), 1)
+        if silenced.search(line) and not reasoned.search(line)
+    ]
+    assert bare == []
