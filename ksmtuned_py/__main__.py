@@ -1,0 +1,8 @@
+"""`python -m ksmtuned_py` and the console command."""
+
+import sys
+
+from ksmtuned_py.cli.main import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,32 @@
+"""`ksmtuned-py completion`: the shells' tab completion."""
+
+from argparse import Namespace
+from typing import TYPE_CHECKING
+
+from ksmtuned_py.cli.options import add_verb
+
+if TYPE_CHECKING:
+    from ksmtuned_py.cli.options import Subparsers
+
+
+def add(subparsers: "Subparsers") -> None:
+    """Adds the verb."""
+    parser = add_verb(
+        subparsers,
+        "completion",
+        run,
+        "print the tab completion for a shell",
+        'For bash: eval "$(ksmtuned-py completion bash)". For zsh, put it into a file _ksmtuned-py on $fpath.',
+    )
+    parser.set_defaults(subparsers=subparsers)
+    parser.add_argument("shell", choices=("bash", "zsh"), help="the shell")
+
+
+def run(args: Namespace) -> int:
+    """Prints a script made from the whole parser, which main gives along."""
+    import shtab
+
+    for parser in args.subparsers.choices.values():
+        parser.description = None  # else a shell's menu has the whole description instead of the summary
+    print(shtab.complete(args.command_line, args.shell))
+    return 0

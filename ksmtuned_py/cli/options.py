@@ -1,0 +1,72 @@
+"""What the verbs have in common: how one is added, and the options that several take."""
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from argparse import _SubParsersAction
+
+    from ksmtuned_py.configfile import Loaded
+
+    Subparsers = _SubParsersAction[ArgumentParser]
+
+RUNTIME_DIR = Path("/run/ksmtuned-py")
+CONFIG_HELP = "the configuration (default: /etc/ksmtuned-py/config.toml, if there is one)"
+
+# What shtab would have as shtab.FILE and shtab.DIRECTORY; written out, because shtab is loaded by one verb only.
+FILE = {"bash": "_shtab_compgen_files", "zsh": "_files"}
+DIRECTORY = {"bash": "_shtab_compgen_dirs", "zsh": "_files -/"}
+
+
+def add_verb(
+    subparsers: "Subparsers", name: str, run: Callable[[Namespace], int], summary: str, description: str = ""
+) -> ArgumentParser:
+    """A verb's parser; the summary is its line in --help, the description what its own --help says first."""
+    parser = subparsers.add_parser(name, help=summary, description=description, allow_abbrev=False)
+    parser.set_defaults(run=run)
+    return parser
+
+
+def add_file(parser: ArgumentParser, name: str, text: str, **settings: Any) -> None:
+    """An argument that is a file, which a shell can complete."""
+    action = parser.add_argument(name, type=Path, metavar="FILE", help=text, **settings)
+    action.complete = FILE  # type: ignore[attr-defined]  # how shtab is told
+
+
+def add_directory(parser: ArgumentParser, name: str, text: str, **settings: Any) -> None:
+    """An argument that is a directory."""
+    action = parser.add_argument(name, type=Path, metavar="DIR", help=text, **settings)
+    action.complete = DIRECTORY  # type: ignore[attr-defined]
+
+
+def add_config(parser: ArgumentParser) -> None:
+    """--config and --config-dir, for load_config."""
+    add_file(parser, "--config", CONFIG_HELP)
+    add_config_dir(parser)
+
+
+def add_config_dir(parser: ArgumentParser) -> None:
+    """--config-dir, for verbs that name the file in another way."""
+    text = "its drop-ins, DIR/*.toml (default: config.d beside the configuration, if there is one)"
+    add_directory(parser, "--config-dir", text)
+
+
+def add_root(parser: ArgumentParser) -> None:
+    """--root."""
+    text = "where to find sys and proc: a captured tree, for instance (default: %(default)s)"
+    add_directory(parser, "--root", text, default=Path("/"))
+
+
+def add_runtime_dir(parser: ArgumentParser) -> None:
+    """--runtime-dir."""
+    text = "where the daemon keeps its status and the original knobs (default: %(default)s)"
+    add_directory(parser, "--runtime-dir", text, default=RUNTIME_DIR)
+
+
+def load_config(args: Namespace) -> "Loaded":
+    """The configuration that --config and --config-dir name; raises ConfigErrors."""
+    from ksmtuned_py.configfile import load
+
+    return load(args.config, args.config_dir)

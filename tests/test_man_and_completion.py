@@ -1,0 +1,103 @@
+"""The manual pages and the shells' completion: in step with the command line."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ksmtuned_py.cli.main import build_parser
+
+SOURCE_TREE = Path(__file__).parent.parent
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(SOURCE_TREE)}
+REGENERATE = "run: .venv/bin/python packaging/generate.py"
+PAGES = ("docs/man/ksmtuned-py.1", "docs/man/ksmtuned-py.toml.5")
+
+
+@pytest.fixture(scope="module")
+def generated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What packaging/generate.py writes in a narrow terminal, on a day long ago."""
+    tree = tmp_path_factory.mktemp("tree")
+    surroundings = {"COLUMNS": "40", "SOURCE_DATE_EPOCH": "0", "TZ": "UTC-14"}
+    subprocess.run(
+        [sys.executable, SOURCE_TREE / "packaging" / "generate.py", tree],
+        env=ENVIRONMENT | surroundings,
+        timeout=60,
+        check=True,
+    )
+    return tree
+
+
+@pytest.mark.parametrize("name", ["config/config.toml", *PAGES])
+def test_what_is_committed_is_what_the_code_gives(name: str, generated: Path) -> None:
+    assert (SOURCE_TREE / name).read_text() == (generated / name).read_text(), REGENERATE
+
+
+def test_the_page_has_every_command(generated: Path) -> None:
+    page = (generated / PAGES[0]).read_text()
+    listed = re.findall(r"^    ([a-z-]+)", build_parser().format_help().partition("\ncommands:\n")[2], re.MULTILINE)
+    assert {"check", "completion"} <= set(listed)
+    assert re.findall(r"^\.SS \\fBksmtuned-py (.*)\\fR$", page.replace(r"\-", "-"), re.MULTILINE) == listed
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_groff_has_nothing_against_the_pages(name: str, generated: Path) -> None:
+    groff = shutil.which("groff")
+    if groff is None:
+        pytest.skip("groff is not installed")
+    done = subprocess.run(
+        [groff, "-ww", "-man", "-Tascii", "-P-cbou", generated / name],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert done.stderr == ""
+    assert done.stdout.startswith(Path(name).name.rpartition(".")[0].upper())
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_completion_is_a_script_the_shell_can_read(shell: str) -> None:
+    program = shutil.which(shell)
+    if program is None:
+        pytest.skip(f"{shell} is not installed")
+    command = [sys.executable, "-m", "ksmtuned_py", "completion", shell]
+    script = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=60, check=True).stdout
+    assert "check the configuration" in script or shell == "bash"  # bash has no room for descriptions
+    done = subprocess.run([program, "-n"], input=script, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stderr == ""
+
+
+def complete(words: str, directory: Path) -> list[str]:
+    """What bash offers when TAB is pressed after these words; the script comes from the command itself."""
+    script = f"""
+eval "$({sys.executable} -m ksmtuned_py completion bash)"
+COMP_LINE="{words}"; COMP_POINT=${{#COMP_LINE}}
+COMP_WORDS=({words} ); [ "${{COMP_LINE% }}" = "$COMP_LINE" ] || COMP_WORDS+=("")
+COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1))
+$(complete -p ksmtuned-py | sed 's/.*-F \\([^ ]*\\).*/\\1/')
+printf '%s\\n' "${{COMPREPLY[@]}}"
+"""
+    done = subprocess.run(
+        ["bash", "-c", script],
+        cwd=directory,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    return done.stdout.split()
+
+
+def test_bash_completes_commands_options_and_files(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").touch()
+    (tmp_path / "mine.d").mkdir()
+    assert complete("ksmtuned-py che", tmp_path) == ["check"]
+    assert complete("ksmtuned-py check --sh", tmp_path) == ["--show"]
+    assert "mine.toml" in complete("ksmtuned-py check mi", tmp_path)
+    assert complete("ksmtuned-py check --config-dir mi", tmp_path) == ["mine.d"]
+    assert complete("ksmtuned-py completion z", tmp_path) == ["zsh"]
