@@ -51,6 +51,9 @@ class Senses(Protocol):
     def suspects(self) -> tuple[str, ...]:
         """Running programs that are known to write KSM's knobs."""
 
+    def problems(self) -> tuple[str, ...]:
+        """What kept the last look at the guests from being complete, as sentences."""
+
 
 class KernelSenses:
     """The real host, or a tree that looks like one."""
@@ -79,6 +82,10 @@ class KernelSenses:
     def suspects(self) -> tuple[str, ...]:
         """Known writers found among the processes."""
         return self._finder.suspects
+
+    def problems(self) -> tuple[str, ...]:
+        """What went wrong among the processes."""
+        return self._finder.problems
 
 
 def system_clock() -> Clock:
@@ -124,7 +131,7 @@ class Host:
             guests=self._senses.guests(clock.monotonic_seconds),
             foreign=foreign,
             suspects=self._senses.suspects() if foreign else (),
-            problems=tuple(problems),
+            problems=(*problems, *self._senses.problems()),
             woken_by=woken_by,
         )
 

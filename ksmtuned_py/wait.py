@@ -22,7 +22,7 @@ class ArrivalSource(Protocol):
     def fileno(self) -> int:
         """Readable when there is something to drain."""
 
-    def drain(self) -> frozenset[int]:
+    def drain(self) -> set[int]:
         """PIDs that started a program since the last drain."""
 
 
@@ -56,7 +56,7 @@ class Signals:
 
 
 class Waiter:
-    """Waits for whatever comes first."""
+    """Waits for whatever comes first; `heed` says whether programs that started are worth waking for."""
 
     def __init__(
         self,
@@ -64,12 +64,12 @@ class Waiter:
         *,
         pressure: int | None = None,
         arrivals: ArrivalSource | None = None,
-        is_guest_program: Callable[[int], bool] = lambda _pid: False,
+        heed: Callable[[set[int]], bool] = bool,
     ) -> None:
         self._signals = signals
         self._pressure = pressure
         self._arrivals = arrivals
-        self._is_guest_program = is_guest_program
+        self._heed = heed
         self._poll = select.poll()
         self._poll.register(signals.fileno(), select.POLLIN)
         if pressure is not None:
@@ -93,7 +93,7 @@ class Waiter:
                 self._poll.unregister(descriptor)  # the trigger is gone: go on without it
             else:
                 yield "pressure"
-        elif self._arrivals is not None and any(map(self._is_guest_program, self._arrivals.drain())):
+        elif self._arrivals is not None and self._heed(self._arrivals.drain()):
             yield "guest"
 
 

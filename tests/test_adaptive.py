@@ -70,7 +70,13 @@ def test_profiles_differ_in_their_budget(profile: str, percent: str) -> None:
 def test_without_guests_it_is_off() -> None:
     decision = decide(snapshot(guests=()))
     assert (decision.mode, decision.rule, decision.knobs.run) == (Mode.OFF, "no_guests", 0)
-    assert decision.reason == "off: no guest runs, so nothing can merge"
+    assert decision.reason == "off: no guest runs"
+
+
+def test_ksmd_runs_on_until_it_has_cleared_away_what_ended_guests_left() -> None:
+    decision = decide(snapshot(guests=(), counters=Counters(pages_shared=5, pages_sharing=10)))
+    assert (decision.mode, decision.rule, decision.knobs.run) == (Mode.REST, "no_guests", 1)
+    assert decide(snapshot(guests=(), counters=Counters(pages_shared=5))).mode is Mode.OFF
 
 
 @pytest.mark.parametrize(

@@ -54,9 +54,15 @@ def _within(minute: int, begin: int, end: int) -> bool:
 
 
 def _no_guests(now: Snapshot) -> Guard:
-    count = len(now.guests)
-    sentence = f"{count} guest{'s' if count > 1 else ''} may merge" if count else "no guest runs, so nothing can merge"
-    return Guard(verdict=Verdict(rule="no_guests", fired=not count, sentence=sentence), allows=Mode.OFF)
+    """A process that ends leaves its bookkeeping behind, and only a scanning ksmd clears it away."""
+    count, fired = len(now.guests), not now.guests
+    left = now.counters.candidate_pages - now.counters.pages_shared
+    sentence = f"{count} guest{'s' if count > 1 else ''} may merge"
+    if fired:
+        sentence = "no guest runs" + (f"; {left} pages of ended ones are still to be cleared away" if left else "")
+    return Guard(
+        verdict=Verdict(rule="no_guests", fired=fired, sentence=sentence), allows=Mode.REST if left else Mode.OFF
+    )
 
 
 def _debt(now: Snapshot, settings: Guards) -> Guard:

@@ -68,7 +68,7 @@ def write(path: Path, report: Report, totals: Totals) -> None:
     new = path.with_name(path.name + ".new")
     with open(new, "wb") as file:
         os.fchmod(file.fileno(), 0o644)
-        file.write(to_json(_status(report, totals), inf_nan_mode="strings"))  # infinite: "Infinity", read back as inf
+        file.write(status_json(status_of(report, totals)))
     new.replace(path)
 
 
@@ -102,7 +102,13 @@ def parse(path: str, text: bytes) -> Status:
         raise Unreadable(path, f"no JSON: {error}") from error
 
 
-def _status(report: Report, totals: Totals) -> Status:
+def status_json(status: Status) -> bytes:
+    """The text of a status file; what is infinite becomes "Infinity", which is read back as that."""
+    return to_json(status, inf_nan_mode="strings")
+
+
+def status_of(report: Report, totals: Totals) -> Status:
+    """What this process, now, has to say."""
     return Status(
         version=__version__,
         pid=os.getpid(),

@@ -1,0 +1,46 @@
+"""`ksmtuned-py restore`: put the knobs back that a daemon which was killed has left."""
+
+from argparse import Namespace
+from typing import TYPE_CHECKING
+
+from ksmtuned_py.cli.options import add_root, add_runtime_dir, add_verb
+
+if TYPE_CHECKING:
+    from ksmtuned_py.cli.options import Subparsers
+
+
+def add(subparsers: "Subparsers") -> None:
+    """Adds the verb."""
+    parser = add_verb(
+        subparsers,
+        "restore",
+        run,
+        "put the knobs back as they were before a daemon that was killed",
+        "Does nothing when nothing is owed. The unit runs it after every stop.",
+    )
+    add_root(parser)
+    add_runtime_dir(parser)
+
+
+def run(args: Namespace) -> int:
+    """Restores; raises AlreadyRunning while a daemon is at work, NotRestored when a knob does not take."""
+    from ksmtuned_py.cli.terminal import err
+    from ksmtuned_py.config import Config
+    from ksmtuned_py.door import Door
+    from ksmtuned_py.restore import put_back
+    from ksmtuned_py.runtime import Runtime
+    from ksmtuned_py.service import open_machine
+
+    runtime = Runtime(args.runtime_dir)
+    if not runtime.directory.exists():
+        print("nothing to put back")
+        return 0
+    with runtime.locked():
+        owed = runtime.originals()
+        if owed is None:
+            print("nothing to put back")
+            return 0
+        with open_machine(Door(str(args.root)), Config()) as machine:
+            put_back(machine.host, runtime, "restore", err().print)
+        print(f"put back: {', '.join(f'{name}={value}' for name, value in owed.items())}")
+    return 0

@@ -1,0 +1,50 @@
+"""`ksmtuned-py run`: the daemon, in the foreground."""
+
+from argparse import Namespace
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from ksmtuned_py.cli.options import add_config, add_root, add_runtime_dir, add_verb, load_config
+
+if TYPE_CHECKING:
+    from ksmtuned_py.cli.options import Subparsers
+    from ksmtuned_py.configfile import Loaded
+
+
+def add(subparsers: "Subparsers") -> None:
+    """Add the verb."""
+    parser = add_verb(
+        subparsers,
+        "run",
+        run,
+        "steer KSM until told to stop",
+        "SIGHUP reloads the configuration, SIGUSR1 ticks at once, SIGTERM and SIGINT put the knobs back and end it.",
+    )
+    add_config(parser)
+    add_root(parser)
+    add_runtime_dir(parser)
+    parser.add_argument("--backend", choices=("auto", "kernel", "memory"), help="instead of the configured one")
+    parser.add_argument("--dry-run", action="store_true", help="decide and explain, but write nothing")
+    parser.add_argument("--once", action="store_true", help="one tick, and out again")
+    parser.add_argument("--debug", action="store_true", help="tell of every tick, not only of changes")
+
+
+def run(args: Namespace) -> int:
+    """Until a signal ends it."""
+    from ksmtuned_py.runtime import Runtime
+    from ksmtuned_py.service import Service
+
+    runtime = Runtime(args.runtime_dir)
+    Service(load=lambda: _load(args), root=args.root, runtime=runtime, debug=args.debug).run(once=args.once)
+    return 0
+
+
+def _load(args: Namespace) -> "Loaded":
+    """The configuration, with what the command line sets in it."""
+    loaded = load_config(args)
+    asked = {"backend": args.backend} if args.backend else {}
+    if args.dry_run:
+        asked["mode"] = "observe"
+    return replace(
+        loaded, config=loaded.config.model_copy(update={"daemon": loaded.config.daemon.model_copy(update=asked)})
+    )

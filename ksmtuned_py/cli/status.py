@@ -1,0 +1,111 @@
+"""`ksmtuned-py status` and `ksmtuned-py why`: what the daemon does, and for what reasons."""
+
+from argparse import Namespace
+from typing import TYPE_CHECKING
+
+from ksmtuned_py.cli.options import add_config, add_root, add_runtime_dir, add_verb, load_config
+from ksmtuned_py.cli.terminal import out
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ksmtuned_py.cli.options import Subparsers
+    from ksmtuned_py.publish.statusfile import Status
+
+LATE_SECONDS = 15.0
+"""A status that should have been renewed this long ago is worth a warning."""
+
+
+def add(subparsers: "Subparsers") -> None:
+    """Adds both verbs."""
+    status_parser = add_verb(subparsers, "status", status, "what KSM saves and costs now, and what the daemon does")
+    why_parser = add_verb(subparsers, "why", why, "why KSM is on, off, boosting or resting, and what would change it")
+    for parser in (status_parser, why_parser):
+        add_config(parser)
+        add_root(parser)
+        add_runtime_dir(parser)
+        parser.add_argument("--json", action="store_true", help="for programs; its schema is that of the status file")
+
+
+def status(args: Namespace) -> int:
+    """Prints how things stand."""
+    found, alive = _look(args)
+    if not args.json:
+        _print_daemon(found, alive)
+        for name, value in _rows(found):
+            out().print(f"  {name:<16} {value}")
+        return 0
+    return _print_json(found, alive)
+
+
+def why(args: Namespace) -> int:
+    """Prints the decision, each rule with its numbers, and what would change it."""
+    found, alive = _look(args)
+    if args.json:
+        return _print_json(found, alive)
+    _print_daemon(found, alive)
+    decision = found.decision
+    out().print(f"\n{decision.reason}", style="bold")
+    out().print(f"\nThe rules (the winner is {decision.rule}):")
+    for verdict in decision.verdicts:
+        out().print(f"  {'*' if verdict.fired else '-'} {verdict.rule:<15} {verdict.sentence}")
+    out().print("\nWhat would change it:")
+    for sentence in decision.would_change:
+        out().print(f"  {sentence}")
+    return 0
+
+
+def _look(args: Namespace) -> "tuple[Status, bool]":
+    """What the daemon last said; or, where none runs, one look of our own without writing."""
+    from ksmtuned_py.publish.statusfile import read
+    from ksmtuned_py.runtime import Runtime
+    from ksmtuned_py.service import look_once
+
+    found = read(Runtime(args.runtime_dir).status_path)
+    return (found, True) if found else (look_once(args.root, load_config(args).config), False)
+
+
+def _print_daemon(found: "Status", alive: bool) -> None:
+    from ksmtuned_py.units import human_seconds
+
+    if not alive:
+        out().print("no daemon runs; this is what one would see and do now", style="yellow")
+    elif found.overdue_seconds > LATE_SECONDS:
+        late = human_seconds(found.overdue_seconds)
+        out().print(f"daemon {found.pid} is late by {late}: it hangs, or was killed", style="red")
+    else:
+        out().print(f"daemon {found.pid}, {human_seconds(found.age_seconds)} ago: {found.line}", style="green")
+
+
+def _print_json(found: "Status", alive: bool) -> int:
+    import json
+
+    from ksmtuned_py.publish.statusfile import status_json
+
+    print(json.dumps({"daemon_running": alive, **json.loads(status_json(found))}, indent=2))
+    return 0
+
+
+def _rows(found: "Status") -> "Iterator[tuple[str, str]]":
+    from ksmtuned_py.units import human_bytes, human_percent
+
+    now, decision = found.snapshot, found.decision
+    knobs, memory = now.knobs, now.memory
+    yield decision.mode, decision.reason
+    yield "saved", f"{human_bytes(now.saved_bytes)}, net of bookkeeping {human_bytes(now.profit_bytes)}"
+    if found.totals.scanner_share is not None:
+        yield "ksmd", f"{human_percent(found.totals.scanner_share)} of a core lately"
+    yield (
+        "memory",
+        (
+            f"{human_bytes(memory.headroom_bytes)} of {human_bytes(memory.base_bytes)} available, "
+            f"{human_bytes(memory.swap_free_bytes)} of {human_bytes(memory.swap_total_bytes)} swap free"
+        ),
+    )
+    if now.pressure:
+        stalls = now.pressure.some.avg10_percent, now.pressure.full.avg10_percent
+        yield "stalled", f"some tasks {stalls[0]:g} %, all tasks {stalls[1]:g} % of the last 10 s"
+    yield "guests", f"{len(now.guests)}"
+    yield "knobs", ", ".join(f"{name}={value}" for name, value in knobs.items())
+    for problem in now.problems:
+        yield "problem", problem

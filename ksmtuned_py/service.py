@@ -1,0 +1,226 @@
+"""Puts the daemon together from a configuration, and takes it apart again in the right order."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from ksmtuned_py.backends.kernel import KernelBackend
+from ksmtuned_py.config import Config
+from ksmtuned_py.configfile import Loaded, changed_keys
+from ksmtuned_py.daemon import Daemon
+from ksmtuned_py.door import Door
+from ksmtuned_py.errors import KsmtunedError, NotPermitted
+from ksmtuned_py.guests.arrivals import open_arrivals
+from ksmtuned_py.guests.discovery import GuestFinder
+from ksmtuned_py.host import Host, KernelSenses
+from ksmtuned_py.model import KSM_DIRECTORY
+from ksmtuned_py.plan import plan
+from ksmtuned_py.policy import policy_of
+from ksmtuned_py.policy.trend import Trend
+from ksmtuned_py.publish.journal import Journal, Priority, Record
+from ksmtuned_py.publish.metrics import Metrics
+from ksmtuned_py.publish.notify import Notifier
+from ksmtuned_py.publish.publisher import Publisher
+from ksmtuned_py.publish.statusfile import Status, status_of
+from ksmtuned_py.publish.totals import Totals
+from ksmtuned_py.publish.web import Web
+from ksmtuned_py.restore import put_back, restore, structural_writes, wanted_of
+from ksmtuned_py.runtime import Runtime
+from ksmtuned_py.sensors.pressure import open_trigger
+from ksmtuned_py.tick import tick
+from ksmtuned_py.wait import Signals, Waiter
+
+AT_START_ONLY = ("daemon.backend", "daemon.pressure_trigger_ms", "guests.", "kernel.")
+"""Keys that a reload takes note of, but that take effect at the next start."""
+
+
+@dataclass(frozen=True)
+class Service:
+    """What the admin asked for."""
+
+    load: Callable[[], Loaded]
+    """The configuration anew, with what the command line sets in it."""
+    root: Path
+    runtime: Runtime
+    debug: bool = False
+
+    def run(self, *, once: bool = False) -> None:
+        """Until SIGTERM or SIGINT; raises the house's errors for what keeps it from starting."""
+        config = self.load().config
+        with self.runtime.locked(), ExitStack() as undo:
+            # First in, last out: a signal at the start waits for the loop, and one at the end does not cut it short.
+            signals = undo.enter_context(closing(Signals()))
+            machine = undo.enter_context(open_machine(Door(str(self.root)), config))
+            running = _Running(self, machine, config, Notifier(), Journal(debug=self.debug))
+            undo.callback(running.close)
+            running.start()
+            with running.waiter(signals) as waits:
+                running.daemon(waits).run(once=once)
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The host with what watches it."""
+
+    door: Door
+    host: Host
+    finder: GuestFinder
+
+    @property
+    def is_this_host(self) -> bool:
+        """Not a captured tree: what starts here starts on the machine we watch."""
+        return self.door.root == "/"
+
+
+@contextmanager
+def open_machine(door: Door, config: Config) -> Iterator[Machine]:
+    """The machine as the configuration wants it driven; NoKsm or NotPermitted when it cannot be."""
+    dry = config.daemon.mode == "observe"
+    backend = KernelBackend(door)
+    run_file = door.path(f"{KSM_DIRECTORY}/run")
+    if not dry and not os.access(run_file, os.W_OK):
+        raise NotPermitted(run_file, "write it")
+    finder = GuestFinder(
+        door, config.guests.name_patterns, config.guests.mergeable, config.guests.mergeable_rescan_seconds
+    )
+    host = Host(backend, KernelSenses(door, finder, os.cpu_count() or 1), dry=dry)
+    try:
+        yield Machine(door, host, finder)
+    finally:
+        finder.close()
+        host.close()
+
+
+class _Running:
+    """The parts of one running service, and how they start, reload and end."""
+
+    def __init__(
+        self, service: Service, machine: Machine, config: Config, notifier: Notifier, journal: Journal
+    ) -> None:
+        self.notifier = notifier
+        self._service = service
+        self._machine = machine
+        self._host = machine.host
+        self._config = config
+        self._journal = journal
+        self._metrics = Metrics()
+        self._publisher = Publisher(self._metrics, journal, notifier, service.runtime.status_path)
+        self._web: Web | None = None
+
+    def start(self) -> None:
+        """Everything that can fail for the admin to see: the address, a leftover of a crash, the first look."""
+        self._web = self._open_web(self._config)
+        if not self._host.dry:
+            put_back(self._host, self._service.runtime, "restore", self.warn)  # what a killed daemon left
+        self._rehearse()
+        if not self._host.dry:
+            self._service.runtime.save_originals(self._host.backend.knobs())
+            self._set_kernel_section()
+        self.notifier.ready()
+
+    @contextmanager
+    def waiter(self, signals: Signals) -> Iterator[Waiter]:
+        """The daemon's one wait, with whatever this kernel lets us wait for."""
+        with ExitStack() as undo:
+            stall_ms = self._config.daemon.pressure_trigger_ms
+            pressure = open_trigger(self._machine.door, stall_ms) if stall_ms else None
+            if pressure is not None:
+                undo.callback(os.close, pressure)
+            arrivals = open_arrivals(self.warn) if self._machine.is_this_host else None
+            if arrivals is not None:
+                undo.enter_context(closing(arrivals))
+            yield Waiter(
+                signals,
+                pressure=pressure,
+                arrivals=arrivals,
+                heed=self._machine.finder.heed,
+            )
+
+    def daemon(self, waits: Waiter) -> Daemon:
+        """The loop."""
+        longest = self.notifier.watchdog_interval_seconds() or float("inf")
+        return Daemon(self._host, self._config, waits, self._publisher, self.reload, longest)
+
+    def reload(self, old: Config) -> Config:
+        """The new configuration whole, or the old one whole; says which keys changed."""
+        self.notifier.reloading()
+        try:
+            new = self._service.load().config
+            if new.metrics != old.metrics:
+                self._swap_web(new)
+        except KsmtunedError as error:
+            self.warn(f"reload refused, the old configuration stays: {error}")
+            return old
+        finally:
+            self.notifier.ready()
+        self._tell_changes(old, new)
+        if new.daemon.mode != old.daemon.mode:
+            self._change_mode(new)
+        self._config = new
+        return new
+
+    def close(self) -> None:
+        """Knobs back as on_exit says; the web server and the status file away."""
+        self.notifier.stopping()
+        if not self._host.dry:
+            put_back(self._host, self._service.runtime, self._config.daemon.on_exit, self.warn)
+        if self._web is not None:
+            self._web.stop()
+        self._publisher.close()
+
+    def warn(self, sentence: str) -> None:
+        """A sentence for the admin."""
+        self._journal.tell(Record(Priority.WARNING, sentence))
+
+    def _rehearse(self) -> None:
+        """A tick without a write: what cannot be read or decided shows now, before the service counts as started."""
+        dry, self._host.dry = self._host.dry, True
+        try:
+            tick(self._host, policy_of(self._config), Trend.begin(self._config))
+        finally:
+            self._host.dry = dry
+
+    def _set_kernel_section(self) -> None:
+        wanted = wanted_of(self._config.kernel)
+        now = self._host.backend.knobs()
+        if plan(now, wanted) or structural_writes(now, wanted):
+            restore(self._host, wanted, self.warn)
+
+    def _open_web(self, config: Config) -> Web | None:
+        if not config.metrics.address:
+            return None
+        web = Web(config.metrics.address, self._metrics.registry, self._publisher.trouble)
+        web.start()
+        return web
+
+    def _swap_web(self, new: Config) -> None:
+        opened = self._open_web(new)
+        if self._web is not None:
+            self._web.stop()
+        self._web = opened
+
+    def _change_mode(self, new: Config) -> None:
+        """From managing to observing the knobs go back first; the other way they are saved anew."""
+        if new.daemon.mode == "observe":
+            put_back(self._host, self._service.runtime, "restore", self.warn)
+            self._host.dry = True
+        else:
+            self._host.dry = False
+            self._service.runtime.save_originals(self._host.backend.knobs())
+
+    def _tell_changes(self, old: Config, new: Config) -> None:
+        changes = [
+            f"{key} {before!r} -> {after!r}{' (at the next start)' if key.startswith(AT_START_ONLY) else ''}"
+            for key, before, after in changed_keys(old, new)
+        ]
+        self._journal.tell(Record(Priority.INFO, f"reloaded: {', '.join(changes) or 'nothing changed'}"))
+
+
+def look_once(root: Path, config: Config) -> Status:
+    """One look without a daemon and without a write: what a daemon would see and decide now."""
+    watching = config.model_copy(update={"daemon": config.daemon.model_copy(update={"mode": "observe"})})
+    with open_machine(Door(str(root)), watching) as machine:
+        report = tick(machine.host, policy_of(watching), Trend.begin(watching))
+        return status_of(report, Totals().after(report))
