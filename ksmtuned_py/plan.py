@@ -60,7 +60,9 @@ def _pages_steps(now: Knobs, wanted: Knobs) -> Iterator[Write]:
     advisor_comes_on = now.advisor_mode == "none" and wanted.advisor_mode == "scan-time"
     if advisor_stays_on or advisor_comes_on:
         return
-    yield from _step("pages_to_scan", ADVISOR_RESET_PAGES if advisor_was_on else now.pages_to_scan, wanted.pages_to_scan)
+    yield from _step(
+        "pages_to_scan", ADVISOR_RESET_PAGES if advisor_was_on else now.pages_to_scan, wanted.pages_to_scan
+    )
 
 
 def _step(name: KnobName, old: KnobValue | None, new: KnobValue | None) -> Iterator[Write]:
