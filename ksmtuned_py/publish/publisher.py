@@ -39,7 +39,6 @@ class Publisher:
         self._try(lambda: self.journal.publish(report, self.totals))
         self._show(report)
         self.notifier.status(status_line(report, self.totals))
-        self.notifier.watchdog()
         self.notifier.watchdog()  # only here: a daemon whose ticks do not complete is to be restarted
 
     def failed_tick(self, error: Exception) -> None:

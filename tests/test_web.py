@@ -1,0 +1,184 @@
+"""The web server over real sockets: what it answers, and that no number of clients can hurt the daemon."""
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from http.client import HTTPConnection, HTTPResponse
+
+import pytest
+from prometheus_client import CollectorRegistry, Gauge
+
+from ksmtuned_py.errors import AddressInUse
+from ksmtuned_py.publish.web import LIMITS, Web
+
+
+def registry() -> CollectorRegistry:
+    found = CollectorRegistry()
+    Gauge("answer", "The answer", registry=found).set(42)
+    return found
+
+
+@contextmanager
+def serving(address: str = "127.0.0.1:0", trouble: str = "") -> Iterator[Web]:
+    web = Web(address, registry(), lambda: trouble)
+    web.start()
+    try:
+        yield web
+    finally:
+        web.stop()
+
+
+def get(
+    web: Web, path: str, method: str = "GET", host: str = "127.0.0.1", **headers: str
+) -> tuple[HTTPResponse, bytes]:
+    client = HTTPConnection(host, web.port, timeout=10)
+    try:
+        client.request(method, path, headers=headers)
+        response = client.getresponse()
+        return response, response.read()
+    finally:
+        client.close()
+
+
+def test_metrics_are_served() -> None:
+    with serving() as web:
+        response, body = get(web, "/metrics")
+    assert (response.status, b"answer 42.0" in body) == (200, True)
+    assert "text/plain" in response.headers["Content-Type"]
+
+
+def test_openmetrics_is_served_to_those_who_want_it() -> None:
+    with serving() as web:
+        response, body = get(web, "/metrics", Accept="application/openmetrics-text; version=1.0.0")
+    assert response.headers["Content-Type"].startswith("application/openmetrics-text")
+    assert body.endswith(b"# EOF\n")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [("GET", "/", 200), ("GET", "/nothing", 404), ("GET", "/metrics/", 404), ("POST", "/metrics", 405)],
+)
+def test_other_pages(method: str, path: str, status: int) -> None:
+    with serving() as web:
+        assert get(web, path, method)[0].status == status
+
+
+def test_the_first_page_links_to_the_metrics() -> None:
+    with serving() as web:
+        assert b"href=/metrics" in get(web, "/")[1]
+
+
+def test_health() -> None:
+    with serving() as web:
+        response, body = get(web, "/healthz")
+        assert (response.status, body) == (200, b"ok\n")
+    with serving(trouble="the tick is 40 s late") as web:
+        response, body = get(web, "/healthz")
+        assert (response.status, body) == (503, b"the tick is 40 s late\n")
+
+
+def test_a_registry_that_raises_is_an_error_for_that_client_only() -> None:
+    class Broken:
+        def collect(self) -> Iterator[None]:
+            raise RuntimeError("broken")
+            yield
+
+    broken = CollectorRegistry(support_collectors_without_names=True)
+    broken.register(Broken())  # type: ignore[arg-type]  # wrong on purpose
+    web = Web("127.0.0.1:0", broken, lambda: "")
+    web.start()
+    try:
+        response, body = get(web, "/metrics")
+        assert response.status == 500
+        assert b"broken" not in body  # no traceback for strangers
+        assert get(web, "/healthz")[0].status == 200
+    finally:
+        web.stop()
+
+
+def test_half_open_clients_neither_grow_threads_nor_stop_a_scrape() -> None:
+    with serving() as web, ExitStack() as clients:
+        before = threading.active_count()
+        for number in range(300):
+            client = clients.enter_context(socket.create_connection(("127.0.0.1", web.port), timeout=10))
+            client.sendall([b"", b"GET /metrics HT", b"GET /metrics HTTP/1.1\r\nHost: x\r\n"][number % 3])
+        assert get(web, "/metrics")[0].status == 200
+        assert threading.active_count() == before
+    assert LIMITS["threads"] <= 2
+
+
+def test_clients_that_never_read_their_answer_do_not_stop_a_scrape() -> None:
+    with serving() as web, ExitStack() as clients:
+        for _ in range(50):
+            client = clients.enter_context(socket.create_connection(("127.0.0.1", web.port), timeout=10))
+            client.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n" * 20)
+        assert get(web, "/metrics")[0].status == 200
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        b"POST /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000\r\n\r\n",
+        b"GET /" + b"a" * 100_000 + b" HTTP/1.1\r\n\r\n",
+        b"\x16\x03\x01\x00\xff\r\n\r\n",
+    ],
+    ids=["huge body", "huge header", "not HTTP"],
+)
+def test_requests_nobody_should_send(request_bytes: bytes) -> None:
+    with serving() as web:
+        with socket.create_connection(("127.0.0.1", web.port), timeout=10) as client:
+            client.sendall(request_bytes)
+            assert client.recv(12)[9:10] == b"4"  # HTTP/1.x 4xx
+        assert get(web, "/metrics")[0].status == 200
+
+
+def test_ipv6() -> None:
+    if not socket.has_dualstack_ipv6():
+        pytest.skip("no IPv6 here")
+    with serving("[::1]:0") as web:
+        assert get(web, "/metrics", host="::1")[0].status == 200
+
+
+def test_a_name_for_an_address() -> None:
+    with serving("localhost:0") as web:
+        assert get(web, "/metrics", host="localhost")[0].status == 200
+
+
+def test_the_address_is_in_use() -> None:
+    with serving() as web:
+        second = Web(f"127.0.0.1:{web.port}", registry(), lambda: "")
+        with pytest.raises(AddressInUse, match=rf"metrics\.address 127\.0\.0\.1:{web.port}: .*in use"):
+            second.start()
+
+
+@pytest.mark.parametrize("address", ["no-such-host.invalid:1", "192.0.2.1:1", "[::2]:1"])
+def test_an_address_that_is_not_ours(address: str) -> None:
+    with pytest.raises(AddressInUse, match="cannot listen"):
+        Web(address, registry(), lambda: "").start()
+
+
+def test_the_address_is_free_again_after_stop() -> None:
+    with serving() as web, socket.create_connection(("127.0.0.1", web.port), timeout=10):
+        get(web, "/metrics")
+        port = web.port
+    with serving(f"127.0.0.1:{port}") as again:
+        assert get(again, "/metrics")[0].status == 200
+
+
+def test_one_server_can_be_started_again() -> None:
+    web = Web("127.0.0.1:0", registry(), lambda: "")
+    for _ in range(3):
+        web.start()
+        assert get(web, "/metrics")[0].status == 200
+        web.stop()
+
+
+def test_stop_ends_connections_and_threads() -> None:
+    before = threading.active_count()
+    with serving() as web:
+        client = socket.create_connection(("127.0.0.1", web.port), timeout=10)
+        get(web, "/metrics")
+    with client:
+        assert client.recv(1) == b""
+    assert threading.active_count() == before
