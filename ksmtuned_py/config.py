@@ -291,16 +291,3 @@ class Config(Section):
     scan: Scan = Scan()
     guests: Guests = Guests()
     metrics: Metrics = Metrics()
-
-
-# Keys whose values have to stand in this order, whichever file each comes from.
-ORDERED = (
-    ("daemon.tick_seconds", "<=", "daemon.idle_tick_seconds"),
-    ("adaptive.pass_gap_seconds", "<=", "adaptive.pass_gap_max_seconds"),
-    ("adaptive.need.wary_enter_percent", "<=", "adaptive.need.wary_leave_percent"),
-    ("adaptive.need.short_enter_percent", "<=", "adaptive.need.short_leave_percent"),
-    ("adaptive.need.critical_enter_percent", "<=", "adaptive.need.critical_leave_percent"),
-    ("adaptive.need.short_enter_percent", "<", "adaptive.need.wary_enter_percent"),
-    ("adaptive.need.critical_enter_percent", "<", "adaptive.need.short_enter_percent"),
-    ("ksmtuned.npages_min", "<=", "ksmtuned.npages_max"),
-)

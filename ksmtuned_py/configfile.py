@@ -8,13 +8,24 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ksmtuned_py.config import ORDERED, Config
+from ksmtuned_py.config import Config
 from ksmtuned_py.configsource import ConfigError, Source, read_sources
 from ksmtuned_py.configtext import dotted, flat, toml_value
 from ksmtuned_py.configwanted import wanted
 from ksmtuned_py.errors import KsmtunedError
 from ksmtuned_py.tomllines import KeyPath
 
+# Keys whose values have to stand in this order, whichever file each comes from.
+ORDERED = (
+    ("daemon.tick_seconds", "<=", "daemon.idle_tick_seconds"),
+    ("adaptive.pass_gap_seconds", "<=", "adaptive.pass_gap_max_seconds"),
+    ("adaptive.need.wary_enter_percent", "<=", "adaptive.need.wary_leave_percent"),
+    ("adaptive.need.short_enter_percent", "<=", "adaptive.need.short_leave_percent"),
+    ("adaptive.need.critical_enter_percent", "<=", "adaptive.need.critical_leave_percent"),
+    ("adaptive.need.short_enter_percent", "<", "adaptive.need.wary_enter_percent"),
+    ("adaptive.need.critical_enter_percent", "<", "adaptive.need.short_enter_percent"),
+    ("ksmtuned.npages_min", "<=", "ksmtuned.npages_max"),
+)
 RELATIONS = {"<": (operator.lt, "below", "above"), "<=": (operator.le, "at most", "at least")}
 """How two keys may have to stand: the test, and what it asks of the first and of the second."""
 

@@ -15,6 +15,7 @@ UNITS = {
     "msec": "milliseconds",
     "millisecs": "milliseconds",
     "kib": "KiB",
+    "mib": "MiB",
     "gib": "GiB",
 }
 """The words of a key that are its unit, and how they are said."""

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ksmtuned_py.config import ORDERED, Config
-from ksmtuned_py.configfile import ConfigErrors, Loaded, changed_keys, load
+from ksmtuned_py.config import Config
+from ksmtuned_py.configfile import ORDERED, ConfigErrors, Loaded, changed_keys, load
 from ksmtuned_py.configsource import DEFAULT_FILE, ConfigError
 from ksmtuned_py.configtext import dotted, flat, toml_value
 from ksmtuned_py.tomllines import KeyPath, key_lines

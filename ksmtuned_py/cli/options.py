@@ -1,6 +1,6 @@
 """What the verbs have in common: how one is added, and the options that several take."""
 
-from argparse import ArgumentParser, Namespace
+from argparse import Action, ArgumentParser, Namespace
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,14 +31,16 @@ def add_verb(
 
 def add_file(parser: ArgumentParser, name: str, text: str, **settings: Any) -> None:
     """An argument that is a file, which a shell can complete."""
-    action = parser.add_argument(name, type=Path, metavar="FILE", help=text, **settings)
-    action.complete = FILE  # type: ignore[attr-defined]  # how shtab is told
+    _complete(parser.add_argument(name, type=Path, metavar="FILE", help=text, **settings), FILE)
 
 
 def add_directory(parser: ArgumentParser, name: str, text: str, **settings: Any) -> None:
     """An argument that is a directory."""
-    action = parser.add_argument(name, type=Path, metavar="DIR", help=text, **settings)
-    action.complete = DIRECTORY  # type: ignore[attr-defined]
+    _complete(parser.add_argument(name, type=Path, metavar="DIR", help=text, **settings), DIRECTORY)
+
+
+def _complete(action: Action, words: dict[str, str]) -> None:
+    action.complete = words  # type: ignore[attr-defined]  # argparse knows it not: this is how shtab is told
 
 
 def add_config(parser: ArgumentParser) -> None:
