@@ -8,23 +8,10 @@ from typing import Self
 
 from ksmtuned_py.backends.scan.mappings import Mapping, candidates, parse_maps
 from ksmtuned_py.backends.scan.pagemap import Kind, Runs, runs
+from ksmtuned_py.backends.scan.target import Target
 from ksmtuned_py.door import Door
 
 _START_TICKS_FIELD = 22
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Target:
-    """A process whose memory is to be scanned."""
-
-    pid: int
-    start_ticks: int
-    """Field 22 of /proc/PID/stat; 0 = whatever process has the PID now."""
-    name: str = ""
-    group: str = ""
-    """Pages are merged only among processes of the same group."""
-    remap: bool = False
-    """Its owner allows the experimental remapping."""
 
 
 @dataclass(eq=False)

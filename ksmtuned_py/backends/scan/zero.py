@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ksmtuned_py.backends.scan import pagemap
-from ksmtuned_py.backends.scan.pagemap import Runs, joined
+from ksmtuned_py.backends.scan.pagemap import PAGE, Kind, Runs, joined
 from ksmtuned_py.backends.scan.process import Process
 from ksmtuned_py.backends.scan.swapplace import parse_swaps, refusal
 from ksmtuned_py.backends.scan.table import PageNumbers, Slab, numbers
@@ -38,6 +38,8 @@ class Account:
     failed_pages: int = 0
     rest_passes: int = 0
     rest_length: int = 1
+    rests: int = 0
+    """How often it was left alone so far."""
     reason: str = ""
 
     def end_pass(self) -> None:
@@ -47,6 +49,7 @@ class Account:
         if self.rest_passes:
             self.rest_passes -= 1
         elif bad:
+            self.rests += 1
             self.rest_passes = self.rest_length
             self.rest_length = min(_LONGEST_REST, self.rest_length * 2)
             self.reason = f"{self.failed_pages} of {base} zero pages came back within a pass"
@@ -71,15 +74,17 @@ class Zeros:
             found = ""
         return self._ended or found
 
-    def slab(self, process: Process, slab: Slab, account: Account, *, act: bool) -> None:
+    def slab(self, process: Process, slab: Slab, account: Account, *, act: bool, split_huge: bool) -> None:
         """Looks after the zero pages of a slab that was just read, and pages out the new ones."""
         kept = self._still_out(process, slab)
         account.failed_pages += len(slab.paged_out) - len(kept)
         asked = slab.steady_zeros() if act and not account.rest_passes else slab.pages[:0]
+        if len(asked) and not split_huge:
+            asked = _in(asked, self._of_kind(process, slab, asked, pagemap.PRIVATE_SMALL))
         if len(asked):
             before = self._zero_swapouts()
             self._page_out(process, joined(asked, slab.base))
-            gone = _in(asked, self._swapped(process, slab, asked))
+            gone = _in(asked, self._of_kind(process, slab, asked, pagemap.SWAPPED))
             self._verify(len(gone), before)
             account.asked_pages += len(asked)
             account.failed_pages += len(asked) - len(gone)
@@ -90,11 +95,11 @@ class Zeros:
     def _still_out(self, process: Process, slab: Slab) -> PageNumbers:
         if not len(slab.paged_out):
             return slab.paged_out
-        return _in(slab.paged_out, self._swapped(process, slab, slab.paged_out))
+        return _in(slab.paged_out, self._of_kind(process, slab, slab.paged_out, pagemap.SWAPPED))
 
-    def _swapped(self, process: Process, slab: Slab, pages: PageNumbers) -> PageNumbers:
-        start, end = joined(pages[[0, -1]] if len(pages) > 1 else pages, slab.base)[[0, -1], [0, 1]].tolist()
-        return numbers(process.runs(start, end, pagemap.SWAPPED), slab.base)
+    def _of_kind(self, process: Process, slab: Slab, pages: PageNumbers, kind: Kind) -> PageNumbers:
+        start, end = (slab.base + page * PAGE for page in (int(pages[0]), int(pages[-1]) + 1))
+        return numbers(process.runs(start, end, kind), slab.base)
 
     def _page_out(self, process: Process, found: Runs) -> None:
         for begin in range(0, len(found), _MOST_VECTORS):

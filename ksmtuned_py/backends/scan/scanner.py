@@ -1,0 +1,201 @@
+"""Pass after pass over all guests: read, count, give back. One generator: the worker decides when it goes on."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+from ksmtuned_py.backends.scan.pagemap import PRIVATE
+from ksmtuned_py.backends.scan.pages import ZERO, Prints, contains, repeated
+from ksmtuned_py.backends.scan.process import Gone, Process
+from ksmtuned_py.backends.scan.sweep import Sweep
+from ksmtuned_py.backends.scan.table import Slab, Table
+from ksmtuned_py.backends.scan.target import Target
+from ksmtuned_py.backends.scan.zero import Account, Zeros
+from ksmtuned_py.config import Scan
+from ksmtuned_py.door import Door
+from ksmtuned_py.model import Counters
+
+_MEMORY = "proc/meminfo"
+
+
+@dataclass(slots=True)
+class Watched:
+    """What is known of one guest."""
+
+    target: Target
+    table: Table = field(default_factory=Table)
+    zeros: Account = field(default_factory=Account)
+    zero_pages_out: int = 0
+    saveable_pages: int = 0
+    """Steady pages that are zero, or equal to another one of the group."""
+    refusal: str = ""
+    """Why it is not remapped although its owner allows it."""
+
+
+class Merger(Protocol):
+    """Who shares equal pages; there is none unless the reclaim mode is remap."""
+
+    pages_shared: int
+    pages_sharing: int
+
+    def merge(self, process: Process, watched: Watched, prints: Prints) -> Iterator[int]:
+        """Shares the guest's steady pages with these prints; yields pages it worked on."""
+
+    def look_after(self, processes: list[Process]) -> None:
+        """Counts what is still shared and frees what nobody maps any more."""
+
+    def give_back(self, process: Process) -> Iterator[int]:
+        """Gives the guest all its pages back as private memory."""
+
+
+class Scanner:
+    """All guests, their tables, and the counters of ksmd."""
+
+    def __init__(self, door: Door, settings: Scan, merger: Merger | None = None) -> None:
+        self._door = door
+        self._settings = settings
+        self._merger = merger
+        self._sweep = Sweep()
+        self._zeros = Zeros(door, to_disk=settings.zero_pages_to_disk)
+        self.watched: dict[tuple[int, int], Watched] = {}
+        self.smart = True
+        self.refusal = ""
+        """Why zero pages are not given back; '' when they are."""
+        self.counters = Counters()
+        self._full_scans = 0
+        self._split_huge = False
+
+    def watch(self, targets: list[Target]) -> None:
+        """These are the guests from now on; what is known of those that stay is kept."""
+        known = self.watched
+        self.watched = {}
+        for target in targets:
+            watched = known.get((target.pid, target.start_ticks), Watched(target))
+            watched.target = target
+            self.watched[target.pid, target.start_ticks] = watched
+
+    def steps(self) -> Iterator[int]:
+        """Endless: the pages of each small step, and 0 at the end of each pass."""
+        while True:
+            guests = list(self.watched.values())
+            self.refusal = self._zeros.refusal() if self._settings.reclaim != "report" else "reclaim is report"
+            self._split_huge = self._memory_is_short()
+            for guest in guests:
+                yield from self._read(guest)
+            shares = self._count(guests)
+            if self._merger:
+                yield from self._merge(self._merger, guests, shares)
+            self._full_scans += any(guest.table.slabs for guest in guests)
+            self._publish(guests)
+            yield 0
+
+    def give_back(self) -> Iterator[int]:
+        """Undoes all merging."""
+        for guest in self.watched.values():
+            if self._merger:
+                try:
+                    with Process(guest.target, self._door) as process:
+                        yield from self._merger.give_back(process)
+                except Gone:
+                    continue
+        if self._merger:
+            self._look_after(self._merger, list(self.watched.values()))
+        self._publish(list(self.watched.values()))
+
+    @property
+    def table_bytes(self) -> int:
+        """Memory that the tables take."""
+        return sum(guest.table.bytes for guest in self.watched.values())
+
+    def progress(self) -> Counters:
+        """The counters, with the scanning figures of this very moment."""
+        return _with(self.counters, self._sweep, self._full_scans)
+
+    def _read(self, guest: Watched) -> Iterator[int]:
+        try:
+            with Process(guest.target, self._door) as process:
+                for part in self._sweep.guest(process, guest.table, PRIVATE, smart=self.smart):
+                    if isinstance(part, Slab):
+                        self._look_after_zeros(process, part, guest)
+                    else:
+                        yield part
+        except Gone:
+            guest.table = Table()
+        guest.zero_pages_out = guest.zeros.out_pages = sum(len(s.paged_out) for s in guest.table.slabs.values())
+        guest.zeros.end_pass()
+
+    def _look_after_zeros(self, process: Process, slab: Slab, guest: Watched) -> None:
+        self._zeros.slab(process, slab, guest.zeros, act=not self.refusal, split_huge=self._split_huge)
+
+    def _memory_is_short(self) -> bool:
+        found = dict(line.split(":", 1) for line in self._door.read(_MEMORY).splitlines() if ":" in line)
+        available, total = (int(found[name].split()[0]) for name in ("MemAvailable", "MemTotal"))
+        return available < total * self._settings.split_huge_below_percent / 100
+
+    def _count(self, guests: list[Watched]) -> dict[str, Prints]:
+        """The prints worth sharing, by group."""
+        groups: dict[str, list[Prints]] = {}
+        for guest in guests:
+            groups.setdefault(guest.target.group, []).extend(s.steady_prints() for s in guest.table.slabs.values())
+        shares = {group: repeated(parts) for group, parts in groups.items()}
+        for guest in guests:
+            found = shares[guest.target.group]
+            guest.saveable_pages = sum(
+                int(np.count_nonzero(contains(found, prints) | (prints == ZERO)))
+                for prints in (slab.steady_prints() for slab in guest.table.slabs.values())
+            )
+        return shares
+
+    def _merge(self, merger: Merger, guests: list[Watched], shares: dict[str, Prints]) -> Iterator[int]:
+        for guest in guests:
+            if guest.target.remap:
+                try:
+                    with Process(guest.target, self._door) as process:
+                        yield from merger.merge(process, guest, shares[guest.target.group])
+                except Gone:
+                    guest.table = Table()
+        self._look_after(merger, guests)
+
+    def _look_after(self, merger: Merger, guests: list[Watched]) -> None:
+        processes = []
+        try:
+            for guest in guests:
+                try:
+                    processes.append(Process(guest.target, self._door))
+                except Gone:
+                    continue
+            merger.look_after(processes)
+        finally:
+            for process in processes:
+                process.close()
+
+    def _publish(self, guests: list[Watched]) -> None:
+        slabs = [slab for guest in guests for slab in guest.table.slabs.values()]
+        steady = sum(int(np.count_nonzero(slab.steady)) for slab in slabs)
+        seen = sum(len(slab.pages) for slab in slabs)
+        zeros = sum(guest.zero_pages_out for guest in guests)
+        shared, sharing = (self._merger.pages_shared, self._merger.pages_sharing) if self._merger else (0, 0)
+        self.counters = Counters(
+            pages_shared=shared,
+            pages_sharing=sharing,
+            pages_unshared=steady,
+            pages_volatile=seen - steady,
+            ksm_zero_pages=zeros,
+            general_profit=(sharing + zeros) * 4096 - self.table_bytes,
+        )
+
+
+def _with(counters: Counters, sweep: Sweep, full_scans: int) -> Counters:
+    return Counters(
+        pages_shared=counters.pages_shared,
+        pages_sharing=counters.pages_sharing,
+        pages_unshared=counters.pages_unshared,
+        pages_volatile=counters.pages_volatile,
+        ksm_zero_pages=counters.ksm_zero_pages,
+        general_profit=counters.general_profit,
+        full_scans=full_scans,
+        pages_scanned=sweep.pages_scanned,
+        pages_skipped=sweep.pages_skipped,
+    )

@@ -1,0 +1,22 @@
+"""What the control loop tells the worker: whom to scan, and the knobs."""
+
+from dataclasses import dataclass
+
+DEFAULT_KNOBS = {"run": 0, "pages_to_scan": 100, "sleep_millisecs": 20, "smart_scan": 1}
+"""ksmd's own, with its defaults; the others have no meaning here."""
+STOP, MERGE, UNMERGE = 0, 1, 2
+"""The values of run."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """A process whose memory is to be scanned."""
+
+    pid: int
+    start_ticks: int
+    """Field 22 of /proc/PID/stat; 0 = whatever process has the PID now."""
+    name: str = ""
+    group: str = ""
+    """Pages are merged only among processes of the same group."""
+    remap: bool = False
+    """Its owner allows the experimental remapping."""

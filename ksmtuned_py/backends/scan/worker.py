@@ -1,0 +1,118 @@
+"""The scan worker: a process of its own, so that no scan ever delays the control loop. It ends when its parent does."""
+
+import os
+import resource
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+
+from ksmtuned_py.backends.scan.channel import Channel, Closed, Message, inherited
+from ksmtuned_py.backends.scan.scanner import Scanner
+from ksmtuned_py.backends.scan.target import DEFAULT_KNOBS, MERGE, UNMERGE, Target
+from ksmtuned_py.config import Scan
+from ksmtuned_py.door import Door
+from ksmtuned_py.units import MIB
+
+_NICE = 5  # as ksmd
+_IDLE_SECONDS = 1.0
+_STATUS_SECONDS = 0.1
+
+
+class Worker:
+    """Obeys the channel and scans in between."""
+
+    def __init__(self, channel: Channel, scanner: Scanner) -> None:
+        self._channel = channel
+        self._scanner = scanner
+        self._knobs = dict(DEFAULT_KNOBS)
+        self._steps = scanner.steps()
+        self._next_status = 0.0
+        self._given_back = True
+
+    def serve(self) -> None:
+        """Until the parent has ended or closed the channel."""
+        try:
+            while True:
+                self._obey(self._channel.receive(self._pause_seconds()))
+                self._batch()
+                self._tell()
+        except Closed:
+            return
+
+    def _pause_seconds(self) -> float:
+        if self._knobs["run"] == MERGE:
+            empty = not self._scanner.watched or not self._knobs["pages_to_scan"]
+            return _IDLE_SECONDS if empty else self._knobs["sleep_millisecs"] / 1000
+        return _IDLE_SECONDS if self._given_back else 0
+
+    def _obey(self, messages: list[Message]) -> None:
+        for message in messages:
+            if "targets" in message:
+                self._scanner.watch([Target(**target) for target in message["targets"]])
+            for name, value in message.get("knobs", {}).items():
+                self._knobs[name] = value
+                self._given_back &= name != "run"
+        self._scanner.smart = bool(self._knobs["smart_scan"])
+        if messages:
+            self._tell(now=True)
+
+    def _batch(self) -> None:
+        if self._knobs["run"] == MERGE:
+            self._work(self._steps, self._knobs["pages_to_scan"])
+        elif self._knobs["run"] == UNMERGE and not self._given_back:
+            self._work(self._scanner.give_back(), sys.maxsize)
+            self._given_back = True
+
+    def _work(self, steps: Iterator[int], pages: int) -> None:
+        """So many pages, or to the end of the pass; a knob that changes is heard after each step."""
+        for done in steps:
+            pages -= done
+            if pages <= 0 or not done:
+                return
+            messages = self._channel.receive()
+            if messages:
+                self._obey(messages)
+                return
+
+    def _tell(self, *, now: bool = False) -> None:
+        if not now and time.monotonic() < self._next_status:
+            return
+        self._next_status = time.monotonic() + _STATUS_SECONDS
+        scanner = self._scanner
+        self._channel.send(
+            {
+                "knobs": self._knobs,
+                "counters": asdict(scanner.progress()),
+                "cpu_seconds": time.process_time(),
+                "table_bytes": scanner.table_bytes,
+                "refusal": scanner.refusal,
+                "guests": [
+                    {
+                        "pid": guest.target.pid,
+                        "name": guest.target.name,
+                        "zero_pages_out": guest.zero_pages_out,
+                        "saveable_pages": guest.saveable_pages,
+                        "rests": guest.zeros.rests,
+                        "rest": guest.zeros.reason,
+                        "refusal": guest.refusal,
+                    }
+                    for guest in scanner.watched.values()
+                ],
+            }
+        )
+
+
+def main(descriptor: int, root: str, settings: Scan) -> None:
+    """One worker on the inherited end of a channel."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C in the terminal is the parent's business
+    os.nice(_NICE)
+    limit = settings.worker_memory_mib * MIB
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+    door = Door(root)
+    Worker(inherited(descriptor), Scanner(door, settings)).serve()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), sys.argv[2], Scan.model_validate_json(sys.argv[3]))

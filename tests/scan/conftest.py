@@ -1,0 +1,103 @@
+"""For tests of the scan backend: processes to scan, the worker's answer, and a swap in memory for one test."""
+
+import fcntl
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+
+from ksmtuned_py.backends.scan.client import ScanBackend
+from ksmtuned_py.config import Scan
+from ksmtuned_py.door import Door
+from ksmtuned_py.model import Guest, KnobName, Write, WriteStatus
+from ksmtuned_py.workload import Workload
+from tests.support.need import need
+from tests.support.process import wait_for
+
+SWAP_LOCK = Path("/run/lock/ksmtuned-py-swap.lock")
+ZRAM = Path("/sys/block/zram0")
+ZRAM_BYTES = 1 << 30
+PASS_SECONDS = 60.0
+
+
+@pytest.fixture
+def root() -> None:
+    """Skips, or fails in CI, without the rights to read another process's memory."""
+    need(os.geteuid() == 0, "root, to read other processes' memory")
+
+
+@pytest.fixture
+def no_ksm(tmp_path: Path) -> Door:
+    """This machine as one without CONFIG_KSM: its /proc, and an empty /sys."""
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root/sys").mkdir()
+    (tmp_path / "root/proc").symlink_to("/proc")
+    return Door(str(tmp_path / "root"))
+
+
+@pytest.fixture
+def zram_swap(root: None) -> Iterator[None]:
+    """A swap device in memory, for this test alone."""
+    need(ZRAM.is_dir() and bool(shutil.which("mkswap")), "a free zram0 and mkswap")
+    with SWAP_LOCK.open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        need("/dev/zram0" not in Path("/proc/swaps").read_text(), "a zram0 that is not in use")
+        (ZRAM / "reset").write_text("1")
+        (ZRAM / "disksize").write_text(str(ZRAM_BYTES))
+        try:
+            subprocess.run(["mkswap", "/dev/zram0"], check=True, capture_output=True)
+            subprocess.run(["swapon", "-p", "100", "/dev/zram0"], check=True)
+            yield
+        finally:
+            subprocess.run(["swapoff", "/dev/zram0"], check=False, capture_output=True)
+            (ZRAM / "reset").write_text("1")
+
+
+def guest(load: Workload) -> Guest:
+    """The guest that a workload process is."""
+    stat = Path(f"/proc/{load.pid}/stat").read_text().rpartition(")")[2].split()
+    return Guest(pid=load.pid, start_ticks=int(stat[19]), name=load.name, kind="pattern")
+
+
+@contextmanager
+def scanning(door: Door, settings: Scan, loads: list[Workload], **knobs: int) -> Iterator[ScanBackend]:
+    """A scan backend at work on the processes, as fast as it can unless the knobs say otherwise."""
+    with closing(ScanBackend(settings, door)) as backend:
+        backend.watch([guest(load) for load in loads])
+        fast: dict[KnobName, int] = {"pages_to_scan": 100_000, "sleep_millisecs": 1, "smart_scan": 0, "run": 1}
+        for name, value in fast.items():
+            turn(backend, name, knobs.get(name, value))
+        yield backend
+
+
+def turn(backend: ScanBackend, name: KnobName, value: int) -> None:
+    """Sets one knob, and waits until the worker has it."""
+    result = backend.write(Write(knob=name, old=0, new=value))
+    assert result.status in (WriteStatus.OK, WriteStatus.PENDING), result
+    wait_for(lambda: backend.knobs().get(name) == value, 10.0, f"{name} = {value}")
+
+
+def wait_passes(backend: ScanBackend, passes: int) -> None:
+    """Waits until so many more whole passes are done."""
+    begun = backend.counters().full_scans
+    wait_for(lambda: backend.counters().full_scans >= begun + passes, PASS_SECONDS, f"end of {passes} passes")
+
+
+def wait_true(look: Callable[[], bool], what: str) -> None:
+    """Waits for something that a few passes bring about."""
+    wait_for(look, PASS_SECONDS, what)
+
+
+def vmstat(name: str) -> int:
+    """One line of /proc/vmstat."""
+    words = Path("/proc/vmstat").read_text().split()
+    return int(words[words.index(name) + 1])
+
+
+def rss_bytes(pid: int) -> int:
+    """A process's resident memory."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
