@@ -6,16 +6,13 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from ksmtuned_py.backends.kernel import KernelBackend
 from ksmtuned_py.config import Config
 from ksmtuned_py.configfile import Loaded, changed_keys
 from ksmtuned_py.daemon import Daemon
 from ksmtuned_py.door import Door
-from ksmtuned_py.errors import KsmtunedError, NotPermitted
+from ksmtuned_py.errors import KsmtunedError
 from ksmtuned_py.guests.arrivals import open_arrivals
-from ksmtuned_py.guests.discovery import GuestFinder
-from ksmtuned_py.host import Host, KernelSenses
-from ksmtuned_py.model import KSM_DIRECTORY
+from ksmtuned_py.machine import Machine, open_machine
 from ksmtuned_py.plan import plan
 from ksmtuned_py.policy import policy_of
 from ksmtuned_py.policy.trend import Trend
@@ -60,39 +57,6 @@ class Service:
                 running.daemon(waits).run(once=once)
 
 
-@dataclass(frozen=True)
-class Machine:
-    """The host with what watches it."""
-
-    door: Door
-    host: Host
-    finder: GuestFinder
-
-    @property
-    def is_this_host(self) -> bool:
-        """Not a captured tree: what starts here starts on the machine we watch."""
-        return self.door.root == "/"
-
-
-@contextmanager
-def open_machine(door: Door, config: Config) -> Iterator[Machine]:
-    """The machine as the configuration wants it driven; NoKsm or NotPermitted when it cannot be."""
-    dry = config.daemon.mode == "observe"
-    backend = KernelBackend(door)
-    run_file = door.path(f"{KSM_DIRECTORY}/run")
-    if not dry and not os.access(run_file, os.W_OK):
-        raise NotPermitted(run_file, "write it")
-    finder = GuestFinder(
-        door, config.guests.name_patterns, config.guests.mergeable, config.guests.mergeable_rescan_seconds
-    )
-    host = Host(backend, KernelSenses(door, finder, os.cpu_count() or 1), dry=dry)
-    try:
-        yield Machine(door, host, finder)
-    finally:
-        finder.close()
-        host.close()
-
-
 class _Running:
     """The parts of one running service, and how they start, reload and end."""
 
@@ -135,7 +99,7 @@ class _Running:
                 signals,
                 pressure=pressure,
                 arrivals=arrivals,
-                heed=self._machine.finder.heed,
+                heed=self._machine.heed,
             )
 
     def daemon(self, waits: Waiter) -> Daemon:

@@ -27,9 +27,9 @@ def run(args: Namespace) -> int:
     from ksmtuned_py.cli.terminal import err
     from ksmtuned_py.config import Config
     from ksmtuned_py.door import Door
+    from ksmtuned_py.machine import open_machine
     from ksmtuned_py.restore import put_back
     from ksmtuned_py.runtime import Runtime
-    from ksmtuned_py.service import open_machine
 
     runtime = Runtime(args.runtime_dir)
     if not runtime.directory.exists():

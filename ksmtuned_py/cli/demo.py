@@ -1,0 +1,129 @@
+"""`ksmtuned-py demo`: processes with memory to merge, the daemon at work on them, and a picture of what it saves."""
+
+from argparse import ArgumentTypeError, Namespace
+from contextlib import ExitStack, closing, contextmanager
+from typing import TYPE_CHECKING
+
+from ksmtuned_py.cli.options import RUNTIME_DIR, add_verb
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ksmtuned_py.cli.options import Subparsers
+    from ksmtuned_py.config import Config
+    from ksmtuned_py.machine import Machine
+    from ksmtuned_py.wait import Waiter
+    from ksmtuned_py.workload import Mix
+
+
+def add(subparsers: "Subparsers") -> None:
+    """Adds the verb."""
+    parser = add_verb(
+        subparsers,
+        "demo",
+        run,
+        "show what merging saves, on processes made for it",
+        "Half of their memory is equal, 15 %% zero, 25 %% unique, 10 %% rewritten all the time. "
+        "Puts everything back at the end. With --backend memory it needs no rights: the host is a model.",
+    )
+    parser.add_argument("--backend", choices=("kernel", "memory"), default="kernel", help="default: %(default)s")
+    parser.add_argument("--guests", type=_positive, default=4, metavar="N", help="how many (default: %(default)s)")
+    parser.add_argument("--size", type=_positive, default=256, metavar="MIB", help="of each (default: %(default)s)")
+    parser.add_argument("--seconds", type=_positive, default=30, metavar="N", help="how long (default: %(default)s)")
+    parser.add_argument("--profile", choices=("quiet", "balanced", "eager"), default="balanced", help="of the policy")
+
+
+def run(args: Namespace) -> int:
+    """Until the time is over, or Ctrl-C."""
+    import time
+
+    from ksmtuned_py.cli.screen import Screen
+    from ksmtuned_py.config import Config
+    from ksmtuned_py.daemon import Daemon
+    from ksmtuned_py.wait import Signals, Waiter
+
+    config = Config.model_validate({"adaptive": {"profile": args.profile}, "daemon": {"idle_tick_seconds": 1.0}})
+    with ExitStack() as undo:
+        signals = undo.enter_context(closing(Signals()))
+        machine, achievable_bytes = undo.enter_context(_stage(args, config))
+        screen = undo.enter_context(Screen(achievable_bytes))
+        waits = _Until(Waiter(signals), time.monotonic() + args.seconds)
+        Daemon(machine.host, config, waits, screen, reload=lambda old: old).run()
+    print(screen.summary())
+    return 0
+
+
+class _Until:
+    """A wait that says 'stop' when the show is over."""
+
+    def __init__(self, waiter: "Waiter", end_seconds: float) -> None:
+        self._waiter = waiter
+        self._end_seconds = end_seconds
+
+    def until(self, deadline_seconds: float) -> frozenset[str]:
+        words = self._waiter.until(min(deadline_seconds, self._end_seconds))
+        return words or frozenset({"stop"} if deadline_seconds >= self._end_seconds else ())
+
+
+@contextmanager
+def _stage(args: Namespace, config: "Config") -> "Iterator[tuple[Machine, int]]":
+    """The machine with its guests, and what can be saved on it at best, in bytes; put back at the end."""
+    from ksmtuned_py.door import Door
+    from ksmtuned_py.units import MIB
+
+    if args.backend == "memory":
+        yield _model_stage(args.guests, args.size * MIB)
+        return
+    from ksmtuned_py.cli.terminal import err
+    from ksmtuned_py.machine import kernel_machine
+    from ksmtuned_py.restore import put_back, unmerge
+    from ksmtuned_py.runtime import Runtime
+    from ksmtuned_py.workload import PAGE_BYTES, achievable_pages, workloads
+
+    runtime = Runtime(RUNTIME_DIR)
+    with runtime.locked(), kernel_machine(Door(), config, dry=False) as machine:
+        put_back(machine.host, runtime, "restore", err().print)
+        runtime.save_originals(machine.host.backend.knobs())
+        merged_before = machine.host.backend.counters().pages_shared
+        mixes = [_mix(args.size * MIB)] * args.guests
+        try:
+            with workloads(mixes, prefix="demo"):
+                yield machine, achievable_pages(mixes) * PAGE_BYTES
+        finally:
+            if not merged_before:
+                unmerge(machine.host)  # clears what the ended processes left in ksmd's books
+            put_back(machine.host, runtime, "restore", err().print)
+
+
+def _mix(size_bytes: int) -> "Mix":
+    from ksmtuned_py.workload import PAGE_BYTES, Mix
+
+    changing_bytes = size_bytes * 10 // 100
+    return Mix(
+        equal_bytes=size_bytes * 50 // 100,
+        zero_bytes=size_bytes * 15 // 100,
+        unique_bytes=size_bytes * 25 // 100,
+        changing_bytes=changing_bytes,
+        changes_per_second=changing_bytes / PAGE_BYTES / 4,
+    )
+
+
+def _model_stage(guests: int, size_bytes: int) -> "tuple[Machine, int]":
+    import time
+
+    from ksmtuned_py.backends.memory import MemoryBackend
+    from ksmtuned_py.door import Door
+    from ksmtuned_py.host import Host
+    from ksmtuned_py.machine import Machine, small_model
+
+    model = small_model(guests, size_bytes)
+    backend = MemoryBackend(model, time.monotonic)
+    machine = Machine(Door(), Host(backend, backend), heed=bool, is_this_host=False)
+    return machine, model.mergeable_pages() * model.page_bytes
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ArgumentTypeError(f"{text}: wanted a whole number from 1 on")
+    return number

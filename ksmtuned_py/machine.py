@@ -1,0 +1,75 @@
+"""The machine as the configuration wants it driven: which backend, which senses, and what tells of new guests."""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from ksmtuned_py.backends.kernel import KernelBackend
+from ksmtuned_py.backends.memory import MemoryBackend
+from ksmtuned_py.backends.model.guestmemory import equal, unique, zero
+from ksmtuned_py.backends.model.modelhost import ModelHost
+from ksmtuned_py.config import Config
+from ksmtuned_py.door import Door
+from ksmtuned_py.errors import NotPermitted
+from ksmtuned_py.guests.discovery import GuestFinder
+from ksmtuned_py.host import Host, KernelSenses
+from ksmtuned_py.model import KSM_DIRECTORY
+from ksmtuned_py.units import MIB
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The host with what tells of new guests."""
+
+    door: Door
+    host: Host
+    heed: Callable[[set[int]], bool]
+    """Whether programs that started are worth a tick."""
+    is_this_host: bool
+    """Neither a captured tree nor a model: what starts here starts on the machine we watch."""
+
+
+@contextmanager
+def open_machine(door: Door, config: Config) -> Iterator[Machine]:
+    """The machine, in a with block; NoKsm or NotPermitted when it cannot be driven."""
+    dry = config.daemon.mode == "observe"
+    if config.daemon.backend == "memory":
+        backend = MemoryBackend(small_model(), time.monotonic)
+        yield Machine(door, Host(backend, backend, dry=dry), heed=bool, is_this_host=False)
+        return
+    with kernel_machine(door, config, dry=dry) as machine:
+        yield machine
+
+
+@contextmanager
+def kernel_machine(door: Door, config: Config, *, dry: bool) -> Iterator[Machine]:
+    """ksmd, and the host around it."""
+    backend = KernelBackend(door)
+    run_file = door.path(f"{KSM_DIRECTORY}/run")
+    if not dry and not os.access(run_file, os.W_OK):
+        raise NotPermitted(run_file, "write it")
+    guests = config.guests
+    finder = GuestFinder(door, guests.name_patterns, guests.mergeable, guests.mergeable_rescan_seconds)
+    host = Host(backend, KernelSenses(door, finder, os.cpu_count() or 1), dry=dry)
+    try:
+        yield Machine(door, host, finder.heed, is_this_host=door.root == "/")
+    finally:
+        finder.close()
+        host.close()
+
+
+def small_model(guests: int = 4, guest_bytes: int = 256 * MIB) -> ModelHost:
+    """A model of a small host whose guests are half equal, 15 % zero, 25 % unique and 10 % changing all the time."""
+    model = ModelHost()
+    pages = guest_bytes // model.page_bytes
+    for number in range(1, guests + 1):
+        groups = (
+            equal("system", pages * 50 // 100),
+            zero(pages * 15 // 100),
+            unique(pages * 25 // 100),
+            unique(pages * 10 // 100, rewrites_per_second=1),
+        )
+        model.add_guest(f"model-{number}", groups)
+    return model
