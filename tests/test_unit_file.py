@@ -1,0 +1,108 @@
+"""The unit file: systemd understands it, and it says what the daemon relies on."""
+
+import re
+import shutil
+import subprocess
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+from ksmtuned_py.cli.main import build_parser
+from ksmtuned_py.cli.options import RUNTIME_DIR
+from ksmtuned_py.config import Config
+from ksmtuned_py.errors import BAD_INPUT
+from ksmtuned_py.model import KSM_DIRECTORY
+from tests.support.need import need
+
+UNIT = Path(__file__).parent.parent / "systemd" / "ksmtuned-py.service"
+PROGRAM = "/usr/bin/ksmtuned-py"
+EXPOSURE_MAX = 30
+"""On systemd's scale of 0 (sealed) to 100 (bare); the peers have 84 to 96, Prometheus 40."""
+
+
+def settings() -> dict[str, list[str]]:
+    """All values of each key."""
+    found = defaultdict(list)
+    for line in UNIT.read_text().splitlines():
+        if "=" in line and not line.startswith("#"):
+            key, _, text = line.partition("=")
+            found[key].append(text)
+    return found
+
+
+@pytest.fixture
+def installed(tmp_path: Path) -> Path:
+    """The unit with programs that are there: systemd looks for them."""
+    need(shutil.which("systemd-analyze") is not None, "systemd-analyze, of the package systemd")
+    copy = tmp_path / UNIT.name
+    copy.write_text(UNIT.read_text().replace(PROGRAM, "/bin/true").replace("/bin/kill", "/bin/true"))
+    return copy
+
+
+def analyze(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["systemd-analyze", *arguments], capture_output=True, text=True, check=False, timeout=60)
+
+
+def test_systemd_understands_every_line(installed: Path) -> None:
+    verified = analyze("verify", "--man=no", str(installed))
+    assert (verified.returncode, verified.stderr) == (0, "")  # an unknown key is a line on stderr, and still 0
+
+
+def test_an_unknown_key_would_be_noticed(installed: Path) -> None:
+    installed.write_text(installed.read_text().replace("WatchdogSec=", "WatchdogSeconds="))
+    assert "WatchdogSeconds" in analyze("verify", "--man=no", str(installed)).stderr
+
+
+def test_exposure(installed: Path) -> None:
+    secured = analyze("security", "--offline=true", f"--threshold={EXPOSURE_MAX}", str(installed))
+    assert secured.returncode == 0, secured.stdout[-300:]
+
+
+def test_every_command_is_one_of_ours() -> None:
+    found = [line for key, lines in settings().items() if key.startswith("Exec") for line in lines]
+    ours = [line.split()[1:] for line in found if line.startswith(PROGRAM)]
+    assert {arguments[0] for arguments in ours} == {"run", "check", "restore"}
+    for arguments in ours:
+        build_parser().parse_args(arguments)  # exits when it does not know them
+    assert [line for line in found if not line.startswith(PROGRAM)] == ["/bin/kill -HUP $MAINPID"]
+
+
+def test_a_bad_configuration_fails_the_reload_before_the_signal() -> None:
+    assert settings()["ExecReload"][0] == f"{PROGRAM} check"
+
+
+def test_bad_input_is_not_tried_again() -> None:
+    assert settings()["RestartPreventExitStatus"] == [str(BAD_INPUT)]
+
+
+def test_the_saved_knobs_outlive_a_crash() -> None:
+    assert Path("/run", settings()["RuntimeDirectory"][0]) == RUNTIME_DIR
+    assert settings()["RuntimeDirectoryPreserve"] == ["yes"]
+
+
+def test_the_watchdog_is_patient_enough() -> None:
+    assert settings()["Type"] == ["notify"]
+    assert int(settings()["WatchdogSec"][0]) / 2 > Config().daemon.idle_tick_seconds
+
+
+def test_the_knobs_stay_writable() -> None:
+    assert settings()["ProtectKernelTunables"] == ["yes"]
+    assert settings()["ReadWritePaths"] == [f"-/{KSM_DIRECTORY}"]
+
+
+def test_all_of_proc_stays_readable() -> None:
+    assert "ProcSubset" not in settings()  # pid hides meminfo and pressure
+    assert "ProtectProc" not in settings()  # hides the guests from a daemon without CAP_SYS_PTRACE
+
+
+def test_address_families_are_those_the_program_opens() -> None:
+    source = "".join(path.read_text() for path in (UNIT.parent.parent / "ksmtuned_py").rglob("*.py"))
+    opened = set(re.findall(r"\bAF_(?:UNIX|NETLINK|PACKET|VSOCK)\b", source)) | {"AF_INET", "AF_INET6"}
+    assert set(settings()["RestrictAddressFamilies"][0].split()) == opened
+
+
+@pytest.mark.parametrize("other", ["ksmtuned.service", "ksm.service"])
+def test_other_writers_are_stopped_first(other: str) -> None:
+    assert other in settings()["Conflicts"][0].split()
+    assert other in settings()["After"][0].split()
