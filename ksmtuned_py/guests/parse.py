@@ -1,0 +1,62 @@
+"""What the kernel says of one process, parsed. PURE; every parser raises Garbage naming the file."""
+
+from typing import NamedTuple
+
+from ksmtuned_py.door import parse_int
+from ksmtuned_py.errors import Garbage
+from ksmtuned_py.model import RMAP_ITEM_BYTES, GuestKsm
+
+_NUMBERS = ("ksm_rmap_items", "ksm_merging_pages", "ksm_zero_pages", "ksm_process_profit")
+_SWITCHES = ("ksm_mergeable:", "ksm_merge_any:")  # of all lines only these have a colon
+
+
+class Identity(NamedTuple):
+    """Who a process is: its name as the kernel cuts it, and when it started."""
+
+    comm: str
+    start_ticks: int
+
+
+def parse_stat(text: str, path: str = "stat") -> Identity:
+    """Fields 2 and 22 of /proc/PID/stat; the name may hold spaces and brackets, so the last bracket counts."""
+    head, _, tail = text.rpartition(")")
+    fields = tail.split()
+    if "(" not in head or len(fields) < 20:
+        raise Garbage(path, text[:60], "the fields of a process")
+    return Identity(head.partition("(")[2], parse_int(path, fields[19]))
+
+
+def parse_statm(text: str, path: str = "statm") -> tuple[int, int]:
+    """Size and resident pages from /proc/PID/statm; kernel threads and zombies have size 0."""
+    fields = text.split()
+    if len(fields) < 2:
+        raise Garbage(path, text[:60], "the fields of a process's memory")
+    return parse_int(path, fields[0]), parse_int(path, fields[1])
+
+
+def parse_ksm_stat(text: str, path: str = "ksm_stat", *, merging_pages: int = 0, page_bytes: int = 4096) -> GuestKsm:
+    """A process's KSM account from the lines that its kernel knows.
+
+    `merging_pages` is for Linux 6.1, which keeps it in a file beside; `page_bytes` is for the profit, which 6.1 does
+    not give. Source: proc_pid_ksm_stat in fs/proc/base.c, ksm_process_profit in mm/ksm.c.
+    """
+    lines = dict(line.partition(" ")[::2] for line in text.splitlines())
+    if "ksm_rmap_items" not in lines:  # every kernel's first line
+        raise Garbage(path, text[:60], "a line ksm_rmap_items")
+    numbers = {name: parse_int(path, lines[name]) for name in _NUMBERS if name in lines}
+    rmap_items = numbers["ksm_rmap_items"]
+    merging = numbers.get("ksm_merging_pages", merging_pages)
+    zero_pages = max(0, numbers.get("ksm_zero_pages", 0))  # printed signed, and may pass below 0
+    computed = (merging + zero_pages) * page_bytes - rmap_items * RMAP_ITEM_BYTES
+    return GuestKsm(
+        rmap_items=rmap_items,
+        merging_pages=merging,
+        zero_pages=zero_pages,
+        profit_bytes=numbers.get("ksm_process_profit", computed),
+        mergeable=_mergeable(lines),
+    )
+
+
+def _mergeable(lines: dict[str, str]) -> bool | None:
+    answers = [lines[name].strip() == "yes" for name in _SWITCHES if name in lines]
+    return any(answers) if answers else None
