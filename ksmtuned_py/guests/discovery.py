@@ -1,0 +1,233 @@
+"""Which processes are guests: looked for among the new PIDs at every look, and among all of them now and then."""
+
+import os
+import resource
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TypeVar
+
+from ksmtuned_py.door import Door
+from ksmtuned_py.errors import Garbage
+from ksmtuned_py.guests.accounts import may_merge, read_account
+from ksmtuned_py.guests.parse import Identity
+from ksmtuned_py.guests.patience import Patience
+from ksmtuned_py.guests.process import Process
+from ksmtuned_py.guests.programs import (
+    COMM_LENGTH,
+    guest_kind,
+    guest_name,
+    guest_uuid,
+    program_names,
+    suspects,
+)
+from ksmtuned_py.guests.rounds import Rounds
+from ksmtuned_py.model import Guest, GuestKsm
+
+T = TypeVar("T")
+
+ACCOUNTS_PER_LOOK = 100
+"""About 40 us each (measured): 500 guests are all read anew within five looks."""
+SPARE_DESCRIPTORS = 128
+"""Left to the rest of the daemon below RLIMIT_NOFILE."""
+
+
+@dataclass(slots=True)
+class _Held:
+    """A guest, its process, and the number of the look that last read its account (0: none has)."""
+
+    process: Process
+    guest: Guest
+    read_at: int = 0
+
+
+class GuestFinder:
+    """Finds the guests below a Door's proc; keeps a descriptor on each, so it wants to be closed."""
+
+    def __init__(
+        self, door: Door, patterns: Sequence[str] = (), mergeable: bool = True, rescan_seconds: float = 60
+    ) -> None:
+        """`patterns`: shell patterns of process names; `mergeable`: any process that asked for merging is a guest."""
+        self._door = door
+        self._patterns = tuple(patterns)
+        self._mergeable = mergeable
+        self._page_bytes = resource.getpagesize()
+        self._patience = Patience()
+        self._rounds = Rounds(rescan_seconds)
+        self._own_pid = os.getpid() if os.path.realpath(door.root) == "/" else None  # it means nothing elsewhere
+        self._looks = 0
+        self._seen: dict[int, Identity | None] = {}
+        self._guests: dict[int, _Held] = {}
+        self._suspects: dict[int, str] = {}
+        self._problems: list[str] = []
+
+    @property
+    def suspects(self) -> tuple[str, ...]:
+        """Programs seen running that are known to write KSM's knobs."""
+        return tuple(sorted(set(self._suspects.values())))
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What went wrong at the last look, as sentences."""
+        return tuple(self._problems)
+
+    def find(self, now_seconds: float) -> tuple[Guest, ...]:
+        """The guests by PID; `now_seconds` is monotonic. Accounts may be a few looks old when there are many guests."""
+        self._looks += 1
+        self._problems = []
+        pids = {int(name) for name in self._door.names("proc") if name.isdecimal()} - {self._own_pid}
+        for pid in self._seen.keys() - pids:
+            self._forget(pid)
+        self._check(self._oldest_accounts())
+        due = self._rounds.due(pids, pids - self._seen.keys(), now_seconds)
+        self._meet(due)
+        if self._mergeable:
+            self._enrol_mergeable(due - self._guests.keys())
+        self._read_accounts()
+        self._problems += self._patience.stuck() + self._short_of_descriptors()
+        return tuple(self._guests[pid].guest for pid in sorted(self._guests))
+
+    def heed(self, pids: Iterable[int]) -> bool:
+        """Have the next `find` look at those of these freshly exec'ed that matter; whether any does."""
+        matter = [pid for pid in pids if pid in self._guests or self.is_guest_program(pid)]
+        self._rounds.again(matter)
+        return bool(matter)
+
+    def is_guest_program(self, pid: int) -> bool:
+        """Whether it runs a hypervisor or a configured program, by its name alone: one small file, as a rule."""
+        process = Process(self._door, pid)
+        name = (process.read("comm") or "").rstrip("\n")
+        if len(name) == COMM_LENGTH:  # cut by the kernel: a pattern may want the rest
+            name = process.command_line()[0]
+        return guest_kind(name, (), self._patterns) is not None
+
+    def close(self) -> None:
+        """Let go of all descriptors."""
+        for pid in tuple(self._guests):
+            self._drop(pid)
+
+    def _meet(self, pids: Iterable[int]) -> None:
+        """Look at who these are. A guest is asked again, because it may have exec'ed under the same name."""
+        strangers: dict[int, Identity] = {}
+        for pid in pids:
+            identity = self._asked(Process(self._door, pid).identity)
+            if identity and (identity != self._seen.get(pid) or pid in self._guests):
+                strangers[pid] = identity
+            elif identity is None:
+                self._seen[pid] = None
+        for pid, (name, words) in self._command_lines(strangers).items():
+            self._judge(pid, strangers[pid], name, words)
+
+    def _judge(self, pid: int, identity: Identity, name: str, words: Sequence[str]) -> None:
+        known, self._seen[pid] = self._seen.get(pid), identity
+        self._suspects.pop(pid, None)
+        self._suspects.update((pid, suspect) for suspect in suspects(program_names(name, words)))
+        if kind := guest_kind(name, words, self._patterns):
+            self._adopt(pid, identity, kind, name, words)
+        elif identity != known or self._guests[pid].guest.kind != "mergeable":
+            self._drop(pid)
+
+    def _enrol_mergeable(self, pids: Iterable[int]) -> None:
+        accounts = self._read({pid: Process(self._door, pid) for pid in pids if self._seen.get(pid)})
+        merging = [pid for pid, account in accounts.items() if may_merge(account)]
+        for pid, (name, words) in self._command_lines(merging).items():
+            if identity := self._seen.get(pid):
+                self._adopt(pid, identity, "mergeable", name, words)
+
+    def _command_lines(self, pids: Iterable[int]) -> dict[int, tuple[str, list[str]]]:
+        return self._patience.ask({pid: Process(self._door, pid).command_line for pid in pids})
+
+    def _read(self, processes: Mapping[int, Process]) -> dict[int, GuestKsm | None]:
+        def account(process: Process) -> GuestKsm | None:
+            return self._asked(partial(read_account, process, self._page_bytes))
+
+        return self._patience.ask({pid: partial(account, process) for pid, process in processes.items()})
+
+    def _adopt(self, pid: int, identity: Identity, kind: str, name: str, words: Sequence[str]) -> None:
+        """List it as a guest, unless it is somebody else by now, or has no memory of its own."""
+        called, uuid = guest_name(kind, words) or f"{name or identity.comm}-{pid}", guest_uuid(kind, words)
+        held = self._guests.get(pid)
+        if held and held.guest.start_ticks == identity.start_ticks:
+            held.guest = replace(held.guest, name=called, kind=kind, uuid=uuid)
+            return
+        self._drop(pid)
+        process = Process(self._door, pid)
+        self._hold(process)
+        guest = Guest(pid=pid, start_ticks=identity.start_ticks, name=called, kind=kind, uuid=uuid)
+        held = self._guests[pid] = _Held(process, guest)
+        if self._asked(process.identity) != identity:
+            self._forget(pid)  # the next look meets it anew
+        elif not self._is_alive(held):
+            self._drop(pid)
+
+    def _hold(self, process: Process) -> None:
+        """Without a descriptor (they are short, or it is gone) its files are read by path, and who it is each time."""
+        with suppress(OSError):
+            process.hold()
+            if (process.descriptor or 0) >= _most_descriptors():
+                process.close()
+
+    def _oldest_accounts(self) -> list[_Held]:
+        return sorted(self._guests.values(), key=lambda held: held.read_at)[:ACCOUNTS_PER_LOOK]
+
+    def _check(self, guests: Iterable[_Held]) -> None:
+        """Drop those that ended; one whose PID is still listed is met anew: a zombie, or somebody else."""
+        for held in guests:
+            if not self._is_alive(held):
+                self._forget(held.process.pid)
+
+    def _is_alive(self, held: _Held) -> bool:
+        """Also takes down how large it is."""
+        process = held.process
+        if process.descriptor is None:
+            self._hold(process)
+            identity = self._asked(process.identity)
+            if identity is None or identity.start_ticks != held.guest.start_ticks:
+                return False
+        pages = self._asked(process.resident_pages)
+        if pages is not None:
+            held.guest = replace(held.guest, rss_bytes=pages * self._page_bytes)
+        return pages is not None
+
+    def _read_accounts(self) -> None:
+        """Those never read, and as many of the oldest as one look may cost."""
+        never = [held for held in self._guests.values() if not held.read_at]
+        turn = {held.process.pid: held for held in (*never, *self._oldest_accounts())}
+        for pid, account in self._read({pid: held.process for pid, held in turn.items()}).items():
+            held = turn[pid]
+            held.read_at = self._looks
+            if held.guest.kind == "mergeable" and not may_merge(account):
+                self._drop(pid)
+            elif account != held.guest.ksm:
+                held.guest = replace(held.guest, ksm=account)
+
+    def _asked(self, question: Callable[[], T | None]) -> T | None:
+        """The answer; garbage is no answer, but a problem to tell of."""
+        try:
+            return question()
+        except Garbage as error:
+            self._problems.append(str(error))
+            return None
+
+    def _forget(self, pid: int) -> None:
+        self._seen.pop(pid, None)
+        self._suspects.pop(pid, None)
+        self._drop(pid)
+
+    def _drop(self, pid: int) -> None:
+        if held := self._guests.pop(pid, None):
+            held.process.close()
+
+    def _short_of_descriptors(self) -> list[str]:
+        without = sum(held.process.descriptor is None for held in self._guests.values())
+        if not without:
+            return []
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        kept = f"RLIMIT_NOFILE is {limit}, and {SPARE_DESCRIPTORS} are kept spare"
+        return [f"{without} of {len(self._guests)} guests cost more to read: {kept}"]
+
+
+def _most_descriptors() -> int:
+    """Descriptors are numbered from the lowest that is free, so the number tells how many are open."""
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0] - SPARE_DESCRIPTORS
