@@ -1,0 +1,159 @@
+"""The host as it was seen at one moment."""
+
+from dataclasses import dataclass
+
+from ksmtuned_py.model.ksm import RMAP_ITEM_BYTES, Counters, KnobName, Knobs, KnobValue
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Clock:
+    """When the snapshot was taken."""
+
+    monotonic_seconds: float
+    unix_seconds: float
+    local_minute_of_day: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Memory:
+    """The host's memory, from /proc/meminfo and, with ZFS, from arcstats."""
+
+    total_bytes: int
+    available_bytes: int
+    free_bytes: int = 0
+    buffers_bytes: int = 0
+    cached_bytes: int = 0
+    swap_total_bytes: int = 0
+    swap_free_bytes: int = 0
+    hugetlb_bytes: int = 0
+    """The hugetlb pools: in MemTotal, but out of KSM's reach."""
+    arc_reclaimable_bytes: int = 0
+    """ZFS cache above its minimum: free on demand, but not in MemAvailable."""
+
+    @property
+    def base_bytes(self) -> int:
+        """The memory that this daemon can do anything about."""
+        return max(1, self.total_bytes - self.hugetlb_bytes)
+
+    @property
+    def headroom_bytes(self) -> int:
+        """What new work could take without swapping."""
+        return self.available_bytes + self.arc_reclaimable_bytes
+
+    @property
+    def available_fraction(self) -> float:
+        """headroom_bytes as a share of base_bytes, 0 to 1."""
+        return min(1.0, self.headroom_bytes / self.base_bytes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stall:
+    """One line of /proc/pressure/memory."""
+
+    avg10_percent: float
+    avg60_percent: float
+    avg300_percent: float
+    total_seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pressure:
+    """Memory pressure (PSI): how long some tasks, and all tasks, waited for memory."""
+
+    some: Stall
+    full: Stall
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Vmstat:
+    """The lines of /proc/vmstat that tell on merging: events since boot. None = this kernel has no such line."""
+
+    cow_ksm: int | None = None
+    """Writes that broke a merged page."""
+    ksm_swpin_copy: int | None = None
+    swpin_zero: int | None = None
+    swpout_zero: int | None = None
+    pswpin: int | None = None
+    pswpout: int | None = None
+    oom_kill: int | None = None
+    thp_collapse_alloc: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GuestKsm:
+    """A process's own KSM account (/proc/PID/ksm_stat), in pages unless said otherwise."""
+
+    rmap_items: int = 0
+    merging_pages: int = 0
+    zero_pages: int = 0
+    profit_bytes: int = 0
+    """Signed."""
+    mergeable: bool | None = None
+    """Some of its memory may merge. None = this kernel does not say."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Guest:
+    """A process whose memory is a candidate: a virtual machine, or any process that asked for merging."""
+
+    pid: int
+    start_ticks: int
+    """Field 22 of /proc/PID/stat: with the PID it names one process for good, whatever PIDs are reused."""
+    name: str
+    kind: str
+    """What found it: 'qemu', 'cloud-hypervisor', 'firecracker', 'crosvm', 'pattern', or 'mergeable'."""
+    uuid: str = ""
+    rss_bytes: int = 0
+    ksm: GuestKsm | None = None
+
+    @property
+    def key(self) -> tuple[int, int]:
+        """What stays the same for this process and no other."""
+        return (self.pid, self.start_ticks)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForeignWrite:
+    """A knob that does not hold what we wrote: somebody else holds it."""
+
+    knob: KnobName
+    ours: KnobValue
+    seen: KnobValue
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """All that is known about the host at one moment."""
+
+    clock: Clock
+    backend: str
+    page_bytes: int
+    cpus: int
+    knobs: Knobs
+    counters: Counters
+    memory: Memory
+    pressure: Pressure | None = None
+    vmstat: Vmstat = Vmstat()
+    scanner_cpu_seconds: float | None = None
+    """CPU time of ksmd (or of the scan worker) since it started."""
+    guests: tuple[Guest, ...] = ()
+    foreign: tuple[ForeignWrite, ...] = ()
+    """Knobs somebody else wrote since our last write."""
+    suspects: tuple[str, ...] = ()
+    """Programs seen running that are known to write these knobs."""
+    problems: tuple[str, ...] = ()
+    """Sensors that could not be read this time, as sentences; their fields hold None or the default."""
+    woken_by: frozenset[str] = frozenset()
+    """What ended the wait before its deadline: 'pressure', 'guest', 'asked' (SIGUSR1), 'reload'."""
+
+    @property
+    def saved_bytes(self) -> int:
+        """Memory that merging saves now. The same number is the debt: what the host must find if every copy breaks."""
+        return self.counters.saved_pages * self.page_bytes
+
+    @property
+    def profit_bytes(self) -> int:
+        """saved_bytes less the kernel's bookkeeping; signed. The kernel's own figure where it has one."""
+        if self.counters.general_profit is not None:
+            return self.counters.general_profit
+        return self.saved_bytes - self.counters.candidate_pages * RMAP_ITEM_BYTES

@@ -1,0 +1,88 @@
+"""KSM's own files: its knobs and its counters."""
+
+from dataclasses import dataclass, fields
+from typing import Literal, get_args
+
+KSM_DIRECTORY = "sys/kernel/mm/ksm"
+RMAP_ITEM_BYTES = 64
+"""What the kernel pays for every candidate page (struct ksm_rmap_item, mm/ksm.c)."""
+
+KnobName = Literal[
+    "run",
+    "pages_to_scan",
+    "sleep_millisecs",
+    "smart_scan",
+    "use_zero_pages",
+    "merge_across_nodes",
+    "max_page_sharing",
+    "stable_node_chains_prune_millisecs",
+    "advisor_mode",
+    "advisor_max_cpu",
+    "advisor_min_pages_to_scan",
+    "advisor_max_pages_to_scan",
+    "advisor_target_scan_time",
+]
+KNOB_NAMES: tuple[KnobName, ...] = get_args(KnobName)
+MUTEX_KNOBS: frozenset[KnobName] = frozenset({"run", "merge_across_nodes", "max_page_sharing"})
+"""Writes of these wait for a mutex that ksmd holds for one whole batch."""
+AdvisorMode = Literal["none", "scan-time"]
+KnobValue = int | AdvisorMode
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Knobs:
+    """The settable files of the KSM directory. Seen: None = this kernel has no such file. Wanted: None = leave it."""
+
+    run: int | None = None
+    pages_to_scan: int | None = None
+    sleep_millisecs: int | None = None
+    smart_scan: int | None = None
+    use_zero_pages: int | None = None
+    merge_across_nodes: int | None = None
+    max_page_sharing: int | None = None
+    stable_node_chains_prune_millisecs: int | None = None
+    advisor_mode: AdvisorMode | None = None
+    advisor_max_cpu: int | None = None
+    advisor_min_pages_to_scan: int | None = None
+    advisor_max_pages_to_scan: int | None = None
+    advisor_target_scan_time: int | None = None
+
+    def get(self, name: KnobName) -> KnobValue | None:
+        """The value of one knob by its file name."""
+        value: KnobValue | None = getattr(self, name)
+        return value
+
+    def items(self) -> tuple[tuple[KnobName, KnobValue], ...]:
+        """The knobs that are there (or wanted), in the order of KNOB_NAMES."""
+        return tuple((name, value) for name in KNOB_NAMES if (value := self.get(name)) is not None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counters:
+    """The read-only files of the KSM directory, in pages unless said otherwise. None = this kernel has no such file."""
+
+    pages_shared: int = 0
+    pages_sharing: int = 0
+    pages_unshared: int = 0
+    pages_volatile: int = 0
+    full_scans: int = 0
+    pages_scanned: int | None = None
+    pages_skipped: int | None = None
+    ksm_zero_pages: int | None = None
+    general_profit: int | None = None
+    """Bytes, signed."""
+    stable_node_chains: int | None = None
+    stable_node_dups: int | None = None
+
+    @property
+    def saved_pages(self) -> int:
+        """Pages the host would need on top if nothing were merged."""
+        return self.pages_sharing + max(0, self.ksm_zero_pages or 0)
+
+    @property
+    def candidate_pages(self) -> int:
+        """Pages ksmd keeps an rmap item for: everything it has looked at and still tracks."""
+        return self.pages_shared + self.pages_sharing + self.pages_unshared + self.pages_volatile
+
+
+COUNTER_NAMES: tuple[str, ...] = tuple(field.name for field in fields(Counters))
