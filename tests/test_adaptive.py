@@ -1,6 +1,7 @@
 """The adaptive policy's laws, and each of its rules once."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -25,16 +26,16 @@ def decide(*snapshots: Snapshot, config: Config = CONFIG) -> Decision:
     return policy_of(config).decide(snapshots[-1], trend)
 
 
-def settled(**fields: object) -> tuple[Snapshot, ...]:
+def settled(**fields: Any) -> tuple[Snapshot, ...]:
     """A boost that is over: passes that gained nothing."""
     counters = Counters(full_scans=0, pages_sharing=50_000, pages_unshared=50_000)
     return tuple(
-        snapshot(at=at, counters=replace(counters, full_scans=scans), cpu_seconds=at / 10, **fields)  # type: ignore[arg-type]
+        snapshot(at=at, counters=replace(counters, full_scans=scans), cpu_seconds=at / 10, **fields)
         for at, scans in ((0, 0), (5, 3), (10, 4))
     )
 
 
-def guarded(**guards: object) -> Config:
+def guarded(**guards: Any) -> Config:
     return Config(adaptive=Adaptive(guards=Guards.model_validate(guards)))
 
 
@@ -193,7 +194,9 @@ def test_guards_only_lower(history: list[Snapshot]) -> None:
 def test_the_same_again_is_at_rest(history: list[Snapshot]) -> None:
     decision = decide(*history)
     seen = history[-1].knobs
-    wanted = Knobs(**{**dict(seen.items()), **{k: v for k, v in decision.knobs.items() if seen.get(k) is not None}})  # type: ignore[arg-type]
+    then: dict[str, Any] = dict(seen.items())
+    then |= {name: value for name, value in decision.knobs.items() if seen.get(name) is not None}
+    wanted = Knobs(**then)
     assert plan(wanted, decision.knobs) == ()
 
 

@@ -21,7 +21,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"config", "plan", "backends", "sensors", "guests", "runtime", "wait", "workload"}),
     frozenset({"policy", "report", "publish", "host", "configfile"})
     | {"configsource", "configtext", "configwanted", "tomllines"},  # parts of configfile
-    frozenset({"tick", "trace", "simulate", "restore"}),
+    frozenset({"tick", "trace", "simulate", "restore", "machine"}),
     frozenset({"daemon", "service"}),
     frozenset({"cli"}),
     frozenset({"__main__"}),

@@ -1,5 +1,7 @@
 """Need: entered at one threshold, left at another, and raised by stalls."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,8 +14,8 @@ from tests.support.snapshots import snapshot
 THRESHOLDS = Thresholds()
 
 
-def need_at(available_percent: float, previous: Need = Need.CALM, **fields: float) -> Need:
-    seen = snapshot(available_bytes=int(100 * GIB * available_percent / 100), total_bytes=100 * GIB, **fields)  # type: ignore[arg-type]
+def need_at(available_percent: float, previous: Need = Need.CALM, **fields: Any) -> Need:
+    seen = snapshot(available_bytes=int(100 * GIB * available_percent / 100), total_bytes=100 * GIB, **fields)
     return next_need(previous, seen, THRESHOLDS)
 
 

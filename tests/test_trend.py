@@ -1,6 +1,7 @@
 """Trend: what is remembered from snapshot to snapshot."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -22,9 +23,9 @@ def after(*snapshots: Snapshot, config: Config = CONFIG) -> Trend:
     return trend
 
 
-def passes(at: float, full_scans: int, *, cpu: float = 0, sharing: int = 0, **fields: object) -> Snapshot:
+def passes(at: float, full_scans: int, *, cpu: float = 0, sharing: int = 0, **fields: Any) -> Snapshot:
     counters = Counters(full_scans=full_scans, pages_sharing=sharing, pages_unshared=1000)
-    return snapshot(at=at, counters=counters, cpu_seconds=cpu, **fields)  # type: ignore[arg-type]
+    return snapshot(at=at, counters=counters, cpu_seconds=cpu, **fields)
 
 
 def test_cost_per_page_is_measured() -> None:

@@ -1,6 +1,7 @@
 """Snapshots for tests of pure code: a host of 16 GiB with one guest, but for what a test says."""
 
 from dataclasses import replace
+from typing import Any
 
 from ksmtuned_py.model import (
     Clock,
@@ -31,7 +32,7 @@ def snapshot(
     cpu_seconds: float | None = 0.0,
     cow_ksm: int | None = 0,
     local_minute_of_day: int = 0,
-    **fields: object,
+    **fields: Any,
 ) -> Snapshot:
     """One look at the host; `at` is monotonic seconds."""
     seen = Snapshot(
@@ -50,7 +51,7 @@ def snapshot(
         scanner_cpu_seconds=cpu_seconds,
         guests=(guest(),) if guests is None else guests,
     )
-    return replace(seen, **fields)  # type: ignore[arg-type] # a test names fields of Snapshot
+    return replace(seen, **fields)
 
 
 def guest(name: str = "web", pid: int = 100, rss_bytes: int = GIB) -> Guest:
