@@ -1,0 +1,67 @@
+"""The model of a host as a backend, in a clock's time: for tests, simulations, and a demo without any rights."""
+
+from collections.abc import Callable
+
+from ksmtuned_py.backends.model.modelhost import ModelHost
+from ksmtuned_py.model import Counters, Guest, Knobs, Memory, Vmstat, Write, WriteResult
+
+
+class MemoryBackend:
+    """Drives the model's ksmd and says what its host is like; first it catches up with the clock."""
+
+    name = "memory"
+
+    def __init__(self, model: ModelHost, clock_seconds: Callable[[], float]) -> None:
+        self.page_bytes = model.page_bytes
+        self.cpus = model.cpus
+        self._model = model
+        self._clock_seconds = clock_seconds
+        self._seen_seconds = clock_seconds()
+
+    def knobs(self) -> Knobs:
+        """The settings as they are now."""
+        return self._caught_up().knobs()
+
+    def counters(self) -> Counters:
+        """What was merged and scanned so far."""
+        return self._caught_up().counters()
+
+    def scanner_cpu_seconds(self) -> float:
+        """CPU time of the model's ksmd."""
+        return self._caught_up().scanner_cpu_seconds()
+
+    def write(self, write: Write) -> WriteResult:
+        """Set one knob."""
+        return self._caught_up().write(write)
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def memory(self) -> Memory:
+        """The model's memory now."""
+        return self._caught_up().memory()
+
+    def pressure(self) -> None:
+        """Nobody stalls in the model."""
+
+    def vmstat(self) -> Vmstat:
+        """The model's events so far."""
+        return self._caught_up().vmstat()
+
+    def guests(self, now_seconds: float = 0.0) -> tuple[Guest, ...]:  # noqa: ARG002 - the clock says when
+        """The model's guests."""
+        return self._caught_up().guests()
+
+    def suspects(self) -> tuple[str, ...]:
+        """No other program runs in the model."""
+        return ()
+
+    def problems(self) -> tuple[str, ...]:
+        """The model can always be looked at."""
+        return ()
+
+    def _caught_up(self) -> ModelHost:
+        now = self._clock_seconds()
+        self._model.advance(max(0.0, now - self._seen_seconds))
+        self._seen_seconds = now
+        return self._model

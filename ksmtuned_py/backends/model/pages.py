@@ -1,0 +1,111 @@
+"""What ksmd keeps for a page, and what it finds when it comes to one (mm/ksm.c, Linux 6.12). Pure."""
+
+from enum import Enum, auto
+from functools import cache
+from typing import NamedTuple
+
+AGE_OF_FIRST_SKIP = 3
+AGE_MAX = 255
+
+
+class Place(Enum):
+    """Where a page stands with ksmd."""
+
+    NEW = auto()
+    """Never looked at: no rmap item."""
+    VOLATILE = auto()
+    """In no tree: seen once, changed, or skipped."""
+    UNSTABLE = auto()
+    """Counted as unshared: in the unstable tree, or left from the tree of the pass before."""
+    STABLE = auto()
+    BROKEN = auto()
+    """Was merged and written to since, or its process ended: the counters lag until ksmd comes by."""
+    ZEROED = auto()
+    """Mapped to the zero page; its rmap item is freed when ksmd comes by."""
+    ZERO = auto()
+    """Mapped to the zero page; no rmap item: ksmd walks over it."""
+
+
+WITH_RMAP_ITEM = (Place.VOLATILE, Place.UNSTABLE, Place.STABLE, Place.BROKEN, Place.ZEROED)
+
+
+class PageState(NamedTuple):
+    """One page's rmap item."""
+
+    place: Place
+    known: bool
+    """The checksum kept is that of the content now."""
+    age: int
+    skips: int
+    """Further scans that smart_scan will skip it."""
+
+
+NEW = PageState(Place.NEW, known=False, age=0, skips=0)
+ZERO = PageState(Place.ZERO, known=False, age=0, skips=0)
+
+
+class Found(Enum):
+    """What ksmd finds at a page; each kind has its price."""
+
+    ABSENT = auto()
+    SKIPPED = auto()
+    MERGED = auto()
+    FIRST = auto()
+    CHANGED = auto()
+    READY = auto()
+    """The same checksum twice: it becomes one of the following."""
+    ZERO_PAGE = auto()
+    """Goes to the shared zero page."""
+    JOIN = auto()
+    """Joins a merged page."""
+    PAIR = auto()
+    """Finds its partner in the unstable tree."""
+    UNSHARED = auto()
+    """Finds no partner and goes to the unstable tree."""
+
+
+NOT_COUNTED = frozenset({Found.ABSENT, Found.SKIPPED})
+"""ksmd walks on without taking these from its batch of pages_to_scan."""
+
+TO_TREES = frozenset({Found.JOIN, Found.PAIR, Found.UNSHARED})
+
+
+@cache
+def look(state: PageState, smart_scan: bool) -> tuple[Found, PageState]:
+    """What ksmd finds, and the page's state before any tree is searched."""
+    match state.place:
+        case Place.ZEROED | Place.ZERO:
+            return Found.ABSENT, ZERO
+        case Place.STABLE:
+            return Found.MERGED, state
+        case _:
+            return _look_unmerged(state, smart_scan)
+
+
+def _look_unmerged(state: PageState, smart_scan: bool) -> tuple[Found, PageState]:
+    first = state.place is Place.NEW
+    skip, state = _aged(state) if smart_scan else (False, state)
+    state = state._replace(place=Place.VOLATILE)
+    if skip:
+        return Found.SKIPPED, state
+    if state.known:
+        return Found.READY, state
+    return Found.FIRST if first else Found.CHANGED, state._replace(known=True)
+
+
+def _aged(state: PageState) -> tuple[bool, PageState]:
+    """smart_scan: whether this scan skips the page, and the page one scan older."""
+    older = state._replace(age=min(state.age + 1, AGE_MAX))
+    if state.age < AGE_OF_FIRST_SKIP:
+        return False, older
+    if not state.skips:
+        return False, older._replace(skips=_skips_at(state.age))
+    return True, older._replace(skips=state.skips - 1)
+
+
+def _skips_at(age: int) -> int:
+    if age <= AGE_OF_FIRST_SKIP:
+        return 1
+    if age <= 5:
+        return 2
+    return 4 if age <= 8 else 8
