@@ -210,7 +210,8 @@ def test_a_stderr_that_is_not_the_journals_gets_lines(monkeypatch: pytest.Monkey
 
 
 def test_journald_gets_the_fields() -> None:
-    pytest.importorskip("systemd.journal")
+    there = subprocess.run([sys.executable, "-c", "import systemd.journal"], capture_output=True, check=False)
+    need(there.returncode == 0, "systemd-python")
     need(os.geteuid() == 0, "root, for a mount namespace with a journal socket of its own")
     own_run = ("unshare", "--mount", "sh", "-c", 'mount -t tmpfs none /run && exec "$@"', "sh")
     said = in_a_service(

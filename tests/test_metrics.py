@@ -1,5 +1,6 @@
 """/metrics: everything that is known is there once, what is not known is not, and nothing counts backwards."""
 
+import math
 import shutil
 import subprocess
 import threading
@@ -14,6 +15,7 @@ from prometheus_client.openmetrics import parser as openmetrics_parser
 from prometheus_client.parser import text_string_to_metric_families
 
 from ksmtuned_py.model import COUNTER_NAMES, Counters, Guest, GuestKsm, Memory, Mode, Snapshot, Vmstat, WriteStatus
+from ksmtuned_py.policy.need import Need
 from ksmtuned_py.publish.catalogue import rows
 from ksmtuned_py.publish.metrics import PREFIX, Metrics
 from ksmtuned_py.publish.totals import Climbing, Totals
@@ -62,7 +64,7 @@ def test_before_the_first_tick_there_is_nothing_of_ours() -> None:
 
 
 def test_every_row_of_the_catalogue_shows_on_a_host_that_says_everything() -> None:
-    shown = names(scraped(report(FULL, result(), foreign=(FOREIGN,))))
+    shown = names(scraped(report(), report(FULL, result(), foreign=(FOREIGN,), after_seconds=1.0)))
     for row in rows(100):
         assert PREFIX + row.name + ("_total" if row.kind == "counter" else "") in shown
 
@@ -120,6 +122,20 @@ def test_one_series_for_each_mode() -> None:
     assert {mode: value(shown, "mode", mode=mode.value) for mode in Mode} == {mode: mode is Mode.BOOST for mode in Mode}
     assert value(shown, "rule_info", rule="news") == 1
     assert value(scraped(report(rule="news"), report(rule="yield")), "rule_info", rule="news") is None
+
+
+def test_one_series_for_each_need() -> None:
+    wary = report()
+    shown = scraped(replace(wary, trend=replace(wary.trend, need=Need.WARY, gap_seconds=120.0)))
+    assert {need: value(shown, "need", need=need.word) for need in Need} == {need: need is Need.WARY for need in Need}
+    assert value(shown, "pass_gap_seconds") == 120
+
+
+def test_the_scanners_share_of_a_core_fades() -> None:
+    ticks = [report(after_seconds=seconds, scanner_cpu_seconds=6.5 + min(seconds, 10) / 2) for seconds in (0, 10, 70)]
+    assert value(scraped(*ticks[:1]), "scanner_cpu_ratio") is None
+    assert value(scraped(*ticks[:2]), "scanner_cpu_ratio") == 0.5
+    assert value(scraped(*ticks), "scanner_cpu_ratio") == pytest.approx(0.5 / math.e)
 
 
 def test_writes_errors_and_foreign_writes_are_counted() -> None:

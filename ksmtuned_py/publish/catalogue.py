@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 from ksmtuned_py import __version__
 from ksmtuned_py.model import Mode, Stall
+from ksmtuned_py.policy.need import Need
 from ksmtuned_py.publish.guestrows import guest_rows
 from ksmtuned_py.publish.rows import Row, Sample, Told, counter, gauge
 
@@ -103,6 +104,11 @@ BALANCE_ROWS = (
     ),
     counter("scanner_cpu_seconds", "CPU time of ksmd, or of the scan worker"),
     gauge(
+        "scanner_cpu_ratio",
+        "CPU the scanner used lately, as a share of one core",
+        lambda told: told.totals.scanner_share,
+    ),
+    gauge(
         "cpu_seconds_per_saved_gib",
         "All CPU time of the scanner over the GiB saved now",
         lambda told: told.totals.cpu_seconds_per_saved_gib(told.snapshot),
@@ -162,6 +168,17 @@ DECISION_ROWS = (
     ),
 )
 
+TREND_ROWS = (
+    Row(
+        "need",
+        "1 for how badly the host wants memory",
+        "gauge",
+        ("need",),
+        lambda told: [((need.word,), told.report.trend.need is need) for need in Need],
+    ),
+    gauge("pass_gap_seconds", "Aimed at between two passes outside boosts", lambda told: told.report.trend.gap_seconds),
+)
+
 OWN_ROWS = (
     gauge("next_tick_seconds", "Time to the next tick", lambda told: told.report.decision.next_tick_seconds),
     gauge(
@@ -191,4 +208,4 @@ OWN_ROWS = (
 
 def rows(max_guest_series: int) -> tuple[Row, ...]:
     """The whole catalogue."""
-    return (*KSM_ROWS, *BALANCE_ROWS, *HOST_ROWS, *DECISION_ROWS, *OWN_ROWS, *guest_rows(max_guest_series))
+    return (*KSM_ROWS, *BALANCE_ROWS, *HOST_ROWS, *DECISION_ROWS, *TREND_ROWS, *OWN_ROWS, *guest_rows(max_guest_series))
