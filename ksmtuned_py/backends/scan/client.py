@@ -7,9 +7,9 @@ import sys
 import time
 from collections.abc import Iterable
 from dataclasses import asdict, replace
-from fnmatch import fnmatchcase
 
 from ksmtuned_py.backends.scan.channel import Channel, Closed, Message, pair
+from ksmtuned_py.backends.scan.choice import target_of
 from ksmtuned_py.backends.scan.target import DEFAULT_KNOBS, Target
 from ksmtuned_py.config import Scan
 from ksmtuned_py.door import Door
@@ -45,7 +45,7 @@ class ScanBackend:
 
     def watch(self, guests: Iterable[Guest]) -> None:
         """These are the guests to scan from now on."""
-        targets = [self._target(guest) for guest in guests]
+        targets = [target_of(guest, self._settings) for guest in guests]
         if targets != self._targets:
             self._targets = targets
             self._send(self._targets_message())
@@ -170,11 +170,6 @@ class ScanBackend:
 
     def _targets_message(self) -> Message:
         return {"targets": [asdict(target) for target in self._targets]}
-
-    def _target(self, guest: Guest) -> Target:
-        group = next((pattern for pattern in self._settings.groups if fnmatchcase(guest.name, pattern)), "")
-        remap = any(fnmatchcase(guest.name, pattern) for pattern in self._settings.remap_guests)
-        return Target(pid=guest.pid, start_ticks=guest.start_ticks, name=guest.name, group=group, remap=remap)
 
 
 def _spawn(end: socket.socket, root: str, settings: Scan) -> subprocess.Popen[bytes]:

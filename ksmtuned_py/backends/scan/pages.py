@@ -1,8 +1,8 @@
 """What pages hold: the zero test and the fingerprints, many pages at a time.
 
-Measured on one 2-core virtual machine: the zero test looks at 13 M pages/s, xxh3_64 page by page hashes 8 M pages/s
-while the block is in the cache; reading costs most (1.7 M pages/s). A fingerprint of 16 sampled words (14 M pages/s)
-would save 5 % and call pages equal that are not, so every page that is not zero gets its full hash at once.
+Measured on a 2-core virtual machine, pages/s: the zero test 13 M, xxh3_64 page by page 8 M while the block is in the
+cache; reading costs most, at 1.7 M. So every page that is not zero gets its full hash at once: a print of 16 sampled
+words (14 M) before it would save 5 % of a pass, and takes pages for equal that differ in a header or a time stamp.
 """
 
 import numpy as np
@@ -16,8 +16,9 @@ UNREAD = 0
 """The print of a page that could not be read."""
 ZERO = 1
 """The print of a page of zeros."""
-_WORDS = PAGE // 8
 _LEAST = 2
+_WORDS = PAGE // 8
+_NONE: Prints = np.empty(0, np.uint64)
 
 
 def prints(block: memoryview) -> Prints:
@@ -26,9 +27,13 @@ def prints(block: memoryview) -> Prints:
     zero = np.bitwise_or.reduce(words, axis=1) == 0
     found = np.full(len(words), ZERO, np.uint64)
     filled = np.flatnonzero(~zero)
-    digest = xxhash.xxh3_64_intdigest
-    found[filled] = [max(_LEAST, digest(block[page * PAGE : (page + 1) * PAGE])) for page in filled.tolist()]
+    found[filled] = _hashes(block, filled)
     return found
+
+
+def chosen(found: Prints, share: float) -> Prints:
+    """Those whose content falls into a sample of that share of all contents; without ZERO and UNREAD."""
+    return found[(found >= _LEAST) & (found <= np.uint64(share * (2**64 - 2048)))]
 
 
 def repeated(parts: list[Prints], partitions: int = 16) -> Prints:
@@ -41,13 +46,9 @@ def repeated(parts: list[Prints], partitions: int = 16) -> Prints:
         low, high = partition * 2**64 // partitions, (partition + 1) * 2**64 // partitions - 1
         chosen = np.concatenate([part[(part >= max(_LEAST, low)) & (part <= high)] for part in parts] or [_NONE])
         chosen.sort()
-        same = chosen[1:] == chosen[:-1]
-        again = chosen[1:][same]
+        again = chosen[1:][chosen[1:] == chosen[:-1]]
         found.append(again[np.concatenate(([True], again[1:] != again[:-1]))] if len(again) else again)
     return np.concatenate(found)
-
-
-_NONE: Prints = np.empty(0, np.uint64)
 
 
 def contains(haystack: Prints, needles: Prints) -> NDArray[np.bool_]:
@@ -58,3 +59,9 @@ def contains(haystack: Prints, needles: Prints) -> NDArray[np.bool_]:
     places[places == len(haystack)] = 0
     found: NDArray[np.bool_] = haystack[places] == needles
     return found
+
+
+def _hashes(block: memoryview, pages: NDArray[np.intp]) -> Prints:
+    digest = xxhash.xxh3_64_intdigest
+    found = (max(_LEAST, digest(block[page * PAGE : (page + 1) * PAGE])) for page in pages.tolist())
+    return np.fromiter(found, np.uint64, len(pages))

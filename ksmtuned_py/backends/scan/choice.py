@@ -1,0 +1,47 @@
+"""Which processes are scanned, in which groups: from the configuration, and from what a person names."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from ksmtuned_py.backends.scan.target import Target
+from ksmtuned_py.config import Scan
+from ksmtuned_py.door import Door
+from ksmtuned_py.errors import KsmtunedError
+from ksmtuned_py.model import Guest
+
+
+@dataclass(eq=False)
+class NoSuchGuest(KsmtunedError):
+    """What was named is neither a guest nor a process."""
+
+    name: str
+    template = "{name}: found no such guest, nor a process of that number"
+    hint_template = "ksmtuned-py status lists the guests; any process can be named by its PID"
+
+
+def target_of(guest: Guest, settings: Scan) -> Target:
+    """The guest with its group, and whether it may be remapped."""
+    return Target(
+        pid=guest.pid,
+        start_ticks=guest.start_ticks,
+        name=guest.name,
+        group=next((pattern for pattern in settings.groups if fnmatchcase(guest.name, pattern)), ""),
+        remap=any(fnmatchcase(guest.name, pattern) for pattern in settings.remap_guests),
+    )
+
+
+def targets(words: Sequence[str], guests: Iterable[Guest], settings: Scan, door: Door) -> list[Target]:
+    """The guests of those names and the processes of those PIDs; all guests without any; raises NoSuchGuest."""
+    known = [target_of(guest, settings) for guest in guests]
+    if not words:
+        return known
+    found: dict[int, Target] = {}
+    for word in words:
+        chosen = [target for target in known if word in (target.name, str(target.pid))]
+        if not chosen and word.isdecimal() and door.exists(f"proc/{word}/maps"):
+            chosen = [Target(pid=int(word), start_ticks=0, name=word)]
+        if not chosen:
+            raise NoSuchGuest(word)
+        found.update((target.pid, target) for target in chosen)
+    return list(found.values())

@@ -1,0 +1,153 @@
+"""`ksmtuned-py scan`: how much merging could save on this host, before anything is turned on."""
+
+from argparse import ArgumentTypeError, Namespace
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING
+
+from ksmtuned_py.cli.options import add_config, add_root, add_verb, load_config
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ksmtuned_py.backends.scan.estimate import Sample, Saveable
+    from ksmtuned_py.backends.scan.survey import Tell
+    from ksmtuned_py.backends.scan.target import Target
+    from ksmtuned_py.cli.options import Subparsers
+    from ksmtuned_py.door import Door
+
+BAR_WIDTH = 50
+
+
+def add(subparsers: "Subparsers") -> None:
+    """Adds the verb."""
+    parser = add_verb(
+        subparsers,
+        "scan",
+        run,
+        "estimate what merging could save, by looking at guests' pages",
+        "Looks once at every private page; works with and without KSM, and changes nothing. "
+        "What is merged already counts as saveable.",
+    )
+    parser.add_argument(
+        "guests", nargs="*", metavar="GUEST|PID", help="guests by name, or any processes by PID (default: all guests)"
+    )
+    parser.add_argument(
+        "--sample",
+        type=_share,
+        default=0.01,
+        metavar="PERCENT",
+        help="of all contents that are compared, like 5%% (default: 1%%); 100%% is exact, at 16 bytes per page",
+    )
+    parser.add_argument("--json", action="store_true", help="for programs")
+    add_config(parser)
+    add_root(parser)
+
+
+def run(args: Namespace) -> int:
+    """Surveys the guests and prints what it found; raises NoSuchGuest."""
+    from ksmtuned_py.backends.scan.estimate import estimate
+    from ksmtuned_py.backends.scan.survey import survey
+    from ksmtuned_py.door import Door
+
+    door = Door(str(args.root))
+    targets = _targets(args, door)
+    with _progress(hidden=args.json) as tell:
+        samples = survey(targets, args.sample, door, tell)
+    found = estimate(samples, args.sample, _page_bytes())
+    if args.json:
+        _print_json(args.sample, samples, found)
+    else:
+        _print(args.sample, samples, found)
+    return 0
+
+
+def _share(text: str) -> float:
+    try:
+        share = float(text.removesuffix("%")) / 100
+    except ValueError:
+        share = 0
+    if not 0 < share <= 1:
+        raise ArgumentTypeError(f"{text!r}: wanted a percentage above 0 and up to 100")
+    return share
+
+
+def _page_bytes() -> int:
+    import mmap
+
+    return mmap.PAGESIZE
+
+
+def _targets(args: Namespace, door: "Door") -> "list[Target]":
+    from ksmtuned_py.backends.scan.choice import NoSuchGuest, targets
+    from ksmtuned_py.guests.discovery import GuestFinder
+
+    config = load_config(args).config
+    with closing(GuestFinder(door, config.guests.name_patterns, config.guests.mergeable)) as finder:
+        guests = finder.find(0)
+    if args.guests or guests:
+        return targets(args.guests, guests, config.scan, door)
+    raise NoSuchGuest("any guest")
+
+
+@contextmanager
+def _progress(*, hidden: bool) -> "Iterator[Tell]":
+    from rich.progress import Progress
+
+    from ksmtuned_py.cli.terminal import err
+
+    with Progress(console=err(), transient=True, disable=hidden or not err().is_terminal) as progress:
+        task = progress.add_task("looking at pages")
+        yield lambda done, pages: progress.update(task, completed=done, total=pages)
+
+
+def _print_json(share: float, samples: "list[Sample]", found: "Saveable") -> None:
+    import json
+    from dataclasses import asdict
+
+    page = _page_bytes()
+    guests = [
+        {
+            "name": one.name,
+            "pid": one.pid,
+            "group": one.group,
+            "bytes": (one.zero_pages + one.filled_pages) * page,
+            "zero_bytes": one.zero_pages * page,
+        }
+        for one in samples
+    ]
+    print(json.dumps({"saveable_bytes": found.saveable_bytes, **asdict(found), "sample": share, "guests": guests}))
+
+
+def _print(share: float, samples: "list[Sample]", found: "Saveable") -> None:
+    from rich.table import Table
+
+    from ksmtuned_py.cli.terminal import out
+    from ksmtuned_py.units import human_bytes, human_percent
+
+    page = _page_bytes()
+    table = Table(box=None)
+    for column in ("guest", "PID", "private", "zero"):
+        table.add_column(column, justify="left" if column == "guest" else "right")
+    for one in samples:
+        private = (one.zero_pages + one.filled_pages) * page
+        table.add_row(one.name, str(one.pid), human_bytes(private), human_bytes(one.zero_pages * page))
+    out().print(table)
+    total = sum(one.zero_pages + one.filled_pages for one in samples) * page
+    kinds = (
+        ("zero", found.zero_bytes),
+        ("within a guest", found.self_bytes),
+        ("across guests", found.cross_bytes),
+        ("nothing to save", max(0, total - found.saveable_bytes)),
+    )
+    for kind, size in kinds:
+        out().print(f"{kind:>16} {_bar(size, total)} {human_bytes(size)}")
+    print(
+        f"{human_bytes(found.saveable_bytes)} of {human_bytes(total)} could be saved "
+        f"({human_bytes(found.low)} to {human_bytes(found.high)} with 95 % confidence, from {human_percent(share)} "
+        "of the contents)"
+    )
+
+
+def _bar(size: int, total: int) -> str:
+    filled = round(BAR_WIDTH * size / total) if total else 0
+    return "█" * filled + "·" * (BAR_WIDTH - filled)
