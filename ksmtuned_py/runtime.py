@@ -66,8 +66,9 @@ class Runtime:
             ) from error
 
     def forget_originals(self) -> None:
-        """The debt is paid."""
+        """The debt is paid, and what a killed daemon last said is of no use any more."""
         self.originals_path.unlink(missing_ok=True)
+        self.status_path.unlink(missing_ok=True)
 
 
 def replace_file(path: Path, text: str) -> None:

@@ -160,10 +160,15 @@ class _Running:
         return web
 
     def _swap_web(self, new: Config) -> None:
-        opened = self._open_web(new)
+        """The old one goes first, for the new address may overlap it; it comes back when the new one cannot be had."""
         if self._web is not None:
             self._web.stop()
-        self._web = opened
+            self._web = None
+        try:
+            self._web = self._open_web(new)
+        except KsmtunedError:
+            self._web = self._open_web(self._config)
+            raise
 
     def _change_mode(self, new: Config) -> None:
         """From managing to observing the knobs go back first; the other way they are saved anew."""

@@ -99,11 +99,11 @@ def test_every_knob_is_there() -> None:
 
 
 def test_bytes_seconds_and_ratios() -> None:
-    shown = scraped(report())
+    shown = scraped(report(scanner_cpu_seconds=4.0), report())  # 4 s were spent before the daemon started
     assert value(shown, "saved_bytes") == value(shown, "debt_bytes") == GIB
     assert value(shown, "profit_bytes") == -5
     assert value(shown, "scanner_cpu_seconds_total") == 6.5
-    assert value(shown, "cpu_seconds_per_saved_gib") == 6.5
+    assert value(shown, "cpu_seconds_per_saved_gib") == 2.5
     assert value(shown, "memory_base_bytes") == 23 * GIB
     assert value(shown, "pressure_ratio", tasks="some", window="10s") == 0.015
     assert value(shown, "pressure_stall_seconds_total", tasks="full") == 12.5
@@ -174,7 +174,7 @@ def test_a_counter_that_could_not_be_read_stays_where_it_was() -> None:
 
 @given(st.lists(st.integers(min_value=0, max_value=2**63)))
 def test_a_climbing_counter_never_goes_backwards(readings: list[int]) -> None:
-    counter = Climbing(last=0, total=0)
+    counter = Climbing(first=0, last=0, total=0)
     for reading in readings:
         later = counter.after(reading)
         assert later.total >= counter.total

@@ -57,8 +57,13 @@ class Process:
         with suppress(psutil.Error), _psutil_below(self.door):
             process = psutil.Process(self.pid)
             with process.oneshot():
-                return process.name(), process.cmdline()
+                return _printable(process.name()), [_printable(word) for word in process.cmdline()]
         return "", []
+
+
+def _printable(text: str) -> str:
+    """What any process may write there, as text that every surface can encode: psutil lets odd bytes through."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 @contextmanager

@@ -36,13 +36,15 @@ KERNEL_COUNTERS: dict[str, Callable[[Snapshot], float | None]] = {
 class Climbing:
     """A kernel counter told as one that only climbs: run=2 zeroes full_scans, a new scan worker its CPU time."""
 
+    first: float
+    """What it was when the daemon started."""
     last: float
     total: float
 
     def after(self, value: float) -> "Climbing":
         """One reading later; a value below the last one is what was counted since the reset."""
         gained = value - self.last if value >= self.last else value
-        return Climbing(last=value, total=self.total + gained)
+        return Climbing(first=self.first, last=value, total=self.total + gained)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,11 +98,11 @@ class Totals:
         return replace(self, errors=self.errors | {where: self.errors.get(where, 0) + 1}, last_error=sentence)
 
     def cpu_seconds_per_saved_gib(self, snapshot: Snapshot) -> float | None:
-        """All the scanner's CPU time over what is saved now; None when nothing is, or nobody knows the CPU time."""
-        cpu_seconds = self.total("scanner_cpu_seconds")
-        if cpu_seconds is None or snapshot.saved_bytes <= 0:
+        """The scanner's CPU time since the daemon started over what is saved now; None when either is not known."""
+        counter = self.climbing.get("scanner_cpu_seconds")
+        if counter is None or snapshot.saved_bytes <= 0:
             return None
-        return cpu_seconds / (snapshot.saved_bytes / GIB)
+        return (counter.total - counter.first) / (snapshot.saved_bytes / GIB)
 
     def _share(self, snapshot: Snapshot, climbing: dict[str, Climbing]) -> float | None:
         before, now = self.total("scanner_cpu_seconds"), climbing.get("scanner_cpu_seconds")
@@ -118,7 +120,7 @@ class Totals:
 def _climbed(climbing: dict[str, Climbing], snapshot: Snapshot) -> dict[str, Climbing]:
     seen = {name: value for name, read in KERNEL_COUNTERS.items() if (value := read(snapshot)) is not None}
     fresh = {
-        name: climbing[name].after(value) if name in climbing else Climbing(last=value, total=value)
+        name: climbing[name].after(value) if name in climbing else Climbing(first=value, last=value, total=value)
         for name, value in seen.items()
     }
     return climbing | fresh
