@@ -5,7 +5,8 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from ksmtuned_py.config import ByNeed, Config, Section
+from ksmtuned_py.config import ByNeed, Config
+from ksmtuned_py.configtypes import Section
 from ksmtuned_py.configwanted import wanted
 from ksmtuned_py.tomllines import KeyPath
 

@@ -4,7 +4,8 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from ksmtuned_py.config import Kernel, OnExit
+from ksmtuned_py.config import Kernel
+from ksmtuned_py.configtypes import OnExit
 from ksmtuned_py.errors import NoRoom, NotRestored
 from ksmtuned_py.host import Host
 from ksmtuned_py.model import KnobName, Knobs, Outcome, Write, WriteStatus

@@ -1,0 +1,58 @@
+"""The types of the configuration's values: what each takes, and the base of all sections."""
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+U32_MAX = 2**32 - 1
+"""The kernel keeps pages_to_scan and sleep_millisecs in an unsigned int."""
+
+Percent = Annotated[float, Field(ge=0, le=100)]
+# A week at most: poll() takes its timeout as an int of milliseconds, which ends at 24 days.
+Seconds = Annotated[float, Field(gt=0, le=604_800)]
+# Below 10 ms the daemon itself would be the load.
+TickSeconds = Annotated[float, Field(ge=0.01, le=3600)]
+Pages = Annotated[int, Field(ge=1, le=U32_MAX)]
+Bit = Literal[0, 1]
+PolicyName = Literal["adaptive", "fixed", "ksmtuned"]
+BackendName = Literal["auto", "kernel", "memory", "scan"]
+OnExit = Literal["restore", "keep", "stop", "unmerge"]
+ProfileName = Literal["quiet", "balanced", "eager"]
+
+
+def _minutes(text: str) -> int:
+    hours, separator, minutes = text.strip().partition(":")
+    if not (separator and hours.isdigit() and minutes.isdigit() and int(hours) < 24 and int(minutes) < 60):
+        raise ValueError(f"{text!r} is no time of day (HH:MM)")
+    return int(hours) * 60 + int(minutes)
+
+
+def window_minutes(window: str) -> tuple[int, int]:
+    """'22:30-06:00' as minutes of the day; raises ValueError."""
+    begin, separator, end = window.partition("-")
+    if not separator:
+        raise ValueError(f"{window!r} is no window (HH:MM-HH:MM)")
+    return _minutes(begin), _minutes(end)
+
+
+def _window(text: str) -> str:
+    window_minutes(text)
+    return text
+
+
+def _address(text: str) -> str:
+    host, separator, port = text.rpartition(":")
+    if text and not (separator and host and port.isdigit() and 0 <= int(port) < 65536):
+        raise ValueError(f"{text!r} is no HOST:PORT")
+    return text
+
+
+# "format" is what an error says was wanted.
+Window = Annotated[str, AfterValidator(_window), Field(json_schema_extra={"format": "a local time HH:MM-HH:MM"})]
+Address = Annotated[str, AfterValidator(_address), Field(json_schema_extra={"format": 'HOST:PORT or ""'})]
+
+
+class Section(BaseModel):
+    """Base of all sections: frozen, strict about types, and a key nobody knows is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
