@@ -116,7 +116,7 @@ class Guards(Section):
     """What may lower or stop merging, whatever the rest says."""
 
     net_loss_passes: Annotated[int, Field(ge=1)] = Field(
-        3, description="passes in a row whose bookkeeping costs more memory than merging saves"
+        2, description="passes in a row whose bookkeeping costs more memory than merging saves"
     )
     cow_storm_percent_per_minute: Percent = Field(
         10, description="of the merged pages broken by writes within a minute"
@@ -226,14 +226,50 @@ class Scan(Section):
     )
 
 
+class GuestRule(Section):
+    """What holds for the guests that all its patterns match."""
+
+    name: str = Field("*", description="the guest's name")
+    uuid: str = Field("*", description="its UUID")
+    tag: str = Field("*", description="the tag in the domain's metadata")
+    cgroup: str = Field("*", description="the path of its cgroup, which ends in its systemd unit")
+    merge: Literal["yes", "no", "keep"] = Field("keep", description="whether its memory may merge")
+    group: str = Field("", description="whom it may share memory with")
+
+
 class Guests(Section):
-    """Which processes are guests. Known hypervisors always are."""
+    """Which processes are guests (known hypervisors always are), and what holds for them."""
 
     name_patterns: Annotated[tuple[str, ...], Strict(False)] = Field(
         (), description='more process names, as shell patterns: ["my-vmm*"]'
     )
+    cgroup_patterns: Annotated[tuple[str, ...], Strict(False)] = Field(
+        (), description='all processes of these cgroups, too: ["*/my-vmm@*.service"]'
+    )
     mergeable: bool = Field(True, description="any process that asked for merging is a guest, too")
     mergeable_rescan_seconds: Seconds = Field(60, description="between two looks at all processes for such")
+    libvirt_uri: str = Field("qemu:///system", description='where libvirt tells of its domains; "" = do without')
+    rule: Annotated[tuple[GuestRule, ...], Strict(False)] = Field(
+        (),
+        description="of these, the first whose patterns all match a guest holds for it; merge switches it while it\n"
+        "runs. In place of this line, at the end of the file or in a drop-in, tables are easier to read:\n"
+        '[[guests.rule]]\nname = "tenant-a-*"  # also uuid, cgroup, and tag (in libvirt\'s metadata)\n'
+        'merge = "no"           # or "yes", or "keep": as it is\n'
+        'group = "tenant-a"     # whom it may share memory with',
+    )
+    isolation: Literal["off", "groups"] = Field(
+        "off", description="groups: only the guests of one group merge at a time, all others are switched off"
+    )
+    isolation_group: str = Field(
+        "", description='which group, with isolation = "groups"; "" = the one that profits most'
+    )
+    losing_passes: Annotated[int, Field(ge=1, le=1000)] = Field(
+        3, description="passes in a row in which a guest costs more memory than it saves until that is a problem"
+    )
+    switch_off_losing: bool = Field(False, description="switch such guests off")
+    max_guest_series: Annotated[int, Field(ge=0, le=100_000)] = Field(
+        100, description='guests that have metrics of their own; the rest are summed as guest="other"'
+    )
 
 
 class Metrics(Section):

@@ -149,7 +149,8 @@ class Trend:
             return replace(
                 self, given_up=replace(self.given_up, until_seconds=None), passes=replace(self.passes, losing=0)
             )
-        if self.given_up.until_seconds is not None or self.passes.losing < self.config.adaptive.guards.net_loss_passes:
+        losing = self.passes.losing >= self.config.adaptive.guards.net_loss_passes
+        if self.given_up.until_seconds is not None or self.boosting or not losing:
             return self
         rest = min(self.config.adaptive.pass_gap_max_seconds * 2**self.given_up.times, GIVEN_UP_MAX_SECONDS)
         until = snapshot.clock.monotonic_seconds + rest
