@@ -19,24 +19,25 @@ def unpacked(package: str) -> Path:
     if not wanted.exists():
         wanted.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=wanted.parent) as scratch:
-            deb = _downloaded(package, Path(scratch))
-            subprocess.run(["dpkg-deb", "-x", deb, Path(scratch, "files")], check=True)
+            files = Path(scratch, "files")
+            unpack(package, files)
             shutil.rmtree(wanted, ignore_errors=True)
-            Path(scratch, "files").rename(wanted)  # whole or not at all, also for a second test run at the same time
+            files.rename(wanted)  # whole or not at all, also for a second test run at the same time
     return wanted
 
 
-def kernel_package() -> str:
+def unpack(package: str, directory: Path, *options: str) -> None:
+    """Downloads a package and puts its files into a directory, with options for apt-get."""
+    with tempfile.TemporaryDirectory() as scratch:
+        # Root's apt-get would download as the user _apt, who may not write here, and only warn about it.
+        _apt("apt-get", "-q", *options, "-o", "APT::Sandbox::User=root", "download", package, cwd=Path(scratch))
+        subprocess.run(["dpkg-deb", "-x", next(Path(scratch).glob("*.deb")), directory], check=True)
+
+
+def kernel_package(*options: str) -> str:
     """The package behind the metapackage of Debian's cloud kernel, like linux-image-6.1.0-49-cloud-amd64."""
-    meta = "linux-image-cloud-amd64"
-    lines = _apt("apt-cache", "depends", "--important", meta).splitlines()
+    lines = _apt("apt-cache", *options, "depends", "--important", "linux-image-cloud-amd64").splitlines()
     return next(line.split()[1] for line in lines if line.strip().startswith("Depends: linux-image"))
-
-
-def _downloaded(package: str, directory: Path) -> Path:
-    # Root's apt-get would download as the user _apt, who may not write here, and only warn about it.
-    _apt("apt-get", "-q", "-o", "APT::Sandbox::User=root", "download", package, cwd=directory)
-    return next(directory.glob("*.deb"))
 
 
 def _apt(*arguments: str, cwd: Path | None = None) -> str:

@@ -23,7 +23,8 @@ QEMU = "qemu-system-x86_64"
 BOOT_SECONDS = 120.0
 """One guest is up in 5 s on an idle core; several at once, on two busy ones, take their time."""
 COMMAND_SECONDS = 60.0
-INIT = """\
+UP = "the guest is up"
+INIT = f"""\
 #!/bin/busybox sh
 /bin/busybox mkdir -p /proc /sys /dev /tmp
 /bin/busybox --install -s /bin
@@ -31,7 +32,7 @@ mount -t proc proc /proc
 mount -t sysfs sysfs /sys
 mount -t devtmpfs devtmpfs /dev
 stty -F /dev/ttyS0 -echo -onlcr
-echo the guest is up
+echo {UP}
 cat /dev/ttyS0 | sh 2>&1
 """
 
@@ -137,7 +138,7 @@ def filled_guests(
             content = {"/equal": equal, "/own": random.Random(name).randbytes(own_bytes)}
             guests.append(stack.enter_context(FilledGuest(name, content, directory, more)))
         for guest in guests:
-            guest.wait_text("the guest is up", BOOT_SECONDS)
+            guest.wait_text(UP, BOOT_SECONDS)
         yield guests
 
 

@@ -3,14 +3,17 @@
 They have the files of the captured trees (tests/data/captured), which a test compares.
 """
 
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from ksmtuned_py.units import GIB, KIB, MIB
 
 KernelVersion = Literal["6.1", "6.12", "6.18"]
+KERNELS: tuple[KernelVersion, ...] = get_args(KernelVersion)
+CAPTURED = Path(__file__).parent.parent / "data" / "captured"
 PAGE_BYTES = 4096
 KSM = "sys/kernel/mm/ksm"
 KSMD_PID = 42
@@ -101,6 +104,11 @@ def make_fake_tree(
     for guest in guests:
         add_guest(root, guest, kernel)
     return root
+
+
+def captured_tree(kernel: KernelVersion, directory: Path) -> Path:
+    """A copy of what a real kernel said while two processes of 6 MiB were merged; `python -m tests.support.capture`."""
+    return Path(shutil.copytree(CAPTURED / kernel, directory / kernel))
 
 
 def put(root: Path, path: str, text: str | None) -> None:

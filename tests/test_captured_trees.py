@@ -1,0 +1,65 @@
+"""What real kernels said, and whether the fake trees say the same."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.support.trees import KERNELS, FakeGuest, KernelVersion, captured_tree, make_fake_tree
+
+GUEST = FakeGuest(pid=135, name="web")
+
+
+@pytest.fixture(params=KERNELS)
+def kernel(request: pytest.FixtureRequest) -> KernelVersion:
+    """Each kernel in turn."""
+    version: KernelVersion = request.param
+    return version
+
+
+def names(directory: Path) -> set[str]:
+    """The files in a directory."""
+    return {file.name for file in directory.iterdir()}
+
+
+def processes(root: Path, comm: str) -> list[Path]:
+    """The directories of the processes of that name."""
+    return [file.parent for file in root.glob("proc/*/comm") if file.read_text() == f"{comm}\n"]
+
+
+def first_words(file: Path) -> list[str]:
+    """What each line is about."""
+    return [line.split()[0] for line in file.read_text().splitlines()]
+
+
+def test_a_fake_tree_has_the_knobs_and_counters_of_the_real_one(kernel: KernelVersion, tmp_path: Path) -> None:
+    fake, real = make_fake_tree(tmp_path / "fake", kernel=kernel), captured_tree(kernel, tmp_path)
+    assert names(fake / "sys/kernel/mm/ksm") == names(real / "sys/kernel/mm/ksm")
+
+
+@pytest.mark.parametrize("file", ["meminfo", "vmstat", "pressure/memory", "stat"])
+def test_a_fake_tree_has_no_line_that_the_real_one_has_not(kernel: KernelVersion, file: str, tmp_path: Path) -> None:
+    fake, real = make_fake_tree(tmp_path / "fake", kernel=kernel), captured_tree(kernel, tmp_path)
+    lines = set(first_words(fake / "proc" / file))
+    assert lines
+    assert lines <= set(first_words(real / "proc" / file))
+
+
+def test_fake_processes_are_like_real_ones(kernel: KernelVersion, tmp_path: Path) -> None:
+    fake, real = make_fake_tree(tmp_path / "fake", kernel=kernel, guests=[GUEST]), captured_tree(kernel, tmp_path)
+    for comm, count in ("ksmd", 1), ("qemu-system-x86", 2):
+        (made,), captured = processes(fake, comm), processes(real, comm)
+        assert len(captured) == count
+        assert names(made) <= names(captured[0])
+        assert len((made / "stat").read_text().split()) == len((captured[0] / "stat").read_text().split())
+        assert set(first_words(made / "status")) <= set(first_words(captured[0] / "status"))
+    guest, real_guest = processes(fake, "qemu-system-x86")[0], processes(real, "qemu-system-x86")[0]
+    assert first_words(guest / "ksm_stat") == first_words(real_guest / "ksm_stat")
+    assert len((guest / "statm").read_text().split()) == len((real_guest / "statm").read_text().split())
+
+
+def test_something_was_merged_when_it_was_captured(kernel: KernelVersion, tmp_path: Path) -> None:
+    real = captured_tree(kernel, tmp_path)
+    assert int((real / "sys/kernel/mm/ksm/pages_sharing").read_text()) >= 1534
+    assert {int((process / "ksm_merging_pages").read_text()) for process in processes(real, "qemu-system-x86")} == {
+        1280
+    }
