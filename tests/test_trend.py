@@ -83,6 +83,19 @@ def test_a_boost_goes_on_while_passes_pay() -> None:
     assert not trend.boosting  # settled news is not opened again by a good pass: that is what cruising is for
 
 
+def test_a_stuck_pass_does_not_count_but_not_for_ever() -> None:
+    def stuck(at: float, scans: int) -> Snapshot:
+        return snapshot(at=at, counters=Counters(full_scans=scans, pages_sharing=1000, pages_volatile=9000))
+
+    trend = after(stuck(0, 0), stuck(1, 3))
+    assert trend.boosting
+    assert trend.news.stuck_passes == 1
+    trend = trend.after(stuck(2, 4))
+    assert trend.boosting
+    trend = trend.after(stuck(3, 5))
+    assert not trend.boosting  # it is no bad luck: this memory changes all the time
+
+
 def test_growth_is_news_when_it_could_pay_for_its_passes() -> None:
     trend = after(passes(0, 0), passes(1, 5))
     number = trend.news.number

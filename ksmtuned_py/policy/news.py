@@ -2,12 +2,15 @@
 
 from dataclasses import dataclass, replace
 
-from ksmtuned_py.model import Snapshot
+from ksmtuned_py.model import Counters, Snapshot
 from ksmtuned_py.units import GIB, MIB, human_bytes
 
 WHOLE_PASSES = 2
 """A page merges when its checksum was the same in two passes, so news is settled after two whole ones."""
 GROWTH_MIN_BYTES = 16 * MIB
+STUCK_UNSHARED, STUCK_VOLATILE = 0.01, 0.25
+STUCK_PASSES_MAX = 2
+"""More than these are no bad luck but memory that changes all the time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,9 +26,15 @@ class News:
     """It is settled when this many passes are done ..."""
     open: bool = False
     """... and the last of them no longer paid."""
+    stuck_passes: int = 0
+    """Passes of these that did not count, because ksmd's unstable tree was stuck."""
     guests: frozenset[tuple[int, int]] = frozenset()
     guest_bytes: int = 0
     """The guests' memory at the last news, or the least since then."""
+
+    def with_another_pass(self) -> "News":
+        """One of its passes did not count."""
+        return replace(self, done_at_pass=self.done_at_pass + 1, stuck_passes=self.stuck_passes + 1)
 
 
 NO_NEWS = News()
@@ -66,6 +75,18 @@ def find_news(
         open=True,
         guests=guests,
         guest_bytes=guest_bytes,
+    )
+
+
+def is_stuck(counters: Counters) -> bool:
+    """Whether the last pass left nothing in the unstable tree though much is unmerged.
+
+    When the page at the tree's root cannot be fetched, every insertion of that pass fails (mm/ksm.c,
+    unstable_tree_search_insert): full_scans advances, and pages that could have met did not.
+    """
+    candidates = counters.candidate_pages
+    return (
+        counters.pages_unshared < candidates * STUCK_UNSHARED and counters.pages_volatile > candidates * STUCK_VOLATILE
     )
 
 

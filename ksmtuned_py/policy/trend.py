@@ -6,7 +6,7 @@ from ksmtuned_py.config import Config
 from ksmtuned_py.model import Snapshot
 from ksmtuned_py.policy.legacy import KsmtunedState
 from ksmtuned_py.policy.need import Need, by_need, next_need
-from ksmtuned_py.policy.news import NO_NEWS, News, find_news
+from ksmtuned_py.policy.news import NO_NEWS, STUCK_PASSES_MAX, News, find_news, is_stuck
 from ksmtuned_py.policy.scanner import Passes, Scanner
 
 FOREIGN_HOLD_SECONDS = 60.0
@@ -132,7 +132,8 @@ class Trend:
             retry=_is_over(past.given_up.until_seconds, snapshot),
         )
         if news.open and self.passes.done >= news.done_at_pass and not self.last_pass_pays:
-            news = replace(news, open=False)
+            again = is_stuck(snapshot.counters) and news.stuck_passes < STUCK_PASSES_MAX
+            news = news.with_another_pass() if again else replace(news, open=False)
         return replace(self, news=news)
 
     def _with_gap(self, past: "Trend") -> "Trend":
