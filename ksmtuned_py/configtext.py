@@ -71,7 +71,9 @@ def _has_header(value: object) -> bool:
 
 
 def _plain(value: object) -> object:
-    return value.model_dump() if isinstance(value, ByNeed) else value
+    if isinstance(value, tuple):
+        return tuple(map(_plain, value))
+    return value.model_dump() if isinstance(value, Section) else value
 
 
 def _comment(text: str) -> list[str]:

@@ -45,18 +45,20 @@ def known_keys(node: dict[str, Any] | None = None, above: str = "") -> list[str]
     """Every key and section there is, dotted."""
     names: list[str] = []
     for name, inner in (node or _schema()).get("properties", {}).items():
-        names += [above + name, *known_keys(_resolved(inner), f"{above}{name}.")]
+        table = _resolved(inner.get("items", inner))
+        names += [above + name, *known_keys(table, f"{above}{name}.")]
     return names
 
 
 def _other_key(path: KeyPath) -> str:
     names = known_keys()
     same_name = [name for name in names if name.endswith(f".{path[-1]}")]
-    near = difflib.get_close_matches(".".join(map(str, path)), names, n=1) or same_name
+    near = difflib.get_close_matches(".".join(part for part in path if isinstance(part, str)), names, n=1) or same_name
     return "a key that exists" + (f": did you mean {near[0]}?" if near else "")
 
 
 def _sentence(node: dict[str, Any], path: KeyPath) -> str:
+    node = _resolved(node)
     match node:
         case {"anyOf": choices}:
             return ", or ".join(_sentence(choice, path) for choice in choices)

@@ -12,19 +12,40 @@ KeyPath = tuple[str | int, ...]
 
 
 def key_lines(text: str) -> dict[KeyPath, int]:
-    """The line, from 1, of each key, table and array element of a valid TOML text (not of the tables in [[arrays]])."""
+    """The line, from 1, of each key, table and array element of a valid TOML text."""
     lines: dict[KeyPath, int] = {}
+    newest: dict[KeyPath, int] = {}
     header = statement = ""
     begin = 1
     for number, line in enumerate(text.split("\n"), 1):
         statement += line + "\n"
+        header = "" if statement.lstrip().startswith("[") else header
         table = _parsed(header + statement)
+        if table is not None and statement.lstrip().startswith("["):
+            _count(table, newest, statement)
+            header = statement
         for path in _paths(table or _parsed(header + statement + "]") or {}):
-            lines.setdefault(path, number if isinstance(path[-1], int) else begin)
+            lines.setdefault(_placed(path, newest), number if isinstance(path[-1], int) else begin)
         if table is not None:
-            header = statement if statement.lstrip().startswith("[") else header
             statement, begin = "", number + 1
     return lines
+
+
+def _count(table: dict[str, Any], newest: dict[KeyPath, int], header: str) -> None:
+    """A [[header]] begins one more element of its array; `newest` has the index of each array's last one."""
+    if header.lstrip().startswith("[["):
+        array = _placed(next(path for path in _paths(table) if isinstance(path[-1], int))[:-1], newest)
+        newest[array] = newest.get(array, -1) + 1
+
+
+def _placed(path: KeyPath, newest: dict[KeyPath, int]) -> KeyPath:
+    """A path as the whole text has it: by itself, every [[array]] has one element, and [array.table] none."""
+    placed, rest = path[:1], path[1:]
+    while rest:
+        if placed in newest:
+            placed, rest = (*placed, newest[placed]), rest[1:] if rest[0] == 0 else rest
+        placed, rest = (*placed, *rest[:1]), rest[1:]
+    return placed
 
 
 def _parsed(text: str) -> dict[str, Any] | None:

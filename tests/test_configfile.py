@@ -216,6 +216,14 @@ def test_a_bad_value_is_a_mistake_even_when_a_drop_in_mends_it(tmp_path: Path) -
     assert mistakes(main) == ['config.toml:1: daemon.mode = "watch": wanted manage or observe']
 
 
+def test_a_mistake_in_a_table_of_an_array_is_on_its_line(tmp_path: Path) -> None:
+    rule = '[[guests.rule]]\nname = "a*"\nmerge = "no"\n'
+    assert mistakes(write(tmp_path, rule + rule.replace('"no"', "false") + rule.replace("name", "nam"))) == [
+        "config.toml:6: guests.rule[1].merge = false: wanted one of yes, no, keep",
+        'config.toml:8: guests.rule[2].nam = "a*": wanted a key that exists: did you mean guests.rule.name?',
+    ]
+
+
 def test_long_values_are_cut(tmp_path: Path) -> None:
     (said,) = mistakes(write(tmp_path, f'daemon.mode = "{"x" * 1000}"'))
     assert said == f'config.toml:1: daemon.mode = "{"x" * 59} ...: wanted manage or observe'
@@ -351,3 +359,35 @@ def documents(draw: st.DrawFn) -> tuple[list[str], dict[KeyPath, int]]:
 def test_key_lines_finds_every_key(document: tuple[list[str], dict[KeyPath, int]], ending: str) -> None:
     lines, places = document
     assert key_lines(ending.join(lines)) == places
+
+
+def test_key_lines_finds_tables_in_arrays() -> None:
+    text = """\
+[[of.tables]]
+a = 1
+[[of.tables.inner]]
+b = 2
+[[of.tables.inner]]
+[of.tables.inner.table]
+[[of.tables]]
+c = [[3]]
+[[of.tables.inner]]
+"""
+    tables = ("of", "tables")
+    assert key_lines(text) == {
+        ("of",): 1,
+        tables: 1,
+        (*tables, 0): 1,
+        (*tables, 0, "a"): 2,
+        (*tables, 0, "inner"): 3,
+        (*tables, 0, "inner", 0): 3,
+        (*tables, 0, "inner", 0, "b"): 4,
+        (*tables, 0, "inner", 1): 5,
+        (*tables, 0, "inner", 1, "table"): 6,
+        (*tables, 1): 7,
+        (*tables, 1, "c"): 8,
+        (*tables, 1, "c", 0): 8,
+        (*tables, 1, "c", 0, 0): 8,
+        (*tables, 1, "inner"): 9,
+        (*tables, 1, "inner", 0): 9,
+    }
