@@ -105,6 +105,25 @@ class Guest:
     uuid: str = ""
     rss_bytes: int = 0
     ksm: GuestKsm | None = None
+    cgroup: str = ""
+    """Its path, which ends in its systemd unit; '' when nobody knows."""
+    room_bytes: int | None = None
+    """What its cgroups let it take on top. None = no limit, or none to be seen."""
+    group: str = ""
+    """Whom it may share memory with, by the rules."""
+    tag: str = ""
+    """Its tag in libvirt's metadata."""
+    obstacles: tuple[str, ...] = ()
+    """What its libvirt domain says against merging: 'nosharepages', 'hugepages', 'shared', 'vfio'."""
+    libvirt_age_seconds: float | None = None
+    """How old that is; None = libvirt does not know it."""
+    merge: bool | None = None
+    """What the rules want of its memory; None = as it is."""
+    merge_reason: str = ""
+    switched_off: bool = False
+    """We took its memory out of merging while it runs."""
+    losing_passes: int = 0
+    """Passes in a row, up to now, that it costs more memory than it saves."""
 
     @property
     def key(self) -> tuple[int, int]:

@@ -1,0 +1,258 @@
+"""libvirt: its domains followed by a thread of its own, and QEMU's monitor. The one file that touches libvirt.
+
+The tick reads the thread's latest view and never asks libvirt itself: a libvirtd that hangs, restarts or is absent
+costs nothing but freshness. The thread makes only calls that need no QEMU monitor (list, XML, events): those that do
+hang for as long as one QEMU does.
+"""
+
+import json
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+from ksmtuned_py.errors import FAILED, Garbage, KsmtunedError
+from ksmtuned_py.guests.domains import NOTHING_SEEN, Domain, View, parse_domain
+
+SYSTEM_URI = "qemu:///system"
+SYSTEM_SOCKETS = ("/run/libvirt/libvirt-sock-ro", "/run/libvirt/virtqemud-sock-ro")
+ABSENT_SECONDS = 5.0
+"""Between two looks for a socket of libvirt. Without one the library, 14 MiB, is not even loaded."""
+REFRESH_SECONDS = 10.0
+"""Between two lists without an event: one call, for events that may have been lost."""
+KEEPALIVE_SECONDS = 2
+"""A libvirtd that answers nothing for three times this long counts as gone."""
+FIRST_PAUSE_SECONDS = 0.2
+LONGEST_PAUSE_SECONDS = 30.0
+
+
+@dataclass(eq=False)
+class LibvirtRefused(KsmtunedError):
+    """libvirt, or QEMU through it, did not do what was asked."""
+
+    what: str
+    reason: str
+    exit_code = FAILED
+    template = "{what}: {reason}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryBackend:
+    """One piece of a guest's memory, as QEMU has it."""
+
+    name: str
+    size_bytes: int
+    merge: bool
+    shared: bool
+
+
+class LibvirtLink:
+    """Follows the domains behind a URI."""
+
+    def __init__(self, uri: str = SYSTEM_URI) -> None:
+        self.view: View = NOTHING_SEEN
+        self._uri = uri
+        self._changed = threading.Event()
+        self._again: SimpleQueue[str] = SimpleQueue()
+        self._lost = False
+        self._closing = False
+        self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._thread = threading.Thread(target=self._run, name="libvirt", daemon=True)
+        self._thread.start()
+
+    def fileno(self) -> int:
+        """Readable when a domain has started."""
+        return self._wake_read
+
+    def drain(self) -> bool:
+        """Whether a domain has started since the last call."""
+        try:
+            return bool(os.read(self._wake_read, 4096))
+        except BlockingIOError:
+            return False
+
+    def close(self) -> None:
+        """Stop following. A thread that waits for a libvirtd which does not answer is left to itself."""
+        self._closing = True
+        self._changed.set()
+        self._thread.join(1.0)
+        if not self._thread.is_alive():  # else it may still write
+            os.close(self._wake_read)
+            os.close(self._wake_write)
+
+    def _run(self) -> None:
+        pause = FIRST_PAUSE_SECONDS
+        while not self._closing:
+            if self._uri == SYSTEM_URI and not any(Path(path).exists() for path in SYSTEM_SOCKETS):
+                self._sleep(ABSENT_SECONDS)
+                continue
+            connected_at = time.monotonic()
+            self._lost = False
+            try:
+                self._follow()
+                problem = "the connection was lost"
+            except LibvirtRefused as error:
+                problem = str(error)
+            self.view = replace(self.view, problem=problem)
+            lasted = time.monotonic() - connected_at > LONGEST_PAUSE_SECONDS
+            pause = FIRST_PAUSE_SECONDS if lasted else min(pause * 2, LONGEST_PAUSE_SECONDS)
+            self._sleep(pause)
+
+    def _sleep(self, seconds: float) -> None:
+        self._changed.clear()
+        if not self._closing:  # asked after the clearing, so that close() cannot slip past
+            self._changed.wait(seconds)
+
+    def _follow(self) -> None:
+        """List the domains at once, and again at every event, until the connection is lost or we are closed."""
+        with _events(), _connected(self._uri, read_only=True) as connection, _told("following the domains"):
+            self._subscribe(connection)
+            known: dict[tuple[str, int], Domain] = {}
+            while True:
+                self._changed.clear()
+                if self._lost or self._closing:
+                    return
+                known = self._list(connection, known)
+                self._show({domain.uuid: domain for domain in known.values()})
+                self._changed.wait(REFRESH_SECONDS)
+
+    def _show(self, domains: dict[str, Domain]) -> None:
+        started = domains.keys() - self.view.domains.keys()
+        self.view = View(domains=domains, at_seconds=time.monotonic())
+        if started:
+            self._wake()
+
+    def _wake(self) -> None:
+        with suppress(BlockingIOError):  # a full pipe wakes as well
+            os.write(self._wake_write, b"d")
+
+    def _subscribe(self, connection: Any) -> None:
+        libvirt = _libvirt()
+        connection.registerCloseCallback(self._on_close, None)
+        with suppress(libvirt.libvirtError):  # test:///default has none
+            connection.setKeepAlive(KEEPALIVE_SECONDS, 2)
+        for event in ("LIFECYCLE", "METADATA_CHANGE", "DEVICE_ADDED", "DEVICE_REMOVED"):
+            number = getattr(libvirt, f"VIR_DOMAIN_EVENT_ID_{event}")
+            with suppress(libvirt.libvirtError):  # a driver may lack some; the lists every REFRESH_SECONDS remain
+                connection.domainEventRegisterAny(None, number, self._on_event, None)
+
+    def _on_close(self, *_: object) -> None:
+        self._lost = True
+        self._changed.set()
+
+    def _on_event(self, _connection: object, domain: Any, *_: object) -> None:
+        self._again.put(domain.UUIDString())
+        self._changed.set()
+
+    def _list(self, connection: Any, known: dict[tuple[str, int], Domain]) -> dict[tuple[str, int], Domain]:
+        """The running domains by UUID and ID (new at each start); the XML of new and changed ones only is asked for."""
+        again = {self._again.get_nowait() for _ in range(self._again.qsize())}
+        listed = {}
+        for domain in connection.listAllDomains(_libvirt().VIR_CONNECT_LIST_DOMAINS_ACTIVE):
+            key = (domain.UUIDString(), domain.ID())
+            found = known.get(key) if key[0] not in again else None
+            with suppress(_libvirt().libvirtError, Garbage):  # it stopped since it was listed
+                listed[key] = found or parse_domain(domain.XMLDesc())
+        return listed
+
+
+def memory_backends(uri: str, uuid: str) -> tuple[MemoryBackend, ...]:
+    """A domain's memory as QEMU has it now; waits for QEMU's monitor, for ever if need be; raises LibvirtRefused."""
+    with _connected(uri) as connection, _told(f"asking the monitor of domain {uuid}"):
+        return _backends(_ask(connection.lookupByUUIDString(uuid), "query-memdev"))
+
+
+def set_merging(uri: str, uuid: str, merge: bool) -> tuple[MemoryBackend, ...]:
+    """Take a domain's memory out of merging, or back in, and tell how it is then.
+
+    QEMU calls madvise on its memory, and its guest stands still until that is done: 0.4 s for each merged GiB taken out
+    (6.18). Waits for QEMU's monitor, for ever if need be; raises LibvirtRefused.
+    """
+    with _connected(uri) as connection, _told(f"switching domain {uuid}"):
+        domain = connection.lookupByUUIDString(uuid)
+        for backend in _backends(_ask(domain, "query-memdev")):
+            if backend.merge != merge:
+                _ask(domain, "qom-set", path=f"/objects/{backend.name}", property="merge", value=merge)
+        return _backends(_ask(domain, "query-memdev"))
+
+
+def _ask(domain: Any, command: str, **arguments: Any) -> Any:
+    import libvirt_qemu
+
+    question = {"execute": command, **({"arguments": arguments} if arguments else {})}
+    answer = json.loads(libvirt_qemu.qemuMonitorCommand(domain, json.dumps(question), 0))
+    if "error" in answer:
+        raise LibvirtRefused(f"QEMU's {command}", str(answer["error"].get("desc", answer["error"])))
+    return answer["return"]
+
+
+def _backends(answer: list[dict[str, Any]]) -> tuple[MemoryBackend, ...]:
+    return tuple(
+        MemoryBackend(
+            name=str(each.get("id", "")),
+            size_bytes=int(each["size"]),
+            merge=bool(each["merge"]),
+            shared=bool(each.get("share")),
+        )
+        for each in answer
+    )
+
+
+@cache
+def _libvirt() -> Any:
+    """The library, quiet and ready for events; raises LibvirtRefused where it is not installed."""
+    try:
+        import libvirt
+    except ImportError as error:
+        raise LibvirtRefused("libvirt", f"the Python module is not installed ({error})") from error
+    libvirt.registerErrorHandler(lambda *_: None, None)  # else it prints each error to stderr
+    libvirt.virEventRegisterDefaultImpl()  # once in a process, before the first connection
+    return libvirt
+
+
+@contextmanager
+def _told(what: str) -> Iterator[None]:
+    """libvirt's errors as the house's."""
+    libvirt = _libvirt()
+    try:
+        yield
+    except libvirt.libvirtError as error:
+        raise LibvirtRefused(what, str(error)) from error
+
+
+@contextmanager
+def _connected(uri: str, *, read_only: bool = False) -> Iterator[Any]:
+    libvirt = _libvirt()
+    with _told(f"connecting to {uri}"):
+        connection = libvirt.openReadOnly(uri) if read_only else libvirt.open(uri)
+    try:
+        yield connection
+    finally:
+        with suppress(libvirt.libvirtError):
+            connection.close()
+
+
+@contextmanager
+def _events() -> Iterator[None]:
+    """libvirt's event loop in a thread: without it there are no events, and no answer to a libvirtd that hangs."""
+    libvirt = _libvirt()
+    over = threading.Event()
+
+    def loop() -> None:
+        while not over.is_set():
+            libvirt.virEventRunDefaultImpl()
+
+    thread = threading.Thread(target=loop, name="libvirt-events", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        libvirt.virEventAddTimeout(0, lambda timer, _: libvirt.virEventRemoveTimeout(timer), None)  # ends its wait
+        thread.join()
