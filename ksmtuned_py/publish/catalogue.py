@@ -1,11 +1,12 @@
 """The catalogue of metrics, as data."""
 
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from ksmtuned_py import __version__
 from ksmtuned_py.model import Mode, Stall
 from ksmtuned_py.policy.need import Need
+from ksmtuned_py.policy.scanner import Pass
 from ksmtuned_py.publish.guestrows import guest_rows
 from ksmtuned_py.publish.rows import Row, Sample, Told, counter, gauge
 
@@ -168,6 +169,15 @@ DECISION_ROWS = (
     ),
 )
 
+
+def _of_last_pass(read: Callable[[Pass], float | None]) -> Callable[[Told], float | None]:
+    def value(told: Told) -> float | None:
+        last = told.report.trend.passes.last
+        return read(last) if last else None
+
+    return value
+
+
 TREND_ROWS = (
     Row(
         "need",
@@ -177,6 +187,22 @@ TREND_ROWS = (
         lambda told: [((need.word,), told.report.trend.need is need) for need in Need],
     ),
     gauge("pass_gap_seconds", "Aimed at between two passes outside boosts", lambda told: told.report.trend.gap_seconds),
+    gauge(
+        "page_cost_seconds", "The scanner's CPU time for a page", lambda told: told.report.trend.scanner.cost_seconds
+    ),
+    gauge(
+        "oversleep_seconds",
+        "How much longer than sleep_millisecs the scanner sleeps",
+        lambda told: told.report.trend.scanner.oversleep_seconds,
+    ),
+    gauge("last_pass_duration_seconds", "How long the last pass took", _of_last_pass(lambda last: last.seconds)),
+    gauge("last_pass_cpu_seconds", "What the last pass cost", _of_last_pass(lambda last: last.cpu_seconds)),
+    gauge("last_pass_gained_bytes", "What the last pass saved, net", _of_last_pass(lambda last: last.gained_bytes)),
+    gauge(
+        "cow_ksm_pages_per_minute",
+        "Writes to merged pages lately",
+        lambda told: told.report.trend.copy_on_write.pages_per_minute,
+    ),
 )
 
 OWN_ROWS = (

@@ -26,6 +26,7 @@ from ksmtuned_py.model import (
     WriteResult,
     WriteStatus,
 )
+from ksmtuned_py.policy.scanner import Pass, Passes
 from ksmtuned_py.policy.trend import Trend
 from ksmtuned_py.report import Report
 from ksmtuned_py.units import GIB
@@ -124,6 +125,9 @@ DECISION = Decision(
 )
 
 
+PASSES = Passes(done=7, last=Pass(passes=1, seconds=60.0, cpu_seconds=1.5, gained_bytes=GIB))
+
+
 def report(
     snapshot: Snapshot = FULL,
     *results: WriteResult,
@@ -138,7 +142,7 @@ def report(
     clock = replace(snapshot.clock, monotonic_seconds=snapshot.clock.monotonic_seconds + after_seconds)
     return Report(
         snapshot=replace(snapshot, **{"clock": clock, **fields}),
-        trend=Trend.begin(Config()),
+        trend=replace(Trend.begin(Config()), passes=PASSES),
         decision=replace(DECISION, mode=mode, rule=rule, reason=reason),
         outcome=Outcome(results=results),
         tick_seconds=tick_seconds,
