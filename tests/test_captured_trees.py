@@ -1,12 +1,24 @@
 """What real kernels said, and whether the fake trees say the same."""
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
+from ksmtuned_py.config import Config
+from ksmtuned_py.configtypes import PolicyName
+from ksmtuned_py.door import Door
+from ksmtuned_py.machine import open_machine
+from ksmtuned_py.model import WriteStatus
+from ksmtuned_py.plan import plan
+from ksmtuned_py.policy import policy_of
+from ksmtuned_py.policy.trend import Trend
+from ksmtuned_py.tick import tick
 from tests.support.trees import KERNELS, FakeGuest, KernelVersion, captured_tree, make_fake_tree
 
 GUEST = FakeGuest(pid=135, name="web")
+POLICIES = tuple(name for name in get_args(PolicyName) if name != "advisor")
+"""Not the one that turns the kernel's advisor on: nothing in a captured tree would answer '[scan-time]'."""
 
 
 @pytest.fixture(params=KERNELS)
@@ -63,3 +75,34 @@ def test_something_was_merged_when_it_was_captured(kernel: KernelVersion, tmp_pa
     assert {int((process / "ksm_merging_pages").read_text()) for process in processes(real, "qemu-system-x86")} == {
         1280
     }
+
+
+def test_it_is_seen_as_it_is(kernel: KernelVersion, tmp_path: Path) -> None:
+    root = captured_tree(kernel, tmp_path)
+    with open_machine(Door(str(root)), Config()) as machine:
+        seen = machine.host.observe()
+    assert seen.problems == ()
+    assert sorted((guest.name, guest.kind) for guest in seen.guests) == [("db", "qemu"), ("web", "qemu")]
+    assert [guest.ksm.rmap_items for guest in seen.guests if guest.ksm] == [1536, 1536]
+    assert [guest.ksm.merging_pages for guest in seen.guests if guest.ksm] == [1280, 1280]
+    assert dict(seen.knobs.items()).keys() <= names(root / "sys/kernel/mm/ksm")
+    assert (seen.knobs.smart_scan is None) == (kernel == "6.1")
+    assert seen.counters.pages_sharing >= 1534
+    assert seen.profit_bytes > 5_000_000
+    assert seen.pressure
+    assert seen.vmstat.cow_ksm is not None
+    assert seen.scanner_cpu_seconds
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_every_policy_steers_it(kernel: KernelVersion, policy: str, tmp_path: Path) -> None:
+    config = Config.model_validate({"policy": {"name": policy}})
+    door = Door(str(captured_tree(kernel, tmp_path)))
+    trend = Trend.begin(config)
+    with open_machine(door, config) as machine:
+        for _ in range(3):
+            report = tick(machine.host, policy_of(config), trend)
+            trend = report.trend
+            assert {result.status for result in report.outcome.results} <= {WriteStatus.OK}
+            assert plan(machine.host.observe().knobs, report.decision.knobs) == ()
+    assert {Path(write.path).name for write in door.log} <= names(tmp_path / kernel / "sys/kernel/mm/ksm")
