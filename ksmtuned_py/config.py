@@ -8,13 +8,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field, Strict
 
+from ksmtuned_py.configpeers import Advisor, Ksmtuned, Kubevirt, Mom
 from ksmtuned_py.configtypes import (
-    U32_MAX,
     Address,
     BackendName,
     Bit,
     OnExit,
-    Pages,
     Percent,
     PolicyName,
     ProfileName,
@@ -48,7 +47,9 @@ class Policy(Section):
     """Who decides."""
 
     name: PolicyName = Field(
-        "adaptive", description="adaptive, fixed (pin the knobs of [fixed]), or ksmtuned (the old script's arithmetic)"
+        "adaptive",
+        description="adaptive; advisor (the kernel's own, kept at work); fixed (pin the knobs of [fixed]);\n"
+        "or what another manager would do: ksmtuned, mom (oVirt), kubevirt",
     )
 
 
@@ -159,23 +160,6 @@ class Fixed(Section):
     smart_scan: Bit = Field(1, description="skip pages that found no partner")
 
 
-class Ksmtuned(Section):
-    """The old script's settings, under its own names and meanings."""
-
-    monitor_interval_seconds: Seconds = Field(60, description="KSM_MONITOR_INTERVAL")
-    sleep_msec: Annotated[int, Field(ge=1, le=3_600_000)] = Field(
-        10, description="KSM_SLEEP_MSEC, for a host of 16 GiB"
-    )
-    npages_boost: int = Field(300, description="KSM_NPAGES_BOOST")
-    npages_decay: int = Field(-50, description="KSM_NPAGES_DECAY")
-    npages_min: Pages = Field(64, description="KSM_NPAGES_MIN")
-    npages_max: Pages = Field(1250, description="KSM_NPAGES_MAX")
-    thres_coef_percent: Percent = Field(20, description="KSM_THRES_COEF")
-    thres_const_kib: Annotated[int, Field(ge=0, le=U32_MAX)] = Field(
-        2048, description="KSM_THRES_CONST: KiB in fact, although the old manual says MB"
-    )
-
-
 class Kernel(Section):
     """KSM settings that the policies never touch. "keep" leaves them; a number is set once, at the start."""
 
@@ -284,8 +268,11 @@ class Config(Section):
     daemon: Daemon = Daemon()
     policy: Policy = Policy()
     adaptive: Adaptive = Adaptive()
+    advisor: Advisor = Advisor()
     fixed: Fixed = Fixed()
     ksmtuned: Ksmtuned = Ksmtuned()
+    mom: Mom = Mom()
+    kubevirt: Kubevirt = Kubevirt()
     kernel: Kernel = Kernel()
     scan: Scan = Scan()
     guests: Guests = Guests()

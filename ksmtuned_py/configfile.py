@@ -25,6 +25,9 @@ ORDERED = (
     ("adaptive.need.short_enter_percent", "<", "adaptive.need.wary_enter_percent"),
     ("adaptive.need.critical_enter_percent", "<", "adaptive.need.short_enter_percent"),
     ("ksmtuned.npages_min", "<=", "ksmtuned.npages_max"),
+    ("mom.npages_min", "<=", "mom.npages_max"),
+    ("kubevirt.pages_min", "<=", "kubevirt.pages_init"),
+    ("kubevirt.pages_init", "<=", "kubevirt.pages_max"),
 )
 RELATIONS = {"<": (operator.lt, "below", "above"), "<=": (operator.le, "at most", "at least")}
 """How two keys may have to stand: the test, and what it asks of the first and of the second."""

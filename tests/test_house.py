@@ -18,7 +18,9 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = "ksmtuned_py"
 FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"", "model", "units", "errors", "door"}),
-    frozenset({"config", "configtypes", "plan", "backends", "sensors", "guests", "runtime", "wait", "workload"}),
+    frozenset(
+        {"config", "configpeers", "configtypes", "plan", "backends", "sensors", "guests", "runtime", "wait", "workload"}
+    ),
     frozenset({"policy", "report", "publish", "host", "configfile"})
     | {"configsource", "configtext", "configwanted", "tomllines"},  # parts of configfile
     frozenset({"tick", "trace", "simulate", "restore", "machine"}),
@@ -27,7 +29,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"__main__"}),
 )
 """A module imports from its own floor or from one before it; "" is the package itself with its version."""
-PURE = frozenset({"model", "units", "errors", "config", "configtypes", "plan", "policy", "report"})
+PURE = frozenset({"model", "units", "errors", "config", "configpeers", "configtypes", "plan", "policy", "report"})
 """Given everything they know, and import only each other: no clock, file, log or environment."""
 IMPURE = frozenset({"os", "time", "socket", "logging", "subprocess"})
 ONE_FILE_EACH = ("libvirt", "systemd")

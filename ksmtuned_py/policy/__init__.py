@@ -5,7 +5,9 @@ from typing import Protocol, assert_never
 from ksmtuned_py.config import Config
 from ksmtuned_py.model import Decision, Snapshot
 from ksmtuned_py.policy.adaptive import Adaptive
-from ksmtuned_py.policy.pinned import Fixed, Ksmtuned
+from ksmtuned_py.policy.advisor import Advisor
+from ksmtuned_py.policy.fixed import Fixed
+from ksmtuned_py.policy.legacy import Legacy
 from ksmtuned_py.policy.trend import Trend
 
 
@@ -21,9 +23,11 @@ def policy_of(config: Config) -> Policy:
     match config.policy.name:
         case "adaptive":
             return Adaptive(config)
+        case "advisor":
+            return Advisor(config)
         case "fixed":
             return Fixed(config)
-        case "ksmtuned":
-            return Ksmtuned(config)
+        case "ksmtuned" | "mom" | "kubevirt":
+            return Legacy(config)
         case never:
             assert_never(never)

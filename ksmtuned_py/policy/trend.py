@@ -4,7 +4,7 @@ from dataclasses import dataclass, field, replace
 
 from ksmtuned_py.config import Config
 from ksmtuned_py.model import Snapshot
-from ksmtuned_py.policy.legacy import KsmtunedState
+from ksmtuned_py.policy.memory import Memory, remembered
 from ksmtuned_py.policy.need import Need, by_need, next_need
 from ksmtuned_py.policy.news import NO_NEWS, STUCK_PASSES_MAX, News, find_news, is_stuck
 from ksmtuned_py.policy.scanner import Passes, Scanner
@@ -79,7 +79,8 @@ class Trend:
     foreign: Foreign = Foreign()
     copy_on_write: CopyOnWrite = CopyOnWrite()
     given_up: GivenUp = GivenUp()
-    ksmtuned: KsmtunedState = field(default_factory=KsmtunedState)
+    memory: Memory = None
+    """What the chosen policy remembers on top."""
 
     @classmethod
     def begin(cls, config: Config) -> "Trend":
@@ -117,7 +118,7 @@ class Trend:
             copy_on_write=self.copy_on_write.after(before, snapshot, settings.guards.cow_storm_percent_per_minute)
             if before
             else self.copy_on_write,
-            ksmtuned=self.ksmtuned.after(snapshot, self.config.ksmtuned),
+            memory=remembered(self.memory, snapshot, self.config),
         )
         return seen._with_news(self, snapshot)._with_gap(self)._with_loss(self, snapshot)
 

@@ -6,11 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ksmtuned_py.config import Config, Ksmtuned
+from ksmtuned_py.config import Config
 from ksmtuned_py.config import Policy as PolicySection
+from ksmtuned_py.configpeers import Ksmtuned
 from ksmtuned_py.model import Memory, Mode
 from ksmtuned_py.policy import policy_of
-from ksmtuned_py.policy.legacy import KsmtunedState
+from ksmtuned_py.policy.ksmtuned import adjust
 from ksmtuned_py.policy.trend import Trend
 from ksmtuned_py.units import GIB, KIB
 from tests.support.snapshots import guest, snapshot
@@ -20,10 +21,11 @@ GIB_KIB = GIB // KIB
 
 
 def adjusted(times: int, *, total_kib: int = 16 * GIB_KIB, free_kib: int = GIB_KIB, npages: int = 0) -> list[int]:
-    state, pages = KsmtunedState(npages=npages), []
+    pages = []
     for _ in range(times):
-        state = state.adjust(total_kib=total_kib, free_kib=free_kib, committed_kib=total_kib, settings=SETTINGS)
-        pages.append(state.npages)
+        rate = adjust(npages, total_kib=total_kib, free_kib=free_kib, committed_kib=total_kib, settings=SETTINGS)
+        npages = rate.pages_to_scan
+        pages.append(npages)
     return pages
 
 
@@ -40,39 +42,36 @@ def test_without_pressure_it_decays_in_24_steps() -> None:
 
 @pytest.mark.parametrize(("gib", "sleep_ms"), [(4, 40), (8, 20), (16, 10), (64, 10)])
 def test_sleep_is_scaled_to_16_gib_and_at_least_10_ms(gib: int, sleep_ms: int) -> None:
-    state = KsmtunedState().adjust(total_kib=gib * GIB_KIB, free_kib=0, committed_kib=0, settings=SETTINGS)
-    assert state.sleep_ms == sleep_ms
+    rate = adjust(0, total_kib=gib * GIB_KIB, free_kib=0, committed_kib=0, settings=SETTINGS)
+    assert rate.sleep_millisecs == sleep_ms
 
 
 def test_proxmox_sleeps_ten_times_as_long() -> None:
     settings = replace_settings(sleep_msec=100)
-    state = KsmtunedState().adjust(total_kib=8 * GIB_KIB, free_kib=0, committed_kib=0, settings=settings)
-    assert state.sleep_ms == 200
+    rate = adjust(0, total_kib=8 * GIB_KIB, free_kib=0, committed_kib=0, settings=settings)
+    assert rate.sleep_millisecs == 200
 
 
 def test_the_constant_is_kib_and_so_never_matters() -> None:
-    state = KsmtunedState().adjust(total_kib=16 * GIB_KIB, free_kib=0, committed_kib=0, settings=SETTINGS)
-    assert state.threshold_kib == 16 * GIB_KIB * 20 // 100
-    tiny = KsmtunedState().adjust(total_kib=10_000, free_kib=0, committed_kib=0, settings=SETTINGS)
-    assert tiny.threshold_kib == 2048
+    rate = adjust(0, total_kib=16 * GIB_KIB, free_kib=0, committed_kib=0, settings=SETTINGS)
+    assert f"threshold {16 * GIB_KIB * 20 // 100} KiB" in rate.sentence
+    tiny = adjust(0, total_kib=10_000, free_kib=0, committed_kib=0, settings=SETTINGS)
+    assert "threshold 2048 KiB" in tiny.sentence
 
 
 def test_it_stops_only_with_room_on_both_counts_and_keeps_npages() -> None:
     total = 16 * GIB_KIB
-    state = KsmtunedState(npages=900, run=1)
-    stopped = state.adjust(total_kib=total, free_kib=total, committed_kib=GIB_KIB, settings=SETTINGS)
-    assert (stopped.run, stopped.npages) == (0, 900)
-    committed = state.adjust(total_kib=total, free_kib=total, committed_kib=total, settings=SETTINGS)
-    assert (committed.run, committed.npages) == (1, 850)
+    stopped = adjust(900, total_kib=total, free_kib=total, committed_kib=GIB_KIB, settings=SETTINGS)
+    assert (stopped.run, stopped.pages_to_scan) == (0, 900)
+    committed = adjust(900, total_kib=total, free_kib=total, committed_kib=total, settings=SETTINGS)
+    assert (committed.run, committed.pages_to_scan) == (1, 850)
 
 
 @given(st.integers(1, 2**42), st.integers(0, 2**42), st.integers(0, 2**42), st.integers(0, 1250))
 def test_npages_stays_in_its_bounds_on_any_host(total: int, free: int, committed: int, npages: int) -> None:
-    state = KsmtunedState(npages=npages).adjust(
-        total_kib=total, free_kib=free, committed_kib=committed, settings=SETTINGS
-    )
-    assert state.sleep_ms >= 10
-    assert state.npages == npages if not state.run else 64 <= state.npages <= 1250
+    rate = adjust(npages, total_kib=total, free_kib=free, committed_kib=committed, settings=SETTINGS)
+    assert rate.sleep_millisecs >= 10
+    assert rate.pages_to_scan == npages if not rate.run else 64 <= rate.pages_to_scan <= 1250
 
 
 def test_the_policy_waits_an_interval_and_adjusts_at_once_when_asked() -> None:

@@ -1,0 +1,132 @@
+"""The advisor policy: the kernel's scan-time advisor, started well, and started anew when it lost its way. Pure.
+
+What the advisor gets wrong (mm/ksm.c: scan_time_advisor, Linux 6.8 to 7.2), and what is done about it:
+- It recomputes pages_to_scan only at the end of a pass, and begins with 500: on a big host that pass takes hours.
+  So it is started with the pages_to_scan that the target needs (advisor_min_pages_to_scan is only its start value).
+- It charges all the CPU time that ksmd ever used to its first pass, and so slows down to almost nothing; or, when it
+  came on in the middle of a pass, it takes the time since boot for the length of that pass. And it smooths with an
+  average that begins at 0. So it is held at its start value until the average has settled: with advisor_max_cpu out of
+  reach and a target of 1 s it always wants more, and advisor_max_pages_to_scan, at the start value, is all it gets.
+- It never uses less than 10 % of a core. So advisor_max_pages_to_scan stays near what the target needs.
+- It does not notice new guests, or memory getting short, before the end of the pass. So when it scans at less than
+  half of what the target needs, it is started anew.
+"""
+
+from dataclasses import dataclass
+
+from ksmtuned_py.config import Config
+from ksmtuned_py.errors import KsmtunedError
+from ksmtuned_py.model import Decision, Knobs, Mode, Snapshot, Verdict
+from ksmtuned_py.policy.advisorstate import AdvisorState
+from ksmtuned_py.policy.held import held
+from ksmtuned_py.policy.need import Need
+from ksmtuned_py.policy.trend import Trend
+from ksmtuned_py.units import human_seconds
+
+SLEEP_MS = 20
+"""The kernel's default: the advisor changes pages_to_scan alone."""
+SETTLING_PASSES = 8
+"""Its average takes 30 % of each new value: after 8 passes 94 % of it are measured."""
+TOO_SLOW = 2
+"""Started anew when it scans this many times more slowly than it should."""
+CPU_OUT_OF_REACH = 1_000_000
+"""As advisor_max_cpu: so many hours of CPU time in one pass are not had."""
+ALWAYS_MORE_SECONDS = 1
+"""As advisor_target_scan_time."""
+
+
+@dataclass(eq=False)
+class NoAdvisor(KsmtunedError):
+    """The kernel's KSM has no advisor."""
+
+    template = "policy.name = advisor: this kernel's KSM has no advisor"
+    hint_template = "it came with Linux 6.8; policy.name = adaptive needs none"
+
+
+@dataclass(frozen=True, slots=True)
+class Advisor:
+    """Starts the kernel's advisor, holds it until it has settled, then lets it go within bounds."""
+
+    config: Config
+
+    def decide(self, now: Snapshot, trend: Trend) -> Decision:
+        """The wanted knobs, and why; raises NoAdvisor."""
+        if now.knobs.advisor_mode is None:
+            raise NoAdvisor
+        return held(now, trend, self.config) or self._steer(now, trend, _memory(trend))
+
+    def _steer(self, now: Snapshot, trend: Trend, memory: AdvisorState) -> Decision:
+        needed, target = self._needed_pages(now, trend, memory), self._target_seconds(trend)
+        pages = now.knobs.pages_to_scan or 0
+        aim = f"{needed} pages per batch for a pass in {human_seconds(target)}"
+        if now.knobs.advisor_mode == "none":
+            return self._decision("advisor_start", f"the kernel's advisor starts at {aim}", self._start(needed))
+        if memory.passes is None:
+            return self._decision("advisor_restart", "the advisor was on before: off, to start it well", _OFF)
+        if pages * TOO_SLOW < needed:
+            return self._decision("advisor_restart", f"the advisor scans {pages} and not {aim}: off, to start it", _OFF)
+        if memory.passes < SETTLING_PASSES:
+            sentence = f"the advisor is held at {pages} pages per batch; {memory.passes} of {SETTLING_PASSES} passes"
+            return self._decision("advisor_settles", f"{sentence} that its average needs are done", self._hold(now))
+        sentence = f"the advisor scans {pages} pages per batch; it would take {aim}"
+        return self._decision("advisor", sentence, self._let_go(needed, target))
+
+    def _target_seconds(self, trend: Trend) -> int:
+        settings = self.config.advisor
+        return settings.target_short_seconds if trend.need >= Need.SHORT else settings.target_seconds
+
+    def _needed_pages(self, now: Snapshot, trend: Trend, memory: AdvisorState) -> int:
+        """pages_to_scan for a pass in the target time, as far as its limits go."""
+        settings, cost = self.config.advisor, trend.scanner.cost_seconds
+        idle = SLEEP_MS / 1000 + trend.scanner.oversleep_seconds
+        share = settings.max_cpu_percent / 100
+        most = min(settings.max_pages_to_scan, idle * share / (1 - share) / cost)
+        spare = self._target_seconds(trend) - memory.next_pass_pages(now) * cost
+        needed = memory.next_pass_pages(now) * idle / spare if spare > 0 else most
+        return max(1, round(min(needed, most)))
+
+    def _start(self, needed: int) -> Knobs:
+        return Knobs(
+            run=1,
+            sleep_millisecs=SLEEP_MS,
+            advisor_max_cpu=CPU_OUT_OF_REACH,
+            advisor_min_pages_to_scan=needed,
+            advisor_max_pages_to_scan=needed,
+            advisor_target_scan_time=ALWAYS_MORE_SECONDS,
+            advisor_mode="scan-time",
+        )
+
+    def _hold(self, now: Snapshot) -> Knobs:
+        return self._start(now.knobs.advisor_min_pages_to_scan or 1)
+
+    def _let_go(self, needed: int, target_seconds: int) -> Knobs:
+        settings = self.config.advisor
+        bound = 1 << needed.bit_length()  # a power of two, so that it is seldom written
+        return Knobs(
+            run=1,
+            sleep_millisecs=SLEEP_MS,
+            advisor_max_cpu=round(settings.max_cpu_percent),
+            advisor_max_pages_to_scan=min(bound, settings.max_pages_to_scan),
+            advisor_target_scan_time=target_seconds,
+            advisor_mode="scan-time",
+        )
+
+    def _decision(self, rule: str, sentence: str, knobs: Knobs) -> Decision:
+        daemon = self.config.daemon
+        return Decision(
+            mode=Mode.CRUISE,
+            rule=rule,
+            reason=sentence,
+            knobs=knobs,
+            next_tick_seconds=daemon.idle_tick_seconds if rule == "advisor" else daemon.tick_seconds,
+            verdicts=(Verdict(rule=rule, fired=True, sentence=sentence),),
+            would_change=("new guests, growing guests, or a change of need",),
+        )
+
+
+_OFF = Knobs(advisor_mode="none")
+
+
+def _memory(trend: Trend) -> AdvisorState:
+    assert isinstance(trend.memory, AdvisorState)  # the trend keeps the memory of the policy that the config names
+    return trend.memory
