@@ -1,0 +1,1 @@
+"""Benchmarks on the real kernel: run them from the repository's root, as root."""

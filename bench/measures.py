@@ -1,0 +1,79 @@
+"""What the samples of a run come to. Pure."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from bench.samples import Sample
+
+TAIL = 0.25
+"""Of the time, at its end: the steady state."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reached:
+    """When a share of what can be merged was merged; infinite where it never was."""
+
+    seconds: float = float("inf")
+    ksmd_cpu_seconds: float = float("inf")
+    passes: float = float("inf")
+
+
+def goal_bytes(samples: Sequence[Sample]) -> int:
+    """What could be saved when most could."""
+    return max((sample.possible_bytes for sample in samples), default=0)
+
+
+def reached(samples: Sequence[Sample], share: float) -> Reached:
+    """The first moment at which this share of the goal was saved."""
+    wanted = goal_bytes(samples) * share
+    for sample in samples:
+        if wanted and sample.saved_bytes >= wanted:
+            return Reached(
+                seconds=sample.seconds, ksmd_cpu_seconds=sample.ksmd_cpu_seconds, passes=float(sample.passes)
+            )
+    return Reached()
+
+
+def area(samples: Sequence[Sample]) -> float | None:
+    """Saved of what could be saved, over all the time; None where there was nothing to merge."""
+    possible = _integral(samples, lambda sample: sample.possible_bytes)
+    return (
+        _integral(samples, lambda sample: min(sample.saved_bytes, sample.possible_bytes)) / possible
+        if possible
+        else None
+    )
+
+
+def steady_cpu_share(samples: Sequence[Sample]) -> float:
+    """Of one core for ksmd, in the last quarter of the time."""
+    last = samples[-1]
+    first = next(sample for sample in samples if sample.seconds >= last.seconds * (1 - TAIL))
+    wall = last.seconds - first.seconds
+    return (last.ksmd_cpu_seconds - first.ksmd_cpu_seconds) / wall if wall else 0.0
+
+
+def saved_share(samples: Sequence[Sample]) -> float | None:
+    """Saved of what could be saved, at the end; None where there was nothing to merge."""
+    last = samples[-1]
+    return last.saved_bytes / last.possible_bytes if last.possible_bytes else None
+
+
+def all_guests_seconds(samples: Sequence[Sample], guests: int) -> float:
+    """Until so many guests were there; infinite when they never were."""
+    return next((sample.seconds for sample in samples if sample.guests >= guests), float("inf"))
+
+
+def passes_at_a_loss(samples: Sequence[Sample]) -> int:
+    """The most passes in a row at whose end merging had cost more memory than it saved."""
+    most = now = 0
+    for before, sample in pairwise(samples):
+        finished = sample.passes - before.passes
+        if finished > 0:
+            now = now + finished if sample.profit_bytes < 0 else 0
+        most = max(most, now)
+    return most
+
+
+def _integral(samples: Sequence[Sample], height: Callable[[Sample], float]) -> float:
+    return sum(height(before) * (after.seconds - before.seconds) for before, after in pairwise(samples))

@@ -1,0 +1,131 @@
+"""The stage of one run: its clock, its guests, and the memory that somebody else uses."""
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import Self
+
+from bench.ballast import Ballast
+from bench.guests import Guest
+from ksmtuned_py.door import Door
+from ksmtuned_py.sensors.memory import read_memory
+from ksmtuned_py.workload import PAGE_BYTES, Mix, achievable_pages
+from tests.support.ksmlock import RealKsm
+from tests.support.process import wait_for
+
+FULL_SPEED = {"pages_to_scan": 100_000, "sleep_millisecs": 1, "run": 1}
+"""As fast as ksmd can: a batch of a tenth of a second, and one jiffy of sleep."""
+AGEING_SECONDS = 300.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Size:
+    """How large a load is."""
+
+    guests: int
+    guest_bytes: int
+    seconds: float
+    cap_bytes: int
+    """Of density."""
+
+    @property
+    def all_bytes(self) -> int:
+        """Of all guests."""
+        return self.guests * self.guest_bytes
+
+
+class Stage:
+    """Guests come and go on it; in a with block, and empty afterwards."""
+
+    def __init__(self, ksm: RealKsm, size: Size) -> None:
+        self.ksm = ksm
+        self.size = size
+        self.guests: list[Guest] = []
+        self.goal: list[Mix] | None = None
+        """What could be merged is counted over these, where a load wants more than the guests it has got so far."""
+        self._begun = time.monotonic()
+        self._started = 0
+        self._ready = 0
+        self._undo = ExitStack()
+        self._sharing = ksm.number("max_page_sharing") or 256
+
+    def begin(self) -> None:
+        """The load's clock starts now."""
+        self._begun = time.monotonic()
+
+    def seconds_left(self) -> float:
+        """Until the load ends."""
+        return max(0.0, self._begun + self.size.seconds - time.monotonic())
+
+    def every(self, seconds: float) -> Iterator[None]:
+        """Once in so many seconds, until the load ends."""
+        due = time.monotonic()
+        while self.seconds_left():
+            due += seconds
+            time.sleep(max(0.0, min(due - time.monotonic(), self.seconds_left())))
+            if self.seconds_left():
+                yield
+
+    def start(self, *mixes: Mix) -> None:
+        """Guests, all at once; returns when their memory is filled."""
+        new = []
+        for mix in mixes:
+            self._started += 1
+            new.append(self._undo.enter_context(Guest(f"arena-{self._started}", mix)))
+        self.guests += new
+        for guest in new:
+            guest.wait_ready()
+            self._ready += 1
+
+    def end_oldest(self) -> None:
+        """The guest that has been there for longest ends."""
+        self.guests.pop(0).stop()
+        self._ready -= 1
+
+    def spoil(self, pages: int) -> None:
+        """Every guest overwrites so many of its equal pages with unique ones."""
+        for guest in self.guests:
+            spoiled = guest.spoil(min(pages, guest.mix.equal_bytes // PAGE_BYTES)) * PAGE_BYTES
+            # Each begins at its first page, so the pages that are left are still equal to each other.
+            guest.mix = replace(guest.mix, equal_bytes=guest.mix.equal_bytes - spoiled)
+
+    def age(self, passes: int) -> None:
+        """Has ksmd look at everything so often with smart_scan, as fast as it can."""
+        before = self.ksm.number("full_scans")
+        for name, value in (FULL_SPEED | {"smart_scan": 1}).items():
+            self.ksm.write(name, value)
+        wait_for(lambda: self.ksm.number("full_scans") >= before + passes, AGEING_SECONDS, "end of ageing")
+
+    def leave_available(self, percent: float) -> None:
+        """A guest whose memory may not merge takes what makes this share available once all guests have theirs."""
+        memory = read_memory(Door())
+        left_bytes = int(memory.total_bytes * percent / 100)
+        self._ballast(memory.available_bytes - self.size.all_bytes - left_bytes, 0, as_guest=True)
+
+    def fall_to(self, left_bytes: int, seconds: float) -> None:
+        """Somebody takes so much memory that this would be left, were nothing merged; returns at once."""
+        memory = read_memory(Door())
+        self._ballast(memory.available_bytes - self.size.all_bytes - left_bytes, seconds, as_guest=False)
+
+    def possible(self) -> tuple[int, int]:
+        """What could be saved now at best, in bytes, and how many guests have filled their memory."""
+        mixes = [guest.mix for guest in tuple(self.guests)] if self.goal is None else self.goal
+        zero = bool(self.ksm.number("use_zero_pages"))
+        return achievable_pages(mixes, max_page_sharing=self._sharing, use_zero_pages=zero) * PAGE_BYTES, self._ready
+
+    def fits_one_more(self) -> bool:
+        """Whether one more guest fits under the cap, as long as merging saves what it does now."""
+        used = len(self.guests) * self.size.guest_bytes - self.ksm.saved_pages() * PAGE_BYTES
+        return used + self.size.guest_bytes <= self.size.cap_bytes
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._undo.close()
+
+    def _ballast(self, size_bytes: int, seconds: float, *, as_guest: bool) -> None:
+        ballast = self._undo.enter_context(Ballast(max(0, size_bytes), seconds, as_guest=as_guest))
+        if not seconds:
+            ballast.wait_taken()
