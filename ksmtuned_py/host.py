@@ -7,7 +7,7 @@ from typing import Protocol, TypeVar
 from ksmtuned_py.backends.base import Backend
 from ksmtuned_py.door import Door
 from ksmtuned_py.errors import KsmtunedError
-from ksmtuned_py.guests.discovery import GuestFinder
+from ksmtuned_py.guests.roster import Finder
 from ksmtuned_py.model import (
     Clock,
     ForeignWrite,
@@ -58,7 +58,7 @@ class Senses(Protocol):
 class KernelSenses:
     """The real host, or a tree that looks like one."""
 
-    def __init__(self, door: Door, finder: GuestFinder, cpus: int) -> None:
+    def __init__(self, door: Door, finder: Finder, cpus: int) -> None:
         self.cpus = cpus
         self._door = door
         self._finder = finder

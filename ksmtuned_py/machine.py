@@ -14,6 +14,8 @@ from ksmtuned_py.config import Config
 from ksmtuned_py.door import Door
 from ksmtuned_py.errors import NotPermitted
 from ksmtuned_py.guests.discovery import GuestFinder
+from ksmtuned_py.guests.libvirtlink import LibvirtLink
+from ksmtuned_py.guests.roster import Roster
 from ksmtuned_py.host import Host, KernelSenses
 from ksmtuned_py.model import KSM_DIRECTORY
 from ksmtuned_py.units import MIB
@@ -29,6 +31,10 @@ class Machine:
     """Whether programs that started are worth a tick."""
     is_this_host: bool
     """Neither a captured tree nor a model: what starts here starts on the machine we watch."""
+    roster: Roster | None = None
+    """What is known of the guests, and by which rules; None with a model."""
+    link: LibvirtLink | None = None
+    """What libvirt tells; None where it is not asked."""
 
 
 @contextmanager
@@ -51,11 +57,18 @@ def kernel_machine(door: Door, config: Config, *, dry: bool) -> Iterator[Machine
     if not dry and not os.access(run_file, os.W_OK):
         raise NotPermitted(run_file, "write it")
     guests = config.guests
-    finder = GuestFinder(door, guests.name_patterns, guests.mergeable, guests.mergeable_rescan_seconds)
-    host = Host(backend, KernelSenses(door, finder, os.cpu_count() or 1), dry=dry)
+    is_this_host = door.root == "/"
+    finder = GuestFinder(
+        door, guests.name_patterns, guests.mergeable, guests.mergeable_rescan_seconds, guests.cgroup_patterns
+    )
+    link = LibvirtLink(guests.libvirt_uri) if is_this_host and guests.libvirt_uri else None
+    roster = Roster(door, finder, guests, link)
+    host = Host(backend, KernelSenses(door, roster, os.cpu_count() or 1), dry=dry)
     try:
-        yield Machine(door, host, finder.heed, is_this_host=door.root == "/")
+        yield Machine(door, host, roster.heed, is_this_host, roster, link)
     finally:
+        if link is not None:
+            link.close()
         finder.close()
         host.close()
 

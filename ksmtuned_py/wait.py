@@ -30,6 +30,16 @@ class ArrivalSource(Protocol):
         """PIDs that started a program since the last drain."""
 
 
+class DomainSource(Protocol):
+    """Tells that a virtual machine was started."""
+
+    def fileno(self) -> int:
+        """Readable when there is something to drain."""
+
+    def drain(self) -> bool:
+        """Whether one was started since the last drain."""
+
+
 class Signals:
     """Signals as bytes in a pipe: none can slip past between a look at a flag and the wait."""
 
@@ -68,16 +78,20 @@ class Waiter:
         *,
         pressure: int | None = None,
         arrivals: ArrivalSource | None = None,
+        domains: DomainSource | None = None,
         heed: Callable[[set[int]], bool] = bool,
     ) -> None:
         self._signals = signals
         self._pressure = pressure
         self._arrivals = arrivals
+        self._domains = domains
         self._heed = heed
         self._poll = select.poll()
         self._poll.register(signals.fileno(), select.POLLIN)
         if pressure is not None:
             self._poll.register(pressure, select.POLLPRI)
+        if domains is not None:
+            self._poll.register(domains.fileno(), select.POLLIN)
         self._deaf_until_seconds = 0.0
 
     def until(self, deadline_seconds: float) -> frozenset[str]:
@@ -106,6 +120,9 @@ class Waiter:
                 self._poll.unregister(descriptor)  # the trigger is gone: go on without it
             else:
                 yield "pressure"
+        elif self._domains is not None and descriptor == self._domains.fileno():
+            if self._domains.drain():
+                yield "guest"
         elif self._arrivals is not None:
             if self._heed(self._arrivals.drain()):
                 yield "guest"

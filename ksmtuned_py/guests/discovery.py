@@ -5,12 +5,14 @@ import resource
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from functools import partial
 from typing import TypeVar
 
 from ksmtuned_py.door import Door
 from ksmtuned_py.errors import Garbage
 from ksmtuned_py.guests.accounts import may_merge, read_account
+from ksmtuned_py.guests.cgroups import parse_cgroup
 from ksmtuned_py.guests.parse import Identity
 from ksmtuned_py.guests.patience import Patience
 from ksmtuned_py.guests.process import Process
@@ -46,11 +48,17 @@ class GuestFinder:
     """Finds the guests below a Door's proc; keeps a descriptor on each, so it wants to be closed."""
 
     def __init__(
-        self, door: Door, patterns: Sequence[str] = (), mergeable: bool = True, rescan_seconds: float = 60
+        self,
+        door: Door,
+        patterns: Sequence[str] = (),
+        mergeable: bool = True,
+        rescan_seconds: float = 60,
+        cgroup_patterns: Sequence[str] = (),
     ) -> None:
-        """`patterns`: shell patterns of process names; `mergeable`: any process that asked for merging is a guest."""
+        """Shell patterns of process names and of cgroups; `mergeable`: so is any process that asked for merging."""
         self._door = door
         self._patterns = tuple(patterns)
+        self._cgroup_patterns = tuple(cgroup_patterns)
         self._mergeable = mergeable
         self._page_bytes = resource.getpagesize()
         self._patience = Patience()
@@ -123,10 +131,17 @@ class GuestFinder:
         known, self._seen[pid] = self._seen.get(pid), identity
         self._suspects.pop(pid, None)
         self._suspects.update((pid, suspect) for suspect in suspects(program_names(name, words)))
-        if kind := guest_kind(name, words, self._patterns):
+        if kind := guest_kind(name, words, self._patterns) or self._kind_by_cgroup(pid):
             self._adopt(pid, identity, kind, name, words)
         elif identity != known or self._guests[pid].guest.kind != "mergeable":
             self._drop(pid)
+
+    def _kind_by_cgroup(self, pid: int) -> str | None:
+        """A process without memory of its own (a kernel thread) is dropped later."""
+        if not self._cgroup_patterns:
+            return None
+        cgroup = parse_cgroup(Process(self._door, pid).read("cgroup") or "")
+        return "pattern" if any(fnmatchcase(cgroup, pattern) for pattern in self._cgroup_patterns) else None
 
     def _enrol_mergeable(self, pids: Iterable[int]) -> None:
         accounts = self._read({pid: Process(self._door, pid) for pid in pids if self._seen.get(pid)})

@@ -1,0 +1,31 @@
+"""Taking one running guest's memory out of merging, or back in, and looking whether it took.
+
+Everything here may wait as long as one QEMU does: call it where waiting hurts nobody.
+"""
+
+from ksmtuned_py.door import Door
+from ksmtuned_py.guests.libvirtlink import LibvirtRefused, MemoryBackend, set_merging
+from ksmtuned_py.guests.smaps import parse_smaps, ram_mappings
+from ksmtuned_py.units import human_bytes
+
+
+def switch(door: Door, uri: str, pid: int, uuid: str, merge: bool) -> str:
+    """Switch it and say what was read back; raises LibvirtRefused."""
+    backends = set_merging(uri, uuid, merge)
+    stubborn = [backend.name for backend in backends if backend.merge != merge]
+    if stubborn:
+        raise LibvirtRefused(f"domain {uuid}", f"QEMU still says merge={not merge} of {', '.join(stubborn)}")
+    return _read_back(door, pid, [backend for backend in backends if not backend.shared], merge)
+
+
+def _read_back(door: Door, pid: int, backends: list[MemoryBackend], merge: bool) -> str:
+    """QEMU around 9.1 takes the property without telling the kernel: only smaps shows what holds."""
+    mappings = ram_mappings(parse_smaps(door.read(f"proc/{pid}/smaps")), [each.size_bytes for each in backends])
+    size = human_bytes(sum(mapping.size_bytes for mapping in mappings))
+    if not mappings:
+        return "QEMU says so, its memory was not found in smaps"
+    wrong = [mapping for mapping in mappings if mapping.mergeable != merge]
+    if wrong:
+        still = "still merge" if not merge else "still do not merge"
+        raise LibvirtRefused(f"process {pid}", f"{len(wrong)} of {len(mappings)} mappings of its memory {still}")
+    return f"its {size} of memory {'may merge' if merge else 'may no longer merge'}, says smaps"
