@@ -4,14 +4,17 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from ksmtuned_py.config import Config
 from ksmtuned_py.configfile import Loaded, changed_keys
 from ksmtuned_py.daemon import Daemon
 from ksmtuned_py.door import Door
+from ksmtuned_py.enforce import Enforcer
 from ksmtuned_py.errors import KsmtunedError
 from ksmtuned_py.guests.arrivals import open_arrivals
+from ksmtuned_py.guests.switch import switch
 from ksmtuned_py.machine import Machine, open_machine
 from ksmtuned_py.plan import plan
 from ksmtuned_py.policy import policy_of
@@ -23,13 +26,23 @@ from ksmtuned_py.publish.publisher import Publisher
 from ksmtuned_py.publish.statusfile import Status, status_of
 from ksmtuned_py.publish.totals import Totals
 from ksmtuned_py.publish.web import Web
+from ksmtuned_py.report import Report
 from ksmtuned_py.restore import put_back, restore, structural_writes, wanted_of
 from ksmtuned_py.runtime import Runtime
 from ksmtuned_py.sensors.pressure import open_trigger
 from ksmtuned_py.tick import tick
 from ksmtuned_py.wait import Signals, Waiter
 
-AT_START_ONLY = ("daemon.backend", "daemon.pressure_trigger_ms", "guests.", "kernel.")
+AT_START_ONLY = (
+    "daemon.backend",
+    "daemon.pressure_trigger_ms",
+    "guests.name_patterns",
+    "guests.cgroup_patterns",
+    "guests.mergeable",
+    "guests.libvirt_uri",
+    "guests.max_guest_series",
+    "kernel.",
+)
 """Keys that a reload takes note of, but that take effect at the next start."""
 
 
@@ -69,9 +82,10 @@ class _Running:
         self._host = machine.host
         self._config = config
         self._journal = journal
-        self._metrics = Metrics()
+        self._metrics = Metrics(config.guests.max_guest_series)
         self._publisher = Publisher(self._metrics, journal, notifier, service.runtime.status_path)
         self._web: Web | None = None
+        self._enforcer = Enforcer(partial(switch, machine.door, config.guests.libvirt_uri), journal.tell)
 
     def start(self) -> None:
         """Everything that can fail for the admin to see: the address, a leftover of a crash, the first look."""
@@ -99,13 +113,25 @@ class _Running:
                 signals,
                 pressure=pressure,
                 arrivals=arrivals,
+                domains=self._machine.link,
                 heed=self._machine.heed,
             )
 
     def daemon(self, waits: Waiter) -> Daemon:
         """The loop."""
         longest = self.notifier.watchdog_interval_seconds() or float("inf")
-        return Daemon(self._host, self._config, waits, self._publisher, self.reload, longest)
+        return Daemon(self._host, self._config, waits, self, self.reload, longest)
+
+    def publish(self, report: Report) -> None:
+        """A tick was completed: the world is told, and the rules for guests are seen to."""
+        self._publisher.publish(report)
+        if self._machine.roster is not None and not self._host.dry:
+            self._enforcer.consider(report.snapshot)
+            self._machine.roster.switched_off = self._enforcer.switched_off
+
+    def failed_tick(self, error: Exception) -> None:
+        """A tick was not."""
+        self._publisher.failed_tick(error)
 
     def reload(self, old: Config) -> Config:
         """The new configuration whole, or the old one whole; says which keys changed."""
@@ -123,6 +149,8 @@ class _Running:
         if new.daemon.mode != old.daemon.mode:
             self._change_mode(new)
         self._config = new
+        if self._machine.roster is not None:
+            self._machine.roster.settings = new.guests
         return new
 
     def close(self) -> None:

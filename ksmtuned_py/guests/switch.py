@@ -6,16 +6,17 @@ Everything here may wait as long as one QEMU does: call it where waiting hurts n
 from ksmtuned_py.door import Door
 from ksmtuned_py.guests.libvirtlink import LibvirtRefused, MemoryBackend, set_merging
 from ksmtuned_py.guests.smaps import parse_smaps, ram_mappings
+from ksmtuned_py.model import Guest
 from ksmtuned_py.units import human_bytes
 
 
-def switch(door: Door, uri: str, pid: int, uuid: str, merge: bool) -> str:
-    """Switch it and say what was read back; raises LibvirtRefused."""
-    backends = set_merging(uri, uuid, merge)
+def switch(door: Door, uri: str, guest: Guest, merge: bool) -> str:
+    """Switch it and say what was read back; raises LibvirtRefused, or OSError when it is gone."""
+    backends = set_merging(uri, guest.uuid, merge)
     stubborn = [backend.name for backend in backends if backend.merge != merge]
     if stubborn:
-        raise LibvirtRefused(f"domain {uuid}", f"QEMU still says merge={not merge} of {', '.join(stubborn)}")
-    return _read_back(door, pid, [backend for backend in backends if not backend.shared], merge)
+        raise LibvirtRefused(f"domain {guest.uuid}", f"QEMU still says merge={not merge} of {', '.join(stubborn)}")
+    return _read_back(door, guest.pid, [backend for backend in backends if not backend.shared], merge)
 
 
 def _read_back(door: Door, pid: int, backends: list[MemoryBackend], merge: bool) -> str:
