@@ -85,6 +85,7 @@ class ScanBackend:
         """What the admin should know, as sentences: a worker that died, why zero pages stay, why guests are refused."""
         found = [f"the scan worker has died {self.restarts} times; last: {self._death}"] if self.restarts else []
         found += [f"zero pages stay: {reason}" for reason in [self._status.get("refusal")] if reason]
+        found += [reason for reason in [self._status.get("merge_refusal")] if reason]
         for guest in self._status.get("guests", []):
             found += [f"{guest['name']}: {guest[key]}" for key in ("rest", "refusal") if guest[key]]
         return tuple(found)
@@ -94,6 +95,11 @@ class ScanBackend:
         """For each guest what is saved and what could be, in pages, as the worker told last."""
         self._look()
         return list(self._status.get("guests", []))
+
+    @property
+    def window_milliseconds(self) -> dict[str, float]:
+        """How long remapped guests were stopped at a time: p50, p99, max; empty when none was."""
+        return dict(self._status.get("window_milliseconds", {}))
 
     @property
     def table_bytes(self) -> int:

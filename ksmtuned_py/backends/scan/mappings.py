@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from ksmtuned_py.errors import Garbage
 
 PAGES_NAME = "ksmtuned-py-pages"
-"""The name of the memfds that merged pages live in; seen in maps as '/memfd:ksmtuned-py-pages (deleted)'."""
-_PAGES_PATH = f"/memfd:{PAGES_NAME} (deleted)"
+"""The memfds that merged pages live in are called this and the group's hash."""
+_PAGES_PATH = f"/memfd:{PAGES_NAME}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,9 +21,14 @@ class Mapping:
     name: str
 
     @property
+    def size(self) -> int:
+        """In bytes."""
+        return self.end - self.start
+
+    @property
     def merged(self) -> bool:
         """It maps merged pages of ours; pages in it that were written to are private memory again."""
-        return self.name == _PAGES_PATH and self.permissions == "rw-p"
+        return self.name.startswith(_PAGES_PATH) and self.permissions == "rw-p"
 
     @property
     def anonymous(self) -> bool:

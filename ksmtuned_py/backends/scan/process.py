@@ -1,7 +1,8 @@
 """One process that is scanned: held by its descriptors: neither its end, an exec nor a reused PID confuses us."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -52,6 +53,20 @@ class Process:
         except (FileNotFoundError, ProcessLookupError):
             raise Gone(self.target.name) from None
 
+    def names(self, name: str) -> list[str]:
+        """The names in a directory below /proc/PID; raises Gone."""
+        with self._open_directory(name) as descriptor:
+            return os.listdir(descriptor)  # noqa: PTH208 - a Path takes no descriptor
+
+    def open_files(self) -> list[str]:
+        """What each of its open files is: a path, or 'anon_inode:...' and the like; raises Gone."""
+        links = []
+        with self._open_directory("fd") as descriptor:
+            for name in os.listdir(descriptor):  # noqa: PTH208 - a Path takes no descriptor
+                with suppress(FileNotFoundError):  # closed since
+                    links.append(os.readlink(name, dir_fd=descriptor))
+        return links
+
     def runs(self, start: int, end: int, kind: Kind) -> Runs:
         """Its pages of that kind; raises Gone."""
         try:
@@ -90,6 +105,17 @@ class Process:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    @contextmanager
+    def _open_directory(self, name: str) -> Iterator[int]:
+        try:
+            descriptor = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self.directory)
+        except (FileNotFoundError, ProcessLookupError):
+            raise Gone(self.target.name) from None
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
 
     def _open(self) -> None:
         self.pidfd = os.pidfd_open(self.target.pid)

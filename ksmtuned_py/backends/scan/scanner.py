@@ -43,6 +43,9 @@ class Merger(Protocol):
     def merge(self, process: Process, watched: Watched, prints: Prints) -> Iterator[int]:
         """Shares the guest's steady pages with these prints; yields pages it worked on."""
 
+    def window_milliseconds(self) -> dict[str, float]:
+        """How long guests were stopped for it."""
+
     def look_after(self, processes: list[Process]) -> None:
         """Counts what is still shared and frees what nobody maps any more."""
 
@@ -103,6 +106,10 @@ class Scanner:
         if self._merger:
             self._look_after(self._merger, list(self.watched.values()))
         self._publish(list(self.watched.values()))
+
+    def window_milliseconds(self) -> dict[str, float]:
+        """How long guests were stopped: p50, p99, max; empty when none was."""
+        return self._merger.window_milliseconds() if self._merger else {}
 
     @property
     def table_bytes(self) -> int:

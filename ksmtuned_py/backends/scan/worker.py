@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 
 from ksmtuned_py.backends.scan.channel import Channel, Closed, Message, inherited
-from ksmtuned_py.backends.scan.scanner import Scanner
+from ksmtuned_py.backends.scan.scanner import Merger, Scanner
 from ksmtuned_py.backends.scan.target import DEFAULT_KNOBS, MERGE, UNMERGE, Target
 from ksmtuned_py.config import Scan
 from ksmtuned_py.door import Door
@@ -23,9 +23,10 @@ _STATUS_SECONDS = 0.1
 class Worker:
     """Obeys the channel and scans in between."""
 
-    def __init__(self, channel: Channel, scanner: Scanner) -> None:
+    def __init__(self, channel: Channel, scanner: Scanner, merge_refusal: str = "") -> None:
         self._channel = channel
         self._scanner = scanner
+        self._merge_refusal = merge_refusal
         self._knobs = dict(DEFAULT_KNOBS)
         self._steps = scanner.steps()
         self._next_status = 0.0
@@ -88,6 +89,8 @@ class Worker:
                 "cpu_seconds": time.process_time(),
                 "table_bytes": scanner.table_bytes,
                 "refusal": scanner.refusal,
+                "merge_refusal": self._merge_refusal,
+                "window_milliseconds": scanner.window_milliseconds(),
                 "guests": [
                     {
                         "pid": guest.target.pid,
@@ -104,6 +107,17 @@ class Worker:
         )
 
 
+def merger_for(settings: Scan, door: Door) -> tuple[Merger | None, str]:
+    """Who shares equal pages in this mode, or why nobody does."""
+    if settings.reclaim != "remap":
+        return None, ""
+    if os.uname().machine != "x86_64":
+        return None, f"remap is for x86-64 only: on {os.uname().machine} it has not been proven"
+    from ksmtuned_py.backends.scan.remap.remapper import Remapper
+
+    return Remapper(door, settings), ""
+
+
 def main(descriptor: int, root: str, settings: Scan) -> None:
     """One worker on the inherited end of a channel."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C in the terminal is the parent's business
@@ -111,7 +125,8 @@ def main(descriptor: int, root: str, settings: Scan) -> None:
     limit = settings.worker_memory_mib * MIB
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     door = Door(root)
-    Worker(inherited(descriptor), Scanner(door, settings)).serve()
+    merger, refusal = merger_for(settings, door)
+    Worker(inherited(descriptor), Scanner(door, settings, merger), refusal).serve()
 
 
 if __name__ == "__main__":

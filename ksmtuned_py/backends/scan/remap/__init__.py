@@ -1,0 +1,1 @@
+"""Sharing equal pages without KSM: the guest is stopped, and made to map a common copy over its own page."""

@@ -1,0 +1,135 @@
+"""PURE: which guests, and which of their mappings, may be remapped. Everything not known to be harmless is refused.
+
+Stopping all threads of a process does not stop a device, a kernel worker or another process that writes to its memory:
+what they wrote between our comparison and the remapping would be lost without a trace.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from ksmtuned_py.backends.scan.mappings import Mapping, parse_maps
+
+_DEVICES = re.compile(
+    r"/dev/(null|zero|full|u?random|tty.*|pts/.*|ptmx|console|kmsg|kvm|net/tun|tap\d+|rtc\d*|log|shm/.*|mqueue/.*)$"
+)
+"""Devices that write to memory only in a system call of the process itself; KVM follows a change of mappings."""
+_ANONYMOUS = re.compile(
+    r"anon_inode:(\[(eventfd|eventpoll|timerfd|signalfd|pidfd|fanotify|kvm-vm|kvm-vcpu(-stats)?:.*|perf_event)\]"
+    r"|inotify|kvm-vm|kvm-vcpu(-stats)?:.*|kvm-vm-stats)$"
+)
+_REASONS = (
+    ("/dev/vfio", "a device of its own (VFIO) may write to its memory at any time"),
+    ("/dev/vhost", "the kernel (vhost) may write to its memory at any time"),
+    ("/dev/infiniband", "a network card (RDMA) may write to its memory at any time"),
+    ("anon_inode:[io_uring]", "the kernel (io_uring) may write to its memory at any time"),
+    ("anon_inode:[userfaultfd]", "its missing pages are handled by userfaultfd"),
+)
+_PLAIN_FLAGS = frozenset("rd wr mr mw me ac sd nr".split())  # noqa: SIM905 - as they stand in the file
+_ADVICE = {"rr": 1, "sr": 2, "dc": 10, "mg": 12, "hg": 14, "nh": 15, "dd": 16}
+"""Flags that madvise sets again: random, sequential, don't fork, mergeable, huge pages, no huge pages, don't dump."""
+_REPORTING = re.compile(r"virtio-mem|free-page-reporting[=:]\"?(on|true)")
+
+
+@dataclass(frozen=True, slots=True)
+class Eligible:
+    """A mapping that may be remapped, and what must be set on the new one."""
+
+    mapping: Mapping
+    reserve: bool
+    """Its memory is accounted for (no MAP_NORESERVE)."""
+    advice: tuple[int, ...]
+
+
+def descriptor_refusal(links: Iterable[str]) -> str:
+    """Why a process with these open files is refused; ''."""
+    for link in links:
+        for begin, reason in _REASONS:
+            if link.startswith(begin):
+                return reason
+        if link.startswith("/dev/") and not _DEVICES.match(link):
+            return f"it has {link} open, which may write to its memory at any time"
+        if link.startswith("anon_inode:") and not _ANONYMOUS.match(link):
+            return f"it has {link} open, which may write to its memory at any time"
+    return ""
+
+
+def status_refusal(status: str) -> str:
+    """Why a process or thread with this /proc/PID/status is refused; ''."""
+    found = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
+    if found.get("Seccomp", "0") != "0":
+        return "it runs under seccomp, whose filter could kill it for a system call of ours"
+    if found.get("TracerPid", "0") != "0":
+        return "a debugger is attached to it"
+    if found.get("State", "").startswith(("T", "t")):
+        return "it is stopped"
+    return "it has ended" if found.get("State", "").startswith(("Z", "X")) else ""
+
+
+def command_refusal(command_line: str) -> str:
+    """Why a guest started like this is refused; ''. Given-back memory must read as zeros: merged memory would not."""
+    if _REPORTING.search(command_line):
+        return "free page reporting or virtio-mem gives its memory back already, and better"
+    return ""
+
+
+def mappings_refusal(mappings: Iterable[Mapping], least_bytes: int) -> str:
+    """Why a process with these mappings is refused; ''."""
+    for mapping in mappings:
+        if mapping.name.startswith("/[aio]"):
+            return "the kernel (native AIO) may write to its memory at any time"
+        if mapping.permissions.startswith("rw") and mapping.permissions[3] == "s" and mapping.size >= least_bytes:
+            return "its memory is shared with other processes (vhost-user, virtiofs)"
+    return ""
+
+
+def numa_refusal(numa_maps: str) -> str:
+    """Why a process with this /proc/PID/numa_maps is refused; ''."""
+    for line in numa_maps.splitlines():
+        words = line.split()
+        if len(words) > 1 and words[1] not in ("default", "local"):
+            return f"its memory has the NUMA policy {words[1]}"
+    return ""
+
+
+def eligible(smaps: str, least_bytes: int) -> tuple[list[Eligible], str]:
+    """The mappings of /proc/PID/smaps that may be remapped, and why one of that size is not."""
+    found, reason = [], ""
+    for mapping, flags in _with_flags(smaps):
+        if not mapping.anonymous or mapping.name.startswith("[heap]"):
+            continue
+        odd = flags - _PLAIN_FLAGS - _ADVICE.keys()
+        if odd:
+            if mapping.size >= least_bytes:
+                reason = f"a mapping of it has the flag {min(odd)}, which we cannot restore"
+            continue
+        advice = tuple(number for flag, number in _ADVICE.items() if flag in flags)
+        found.append(Eligible(mapping, "nr" not in flags, advice))
+    return [one for group in _neighbours(found) if _size(group) >= least_bytes for one in group], reason
+
+
+def _with_flags(smaps: str) -> Iterable[tuple[Mapping, frozenset[str]]]:
+    header = ""
+    for line in smaps.splitlines():
+        if line.startswith("VmFlags:"):
+            yield parse_maps(header)[0], frozenset(line.split()[1:])
+        elif _HEADER.match(line):
+            header = line
+
+
+_HEADER = re.compile(r"[0-9a-f]+-[0-9a-f]+ ")
+
+
+def _neighbours(found: list[Eligible]) -> list[list[Eligible]]:
+    """Mappings without a gap between them: one piece of memory, cut by what was remapped before."""
+    groups: list[list[Eligible]] = []
+    for one in found:
+        if groups and groups[-1][-1].mapping.end == one.mapping.start:
+            groups[-1].append(one)
+        else:
+            groups.append([one])
+    return groups
+
+
+def _size(group: list[Eligible]) -> int:
+    return group[-1].mapping.end - group[0].mapping.start

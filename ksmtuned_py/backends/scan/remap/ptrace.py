@@ -1,0 +1,132 @@
+"""ptrace(2) by ctypes: the few requests that stopping all threads of a process and moving one aside needs."""
+
+import contextlib
+import ctypes
+import errno
+import os
+import signal
+import struct
+from typing import NoReturn
+
+_CONT, _DETACH, _SYSCALL = 7, 17, 24
+_GETREGSET, _SETREGSET = 0x4204, 0x4205
+_SEIZE, _INTERRUPT = 0x4206, 0x4207
+_GETSIGMASK, _SETSIGMASK = 0x420A, 0x420B
+_GET_RSEQ = 0x420F
+_NT_PRSTATUS = 1
+_O_TRACESYSGOOD = 1
+_EVENT_STOP = 128
+_WALL = 0x40000000
+SYSCALL_TRAP = signal.SIGTRAP | 0x80
+_RSEQ_CONFIGURATION = struct.Struct("=QIII4x")
+_RSEQ_CS_OFFSET = 8  # struct rseq: cpu_id_start, cpu_id, rseq_cs
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_ptrace = _libc.ptrace
+_ptrace.restype = ctypes.c_long
+_ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
+
+
+class _Vector(ctypes.Structure):
+    _fields_ = (("base", ctypes.c_void_p), ("length", ctypes.c_size_t))
+
+
+def _request(request: int, thread: int, address: int = 0, data: int = 0) -> int:
+    done: int = _ptrace(request, thread, address, data)
+    if done == -1:
+        _raise(thread)
+    return done
+
+
+def _raise(thread: int) -> NoReturn:
+    number = ctypes.get_errno()
+    raise OSError(number, f"ptrace of thread {thread}: {os.strerror(number)}")
+
+
+def seize(thread: int) -> None:
+    """Becomes its tracer, without stopping it; raises OSError. The end of the tracer lets it run on, never kills it."""
+    _request(_SEIZE, thread, 0, _O_TRACESYSGOOD)
+
+
+def interrupt(thread: int) -> None:
+    """Makes it stop soon; a system call it sleeps in is interrupted, to be begun again by the kernel."""
+    _request(_INTERRUPT, thread)
+
+
+def resume(thread: int, deliver: int = 0) -> None:
+    """Lets it run on, with that signal."""
+    _request(_CONT, thread, 0, deliver)
+
+
+def resume_to_syscall(thread: int) -> None:
+    """Lets it run to the next beginning or end of a system call."""
+    _request(_SYSCALL, thread)
+
+
+def detach(thread: int) -> None:
+    """Lets it run on untraced; one that was killed meanwhile is reaped, or its parent would wait for that."""
+    try:
+        _request(_DETACH, thread)
+    except ProcessLookupError:
+        with contextlib.suppress(ChildProcessError):
+            while os.WIFSTOPPED(os.waitpid(thread, _WALL)[1]):
+                pass
+
+
+def wait(thread: int, *, block: bool) -> int | None:
+    """Its wait status; None when nothing has happened yet (only without block), raises ChildProcessError when gone."""
+    found, status = os.waitpid(thread, _WALL | (0 if block else os.WNOHANG))
+    return status if found else None
+
+
+def is_asked_stop(status: int) -> bool:
+    """It stopped because of `interrupt`, and for nothing else."""
+    return os.WIFSTOPPED(status) and status >> 16 == _EVENT_STOP and os.WSTOPSIG(status) == signal.SIGTRAP
+
+
+def is_group_stop(status: int) -> bool:
+    """It stopped with its whole process, by SIGSTOP and the like."""
+    return os.WIFSTOPPED(status) and status >> 16 == _EVENT_STOP and os.WSTOPSIG(status) != signal.SIGTRAP
+
+
+def registers(thread: int, size: int) -> bytearray:
+    """Its general registers, as the architecture lays them out."""
+    buffer = bytearray(size)
+    anchor = (ctypes.c_char * size).from_buffer(buffer)
+    vector = _Vector(ctypes.addressof(anchor), size)
+    _request(_GETREGSET, thread, _NT_PRSTATUS, ctypes.addressof(vector))
+    if vector.length != size:
+        raise OSError(errno.ENOEXEC, f"thread {thread} runs in another mode than 64 bit")
+    return buffer
+
+
+def set_registers(thread: int, values: bytearray) -> None:
+    """Sets all general registers at once."""
+    anchor = (ctypes.c_char * len(values)).from_buffer(values)
+    vector = _Vector(ctypes.addressof(anchor), len(values))
+    _request(_SETREGSET, thread, _NT_PRSTATUS, ctypes.addressof(vector))
+
+
+def signal_mask(thread: int) -> int:
+    """The signals it blocks, as a bit mask."""
+    mask = ctypes.c_uint64()
+    _request(_GETSIGMASK, thread, 8, ctypes.addressof(mask))
+    return mask.value
+
+
+def set_signal_mask(thread: int, mask: int) -> None:
+    """Blocks these signals."""
+    _request(_SETSIGMASK, thread, 8, ctypes.addressof(ctypes.c_uint64(mask)))
+
+
+def restartable_sequence(thread: int) -> int:
+    """The address of its pointer to the restartable sequence it is in (rseq(2)); 0 when it uses none."""
+    buffer = ctypes.create_string_buffer(_RSEQ_CONFIGURATION.size)
+    try:
+        _request(_GET_RSEQ, thread, _RSEQ_CONFIGURATION.size, ctypes.addressof(buffer))
+    except OSError as error:
+        if error.errno in (errno.EIO, errno.EINVAL):  # Linux before 5.13: no way to know
+            return 0
+        raise
+    pointer: int = _RSEQ_CONFIGURATION.unpack(buffer.raw)[0]
+    return pointer + _RSEQ_CS_OFFSET if pointer else 0

@@ -1,0 +1,130 @@
+"""Which runs of a guest's pages are remapped to which run of the store, and the system calls that do it."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ksmtuned_py.backends.scan.pagemap import PAGE
+from ksmtuned_py.backends.scan.pages import ZERO, Prints, contains, prints
+from ksmtuned_py.backends.scan.process import Process
+from ksmtuned_py.backends.scan.remap.amd64 import END, NR
+from ksmtuned_py.backends.scan.remap.area import Operation
+from ksmtuned_py.backends.scan.remap.eligibility import Eligible
+from ksmtuned_py.backends.scan.remap.store import Store
+from ksmtuned_py.backends.scan.table import PageNumbers, Slab
+
+MOST_PAGES = 512
+"""Of one run; its mmap takes the guest about 50 us."""
+_READ_WRITE, _PRIVATE, _FIXED, _ANONYMOUS, _NORESERVE = 3, 2, 0x10, 0x20, 0x4000
+_ADD_AT_ONCE = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Consecutive pages of a guest, and of the store."""
+
+    address: int
+    pages: int
+    offset: int
+    """Page number in the store."""
+    eligible: Eligible
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        return self.pages * PAGE
+
+    def part(self, first: int, pages: int) -> "Run":
+        """Some of its pages."""
+        return Run(self.address + first * PAGE, pages, self.offset + first, self.eligible)
+
+
+def plan(process: Process, slab: Slab, wanted: Prints, store: Store, allowed: list[Eligible]) -> list[Run]:
+    """The runs of a slab whose contents are wanted, or in the store already; what is missing there is put there."""
+    found = []
+    for eligible in allowed:
+        begin, end = _within(slab, eligible)
+        chosen = slice(begin, end)
+        able = slab.steady[chosen] & (slab.prints[chosen] != ZERO)
+        able &= contains(wanted, slab.prints[chosen]) | contains(store.known, slab.prints[chosen])
+        pages, contents = slab.pages[chosen][able], slab.prints[chosen][able]
+        if len(pages):
+            _add_missing(process, slab.base, pages, contents, store)
+            kept = contains(store.known, contents)
+            found += _runs(slab.base, pages[kept], store.offsets(contents[kept]).astype(np.int64), eligible)
+    return found
+
+
+def operations(runs: list[Run], store_there: int, vector: int) -> tuple[list[Operation], list[int]]:
+    """The table for the guest, and which entries are the mmaps.
+
+    An mmap that fails has not changed anything (Linux 6.12+), or has left a hole: then mincore fails, too, and the hole
+    is filled with what was there.
+    """
+    table: list[Operation] = []
+    maps = []
+    for run in runs:
+        maps.append(len(table))
+        eligible, here = run.eligible, len(table)
+        after = here + 4 + len(eligible.advice)
+        flags = _PRIVATE | _FIXED | (0 if eligible.reserve else _NORESERVE)
+        share = (run.address, run.size, _READ_WRITE, flags, store_there, run.offset * PAGE)
+        anonymous = (run.address, run.size, _READ_WRITE, flags | _ANONYMOUS, -1, 0)
+        fill = (store_there, run.address, run.size, run.offset * PAGE)
+        table.append((NR["mmap"], share, here + 4, here + 1))
+        table.append((NR["mincore"], (run.address, run.size, vector), after, here + 2))
+        table.append((NR["mmap"], anonymous, here + 3, here + 3))
+        table.append((NR["pread64"], fill, here + 4, here + 4))
+        table += advise(run.address, run.size, eligible, here + 4)
+    if table:
+        table[-1] = (*table[-1][:2], END, END)
+    return [_ended(entry, len(table)) for entry in table], maps
+
+
+def advise(address: int, size: int, eligible: Eligible, first: int) -> list[Operation]:
+    """Sets again what was set on the mapping before; as entries of a table from that number on."""
+    return [
+        (NR["madvise"], (address, size, advice), first + index + 1, first + index + 1)
+        for index, advice in enumerate(eligible.advice)
+    ]
+
+
+def _ended(entry: Operation, length: int) -> Operation:
+    number, arguments, success, failure = entry
+    return number, arguments, success if success < length else END, failure if failure < length else END
+
+
+def _within(slab: Slab, eligible: Eligible) -> tuple[int, int]:
+    """The slab's pages that lie in the mapping, as a slice."""
+    first = (eligible.mapping.start - slab.base) // PAGE
+    last = (eligible.mapping.end - slab.base) // PAGE
+    begin, end = np.searchsorted(slab.pages.astype(np.int64), (first, last)).tolist()
+    return begin, end
+
+
+def _add_missing(process: Process, base: int, pages: PageNumbers, contents: Prints, store: Store) -> None:
+    missing = ~contains(store.known, contents)
+    _, first = np.unique(contents[missing], return_index=True)
+    first.sort()  # in the guest's order, so that runs stay runs
+    todo, expected = pages[missing][first].tolist(), contents[missing][first]
+    for begin in range(0, len(todo), _ADD_AT_ONCE):
+        part = todo[begin : begin + _ADD_AT_ONCE]
+        block = memoryview(bytearray(len(part) * PAGE))
+        for index, page in enumerate(part):
+            process.read([block[index * PAGE : (index + 1) * PAGE]], base + page * PAGE)
+        found = prints(block)
+        same = found == expected[begin : begin + _ADD_AT_ONCE]
+        content = np.frombuffer(block, np.uint8).reshape(-1, PAGE)[same]
+        store.append(memoryview(content.tobytes()), found[same])
+
+
+def _runs(base: int, pages: PageNumbers, offsets: NDArray[np.int64], eligible: Eligible) -> list[Run]:
+    numbers = pages.astype(np.int64)
+    breaks = np.flatnonzero((np.diff(numbers) != 1) | (np.diff(offsets) != 1)) + 1
+    found = []
+    for begin, end in zip([0, *breaks.tolist()], [*breaks.tolist(), len(numbers)], strict=True):
+        for at in range(begin, end, MOST_PAGES):
+            address = base + int(numbers[at]) * PAGE
+            found.append(Run(address, min(MOST_PAGES, end - at), int(offsets[at]), eligible))
+    return found

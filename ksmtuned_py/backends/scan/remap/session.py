@@ -1,0 +1,150 @@
+"""A guest with a foothold in it: stops its threads, has one of them run system calls, and lets them all go on."""
+
+import gc
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+
+from ksmtuned_py.backends.scan.process import Gone, Process
+from ksmtuned_py.backends.scan.remap import ptrace
+from ksmtuned_py.backends.scan.remap.area import Area, Operation
+from ksmtuned_py.backends.scan.remap.install import best_worker, file_key, install
+from ksmtuned_py.backends.scan.remap.threads import Lost, Refused, Thread, Threads
+
+_ANSWER_SECONDS = 10.0
+_URGENT = -10
+FileKey = tuple[int, int]
+"""Device and inode."""
+
+
+@dataclass(slots=True)
+class Session:
+    """The foothold; it lasts until the guest ends or this worker does."""
+
+    area: Area
+    line: socket.socket
+    line_there: int
+    store_there: int
+    line_key: FileKey
+    store_key: FileKey
+
+    @classmethod
+    def begin(cls, process: Process, store: int) -> "Session":
+        """Raises Refused or Gone."""
+        area = Area()
+        try:
+            with Threads(process) as threads:
+                line, line_there, store_there = install(process, threads, area, store)
+            line.settimeout(_ANSWER_SECONDS)
+            return cls(
+                area, line, line_there, store_there, file_key(process, line_there), file_key(process, store_there)
+            )
+        except BaseException:
+            area.close()
+            raise
+
+    def stage(self, address: int, size: int) -> None:
+        """Notes memory of ours in the guest, for whoever cleans up after us."""
+        self.area.stage(address, size)
+
+    @contextmanager
+    def window(self, process: Process) -> Iterator["Window"]:
+        """All threads stopped; nothing in the guest is changed unless the window is told to."""
+        with _hurry(), Threads(process) as threads:
+            self._check(process, threads)
+            window = Window(self, threads)
+            try:
+                yield window
+            finally:
+                window.end()
+
+    def close(self) -> None:
+        """Lets go: the guest finds its line closed, which means nothing to it while it runs freely."""
+        self.line.close()
+        self.area.close()
+
+    def _check(self, process: Process, threads: Threads) -> None:
+        """What we use in it must still be ours: it may have closed, or begun to use, what it does not know."""
+        nonce = bytearray(16)
+        process.read([memoryview(nonce)], self.area.nonce_address)
+        if bytes(nonce) != self.area.nonce:
+            raise Lost("the memory shared with it is gone")
+        if file_key(process, self.line_there) != self.line_key or file_key(process, self.store_there) != self.store_key:
+            raise Lost("it has closed descriptors that it did not open")
+        if any(self.area.contains(thread.context["rip"]) for thread in threads.all):
+            raise Refused("one of its threads is still on its way back")
+
+
+class Window:
+    """The guest, stopped, with what can be done to it."""
+
+    def __init__(self, session: Session, threads: Threads) -> None:
+        self._session = session
+        self._threads = threads
+        self._worker: Thread | None = None
+
+    def run(self, operations: list[Operation]) -> list[int]:
+        """Has the guest run the operations, and returns their results; raises Gone when it ends in the middle.
+
+        From here on a kill of ours leaves the operations to be finished, and then all threads to find their way back.
+        """
+        area, line = self._session.area, self._session.line
+        worker = self._worker or self._set_aside()
+        area.table(operations)
+        try:
+            line.send(b".", socket.MSG_NOSIGNAL)
+            while not (answer := self._answer(worker)):
+                pass
+        except OSError:
+            raise Gone("it has ended") from None
+        if answer != b".":
+            raise Gone("it has ended")
+        return [area.result(index) for index in range(len(operations))]
+
+    def end(self) -> None:
+        """Takes the worker out of its loop and opens the gate; `Threads` puts the registers back."""
+        if self._worker and self._worker in self._threads.all:
+            self._threads.stop_again(self._worker)
+            self._session.area.shut_gate(shut=False)
+            self._threads.put_back()
+
+    def _set_aside(self) -> Thread:
+        """Points every thread to its slot. Killed before the gate is shut, all go on; after that, slot 0 goes first."""
+        area, threads = self._session.area, self._threads
+        worker = best_worker(threads)
+        waiting = [thread for thread in threads.all if thread is not worker]
+        area.table([])
+        area.shut_gate(shut=False)
+        for slot, thread in enumerate([worker, *waiting]):
+            area.keep(slot, thread.context, thread.mask)
+        for slot, thread in enumerate([worker, *waiting]):
+            threads.move(thread, rip=area.code(slot))
+        area.shut_gate(shut=True)
+        ptrace.resume(worker.number)
+        self._worker = worker
+        return worker
+
+    def _answer(self, worker: Thread) -> bytes:
+        """One byte when the operations are done; b'' when only a signal was put aside meanwhile."""
+        try:
+            return self._session.line.recv(1) or b"closed"
+        except TimeoutError:
+            self._threads.stop_again(worker)  # a SIGSTOP from somebody, perhaps: it is sent again at the end
+            ptrace.resume(worker.number)
+            return b""
+
+
+@contextmanager
+def _hurry() -> Iterator[None]:
+    """While a guest stands still, nobody else is more urgent; and no garbage is collected."""
+    nice = os.getpriority(os.PRIO_PROCESS, 0)
+    gc.disable()
+    with suppress(PermissionError):
+        os.setpriority(os.PRIO_PROCESS, 0, _URGENT)
+    try:
+        yield
+    finally:
+        os.setpriority(os.PRIO_PROCESS, 0, nice)
+        gc.enable()

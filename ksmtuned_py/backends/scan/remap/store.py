@@ -1,0 +1,109 @@
+"""Where merged pages live: one memfd, as large as it will ever be and sealed so; only what is used takes memory."""
+
+import ctypes
+import fcntl
+import mmap
+import os
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ksmtuned_py.backends.scan.pages import ZERO, Prints, prints
+from ksmtuned_py.backends.scan.remap.area import SEALS
+
+PAGE = mmap.PAGESIZE
+STORE_BYTES = 1 << 40
+_PUNCH_HOLE, _KEEP_SIZE = 2, 1
+_READ_PAGES = 1024
+Offsets = NDArray[np.uint32]
+"""Page numbers in the store."""
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class Store:
+    """Contents by print; a new one is appended, so that runs of a guest's pages are runs here, too."""
+
+    def __init__(self, name: str, descriptor: int | None = None) -> None:
+        """With a descriptor: takes over what is in it."""
+        self.descriptor = _create(name) if descriptor is None else descriptor
+        self._prints: Prints = np.empty(0, np.uint64)
+        self._offsets: Offsets = np.empty(0, np.uint32)
+        self.end = 0
+        self._idle: set[int] = set()
+        if descriptor is not None:
+            self._read_all()
+
+    @property
+    def key(self) -> tuple[int, int]:
+        """Device and inode."""
+        found = os.fstat(self.descriptor)
+        return found.st_dev, found.st_ino
+
+    @property
+    def known(self) -> Prints:
+        """The prints of all contents, sorted."""
+        return self._prints
+
+    def offsets(self, wanted: Prints) -> Offsets:
+        """Where these known prints are."""
+        return self._offsets[np.searchsorted(self._prints, wanted)]
+
+    def append(self, content: memoryview, found: Prints) -> None:
+        """Adds pages with new prints."""
+        os.pwrite(self.descriptor, content, self.end * PAGE)
+        places = np.arange(self.end, self.end + len(found), dtype=np.uint32)
+        self.end += len(found)
+        self._index(np.concatenate((self._prints, found)), np.concatenate((self._offsets, places)))
+
+    def read(self, offset: int, pages: int) -> bytes:
+        """The contents of some pages."""
+        return os.pread(self.descriptor, pages * PAGE, offset * PAGE)
+
+    def free_unused(self, references: NDArray[np.uint32]) -> None:
+        """Frees pages that nobody has mapped, twice in a row: who was forked meanwhile is seen the second time."""
+        unused = set(self._offsets[references[self._offsets] == 0].tolist())
+        for offset in unused & self._idle:
+            _libc.fallocate(
+                self.descriptor,
+                _PUNCH_HOLE | _KEEP_SIZE,
+                ctypes.c_int64(offset * PAGE),
+                ctypes.c_int64(PAGE),
+            )
+        kept = ~np.isin(self._offsets, np.fromiter(unused & self._idle, np.uint32))
+        self._prints, self._offsets = self._prints[kept], self._offsets[kept]
+        self._idle = unused - self._idle
+
+    def _index(self, found: Prints, places: Offsets) -> None:
+        order = np.argsort(found)
+        self._prints, self._offsets = found[order], places[order]
+
+    def _read_all(self) -> None:
+        """Takes over what a worker before us has merged."""
+        begin = 0
+        parts, places = [self._prints], [self._offsets]
+        while (begin := _seek(self.descriptor, begin, os.SEEK_DATA)) >= 0:
+            end = _seek(self.descriptor, begin, os.SEEK_HOLE)
+            for at in range(begin, end, _READ_PAGES * PAGE):
+                size = min(end - at, _READ_PAGES * PAGE)
+                parts.append(prints(memoryview(os.pread(self.descriptor, size, at))))
+                places.append(np.arange(at // PAGE, (at + size) // PAGE, dtype=np.uint32))
+            self.end = end // PAGE
+            begin = end
+        found, offsets = np.concatenate(parts), np.concatenate(places)
+        unique, first = np.unique(found, return_index=True)
+        wanted = unique != ZERO
+        self._prints, self._offsets = unique[wanted], offsets[first][wanted]
+
+
+def _create(name: str) -> int:
+    descriptor = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    os.ftruncate(descriptor, STORE_BYTES)
+    fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, SEALS)
+    return descriptor
+
+
+def _seek(descriptor: int, begin: int, what: int) -> int:
+    try:
+        return os.lseek(descriptor, begin, what)
+    except OSError:  # ENXIO: nothing but a hole from here on
+        return -1

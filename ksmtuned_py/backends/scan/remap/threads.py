@@ -1,0 +1,202 @@
+"""All threads of a guest, stopped for a moment. They run on when we let go, and also when we are killed."""
+
+import os
+import signal
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from ksmtuned_py.backends.scan.process import Gone, Process
+from ksmtuned_py.backends.scan.remap import ptrace
+from ksmtuned_py.backends.scan.remap.amd64 import CODE_64, REGISTERS, Context
+
+MOST_THREADS = 127
+_PATIENCE_SECONDS = 0.05
+_LAST_PATIENCE_SECONDS = 5.0
+_ALL_SIGNALS = 2**64 - 1
+_POLL_SECONDS = 0.00002
+
+
+@dataclass(eq=False)
+class Refused(Exception):
+    """This guest is not touched, and why."""
+
+    reason: str
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+class Lost(Refused):
+    """The foothold in the guest is gone; another one may be tried."""
+
+
+@dataclass(slots=True)
+class Thread:
+    """A stopped thread as it was found."""
+
+    number: int
+    context: Context
+    mask: int
+    moved: bool = False
+    """Its registers are not its own at the moment."""
+
+
+class Threads:
+    """In a with block: every thread stopped; afterwards each is as it was and runs."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+        self._seized: set[int] = set()
+        self._unstopped: set[int] = set()
+        self._signals: list[int] = []
+        self.all: list[Thread] = []
+
+    def __enter__(self) -> Self:
+        try:
+            self._stop_all(time.monotonic() + _PATIENCE_SECONDS)
+            self.all = [self._look(number) for number in sorted(self._seized)]
+        except BaseException:
+            self._let_go()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.put_back()
+        self._let_go()
+
+    def move(self, thread: Thread, **registers: int) -> None:
+        """Points it elsewhere. Registers first: the code there restores the mask, should we be killed in between."""
+        thread.moved = True
+        ptrace.set_registers(thread.number, thread.context.changed(**registers).raw())
+        ptrace.set_signal_mask(thread.number, _ALL_SIGNALS)
+
+    def put_back(self) -> None:
+        """Every moved thread gets its own registers and signal mask again; all must be stopped."""
+        for thread in self.all:
+            if thread.moved:
+                with suppress(ProcessLookupError):  # killed by somebody: nothing to put back
+                    ptrace.set_signal_mask(thread.number, thread.mask)
+                    ptrace.set_registers(thread.number, thread.context.raw())
+                thread.moved = False
+
+    def stop_again(self, thread: Thread) -> None:
+        """Waits until a thread that was resumed has stopped at our asking; raises Gone when it has ended."""
+        with suppress(ProcessLookupError):
+            ptrace.interrupt(thread.number)
+        self._unstopped.add(thread.number)
+        if not self._await(thread.number, time.monotonic() + _LAST_PATIENCE_SECONDS, later=True):
+            raise Gone(self._process.target.name)
+
+    def step_to_syscall(self, thread: Thread) -> None:
+        """Runs it to the next edge of a system call; signals that come up meanwhile are sent again at the end."""
+        while True:
+            ptrace.resume_to_syscall(thread.number)
+            status = ptrace.wait(thread.number, block=True)
+            assert status is not None
+            if not os.WIFSTOPPED(status):
+                self._forget(thread.number)
+                raise Gone(self._process.target.name)
+            if os.WSTOPSIG(status) == ptrace.SYSCALL_TRAP:
+                return
+            self._keep_signal(status)
+
+    def _stop_all(self, deadline: float) -> None:
+        """Threads can begin others until they are stopped: so look again until there is none that is new."""
+        while new := self._numbers() - self._seized:
+            if len(self._seized | new) > MOST_THREADS:
+                raise Refused(f"it has more than {MOST_THREADS} threads")
+            for number in new:
+                self._seize(number)
+            for number in new & self._unstopped:
+                if not self._await(number, deadline):
+                    self._seized.discard(number)
+
+    def _numbers(self) -> set[int]:
+        return {int(name) for name in self._process.names("task")}
+
+    def _seize(self, number: int) -> None:
+        try:
+            ptrace.seize(number)
+        except ProcessLookupError:
+            return  # it has ended meanwhile
+        except PermissionError:
+            raise Refused("one of its threads cannot be traced: a kernel worker, a debugger's, or ended") from None
+        self._seized.add(number)
+        self._unstopped.add(number)
+        ptrace.interrupt(number)
+
+    def _await(self, number: int, deadline: float, *, later: bool = False) -> bool:
+        """Whether it has stopped as asked; False when it has ended. Signals it stops for on the way are delivered."""
+        while True:
+            status = self._status(number)
+            if status is None:
+                if time.monotonic() > deadline:
+                    raise Refused("one of its threads does not stop: it waits for a device")
+                time.sleep(_POLL_SECONDS)
+            elif not os.WIFSTOPPED(status):
+                self._forget(number)
+                return False
+            elif ptrace.is_asked_stop(status):
+                self._unstopped.discard(number)
+                return True
+            elif ptrace.is_group_stop(status):
+                self._unstopped.discard(number)
+                raise Refused("somebody else has stopped it")
+            elif later:
+                self._keep_signal(status)
+                ptrace.resume(number)
+            else:
+                ptrace.resume(number, os.WSTOPSIG(status))
+
+    def _status(self, number: int) -> int | None:
+        try:
+            return ptrace.wait(number, block=False)
+        except ChildProcessError:
+            return 0  # another thread's exec or exit has taken it away
+
+    def _keep_signal(self, status: int) -> None:
+        if status >> 16 == 0 and os.WSTOPSIG(status) != ptrace.SYSCALL_TRAP:
+            self._signals.append(os.WSTOPSIG(status))
+
+    def _look(self, number: int) -> Thread:
+        context = Context.of(ptrace.registers(number, REGISTERS.size))
+        if context["cs"] != CODE_64:
+            raise Refused("it runs 32-bit code")
+        pointer = ptrace.restartable_sequence(number)
+        if pointer:
+            sequence = bytearray(8)
+            self._process.read([memoryview(sequence)], pointer)
+            if any(sequence):
+                raise Refused("one of its threads is in a restartable sequence")
+        return Thread(number, context, ptrace.signal_mask(number))
+
+    def _forget(self, number: int) -> None:
+        self._seized.discard(number)
+        self._unstopped.discard(number)
+        self.all = [thread for thread in self.all if thread.number != number]
+
+    def _let_go(self) -> None:
+        for number in sorted(self._seized - self._unstopped, reverse=True):  # the first thread is reaped last
+            ptrace.detach(number)
+        deadline = time.monotonic() + _LAST_PATIENCE_SECONDS
+        for number in tuple(self._unstopped):
+            try:
+                if self._await(number, deadline):
+                    ptrace.detach(number)
+            except Refused:
+                self._detach_or_end(number)
+        self._seized.clear()
+        for number in self._signals:
+            with suppress(OSError):
+                signal.pidfd_send_signal(self._process.pidfd, number)
+
+    def _detach_or_end(self, number: int) -> None:
+        """A thread that never stops cannot be let go of by us, but by the kernel when we end: so that is what we do."""
+        if number in self._unstopped:
+            raise SystemExit(f"thread {number} of {self._process.target.name} does not stop; letting go of it")
+        ptrace.detach(number)
