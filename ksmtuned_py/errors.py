@@ -82,11 +82,20 @@ class AlreadyRunning(KsmtunedError):
 class NoRoom(KsmtunedError):
     """The host has not the memory that unmerging would need."""
 
-    needed_bytes: int
-    found_bytes: int
+    needed: str
+    found: str
     exit_code = FAILED
-    template = "unmerging needs {needed_bytes} bytes and the host could find {found_bytes}"
+    template = "unmerging needs {needed} and the host could find {found}"
     hint_template = "stop or move guests, or add swap, then ask again"
+
+
+@dataclass(eq=False)
+class NotUnmerged(KsmtunedError):
+    """Unmerging began and was cut short: the kernel then has run=0, and a part is still merged."""
+
+    reason: str
+    exit_code = FAILED
+    template = "not all is unmerged: {reason}"
 
 
 @dataclass(eq=False)
@@ -106,7 +115,7 @@ class NoRuntimeDirectory(KsmtunedError):
     path: str
     reason: str
     template = "{path}: cannot be used as the runtime directory: {reason}"
-    hint_template = "name another one with --runtime-dir"
+    hint_template = "run it as root, or name another directory with --runtime-dir"
 
 
 @dataclass(eq=False)

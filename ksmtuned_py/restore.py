@@ -6,16 +6,18 @@ from dataclasses import replace
 
 from ksmtuned_py.config import Kernel
 from ksmtuned_py.configtypes import OnExit
-from ksmtuned_py.errors import NoRoom, NotRestored
+from ksmtuned_py.errors import NoRoom, NotRestored, NotUnmerged
 from ksmtuned_py.host import Host
-from ksmtuned_py.model import KnobName, Knobs, Outcome, Write, WriteStatus
+from ksmtuned_py.model import KnobName, Knobs, Write, WriteResult, WriteStatus
 from ksmtuned_py.plan import STRUCTURAL, plan
 from ksmtuned_py.policy.room import could_find_bytes
 from ksmtuned_py.runtime import Runtime
+from ksmtuned_py.units import human_bytes
 
 SETTLE_SECONDS = 10.0
 UNMERGE_SECONDS = 60.0
 RETRY_SECONDS = 0.05
+RUN_STOP, RUN_UNMERGE = 0, 2
 Say = Callable[[str], None]
 
 
@@ -24,24 +26,22 @@ def put_back(host: Host, runtime: Runtime, on_exit: OnExit, say: Say) -> None:
     originals = runtime.originals()
     if originals is None:
         return
+    if on_exit == "unmerge":
+        try:
+            unmerge(host)
+        except (NoRoom, NotUnmerged) as error:
+            say(str(error))
     if on_exit != "keep":
-        wanted = originals if on_exit == "restore" else replace(originals, run=0)
-        if on_exit == "unmerge":
-            _try(lambda: unmerge(host), say)
-        restore(host, wanted, say)
+        left = bring_to(host, originals if on_exit == "restore" else replace(originals, run=RUN_STOP))
+        if left:
+            raise NotRestored("; ".join(left))
     runtime.forget_originals()
 
 
-def restore(host: Host, wanted: Knobs, say: Say) -> None:
-    """Bring all knobs to these values, structural ones too where the host has the room."""
+def bring_to(host: Host, wanted: Knobs) -> list[str]:
+    """Bring all knobs to these values, structural ones too where the host has the room; says what did not take."""
     structural = structural_writes(host.backend.knobs(), wanted)
-    if structural:
-        _try(lambda: restructure(host, structural), say)
-    left = settle(host, wanted)
-    if left:
-        raise NotRestored(
-            ", ".join(f"{result.write.knob}={result.write.new} ({result.detail})" for result in left.results)
-        )
+    return (_restructure(host, structural) if structural else []) + settle(host, wanted)
 
 
 def structural_writes(now: Knobs, wanted: Knobs) -> tuple[Write, ...]:
@@ -62,57 +62,56 @@ def wanted_of(kernel: Kernel) -> Knobs:
     return Knobs(**asked)
 
 
-def restructure(host: Host, writes: tuple[Write, ...]) -> None:
-    """Unmerge everything if need be, then make these writes; NoRoom when the host could not bear it."""
-    if host.backend.counters().pages_shared:
-        unmerge(host)
-    else:
-        settle(host, Knobs(run=0))
-    for write in writes:
-        _insist(host, write)
-
-
 def unmerge(host: Host) -> None:
-    """Give every merged page back (run=2), after a look whether the host has the room; NoRoom when it has not."""
+    """Give every merged page back (run=2); NoRoom before it begins, NotUnmerged when it was cut short."""
     snapshot = host.observe()
     found = could_find_bytes(snapshot.memory)
     if snapshot.saved_bytes > found:
-        raise NoRoom(snapshot.saved_bytes, found)
-    settle(host, Knobs(run=2))
+        raise NoRoom(human_bytes(snapshot.saved_bytes), human_bytes(found))
+    write = Write(knob="run", old=snapshot.knobs.run or RUN_STOP, new=RUN_UNMERGE)
     deadline = time.monotonic() + UNMERGE_SECONDS
-    while host.backend.counters().pages_shared and not host.dry:
-        found = could_find_bytes(host.observe().memory)
-        if not found or time.monotonic() > deadline:
+    while (result := host.apply((write,)).results[0]).status is WriteStatus.PENDING:
+        if not could_find_bytes(host.observe().memory) or time.monotonic() > deadline:
             host.backend.close()  # ends the child: what was unmerged stays so, and run reads 0
-            raise NoRoom(snapshot.saved_bytes, found)
+            raise NotUnmerged("the host's memory ran short, or time did")
         time.sleep(RETRY_SECONDS)
+    if result.status in (WriteStatus.REFUSED, WriteStatus.LOST):
+        raise NotUnmerged(result.detail)
 
 
-def settle(host: Host, wanted: Knobs, timeout_seconds: float = SETTLE_SECONDS) -> Outcome | None:
-    """Plan and apply until nothing is left to write: None; or the last outcome when the time is over."""
-    deadline = time.monotonic() + timeout_seconds
-    while writes := plan(host.backend.knobs(), wanted):
-        outcome = host.apply(writes)
-        if host.dry:
-            return None
-        if time.monotonic() > deadline:
-            return replace(outcome, results=tuple(r for r in outcome.results if r.status is not WriteStatus.OK))
-        if outcome.results[-1].status is not WriteStatus.OK:
-            time.sleep(RETRY_SECONDS)
-    return None
+def settle(host: Host, wanted: Knobs) -> list[str]:
+    """Plan and write until nothing is left, or the time is over; says what is left, and why."""
+    return _until_taken(host, lambda: plan(host.backend.knobs(), wanted))
 
 
-def _insist(host: Host, write: Write) -> None:
-    """A write that is EBUSY for as long as an exiting process still holds merged pages."""
-    deadline = time.monotonic() + SETTLE_SECONDS
-    while (outcome := host.apply((write,))).results[0].status is not WriteStatus.OK and not host.dry:
-        if time.monotonic() > deadline:
-            raise NotRestored(f"{write.knob}={write.new} ({outcome.results[0].detail})")
-        time.sleep(RETRY_SECONDS)
-
-
-def _try(act: Callable[[], None], say: Say) -> None:
+def _restructure(host: Host, writes: tuple[Write, ...]) -> list[str]:
+    """Unmerge everything if need be, then make these writes; says what was not taken, and why."""
     try:
-        act()
-    except (NoRoom, NotRestored) as error:
-        say(str(error))
+        if host.backend.counters().pages_shared:
+            unmerge(host)
+        else:
+            settle(host, Knobs(run=RUN_STOP))
+    except (NoRoom, NotUnmerged) as error:
+        return [f"{write.knob}={write.new} ({error})" for write in writes]
+    wanted = Knobs(**{write.knob: write.new for write in writes})  # type: ignore[arg-type] # whole numbers
+    return _until_taken(host, lambda: structural_writes(host.backend.knobs(), wanted))
+
+
+def _until_taken(host: Host, left: Callable[[], tuple[Write, ...]]) -> list[str]:
+    """Make the writes that are left, over and over for a while: an exiting process can hold merged pages (EBUSY)."""
+    deadline = time.monotonic() + SETTLE_SECONDS
+    while writes := left():
+        results = [_alone(host, write) for write in writes]
+        failed = [result for result in results if result.status is not WriteStatus.OK]
+        if host.dry:
+            return []
+        if failed and time.monotonic() > deadline:
+            return [f"{result.write.knob}={result.write.new} ({result.detail})" for result in failed]
+        if failed:
+            time.sleep(RETRY_SECONDS)
+    return []
+
+
+def _alone(host: Host, write: Write) -> WriteResult:
+    """One write that does not keep those behind it from being tried, whatever becomes of it."""
+    return host.apply((write,)).results[0]

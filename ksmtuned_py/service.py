@@ -12,11 +12,10 @@ from ksmtuned_py.configfile import Loaded, changed_keys
 from ksmtuned_py.daemon import Daemon
 from ksmtuned_py.door import Door
 from ksmtuned_py.enforce import Enforcer
-from ksmtuned_py.errors import KsmtunedError
+from ksmtuned_py.errors import KsmtunedError, NotRestored
 from ksmtuned_py.guests.arrivals import open_arrivals
 from ksmtuned_py.guests.switch import switch
 from ksmtuned_py.machine import Machine, open_machine
-from ksmtuned_py.plan import plan
 from ksmtuned_py.policy import policy_of
 from ksmtuned_py.policy.trend import Trend
 from ksmtuned_py.publish.journal import Journal, Priority, Record
@@ -27,7 +26,7 @@ from ksmtuned_py.publish.statusfile import Status, status_of
 from ksmtuned_py.publish.totals import Totals
 from ksmtuned_py.publish.web import Web
 from ksmtuned_py.report import Report
-from ksmtuned_py.restore import put_back, restore, structural_writes, wanted_of
+from ksmtuned_py.restore import bring_to, put_back, wanted_of
 from ksmtuned_py.runtime import Runtime
 from ksmtuned_py.sensors.pressure import open_trigger
 from ksmtuned_py.tick import tick
@@ -59,13 +58,16 @@ class Service:
     def run(self, *, once: bool = False) -> None:
         """Until SIGTERM or SIGINT; raises the house's errors for what keeps it from starting."""
         config = self.load().config
-        with self.runtime.locked(), ExitStack() as undo:
+        with ExitStack() as undo:
             # First in, last out: a signal at the start waits for the loop, and one at the end does not cut it short.
             signals = undo.enter_context(closing(Signals()))
             machine = undo.enter_context(open_machine(Door(str(self.root)), config))
+            undo.enter_context(self.runtime.locked())
             running = _Running(self, machine, config, Notifier(), Journal(debug=self.debug))
             undo.callback(running.close)
-            running.start()
+            running.prepare()
+            undo.callback(running.give_back)
+            running.take_over()
             with running.waiter(signals) as waits:
                 running.daemon(waits).run(once=once)
 
@@ -87,15 +89,19 @@ class _Running:
         self._web: Web | None = None
         self._enforcer = Enforcer(partial(switch, machine.door, config.guests.libvirt_uri), journal.tell)
 
-    def start(self) -> None:
+    def prepare(self) -> None:
         """Everything that can fail for the admin to see: the address, a leftover of a crash, the first look."""
         self._web = self._open_web(self._config)
         if not self._host.dry:
-            put_back(self._host, self._service.runtime, "restore", self.warn)  # what a killed daemon left
+            self._restore()  # what a killed daemon left
         self._rehearse()
+
+    def take_over(self) -> None:
+        """From here on the knobs are ours."""
         if not self._host.dry:
             self._service.runtime.save_originals(self._host.backend.knobs())
-            self._set_kernel_section()
+            for sentence in bring_to(self._host, wanted_of(self._config.kernel)):
+                self.warn(f"[kernel] is not in force: {sentence}")
         self.notifier.ready()
 
     @contextmanager
@@ -103,10 +109,11 @@ class _Running:
         """The daemon's one wait, with whatever this kernel lets us wait for."""
         with ExitStack() as undo:
             stall_ms = self._config.daemon.pressure_trigger_ms
-            pressure = open_trigger(self._machine.door, stall_ms) if stall_ms else None
+            here = self._machine.is_this_host
+            pressure = open_trigger(self._machine.door, stall_ms) if stall_ms and here else None
             if pressure is not None:
                 undo.callback(os.close, pressure)
-            arrivals = open_arrivals(self.warn) if self._machine.is_this_host else None
+            arrivals = open_arrivals(self.warn) if here else None
             if arrivals is not None:
                 undo.enter_context(closing(arrivals))
             yield Waiter(
@@ -153,11 +160,14 @@ class _Running:
             self._machine.roster.settings = new.guests
         return new
 
-    def close(self) -> None:
-        """Knobs back as on_exit says; the web server and the status file away."""
+    def give_back(self) -> None:
+        """The knobs, as on_exit says; NotRestored names those that did not take."""
         self.notifier.stopping()
         if not self._host.dry:
             put_back(self._host, self._service.runtime, self._config.daemon.on_exit, self.warn)
+
+    def close(self) -> None:
+        """The web server and the status file away."""
         if self._web is not None:
             self._web.stop()
         self._publisher.close()
@@ -174,11 +184,12 @@ class _Running:
         finally:
             self._host.dry = dry
 
-    def _set_kernel_section(self) -> None:
-        wanted = wanted_of(self._config.kernel)
-        now = self._host.backend.knobs()
-        if plan(now, wanted) or structural_writes(now, wanted):
-            restore(self._host, wanted, self.warn)
+    def _restore(self) -> None:
+        """What does not take now is still owed: the saved values stay, and the next stop tries again."""
+        try:
+            put_back(self._host, self._service.runtime, "restore", self.warn)
+        except NotRestored as error:
+            self.warn(str(error))
 
     def _open_web(self, config: Config) -> Web | None:
         if not config.metrics.address:
@@ -201,7 +212,7 @@ class _Running:
     def _change_mode(self, new: Config) -> None:
         """From managing to observing the knobs go back first; the other way they are saved anew."""
         if new.daemon.mode == "observe":
-            put_back(self._host, self._service.runtime, "restore", self.warn)
+            self._restore()
             self._host.dry = True
         else:
             self._host.dry = False

@@ -133,13 +133,15 @@ class KernelBackend:
         return WriteResult(write=write, status=WriteStatus.LOST, detail=f"reads back as {seen}")
 
     def _unmerge(self, write: Write) -> WriteResult:
-        error = self._unmerging.error if self._unmerging else ""
-        if error:
-            self._unmerging = None
-            return WriteResult(write=write, status=WriteStatus.REFUSED, detail=f"unmerging failed: {error}")
-        if self._unmerging is None or not self._unmerging.running:
+        """In a child, which may take its time; asked for again, the same write tells how far it is."""
+        if self._unmerging is None:
             self._unmerging = Unmerging(self._door)
-        return WriteResult(write=write, status=WriteStatus.PENDING, detail="unmerging in a child process")
+        if self._unmerging.running:
+            return WriteResult(write=write, status=WriteStatus.PENDING, detail="unmerging in a child process")
+        error, self._unmerging = self._unmerging.error, None
+        if error:
+            return WriteResult(write=write, status=WriteStatus.REFUSED, detail=f"unmerging failed: {error}")
+        return self._read_back(write)
 
     def _write_in_thread(self, write: Write) -> WriteResult:
         if self._pending is not None and not self._pending.thread.is_alive():

@@ -81,18 +81,17 @@ def _stage(args: Namespace, config: "Config") -> "Iterator[tuple[Machine, int]]"
     from ksmtuned_py.workload import PAGE_BYTES, achievable_pages, workloads
 
     runtime = Runtime(RUNTIME_DIR)
-    with runtime.locked(), kernel_machine(Door(), config, dry=False) as machine:
+    with ExitStack() as undo:
+        machine = undo.enter_context(kernel_machine(Door(), config, dry=False))
+        undo.enter_context(runtime.locked())
         put_back(machine.host, runtime, "restore", err().print)
         runtime.save_originals(machine.host.backend.knobs())
-        merged_before = machine.host.backend.counters().pages_shared
+        undo.callback(put_back, machine.host, runtime, "restore", err().print)
+        if not machine.host.backend.counters().pages_shared:
+            undo.callback(unmerge, machine.host)  # clears what the ended processes leave in ksmd's books
         mixes = [_mix(args.size * MIB)] * args.guests
-        try:
-            with workloads(mixes, prefix="demo"):
-                yield machine, achievable_pages(mixes) * PAGE_BYTES
-        finally:
-            if not merged_before:
-                unmerge(machine.host)  # clears what the ended processes left in ksmd's books
-            put_back(machine.host, runtime, "restore", err().print)
+        undo.enter_context(workloads(mixes, prefix="demo"))
+        yield machine, achievable_pages(mixes) * PAGE_BYTES
 
 
 def _mix(size_bytes: int) -> "Mix":

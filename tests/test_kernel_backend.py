@@ -1,0 +1,209 @@
+"""The kernel backend on made-up trees; what the real kernel makes of it, tests/kernel shows."""
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from ksmtuned_py.backends.kernel import KernelBackend, find_ksmd, parse_advisor_mode
+from ksmtuned_py.door import Door
+from ksmtuned_py.errors import Garbage, NoKsm
+from ksmtuned_py.model import KNOB_NAMES, Counters, KnobName, Knobs, KnobValue, Write, WriteResult, WriteStatus
+from tests.support.process import wait_for
+from tests.support.trees import KSM, KSMD_PID, make_fake_tree, put
+
+OK, PENDING, REFUSED, LOST = WriteStatus.OK, WriteStatus.PENDING, WriteStatus.REFUSED, WriteStatus.LOST
+ADVISOR: tuple[KnobName, ...] = tuple(name for name in KNOB_NAMES if name.startswith("advisor_"))
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A fake tree."""
+    return make_fake_tree(tmp_path)
+
+
+@pytest.fixture
+def backend(root: Path) -> Iterator[KernelBackend]:
+    """The backend on it."""
+    with closing(KernelBackend(Door(str(root)))) as backend:
+        yield backend
+
+
+def write(backend: KernelBackend, knob: KnobName, new: KnobValue, old: KnobValue = 0) -> WriteResult:
+    """One write."""
+    return backend.write(Write(knob=knob, old=old, new=new))
+
+
+def link(root: Path, knob: KnobName, target: str) -> None:
+    """Puts another kernel file in a knob's place, one that answers in a way of its own."""
+    put(root, f"{KSM}/{knob}", None)
+    (root / KSM / knob).symlink_to(target)
+
+
+def test_a_kernel_without_ksm(tmp_path: Path) -> None:
+    with pytest.raises(NoKsm, match=r"sys/kernel/mm/ksm: no such directory: this kernel was built without CONFIG_KSM"):
+        KernelBackend(Door(str(tmp_path)))
+
+
+def test_every_knob_of_a_new_kernel(backend: KernelBackend) -> None:
+    knobs = backend.knobs()
+    assert [name for name, _ in knobs.items()] == list(KNOB_NAMES)
+    assert (knobs.run, knobs.pages_to_scan, knobs.smart_scan, knobs.advisor_mode) == (0, 100, 1, "none")
+
+
+def test_an_old_kernel_lacks_some(tmp_path: Path) -> None:
+    backend = KernelBackend(Door(str(make_fake_tree(tmp_path, kernel="6.1", merge_across_nodes=None))))
+    knobs, counters = backend.knobs(), backend.counters()
+    assert [knobs.get(name) for name in (*ADVISOR, "smart_scan", "merge_across_nodes")] == [None] * 7
+    assert (counters.pages_scanned, counters.ksm_zero_pages, counters.general_profit) == (None, None, None)
+    assert counters.pages_shared == 0
+
+
+def test_counters(tmp_path: Path) -> None:
+    root = make_fake_tree(tmp_path, pages_sharing=7, ksm_zero_pages=-1, general_profit=-64, full_scans=2)
+    counters = KernelBackend(Door(str(root))).counters()
+    assert counters == Counters(
+        pages_sharing=7,
+        ksm_zero_pages=-1,
+        general_profit=-64,
+        full_scans=2,
+        pages_scanned=0,
+        pages_skipped=0,
+        stable_node_chains=0,
+        stable_node_dups=0,
+    )
+    assert counters.saved_pages == 7
+
+
+@pytest.mark.parametrize(("shown", "run"), [(4, 0), (5, 1), (6, 2)])
+def test_run_during_a_memory_hot_remove(root: Path, backend: KernelBackend, shown: int, run: int) -> None:
+    put(root, f"{KSM}/run", f"{shown}\n")
+    assert backend.knobs().run == run
+
+
+@pytest.mark.parametrize("text", ["", "12 13\n", "0x10\n", "\0\0", "no\n", "--1\n", "٣\n"])
+@pytest.mark.parametrize("name", ["pages_to_scan", "pages_sharing", "advisor_mode"])
+def test_garbage_names_the_file_and_what_was_wanted(root: Path, backend: KernelBackend, name: str, text: str) -> None:
+    put(root, f"{KSM}/{name}", text)
+    with pytest.raises(Garbage, match=rf"/{KSM}/{name}: wanted (a decimal number|'\[none\] scan-time')"):
+        (backend.counters() if name == "pages_sharing" else backend.knobs())
+
+
+def test_the_advisor_says_which_mode_is_chosen() -> None:
+    assert parse_advisor_mode("", "[none] scan-time\n") == "none"
+    assert parse_advisor_mode("", "none [scan-time]\n") == "scan-time"
+    with pytest.raises(Garbage):
+        parse_advisor_mode("", "none scan-time [pid]\n")
+
+
+def test_cpu_time_of_ksmd(root: Path) -> None:
+    put(root, f"proc/{KSMD_PID}/schedstat", "1500000000 200 3\n")
+    assert find_ksmd(Door(str(root))) == KSMD_PID
+    assert KernelBackend(Door(str(root))).scanner_cpu_seconds() == 1.5
+
+
+def test_no_cpu_time_where_ksmd_cannot_be_seen(root: Path) -> None:
+    put(root, f"proc/{KSMD_PID}/schedstat", None)
+    assert KernelBackend(Door(str(root))).scanner_cpu_seconds() is None
+    put(root, f"proc/{KSMD_PID}/comm", "another\n")
+    assert KernelBackend(Door(str(root))).scanner_cpu_seconds() is None
+
+
+def test_a_write_is_one_number_and_is_read_back(root: Path, backend: KernelBackend) -> None:
+    for knob, value in (("pages_to_scan", 500), ("run", 1), ("advisor_max_cpu", 20)):
+        assert write(backend, knob, value).status is OK  # type: ignore[arg-type] # mypy has the names as str
+        assert (root / KSM / knob).read_text() == str(value)
+
+
+def test_a_value_the_kernel_does_not_take(root: Path, backend: KernelBackend) -> None:
+    link(root, "pages_to_scan", "/proc/self/oom_score_adj")  # from 1001 on: EINVAL
+    result = write(backend, "pages_to_scan", 5000)
+    assert (result.status, result.detail) == (
+        REFUSED,
+        "EINVAL: the kernel does not take this value now (is its advisor on?)",
+    )
+
+
+def test_a_value_that_does_not_stay(root: Path, backend: KernelBackend) -> None:
+    link(root, "sleep_millisecs", "/proc/self/timerslack_ns")  # 0 means: the default
+    result = write(backend, "sleep_millisecs", 0)
+    assert (result.status, result.detail[:14]) == (LOST, "reads back as ")
+
+
+def test_any_other_error_is_told_as_the_kernel_put_it(root: Path, backend: KernelBackend) -> None:
+    link(root, "smart_scan", "/dev/full")
+    assert write(backend, "smart_scan", 0).detail == "ENOSPC: No space left on device"
+    put(root, f"{KSM}/smart_scan", None)
+    assert write(backend, "smart_scan", 0).detail == "ENOENT: No such file or directory"
+
+
+@pytest.fixture
+def blocked(root: Path) -> Iterator[Path]:
+    """`run` as a file whose writers wait, as they wait for ksmd's mutex; afterwards they need not any more."""
+    file = root / KSM / "run"
+    file.unlink()
+    os.mkfifo(file)
+    yield file
+    if stat.S_ISFIFO(file.stat().st_mode):
+        unblock(file)
+
+
+def unblock(file: Path) -> None:
+    """Ends the wait: what was written in vain so far goes through."""
+    put(file.parent, "run.new", file.read_text())
+    (file.parent / "run.new").rename(file)
+
+
+def test_a_write_that_waits_for_ksmd_holds_up_nothing(blocked: Path, backend: KernelBackend) -> None:
+    results = [write(backend, "run", 1), write(backend, "run", 1), write(backend, "pages_to_scan", 77)]
+    assert [result.status for result in results] == [PENDING, PENDING, OK]
+    assert results[0].detail == "ksmd holds its mutex for a long batch"
+    assert write(backend, "run", 0).status is PENDING  # it has to wait for its turn
+    unblock(blocked)
+    assert write(backend, "run", 0).status is OK
+    assert blocked.read_text() == "0"
+
+
+def test_a_write_that_failed_while_nobody_waited_is_made_anew(root: Path, backend: KernelBackend) -> None:
+    link(root, "max_page_sharing", "/proc/self/oom_score_adj")
+    for _ in range(2):
+        assert write(backend, "max_page_sharing", 2000).status is REFUSED
+
+
+def unmerged(backend: KernelBackend) -> WriteResult:
+    """How it ended."""
+
+    def ended() -> WriteResult | None:
+        result = write(backend, "run", 2)
+        return None if result.status is PENDING else result
+
+    result = wait_for(ended, 5, "end of unmerging")
+    assert result
+    return result
+
+
+def test_unmerging_is_pending_until_its_child_has_ended(root: Path, backend: KernelBackend) -> None:
+    assert write(backend, "run", 2).status is PENDING
+    assert unmerged(backend).status is OK
+    assert (root / KSM / "run").read_text() == "2"
+
+
+def test_unmerging_that_fails_says_why(root: Path, backend: KernelBackend) -> None:
+    link(root, "run", "/dev/full")
+    result = unmerged(backend)
+    assert result.status is REFUSED
+    assert "No space left on device" in result.detail
+
+
+def test_another_run_aborts_unmerging(blocked: Path, backend: KernelBackend) -> None:
+    assert write(backend, "run", 2).status is PENDING
+    assert write(backend, "run", 1).status is PENDING  # no child is left: the fixture for every test sees to that
+    unblock(blocked)
+
+
+def test_wanted_and_seen_have_the_same_shape(backend: KernelBackend) -> None:
+    assert isinstance(backend.knobs(), Knobs)
+    assert backend.page_bytes == os.sysconf("SC_PAGE_SIZE")
