@@ -25,20 +25,16 @@ class Runtime:
 
     def make(self) -> None:
         """Create the directory; NoRuntimeDirectory when that is not possible."""
-        try:
+        with self._in_use():
             self.directory.mkdir(mode=0o755, parents=True, exist_ok=True)
-        except OSError as error:
-            raise NoRuntimeDirectory(str(self.directory), error.strerror or str(error)) from error
 
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the one lock; AlreadyRunning names who has it. It ends with the process, however that ends."""
         self.make()
         path = self.directory / "lock"
-        try:
+        with self._in_use():
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        except OSError as error:
-            raise NoRuntimeDirectory(str(self.directory), error.strerror or str(error)) from error
         with os.fdopen(descriptor, "r+") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -51,8 +47,9 @@ class Runtime:
 
     def save_originals(self, knobs: Knobs) -> None:
         """Remember what was found, before the first write. The first time counts: a second call changes nothing."""
-        if not self.originals_path.exists():
-            replace_file(self.originals_path, json.dumps(dict(knobs.items())))
+        with self._in_use():
+            if not self.originals_path.exists():
+                replace_file(self.originals_path, json.dumps(dict(knobs.items())))
 
     def originals(self) -> Knobs | None:
         """What was found; None when nothing is owed."""
@@ -69,6 +66,13 @@ class Runtime:
         """The debt is paid, and what a killed daemon last said is of no use any more."""
         self.originals_path.unlink(missing_ok=True)
         self.status_path.unlink(missing_ok=True)
+
+    @contextmanager
+    def _in_use(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise NoRuntimeDirectory(str(self.directory), error.strerror or str(error)) from error
 
 
 def replace_file(path: Path, text: str) -> None:
