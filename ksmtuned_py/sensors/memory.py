@@ -7,7 +7,6 @@ from ksmtuned_py.units import KIB
 
 MEMINFO = "proc/meminfo"
 ARCSTATS = "proc/spl/kstat/zfs/arcstats"
-_WANTED = ("MemTotal", "MemAvailable")
 
 
 def read_memory(door: Door) -> Memory:
@@ -20,23 +19,24 @@ def read_memory(door: Door) -> Memory:
 
 
 def parse_meminfo(path: str, text: str, arc_reclaimable_bytes: int = 0) -> Memory:
-    """/proc/meminfo as Memory; its sizes are in KiB, its hugetlb counts in pages. Garbage names what was missing."""
-    values = {}
-    for line in text.splitlines():
-        name, _, rest = line.partition(":")
-        values[name] = parse_int(path, rest.removesuffix(" kB"))
-    for name in _WANTED:
-        if name not in values:
+    """/proc/meminfo as Memory; the lines we want are in KiB, whatever others there are. Garbage names a missing one."""
+    sizes = {name: rest.removesuffix(" kB") for name, _, rest in (line.partition(":") for line in text.splitlines())}
+
+    def size_bytes(name: str, default: str = "") -> int:
+        size = sizes.get(name, default)
+        if not size:
             raise Garbage(path, text[:60], f"a line {name}")
+        return parse_int(path, size) * KIB
+
     return Memory(
-        total_bytes=values["MemTotal"] * KIB,
-        available_bytes=values["MemAvailable"] * KIB,
-        free_bytes=values.get("MemFree", 0) * KIB,
-        buffers_bytes=values.get("Buffers", 0) * KIB,
-        cached_bytes=values.get("Cached", 0) * KIB,
-        swap_total_bytes=values.get("SwapTotal", 0) * KIB,
-        swap_free_bytes=values.get("SwapFree", 0) * KIB,
-        hugetlb_bytes=values.get("Hugetlb", 0) * KIB,
+        total_bytes=size_bytes("MemTotal"),
+        available_bytes=size_bytes("MemAvailable"),
+        free_bytes=size_bytes("MemFree", "0"),
+        buffers_bytes=size_bytes("Buffers", "0"),
+        cached_bytes=size_bytes("Cached", "0"),
+        swap_total_bytes=size_bytes("SwapTotal", "0"),
+        swap_free_bytes=size_bytes("SwapFree", "0"),
+        hugetlb_bytes=size_bytes("Hugetlb", "0"),
         arc_reclaimable_bytes=arc_reclaimable_bytes,
     )
 
