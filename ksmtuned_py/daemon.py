@@ -47,14 +47,14 @@ class Daemon:
     """Ticks are never further apart than this: half the watchdog's time."""
 
     def run(self, *, once: bool = False) -> None:
-        """Until the word 'stop', or for one tick; raises what made five ticks in a row fail."""
+        """Until the word 'stop', or for one tick; raises what made that one, or five in a row, fail."""
         trend, woken_by, failures = Trend.begin(self.config), frozenset[str](), 0
         while "stop" not in woken_by:
             if "reload" in woken_by:
                 self.config = self.reload(self.config)
                 trend = replace(trend, config=self.config)
             began = time.monotonic()
-            report = self._try_tick(trend, woken_by, failures)
+            report = self._try_tick(trend, woken_by, last_try=once or failures + 1 >= FAILED_TICKS_MAX)
             if report is None:
                 failures, pause = failures + 1, self.config.daemon.tick_seconds
             else:
@@ -63,12 +63,12 @@ class Daemon:
                 return
             woken_by = self.waits.until(began + min(pause, self.longest_wait_seconds))
 
-    def _try_tick(self, trend: Trend, woken_by: frozenset[str], failures: int) -> Report | None:
+    def _try_tick(self, trend: Trend, woken_by: frozenset[str], *, last_try: bool) -> Report | None:
         try:
             report = tick(self.host, policy_of(self.config), trend, woken_by)
         except Exception as error:  # one bad tick (a sensor, a bug) must not end the daemon; five in a row do
             self.publisher.failed_tick(error)
-            if failures + 1 >= FAILED_TICKS_MAX:
+            if last_try:
                 raise
             return None
         self.publisher.publish(report)

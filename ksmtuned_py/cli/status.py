@@ -57,12 +57,16 @@ def why(args: Namespace) -> int:
 
 def _look(args: Namespace) -> "tuple[Status, bool]":
     """What the daemon last said; or, where none runs, one look of our own without writing."""
+    import psutil
+
     from ksmtuned_py.publish.statusfile import read
     from ksmtuned_py.runtime import Runtime
     from ksmtuned_py.service import look_once
 
     found = read(Runtime(args.runtime_dir).status_path)
-    return (found, True) if found else (look_once(args.root, load_config(args).config), False)
+    if found and psutil.pid_exists(found.pid):  # not so after a kill -9
+        return found, True
+    return look_once(args.root, load_config(args).config), False
 
 
 def _print_daemon(found: "Status", alive: bool) -> None:
@@ -72,7 +76,7 @@ def _print_daemon(found: "Status", alive: bool) -> None:
         out().print("no daemon runs; this is what one would see and do now", style="yellow")
     elif found.overdue_seconds > LATE_SECONDS:
         late = human_seconds(found.overdue_seconds)
-        out().print(f"daemon {found.pid} is late by {late}: it hangs, or was killed", style="red")
+        out().print(f"daemon {found.pid} is late by {late}: it hangs", style="red")
     else:
         out().print(f"daemon {found.pid}, {human_seconds(found.age_seconds)} ago: {found.line}", style="green")
 
