@@ -79,6 +79,8 @@ class Group:
         self.pages: Runs[PageState] = Runs(spec.pages, NEW)
         self.distinct = spec.distinct or spec.pages
         self.content: Content | None = trees.content(spec.content, self.distinct) if spec.content else None
+        self.breakable = bool(spec.content and spec.rewrites_per_second)
+        """Whether its pages can be merged and then written to; most hosts of 500 guests have few such groups."""
         self._guest = guest
         self._trees = trees
         self._begun_ns = begun_ns

@@ -195,7 +195,9 @@ class ModelHost:
 
     def _unseen_breaks(self, guest: GuestMemory) -> tuple[int, int]:
         """What the guest wrote to and ksmd has not seen yet: merged pages, and pages on the zero page."""
-        breaks = [group.unseen_breaks(self._now_ns) for group in guest.groups] if guest.alive else []
+        if not guest.alive:
+            return 0, 0
+        breaks = [group.unseen_breaks(self._now_ns) for group in guest.groups if group.breakable]
         return sum(merged for merged, _ in breaks), sum(zeroed for _, zeroed in breaks)
 
     def _account(self, guest: GuestMemory) -> Guest:
