@@ -1,0 +1,193 @@
+"""The loop, on the model and on made-up trees: when it ticks, what it survives, and when it gives up."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from ksmtuned_py.backends.memory import MemoryBackend
+from ksmtuned_py.config import Config
+from ksmtuned_py.daemon import FAILED_TICKS_MAX, Daemon
+from ksmtuned_py.door import Door
+from ksmtuned_py.errors import Garbage
+from ksmtuned_py.host import Host
+from ksmtuned_py.machine import open_machine, small_model
+from ksmtuned_py.model import Clock, Mode
+from ksmtuned_py.report import Report
+from tests.support.trees import KSM, make_fake_tree, put
+
+Words = frozenset[str]
+Line = Words | Callable[[], object]
+NOTHING: Words = frozenset()
+NEW = Config.model_validate({"policy": {"name": "fixed"}, "fixed": {"pages_to_scan": 321}})
+"""What a reload brings."""
+
+
+class Told:
+    """Who is told of ticks."""
+
+    def __init__(self) -> None:
+        self.reports: list[Report] = []
+        self.errors: list[Exception] = []
+
+    def publish(self, report: Report) -> None:
+        self.reports.append(report)
+
+    def failed_tick(self, error: Exception) -> None:
+        self.errors.append(error)
+
+
+class Script:
+    """A wait that is over at once, for what the script says: words, or something that happens meanwhile."""
+
+    def __init__(self, *lines: Line) -> None:
+        self._lines: Iterator[Line] = iter(lines)
+        self.deadlines: list[float] = []
+
+    def until(self, deadline_seconds: float) -> Words:
+        self.deadlines.append(deadline_seconds)
+        line = next(self._lines, frozenset({"stop"}))
+        if isinstance(line, frozenset):
+            return line
+        line()
+        return NOTHING
+
+
+def unchanged(config: Config) -> Config:
+    """A reload that finds nothing new."""
+    return config
+
+
+def daemon(host: Host, waits: Script, told: Told, reload: Callable[[Config], Config] = unchanged) -> Daemon:
+    """The loop."""
+    return Daemon(host, Config(), waits, told, reload)
+
+
+@pytest.fixture
+def told() -> Told:
+    """Nothing yet."""
+    return Told()
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A fake tree."""
+    return make_fake_tree(tmp_path)
+
+
+@pytest.fixture
+def host(root: Path) -> Iterator[Host]:
+    """The host on it."""
+    with open_machine(Door(str(root)), Config()) as machine:
+        yield machine.host
+
+
+def test_it_ticks_until_it_is_told_to_stop(host: Host, told: Told) -> None:
+    daemon(host, Script(NOTHING, frozenset({"asked"}), frozenset({"pressure", "guest"})), told).run()
+    assert [report.snapshot.woken_by for report in told.reports] == [
+        NOTHING,
+        NOTHING,
+        {"asked"},
+        {"pressure", "guest"},
+    ]
+
+
+def test_a_stop_that_comes_with_others_stops(host: Host, told: Told) -> None:
+    running = daemon(host, Script(frozenset({"stop", "reload", "guest"})), told, lambda _: NEW)
+    running.run()
+    assert (len(told.reports), running.config) == (1, Config())
+
+
+def test_once_is_one_tick(host: Host, told: Told) -> None:
+    waits = Script()
+    daemon(host, waits, told).run(once=True)
+    assert (len(told.reports), waits.deadlines) == (1, [])
+
+
+def test_the_trend_goes_on_from_tick_to_tick(host: Host, told: Told) -> None:
+    daemon(host, Script(NOTHING, NOTHING), told).run()
+    assert [report.trend.news.number for report in told.reports] == [1, 1, 1]  # the guests are news once
+    assert told.reports[0].outcome.results
+    assert told.reports[1].outcome.results == ()  # at rest there is nothing to write
+
+
+def test_a_deadline_counts_from_the_beginning_of_its_tick_and_may_not_be_too_late(host: Host, told: Told) -> None:
+    waits = Script()
+    boosting = replace(daemon(host, waits, told), longest_wait_seconds=0.25)
+    boosting.run()
+    assert told.reports[0].decision.next_tick_seconds == 1.0
+    assert 0 <= waits.deadlines[0] - told.reports[0].snapshot.clock.monotonic_seconds <= 0.25
+
+
+def test_a_tick_that_fails_is_told_and_the_next_one_goes_on(root: Path, host: Host, told: Told) -> None:
+    waits = Script(
+        lambda: put(root, f"{KSM}/pages_sharing", "garbage\n"),
+        NOTHING,
+        lambda: put(root, f"{KSM}/pages_sharing", "0\n"),
+        NOTHING,
+    )
+    daemon(host, waits, told).run()
+    assert [type(error) for error in told.errors] == [Garbage, Garbage]
+    assert len(told.reports) == 3
+    assert [report.trend.news.number for report in told.reports] == [1, 1, 1]
+
+
+def test_ticks_that_keep_failing_end_it(root: Path, host: Host, told: Told) -> None:
+    with pytest.raises(Garbage, match="pages_sharing"):
+        daemon(host, Script(lambda: put(root, f"{KSM}/pages_sharing", "garbage\n"), *[NOTHING] * 99), told).run()
+    assert len(told.errors) == FAILED_TICKS_MAX
+
+
+def test_failed_ticks_count_only_in_a_row(root: Path, host: Host, told: Told) -> None:
+    def break_it() -> None:
+        put(root, f"{KSM}/pages_sharing", "garbage\n")
+
+    def mend_it() -> None:
+        put(root, f"{KSM}/pages_sharing", "0\n")
+
+    row: list[Line] = [break_it, *[NOTHING] * (FAILED_TICKS_MAX - 2), mend_it]
+    daemon(host, Script(*row, *row), told).run()
+    assert len(told.errors) == 2 * (FAILED_TICKS_MAX - 1)
+
+
+def test_one_tick_that_fails_is_the_end_of_once(root: Path, host: Host, told: Told) -> None:
+    put(root, f"{KSM}/pages_sharing", "garbage\n")
+    with pytest.raises(Garbage):
+        daemon(host, Script(), told).run(once=True)
+
+
+def test_a_bug_in_a_tick_ends_it_only_when_it_stays(told: Told) -> None:
+    class Odd(MemoryBackend):
+        def scanner_cpu_seconds(self) -> float:
+            return float("x")
+
+    backend = Odd(small_model(), lambda: 0.0)
+    with pytest.raises(ValueError, match="could not convert"):
+        daemon(Host(backend, backend), Script(*[NOTHING] * 99), told).run()
+    assert len(told.errors) == FAILED_TICKS_MAX
+
+
+def test_a_reload_is_heeded_from_its_own_tick_on(host: Host, told: Told) -> None:
+    daemon(host, Script(NOTHING, frozenset({"reload"}), NOTHING), told, reload=lambda _: NEW).run()
+    assert [report.decision.mode for report in told.reports] == [Mode.BOOST, Mode.BOOST, Mode.PINNED, Mode.PINNED]
+    assert host.backend.knobs().pages_to_scan == 321
+    assert told.reports[2].trend.config == NEW
+
+
+def test_the_model_is_merged_by_the_loop_alone(told: Told) -> None:
+    now = [0.0]
+
+    def clock() -> Clock:
+        return Clock(monotonic_seconds=now[0], unix_seconds=now[0])
+
+    def pass_time() -> None:
+        now[0] += 1
+
+    model = small_model()
+    backend = MemoryBackend(model, lambda: now[0])
+    daemon(Host(backend, backend, clock), Script(*[pass_time] * 60), told).run()
+    assert told.errors == []
+    achieved = told.reports[-1].snapshot.counters.saved_pages / model.mergeable_pages()
+    assert achieved >= 0.95
+    assert told.reports[-1].decision.mode in (Mode.CRUISE, Mode.REST)
