@@ -4,9 +4,10 @@ import fcntl
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 
@@ -14,7 +15,6 @@ from ksmtuned_py.backends.scan.client import ScanBackend
 from ksmtuned_py.config import Scan
 from ksmtuned_py.door import Door
 from ksmtuned_py.model import Guest, KnobName, Write, WriteStatus
-from ksmtuned_py.workload import Workload
 from tests.support.need import need
 from tests.support.process import wait_for
 
@@ -57,14 +57,23 @@ def zram_swap(root: None) -> Iterator[None]:
             (ZRAM / "reset").write_text("1")
 
 
-def guest(load: Workload) -> Guest:
+class Load(Protocol):
+    """A process to scan."""
+
+    name: str
+
+    @property
+    def pid(self) -> int: ...
+
+
+def guest(load: Load) -> Guest:
     """The guest that a workload process is."""
     stat = Path(f"/proc/{load.pid}/stat").read_text().rpartition(")")[2].split()
     return Guest(pid=load.pid, start_ticks=int(stat[19]), name=load.name, kind="pattern")
 
 
 @contextmanager
-def scanning(door: Door, settings: Scan, loads: list[Workload], **knobs: int) -> Iterator[ScanBackend]:
+def scanning(door: Door, settings: Scan, loads: Sequence[Load], **knobs: int) -> Iterator[ScanBackend]:
     """A scan backend at work on the processes, as fast as it can unless the knobs say otherwise."""
     with closing(ScanBackend(settings, door)) as backend:
         backend.watch([guest(load) for load in loads])

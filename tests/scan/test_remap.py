@@ -1,0 +1,157 @@
+"""Equal pages are shared without KSM, and a guest never notices: not by its content, and not when we are killed."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ksmtuned_py.config import Scan
+from ksmtuned_py.door import Door
+from ksmtuned_py.units import MIB
+from ksmtuned_py.workload import Mix, Workload, workloads
+from tests.scan.conftest import scanning, turn, wait_passes, wait_true
+
+REMAP = Scan(reclaim="remap", remap_guests=("*",), remap_least_mib=8)
+EQUAL_BYTES = 64 * MIB
+EQUAL_PAGES = EQUAL_BYTES // 4096
+
+
+def pss_bytes(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/smaps_rollup").read_text().split("Pss:")[1].split()[0]) * 1024
+
+
+class Writer:
+    """A process whose threads write all the time."""
+
+    def __init__(self, name: str, mib: int = 64) -> None:
+        self.name = name
+        self.process = subprocess.Popen(
+            [sys.executable, str(Path(__file__).parent / "writer.py"), str(mib)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            bufsize=1,
+        )
+        assert self.process.stdout is not None
+        assert self.process.stdout.readline() == "ready\n"
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def check(self) -> dict[str, int]:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write("check\n")
+        words = self.process.stdout.readline().split()
+        assert words, f"the guest has ended: {self.process.wait(5)}"
+        return dict(zip(words[::2], map(int, words[1::2]), strict=True))
+
+
+@contextmanager
+def writers(count: int) -> Iterator[list[Writer]]:
+    found = [Writer(f"writer-{number}") for number in range(count)]
+    try:
+        yield found
+    finally:
+        for one in found:
+            one.process.kill()
+            one.process.communicate()
+
+
+def test_equal_pages_are_really_shared_and_given_back(root: None, no_ksm: Door) -> None:
+    mix = Mix(equal_bytes=EQUAL_BYTES, unique_bytes=16 * MIB)
+    with workloads([mix] * 3) as loads:
+        before = sum(pss_bytes(load.pid) for load in loads)
+        with scanning(no_ksm, REMAP, loads) as backend:
+            wait_true(lambda: backend.counters().pages_sharing >= 0.95 * 2 * EQUAL_PAGES, "shared pages")
+            assert [load.wrong_pages() for load in loads] == [0, 0, 0]
+            merged = sum(pss_bytes(load.pid) for load in loads)
+            assert before - merged >= 0.9 * 2 * EQUAL_BYTES
+            loads[0].spoil(1000)
+            wait_passes(backend, 2)
+            assert [load.wrong_pages() for load in loads] == [0, 0, 0]
+            turn(backend, "run", 2)
+            wait_true(lambda: backend.counters().pages_sharing == 0, "pages given back")
+            turn(backend, "run", 0)
+        assert [load.wrong_pages() for load in loads] == [0, 0, 0]
+        assert all(" /memfd:ksmtuned-py-pages" not in maps(load) for load in loads)
+
+
+def maps(load: Workload) -> str:
+    return Path(f"/proc/{load.pid}/maps").read_text()
+
+
+def test_threads_that_write_all_the_time_lose_no_byte(root: None, no_ksm: Door) -> None:
+    with writers(2) as guests, scanning(no_ksm, REMAP, guests) as backend:
+        wait_true(lambda: backend.counters().pages_sharing > 5000, "shared pages")
+        deadline = time.monotonic() + 15
+        while time.monotonic() < deadline:
+            found = [one.check() for one in guests]
+            assert [one["wrong"] for one in found] == [0, 0]
+            time.sleep(0.3)
+        assert sum(one["writes"] for one in found) >= 10_000
+        assert all(one["beats"] > 100 for one in found)
+
+
+def test_fifty_kills_of_the_worker_while_it_merges(root: None, no_ksm: Door) -> None:
+    chance = random.Random(1)
+    with writers(2) as guests:
+        for _ in range(50):
+            with scanning(no_ksm, REMAP, guests, sleep_millisecs=0) as backend:
+                time.sleep(chance.uniform(0.2, 0.7))
+                os.kill(backend.worker_pid, signal.SIGKILL)
+                time.sleep(0.02)
+                assert all(_runs(one) for one in guests)
+            found = [one.check() for one in guests]
+            assert [one["wrong"] for one in found] == [0, 0]
+        again = [one.check() for one in guests]
+        assert all(late["writes"] > early["writes"] for late, early in zip(again, found, strict=True))
+
+
+def _runs(one: Writer) -> bool:
+    """Alive, and neither stopped nor traced."""
+    status = Path(f"/proc/{one.pid}/status").read_text()
+    return "TracerPid:\t0\n" in status and status.split("State:\t")[1][0] in "RSD"
+
+
+def test_what_a_killed_worker_has_merged_is_taken_over_by_the_next(root: None, no_ksm: Door) -> None:
+    with workloads([Mix(equal_bytes=EQUAL_BYTES)] * 2) as loads, scanning(no_ksm, REMAP, loads) as backend:
+        wait_true(lambda: backend.counters().pages_sharing >= 0.95 * EQUAL_PAGES, "shared pages")
+        os.kill(backend.worker_pid, signal.SIGKILL)
+        wait_true(lambda: backend.counters().pages_sharing < 100 and backend.restarts == 1, "the end of the worker")
+        wait_true(lambda: backend.counters().pages_sharing >= 0.95 * EQUAL_PAGES, "the next worker")
+        assert any("has died 1 times; last: signal 9" in problem for problem in backend.problems)
+        assert [load.wrong_pages() for load in loads] == [0, 0]
+        turn(backend, "run", 2)
+        wait_true(lambda: backend.counters().pages_sharing == 0, "pages given back")
+        assert [load.wrong_pages() for load in loads] == [0, 0]
+
+
+def test_guests_that_end_while_they_are_scanned_do_no_harm(root: None, no_ksm: Door) -> None:
+    with workloads([Mix(equal_bytes=16 * MIB)] * 4) as loads, scanning(no_ksm, REMAP, loads) as backend:
+        for load in loads[:3]:
+            time.sleep(0.3)
+            load.stop()
+        wait_passes(backend, 2)
+        assert loads[3].wrong_pages() == 0
+        assert backend.restarts == 0
+
+
+def test_only_guests_of_the_patterns_are_remapped(root: None, no_ksm: Door) -> None:
+    settings = REMAP.model_copy(update={"remap_guests": ("load-[12]",)})
+    with workloads([Mix(equal_bytes=16 * MIB)] * 3) as loads, scanning(no_ksm, settings, loads) as backend:
+        wait_true(lambda: backend.counters().pages_sharing >= 4000, "shared pages")
+        assert " /memfd:ksmtuned-py" not in maps(loads[2])
+
+
+def test_guests_of_different_groups_share_nothing(root: None, no_ksm: Door) -> None:
+    settings = REMAP.model_copy(update={"groups": ("load-1", "load-2")})
+    with workloads([Mix(equal_bytes=16 * MIB)] * 2) as loads, scanning(no_ksm, settings, loads) as backend:
+        wait_passes(backend, 4)
+        assert backend.counters().pages_sharing == 0

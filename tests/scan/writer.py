@@ -1,0 +1,83 @@
+"""A guest that never rests, for tests: threads that write to random pages all the time, and know what must be there.
+
+Half of its pages are equal, to each other in part and to those of every other such process. Lines on standard input:
+'check' compares every byte; the answer is 'wrong N writes M beats B'.
+"""
+
+import hashlib
+import mmap
+import os
+import random
+import signal
+import sys
+import threading
+import time
+
+PAGE = 4096
+PAGES = int(sys.argv[1]) * 256
+THREADS = 3
+memory = mmap.mmap(-1, PAGES * PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+expected: list[bytes] = []
+writes = [0] * THREADS
+beats: list[int] = []
+stop = threading.Event()
+pause = threading.Lock()
+
+
+def equal_page(number: int) -> bytes:
+    return hashlib.shake_128(b"equal%d" % number).digest(PAGE)
+
+
+def fill() -> None:
+    for page in range(PAGES):
+        content = equal_page(page % (PAGES // 4)) if page % 16 < 12 else os.urandom(PAGE)
+        memory[page * PAGE : (page + 1) * PAGE] = content
+        expected.append(hashlib.blake2b(content).digest())
+
+
+def write(thread: int) -> None:
+    """Each thread owns every third page; what it writes it notes at once."""
+    chance = random.Random(thread)
+    while not stop.is_set():
+        page = chance.randrange(PAGES // THREADS) * THREADS + thread
+        begin = page * PAGE
+        with pause:
+            if chance.random() < 0.3:  # makes it equal again, so that it is merged again
+                content = equal_page(page % (PAGES // 4))
+                memory[begin : begin + PAGE] = content
+            else:
+                at = begin + chance.randrange(PAGE - 8)
+                memory[at : at + 8] = chance.randbytes(8)
+                content = memory[begin : begin + PAGE]
+            expected[page] = hashlib.blake2b(content).digest()
+            writes[thread] += 1
+        if writes[thread] % 2 == 0:
+            time.sleep(0.002)
+
+
+def beat(*_: object) -> None:
+    beats.append(1)
+
+
+def check() -> str:
+    with pause:
+        wrong = sum(
+            hashlib.blake2b(memory[page * PAGE : (page + 1) * PAGE]).digest() != expected[page] for page in range(PAGES)
+        )
+        return f"wrong {wrong} writes {sum(writes)} beats {len(beats)}"
+
+
+def main() -> None:
+    fill()
+    signal.signal(signal.SIGALRM, beat)
+    signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)  # interrupts system calls all the time
+    for thread in range(THREADS):
+        threading.Thread(target=write, args=(thread,), daemon=True).start()
+    print("ready", flush=True)
+    for _ in sys.stdin:
+        print(check(), flush=True)
+    stop.set()
+
+
+if __name__ == "__main__":
+    main()
