@@ -1,11 +1,12 @@
 """`python -m bench.arena` (root): managers of KSM side by side, on the same loads, on the real ksmd, in turns.
 
-It takes the one KSM lock for as long as it runs, and leaves KSM as it found it: also at Ctrl-C.
+It takes the one KSM lock for as long as it runs, and leaves KSM as it found it: also at Ctrl-C and SIGTERM.
 """
 
 import argparse
 import os
 import platform
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -15,7 +16,8 @@ from pathlib import Path
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from bench import tables
-from bench.loads import LOADS
+from bench.ballast import touch_all
+from bench.loads import LOADS, takes_memory
 from bench.managers import MANAGERS, manager
 from bench.runs import Run, perform
 from bench.samples import Sample
@@ -32,6 +34,8 @@ BETWEEN_SECONDS = 4.0
 """Between two runs: unmerging, and memory that settles."""
 DENSITY_CAP = 16 / 52
 """The classic claim: 52 guests of 1 GiB on a host of 16 GiB."""
+DENSITY_GUESTS = 3
+"""With less under the cap, merging could never make room for one more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +80,12 @@ def parse_arguments(words: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--guests", type=int, default=4, metavar="N", help="(%(default)s)")
     parser.add_argument("--guest-mib", type=int, default=256, metavar="MIB", help="(%(default)s)")
-    parser.add_argument("--cap-mib", type=int, metavar="MIB", help="of density (16/52 of all guests)")
+    parser.add_argument(
+        "--cap-mib", type=int, default=0, metavar="MIB", help="of density (16/52 of all guests, but room for three)"
+    )
     parser.add_argument("--seconds", type=float, default=40, metavar="S", help="of each run (%(default)s)")
     parser.add_argument("--turns", type=int, default=1, metavar="N", help="(%(default)s)")
-    parser.add_argument("--out", type=Path, default=Path("arena"), metavar="DIR", help="(%(default)s)")
+    parser.add_argument("--out", type=Path, default=Path("build/arena"), metavar="DIR", help="(%(default)s)")
     return parser.parse_args(words)
 
 
@@ -108,7 +114,7 @@ def size_of(args: argparse.Namespace) -> Size:
         guests=args.guests,
         guest_bytes=args.guest_mib * MIB,
         seconds=args.seconds,
-        cap_bytes=args.cap_mib * MIB if args.cap_mib else round(all_bytes * DENSITY_CAP),
+        cap_bytes=args.cap_mib * MIB or max(round(all_bytes * DENSITY_CAP), DENSITY_GUESTS * args.guest_mib * MIB),
     )
 
 
@@ -134,8 +140,11 @@ def main() -> None:
         f"{len(plan)} runs, about {human_seconds(estimated_seconds(plan, size))}; waiting for the KSM lock", flush=True
     )
     adopt_orphans()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends it as Ctrl-C does
     runs: list[Run] = []
     with suppress(KeyboardInterrupt), held_ksm() as ksm:
+        if any(takes_memory(load) for load in args.loads):
+            touch_all()
         for run in _performed(ksm, plan, size):
             runs.append(run)
             write(args.out, about | {"arguments": vars(args) | {"out": str(args.out)}}, runs)

@@ -28,6 +28,8 @@ class Load:
     before: Callable[[Stage], None] = nothing
     settle_seconds: float = 2.0
     """Between the manager's start and the play."""
+    guests: int | None = None
+    """How many there will be, when it is not for the size to say."""
 
 
 def usual(size: Size) -> Mix:
@@ -111,10 +113,15 @@ LOADS = {
     "storm": Load(everybody),
     "takeover": Load(nothing, before=everybody, settle_seconds=0),
     "ramp": Load(one_by_one),
-    "twin": Load(twin, before=grow_old, settle_seconds=20),
+    "twin": Load(twin, before=grow_old, settle_seconds=20, guests=2),
     "churn": Load(come_and_go),
     "rewrite": Load(rewrite),
     "idle": Load(idle),
     "pressure": Load(pressure),
     "density": Load(density),
 }
+
+
+def takes_memory(load: str) -> bool:
+    """Whether the load NAME or NAME@PERCENT needs memory that its guests do not use."""
+    return load == "pressure" or "@" in load

@@ -111,7 +111,7 @@ def perform(ksm: RealKsm, load: str, who: str, turn: int, size: Size, tell: Call
         manager=who,
         turn=turn,
         strangers=strangers,
-        figures=_figures(sampler, size, footprint, restored),
+        figures=_figures(sampler, LOADS[name].guests or size.guests, footprint, restored),
         samples=sampler.samples,
     )
 
@@ -164,7 +164,7 @@ def _footprint(process: psutil.Process) -> Footprint:
     )
 
 
-def _figures(sampler: Sampler, size: Size, own: Footprint | None, restored: bool | None) -> Figures:
+def _figures(sampler: Sampler, guests: int, own: Footprint | None, restored: bool | None) -> Figures:
     samples = sampler.samples
     half, most, nearly_all = (measures.reached(samples, share) for share in (0.5, 0.9, 0.95))
     return Figures(
@@ -179,7 +179,7 @@ def _figures(sampler: Sampler, size: Size, own: Footprint | None, restored: bool
         saved_share=measures.saved_share(samples),
         steady_cpu=measures.steady_cpu_share(samples),
         ksmd_cpu_seconds=samples[-1].ksmd_cpu_seconds,
-        guests_seconds=measures.all_guests_seconds(samples, size.guests),
+        guests_seconds=measures.all_guests_seconds(samples, guests),
         reaction_seconds=sampler.reaction_seconds,
         loss_passes=measures.passes_at_a_loss(samples),
         least_available_bytes=min(sample.available_bytes for sample in samples),

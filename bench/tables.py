@@ -25,32 +25,35 @@ def _times(factor: float, value: float | None) -> float | None:
     return None if value is None else value * factor
 
 
-COLUMNS = (
+MERGING = (
     Column("s to 50 %", lambda figures: figures.seconds_50),
-    Column("s to 90 %", lambda figures: figures.seconds_90),
-    Column("s to 95 %", lambda figures: figures.seconds_95),
-    Column("ksmd CPU-s to 50 %", lambda figures: figures.cpu_50, 2),
-    Column("ksmd CPU-s to 90 %", lambda figures: figures.cpu_90, 2),
-    Column("ksmd CPU-s to 95 %", lambda figures: figures.cpu_95, 2),
+    Column("90 %", lambda figures: figures.seconds_90),
+    Column("95 %", lambda figures: figures.seconds_95),
     Column("passes to 95 %", lambda figures: figures.passes_95, 0),
     Column("area %", lambda figures: _times(100, figures.area)),
-    Column("saved at end %", lambda figures: _times(100, figures.saved_share)),
-    Column("ksmd steady %", lambda figures: figures.steady_cpu * 100, 2),
-    Column("ksmd CPU-s in all", lambda figures: figures.ksmd_cpu_seconds, 2),
-    Column("all guests s", lambda figures: figures.guests_seconds),
-    Column("first knob ms", lambda figures: _times(1000, figures.reaction_seconds), 0),
-    Column("passes at a loss", lambda figures: figures.loss_passes, 0),
+    Column("saved at the end %", lambda figures: _times(100, figures.saved_share)),
+    Column("s to all guests", lambda figures: figures.guests_seconds),
+    Column("ms to first knob", lambda figures: _times(1000, figures.reaction_seconds), 0),
     Column("least available MiB", lambda figures: figures.least_available_bytes / MIB, 0),
+)
+COST = (
+    Column("ksmd CPU-s to 50 %", lambda figures: figures.cpu_50, 2),
+    Column("90 %", lambda figures: figures.cpu_90, 2),
+    Column("95 %", lambda figures: figures.cpu_95, 2),
+    Column("in all", lambda figures: figures.ksmd_cpu_seconds, 2),
+    Column("steady % of a core", lambda figures: figures.steady_cpu * 100, 2),
+    Column("passes at a loss", lambda figures: figures.loss_passes, 0),
     Column("own CPU-s", lambda figures: figures.own_cpu_seconds, 2),
     Column("own RSS MiB", lambda figures: _times(1 / MIB, figures.own_resident_bytes)),
+    Column("knobs restored", lambda figures: figures.restored, 0),
 )
-RESTORED = {None: NOT_APPLICABLE, True: "yes", False: "no"}
 
 
 def as_markdown(runs: Sequence[Run]) -> str:
-    """One table for each load."""
-    loads = list(dict.fromkeys(run.load for run in runs))
-    return "\n".join(_table(load, [run for run in runs if run.load == load]) for load in loads)
+    """Two tables for each load: how soon, and at what cost."""
+    return "\n".join(
+        _of_load(load, [run for run in runs if run.load == load]) for load in dict.fromkeys(run.load for run in runs)
+    )
 
 
 def as_json(machine: Mapping[str, object], runs: Sequence[Run]) -> str:
@@ -59,29 +62,29 @@ def as_json(machine: Mapping[str, object], runs: Sequence[Run]) -> str:
 
 
 def middle(values: Sequence[float | None], digits: int) -> str:
-    """'12.3', or with several turns '12.3 (11.9 to 13.0)'."""
+    """'12.3', or with several turns '12.3 (11.9 to 13.0)'; for truths, whether all are true."""
     known = [value for value in values if value is not None]
     if not known:
         return NOT_APPLICABLE
+    if all(isinstance(value, bool) for value in known):
+        return "yes" if all(known) else "no"
     whole = _number(median(known), digits)
     least, most = _number(min(known), digits), _number(max(known), digits)
     return whole if least == most else f"{whole} ({least} to {most})"
 
 
-def _table(load: str, runs: Sequence[Run]) -> str:
-    titles = ["manager", *(column.title for column in COLUMNS), "knobs restored"]
-    managers = dict.fromkeys(run.manager for run in sorted(runs, key=lambda run: run.turn))
-    rows = [titles, ["---"] + ["---:"] * (len(titles) - 1)]
-    rows += [_row(name, [run.figures for run in runs if run.manager == name]) for name in managers]
+def _of_load(load: str, runs: Sequence[Run]) -> str:
     turns = max(run.turn for run in runs)
-    lines = ["| " + " | ".join(row) + " |" for row in rows]
-    return "\n".join([f"### {load} ({turns} turn{'s' if turns > 1 else ''})", "", *lines, ""])
+    heading = f"### {load} ({turns} turn{'s' if turns > 1 else ''})"
+    return "\n\n".join([heading, _table(runs, MERGING), _table(runs, COST), ""])
 
 
-def _row(manager: str, figures: Sequence[Figures]) -> list[str]:
-    cells = [middle([column.value(one) for one in figures], column.digits) for column in COLUMNS]
-    restored = dict.fromkeys(RESTORED[one.restored] for one in figures)
-    return [manager, *cells, "/".join(restored)]
+def _table(runs: Sequence[Run], columns: Sequence[Column]) -> str:
+    rows = [["manager", *(column.title for column in columns)], ["---"] + ["---:"] * len(columns)]
+    for manager in dict.fromkeys(run.manager for run in runs):
+        figures = [run.figures for run in runs if run.manager == manager]
+        rows.append([manager, *(middle([column.value(one) for one in figures], column.digits) for column in columns)])
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
 def _number(value: float, digits: int) -> str:
