@@ -1,0 +1,105 @@
+"""What a run through a scenario came to."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+from ksmtuned_py.model import Mode
+from ksmtuned_py.simulate.run import Run, Sample
+from ksmtuned_py.simulate.scenario import Scenario
+
+MARKS = (0.5, 0.9, 0.95)
+"""Of what can be saved."""
+STEADY_PART = 0.25
+"""The last part of the time, for the steady CPU."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reached:
+    """When so much of what could be saved was saved, after the last of the first guests had come."""
+
+    share: float
+    seconds: float
+    """Since then."""
+    cpu_seconds: float
+    """ksmd's, since the start."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figures:
+    """One row of the table."""
+
+    policy: str
+    reached: tuple[Reached, ...]
+    """In the order of MARKS; those that were never reached are left out."""
+    saved_area: float
+    """What was saved of what could be, 0 to 1, on average over time."""
+    saved_bytes: int
+    """At the end."""
+    cpu_seconds: float
+    """ksmd's, in all."""
+    steady_cpu: float
+    """Of one core, in the last quarter."""
+    longest_pass_seconds: float | None
+    longest_boost_pass_seconds: float | None
+    """Of those that were boosted from end to end."""
+    deciding_cpu: float
+    """Of one core: what the policy itself took, without the sensors."""
+    wall_seconds: float
+    """What the simulation took."""
+
+
+def figures(scenario: Scenario, run: Run) -> Figures:
+    """The row of a run."""
+    samples = run.samples
+    passes = list(_passes(samples))
+    boosts = [seconds for seconds, boosted in passes if boosted]
+    steady = [sample for sample in samples if sample.seconds >= scenario.seconds * (1 - STEADY_PART)]
+    return Figures(
+        policy=run.policy,
+        reached=tuple(_reached(scenario, samples)),
+        saved_area=_area(samples),
+        saved_bytes=samples[-1].saved_bytes,
+        cpu_seconds=samples[-1].cpu_seconds,
+        steady_cpu=_share(steady),
+        longest_pass_seconds=max((seconds for seconds, _ in passes), default=None),
+        longest_boost_pass_seconds=max(boosts, default=None),
+        deciding_cpu=run.deciding_seconds / scenario.seconds,
+        wall_seconds=run.seconds,
+    )
+
+
+def _reached(scenario: Scenario, samples: tuple[Sample, ...]) -> Iterator[Reached]:
+    begin = scenario.settled_seconds
+    for mark in MARKS:
+        for sample in samples:
+            enough = 0 < sample.achievable_bytes * mark <= sample.saved_bytes
+            if sample.seconds >= begin and enough:
+                yield Reached(share=mark, seconds=sample.seconds - begin, cpu_seconds=sample.cpu_seconds)
+                break
+
+
+def _area(samples: tuple[Sample, ...]) -> float:
+    saved = best = 0.0
+    for before, after in pairwise(samples):
+        seconds = after.seconds - before.seconds
+        saved += (before.saved_bytes + after.saved_bytes) / 2 * seconds
+        best += before.achievable_bytes * seconds
+    return saved / best if best else 0.0
+
+
+def _share(samples: list[Sample]) -> float:
+    if len(samples) < 2:
+        return 0.0
+    seconds = samples[-1].seconds - samples[0].seconds
+    return (samples[-1].cpu_seconds - samples[0].cpu_seconds) / seconds
+
+
+def _passes(samples: tuple[Sample, ...]) -> Iterator[tuple[float, bool]]:
+    """Each pass as its length, to the tick, and whether it was boosted from end to end."""
+    since, boosted = samples[0].seconds, True
+    for before, after in pairwise(samples):
+        boosted = boosted and before.mode is Mode.BOOST
+        if after.passes > before.passes:
+            yield (after.seconds - since) / (after.passes - before.passes), boosted
+            since, boosted = after.seconds, True

@@ -1,0 +1,152 @@
+"""One policy through one scenario, in the model's time."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from ksmtuned_py.backends.memory import MemoryBackend
+from ksmtuned_py.backends.model.modelhost import ModelHost
+from ksmtuned_py.config import Config
+from ksmtuned_py.host import Host
+from ksmtuned_py.model import Clock, Guest, Memory, Mode, Vmstat
+from ksmtuned_py.plan import plan
+from ksmtuned_py.policy import policy_of
+from ksmtuned_py.policy.trend import Trend
+from ksmtuned_py.simulate.scenario import Event, Scenario, events
+from ksmtuned_py.units import GIB
+
+MINUTES_OF_DAY = 1440
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """How things stood at one tick."""
+
+    seconds: float
+    saved_bytes: int
+    achievable_bytes: int
+    """What could be saved at best."""
+    cpu_seconds: float
+    """ksmd's, so far."""
+    passes: int
+    mode: Mode
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A policy's way through a scenario."""
+
+    policy: str
+    samples: tuple[Sample, ...]
+    deciding_seconds: float
+    """CPU time of this process spent on trend, decision and plan."""
+    seconds: float
+    """Wall time that the simulation took."""
+
+
+@dataclass
+class Stage:
+    """The model with the scenario's guests, and its clock; to the host it is backend and senses."""
+
+    scenario: Scenario
+    now_seconds: float = 0.0
+    guests_now: dict[str, Guest] = field(default_factory=dict)
+    achievable_bytes: int = 0
+
+    def __post_init__(self) -> None:
+        size = self.scenario.host
+        self.model = ModelHost(
+            total_bytes=round(size.total_gib * GIB), used_bytes=round(size.used_gib * GIB), cpus=size.cpus
+        )
+        self.backend = MemoryBackend(self.model, lambda: self.now_seconds)
+        self.cpus = size.cpus
+
+    def clock(self) -> Clock:
+        """The simulated time; its day begins at midnight."""
+        minute = int(self.now_seconds // 60) % MINUTES_OF_DAY
+        return Clock(monotonic_seconds=self.now_seconds, unix_seconds=self.now_seconds, local_minute_of_day=minute)
+
+    def play(self, happened: list[Event]) -> None:
+        """Guests come and go."""
+        for event in happened:
+            if event.comes:
+                kind = self.scenario.guests[event.kind]
+                groups = kind.groups(event.number, self.model.page_bytes)
+                self.guests_now[event.name] = self.model.add_guest(event.name, groups)
+            else:
+                self.model.remove_guest(event.name)
+                del self.guests_now[event.name]
+        if happened:
+            self.achievable_bytes = self.model.mergeable_pages() * self.model.page_bytes
+
+    def memory(self) -> Memory:
+        """The model's memory."""
+        return self.backend.memory()
+
+    def pressure(self) -> None:
+        """Nobody stalls in the model."""
+
+    def vmstat(self) -> Vmstat:
+        """The model's events."""
+        return self.backend.vmstat()
+
+    def guests(self, now_seconds: float) -> tuple[Guest, ...]:  # noqa: ARG002 - the clock is ours
+        """As they came: ksmd's account of each of 500 guests at every tick would take most of the simulation's time."""
+        return tuple(self.guests_now.values())
+
+    def suspects(self) -> tuple[str, ...]:
+        """No other program runs in the model."""
+        return ()
+
+    def problems(self) -> tuple[str, ...]:
+        """The model can always be looked at."""
+        return ()
+
+
+def simulate(scenario: Scenario, config: Config, name: str) -> Run:
+    """The whole scenario under the configured policy, whose daemon is told of guests that come at once."""
+    config = _with_ticks(config, scenario)
+    began = time.perf_counter()
+    deciding, samples = [], []
+    for sample, seconds in _ticks(scenario, config):
+        samples.append(sample)
+        deciding.append(seconds)
+    return Run(name, tuple(samples), sum(deciding), time.perf_counter() - began)
+
+
+def _with_ticks(config: Config, scenario: Scenario) -> Config:
+    ticks = {"tick_seconds": scenario.tick_seconds, "idle_tick_seconds": scenario.idle_tick_seconds}
+    return config.model_copy(update={"daemon": config.daemon.model_copy(update=ticks)})
+
+
+def _ticks(scenario: Scenario, config: Config) -> Iterator[tuple[Sample, float]]:
+    """A tick as tick() has it, with a stopwatch around what is the policy's."""
+    stage, policy, trend = Stage(scenario), policy_of(config), Trend.begin(config)
+    host = Host(stage.backend, stage, stage.clock)
+    coming = events(scenario)[::-1]
+    while stage.now_seconds <= scenario.seconds:
+        happened = []
+        while coming and coming[-1].seconds <= stage.now_seconds:
+            happened.append(coming.pop())
+        host.backend.counters()  # the model catches up with the clock before its guests change
+        stage.play(happened)
+        snapshot = host.observe(frozenset({"guest"} if any(event.comes for event in happened) else ()))
+        began = time.process_time()
+        trend = trend.after(snapshot)
+        decision = policy.decide(snapshot, trend)
+        writes = plan(snapshot.knobs, decision.knobs)
+        seconds = time.process_time() - began
+        host.apply(writes)
+        yield (
+            Sample(
+                seconds=stage.now_seconds,
+                saved_bytes=snapshot.saved_bytes,
+                achievable_bytes=stage.achievable_bytes,
+                cpu_seconds=snapshot.scanner_cpu_seconds or 0.0,
+                passes=trend.passes.done,
+                mode=decision.mode,
+            ),
+            seconds,
+        )
+        next_tick = stage.now_seconds + decision.next_tick_seconds
+        stage.now_seconds = min(next_tick, coming[-1].seconds) if coming else next_tick

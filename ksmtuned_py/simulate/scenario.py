@@ -1,0 +1,170 @@
+"""What happens on a simulated host: TOML files, some of which are shipped."""
+
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import Field, ValidationError, model_validator
+
+from ksmtuned_py.backends.model.guestmemory import PageGroup, equal, unique, zero
+from ksmtuned_py.configtypes import Percent, Seconds, Section, TickSeconds
+from ksmtuned_py.errors import KsmtunedError
+from ksmtuned_py.units import GIB
+
+SUFFIX = ".toml"
+Count = Annotated[int, Field(ge=1, le=10_000)]
+Gib = Annotated[float, Field(gt=0, le=65_536)]
+Moment = Annotated[float, Field(ge=0, le=604_800)]
+
+
+@dataclass(eq=False)
+class BadScenario(KsmtunedError):
+    """A scenario that cannot be used."""
+
+    place: str
+    reason: str
+    template = "{place}: {reason}"
+    hint_template = "docs/simulation.md explains every key"
+
+
+@dataclass(eq=False)
+class NoScenario(KsmtunedError):
+    """No scenario of that name."""
+
+    name: str
+    shipped: str
+    template = "{name}: neither a file nor a scenario that is shipped"
+    hint_template = "shipped are: {shipped}"
+
+
+class HostSize(Section):
+    """The simulated host."""
+
+    total_gib: Gib
+    used_gib: Gib = 1.0
+    cpus: Count = 4
+
+
+class Guests(Section):
+    """Guests of one kind. What is neither equal, zero nor changing is unique to each."""
+
+    name: str
+    count: Count = 1
+    memory_gib: Gib = 1.0
+    equal_percent: Percent = 50
+    images: Count = 1
+    """Guests in turn are of one of so many images; equal pages are equal within an image."""
+    zero_percent: Percent = 15
+    changing_percent: Percent = 10
+    rewrites_per_second: Annotated[float, Field(ge=0, le=1000)] = 1.0
+    """Of each changing page."""
+    first_seconds: Moment = 0.0
+    every_seconds: Moment = 0.0
+    lifetime_seconds: Moment = 0.0
+    """0: to the end. Else each is replaced by a new one when it ends."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.equal_percent + self.zero_percent + self.changing_percent > 100:
+            raise ValueError("equal_percent, zero_percent and changing_percent are more than 100 together")
+        return self
+
+    def groups(self, number: int, page_bytes: int) -> tuple[PageGroup, ...]:
+        """The memory of guest `number`."""
+        pages = round(self.memory_gib * GIB) // page_bytes
+        same = round(pages * self.equal_percent / 100)
+        zeroes = round(pages * self.zero_percent / 100)
+        changing = round(pages * self.changing_percent / 100)
+        return (
+            equal(f"{self.name}-{number % self.images}", same),
+            zero(zeroes),
+            unique(pages - same - zeroes - changing),
+            unique(changing, rewrites_per_second=self.rewrites_per_second),
+        )
+
+
+class Scenario(Section):
+    """A host and what happens on it."""
+
+    title: str
+    seconds: Seconds
+    tick_seconds: TickSeconds = 1.0
+    """The daemon's looks, in place of the configured ones: a day on a big host needs no look each second."""
+    idle_tick_seconds: TickSeconds = 10.0
+    host: HostSize
+    guests: Annotated[list[Guests], Field(min_length=1)]
+
+    @property
+    def settled_seconds(self) -> float:
+        """When the last of the first guests has come."""
+        return max(kind.first_seconds + (kind.count - 1) * kind.every_seconds for kind in self.guests)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Event:
+    """A guest that comes, or goes."""
+
+    seconds: float
+    name: str
+    kind: int
+    """Its place in Scenario.guests."""
+    number: int
+    comes: bool
+
+
+def events(scenario: Scenario) -> list[Event]:
+    """All that happens, in its order."""
+    return sorted(event for kind in range(len(scenario.guests)) for event in _events_of(scenario, kind))
+
+
+def _events_of(scenario: Scenario, kind: int) -> Iterator[Event]:
+    spec = scenario.guests[kind]
+    for number in range(spec.count):
+        comes, generation = spec.first_seconds + number * spec.every_seconds, 0
+        while comes < scenario.seconds:
+            name = f"{spec.name}-{number}" + (f".{generation}" if generation else "")
+            yield Event(comes, name, kind, number, comes=True)
+            if not spec.lifetime_seconds:
+                break
+            comes, generation = comes + spec.lifetime_seconds, generation + 1
+            yield Event(comes, name, kind, number, comes=False)
+
+
+def load(name: str) -> Scenario:
+    """A file, or a shipped scenario by its name; raises NoScenario and BadScenario."""
+    path = Path(name)
+    try:
+        text = (path if path.suffix == SUFFIX or path.exists() else _shipped(name)).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadScenario(name, f"cannot be read: {error}") from error
+    return parse_scenario(name, text)
+
+
+def shipped_names() -> list[str]:
+    """The scenarios that come with the program."""
+    return sorted(file.name.removesuffix(SUFFIX) for file in _directory().iterdir() if file.name.endswith(SUFFIX))
+
+
+def parse_scenario(place: str, text: str) -> Scenario:
+    """The scenario that a text describes; raises BadScenario."""
+    try:
+        return Scenario.model_validate(tomllib.loads(text))
+    except tomllib.TOMLDecodeError as error:
+        raise BadScenario(place, f"no valid TOML: {error}") from error
+    except ValidationError as error:
+        mistakes = (f"{'.'.join(map(str, found['loc'])) or 'scenario'}: {found['msg']}" for found in error.errors())
+        raise BadScenario(place, "; ".join(mistakes)) from error
+
+
+def _directory() -> Traversable:
+    return files("ksmtuned_py") / "simulate" / "scenarios"
+
+
+def _shipped(name: str) -> Traversable:
+    if name not in shipped_names():
+        raise NoScenario(name, ", ".join(shipped_names()))
+    return _directory() / f"{name}{SUFFIX}"

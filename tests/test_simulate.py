@@ -1,0 +1,161 @@
+"""Scenarios, what comes of them, and the verb that shows it."""
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ksmtuned_py.cli.main import main
+from ksmtuned_py.cli.simulate import POLICIES
+from ksmtuned_py.config import Config, Policy
+from ksmtuned_py.configtext import toml_value
+from ksmtuned_py.model import Mode
+from ksmtuned_py.simulate.figures import figures
+from ksmtuned_py.simulate.plot import NoPlot
+from ksmtuned_py.simulate.run import Run, Sample, simulate
+from ksmtuned_py.simulate.scenario import (
+    BadScenario,
+    NoScenario,
+    Scenario,
+    events,
+    load,
+    parse_scenario,
+    shipped_names,
+)
+from ksmtuned_py.units import GIB
+
+HOST = "[host]\ntotal_gib = 8\n"
+TWO = 'title = "two"\nseconds = 120\n' + HOST + '[[guests]]\nname = "a"\ncount = 2\nmemory_gib = 0.5\n'
+
+
+def scenario(text: str = TWO, **guests: Any) -> Scenario:
+    return parse_scenario("test", text + "".join(f"{key} = {toml_value(value)}\n" for key, value in guests.items()))
+
+
+def config(name: str) -> Config:
+    return Config.model_validate({"policy": {"name": name}})
+
+
+@pytest.mark.parametrize("name", shipped_names())
+def test_shipped_scenarios_are_good_and_fit_into_their_host(name: str) -> None:
+    loaded = load(name)
+    most = sum(kind.count * kind.memory_gib for kind in loaded.guests)
+    assert most < loaded.host.total_gib
+
+
+def test_at_least_the_big_host_is_shipped() -> None:
+    big = load("terabyte")
+    assert sum(kind.count for kind in big.guests) == 500
+    assert (big.host.total_gib, big.seconds) == (1024, 86400)
+
+
+def test_guests_come_in_turn_and_are_replaced() -> None:
+    seen = events(scenario(every_seconds=10, lifetime_seconds=50))
+    assert [(event.seconds, event.name, event.comes) for event in seen[:6]] == [
+        (0, "a-0", True),
+        (10, "a-1", True),
+        (50, "a-0", False),
+        (50, "a-0.1", True),
+        (60, "a-1", False),
+        (60, "a-1.1", True),
+    ]
+    assert all(event.seconds < 120 or not event.comes for event in seen)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("title = ", "no valid TOML"),
+        (TWO + "speed = 3\n", "guests.0.speed"),
+        (TWO + "equal_percent = 90\nzero_percent = 20\n", "more than 100 together"),
+        ('title = "x"\nseconds = 5\n' + HOST, "guests"),
+    ],
+)
+def test_a_bad_scenario_names_what_is_wrong(text: str, words: str) -> None:
+    with pytest.raises(BadScenario, match=words):
+        parse_scenario("test", text)
+
+
+def test_an_unknown_name_tells_the_shipped_ones() -> None:
+    with pytest.raises(NoScenario) as caught:
+        load("terrabyte")
+    assert "terabyte" in caught.value.hint
+    with pytest.raises(BadScenario, match="cannot be read"):
+        load("/nonexistent/a.toml")
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_every_policy_can_be_simulated_and_the_same_each_time(name: str) -> None:
+    once, again = (simulate(scenario(), config(name), name) for _ in range(2))
+    assert once.samples == again.samples
+    assert once.samples[-1].seconds > 100
+
+
+def test_adaptive_saves_what_can_be_saved() -> None:
+    row = figures(scenario(), simulate(scenario(), config("adaptive"), "adaptive"))
+    assert [reached.share for reached in row.reached] == [0.5, 0.9, 0.95]
+    assert row.saved_area > 0.8
+    assert row.longest_boost_pass_seconds is not None
+    assert row.deciding_cpu < 0.01
+
+
+def test_guests_that_come_later_are_noticed_at_once() -> None:
+    late = scenario(every_seconds=33.5)
+    run = simulate(late, config("adaptive"), "adaptive")
+    assert next(sample.mode for sample in run.samples if sample.seconds == 33.5) is Mode.BOOST
+
+
+def test_figures_by_hand() -> None:
+    def sample(seconds: float, gib: float, passes: int, mode: Mode = Mode.BOOST) -> Sample:
+        return Sample(seconds, round(gib * GIB), 10 * GIB, seconds / 2, passes, mode)
+
+    samples = (sample(0, 0, 0), sample(40, 5, 1), sample(80, 10, 2, Mode.CRUISE), sample(120, 10, 3, Mode.CRUISE))
+    row = figures(scenario(), Run("x", samples, 1.2, 3))
+    assert [(reached.seconds, reached.cpu_seconds) for reached in row.reached] == [(40, 20), (80, 40), (80, 40)]
+    assert row.saved_area == pytest.approx((2.5 + 7.5 + 10) / 30)
+    assert (row.longest_pass_seconds, row.longest_boost_pass_seconds) == (40, 40)
+    assert row.deciding_cpu == pytest.approx(0.01)
+    assert row.cpu_seconds == 60
+
+
+def test_policies_of_the_command_line_are_those_of_the_configuration() -> None:
+    annotation: Any = Policy.model_fields["name"].annotation
+    assert set(POLICIES) == set(annotation.__args__)
+
+
+def test_the_verb_prints_a_table_json_and_a_plot(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("matplotlib")
+    file, plot = tmp_path / "two.toml", tmp_path / "two.svg"
+    file.write_text(TWO)
+    arguments = ["simulate", str(file), "--config-dir", str(tmp_path / "none"), "--policy", "adaptive:eager"]
+    (tmp_path / "none").mkdir()
+    assert main([*arguments, "--policy", "ksmtuned", "--plot", str(plot)]) == 0
+    text = capsys.readouterr().out
+    assert "adaptive:eager" in text
+    assert "saved area" in text
+    assert "<svg" in plot.read_text()
+    assert main([*arguments, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["scenario"]["title"] == "two"
+    assert told["figures"][0]["saved_area"] > 0.8
+
+
+def test_the_verb_lists_what_is_shipped(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["simulate"]) == 0
+    assert all(name in capsys.readouterr().out for name in ["terabyte"])
+
+
+def test_a_bad_scenario_is_bad_input(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["simulate", "nothing-like-it"]) == 2
+    assert "terabyte" in capsys.readouterr().err
+
+
+def test_without_matplotlib_the_plot_is_an_error_with_a_hint(tmp_path: Path) -> None:
+    assert "bench" in NoPlot("x.svg", "matplotlib is not installed").hint
+
+
+def test_scenarios_are_installed_with_the_package() -> None:
+    project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())
+    assert "simulate/scenarios/*.toml" in project["tool"]["setuptools"]["package-data"]["ksmtuned_py"]
