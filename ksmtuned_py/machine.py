@@ -17,7 +17,7 @@ from ksmtuned_py.guests.discovery import GuestFinder
 from ksmtuned_py.guests.libvirtlink import LibvirtLink
 from ksmtuned_py.guests.roster import Roster
 from ksmtuned_py.host import Host, KernelSenses
-from ksmtuned_py.model import KSM_DIRECTORY
+from ksmtuned_py.model import KSM_DIRECTORY, Snapshot
 from ksmtuned_py.units import MIB
 
 
@@ -35,6 +35,19 @@ class Machine:
     """What is known of the guests, and by which rules; None with a model."""
     link: LibvirtLink | None = None
     """What libvirt tells; None where it is not asked."""
+
+
+LIBVIRT_SECONDS = 2.0
+"""What libvirt is given to answer when there is only one look."""
+
+
+def look(door: Door, config: Config) -> Snapshot:
+    """One look without a write, with what libvirt has to say; NoKsm or NotPermitted when it cannot be had."""
+    watching = config.model_copy(update={"daemon": config.daemon.model_copy(update={"mode": "observe"})})
+    with open_machine(door, watching) as machine:
+        if machine.link is not None:
+            machine.link.wait_first(LIBVIRT_SECONDS)
+        return machine.host.observe()
 
 
 @contextmanager

@@ -23,7 +23,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     ),
     frozenset({"policy", "report", "publish", "host", "configfile"})
     | {"configsource", "configtext", "configwanted", "tomllines"},  # parts of configfile
-    frozenset({"tick", "trace", "simulate", "restore", "machine", "enforce", "doctor"}),
+    frozenset({"tick", "trace", "simulate", "restore", "machine", "enforce", "giveback", "doctor"}),
     frozenset({"daemon", "service"}),
     frozenset({"cli"}),
     frozenset({"__main__"}),

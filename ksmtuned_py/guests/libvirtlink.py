@@ -77,6 +77,12 @@ class LibvirtLink:
         except BlockingIOError:
             return False
 
+    def wait_first(self, seconds: float) -> None:
+        """Give libvirt this long for its first list: for whoever looks only once."""
+        deadline = time.monotonic() + seconds
+        while self.view == NOTHING_SEEN and time.monotonic() < deadline and not self._absent():
+            time.sleep(0.01)
+
     def close(self) -> None:
         """Stop following. A thread that waits for a libvirtd which does not answer is left to itself."""
         self._closing = True
@@ -89,7 +95,7 @@ class LibvirtLink:
     def _run(self) -> None:
         pause = FIRST_PAUSE_SECONDS
         while not self._closing:
-            if self._uri == SYSTEM_URI and not any(Path(path).exists() for path in SYSTEM_SOCKETS):
+            if self._absent():
                 self._sleep(ABSENT_SECONDS)
                 continue
             connected_at = time.monotonic()
@@ -103,6 +109,9 @@ class LibvirtLink:
             lasted = time.monotonic() - connected_at > LONGEST_PAUSE_SECONDS
             pause = FIRST_PAUSE_SECONDS if lasted else min(pause * 2, LONGEST_PAUSE_SECONDS)
             self._sleep(pause)
+
+    def _absent(self) -> bool:
+        return self._uri == SYSTEM_URI and not any(Path(path).exists() for path in SYSTEM_SOCKETS)
 
     def _sleep(self, seconds: float) -> None:
         self._changed.clear()

@@ -4,7 +4,7 @@ Everything here may wait as long as one QEMU does: call it where waiting hurts n
 """
 
 from ksmtuned_py.door import Door
-from ksmtuned_py.guests.libvirtlink import LibvirtRefused, MemoryBackend, set_merging
+from ksmtuned_py.guests.libvirtlink import LibvirtRefused, MemoryBackend, memory_backends, set_merging
 from ksmtuned_py.guests.smaps import parse_smaps, ram_mappings
 from ksmtuned_py.model import Guest
 from ksmtuned_py.units import human_bytes
@@ -17,6 +17,19 @@ def switch(door: Door, uri: str, guest: Guest, merge: bool) -> str:
     if stubborn:
         raise LibvirtRefused(f"domain {guest.uuid}", f"QEMU still says merge={not merge} of {', '.join(stubborn)}")
     return _read_back(door, guest.pid, [backend for backend in backends if not backend.shared], merge)
+
+
+def empty(door: Door, uri: str, guest: Guest, merge: bool) -> str:
+    """Take it out of merging and, if it was in, put it in again: its merged pages are its own then, until ksmd scans.
+
+    Raises LibvirtRefused, or OSError when it is gone.
+    """
+    if not any(backend.merge for backend in memory_backends(uri, guest.uuid)):
+        return "its memory does not merge"
+    try:
+        return switch(door, uri, guest, merge=merge)
+    finally:
+        set_merging(uri, guest.uuid, not merge)
 
 
 def _read_back(door: Door, pid: int, backends: list[MemoryBackend], merge: bool) -> str:

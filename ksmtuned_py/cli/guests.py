@@ -1,0 +1,165 @@
+"""`ksmtuned-py guests`: what each guest saves and costs, and whether it may merge."""
+
+from argparse import Namespace
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ksmtuned_py.cli.options import add_config, add_root, add_runtime_dir, add_verb, load_config
+from ksmtuned_py.cli.terminal import err, out
+from ksmtuned_py.errors import KsmtunedError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from ksmtuned_py.cli.options import Subparsers
+    from ksmtuned_py.model import Guest, Snapshot
+
+
+@dataclass(eq=False)
+class UnknownGuest(KsmtunedError):
+    """What was named is not one guest."""
+
+    name: str
+    how_many: str
+    template = "{name}: {how_many} that name, UUID or PID"
+    hint_template = "ksmtuned-py guests lists them with their PIDs"
+
+
+HEADERS = ("GUEST", "PID", "MEMORY", "TRACKED", "MERGED", "ZERO", "RECORDS", "PROFIT", "GROUP", "MERGING")
+LEFT = frozenset({"GUEST", "GROUP", "MERGING"})
+
+
+def add(subparsers: "Subparsers") -> None:
+    """Adds the verb."""
+    parser = add_verb(
+        subparsers,
+        "guests",
+        run,
+        "what each guest saves and costs",
+        "Sorted by profit: merged and zero pages less the kernel's records of 64 bytes for each page tracked. "
+        "A page shared by two guests counts as merged in both, so the guests' sum exceeds what the host saves.",
+    )
+    add_config(parser)
+    add_root(parser)
+    add_runtime_dir(parser)
+    parser.add_argument("--json", action="store_true", help="an array, one object for each guest")
+
+
+def run(args: Namespace) -> int:
+    """Prints the guests, as the daemon saw them last; without a daemon, as they are now."""
+    now = seen(args)
+    guests = sorted(now.guests, key=lambda guest: guest.ksm.profit_bytes if guest.ksm else 0, reverse=True)
+    if args.json:
+        import json
+
+        print(json.dumps([as_object(guest, now.page_bytes) for guest in guests], indent=2))
+        return 0
+    _print_table([HEADERS, *(_row(guest, now.page_bytes) for guest in guests)])
+    _print_sums(now)
+    return 0
+
+
+def seen(args: Namespace) -> "Snapshot":
+    """The daemon's last look; one of our own where none runs."""
+    from ksmtuned_py.door import Door
+    from ksmtuned_py.machine import look
+    from ksmtuned_py.publish.statusfile import read
+    from ksmtuned_py.runtime import Runtime
+
+    found = read(Runtime(args.runtime_dir).status_path)
+    return found.snapshot if found else look(Door(str(args.root)), load_config(args).config)
+
+
+def find_guest(guests: "Iterable[Guest]", word: str) -> "Guest":
+    """The one guest of that name, UUID or PID; raises UnknownGuest."""
+    found = [guest for guest in guests if word in (guest.name, guest.uuid, str(guest.pid))]
+    if len(found) != 1:
+        raise UnknownGuest(word, "several guests have" if found else "no guest has")
+    return found[0]
+
+
+def as_object(guest: "Guest", page_bytes: int) -> dict[str, Any]:
+    """A guest for programs: bytes where the kernel counts pages; null is what nobody knows."""
+    from ksmtuned_py.model import RMAP_ITEM_BYTES, GuestKsm
+
+    ksm = guest.ksm or GuestKsm()
+    merged = (ksm.merging_pages + ksm.zero_pages) * page_bytes
+    account = {
+        "candidate_bytes": ksm.rmap_items * page_bytes,
+        "merged_bytes": ksm.merging_pages * page_bytes,
+        "zero_bytes": ksm.zero_pages * page_bytes,
+        "bookkeeping_bytes": ksm.rmap_items * RMAP_ITEM_BYTES,
+        "profit_bytes": ksm.profit_bytes,
+        "debt_bytes": merged,
+        "mergeable": ksm.mergeable,
+        "shared_ratio": merged / guest.rss_bytes if guest.rss_bytes else None,
+    }
+    return {
+        "name": guest.name,
+        "uuid": guest.uuid,
+        "pid": guest.pid,
+        "kind": guest.kind,
+        "cgroup": guest.cgroup,
+        "group": guest.group,
+        "tag": guest.tag,
+        "resident_bytes": guest.rss_bytes,
+        **(account if guest.ksm else dict.fromkeys(account)),
+        "room_bytes": guest.room_bytes,
+        "obstacles": list(guest.obstacles),
+        "libvirt_age_seconds": guest.libvirt_age_seconds,
+        "wanted_merge": guest.merge,
+        "wanted_reason": guest.merge_reason,
+        "switched_off": guest.switched_off,
+        "losing_passes": guest.losing_passes,
+    }
+
+
+def _row(guest: "Guest", page_bytes: int) -> tuple[str, ...]:
+    from ksmtuned_py.model import RMAP_ITEM_BYTES
+    from ksmtuned_py.units import human_bytes
+
+    ksm = guest.ksm
+    account: tuple[str, ...] = ("?",) * 5
+    if ksm is not None:
+        pages = (ksm.rmap_items, ksm.merging_pages, ksm.zero_pages)
+        sizes = (*(count * page_bytes for count in pages), ksm.rmap_items * RMAP_ITEM_BYTES, ksm.profit_bytes)
+        account = tuple(map(human_bytes, sizes))
+    return (guest.name, str(guest.pid), human_bytes(guest.rss_bytes), *account, guest.group, _state(guest))
+
+
+def _state(guest: "Guest") -> str:
+    if guest.switched_off:
+        return f"switched off: {guest.merge_reason}"
+    if guest.obstacles:
+        return ", ".join(guest.obstacles)
+    answers = {True: "yes", False: "no", None: "?"}
+    return answers[guest.ksm.mergeable if guest.ksm else None]
+
+
+def _print_table(rows: "list[tuple[str, ...]]") -> None:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = (
+            cell.ljust(width) if header in LEFT else cell.rjust(width)
+            for header, cell, width in zip(HEADERS, row, widths, strict=True)
+        )
+        out().print("  ".join(cells).rstrip(), style="bold" if row is rows[0] else None)
+
+
+def _print_sums(now: "Snapshot") -> None:
+    from ksmtuned_py.units import human_bytes, human_seconds
+
+    pages = _merged_pages(now.guests)
+    out().print(
+        f"\n{len(now.guests)} guests: {human_bytes(pages * now.page_bytes)} merged in all; the host saves "
+        f"{human_bytes(now.saved_bytes)}, for the first owner of each shared page saves nothing by it"
+    )
+    ages = [guest.libvirt_age_seconds for guest in now.guests if guest.libvirt_age_seconds is not None]
+    if ages:
+        out().print(f"libvirt told of {len(ages)} of them {human_seconds(max(ages))} before that")
+    for problem in now.problems:
+        err().print(problem, style="yellow")
+
+
+def _merged_pages(guests: "Iterable[Guest]") -> int:
+    return sum(guest.ksm.merging_pages + guest.ksm.zero_pages for guest in guests if guest.ksm)
