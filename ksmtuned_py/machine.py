@@ -4,7 +4,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ksmtuned_py.backends.kernel import KernelBackend
 from ksmtuned_py.backends.memory import MemoryBackend
@@ -42,12 +42,13 @@ LIBVIRT_SECONDS = 2.0
 
 
 def look(door: Door, config: Config) -> Snapshot:
-    """One look without a write, with what libvirt has to say; NoKsm or NotPermitted when it cannot be had."""
+    """One look without a write, with what libvirt has to say, and all suspects; raises NoKsm or NotPermitted."""
     watching = config.model_copy(update={"daemon": config.daemon.model_copy(update={"mode": "observe"})})
     with open_machine(door, watching) as machine:
         if machine.link is not None:
             machine.link.wait_first(LIBVIRT_SECONDS)
-        return machine.host.observe()
+        snapshot = machine.host.observe()
+        return replace(snapshot, suspects=machine.roster.suspects) if machine.roster is not None else snapshot
 
 
 @contextmanager

@@ -4,12 +4,25 @@ from argparse import ArgumentParser
 from collections.abc import Sequence
 
 from ksmtuned_py import __version__
-from ksmtuned_py.cli import check, completion, demo, restore, run, simulate, status, terminal
+from ksmtuned_py.cli import (
+    check,
+    completion,
+    demo,
+    doctor,
+    execute,
+    guests,
+    restore,
+    run,
+    simulate,
+    status,
+    terminal,
+    unmerge,
+)
 from ksmtuned_py.errors import FAILED, KsmtunedError
 
 PROG = "ksmtuned-py"
 SUMMARY = "steers the kernel's memory merging (KSM) on KVM hosts, and says why"
-VERBS = (run, status, demo, simulate, restore, check, completion)
+VERBS = (run, status, guests, doctor, demo, simulate, unmerge, execute, restore, check, completion)
 """In the order of --help. Each module has add(subparsers) and, behind it, run(args) -> exit code."""
 
 INTERRUPTED = 130
