@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from ksmtuned_py import __version__
 from ksmtuned_py.model import Mode, Stall
 from ksmtuned_py.policy.need import Need
+from ksmtuned_py.policy.room import could_find_bytes
 from ksmtuned_py.policy.scanner import Pass
 from ksmtuned_py.publish.guestrows import guest_rows
 from ksmtuned_py.publish.rows import Row, Sample, Told, counter, gauge
@@ -56,6 +57,11 @@ def _errors(told: Told) -> Iterator[Sample]:
         yield (where,), told.totals.errors.get(where, 0)
 
 
+def _libvirt_age_seconds(told: Told) -> float | None:
+    ages = (guest.libvirt_age_seconds for guest in told.snapshot.guests if guest.libvirt_age_seconds is not None)
+    return max(ages, default=None)
+
+
 KSM_ROWS = (
     gauge("ksm_pages_shared", "KSM frames in use", lambda told: told.snapshot.counters.pages_shared),
     gauge("ksm_pages_sharing", "Further mappings of KSM frames", lambda told: told.snapshot.counters.pages_sharing),
@@ -97,6 +103,16 @@ BALANCE_ROWS = (
         "debt_bytes",
         "Memory the host must find if every merged page is written to or unmerged",
         lambda told: told.snapshot.saved_bytes,
+    ),
+    gauge(
+        "debt_room_bytes",
+        "What the host could find for it: available memory and free swap, less a reserve",
+        lambda told: could_find_bytes(told.snapshot.memory),
+    ),
+    gauge(
+        "debt_exceeded",
+        "1 when the debt is more than the host could find",
+        lambda told: told.snapshot.saved_bytes > could_find_bytes(told.snapshot.memory),
     ),
     gauge(
         "profit_bytes",
@@ -206,6 +222,7 @@ TREND_ROWS = (
 )
 
 OWN_ROWS = (
+    gauge("libvirt_age_seconds", "How old is what libvirt said of the guests", _libvirt_age_seconds),
     gauge("next_tick_seconds", "Time to the next tick", lambda told: told.report.decision.next_tick_seconds),
     gauge(
         "last_tick_timestamp_seconds",

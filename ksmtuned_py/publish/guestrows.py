@@ -26,9 +26,38 @@ def guest_rows(max_series: int) -> tuple[Row, ...]:
             "Merged memory; the sum over guests exceeds saved_bytes, for the first owner of a page counts it too",
             lambda snapshot, ksm: (ksm.merging_pages + ksm.zero_pages) * snapshot.page_bytes,
         ),
+        account("guest_zero_bytes", "Pages of zeros of it", lambda snapshot, ksm: ksm.zero_pages * snapshot.page_bytes),
+        account(
+            "guest_candidate_bytes",
+            "Memory that the scanner looks at",
+            lambda snapshot, ksm: ksm.rmap_items * snapshot.page_bytes,
+        ),
         account("guest_profit_bytes", "Merged memory less bookkeeping", lambda _, ksm: ksm.profit_bytes),
         account("guest_rmap_items", "Pages the kernel keeps a record of", lambda _, ksm: ksm.rmap_items),
+        row("guest_mergeable", "1 when some of its memory may merge", lambda _, guest: _mergeable(guest)),
+        row("guest_switched_off", "1 while a rule keeps its memory out", lambda _, guest: guest.switched_off),
+        row(
+            "guest_losing_passes",
+            "Passes in a row in which its bookkeeping takes more memory than merging saves",
+            lambda _, guest: guest.losing_passes,
+        ),
+        row("guest_room_bytes", "What its cgroup lets it take on top", lambda _, guest: guest.room_bytes),
+        row(
+            "guest_debt_exceeded",
+            "1 when writing to all its merged pages would take it over its cgroup's memory.max",
+            _debt_exceeded,
+        ),
     )
+
+
+def _mergeable(guest: Guest) -> float | None:
+    return guest.ksm.mergeable if guest.ksm else None
+
+
+def _debt_exceeded(snapshot: Snapshot, guest: Guest) -> float | None:
+    if guest.ksm is None or guest.room_bytes is None:
+        return None
+    return (guest.ksm.merging_pages + guest.ksm.zero_pages) * snapshot.page_bytes > guest.room_bytes
 
 
 def _by_guest(

@@ -94,7 +94,9 @@ FULL = Snapshot(
             kind="qemu",
             uuid="u-1",
             rss_bytes=GIB,
-            ksm=GuestKsm(rmap_items=9, merging_pages=5, zero_pages=1, profit_bytes=-2),
+            ksm=GuestKsm(rmap_items=9, merging_pages=5, zero_pages=1, profit_bytes=-2, mergeable=True),
+            room_bytes=4096,
+            libvirt_age_seconds=2.5,
         ),
     ),
 )
