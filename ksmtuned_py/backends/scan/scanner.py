@@ -40,7 +40,7 @@ class Merger(Protocol):
     pages_shared: int
     pages_sharing: int
 
-    def merge(self, process: Process, watched: Watched, prints: Prints) -> Iterator[int]:
+    def merge(self, process: Process, watched: Watched, prints: Prints, *, split_huge: bool) -> Iterator[int]:
         """Shares the guest's steady pages with these prints; yields pages it worked on."""
 
     def window_milliseconds(self) -> dict[str, float]:
@@ -160,7 +160,7 @@ class Scanner:
             if guest.target.remap:
                 try:
                     with Process(guest.target, self._door) as process:
-                        yield from merger.merge(process, guest, shares[guest.target.group])
+                        yield from merger.merge(process, guest, shares[guest.target.group], split_huge=self._split_huge)
                 except Gone:
                     guest.table = Table()
         self._look_after(merger, guests)

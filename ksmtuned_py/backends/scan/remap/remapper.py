@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ksmtuned_py.backends.scan.mappings import PAGES_NAME, Mapping, parse_maps
-from ksmtuned_py.backends.scan.pagemap import COPIED, PAGE, PRIVATE, page_count, page_numbers
+from ksmtuned_py.backends.scan.pagemap import COPIED, PAGE, PRIVATE, PRIVATE_SMALL, page_count, page_numbers
 from ksmtuned_py.backends.scan.pagemap import runs as pages_of
 from ksmtuned_py.backends.scan.pages import Prints
 from ksmtuned_py.backends.scan.process import Process
@@ -36,7 +36,11 @@ from ksmtuned_py.door import Door
 from ksmtuned_py.errors import KsmtunedError
 from ksmtuned_py.units import MIB
 
-_FIRST_PAGES, _LEAST_PAGES, _MOST_PAGES = 64, 8, 8192
+_FIRST_WORK, _LEAST_WORK, _MOST_WORK = 256, 32, 8192
+_RUN_WORK = 16
+"""What a run costs, however short, in pages: looking it up, comparing and mapping it."""
+_AIM = 0.5
+"""Of the longest stop: what a window costs varies by a factor of two on a busy host."""
 _MOST_RUNS = 150
 """Of one window: they fill the table of operations at most to two thirds."""
 _LOOK_SECONDS = 1.0
@@ -54,7 +58,7 @@ class Remapper:
         self._least_bytes = settings.remap_least_mib * MIB
         self._stores: dict[str, Store] = {}
         self._sessions: dict[tuple[int, int], Session] = {}
-        self._pages_per_window = _FIRST_PAGES
+        self._work_per_window = _FIRST_WORK
         self._next_look = 0.0
         self.pages_shared = 0
         self.pages_sharing = 0
@@ -67,17 +71,18 @@ class Remapper:
         p50, p99, longest = np.percentile(self.window_seconds, (50, 99, 100)) * 1000
         return {"p50": float(p50), "p99": float(p99), "max": float(longest)}
 
-    def merge(self, process: Process, watched: Watched, prints: Prints) -> Iterator[int]:
+    def merge(self, process: Process, watched: Watched, prints: Prints, *, split_huge: bool) -> Iterator[int]:
         """Shares the guest's steady pages with these prints; yields pages it worked on."""
         try:
             size = process.read_text("statm").split()[0]
             allowed, watched.refusal = self._allowed(process)
             store = self._store(process)
-            runs = [
-                run
-                for slab in watched.table.slabs.values()
-                for run in plan(process, slab, prints, store, [one for one in allowed if _touches(one, slab.base)])
-            ]
+            kind = PRIVATE if split_huge else PRIVATE_SMALL
+            runs: list[Run] = []
+            for slab in watched.table.slabs.values():
+                for one in allowed:
+                    if _touches(one, slab.base):
+                        runs += plan(process, slab, prints, store, one, kind)
             runs = self._affordable(process, runs)
             if runs:
                 yield from self._exchange(process, store, runs, size)
@@ -146,7 +151,7 @@ class Remapper:
             except Lost:
                 self._drop(process)
                 raise
-            self._adapt(sum(run.pages for run in some), time.monotonic() - begun)
+            self._adapt(sum(run.pages + _RUN_WORK for run in some), time.monotonic() - begun)
             yield sum(run.pages for run in some)
 
     def _share(
@@ -174,21 +179,22 @@ class Remapper:
         """So much at a time as the last windows have shown to fit."""
         rest = deque(runs)
         while rest:
-            room = self._pages_per_window
+            room = self._work_per_window
             some: list[Run] = []
-            while rest and room and len(some) < _MOST_RUNS:
+            while rest and room > _RUN_WORK and len(some) < _MOST_RUNS:
                 run = rest.popleft()
+                room -= _RUN_WORK
                 some.append(run.part(0, min(room, run.pages)))
                 if run.pages > room:
                     rest.appendleft(run.part(room, run.pages - room))
                 room -= some[-1].pages
             yield some
 
-    def _adapt(self, pages: int, seconds: float) -> None:
+    def _adapt(self, work: int, seconds: float) -> None:
         self.window_seconds.append(seconds)
-        fits = pages * self._settings.stop_window_ms / 1000 * 0.7 / seconds
-        wanted = min(fits, self._pages_per_window * 1.5)
-        self._pages_per_window = int(max(_LEAST_PAGES, min(_MOST_PAGES, wanted)))
+        fits = work * self._settings.stop_window_ms / 1000 * _AIM / seconds
+        wanted = min(fits, self._work_per_window * 1.2)
+        self._work_per_window = int(max(_LEAST_WORK, min(_MOST_WORK, wanted)))
 
     def _store(self, process: Process) -> Store:
         """The group's store: the one it has already, or one that a worker before us has left, or a new one."""

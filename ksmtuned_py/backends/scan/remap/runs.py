@@ -5,14 +5,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ksmtuned_py.backends.scan.pagemap import PAGE
+from ksmtuned_py.backends.scan.pagemap import PAGE, Kind
 from ksmtuned_py.backends.scan.pages import ZERO, Prints, contains, prints
 from ksmtuned_py.backends.scan.process import Process
 from ksmtuned_py.backends.scan.remap.amd64 import END, NR
 from ksmtuned_py.backends.scan.remap.area import Operation
 from ksmtuned_py.backends.scan.remap.eligibility import Eligible
 from ksmtuned_py.backends.scan.remap.store import Store
-from ksmtuned_py.backends.scan.table import PageNumbers, Slab
+from ksmtuned_py.backends.scan.table import PageNumbers, Slab, numbers
 
 MOST_PAGES = 512
 """Of one run; its mmap takes the guest about 50 us."""
@@ -40,20 +40,22 @@ class Run:
         return Run(self.address + first * PAGE, pages, self.offset + first, self.eligible)
 
 
-def plan(process: Process, slab: Slab, wanted: Prints, store: Store, allowed: list[Eligible]) -> list[Run]:
-    """The runs of a slab whose contents are wanted, or in the store already; what is missing there is put there."""
-    found = []
-    for eligible in allowed:
-        begin, end = _within(slab, eligible)
-        chosen = slice(begin, end)
-        able = slab.steady[chosen] & (slab.prints[chosen] != ZERO)
-        able &= contains(wanted, slab.prints[chosen]) | contains(store.known, slab.prints[chosen])
-        pages, contents = slab.pages[chosen][able], slab.prints[chosen][able]
-        if len(pages):
-            _add_missing(process, slab.base, pages, contents, store)
-            kept = contains(store.known, contents)
-            found += _runs(slab.base, pages[kept], store.offsets(contents[kept]).astype(np.int64), eligible)
-    return found
+def plan(process: Process, slab: Slab, wanted: Prints, store: Store, eligible: Eligible, kind: Kind) -> list[Run]:
+    """The mapping's runs in a slab whose contents are wanted, or in the store already; the missing ones are put there.
+
+    Only pages of the kind are taken.
+    """
+    chosen = slice(*_within(slab, eligible))
+    contents, pages = slab.prints[chosen], slab.pages[chosen]
+    able = slab.steady[chosen] & (contents != ZERO) & (contains(wanted, contents) | contains(store.known, contents))
+    if not able.any():
+        return []
+    start, end = (slab.base + page * PAGE for page in (int(pages[0]), int(pages[-1]) + 1))
+    able &= np.isin(pages, numbers(process.runs(start, end, kind), slab.base))
+    pages, contents = pages[able], contents[able]
+    _add_missing(process, slab.base, pages, contents, store)
+    kept = contains(store.known, contents)
+    return _runs(slab.base, pages[kept], store.offsets(contents[kept]).astype(np.int64), eligible)
 
 
 def operations(runs: list[Run], store_there: int, vector: int) -> tuple[list[Operation], list[int]]:
@@ -120,11 +122,13 @@ def _add_missing(process: Process, base: int, pages: PageNumbers, contents: Prin
 
 
 def _runs(base: int, pages: PageNumbers, offsets: NDArray[np.int64], eligible: Eligible) -> list[Run]:
-    numbers = pages.astype(np.int64)
-    breaks = np.flatnonzero((np.diff(numbers) != 1) | (np.diff(offsets) != 1)) + 1
+    if not len(pages):
+        return []
+    places = pages.astype(np.int64)
+    breaks = np.flatnonzero((np.diff(places) != 1) | (np.diff(offsets) != 1)) + 1
     found = []
-    for begin, end in zip([0, *breaks.tolist()], [*breaks.tolist(), len(numbers)], strict=True):
+    for begin, end in zip([0, *breaks.tolist()], [*breaks.tolist(), len(places)], strict=True):
         for at in range(begin, end, MOST_PAGES):
-            address = base + int(numbers[at]) * PAGE
+            address = base + int(places[at]) * PAGE
             found.append(Run(address, min(MOST_PAGES, end - at), int(offsets[at]), eligible))
     return found

@@ -1,0 +1,31 @@
+"""One remapping of a process by hand, for tests that kill it on the way: `python -m tests.scan.remap_once PID`."""
+
+import sys
+
+from ksmtuned_py.backends.scan.pagemap import PRIVATE
+from ksmtuned_py.backends.scan.pages import repeated
+from ksmtuned_py.backends.scan.process import Process
+from ksmtuned_py.backends.scan.remap.remapper import Remapper
+from ksmtuned_py.backends.scan.scanner import Watched
+from ksmtuned_py.backends.scan.sweep import Sweep
+from ksmtuned_py.backends.scan.target import Target
+from ksmtuned_py.config import Scan
+from ksmtuned_py.door import Door
+
+
+def main(pid: int) -> None:
+    """Two passes over it, and one merge of what was steady; then everything is given back."""
+    target = Target(pid=pid, start_ticks=0, remap=True)
+    watched, sweep = Watched(target), Sweep()
+    remapper = Remapper(Door(), Scan(reclaim="remap", remap_least_mib=8))
+    with Process(target, Door()) as process:
+        for _ in range(2):
+            list(sweep.guest(process, watched.table, PRIVATE, smart=False))
+        shares = repeated([slab.steady_prints() for slab in watched.table.slabs.values()])
+        done = sum(remapper.merge(process, watched, shares, split_huge=True))
+        print(f"merged {done} {watched.refusal}", flush=True)
+        print(f"given back {sum(remapper.give_back(process))}", flush=True)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

@@ -1,0 +1,51 @@
+"""Real QEMU guests run on while their memory is given back; each reads its own content right, and answers."""
+
+from pathlib import Path
+
+import pytest
+
+from ksmtuned_py.config import Scan
+from ksmtuned_py.door import Door
+from tests.scan.conftest import rss_bytes, scanning, turn, wait_true
+from tests.scan.test_remap import pss_bytes
+from tests.support.qemu import filled_guests, need_qemu
+
+EQUAL_BYTES = 32 << 20
+REMAP = Scan(reclaim="remap", remap_guests=("scan-*",), split_huge_below_percent=100)
+
+
+@pytest.fixture(autouse=True)
+def qemu() -> None:
+    need_qemu()
+
+
+@pytest.mark.qemu
+def test_two_guests_share_their_equal_pages_and_read_them_right(root: None, no_ksm: Door, tmp_path: Path) -> None:
+    with filled_guests(["scan-1", "scan-2"], tmp_path, equal_bytes=EQUAL_BYTES) as guests:
+        before = sum(pss_bytes(one.pid) for one in guests)
+        with scanning(no_ksm, REMAP, guests) as backend:
+            wait_true(lambda: backend.counters().pages_sharing * 4096 >= 0.9 * EQUAL_BYTES, "shared pages")
+            for one in guests:
+                assert one.checksums_inside() == one.checksums
+                assert one.command("echo still here") == "still here\n"
+            assert before - sum(pss_bytes(one.pid) for one in guests) > 0.8 * EQUAL_BYTES
+            print(backend.window_milliseconds, backend.counters())
+            turn(backend, "run", 2)
+            wait_true(lambda: backend.counters().pages_sharing == 0, "pages given back")
+        for one in guests:
+            assert one.checksums_inside() == one.checksums
+
+
+@pytest.mark.qemu
+def test_two_guests_give_their_zero_pages_back(zram_swap: None, no_ksm: Door, tmp_path: Path) -> None:
+    with filled_guests(["scan-1", "scan-2"], tmp_path, equal_bytes=EQUAL_BYTES) as guests:
+        for one in guests:  # touches memory and frees it, as zeros
+            one.command("dd if=/dev/zero of=/zeros bs=1M count=24 2>&1")
+        before = sum(rss_bytes(one.pid) for one in guests)
+        with scanning(no_ksm, Scan(split_huge_below_percent=100), guests) as backend:
+            wait_true(lambda: (backend.counters().ksm_zero_pages or 0) * 4096 >= 2 * 20 << 20, "zero pages given back")
+            turn(backend, "run", 0)
+        assert before - sum(rss_bytes(one.pid) for one in guests) > 2 * 19 << 20
+        for one in guests:
+            assert one.checksums_inside() == one.checksums
+            assert one.command("echo still here") == "still here\n"
