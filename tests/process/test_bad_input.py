@@ -1,0 +1,167 @@
+"""Input that cannot be used: one clear error each, exit code 2, and nothing was touched."""
+
+import json
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.daemon import QUIET, Sections, free_port, one_clear_error, toml, unprivileged, verb
+from tests.support.trees import KSM, put
+
+Files = dict[Path, bytes]
+
+
+def content(directory: Path) -> Files:
+    """Every file below it with its text."""
+    return {file: file.read_bytes() for file in directory.rglob("*") if file.is_file()}
+
+
+@pytest.fixture
+def untouched(root: Path, tmp_path: Path) -> Iterator[None]:
+    """Fails a test after which the tree is not as before, or in whose runtime directory something is owed."""
+    before: Files = {}
+    before.update(content(root))
+    yield
+    assert content(root) == before
+    assert not (tmp_path / "runtime/originals.json").exists()
+    assert not (tmp_path / "runtime/status.json").exists()
+
+
+def run(root: Path, config: str | Sections = QUIET, *arguments: str, before: list[str] | None = None) -> str:
+    """The error with which `run` on this tree ends."""
+    file = root.parent / "config.toml"
+    file.write_text(config if isinstance(config, str) else toml(config))
+    where: list[str | Path] = ["--root", root, "--config", file, "--runtime-dir", root.parent / "runtime"]
+    return one_clear_error(verb("run", "--once", *where, *arguments, before=before or []))
+
+
+@pytest.mark.parametrize("name", ["run", "status", "why"])
+def test_no_ksm_directory(tmp_path: Path, name: str) -> None:
+    done = verb(name, "--root", tmp_path, "--runtime-dir", tmp_path / "runtime")
+    assert one_clear_error(done).endswith(
+        f"{tmp_path}/{KSM}: no such directory: this kernel was built without CONFIG_KSM"
+    )
+    assert "hint: try --backend memory" in done.stderr
+
+
+def test_not_root(root: Path, untouched: None) -> None:
+    (root / KSM / "run").chmod(0o444)
+    assert run(root, before=unprivileged()) == f"{root}/{KSM}/run: not permitted to write it"
+
+
+def test_not_root_and_the_usual_runtime_directory(root: Path, tmp_path: Path, untouched: None) -> None:
+    (tmp_path / "owned").mkdir(mode=0o555)
+    done = verb(
+        *("run", "--once", "--dry-run", "--root", root, "--runtime-dir", tmp_path / "owned/runtime"),
+        before=unprivileged(),
+    )
+    assert one_clear_error(done).endswith("owned/runtime: cannot be used as the runtime directory: Permission denied")
+    assert "hint: run it as root, or name another directory with --runtime-dir" in done.stderr
+
+
+def test_a_port_in_use(root: Path, untouched: None) -> None:
+    port = free_port()
+    with socket.create_server(("127.0.0.1", port)):
+        said = run(root, {"metrics": {"address": f"127.0.0.1:{port}"}})
+    assert said.startswith(f"metrics.address 127.0.0.1:{port}: cannot listen: Address already in use")
+
+
+def test_an_address_that_is_not_ours(root: Path, untouched: None) -> None:
+    said = run(root, {"metrics": {"address": "192.0.2.1:10776"}})
+    assert said.startswith("metrics.address 192.0.2.1:10776: cannot listen: Cannot assign requested address")
+
+
+@pytest.mark.parametrize("name", ["pages_sharing", "run", "pages_to_scan", "advisor_mode", "general_profit"])
+def test_garbage_in_a_kernel_file(root: Path, name: str) -> None:
+    put(root, f"{KSM}/{name}", "12 monkeys\n")
+    assert run(root).startswith(f"{root}/{KSM}/{name}: wanted ")
+    assert (root / KSM / "sleep_millisecs").read_text() == "45\n"
+    assert not (root.parent / "runtime/originals.json").exists()
+
+
+@pytest.mark.parametrize("path", ["proc/meminfo", f"{KSM}/pages_shared"])
+def test_a_kernel_file_that_cannot_be_read(root: Path, path: str) -> None:
+    put(root, path, None)
+    (root / path).mkdir()
+    assert run(root) == f"{root}/{path}: cannot be read: Is a directory"
+
+
+def test_a_host_without_meminfo(root: Path) -> None:
+    put(root, "proc/meminfo", None)
+    assert run(root) == f"{root}/proc/meminfo: cannot be read: no such file"
+
+
+@pytest.mark.parametrize(
+    ("config", "lines"),
+    [
+        ("[daemon]\ntick_secs = 1\n", [":2: daemon.tick_secs = 1: "]),
+        ("[daemon]\ntick_seconds = 'soon'\n", [':2: daemon.tick_seconds = "soon": ']),
+        ("[daemon]\non_exit = 'explode'\n", [':2: daemon.on_exit = "explode": ']),
+        ("[demon]\n", [":1: demon"]),
+        ("[daemon\n", [":1"]),
+        (
+            "[kernel]\nmax_page_sharing = 1\n[fixed]\nrun = 2\n",
+            [":2: kernel.max_page_sharing = 1", ":4: fixed.run = 2"],
+        ),
+    ],
+)
+def test_a_bad_configuration_names_file_line_key_and_value(
+    root: Path, untouched: None, config: str, lines: list[str]
+) -> None:
+    file = root.parent / "config.toml"
+    file.write_text(config)
+    done = verb("run", "--root", root, "--config", file, "--runtime-dir", root.parent / "runtime")
+    assert (done.returncode, done.stdout) == (2, "")
+    said = done.stderr.splitlines()
+    count = "1 mistake" if len(lines) == 1 else f"{len(lines)} mistakes"
+    assert said[0] == f"ksmtuned-py: error: {count} in the configuration"
+    assert len(said) == 1 + len(lines) + 1
+    assert all(f"{file}{line}" in found for line, found in zip(lines, said[1:], strict=False)), done.stderr
+    assert said[-1].startswith("hint: ")
+
+
+def test_a_configuration_that_cannot_be_read(root: Path, untouched: None) -> None:
+    for file in (root, root.parent / "nowhere.toml"):
+        done = verb("run", "--root", root, "--config", file, "--runtime-dir", root.parent / "runtime")
+        assert done.returncode == 2
+        assert str(file) in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_a_runtime_directory_that_is_a_file(root: Path, untouched: None) -> None:
+    (root.parent / "runtime").write_text("")
+    said = run(root)
+    (root.parent / "runtime").unlink()
+    assert said == f"{root.parent}/runtime: cannot be used as the runtime directory: File exists"
+
+
+def test_originals_that_make_no_sense(root: Path) -> None:
+    runtime = root.parent / "runtime"
+    runtime.mkdir()
+    (runtime / "originals.json").write_text('{"run": "?"}')
+    before = content(root)
+    assert run(root).startswith(f"{runtime}/originals.json: wanted the knobs a daemon saved, found ")
+    said = one_clear_error(verb("restore", "--root", root, "--runtime-dir", runtime))
+    assert said.startswith(f"{runtime}/originals.json: wanted the knobs a daemon saved, found ")
+    assert content(root) == before
+
+
+@pytest.mark.parametrize("text", ["", "{}", '{"schema": 99}', json.dumps({"schema": 1, "pid": "x"})])
+def test_a_status_file_that_makes_no_sense(root: Path, text: str) -> None:
+    runtime = root.parent / "runtime"
+    runtime.mkdir()
+    (runtime / "status.json").write_text(text)
+    said = one_clear_error(verb("status", "--root", root, "--runtime-dir", runtime))
+    assert said.startswith(f"{runtime}/status.json: cannot be read: ")
+
+
+@pytest.mark.parametrize(
+    "arguments", [["run", "--backend", "magic"], ["run", "extra"], ["fly"], [], ["demo", "--guests", "0"]]
+)
+def test_a_command_line_that_makes_no_sense(arguments: list[str]) -> None:
+    done = verb(*arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("usage: ksmtuned-py ")
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,19 @@
+"""`demo` on the in-memory model: for anybody, without any right."""
+
+from tests.support.daemon import unprivileged, verb
+
+
+def test_the_model_merges_before_your_eyes_without_rights() -> None:
+    done = verb("demo", "--backend", "memory", "--guests", "3", "--size", "64", "--seconds", "4", before=unprivileged())
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert "boosting at 60 % of a core: new guests: model-1, model-2, model-3" in lines[0]
+    assert " CPU-s per GiB; of what can be saved: 50 % after " in lines[-1]
+    assert "95 % after " in lines[-1]
+
+
+def test_on_the_kernel_it_says_what_it_needs() -> None:
+    done = verb("demo", "--seconds", "1", before=[*unprivileged()])
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert done.stderr.startswith("ksmtuned-py: error: /")

@@ -1,0 +1,50 @@
+"""The real process after hundreds of ticks: what it takes of the host stays small and stays the same."""
+
+from pathlib import Path
+
+import psutil
+
+from ksmtuned_py.units import MIB
+from tests.process.conftest import Start
+from tests.support.daemon import QUIET, free_port, merged, scrape
+from tests.support.trees import FakeGuest, add_guest
+
+RESIDENT_BYTES_MAX = 64 * MIB
+FAST = {"tick_seconds": 0.01, "idle_tick_seconds": 0.01}
+
+
+def test_memory_and_open_files_are_bounded(root: Path, start: Start) -> None:
+    for number in range(9):
+        add_guest(root, FakeGuest(pid=2000 + number, name=f"more-{number}"))
+    port = free_port()
+    daemon = start(merged(QUIET, {"daemon": FAST, "metrics": {"address": f"127.0.0.1:{port}"}}))
+    process = psutil.Process(daemon.pid)
+    daemon.wait_ticks(50)
+    early_files, early_threads = process.num_fds(), process.num_threads()
+    for _ in range(5):
+        daemon.wait_ticks(60)
+        scrape(port)
+    daemon.reload("reloaded: nothing changed")
+    daemon.wait_ticks(10)
+    assert daemon.ticks() > 350
+    assert process.memory_info().rss <= RESIDENT_BYTES_MAX
+    assert process.num_fds() <= early_files + 2  # a connection of ours may linger, and the status file be open
+    assert process.num_threads() <= early_threads + 2  # some are born for one slow answer of /proc
+    assert daemon.end() == 0
+
+
+def test_guests_that_come_and_go_leave_no_open_files(root: Path, start: Start) -> None:
+    daemon = start(merged(QUIET, {"daemon": FAST}))
+    process = psutil.Process(daemon.pid)
+    daemon.wait_ticks(10)
+    before = process.num_fds()
+    for number in range(20):
+        guest = root / f"proc/{3000 + number}"
+        add_guest(root, FakeGuest(pid=3000 + number, name=f"brief-{number}", start_ticks=number))
+        daemon.wait_status(lambda status: len(status["snapshot"]["guests"]) == 2, "two guests")
+        for file in guest.iterdir():
+            file.unlink()
+        guest.rmdir()
+        daemon.wait_status(lambda status: len(status["snapshot"]["guests"]) == 1, "one guest")
+    assert process.num_fds() <= before + 1
+    assert daemon.status()["snapshot"]["problems"] == []

@@ -1,0 +1,115 @@
+"""SIGHUP: the new configuration whole, or the old one whole, and what it says of it."""
+
+import socket
+from pathlib import Path
+from urllib.error import URLError
+
+import pytest
+
+from tests.process.conftest import Start
+from tests.support.daemon import EVENTS_ONLY, QUICK, Sections, free_port, merged, scrape
+from tests.support.trees import KSM
+
+FIXED: Sections = {"policy": {"name": "fixed"}, "fixed": {"pages_to_scan": 777}}
+
+
+def knob(root: Path, name: str) -> str:
+    """One knob as it is."""
+    return (root / KSM / name).read_text().strip()
+
+
+def address(port: int) -> dict[str, dict[str, object]]:
+    """Metrics on that port."""
+    return {"metrics": {"address": f"127.0.0.1:{port}"}}
+
+
+def test_what_changed_is_said_and_in_force(root: Path, start: Start) -> None:
+    daemon = start(EVENTS_ONLY)
+    daemon.reload("reloaded: ", merged(EVENTS_ONLY, FIXED, {"daemon": {"on_exit": "stop"}}))
+    status = daemon.wait_status(lambda status: status["decision"]["mode"] == "pinned", "the new policy")
+    assert status["snapshot"]["woken_by"] == ["reload"]
+    assert knob(root, "pages_to_scan") == "777"
+    line = next(line for line in daemon.output().splitlines() if "reloaded: " in line)
+    changes = set(line.partition("reloaded: ")[2].split(", "))
+    assert changes == {
+        "daemon.on_exit 'restore' -> 'stop'",
+        "policy.name 'adaptive' -> 'fixed'",
+        "fixed.pages_to_scan 1000 -> 777",
+    }
+    assert daemon.end() == 0
+    assert knob(root, "run") == "0"  # on_exit, too, is the new one
+
+
+def test_nothing_new_is_said_to_be_nothing_new(start: Start) -> None:
+    start(EVENTS_ONLY).reload("reloaded: nothing changed")
+
+
+def test_keys_that_wait_for_the_next_start_are_told(start: Start) -> None:
+    daemon = start(EVENTS_ONLY)
+    daemon.reload(
+        "kernel.max_page_sharing 'keep' -> 20 (at the next start)",
+        merged(EVENTS_ONLY, {"kernel": {"max_page_sharing": 20}}),
+    )
+
+
+@pytest.mark.parametrize(
+    "bad", [{"fixed": {"pages_to_scan": "many"}}, {"fixed": {"pages": 1}}, {"daemon": {"tick_seconds": 999}}]
+)
+def test_one_bad_key_and_nothing_is_taken(root: Path, start: Start, bad: dict[str, dict[str, object]]) -> None:
+    daemon = start(QUICK)
+    before = knob(root, "pages_to_scan")
+    daemon.reload("reload refused, the old configuration stays: 1 mistake", merged(QUICK, FIXED, bad))
+    daemon.wait_ticks(3)
+    assert knob(root, "pages_to_scan") == before
+    assert daemon.status()["decision"]["mode"] == "boost"
+    daemon.reload("reloaded: ", merged(QUICK, FIXED))  # and a mended one is taken
+    daemon.wait_status(lambda status: status["decision"]["mode"] == "pinned", "the new policy")
+
+
+def test_no_configuration_any_more(start: Start) -> None:
+    daemon = start(EVENTS_ONLY)
+    daemon.config.unlink()
+    daemon.reload("reload refused, the old configuration stays: ")
+    assert daemon.end() == 0
+
+
+def test_another_metrics_address(start: Start) -> None:
+    old, new = free_port(), free_port()
+    daemon = start(merged(EVENTS_ONLY, address(old)))
+    assert scrape(old)["ksmtuned_tick_duration_seconds_count"] == 1
+    daemon.reload("reloaded: metrics.address ", merged(EVENTS_ONLY, address(new)))
+    assert scrape(new)["ksmtuned_tick_duration_seconds_count"] >= 1
+    with pytest.raises(URLError, match="refused"):
+        scrape(old)
+    daemon.reload(
+        f"'127.0.0.1:{new}' -> '0.0.0.0:{new}'", merged(EVENTS_ONLY, {"metrics": {"address": f"0.0.0.0:{new}"}})
+    )
+    assert scrape(new)
+    daemon.reload("-> ''", EVENTS_ONLY)
+    with pytest.raises(URLError, match="refused"):
+        scrape(new)
+
+
+def test_a_metrics_address_in_use(start: Start) -> None:
+    old = free_port()
+    daemon = start(merged(EVENTS_ONLY, address(old)))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        daemon.reload(f"metrics.address 127.0.0.1:{port}: cannot listen", merged(EVENTS_ONLY, FIXED, address(port)))
+    assert "reload refused, the old configuration stays" in daemon.output()
+    assert scrape(old)
+    assert daemon.status()["decision"]["mode"] == "boost"
+
+
+def test_from_steering_to_watching_and_back(root: Path, start: Start) -> None:
+    daemon = start(QUICK)
+    assert knob(root, "pages_to_scan") != "123"
+    daemon.reload("daemon.mode 'manage' -> 'observe'", merged(QUICK, {"daemon": {"mode": "observe"}}))
+    daemon.wait_ticks(3)
+    assert (knob(root, "pages_to_scan"), knob(root, "sleep_millisecs")) == ("123", "45")
+    assert not (daemon.runtime / "originals.json").exists()
+    daemon.reload("daemon.mode 'observe' -> 'manage'", QUICK)
+    daemon.wait_status(lambda _: knob(root, "pages_to_scan") != "123", "steering")
+    assert (daemon.runtime / "originals.json").exists()
+    assert daemon.end() == 0
+    assert (knob(root, "pages_to_scan"), knob(root, "sleep_millisecs")) == ("123", "45")

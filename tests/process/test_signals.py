@@ -1,0 +1,92 @@
+"""Signals to the real process: how it ends, what it leaves, and that none is lost."""
+
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.process.conftest import Start
+from tests.support.daemon import EVENTS_ONLY, QUICK, Daemon, merged, verb
+from tests.support.process import wait_for
+from tests.support.trees import KSM
+
+
+def knobs(root: Path) -> dict[str, str]:
+    """Every file of the KSM directory."""
+    return {file.name: file.read_text().strip() for file in (root / KSM).iterdir()}
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(("on_exit", "run"), [("restore", "1"), ("keep", "1"), ("stop", "0")])
+def test_how_it_ends(root: Path, start: Start, number: signal.Signals, on_exit: str, run: str) -> None:
+    before = knobs(root)
+    daemon = start(merged(QUICK, {"daemon": {"on_exit": on_exit}}))
+    ours = knobs(root)
+    assert ours["pages_to_scan"] != before["pages_to_scan"]
+    assert daemon.end(number) == 0
+    assert knobs(root) == ({**ours} if on_exit == "keep" else {**before, "run": run})
+    assert not (daemon.runtime / "originals.json").exists()
+    assert not (daemon.runtime / "status.json").exists()
+    assert "Traceback" not in daemon.output()
+
+
+def test_once_is_one_tick_and_leaves_nothing(root: Path, tmp_path: Path) -> None:
+    before = knobs(root)
+    done = verb("run", "--once", "--root", root, "--runtime-dir", tmp_path / "runtime", "--config-dir", tmp_path)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "boosting at " in done.stderr
+    assert "pages_to_scan 123 -> " in done.stderr
+    assert knobs(root) == before
+
+
+@pytest.mark.parametrize("how", [["--dry-run"], []])
+def test_who_only_watches_changes_nothing(root: Path, start: Start, how: list[str]) -> None:
+    before = knobs(root)
+    daemon = start(merged(QUICK, {} if how else {"daemon": {"mode": "observe"}}), *how)
+    daemon.wait_ticks(5)
+    assert "dry" in daemon.output()
+    assert knobs(root) == before
+    assert not (daemon.runtime / "originals.json").exists()
+    assert daemon.end() == 0
+    assert knobs(root) == before
+
+
+def test_sigusr1_ticks_at_once(start: Start) -> None:
+    daemon = start(EVENTS_ONLY)
+    assert daemon.ticks() == 1
+    for _ in range(2):
+        ticks = daemon.ticks()
+        daemon.process.send_signal(signal.SIGUSR1)
+        wait_for(lambda: daemon.ticks() > ticks, 20, "the tick that was asked for")  # noqa: B023 - called at once
+        assert daemon.status()["snapshot"]["woken_by"] == ["asked"]
+    assert daemon.end() == 0
+
+
+@pytest.mark.parametrize("delay_seconds", [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7])
+def test_a_stop_while_it_starts(root: Path, tmp_path: Path, delay_seconds: float) -> None:
+    before = knobs(root)
+    with Daemon(tmp_path / "daemon", EVENTS_ONLY, root=root) as daemon:
+        time.sleep(delay_seconds)  # anywhere between Python's own start and the first wait
+        code = daemon.end()
+    assert code in (0, -signal.SIGTERM)  # the latter before anything was touched
+    assert knobs(root) == before
+    assert not (daemon.runtime / "originals.json").exists()
+    assert "Traceback" not in daemon.output()
+
+
+def test_more_signals_while_it_stops_change_nothing(root: Path, start: Start) -> None:
+    before = knobs(root)
+    daemon = start()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGTERM):
+        daemon.process.send_signal(number)
+    assert daemon.wait() == 0
+    assert knobs(root) == before
+
+
+def test_a_flood_of_signals_is_no_backlog(start: Start) -> None:
+    daemon = start(EVENTS_ONLY)
+    for _ in range(2000):
+        daemon.process.send_signal(signal.SIGUSR1)
+    assert daemon.end() == 0
+    assert "Traceback" not in daemon.output()

@@ -1,0 +1,93 @@
+"""`status` and `why`, beside a daemon and without one."""
+
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.process.conftest import Start
+from tests.support.daemon import EVENTS_ONLY, Daemon, verb
+from tests.support.trees import KSM, put
+
+PAGES = 262_144
+"""A GiB of them."""
+
+
+def asked(name: str, root: Path, runtime: Path, *arguments: str) -> str:
+    """What the verb prints."""
+    done = verb(name, "--root", root, "--runtime-dir", runtime, *arguments)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+def as_json(name: str, root: Path, runtime: Path) -> dict[str, Any]:
+    """What it prints for programs."""
+    found: dict[str, Any] = json.loads(asked(name, root, runtime, "--json"))
+    return found
+
+
+@pytest.fixture
+def daemon(root: Path, start: Start) -> Daemon:
+    """A daemon that boosts, where a GiB is saved."""
+    put(root, f"{KSM}/pages_sharing", f"{PAGES}\n")
+    return start(EVENTS_ONLY)
+
+
+def test_status_beside_a_daemon(root: Path, daemon: Daemon) -> None:
+    said = asked("status", root, daemon.runtime)
+    assert said.startswith(f"daemon {daemon.pid}, ")
+    assert "boost: 1 GiB saved" in said
+    assert "boosting at 60 % of a core: new guest: web" in said
+    assert "8 GiB of 16 GiB available" in said
+    assert "run=1, pages_to_scan=" in said
+
+
+def test_why_beside_a_daemon(root: Path, daemon: Daemon) -> None:
+    said = asked("why", root, daemon.runtime)
+    assert "boosting at 60 % of a core: new guest: web" in said
+    assert "The rules (the winner is news):" in said
+    for rule in ("need", "news", "yield", "foreign_writer", "inhibit", "no_guests", "debt", "net_loss", "cow_storm"):
+        assert f" {rule} " in said
+    assert "What would change it:\n  cruise: " in said
+
+
+def test_json_beside_a_daemon(root: Path, daemon: Daemon) -> None:
+    for name in ("status", "why"):
+        found = as_json(name, root, daemon.runtime)
+        assert (found["daemon_running"], found["pid"]) == (True, daemon.pid)
+        assert found["saved_bytes"] == 2**30
+        assert found["decision"]["rule"] == "news"
+        assert found["outcome"]["results"]
+
+
+def test_without_a_daemon_it_looks_itself_and_writes_nothing(root: Path, tmp_path: Path) -> None:
+    before = {file: file.read_text() for file in (root / KSM).iterdir()}
+    assert asked("status", root, tmp_path / "none").startswith(
+        "no daemon runs; this is what one would see and do now\n"
+    )
+    assert "no daemon runs" in asked("why", root, tmp_path / "none")
+    found = as_json("status", root, tmp_path / "none")
+    assert (found["daemon_running"], found["decision"]["mode"]) == (False, "boost")
+    assert {result["status"] for result in found["outcome"]["results"]} == {"dry"}
+    assert {file: file.read_text() for file in (root / KSM).iterdir()} == before
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_daemon_that_was_killed_does_not_run(root: Path, daemon: Daemon) -> None:
+    daemon.end(signal.SIGKILL)
+    assert (daemon.runtime / "status.json").exists()
+    assert not as_json("status", root, daemon.runtime)["daemon_running"]
+
+
+def test_a_daemon_that_hangs_is_called_late(root: Path, daemon: Daemon) -> None:
+    status = daemon.status()
+    status["written_unix_seconds"] -= 1000
+    (daemon.runtime / "status.json").write_text(json.dumps(status))
+    assert f"daemon {daemon.pid} is late by " in asked("status", root, daemon.runtime)
+
+
+def test_anybody_may_ask(root: Path, daemon: Daemon) -> None:
+    assert (daemon.runtime / "status.json").stat().st_mode & 0o777 == 0o644
+    assert daemon.runtime.stat().st_mode & 0o777 == 0o755
