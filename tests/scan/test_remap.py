@@ -107,14 +107,14 @@ def test_fifty_kills_of_the_worker_while_it_merges(root: None, no_ksm: Door) -> 
                 time.sleep(chance.uniform(0.2, 0.7))
                 os.kill(backend.worker_pid, signal.SIGKILL)
                 time.sleep(0.02)
-                assert all(_runs(one) for one in guests)
+                assert all(runs_freely(one) for one in guests)
             found = [one.check() for one in guests]
             assert [one["wrong"] for one in found] == [0, 0]
         again = [one.check() for one in guests]
         assert all(late["writes"] > early["writes"] for late, early in zip(again, found, strict=True))
 
 
-def _runs(one: Writer) -> bool:
+def runs_freely(one: Writer) -> bool:
     """Alive, and neither stopped nor traced."""
     status = Path(f"/proc/{one.pid}/status").read_text()
     return "TracerPid:\t0\n" in status and status.split("State:\t")[1][0] in "RSD"
