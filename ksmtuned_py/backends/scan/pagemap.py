@@ -52,7 +52,7 @@ def runs(pagemap: int, start: int, end: int, kind: Kind) -> Runs:
     except OSError as error:
         if error.errno not in (errno.ENOTTY, errno.EINVAL):
             raise
-    return _from_words(pagemap, start, end, kind)
+    return from_words(pagemap, start, end, kind)
 
 
 def page_count(found: Runs) -> int:
@@ -97,7 +97,8 @@ def _scan(pagemap: int, start: int, end: int, kind: Kind) -> Runs:
     return np.concatenate(parts) if parts else _NO_RUNS
 
 
-def _from_words(pagemap: int, start: int, end: int, kind: Kind) -> Runs:
+def from_words(pagemap: int, start: int, end: int, kind: Kind) -> Runs:
+    """The same from /proc/PID/pagemap, for kernels before 6.7; huge pages are not told apart there."""
     text = os.pread(pagemap, (end - start) // PAGE * 8, start // PAGE * 8)
     words = np.frombuffer(text, np.uint64)
     categories = np.zeros(len(words), np.uint64)

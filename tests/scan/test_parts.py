@@ -1,0 +1,240 @@
+"""The pure parts of the scan backend: what is parsed, refused, remembered and encoded."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ksmtuned_py.backends.scan import pagemap
+from ksmtuned_py.backends.scan.channel import Channel, Closed, pair
+from ksmtuned_py.backends.scan.choice import NoSuchGuest, targets
+from ksmtuned_py.backends.scan.mappings import candidates, parse_maps
+from ksmtuned_py.backends.scan.pages import contains, repeated
+from ksmtuned_py.backends.scan.process import Gone, Process
+from ksmtuned_py.backends.scan.remap import eligibility
+from ksmtuned_py.backends.scan.remap.amd64 import NR, SLOT_DATA, Context
+from ksmtuned_py.backends.scan.swapplace import NO_SWAP, parse_swaps, refusal
+from ksmtuned_py.backends.scan.table import SLAB_BYTES, Slab, chunks, windows
+from ksmtuned_py.backends.scan.target import Target
+from ksmtuned_py.config import Scan
+from ksmtuned_py.door import Door
+from ksmtuned_py.errors import Garbage
+from ksmtuned_py.model import Guest
+from ksmtuned_py.units import MIB
+from ksmtuned_py.workload import Mix, workloads
+
+MAPS = """\
+00400000-00500000 r-xp 00000000 fe:00 123                                /usr/bin/qemu
+7f0000000000-7f0000100000 rw-p 00000000 00:00 0
+7f0000100000-7f0000200000 rw-p 00005000 00:01 99                         /memfd:ksmtuned-py-pages-e3b0c442 (deleted)
+7f0000300000-7f0000400000 rw-s 00000000 00:01 77                         /memfd:pc.ram (deleted)
+7f0000500000-7f0000600000 rw-p 00000000 00:00 0                          [stack]
+7f0000600000-7f0000700000 rw-p 00000000 00:00 0                          [anon:x y]
+"""
+SMAPS = """\
+7f0000000000-7f0008000000 rw-p 00000000 00:00 0
+Size:             131072 kB
+VmFlags: rd wr mr mw me ac{flags}
+"""
+
+
+def test_only_private_memory_without_a_file_is_scanned() -> None:
+    assert candidates(parse_maps(MAPS)) == [(0x7F0000000000, 0x7F0000200000), (0x7F0000600000, 0x7F0000700000)]
+
+
+def test_a_line_that_is_no_mapping_is_garbage() -> None:
+    with pytest.raises(Garbage, match="START-END"):
+        parse_maps("hello\n")
+
+
+@pytest.mark.parametrize(
+    ("link", "word"),
+    [
+        ("/dev/vfio/12", "VFIO"),
+        ("/dev/vhost-net", "vhost"),
+        ("anon_inode:[io_uring]", "io_uring"),
+        ("anon_inode:[userfaultfd]", "userfaultfd"),
+        ("/dev/infiniband/uverbs0", "RDMA"),
+        ("/dev/dri/renderD128", "/dev/dri/renderD128"),
+        ("anon_inode:[something new]", "something new"),
+    ],
+)
+def test_who_may_write_behind_a_guests_back_is_refused_by_name(link: str, word: str) -> None:
+    assert word in eligibility.descriptor_refusal(["/dev/null", link])
+
+
+def test_what_every_guest_has_open_is_no_reason() -> None:
+    links = ["/dev/kvm", "/dev/net/tun", "anon_inode:kvm-vm", "anon_inode:kvm-vcpu:3", "socket:[1]", "/var/a.img"]
+    assert eligibility.descriptor_refusal([*links, "anon_inode:[eventpoll]", "pipe:[3]", "/dev/pts/1"]) == ""
+
+
+@pytest.mark.parametrize(
+    ("status", "word"),
+    [
+        ("State:\tS (sleeping)\nTracerPid:\t0\nSeccomp:\t0\n", ""),
+        ("State:\tS (sleeping)\nTracerPid:\t0\nSeccomp:\t2\n", "seccomp"),
+        ("State:\tS (sleeping)\nTracerPid:\t7\nSeccomp:\t0\n", "debugger"),
+        ("State:\tT (stopped)\nTracerPid:\t0\nSeccomp:\t0\n", "stopped"),
+        ("State:\tZ (zombie)\nTracerPid:\t0\nSeccomp:\t0\n", "ended"),
+    ],
+)
+def test_a_process_is_refused_for_its_status(status: str, word: str) -> None:
+    found = eligibility.status_refusal(status)
+    assert word in found
+    assert bool(found) == bool(word)
+
+
+def test_more_refusals_are_named() -> None:
+    aio = parse_maps("7f0000000000-7f0000001000 rw-s 00000000 00:0e 5       /[aio] (deleted)\n")
+    assert "native AIO" in eligibility.mappings_refusal(aio, MIB)
+    assert "vhost-user" in eligibility.mappings_refusal(parse_maps(MAPS), MIB)
+    assert eligibility.mappings_refusal(parse_maps(MAPS), 2 * MIB) == ""
+    assert "free page reporting" in eligibility.command_refusal("qemu -device virtio-balloon,free-page-reporting=on")
+    assert eligibility.command_refusal("qemu -device virtio-balloon") == ""
+    assert "bind:0" in eligibility.numa_refusal("7f00 default anon=1\n7f01 bind:0 anon=1\n")
+
+
+def test_flags_of_a_mapping_are_restored_or_it_is_refused() -> None:
+    found, reason = eligibility.eligible(SMAPS.format(flags=" dd hg mg"), MIB)
+    assert [one.advice for one in found] == [(12, 14, 16)]
+    assert found[0].reserve
+    assert reason == ""
+    assert eligibility.eligible(SMAPS.format(flags=" nr"), MIB)[0][0].reserve is False
+    found, reason = eligibility.eligible(SMAPS.format(flags=" lo"), MIB)
+    assert found == []
+    assert "flag lo" in reason
+    assert eligibility.eligible(SMAPS.format(flags=""), 256 * MIB)[0] == []
+
+
+def test_zero_pages_go_only_where_no_disk_is_written() -> None:
+    head = "Filename Type Size Used Priority\n"
+    disk, zram = "/dev/sda2 partition 1000000 0 -2\n", "/dev/zram0 partition 1000000 0 100\n"
+    full = "/dev/zram0 partition 1000000 990000 100\n"
+    assert refusal(parse_swaps(head), zeromap=True, zswap=True) == NO_SWAP
+    assert refusal(parse_swaps(head + full), zeromap=True, zswap=False) == NO_SWAP
+    assert "/dev/sda2" in refusal(parse_swaps(head + disk), zeromap=False, zswap=False)
+    assert "/dev/sda2" in refusal(parse_swaps(head + disk + full), zeromap=False, zswap=False)
+    assert refusal(parse_swaps(head + disk), zeromap=True, zswap=False) == ""
+    assert refusal(parse_swaps(head + disk), zeromap=False, zswap=True) == ""
+    assert refusal(parse_swaps(head + disk + zram), zeromap=False, zswap=False) == ""
+
+
+def test_a_page_is_steady_when_two_passes_saw_the_same() -> None:
+    slab = Slab(0)
+    numbers = np.array([1, 5, 9], np.uint16)
+    slab.update(numbers, np.array([10, 20, 30], np.uint64))
+    assert not slab.steady.any()
+    slab.update(np.array([1, 5, 7, 9], np.uint16), np.array([10, 21, 5, 30], np.uint64))
+    assert slab.steady.tolist() == [True, False, False, True]
+    assert slab.bytes <= 11 * 4
+
+
+def test_what_does_not_change_is_skipped_for_1_2_4_and_8_passes() -> None:
+    slab, read = Slab(0), []
+    for number in range(40):
+        if not slab.skip():
+            read.append(number)
+            slab.update(np.array([1], np.uint16), np.array([10], np.uint64))
+    gaps = np.diff(read).tolist()
+    assert gaps[:7] == [1, 1, 2, 3, 5, 9, 9]
+
+
+@given(st.lists(st.lists(st.integers(0, 40), max_size=50), max_size=5))
+def test_repeated_prints_are_those_seen_twice(parts: list[list[int]]) -> None:
+    everything = [number * 2**58 % 2**64 + 2 for part in parts for number in part]
+    arrays = [np.array([number * 2**58 % 2**64 + 2 for number in part], np.uint64) for part in parts]
+    found = repeated(arrays)
+    assert found.tolist() == sorted({one for one in everything if everything.count(one) > 1})
+    assert contains(found, np.array(everything, np.uint64)).tolist() == [
+        one in set(found.tolist()) for one in everything
+    ]
+
+
+@given(st.lists(st.tuples(st.integers(0, 5000), st.integers(1, 300)), max_size=6), st.integers(1, 300))
+def test_chunks_have_all_pages_in_order_and_never_too_many(pieces: list[tuple[int, int]], most: int) -> None:
+    edges, at = [], 0
+    for gap, length in pieces:
+        edges.append(((at + gap) * 4096, (at + gap + length) * 4096))
+        at += gap + length
+    runs = np.array(edges, np.uint64).reshape(-1, 2)
+    cut = list(chunks(runs, most))
+    assert all(0 < pagemap.page_count(one) <= most for one in cut)
+    numbers = np.array([page for one in cut for page in pagemap.page_numbers(one, 0).tolist()], np.uint32)
+    assert numbers.tolist() == pagemap.page_numbers(runs, 0).tolist()
+    assert pagemap.page_count(pagemap.joined(numbers, 0)) == len(numbers)
+
+
+def test_windows_cut_at_their_borders() -> None:
+    cut = windows([(SLAB_BYTES - 4096, SLAB_BYTES + 4096)])
+    assert cut == {0: [(SLAB_BYTES - 4096, SLAB_BYTES)], SLAB_BYTES: [(SLAB_BYTES, SLAB_BYTES + 4096)]}
+
+
+def test_the_words_of_pagemap_say_the_same_as_its_scan(root: None) -> None:
+    with (
+        workloads([Mix(equal_bytes=4 * MIB, zero_bytes=MIB)]) as loads,
+        Process(Target(pid=loads[0].pid, start_ticks=0), Door()) as process,
+    ):
+        for start, end in process.ranges():
+            scanned = process.runs(start, end, pagemap.PRIVATE)
+            words = pagemap.from_words(process.pagemap, start, end, pagemap.PRIVATE)
+            assert pagemap.page_numbers(scanned, start).tolist() == pagemap.page_numbers(words, start).tolist()
+
+
+def test_a_process_that_is_another_one_now_is_gone(root: None) -> None:
+    with workloads([Mix()]) as loads:
+        with pytest.raises(Gone):
+            Process(Target(pid=loads[0].pid, start_ticks=1, name="old"), Door())
+        process = Process(Target(pid=loads[0].pid, start_ticks=0), Door())
+    with process:
+        assert process.read([memoryview(bytearray(8))], 0x400000) == 0
+        with pytest.raises(Gone):
+            process.ranges()
+
+
+def test_guests_are_named_or_given_by_number() -> None:
+    guests = [
+        Guest(pid=7, start_ticks=1, name="web-1", kind="qemu"),
+        Guest(pid=8, start_ticks=1, name="db", kind="qemu"),
+    ]
+    settings = Scan(groups=("web-*",), remap_guests=("db",))
+    found = targets(["web-1", "8"], guests, settings, Door())
+    assert [(one.pid, one.group, one.remap) for one in found] == [(7, "web-*", False), (8, "", True)]
+    with pytest.raises(NoSuchGuest, match="nobody"):
+        targets(["nobody"], guests, settings, Door())
+
+
+def test_the_channel_keeps_messages_apart_and_tells_the_end() -> None:
+    left, right = (Channel(end) for end in pair())
+    left.send({"a": 1})
+    left.send({"b": 2})
+    assert right.receive(1) == [{"a": 1}, {"b": 2}]
+    left.close()
+    with pytest.raises(Closed):
+        right.receive(1)
+    with pytest.raises(Closed):
+        right.send({})
+    right.close()
+
+
+@pytest.mark.parametrize(
+    ("rax", "expected_rip", "expected_rax", "alt_rip", "alt_rax"),
+    [
+        (-512, 998, 35, 1000, -4),
+        (-513, 998, 35, 998, 35),
+        (-514, 998, 35, 1000, -4),
+        (-516, 998, NR["restart_syscall"], 1000, -4),
+        (-11, 1000, -11, 1000, -11),
+        (5, 1000, 5, 1000, 5),
+    ],
+)
+def test_an_interrupted_system_call_is_begun_again(
+    rax: int, expected_rip: int, expected_rax: int, alt_rip: int, alt_rax: int
+) -> None:
+    blank = Context(tuple([0] * 27))
+    stopped = blank.changed(rip=1000, rax=rax, rsp=77).changed()
+    values = list(stopped.values)
+    values[15] = 35  # orig_rax: it was in a system call
+    slot = SLOT_DATA.unpack(Context(tuple(values)).slot_data(mask=3))
+    assert (slot[14], slot[17]) == (expected_rax % 2**64, expected_rip)
+    assert (slot[20], slot[21]) == (alt_rax % 2**64, alt_rip)
+    assert (slot[15], slot[18]) == (77, 3)
