@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ksmtuned_py.cli.main import main
-from ksmtuned_py.cli.simulate import POLICIES
+from ksmtuned_py.cli.policies import POLICIES
 from ksmtuned_py.config import Config, Policy
 from ksmtuned_py.configtext import toml_value
 from ksmtuned_py.model import Mode

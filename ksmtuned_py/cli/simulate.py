@@ -4,6 +4,7 @@ from argparse import Namespace
 from typing import TYPE_CHECKING
 
 from ksmtuned_py.cli.options import add_config, add_file, add_verb, load_config
+from ksmtuned_py.cli.policies import CHOICES, with_policy
 from ksmtuned_py.cli.terminal import err, out
 
 if TYPE_CHECKING:
@@ -15,9 +16,6 @@ if TYPE_CHECKING:
     from ksmtuned_py.simulate.run import Run
     from ksmtuned_py.simulate.scenario import Scenario
 
-POLICIES = ("adaptive", "advisor", "fixed", "ksmtuned", "mom", "kubevirt")
-"""As the configuration has them; written out, because its types take 100 ms to load."""
-CHOICES = (*POLICIES, "adaptive:quiet", "adaptive:balanced", "adaptive:eager")
 CURVE_WIDTH = 60
 PIPE_WIDTH = 150
 """Where there is no terminal whose width counts."""
@@ -57,7 +55,7 @@ def run(args: Namespace) -> int:
     scenario = load(args.scenario)
     configured = load_config(args).config
     names = args.policy or list(dict.fromkeys((configured.policy.name, "ksmtuned")))
-    runs = _simulate(scenario, {name: _config(configured, name) for name in names})
+    runs = _simulate(scenario, {name: with_policy(configured, name) for name in names})
     rows = [figures(scenario, each) for each in runs]
     if args.plot:
         from ksmtuned_py.simulate.plot import draw
@@ -68,17 +66,6 @@ def run(args: Namespace) -> int:
     else:
         _print(scenario, runs, rows)
     return 0
-
-
-def _config(configured: "Config", name: str) -> "Config":
-    policy, _, profile = name.partition(":")
-    adaptive = {"profile": profile} if profile else {}
-    return configured.model_copy(
-        update={
-            "policy": configured.policy.model_copy(update={"name": policy}),
-            "adaptive": configured.adaptive.model_copy(update=adaptive),
-        }
-    )
 
 
 def _simulate(scenario: "Scenario", configs: "dict[str, Config]") -> "list[Run]":

@@ -1,0 +1,22 @@
+"""Policies as the command line names them."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ksmtuned_py.config import Config
+
+POLICIES = ("adaptive", "advisor", "fixed", "ksmtuned", "mom", "kubevirt")
+"""As the configuration has them; written out, because its types take 100 ms to load."""
+CHOICES = (*POLICIES, "adaptive:quiet", "adaptive:balanced", "adaptive:eager")
+
+
+def with_policy(config: "Config", choice: str) -> "Config":
+    """The configuration with another policy, and the profile after a colon."""
+    policy, _, profile = choice.partition(":")
+    adaptive = {"profile": profile} if profile else {}
+    return config.model_copy(
+        update={
+            "policy": config.policy.model_copy(update={"name": policy}),
+            "adaptive": config.adaptive.model_copy(update=adaptive),
+        }
+    )

@@ -1,0 +1,77 @@
+"""Reading a trace."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from ksmtuned_py.trace.lines import BadTrace, Header, NoZstd, Tick, parse_header, parse_tick
+
+ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+CHUNK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Trace:
+    """A trace that is open: its header, and its ticks, once."""
+
+    header: Header
+    ticks: Iterator[Tick]
+
+
+@contextmanager
+def open_trace(path: Path) -> Iterator[Trace]:
+    """The trace of a file, in a with block; raises BadTrace with the line, there and from the ticks, and NoZstd."""
+    file = str(path)
+    try:
+        with path.open("rb") as raw:
+            lines = _lines(file, raw)
+            header = parse_header(file, next(lines, (1, b""))[1])
+            yield Trace(header, (parse_tick(file, number, text) for number, text in lines))
+    except OSError as error:
+        raise BadTrace(file, 0, f"cannot be read: {error.strerror or error}") from error
+
+
+def _lines(file: str, raw: IO[bytes]) -> Iterator[tuple[int, bytes]]:
+    """Numbered lines. Packed or not is told by the first bytes: a turned-over FILE.zst.1 is zstd, too."""
+    packed = raw.read(len(ZSTD_MAGIC)) == ZSTD_MAGIC
+    raw.seek(0)
+    number = 0
+    try:
+        for number, text in enumerate(_split(_unpacked(file, raw)) if packed else raw, 1):
+            yield number, text
+    except _Damaged as error:
+        raise BadTrace(file, number + 1, f"damaged: {error}") from error
+
+
+class _Damaged(Exception):
+    """A frame that is cut off, or whose content is not what was written."""
+
+
+def _unpacked(file: str, raw: IO[bytes]) -> Iterator[bytes]:
+    """The content of all frames; raises NoZstd and _Damaged."""
+    try:
+        import zstandard
+    except ImportError as error:
+        raise NoZstd(file) from error
+    data = raw.read(CHUNK_BYTES)
+    while data:
+        frame = zstandard.ZstdDecompressor().decompressobj()
+        while not frame.eof:
+            if not data:
+                raise _Damaged("the file is cut off")
+            try:
+                yield frame.decompress(data)
+            except zstandard.ZstdError as error:
+                raise _Damaged(str(error)) from error
+            data = frame.unused_data or raw.read(CHUNK_BYTES)
+
+
+def _split(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    rest = b""
+    for chunk in chunks:
+        *whole, rest = (rest + chunk).split(b"\n")
+        yield from (line + b"\n" for line in whole)
+    if rest:
+        yield rest
