@@ -120,8 +120,12 @@ class LibvirtLink:
 
     def _follow(self) -> None:
         """List the domains at once, and again at every event, until the connection is lost or we are closed."""
-        with _events(), _connected(self._uri, read_only=True) as connection, _told("following the domains"):
-            self._subscribe(connection)
+        with (
+            _events(),
+            _connected(self._uri, read_only=True) as connection,
+            _told("following the domains"),
+            self._subscribed(connection),
+        ):
             known: dict[tuple[str, int], Domain] = {}
             while True:
                 self._changed.clear()
@@ -141,15 +145,26 @@ class LibvirtLink:
         with suppress(BlockingIOError):  # a full pipe wakes as well
             os.write(self._wake_write, b"d")
 
-    def _subscribe(self, connection: Any) -> None:
+    @contextmanager
+    def _subscribed(self, connection: Any) -> Iterator[None]:
+        """Events come in a with block. A connection that is not let go of by them keeps its socket open for good."""
         libvirt = _libvirt()
         connection.registerCloseCallback(self._on_close, None)
         with suppress(libvirt.libvirtError):  # test:///default has none
             connection.setKeepAlive(KEEPALIVE_SECONDS, 2)
+        subscriptions = []
         for event in ("LIFECYCLE", "METADATA_CHANGE", "DEVICE_ADDED", "DEVICE_REMOVED"):
             number = getattr(libvirt, f"VIR_DOMAIN_EVENT_ID_{event}")
             with suppress(libvirt.libvirtError):  # a driver may lack some; the lists every REFRESH_SECONDS remain
-                connection.domainEventRegisterAny(None, number, self._on_event, None)
+                subscriptions.append(connection.domainEventRegisterAny(None, number, self._on_event, None))
+        try:
+            yield
+        finally:
+            for subscription in subscriptions:
+                with suppress(libvirt.libvirtError):
+                    connection.domainEventDeregisterAny(subscription)
+            with suppress(libvirt.libvirtError):
+                connection.unregisterCloseCallback()
 
     def _on_close(self, *_: object) -> None:
         self._lost = True
