@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ksmtuned_py.door import Door
+
 PAGE = mmap.PAGESIZE
 Runs = NDArray[np.uint64]
 """Rows of (start, end), byte addresses, ascending."""
@@ -122,6 +124,10 @@ def _zero_frame() -> int:
         anchor = ctypes.c_char.from_buffer(memory)
         address = ctypes.addressof(anchor)
         del anchor
-        with open("/proc/self/pagemap", "rb", buffering=0) as own:
-            word = int.from_bytes(os.pread(own.fileno(), 8, address // PAGE * 8), "little")
+        with Door().holding("proc/self") as directory:
+            own = os.open("pagemap", os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)
+        try:
+            word = int.from_bytes(os.pread(own, 8, address // PAGE * 8), "little")
+        finally:
+            os.close(own)
         return word & ((1 << 55) - 1)

@@ -41,7 +41,7 @@ class Session:
             return cls(
                 area, line, line_there, store_there, file_key(process, line_there), file_key(process, store_there)
             )
-        except BaseException:
+        except BaseException:  # whatever it was, the memory is of no use then
             area.close()
             raise
 

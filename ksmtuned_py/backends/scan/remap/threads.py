@@ -58,7 +58,7 @@ class Threads:
         try:
             self._stop_all(time.monotonic() + _PATIENCE_SECONDS)
             self.all = [self._look(number) for number in sorted(self._seized)]
-        except BaseException:
+        except BaseException:  # a Ctrl-C, too: no thread may stay stopped
             self._let_go()
             raise
         return self
