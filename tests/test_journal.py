@@ -103,7 +103,7 @@ def test_an_hour_is_summed_up() -> None:
     assert sentences(ticks[2]) == [
         (
             Priority.INFO,
-            "cruise: 1 GiB saved, ksmd 0 % of a core, 6.5 CPU-s per GiB; 2 ticks, 30 passes in 1 h",
+            "cruise: 1 GiB saved, ksmd 0 % of a core, 0 CPU-s per GiB; 2 ticks, 30 passes in 1 h",
         )
     ]
 

@@ -257,9 +257,8 @@ def test_any_host_can_be_scraped_and_no_counter_falls(hosts: list[Snapshot]) -> 
 def test_openmetrics_parses() -> None:
     metrics, tick = Metrics(), report(FULL, result(), foreign=(FOREIGN,))
     metrics.publish(tick, Totals().after(tick))
-    text = openmetrics_exposition.generate_latest(metrics.registry).decode()  # type: ignore[no-untyped-call]
-    families = openmetrics_parser.text_string_to_metric_families(text)  # type: ignore[no-untyped-call]
-    # Both are without types in a library that otherwise has them.
+    text = openmetrics_exposition.generate_latest(metrics.registry).decode()  # type: ignore[no-untyped-call] # it has no types
+    families = openmetrics_parser.text_string_to_metric_families(text)  # type: ignore[no-untyped-call] # nor this
     assert {"ksmtuned_saved_bytes", "ksmtuned_ksm_full_scans"} <= {family.name for family in families}
 
 
