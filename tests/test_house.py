@@ -22,7 +22,7 @@ FLOORS: tuple[frozenset[str], ...] = (
         {"config", "configpeers", "configtypes", "plan", "backends", "sensors", "guests", "runtime", "wait", "workload"}
     ),
     frozenset({"policy", "report", "publish", "host", "configfile"})
-    | {"configsource", "configtext", "configwanted", "tomllines"},  # parts of configfile
+    | {"configlegacy", "configsource", "configtext", "configwanted", "tomllines"},  # parts of configfile
     frozenset({"tick", "trace", "simulate", "restore", "machine", "enforce", "giveback", "doctor"}),
     frozenset({"daemon", "service"}),
     frozenset({"cli"}),

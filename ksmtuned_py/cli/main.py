@@ -11,6 +11,7 @@ from ksmtuned_py.cli import (
     doctor,
     execute,
     guests,
+    importlegacy,
     record,
     replay,
     restore,
@@ -24,7 +25,22 @@ from ksmtuned_py.errors import FAILED, KsmtunedError
 
 PROG = "ksmtuned-py"
 SUMMARY = "steers the kernel's memory merging (KSM) on KVM hosts, and says why"
-VERBS = (run, status, guests, doctor, demo, simulate, record, replay, unmerge, execute, restore, check, completion)
+VERBS = (
+    run,
+    status,
+    guests,
+    doctor,
+    demo,
+    simulate,
+    record,
+    replay,
+    unmerge,
+    execute,
+    restore,
+    check,
+    importlegacy,
+    completion,
+)
 """In the order of --help. Each module has add(subparsers) and, behind it, run(args) -> exit code."""
 
 INTERRUPTED = 130

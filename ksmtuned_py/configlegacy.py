@@ -1,0 +1,178 @@
+"""The old ksmtuned.conf, read without a shell, as our configuration."""
+
+import difflib
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from ksmtuned_py.config import Need
+from ksmtuned_py.configpeers import Ksmtuned
+from ksmtuned_py.configsource import ConfigError
+from ksmtuned_py.configtext import toml_value
+from ksmtuned_py.configwanted import wanted
+from ksmtuned_py.errors import KsmtunedError
+
+KEYS = {
+    "KSM_MONITOR_INTERVAL": "monitor_interval_seconds",
+    "KSM_SLEEP_MSEC": "sleep_msec",
+    "KSM_NPAGES_BOOST": "npages_boost",
+    "KSM_NPAGES_DECAY": "npages_decay",
+    "KSM_NPAGES_MIN": "npages_min",
+    "KSM_NPAGES_MAX": "npages_max",
+    "KSM_THRES_COEF": "thres_coef_percent",
+    "KSM_THRES_CONST": "thres_const_kib",
+}
+INERT = {
+    "KSM_THRES_CONST": "it is KiB, not MB, and counts only where it is more than KSM_THRES_COEF % of the host's memory",
+    "KSM_PS_METRIC": "Proxmox sums up PSS or RSS by it; resident sizes (RSS) are summed up here",
+    "LOGFILE": "it only told where debug output goes; here that is the journal",
+    "DEBUG": "it only switched debug output on; here that is ksmtuned-py run --debug",
+}
+"""Why each did not steer anything."""
+
+# What a shell would have to evaluate ($, `, \, ;, &, |, <, >, ~, *, brackets) fits into none of these.
+_VALUE = r"""(?:[A-Za-z0-9_./:,%+=@^-]|'[^']*'|"[^"$`\\]*")*"""
+_ASSIGNMENT = re.compile(rf"(?:export[ \t]+)?([A-Za-z_][A-Za-z0-9_]*)=({_VALUE})(?=[ \t]|$)")
+_NUMBER = re.compile(r"-?(0|[1-9][0-9]*)")  # 010 is 8 to a shell that calculates
+_SECONDS = re.compile(r"(0|[1-9][0-9]*)(\.[0-9]+)?")
+
+
+@dataclass(eq=False)
+class BadLegacyFile(KsmtunedError):
+    """Every line that is no plain assignment of a known setting."""
+
+    errors: tuple[ConfigError, ...]
+    hint_template = "the file is never run: write plain assignments, NAME=VALUE, of ksmtuned's own settings"
+
+    def __str__(self) -> str:
+        count = "1 line" if len(self.errors) == 1 else f"{len(self.errors)} lines"
+        return "\n".join([f"{count} cannot be taken over", *map(str, self.errors)])
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """One variable."""
+
+    line: int
+    name: str
+    value: str
+
+
+@dataclass(frozen=True)
+class LegacyFile:
+    """An old configuration."""
+
+    file: str
+    assignments: dict[str, Assignment]
+    """By name; of several the last, as in a shell. Empty ones count as not set, as in the script."""
+    settings: Ksmtuned
+
+
+def parse_legacy(file: str, text: str) -> LegacyFile:
+    """The settings of the text; raises BadLegacyFile with every mistake."""
+    mistakes: list[ConfigError] = []
+    found: dict[str, Assignment] = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        try:
+            found.update((each.name, each) for each in _assignments(file, number, line))
+        except ConfigError as error:
+            mistakes.append(error)
+    assignments = {name: each for name, each in found.items() if each.value}
+    values: dict[str, Any] = {}
+    for each in assignments.values():
+        try:
+            values.update(_checked(file, each))
+        except ConfigError as error:
+            mistakes.append(error)
+    settings = Ksmtuned.model_validate(values)
+    if not mistakes and settings.npages_min > settings.npages_max:
+        mistakes.append(_order_mistake(file, assignments, settings))
+    if mistakes:
+        raise BadLegacyFile(tuple(sorted(mistakes, key=lambda mistake: mistake.line)))
+    return LegacyFile(file, assignments, settings)
+
+
+def _assignments(file: str, number: int, line: str) -> Iterator[Assignment]:
+    """Those of one line; raises ConfigError for anything else in it."""
+    rest = line.strip()
+    while rest and not rest.startswith("#"):
+        match = _ASSIGNMENT.match(rest)
+        if match is None:
+            raise ConfigError(file, number, "", "", f"NAME=VALUE that needs no shell, found {rest[:60]!r}")
+        name, value = match.groups()
+        yield Assignment(number, name, re.sub("['\"]", "", value))
+        rest = rest[match.end() :].strip()
+
+
+def _checked(file: str, each: Assignment) -> dict[str, int | float]:
+    """Our key with its value, if the setting has one; raises ConfigError."""
+    if each.name not in KEYS:
+        if each.name in INERT:
+            return {}
+        near = difflib.get_close_matches(each.name, [*KEYS, *INERT], n=1)
+        guess = f": did you mean {near[0]}?" if near else ""
+        raise ConfigError(file, each.line, each.name, each.value, f"a setting of ksmtuned{guess}")
+    key = KEYS[each.name]
+    pattern, kind = (_SECONDS, float) if key.endswith("_seconds") else (_NUMBER, int)
+    try:
+        if not pattern.fullmatch(each.value):
+            raise ValueError(each.value)
+        value = kind(each.value)
+        Ksmtuned.model_validate({key: value})
+    except (ValueError, ValidationError) as error:
+        raise ConfigError(file, each.line, each.name, each.value, wanted(("ksmtuned", key))) from error
+    return {key: int(value) if value == int(value) else value}
+
+
+def _order_mistake(file: str, assignments: Mapping[str, Assignment], settings: Ksmtuned) -> ConfigError:
+    both = [assignments[name] for name in ("KSM_NPAGES_MIN", "KSM_NPAGES_MAX") if name in assignments]
+    last = max(both, key=lambda each: each.line)
+    bounds = f"{settings.npages_min} and {settings.npages_max}"
+    return ConfigError(file, last.line, last.name, last.value, f"KSM_NPAGES_MIN at most KSM_NPAGES_MAX, not {bounds}")
+
+
+def same_policy(legacy: LegacyFile) -> list[str]:
+    """The lines of a configuration that does as the old script did."""
+    lines = ["[policy]", 'name = "ksmtuned"', "", "[ksmtuned]"]
+    for name, key in KEYS.items():
+        if name in legacy.assignments:
+            place = f"  # {name}, line {legacy.assignments[name].line}"
+            value = getattr(legacy.settings, key)
+            lines.append(f"{key} = {toml_value(int(value) if value == int(value) else value)}{place}")
+    return lines
+
+
+def adaptive_policy(legacy: LegacyFile) -> list[str]:
+    """The lines of a configuration whose adaptive policy takes memory for short where the old script did."""
+    lines = ["[policy]", 'name = "adaptive"']
+    need = dict(_need(min(int(legacy.settings.thres_coef_percent), 99)))  # 100 leaves no room for wary above it
+    if need:
+        lines += ["", "[adaptive.need]", *(f"{key} = {toml_value(value)}" for key, value in need.items())]
+    return lines
+
+
+def _need(percent: int) -> Iterator[tuple[str, int | float]]:
+    """Thresholds that differ from the defaults, in their order: critical below short below wary."""
+    default = Need()
+    if percent in (0, default.short_enter_percent):  # 0: the script never was short of memory
+        return
+    if percent <= default.critical_enter_percent:
+        yield "critical_enter_percent", percent / 2
+        yield "critical_leave_percent", percent
+    yield "short_enter_percent", percent
+    yield "short_leave_percent", min(percent + 5, 100)
+    if percent >= default.wary_enter_percent:
+        yield "wary_enter_percent", min(percent + 10, 100)
+        yield "wary_leave_percent", min(percent + 15, 100)
+
+
+def inert_lines(legacy: LegacyFile) -> list[str]:
+    """A line for each setting that steered nothing."""
+    return [
+        f"line {each.line}: {name}={each.value}: {INERT[name]}"
+        for name, each in legacy.assignments.items()
+        if name in INERT
+    ]
