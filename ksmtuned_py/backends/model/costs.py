@@ -10,21 +10,24 @@ JIFFY_NS = 4_000_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Costs:
-    """Nanoseconds of CPU. Measured on Linux 6.18, AMD EPYC (Zen 5) as a virtual machine."""
+    """Nanoseconds of CPU, measured on Linux 6.18 on an AMD EPYC (Zen 5) with 2 virtual CPUs and other work beside it.
 
-    wake_ns: int = 9000
+    Runs differ by a quarter, up to a half where pages are cold. A load's CPU time to 95 % comes out within 20 %.
+    """
+
+    wake_ns: int = 11_000
     """Each batch."""
-    absent_ns: int = 25
-    skipped_ns: int = 215
-    merged_ns: int = 260
-    first_ns: int = 560
-    checksum_ns: int = 450
+    absent_ns: int = 30
+    skipped_ns: int = 240
+    merged_ns: int = 280
+    first_ns: int = 950
+    checksum_ns: int = 750
     """Each page that is neither skipped nor merged, after the first time."""
-    stable_level_ns: int = 65
+    stable_level_ns: int = 70
     """For each level of the stable tree on the way down."""
-    unstable_level_ns: int = 260
+    unstable_level_ns: int = 265
     """The unstable tree costs more: each node's page is looked up in its process's page table."""
-    merge_ns: int = 2000
+    merge_ns: int = 1650
 
     def prices(self, unstable_levels: int, stable_levels: int) -> dict[Found, int]:
         """What each kind of page costs while the trees are so high."""

@@ -33,7 +33,7 @@ class Cursor:
         del self.guests[place]
         if place < self._guest:
             self._guest -= 1
-        if guest.seen:
+        if guest.rmap_items:
             self.guests.insert(self._guest + 1, guest)
 
     def rewind(self) -> None:

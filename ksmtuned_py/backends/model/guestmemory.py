@@ -47,17 +47,23 @@ class GuestMemory:
     start_ticks: int
     alive: bool = True
     groups: list["Group"] = field(default_factory=list)
-    counts: dict[Place, int] = field(default_factory=lambda: dict.fromkeys(Place, 0))
+    counts: list[int] = field(default_factory=lambda: [0] * len(Place))
+    """Pages by Place."""
 
     @property
     def pages(self) -> int:
         """How many there are."""
-        return sum(group.spec.pages for group in self.groups)
+        return sum(self.counts)
 
     @property
-    def seen(self) -> bool:
-        """Whether ksmd keeps anything for it."""
-        return self.counts[Place.NEW] + self.counts[Place.ZERO] < self.pages
+    def rmap_items(self) -> int:
+        """What ksmd keeps for it."""
+        return self.pages - self.counts[Place.NEW] - self.counts[Place.ZERO]
+
+    def unseen_breaks(self, now_ns: int) -> tuple[int, int]:
+        """What it wrote to and ksmd has not seen yet: merged pages, and pages on the zero page."""
+        breaks = [group.unseen_breaks(now_ns) for group in self.groups if group.breakable]
+        return sum(merged for merged, _ in breaks), sum(zeroed for _, zeroed in breaks)
 
     def end(self) -> None:
         """The process ends: its memory is free at once, while the counters wait for ksmd."""

@@ -7,7 +7,7 @@ from ksmtuned_py.backends.model.advisor import Advisor
 from ksmtuned_py.backends.model.costs import Costs
 from ksmtuned_py.backends.model.guestmemory import NANOSECONDS, Group, GuestMemory, PageGroup
 from ksmtuned_py.backends.model.ksmd import Ksmd
-from ksmtuned_py.backends.model.pages import WITH_RMAP_ITEM, Place
+from ksmtuned_py.backends.model.pages import Place
 from ksmtuned_py.backends.model.room import mergeable_pages
 from ksmtuned_py.backends.model.settings import LINUX_6_12, RUN_MERGE, RUN_UNMERGE, Features, Settings
 from ksmtuned_py.model import (
@@ -92,7 +92,7 @@ class ModelHost:
         """What /proc/meminfo would say: guests take what they use less what is merged now, and ksmd its items."""
         populated = sum(guest.pages for guest in self._guests.values())
         zeroed = sum(self._zeroed(guest) for guest in self._guests.values())
-        broken = sum(self._unseen_breaks(guest)[0] for guest in self._guests.values())
+        broken = self._unseen_breaks()
         pages = populated - zeroed - max(0, self._ksmd.trees.total.saved - broken)
         taken = self._used_bytes + pages * self.page_bytes + self._rmap_items() * RMAP_ITEM_BYTES
         available = max(0, self._total_bytes - taken)
@@ -100,8 +100,7 @@ class ModelHost:
 
     def vmstat(self) -> Vmstat:
         """What /proc/vmstat would say; nothing is ever swapped here."""
-        unseen = sum(self._unseen_breaks(guest)[0] for guest in self._guests.values())
-        return Vmstat(cow_ksm=self._ksmd.trees.cow_breaks + unseen, pswpin=0, pswpout=0, oom_kill=0)
+        return Vmstat(cow_ksm=self._ksmd.trees.cow_breaks + self._unseen_breaks(), pswpin=0, pswpout=0, oom_kill=0)
 
     def knobs(self) -> Knobs:
         """The settable files."""
@@ -111,7 +110,7 @@ class ModelHost:
         """The read-only files."""
         ksmd, total = self._ksmd, self._ksmd.trees.total
         items, sharing = self._rmap_items(), total.items - total.shared
-        unshared = self._count(Place.UNSTABLE)
+        unshared = sum(guest.counts[Place.UNSTABLE] for guest in ksmd.cursor.guests)
         zeroed = sum(self._zeroed(guest) for guest in ksmd.cursor.guests)
         values = {
             "pages_shared": total.shared,
@@ -185,23 +184,16 @@ class ModelHost:
             self._ksmd.advisor = Advisor()
 
     def _rmap_items(self) -> int:
-        return sum(self._count(place) for place in WITH_RMAP_ITEM)
-
-    def _count(self, place: Place) -> int:
-        return sum(guest.counts[place] for guest in self._ksmd.cursor.guests)
+        return sum(guest.rmap_items for guest in self._ksmd.cursor.guests)
 
     def _zeroed(self, guest: GuestMemory) -> int:
-        return guest.counts[Place.ZEROED] + guest.counts[Place.ZERO] - self._unseen_breaks(guest)[1]
+        return guest.counts[Place.ZEROED] + guest.counts[Place.ZERO] - guest.unseen_breaks(self._now_ns)[1]
 
-    def _unseen_breaks(self, guest: GuestMemory) -> tuple[int, int]:
-        """What the guest wrote to and ksmd has not seen yet: merged pages, and pages on the zero page."""
-        if not guest.alive:
-            return 0, 0
-        breaks = [group.unseen_breaks(self._now_ns) for group in guest.groups if group.breakable]
-        return sum(merged for merged, _ in breaks), sum(zeroed for _, zeroed in breaks)
+    def _unseen_breaks(self) -> int:
+        return sum(guest.unseen_breaks(self._now_ns)[0] for guest in self._guests.values())
 
     def _account(self, guest: GuestMemory) -> Guest:
-        items = sum(guest.counts[place] for place in WITH_RMAP_ITEM)
+        items = guest.rmap_items
         merging = guest.counts[Place.STABLE] + guest.counts[Place.BROKEN]
         zeroed = self._zeroed(guest)
         profit = (merging + zeroed) * self.page_bytes - items * RMAP_ITEM_BYTES

@@ -1,6 +1,6 @@
 """What ksmd keeps for a page, and what it finds when it comes to one (mm/ksm.c, Linux 6.12). Pure."""
 
-from enum import Enum, auto
+from enum import Enum, IntEnum, auto
 from functools import cache
 from typing import NamedTuple
 
@@ -8,25 +8,22 @@ AGE_OF_FIRST_SKIP = 3
 AGE_MAX = 255
 
 
-class Place(Enum):
+class Place(IntEnum):
     """Where a page stands with ksmd."""
 
-    NEW = auto()
+    NEW = 0
     """Never looked at: no rmap item."""
-    VOLATILE = auto()
+    VOLATILE = 1
     """In no tree: seen once, changed, or skipped."""
-    UNSTABLE = auto()
+    UNSTABLE = 2
     """Counted as unshared: in the unstable tree, or left from the tree of the pass before."""
-    STABLE = auto()
-    BROKEN = auto()
+    STABLE = 3
+    BROKEN = 4
     """Was merged and written to since, or its process ended: the counters lag until ksmd comes by."""
-    ZEROED = auto()
+    ZEROED = 5
     """Mapped to the zero page; its rmap item is freed when ksmd comes by."""
-    ZERO = auto()
+    ZERO = 6
     """Mapped to the zero page; no rmap item: ksmd walks over it."""
-
-
-WITH_RMAP_ITEM = (Place.VOLATILE, Place.UNSTABLE, Place.STABLE, Place.BROKEN, Place.ZEROED)
 
 
 class PageState(NamedTuple):
