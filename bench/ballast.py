@@ -36,6 +36,11 @@ class Ballast:
         else:
             self._process = Popen([sys.executable, *arguments], cwd=ROOT, stdin=PIPE, stdout=PIPE)
 
+    @property
+    def pid(self) -> int:
+        """Its process ID."""
+        return self._process.pid
+
     def wait_taken(self) -> Self:
         """Returns when it has all its memory; raises RuntimeError when it gave up."""
         assert self._process.stdout

@@ -28,19 +28,20 @@ def as_qemu(arguments: Sequence[str]) -> Popen[bytes]:
     """Python with these arguments, named as QEMU from its first moment on.
 
     Managers look for the process name (a link to Python has it at exec), or as Debian's ksmtuned for the command
-    line `^qemu-system.*-enable-kvm`; Python takes any word after -X and ignores those it does not know.
+    line `^qemu-system.*-enable-kvm`; Python takes any word after -X and ignores those it does not know. It is not the
+    virtual environment's Python, but a workload needs the standard library only.
     """
-    link = _link()
+    link = under_qemus_name(Path(sys.executable).resolve())
     paths = {"PATH": f"{link.parent}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
     words = [QEMU, "-X", "-enable-kvm", *arguments]
     return Popen(words, executable=link, env={**os.environ, **paths}, stdin=PIPE, stdout=PIPE)
 
 
 @cache
-def _link() -> Path:
-    """Python under QEMU's name. It is not the virtual environment's, but a workload needs the standard library only."""
-    link = CACHE / "bench" / QEMU
+def under_qemus_name(program: Path) -> Path:
+    """A link to the program that is called like QEMU."""
+    link = CACHE / "bench" / program.name / QEMU
     link.parent.mkdir(parents=True, exist_ok=True)
     link.unlink(missing_ok=True)
-    link.symlink_to(Path(sys.executable).resolve())
+    link.symlink_to(program)
     return link
