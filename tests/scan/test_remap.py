@@ -120,6 +120,20 @@ def runs_freely(one: Writer) -> bool:
     return "TracerPid:\t0\n" in status and status.split("State:\t")[1][0] in "RSD"
 
 
+def test_somebody_else_stops_and_continues_the_guest_all_the_time(root: None, no_ksm: Door) -> None:
+    chance = random.Random(3)
+    with writers(1) as guests, scanning(no_ksm, REMAP, guests, sleep_millisecs=0) as backend:
+        wait_true(lambda: backend.counters().pages_sharing > 1000, "shared pages")
+        for _ in range(25):
+            for _ in range(20):
+                os.kill(guests[0].pid, signal.SIGSTOP)
+                time.sleep(chance.choice([0, 0, 0.0005, 0.003, 0.02]))
+                os.kill(guests[0].pid, signal.SIGCONT)
+                time.sleep(chance.uniform(0, 0.02))
+            assert guests[0].check()["wrong"] == 0  # it answers: it was not left stopped
+        assert backend.restarts == 0
+
+
 def test_what_a_killed_worker_has_merged_is_taken_over_by_the_next(root: None, no_ksm: Door) -> None:
     with workloads([Mix(equal_bytes=EQUAL_BYTES)] * 2) as loads, scanning(no_ksm, REMAP, loads) as backend:
         wait_true(lambda: backend.counters().pages_sharing >= 0.95 * EQUAL_PAGES, "shared pages")

@@ -13,7 +13,7 @@ from ksmtuned_py.backends.scan.remap.area import Area, Operation
 from ksmtuned_py.backends.scan.remap.install import best_worker, file_key, install
 from ksmtuned_py.backends.scan.remap.threads import Lost, Refused, Thread, Threads
 
-_ANSWER_SECONDS = 10.0
+_ANSWER_SECONDS = 0.02
 _URGENT = -10
 FileKey = tuple[int, int]
 """Device and inode."""
@@ -131,8 +131,7 @@ class Window:
         try:
             return self._session.line.recv(1) or b"closed"
         except TimeoutError:
-            self._threads.stop_again(worker)  # a SIGSTOP from somebody, perhaps: it is sent again at the end
-            ptrace.resume(worker.number)
+            self._threads.nudge(worker)
             return b""
 
 

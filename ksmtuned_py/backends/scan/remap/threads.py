@@ -16,6 +16,7 @@ MOST_THREADS = 127
 _PATIENCE_SECONDS = 0.05
 _LAST_PATIENCE_SECONDS = 5.0
 _ALL_SIGNALS = 2**64 - 1
+_CONTINUE_BIT = 1 << (signal.SIGCONT - 1)
 _POLL_SECONDS = 0.00002
 
 
@@ -91,6 +92,20 @@ class Threads:
         self._unstopped.add(thread.number)
         if not self._await(thread.number, time.monotonic() + _LAST_PATIENCE_SECONDS, later=True):
             raise Gone(self._process.target.name)
+
+    def nudge(self, thread: Thread) -> None:
+        """Lets a resumed thread run on if it has stopped for anything: a SIGSTOP, put aside, or a SIGCONT's notice.
+
+        Without `interrupt`: asked of a thread that has stopped already, it would stop it once more.
+        """
+        status = self._status(thread.number)
+        if status is None:
+            return
+        if not os.WIFSTOPPED(status):
+            self._forget(thread.number)
+            raise Gone(self._process.target.name)
+        self._keep_signal(status)
+        ptrace.resume(thread.number)
 
     def step_to_syscall(self, thread: Thread) -> None:
         """Runs it to the next edge of a system call; signals that come up meanwhile are sent again at the end."""
@@ -181,6 +196,7 @@ class Threads:
         self.all = [thread for thread in self.all if thread.number != number]
 
     def _let_go(self) -> None:
+        self._send_again()
         for number in sorted(self._seized - self._unstopped, reverse=True):  # the first thread is reaped last
             ptrace.detach(number)
         deadline = time.monotonic() + _LAST_PATIENCE_SECONDS
@@ -191,9 +207,16 @@ class Threads:
             except Refused:
                 self._detach_or_end(number)
         self._seized.clear()
-        for number in self._signals:
-            with suppress(OSError):
-                signal.pidfd_send_signal(self._process.pidfd, number)
+
+    def _send_again(self) -> None:
+        """Signals that were put aside; but no SIGSTOP after which a SIGCONT has come: that one still waits for us."""
+        if not self._signals:
+            return
+        with suppress(OSError, Gone):
+            waiting = int(self._process.read_text("status").split("ShdPnd:\t")[1].split()[0], 16)
+            for number in self._signals:
+                if number != signal.SIGSTOP or not waiting & _CONTINUE_BIT:
+                    signal.pidfd_send_signal(self._process.pidfd, number)
 
     def _detach_or_end(self, number: int) -> None:
         """A thread that never stops cannot be let go of by us, but by the kernel when we end: so that is what we do."""
