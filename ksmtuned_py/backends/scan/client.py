@@ -127,7 +127,6 @@ class ScanBackend:
         ours, theirs = pair()
         self._process = _spawn(theirs, self._door.root, self._settings)
         self._channel = Channel(ours)
-        self._status = {}
         self._send({"knobs": self._knobs})
         self._send(self._targets_message())
 
@@ -148,8 +147,11 @@ class ScanBackend:
         code = process.wait()
         self._death = f"signal {-code}" if code < 0 else f"exit code {code}"
         self._channel.close()
-        self._before = self._scanned(self._counters_of_worker())
+        last = self._counters_of_worker()
+        self._before = self._scanned(last)
         self._cpu_before += float(self._status.get("cpu_seconds", 0.0))
+        # What is merged stays merged; what was counted is in _before now.
+        self._status = {"counters": asdict(replace(last, full_scans=0, pages_scanned=0, pages_skipped=0))}
         self._process = None
         self.restarts += 1
         self._start_at = time.monotonic() + self._wait_seconds
