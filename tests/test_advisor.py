@@ -5,6 +5,8 @@ from dataclasses import replace
 from itertools import pairwise
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ksmtuned_py.backends.memory import MemoryBackend
 from ksmtuned_py.backends.model.guestmemory import equal, unique
@@ -12,14 +14,14 @@ from ksmtuned_py.backends.model.modelhost import ModelHost
 from ksmtuned_py.backends.model.settings import LINUX_6_1
 from ksmtuned_py.config import Config
 from ksmtuned_py.host import Host
-from ksmtuned_py.model import Clock, ForeignWrite, Knobs, Mode, Write
+from ksmtuned_py.model import AdvisorMode, Clock, Counters, ForeignWrite, Knobs, Mode, Write, WriteStatus
 from ksmtuned_py.policy import policy_of
 from ksmtuned_py.policy.advisor import CPU_OUT_OF_REACH, SETTLING_PASSES, NoAdvisor
 from ksmtuned_py.policy.trend import Trend
 from ksmtuned_py.report import Report
 from ksmtuned_py.tick import tick
 from ksmtuned_py.units import GIB
-from tests.support.snapshots import snapshot
+from tests.support.snapshots import guest, snapshot
 
 PAGES_OF_GIB = GIB // 4096
 CONFIG = Config.model_validate({"policy": {"name": "advisor"}})
@@ -76,6 +78,9 @@ def test_it_takes_the_target_time_where_the_bare_advisor_burns_a_tenth_of_a_core
     assert steered_cpu < bare_cpu / 3
     assert all(40 <= seconds <= 400 for seconds in pass_seconds(reports))
     assert [report.snapshot.foreign for report in reports if report.snapshot.foreign] == []
+    results = [result for report in reports for result in report.outcome.results]
+    assert {result.status for result in results} == {WriteStatus.OK}
+    assert len(results) < len(reports) / 10, "its bound is written seldom"
 
 
 def test_it_holds_the_advisor_until_its_average_has_settled_and_then_lets_it_go() -> None:
@@ -123,6 +128,34 @@ def test_a_kernel_without_the_advisor_is_an_error_with_a_hint() -> None:
     with pytest.raises(NoAdvisor) as caught:
         next(ticks(model, 1))
     assert "6.8" in caught.value.hint
+
+
+@given(
+    st.sampled_from(["none", "scan-time"]),
+    st.integers(0, 2**32 - 1),
+    st.integers(0, 2**50),
+    st.integers(0, 2**40),
+    st.lists(st.tuples(st.integers(0, 50), st.integers(0, 10**9)), max_size=12),
+)
+def test_whatever_it_sees_it_stays_in_its_bounds(
+    mode: AdvisorMode, pages: int, guest_bytes: int, available: int, passes: list[tuple[int, int]]
+) -> None:
+    trend, at, counters = Trend.begin(CONFIG), 0.0, Counters()
+    for more, scanned in [(0, 0), *passes]:
+        at += 10
+        counters = Counters(
+            full_scans=counters.full_scans + more, pages_scanned=(counters.pages_scanned or 0) + scanned
+        )
+        knobs = Knobs(run=1, pages_to_scan=pages, sleep_millisecs=20, advisor_mode=mode)
+        guests = (guest(rss_bytes=guest_bytes),)
+        now = snapshot(at=at, knobs=knobs, counters=counters, guests=guests, available_bytes=available)
+        trend = trend.after(now)
+        wanted = policy_of(CONFIG).decide(now, trend).knobs
+        assert wanted.pages_to_scan is None, (
+            "EINVAL while the advisor is on, and a foreign write once it has changed it"
+        )
+        for value in (wanted.advisor_min_pages_to_scan, wanted.advisor_max_pages_to_scan):
+            assert value is None or 1 <= value <= CONFIG.advisor.max_pages_to_scan
 
 
 @pytest.mark.parametrize("name", ["adaptive", "advisor", "fixed", "ksmtuned", "mom", "kubevirt"])
