@@ -76,6 +76,8 @@ set_up_for_run() {
 
 set_up_for_test() {
     install_packages "${build_packages[@]}" "${test_packages[@]}"
+    # The user that libvirt-daemon-system would make: libvirtd does not start without.
+    ((EUID)) || getent passwd libvirt-qemu >/dev/null || useradd --system --user-group libvirt-qemu
     make_venv stamp-test "$test_extras"
     cp "$venv/stamp-test" "$venv/stamp-run" # its extras are among these
 }
