@@ -1,7 +1,6 @@
 """What the rules want of running guests is done: one guest at a time, with room, and never on the tick."""
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
@@ -46,11 +45,13 @@ def merged_bytes(guest: Guest, page_bytes: int) -> int:
 class Job:
     """One switch on its way, in a thread."""
 
-    def __init__(self, switch: Switch, guest: Guest, merge: bool, deadline_seconds: float) -> None:
+    def __init__(self, switch: Switch, guest: Guest, merge: bool, page_bytes: int, now_seconds: float) -> None:
+        """Begin it; the deadline grows with what the guest has merged."""
         self.guest = guest
         self.merge = merge
-        self.began_seconds = time.monotonic()
-        self.deadline_seconds = self.began_seconds + deadline_seconds
+        self.began_seconds = now_seconds
+        patience = DEADLINE_SECONDS + DEADLINE_SECONDS_PER_GIB * merged_bytes(guest, page_bytes) / GIB
+        self.deadline_seconds = now_seconds + patience
         self.done = ""
         self.error = ""
         self._switch = switch
@@ -72,13 +73,6 @@ class Job:
             self.done = self._switch(self.guest, self.merge)
         except (KsmtunedError, OSError) as error:
             self.error = str(error)
-
-
-def start_job(switch: Switch, guest: Guest, merge: bool, page_bytes: int) -> Job:
-    """Begin to switch a guest; the deadline grows with what it has merged."""
-    return Job(
-        switch, guest, merge, DEADLINE_SECONDS + DEADLINE_SECONDS_PER_GIB * merged_bytes(guest, page_bytes) / GIB
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +116,7 @@ class Enforcer:
         for guest, merge in self._due(snapshot.guests, now):
             problem = self._obstacle(guest, snapshot, merge)
             if not problem:
-                self._job = start_job(self._switch, guest, merge, snapshot.page_bytes)
+                self._job = Job(self._switch, guest, merge, snapshot.page_bytes, now)
                 return
             self._complain(guest, f"not switched {_word(merge)}: {problem}")
 

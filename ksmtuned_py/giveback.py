@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 
-from ksmtuned_py.enforce import Switch, merged_bytes, room_problem, start_job
+from ksmtuned_py.enforce import Job, Switch, merged_bytes, room_problem
 from ksmtuned_py.errors import NoRoom, NotUnmerged
 from ksmtuned_py.host import Host
 from ksmtuned_py.model import Guest, Knobs, Snapshot, Write, WriteStatus
@@ -32,7 +32,7 @@ def give_back_guest(host: Host, guest: Guest, switch: Switch, say: Say) -> int:
 
 def switch_and_wait(guest: Guest, merge: bool, switch: Switch, page_bytes: int, say: Say) -> str:
     """Switch a guest and wait for it, to its deadline; what was read back; raises NotUnmerged."""
-    job = start_job(switch, guest, merge, page_bytes)
+    job = Job(switch, guest, merge, page_bytes, time.monotonic())
     try:
         while not job.wait(TELL_SECONDS):
             seconds = time.monotonic() - job.began_seconds
