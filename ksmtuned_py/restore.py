@@ -41,7 +41,8 @@ def put_back(host: Host, runtime: Runtime, on_exit: OnExit, say: Say) -> None:
 def bring_to(host: Host, wanted: Knobs) -> list[str]:
     """Bring all knobs to these values, structural ones too where the host has the room; says what did not take."""
     structural = structural_writes(host.backend.knobs(), wanted)
-    return (_restructure(host, structural) if structural else []) + settle(host, wanted)
+    left = _restructure(host, structural) if structural else []
+    return left + settle(host, wanted) + _confirm_run(host, wanted)
 
 
 def structural_writes(now: Knobs, wanted: Knobs) -> tuple[Write, ...]:
@@ -97,6 +98,19 @@ def _restructure(host: Host, writes: tuple[Write, ...]) -> list[str]:
     return _until_taken(host, lambda: structural_writes(host.backend.knobs(), wanted))
 
 
+def _confirm_run(host: Host, wanted: Knobs) -> list[str]:
+    """Once more, though it reads right: an earlier write may still wait for ksmd's mutex, and would come after us."""
+    if wanted.run is None:
+        return []
+    again = Write(knob="run", old=wanted.run, new=wanted.run)
+    deadline = time.monotonic() + SETTLE_SECONDS
+    while (result := _alone(host, again)).status is WriteStatus.PENDING:
+        if time.monotonic() > deadline:
+            return [_sentence(result)]
+        time.sleep(RETRY_SECONDS)
+    return []
+
+
 def _until_taken(host: Host, left: Callable[[], tuple[Write, ...]]) -> list[str]:
     """Make the writes that are left, over and over for a while: an exiting process can hold merged pages (EBUSY)."""
     deadline = time.monotonic() + SETTLE_SECONDS
@@ -106,7 +120,7 @@ def _until_taken(host: Host, left: Callable[[], tuple[Write, ...]]) -> list[str]
         if host.dry:
             return []
         if failed and time.monotonic() > deadline:
-            return [f"{result.write.knob}={result.write.new} ({result.detail})" for result in failed]
+            return [_sentence(result) for result in failed]
         if failed:
             time.sleep(RETRY_SECONDS)
     return []
@@ -115,3 +129,7 @@ def _until_taken(host: Host, left: Callable[[], tuple[Write, ...]]) -> list[str]
 def _alone(host: Host, write: Write) -> WriteResult:
     """One write that does not keep those behind it from being tried, whatever becomes of it."""
     return host.apply((write,)).results[0]
+
+
+def _sentence(result: WriteResult) -> str:
+    return f"{result.write.knob}={result.write.new} ({result.detail})"
