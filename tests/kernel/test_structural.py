@@ -1,0 +1,81 @@
+"""What can only be changed while nothing is merged: at the start where the host has the room, and back at exit."""
+
+from pathlib import Path
+
+import pytest
+
+from ksmtuned_py.units import GIB
+from ksmtuned_py.workload import Workload, achievable_pages
+from tests.kernel.conftest import MIXES, Start
+from tests.kernel.test_merging import FAST, MERGED_SHARE
+from tests.support.daemon import Sections, merged, one_clear_error, verb
+from tests.support.ksmlock import RealKsm, knobs
+from tests.support.need import need
+from tests.support.trees import make_fake_tree, meminfo
+
+pytestmark = pytest.mark.kernel
+
+FEW = 20
+ASKED: Sections = {"kernel": {"merge_across_nodes": 0, "max_page_sharing": FEW, "use_zero_pages": 1}}
+
+
+@pytest.fixture
+def merged_before(real_ksm: RealKsm, guests: list[Workload]) -> dict[str, str]:
+    """Somebody has merged what there is, and stopped ksmd; returns the knobs."""
+    need("merge_across_nodes" in knobs(), "a kernel with CONFIG_NUMA")
+    for name, value in {"smart_scan": 0, "pages_to_scan": 20_000, "sleep_millisecs": 5, "run": 1}.items():
+        real_ksm.write(name, value)
+    real_ksm.wait_saved(achievable_pages(MIXES), 60)
+    real_ksm.write("run", 0)
+    return knobs()
+
+
+@pytest.fixture
+def no_room(tmp_path: Path) -> Path:
+    """The real KSM on a host that claims to have hardly any memory left."""
+    root = make_fake_tree(tmp_path / "root", files={"proc/meminfo": meminfo(available_bytes=GIB // 4)})
+    real, made_up = Path("/sys/kernel/mm/ksm"), root / "sys/kernel/mm/ksm"
+    for file in made_up.iterdir():
+        file.unlink()
+    made_up.rmdir()
+    made_up.symlink_to(real)
+    return root
+
+
+def test_changed_at_the_start_and_back_at_exit(
+    real_ksm: RealKsm, merged_before: dict[str, str], guests: list[Workload], start: Start
+) -> None:
+    daemon = start(merged(FAST, ASKED))
+    assert {name: int(knobs()[name]) for name in ASKED["kernel"]} == ASKED["kernel"]
+    expected = achievable_pages(MIXES, max_page_sharing=FEW, use_zero_pages=True)
+    real_ksm.wait_saved(round(MERGED_SHARE * expected), 60)
+    assert daemon.end(seconds=60) == 0
+    assert knobs() == merged_before
+    assert [guest.wrong_pages() for guest in guests] == [0, 0, 0]
+
+
+def test_without_room_they_stay_and_the_reason_is_told(
+    real_ksm: RealKsm, merged_before: dict[str, str], start: Start, no_room: Path
+) -> None:
+    daemon = start(merged(FAST, ASKED), root=no_room)
+    said = daemon.wait_output("[kernel] is not in force: max_page_sharing=20 (unmerging needs ")
+    assert "and the host could find 0 B)" in said
+    assert (real_ksm.read("merge_across_nodes"), real_ksm.read("max_page_sharing")) == ("1", "256")
+    assert real_ksm.read("use_zero_pages") == "1"  # which needs no room
+    assert real_ksm.saved_pages() >= achievable_pages(MIXES)
+    assert daemon.end() == 0
+    assert knobs() == merged_before
+
+
+def test_what_cannot_be_put_back_for_want_of_room_stays_owed(
+    real_ksm: RealKsm, merged_before: dict[str, str], start: Start, no_room: Path
+) -> None:
+    daemon = start(merged(FAST, ASKED))
+    real_ksm.wait_saved(100, 60)
+    daemon.process.kill()
+    daemon.wait()
+    said = one_clear_error(verb("restore", "--root", no_room, "--runtime-dir", daemon.runtime), exit_code=1)
+    assert said.startswith("not put back: max_page_sharing=256 (unmerging needs ")
+    assert real_ksm.read("run") == "0"  # all else is
+    assert verb("restore", "--runtime-dir", daemon.runtime).returncode == 0
+    assert knobs() == merged_before
