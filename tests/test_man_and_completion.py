@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from ksmtuned_py.cli.main import build_parser
+from tests.support.need import need
 
 SOURCE_TREE = Path(__file__).parent.parent
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(SOURCE_TREE)}
@@ -62,8 +63,8 @@ def test_groff_has_nothing_against_the_pages(name: str, generated: Path) -> None
 @pytest.mark.parametrize("shell", ["bash", "zsh"])
 def test_completion_is_a_script_the_shell_can_read(shell: str) -> None:
     program = shutil.which(shell)
-    if program is None:
-        pytest.skip(f"{shell} is not installed")
+    need(program is not None, shell)
+    assert program is not None
     command = [sys.executable, "-m", "ksmtuned_py", "completion", shell]
     script = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=60, check=True).stdout
     assert "check the configuration" in script or shell == "bash"  # bash has no room for descriptions
