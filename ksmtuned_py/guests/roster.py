@@ -83,15 +83,19 @@ class Roster:
         return ruled(guests, self.settings, self._enroll(guests), self._losses.passes)
 
     def _known(self, guest: Guest, place: Place, view: View | None, now_seconds: float) -> Guest:
+        off = guest.key in self.switched_off
         domain = view.domains.get(guest.uuid) if view else None
-        told = replace(
-            guest, cgroup=place.cgroup, room_bytes=place.room_bytes, switched_off=guest.key in self.switched_off
-        )
         if view is None or domain is None or view.at_seconds is None:
-            return told
-        age_seconds = max(0.0, now_seconds - view.at_seconds)
+            return replace(guest, cgroup=place.cgroup, room_bytes=place.room_bytes, switched_off=off)
         return replace(
-            told, name=domain.name, tag=domain.tag, obstacles=domain.obstacles, libvirt_age_seconds=age_seconds
+            guest,
+            cgroup=place.cgroup,
+            room_bytes=place.room_bytes,
+            switched_off=off,
+            name=domain.name,
+            tag=domain.tag,
+            obstacles=domain.obstacles,
+            libvirt_age_seconds=max(0.0, now_seconds - view.at_seconds),
         )
 
     def _enroll(self, guests: Sequence[Guest]) -> str:
