@@ -70,7 +70,7 @@ def measure(ksm: RealKsm, case: Case, seconds: float) -> Cost:
         scratch = Path(name)
         undo.enter_context(_guests(case))
         daemon = undo.enter_context(Ours(TOML.format(tick_seconds=case.tick_seconds)).at_work(ksm, scratch))
-        wait_for(lambda: _cruises(scratch), CRUISE_SECONDS, "cruise", every_seconds=0.5)
+        wait_cruise(scratch)
         before = _cpu_seconds(daemon)
         time.sleep(seconds)
         return Cost(resident_bytes=daemon.memory_info().rss, cpu_share=(_cpu_seconds(daemon) - before) / seconds)
@@ -85,6 +85,11 @@ def _guests(case: Case) -> Iterator[None]:
         for _ in range(case.cheap):
             undo.callback(undo.enter_context(Popen([QEMU, "infinity"], executable=sleep)).kill)
         yield
+
+
+def wait_cruise(scratch: Path) -> None:
+    """Returns when the boost of the daemon that works there is over."""
+    wait_for(lambda: _cruises(scratch), CRUISE_SECONDS, "cruise", every_seconds=0.5)
 
 
 def _cruises(scratch: Path) -> bool:
