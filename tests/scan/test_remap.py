@@ -134,6 +134,20 @@ def test_somebody_else_stops_and_continues_the_guest_all_the_time(root: None, no
         assert backend.restarts == 0
 
 
+def test_two_workers_at_once_do_not_spoil_each_others_pages(root: None, no_ksm: Door) -> None:
+    with (
+        writers(2) as guests,
+        scanning(no_ksm, REMAP, guests) as one,
+        scanning(no_ksm, REMAP, guests) as other,
+    ):
+        deadline = time.monotonic() + 12
+        while time.monotonic() < deadline:
+            assert [guest.check()["wrong"] for guest in guests] == [0, 0]
+            time.sleep(0.3)
+        assert one.counters().pages_sharing + other.counters().pages_sharing > 1000
+        assert one.restarts + other.restarts == 0
+
+
 def test_what_a_killed_worker_has_merged_is_taken_over_by_the_next(root: None, no_ksm: Door) -> None:
     with workloads([Mix(equal_bytes=EQUAL_BYTES)] * 2) as loads, scanning(no_ksm, REMAP, loads) as backend:
         wait_true(lambda: backend.counters().pages_sharing >= 0.95 * EQUAL_PAGES, "shared pages")

@@ -22,6 +22,8 @@ _OPERATIONS = _VECTOR + VECTOR_BYTES
 MOST_OPERATIONS = 1024
 AREA_BYTES = (CODE_BYTES + _OPERATIONS + MOST_OPERATIONS * amd64.OPERATION.size + 4095) & ~4095
 _GATE, _LINE, _BYTE, _FIRST, _NONCE, _STORE, _STAGE, _FILES = 0, 8, 16, 24, 32, 48, 56, 72
+NOTES = _STORE
+"""From here to its end, the header is for whoever comes after us."""
 SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 Operation = tuple[int, tuple[int, ...], int, int]
 """Number, arguments, and which operation follows success and failure."""

@@ -13,7 +13,7 @@ from typing import Self
 
 from ksmtuned_py.backends.scan.process import Process
 from ksmtuned_py.backends.scan.remap import amd64, ptrace
-from ksmtuned_py.backends.scan.remap.area import AREA_BYTES, AREA_NAME, CODE_BYTES, HEADER_BYTES, Area, Left
+from ksmtuned_py.backends.scan.remap.area import AREA_BYTES, AREA_NAME, CODE_BYTES, HEADER_BYTES, NOTES, Area, Left
 from ksmtuned_py.backends.scan.remap.threads import Refused, Thread, Threads
 
 _ROOM = 512
@@ -122,7 +122,10 @@ def install(process: Process, threads: Threads, area: Area, store: int) -> tuple
 
 
 def _clear_up(first: FirstCalls, process: Process, threads: Threads) -> None:
-    """Takes away what a worker that was killed has left: its area, its descriptors, memory it had set aside."""
+    """Takes away what a worker that was killed has left: its descriptors, and memory it had set aside.
+
+    The area stays: a thread may be in a signal handler that returns to the code in it.
+    """
     for mapping in process.mappings():
         if mapping.name != f"/memfd:{AREA_NAME} (deleted)" or mapping.offset:
             continue
@@ -135,7 +138,7 @@ def _clear_up(first: FirstCalls, process: Process, threads: Threads) -> None:
                 first.call("close", descriptor)
         if left.stage[1]:
             first.call("munmap", *left.stage)
-        first.call("munmap", mapping.start, AREA_BYTES)
+        first.write(mapping.start + CODE_BYTES + NOTES, bytes(HEADER_BYTES - NOTES))
 
 
 def file_key(process: Process, descriptor: int) -> tuple[int, int]:

@@ -14,7 +14,7 @@ from ksmtuned_py.backends.scan.mappings import PAGES_NAME, Mapping, parse_maps
 from ksmtuned_py.backends.scan.pagemap import COPIED, PAGE, PRIVATE, PRIVATE_SMALL, page_count, page_numbers
 from ksmtuned_py.backends.scan.pagemap import runs as pages_of
 from ksmtuned_py.backends.scan.pages import Prints
-from ksmtuned_py.backends.scan.process import Process
+from ksmtuned_py.backends.scan.process import Gone, Process
 from ksmtuned_py.backends.scan.remap.eligibility import (
     Eligible,
     command_refusal,
@@ -128,7 +128,8 @@ class Remapper:
             or numa_refusal(process.read_text("numa_maps") if self._door.exists("proc/self/numa_maps") else "")
         )
         for thread in process.names("task"):
-            reason = reason or status_refusal(process.read_text(f"task/{thread}/status"))
+            with suppress(Gone):  # that thread only
+                reason = reason or status_refusal(process.read_text(f"task/{thread}/status"))
         if reason:
             raise Refused(reason)
 
@@ -201,16 +202,19 @@ class Remapper:
         group = process.target.group
         if group not in self._stores:
             name = f"{PAGES_NAME}-{hashlib.sha256(group.encode()).hexdigest()[:8]}"
-            self._stores[group] = Store(name, self._adopted(name))
+            self._stores[group] = self._adopted(name) or Store(name)
         return self._stores[group]
 
-    def _adopted(self, name: str) -> int | None:
+    def _adopted(self, name: str) -> Store | None:
+        """A store that nobody works with any more."""
+        tried: set[int] = set()
         for pid in self._door.names("proc"):
             for mapping in self._merged(pid):
-                if mapping.name.startswith(f"/memfd:{name} "):
+                if mapping.name.startswith(f"/memfd:{name} ") and mapping.inode not in tried:
+                    tried.add(mapping.inode)
                     with suppress(OSError):
                         path = f"proc/{pid}/map_files/{mapping.start:x}-{mapping.end:x}"
-                        return os.open(self._door.path(path), os.O_RDWR | os.O_CLOEXEC)
+                        return _take_over(name, os.open(self._door.path(path), os.O_RDWR | os.O_CLOEXEC))
         return None
 
     def _session(self, process: Process, store: Store) -> Session:
@@ -261,6 +265,14 @@ class Remapper:
             if PAGES_NAME in text:
                 return [mapping for mapping in parse_maps(text) if mapping.merged]
         return []
+
+
+def _take_over(name: str, descriptor: int) -> Store:
+    try:
+        return Store(name, descriptor)
+    except OSError:
+        os.close(descriptor)
+        raise
 
 
 def _touches(one: Eligible, base: int) -> bool:

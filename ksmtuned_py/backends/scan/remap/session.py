@@ -35,7 +35,7 @@ class Session:
         """Raises Refused or Gone."""
         area = Area()
         try:
-            with Threads(process) as threads:
+            with _gone_when_killed(process), Threads(process) as threads:
                 line, line_there, store_there = install(process, threads, area, store)
             line.settimeout(_ANSWER_SECONDS)
             return cls(
@@ -52,7 +52,7 @@ class Session:
     @contextmanager
     def window(self, process: Process) -> Iterator["Window"]:
         """All threads stopped; nothing in the guest is changed unless the window is told to."""
-        with _hurry(), Threads(process) as threads:
+        with _hurry(), _gone_when_killed(process), Threads(process) as threads:
             self._check(process, threads)
             window = Window(self, threads)
             try:
@@ -147,3 +147,12 @@ def _hurry() -> Iterator[None]:
     finally:
         os.setpriority(os.PRIO_PROCESS, 0, nice)
         gc.enable()
+
+
+@contextmanager
+def _gone_when_killed(process: Process) -> Iterator[None]:
+    """A guest that is killed while it stands still answers every request of ours with ESRCH."""
+    try:
+        yield
+    except ProcessLookupError:
+        raise Gone(process.target.name) from None

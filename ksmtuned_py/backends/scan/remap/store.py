@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ksmtuned_py.backends.scan.pages import ZERO, Prints, prints
 from ksmtuned_py.backends.scan.remap.area import SEALS
+from ksmtuned_py.door import Door
 
 PAGE = mmap.PAGESIZE
 STORE_BYTES = 1 << 40
@@ -26,6 +27,7 @@ class Store:
     def __init__(self, name: str, descriptor: int | None = None) -> None:
         """With a descriptor: takes over what is in it."""
         self.descriptor = _create(name) if descriptor is None else descriptor
+        self._lock = lock(self.descriptor)
         self._prints: Prints = np.empty(0, np.uint64)
         self._offsets: Offsets = np.empty(0, np.uint32)
         self.end = 0
@@ -93,6 +95,21 @@ class Store:
         unique, first = np.unique(found, return_index=True)
         wanted = unique != ZERO
         self._prints, self._offsets = unique[wanted], offsets[first][wanted]
+
+
+def lock(descriptor: int) -> int:
+    """Claims a store for this worker alone, until it ends; raises BlockingIOError while another one has it.
+
+    Two that append to the same store would overwrite what guests have mapped. The lock is on a description of its own:
+    guests have copies of the other one, and would keep the lock when we end.
+    """
+    own = os.open(Door().path(f"proc/self/fd/{descriptor}"), os.O_RDWR | os.O_CLOEXEC)
+    try:
+        fcntl.flock(own, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(own)
+        raise
+    return own
 
 
 def _create(name: str) -> int:
