@@ -12,6 +12,11 @@ from tests.support.trees import FakeGuest, make_fake_tree
 Start = Callable[..., Daemon]
 
 
+def content(directory: Path) -> dict[Path, bytes]:
+    """Every file below it with its text."""
+    return {file: file.read_bytes() for file in directory.rglob("*") if file.is_file()}
+
+
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """A fake tree with one guest, and with knobs that are not the defaults."""

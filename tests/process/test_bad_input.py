@@ -7,22 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from tests.process.conftest import content
 from tests.support.daemon import QUIET, Sections, free_port, one_clear_error, toml, unprivileged, verb
 from tests.support.trees import KSM, put
-
-Files = dict[Path, bytes]
-
-
-def content(directory: Path) -> Files:
-    """Every file below it with its text."""
-    return {file: file.read_bytes() for file in directory.rglob("*") if file.is_file()}
 
 
 @pytest.fixture
 def untouched(root: Path, tmp_path: Path) -> Iterator[None]:
     """Fails a test after which the tree is not as before, or in whose runtime directory something is owed."""
-    before: Files = {}
-    before.update(content(root))
+    before = content(root)
     yield
     assert content(root) == before
     assert not (tmp_path / "runtime/originals.json").exists()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.process.conftest import Start
+from tests.process.conftest import Start, content
 from tests.support.daemon import EVENTS_ONLY, QUICK, Daemon, merged, verb
 from tests.support.process import wait_for
 from tests.support.trees import KSM
@@ -42,14 +42,14 @@ def test_once_is_one_tick_and_leaves_nothing(root: Path, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("how", [["--dry-run"], []])
 def test_who_only_watches_changes_nothing(root: Path, start: Start, how: list[str]) -> None:
-    before = knobs(root)
+    before = content(root)
     daemon = start(merged(QUICK, {} if how else {"daemon": {"mode": "observe"}}), *how)
     daemon.wait_ticks(5)
     assert "dry" in daemon.output()
-    assert knobs(root) == before
+    assert content(root) == before
     assert not (daemon.runtime / "originals.json").exists()
     assert daemon.end() == 0
-    assert knobs(root) == before
+    assert content(root) == before
 
 
 def test_sigusr1_ticks_at_once(start: Start) -> None:

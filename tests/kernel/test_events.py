@@ -1,0 +1,110 @@
+"""What wakes the daemon on the real machine at once, though its next tick is ten minutes away."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.kernel.conftest import Start
+from tests.support.daemon import EVENTS_ONLY, merged
+from tests.support.ksmlock import RealKsm
+from tests.support.need import need
+
+pytestmark = pytest.mark.kernel
+
+SLEEP = "import time; time.sleep(60)"
+LIMIT_BYTES = 8 * 2**20
+READ_OVER_AND_OVER = """
+import mmap, os, sys
+open(sys.argv[1] + "/cgroup.procs", "w").write(str(os.getpid()))
+with open(sys.argv[2], "rb") as file:
+    memory = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
+memory.madvise(mmap.MADV_RANDOM)
+while True:
+    for begin in range(0, len(memory), mmap.PAGESIZE):
+        memory[begin]
+"""
+
+
+@contextmanager
+def late_guest(directory: Path) -> Iterator[int]:
+    """A process whose program is called as QEMU is; yields its PID."""
+    program = directory / "qemu-system-x86_64"
+    program.symlink_to(os.path.realpath(sys.executable))
+    with subprocess.Popen([program, "-c", SLEEP, "-name", "guest=late"]) as guest:
+        try:
+            yield guest.pid
+        finally:
+            guest.kill()
+
+
+def test_a_guests_arrival_is_boosted_for_at_once(real_ksm: RealKsm, start: Start, tmp_path: Path) -> None:
+    daemon = start(EVENTS_ONLY)
+    with late_guest(tmp_path) as pid:
+        status = daemon.wait_status(
+            lambda status: pid in {guest["pid"] for guest in status["snapshot"]["guests"]}, "the late guest"
+        )
+    assert status["snapshot"]["woken_by"] == ["guest"]
+    assert "late" in status["decision"]["reason"]
+    assert (status["decision"]["mode"], status["decision"]["rule"]) == ("boost", "news")
+    assert (real_ksm.read("run"), real_ksm.read("smart_scan")) == ("1", "0")
+    assert daemon.end() == 0
+
+
+def test_any_other_program_wakes_nobody(real_ksm: RealKsm, start: Start) -> None:
+    daemon = start(EVENTS_ONLY)
+    for _ in range(20):
+        subprocess.run(["true"], check=True)
+    assert daemon.ticks() == 1
+    assert daemon.end() == 0
+
+
+@pytest.fixture
+def cgroup() -> Iterator[Path]:
+    """A memory cgroup with a few MiB, in either of the kernel's two hierarchies."""
+    v1, v2 = Path("/sys/fs/cgroup/memory"), Path("/sys/fs/cgroup")
+    old = (v1 / "memory.limit_in_bytes").exists()
+    parent, limit = (v1, "memory.limit_in_bytes") if old else (v2, "memory.max")
+    group = parent / f"ksmtuned-py-test-{os.getpid()}"
+    try:
+        group.mkdir()
+        (group / limit).write_text(str(LIMIT_BYTES))
+    except OSError:
+        if group.exists():
+            group.rmdir()
+        need(False, "leave to make a memory cgroup")
+    yield group
+    group.rmdir()
+
+
+@contextmanager
+def thrashing(cgroup: Path, directory: Path) -> Iterator[None]:
+    """A process that reads a file in turn which is larger than all the memory it may have, and so waits for memory."""
+    file = directory / "large"
+    file.write_bytes(os.urandom(LIMIT_BYTES * 3 // 2))
+    descriptor = os.open(file, os.O_RDONLY)
+    os.fsync(descriptor)
+    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)  # or the cache would be on our own account
+    os.close(descriptor)
+    with subprocess.Popen([sys.executable, "-c", READ_OVER_AND_OVER, cgroup, file]) as process:
+        try:
+            yield
+        finally:
+            process.kill()
+
+
+def test_a_rise_of_memory_pressure_is_heeded_at_once(
+    real_ksm: RealKsm, start: Start, cgroup: Path, tmp_path: Path
+) -> None:
+    need(os.access("/proc/pressure/memory", os.W_OK), "PSI")
+    daemon = start(merged(EVENTS_ONLY, {"daemon": {"pressure_trigger_ms": 2}}))
+    with thrashing(cgroup, tmp_path):
+        status = daemon.wait_status(lambda status: "pressure" in status["snapshot"]["woken_by"], "the trigger", 60)
+    need_said = next(verdict for verdict in status["decision"]["verdicts"] if verdict["rule"] == "need")
+    assert need_said["fired"]
+    assert need_said["sentence"].startswith("need is short: ")
+    assert daemon.end() == 0

@@ -1,0 +1,49 @@
+"""Real guests under the daemon: the host gets memory back, and each guest still reads what it had."""
+
+from pathlib import Path
+
+import psutil
+import pytest
+
+from ksmtuned_py.units import MIB
+from ksmtuned_py.workload import PAGE_BYTES
+from tests.kernel.conftest import Start
+from tests.kernel.test_merging import FAST
+from tests.support.ksmlock import RealKsm
+from tests.support.qemu import FilledGuest, filled_guests, need_qemu
+
+pytestmark = [pytest.mark.kernel, pytest.mark.qemu]
+
+NAMES = ("web", "db", "mail")
+EQUAL_BYTES, OWN_BYTES = 32 * MIB, 16 * MIB
+EXPECTED_BYTES = round(0.95 * (len(NAMES) - 1) * EQUAL_BYTES)
+"""All but one copy of the equal content; zero pages and the guests' kernel come on top."""
+
+
+def proportional_bytes(guests: list[FilledGuest]) -> int:
+    """The host's memory behind the guests: each page counts once, however many share it (PSS)."""
+    return sum(psutil.Process(guest.pid).memory_full_info().pss for guest in guests)
+
+
+def read_well(guests: list[FilledGuest]) -> bool:
+    """Whether each guest reads its content as it was made."""
+    return all(guest.checksums_inside() == guest.checksums for guest in guests)
+
+
+def test_three_guests(real_ksm: RealKsm, start: Start, tmp_path: Path) -> None:
+    need_qemu()
+    with filled_guests(NAMES, tmp_path, equal_bytes=EQUAL_BYTES, own_bytes=OWN_BYTES) as guests:
+        assert read_well(guests)
+        before_bytes = proportional_bytes(guests)
+        daemon = start(FAST)
+        real_ksm.wait_saved(EXPECTED_BYTES // PAGE_BYTES, 120)
+        status = daemon.wait_status(lambda status: status["decision"]["mode"] != "boost", "the end of the boost", 120)
+        found = {guest["name"]: guest["kind"] for guest in status["snapshot"]["guests"]}
+        assert {name: found.get(name) for name in NAMES} == dict.fromkeys(NAMES, "qemu")
+        assert before_bytes - proportional_bytes(guests) >= EXPECTED_BYTES
+        assert read_well(guests)
+        guests[0].command("cp /own /equal")  # its copies of merged pages: the others must not see it
+        assert read_well(guests[1:])
+        assert guests[0].checksums_inside() == dict.fromkeys(("/equal", "/own"), guests[0].checksums["/own"])
+        assert daemon.end() == 0
+        assert read_well(guests[1:])
