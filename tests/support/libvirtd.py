@@ -31,7 +31,7 @@ PAGE_BYTES = 4096
 HOLDER = """\
 import ctypes, os, subprocess, sys, threading, time
 ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
-subprocess.Popen(["virtlogd"])
+subprocess.Popen(["virtlogd", "-p", sys.argv[1] + "/virtlogd.pid"])
 def reap():
     while True:
         try:
@@ -40,7 +40,7 @@ def reap():
             time.sleep(0.02)
 threading.Thread(target=reap, daemon=True).start()
 for line in sys.stdin:
-    print(subprocess.Popen(["libvirtd"]).pid, flush=True)
+    print(subprocess.Popen(["libvirtd", "-p", sys.argv[1] + "/libvirtd.pid"]).pid, flush=True)
 """
 
 DOMAIN = """\
@@ -188,7 +188,7 @@ def libvirt_place(directory: Path) -> Iterator[Libvirtd]:
         (directory / name).mkdir()
     (directory / "etc" / "qemu.conf").write_text(QEMU_CONF)
     binds = "".join(f"mkdir -p {to} && mount --bind {directory / name} {to} && " for name, to in PLACES.items())
-    command = ["unshare", "--mount", "sh", "-c", f'{binds}exec "$0" "$@"', sys.executable, "-c", HOLDER]
+    command = ["unshare", "--mount", "sh", "-c", f'{binds}exec "$0" "$@"', sys.executable, "-c", HOLDER, str(directory)]
     with (
         (directory / "libvirtd.log").open("wb") as log,
         subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True) as holder,
