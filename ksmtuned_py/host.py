@@ -158,6 +158,8 @@ class Host:
         result = self.backend.write(write)
         if result.status is WriteStatus.OK:
             self._held[write.knob] = write.new
+            if write.knob == "advisor_mode":
+                self._held.pop("pages_to_scan", None)  # the kernel resets it with the mode
         else:
             self._held.pop(write.knob, None)
         return result

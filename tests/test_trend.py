@@ -96,6 +96,19 @@ def test_a_stuck_pass_does_not_count_but_not_for_ever() -> None:
     assert not trend.boosting  # it is no bad luck: this memory changes all the time
 
 
+def test_on_a_big_host_a_new_guest_is_news_only_while_passes_pay() -> None:
+    many = tuple(guest(f"vm-{number}", pid=100 + number, rss_bytes=10 * GIB) for number in range(100))
+    paying = after(passes(0, 0, guests=many), passes(1, 2, guests=many, sharing=50_000_000))
+    settled = paying.after(passes(2, 3, guests=many, sharing=50_000_000, cpu=1000))
+    assert not settled.boosting
+    small = guest("late", pid=900)
+    assert paying.after(passes(3, 2, guests=(*many, small), sharing=50_000_000)).news.sentence == "new guest: late"
+    assert settled.after(passes(3, 3, guests=(*many, small), sharing=50_000_000, cpu=1000)).news.number == 1
+    large = guest("large", pid=901, rss_bytes=100 * GIB)
+    grown = settled.after(passes(3, 3, guests=(*many, large), sharing=50_000_000, cpu=1000)).news
+    assert "grew by 100 GiB" in grown.sentence
+
+
 def test_growth_is_news_when_it_could_pay_for_its_passes() -> None:
     trend = after(passes(0, 0), passes(1, 5))
     number = trend.news.number

@@ -8,6 +8,8 @@ from ksmtuned_py.units import GIB, MIB, human_bytes
 WHOLE_PASSES = 2
 """A page merges when its checksum was the same in two passes, so news is settled after two whole ones."""
 GROWTH_MIN_BYTES = 16 * MIB
+USUAL_GUEST_BYTES = GIB
+"""Where a guest of this size would pay for its passes, any new one is news: up to 21 GiB of guests when calm."""
 STUCK_UNSHARED, STUCK_VOLATILE = 0.01, 0.25
 STUCK_PASSES_MAX = 2
 """More than these are no bad luck but memory that changes all the time."""
@@ -48,15 +50,21 @@ def find_news(
     need_rose: bool,
     price: float,
     cost_seconds: float,
+    last_pass_pays: bool,
     retry: bool,
 ) -> News:
-    """The news after this snapshot: past itself, but for its bookkeeping, when there is none."""
+    """The news after this snapshot: past itself, but for its bookkeeping, when there is none.
+
+    A new guest is news at once, unless passes are long and have lately not paid: on a big host where guests come and
+    go all the time that would be one endless boost. Then its memory has to be worth the passes, as any growth.
+    """
     guest_bytes = sum(guest.rss_bytes for guest in now.guests)
     guests = frozenset(guest.key for guest in now.guests)
     known = replace(past, guests=guests, guest_bytes=min(past.guest_bytes, guest_bytes))
     growth = guest_bytes - known.guest_bytes
     worthwhile = worthwhile_growth_bytes(guest_bytes, now.page_bytes, price, cost_seconds)
-    if arrived := guests - past.guests:
+    arrived = guests - past.guests
+    if arrived and (last_pass_pays or worthwhile <= USUAL_GUEST_BYTES):
         sentence = _arrival_sentence(now, arrived)
     elif growth >= worthwhile:
         sentence = f"the guests' memory grew by {human_bytes(growth)}, worth a look from {human_bytes(worthwhile)} on"

@@ -130,6 +130,7 @@ class Trend:
             need_rose=self.need > past.need and self.need >= Need.SHORT,
             price=self.price,
             cost_seconds=self.scanner.cost_seconds,
+            last_pass_pays=self.last_pass_pays,
             retry=_is_over(past.given_up.until_seconds, snapshot),
         )
         if news.open and self.passes.done >= news.done_at_pass and not self.last_pass_pays:
