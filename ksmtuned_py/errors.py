@@ -35,7 +35,16 @@ class NoKsm(KsmtunedError):
 
     path: str
     template = "{path}: no such directory: this kernel was built without CONFIG_KSM"
-    hint_template = "try --backend memory for the model, or a kernel with CONFIG_KSM=y"
+    hint_template = "--backend scan merges without it; --backend memory is a model"
+
+
+@dataclass(eq=False)
+class NoScanner(KsmtunedError):
+    """The libraries of the scan backend are missing."""
+
+    libraries: str
+    template = "the scan backend needs {libraries}"
+    hint_template = "pip install 'ksmtuned-py[scan]'"
 
 
 @dataclass(eq=False)

@@ -5,19 +5,23 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
+from importlib.util import find_spec
 
+from ksmtuned_py.backends.base import Backend
 from ksmtuned_py.backends.kernel import KernelBackend
 from ksmtuned_py.backends.memory import MemoryBackend
 from ksmtuned_py.backends.model.guestmemory import equal, unique, zero
 from ksmtuned_py.backends.model.modelhost import ModelHost
+from ksmtuned_py.backends.scan.client import ScanBackend
 from ksmtuned_py.config import Config
 from ksmtuned_py.door import Door
-from ksmtuned_py.errors import NotPermitted
+from ksmtuned_py.errors import NoScanner, NotPermitted
 from ksmtuned_py.guests.discovery import GuestFinder
 from ksmtuned_py.guests.libvirtlink import LibvirtLink
 from ksmtuned_py.guests.roster import Roster
 from ksmtuned_py.host import Host, KernelSenses
-from ksmtuned_py.model import KSM_DIRECTORY, Snapshot
+from ksmtuned_py.model import KSM_DIRECTORY, Guest, Snapshot
 from ksmtuned_py.units import MIB
 
 
@@ -37,6 +41,7 @@ class Machine:
     """What libvirt tells; None where it is not asked."""
 
 
+SCAN_LIBRARIES = ("numpy", "xxhash")
 LIBVIRT_SECONDS = 2.0
 """What libvirt is given to answer when there is only one look."""
 
@@ -55,12 +60,19 @@ def look(door: Door, config: Config) -> Snapshot:
 def open_machine(door: Door, config: Config) -> Iterator[Machine]:
     """The machine, in a with block; NoKsm or NotPermitted when it cannot be driven."""
     dry = config.daemon.mode == "observe"
-    if config.daemon.backend == "memory":
-        backend = MemoryBackend(small_model(), time.monotonic)
-        yield Machine(door, Host(backend, backend, dry=dry), heed=bool, is_this_host=False)
-        return
-    with kernel_machine(door, config, dry=dry) as machine:
-        yield machine
+    match config.daemon.backend:
+        case "memory":
+            backend = MemoryBackend(small_model(), time.monotonic)
+            yield Machine(door, Host(backend, backend, dry=dry), heed=bool, is_this_host=False)
+        case "scan":
+            with scan_machine(door, config, dry=dry) as machine:
+                yield machine
+        case "auto" if door.root == "/" and not door.exists(KSM_DIRECTORY):
+            with scan_machine(door, config, dry=dry) as machine:
+                yield machine
+        case _:
+            with kernel_machine(door, config, dry=dry) as machine:
+                yield machine
 
 
 @contextmanager
@@ -70,6 +82,45 @@ def kernel_machine(door: Door, config: Config, *, dry: bool) -> Iterator[Machine
     run_file = door.path(f"{KSM_DIRECTORY}/run")
     if not dry and not os.access(run_file, os.W_OK):
         raise NotPermitted(run_file, "write it")
+    with _around(door, config, backend, KernelSenses, dry=dry) as machine:
+        yield machine
+
+
+@contextmanager
+def scan_machine(door: Door, config: Config, *, dry: bool) -> Iterator[Machine]:
+    """Our own scanner, and the host around it; NoScanner without its libraries, NotPermitted without root."""
+    if not all(map(find_spec, SCAN_LIBRARIES)):
+        raise NoScanner(" and ".join(SCAN_LIBRARIES))
+    if not dry and os.geteuid() != 0:
+        raise NotPermitted(door.path("proc"), "read other processes' memory")
+    backend = ScanBackend(config.scan, door)
+    with _around(door, config, backend, partial(ScanSenses, backend), dry=dry) as machine:
+        yield machine
+
+
+class ScanSenses(KernelSenses):
+    """The real host, whose guests are told to the scanner."""
+
+    def __init__(self, backend: ScanBackend, door: Door, roster: Roster, cpus: int) -> None:
+        super().__init__(door, roster, cpus)
+        self._backend = backend
+
+    def guests(self, now_seconds: float) -> tuple[Guest, ...]:
+        """The guests, which are scanned from now on."""
+        found = super().guests(now_seconds)
+        self._backend.watch(found)
+        return found
+
+    def problems(self) -> tuple[str, ...]:
+        """What went wrong among the processes, and what the scanner has to say."""
+        return (*super().problems(), *self._backend.problems)
+
+
+@contextmanager
+def _around(
+    door: Door, config: Config, backend: Backend, senses_of: Callable[[Door, Roster, int], KernelSenses], *, dry: bool
+) -> Iterator[Machine]:
+    """The host around a backend that merges the memory of real processes."""
     guests = config.guests
     is_this_host = door.root == "/"
     finder = GuestFinder(
@@ -77,7 +128,7 @@ def kernel_machine(door: Door, config: Config, *, dry: bool) -> Iterator[Machine
     )
     link = LibvirtLink(guests.libvirt_uri) if is_this_host and guests.libvirt_uri else None
     roster = Roster(door, finder, guests, link)
-    host = Host(backend, KernelSenses(door, roster, os.cpu_count() or 1), dry=dry)
+    host = Host(backend, senses_of(door, roster, os.cpu_count() or 1), dry=dry)
     try:
         yield Machine(door, host, roster.heed, is_this_host, roster, link)
     finally:

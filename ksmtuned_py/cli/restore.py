@@ -28,6 +28,7 @@ def run(args: Namespace) -> int:
     from ksmtuned_py.config import Config
     from ksmtuned_py.door import Door
     from ksmtuned_py.machine import open_machine
+    from ksmtuned_py.model import KSM_DIRECTORY
     from ksmtuned_py.restore import put_back
     from ksmtuned_py.runtime import Runtime
 
@@ -36,11 +37,12 @@ def run(args: Namespace) -> int:
         print("nothing to put back")
         return 0
     with runtime.locked():
-        owed = runtime.originals()
-        if owed is None:
+        door, owed = Door(str(args.root)), runtime.originals()
+        if owed is None or not door.exists(KSM_DIRECTORY):  # our own scanner's knobs ended with it
+            runtime.forget_originals()
             print("nothing to put back")
             return 0
-        with open_machine(Door(str(args.root)), Config()) as machine:
+        with open_machine(door, Config()) as machine:
             put_back(machine.host, runtime, "restore", err().print)
         print(f"put back: {', '.join(f'{name}={value}' for name, value in owed.items())}")
     return 0

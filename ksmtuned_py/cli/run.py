@@ -23,7 +23,7 @@ def add(subparsers: "Subparsers") -> None:
     add_config(parser)
     add_root(parser)
     add_runtime_dir(parser)
-    parser.add_argument("--backend", choices=("auto", "kernel", "memory"), help="instead of the configured one")
+    parser.add_argument("--backend", choices=("auto", "kernel", "memory", "scan"), help="instead of the configured one")
     parser.add_argument("--dry-run", action="store_true", help="decide and explain, but write nothing")
     parser.add_argument("--once", action="store_true", help="one tick, and out again")
     parser.add_argument("--debug", action="store_true", help="tell of every tick, not only of changes")
