@@ -1,6 +1,7 @@
 """One remapping of a process by hand, for tests that kill it on the way: `python -m tests.scan.remap_once PID`."""
 
 import sys
+import time
 
 from ksmtuned_py.backends.scan.pagemap import PRIVATE
 from ksmtuned_py.backends.scan.pages import repeated
@@ -22,7 +23,12 @@ def main(pid: int) -> None:
         for _ in range(2):
             list(sweep.guest(process, watched.table, PRIVATE, smart=False))
         shares = repeated([slab.steady_prints() for slab in watched.table.slabs.values()])
-        done = sum(remapper.merge(process, watched, shares, split_huge=True))
+        done = 0
+        for _ in range(50):  # it refuses while the guest's mappings are changing
+            done += sum(remapper.merge(process, watched, shares, split_huge=True))
+            if done:
+                break
+            time.sleep(0.02)
         print(f"merged {done} {watched.refusal}", flush=True)
         print(f"given back {sum(remapper.give_back(process))}", flush=True)
 

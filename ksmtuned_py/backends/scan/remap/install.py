@@ -127,8 +127,8 @@ def _clear_up(first: FirstCalls, process: Process, threads: Threads) -> None:
     The area stays: a thread may be in a signal handler that returns to the code in it.
     """
     for mapping in process.mappings():
-        if mapping.name != f"/memfd:{AREA_NAME} (deleted)" or mapping.offset:
-            continue
+        if mapping.name != f"/memfd:{AREA_NAME} (deleted)" or mapping.offset or mapping.size != CODE_BYTES:
+            continue  # of another kind, or killed before it was of use
         end = mapping.start + AREA_BYTES
         if any(mapping.start <= thread.context["rip"] < end for thread in threads.all):
             raise Refused("one of its threads is still on its way back")

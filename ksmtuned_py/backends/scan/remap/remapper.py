@@ -8,11 +8,9 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ksmtuned_py.backends.scan.mappings import PAGES_NAME, Mapping, parse_maps
-from ksmtuned_py.backends.scan.pagemap import COPIED, PAGE, PRIVATE, PRIVATE_SMALL, page_count, page_numbers
-from ksmtuned_py.backends.scan.pagemap import runs as pages_of
+from ksmtuned_py.backends.scan.mappings import PAGES_NAME
+from ksmtuned_py.backends.scan.pagemap import PRIVATE, PRIVATE_SMALL, page_count
 from ksmtuned_py.backends.scan.pages import Prints
 from ksmtuned_py.backends.scan.process import Gone, Process
 from ksmtuned_py.backends.scan.remap.eligibility import (
@@ -25,6 +23,7 @@ from ksmtuned_py.backends.scan.remap.eligibility import (
     status_refusal,
 )
 from ksmtuned_py.backends.scan.remap.giveback import give_back
+from ksmtuned_py.backends.scan.remap.references import merged_mappings, references
 from ksmtuned_py.backends.scan.remap.runs import Run, operations, plan
 from ksmtuned_py.backends.scan.remap.session import Session, Window
 from ksmtuned_py.backends.scan.remap.store import Store
@@ -45,8 +44,6 @@ _MOST_RUNS = 150
 """Of one window: they fill the table of operations at most to two thirds."""
 _LOOK_SECONDS = 1.0
 """Between two looks at every process of the host for merged pages."""
-
-Counts = NDArray[np.uint32]
 
 
 class Remapper:
@@ -97,13 +94,13 @@ class Remapper:
         keys = {process.target.pid: (process.target.pid, process.target.start_ticks) for process in processes}
         for key in self._sessions.keys() - set(keys.values()):
             self._sessions.pop(key).close()
-        references, certain = self._references()
+        counts, certain = references(self._door, {inode: store.end for inode, store in self._by_inode().items()})
         stores = self._by_inode()
-        self.pages_shared = sum(int(np.count_nonzero(found)) for found in references.values())
-        self.pages_sharing = sum(int(found.sum()) for found in references.values()) - self.pages_shared
+        self.pages_shared = sum(int(np.count_nonzero(found)) for found in counts.values())
+        self.pages_sharing = sum(int(found.sum()) for found in counts.values()) - self.pages_shared
         if certain:
             for inode, store in stores.items():
-                store.free_unused(references[inode])
+                store.free_unused(counts[inode])
 
     def give_back(self, process: Process) -> Iterator[int]:
         """Gives the guest all its pages back as private memory."""
@@ -209,10 +206,10 @@ class Remapper:
         """A store that nobody works with any more."""
         tried: set[int] = set()
         for pid in self._door.names("proc"):
-            for mapping in self._merged(pid):
-                if mapping.name.startswith(f"/memfd:{name} ") and mapping.inode not in tried:
-                    tried.add(mapping.inode)
-                    with suppress(OSError):
+            with suppress(OSError, KsmtunedError):
+                for mapping in merged_mappings(self._door, pid):
+                    if mapping.name.startswith(f"/memfd:{name} ") and mapping.inode not in tried:
+                        tried.add(mapping.inode)
                         path = f"proc/{pid}/map_files/{mapping.start:x}-{mapping.end:x}"
                         return _take_over(name, os.open(self._door.path(path), os.O_RDWR | os.O_CLOEXEC))
         return None
@@ -230,41 +227,6 @@ class Remapper:
 
     def _by_inode(self) -> dict[int, Store]:
         return {store.key[1]: store for store in self._stores.values()}
-
-    def _references(self) -> tuple[dict[int, Counts], bool]:
-        """For each store page, how many processes read it; and whether every process could be looked at."""
-        stores = self._by_inode()
-        counts = {key: np.zeros(store.end, np.uint32) for key, store in stores.items()}
-        certain = True
-        for pid in self._door.names("proc"):
-            for mapping in self._merged(pid):
-                if mapping.inode in counts:
-                    certain &= self._count(pid, mapping, counts[mapping.inode])
-        return counts, certain
-
-    def _count(self, pid: str, mapping: Mapping, counts: Counts) -> bool:
-        """Counts the pages that were not written to since; False for a process that does not run freely."""
-        try:
-            descriptor = os.open(self._door.path(f"proc/{pid}/pagemap"), os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                copied = page_numbers(pages_of(descriptor, mapping.start, mapping.end, COPIED), mapping.start)
-            finally:
-                os.close(descriptor)
-            held = np.ones(mapping.size // PAGE, np.uint32)
-            held[copied] = 0
-            counts[mapping.offset // PAGE : mapping.offset // PAGE + len(held)] += held
-            return not status_refusal(self._door.read(f"proc/{pid}/status")).startswith("it is stopped")
-        except (OSError, KsmtunedError):
-            return False
-
-    def _merged(self, pid: str) -> list[Mapping]:
-        if not pid.isdecimal():
-            return []
-        with suppress(OSError, KsmtunedError):
-            text = self._door.read(f"proc/{pid}/maps")
-            if PAGES_NAME in text:
-                return [mapping for mapping in parse_maps(text) if mapping.merged]
-        return []
 
 
 def _take_over(name: str, descriptor: int) -> Store:
