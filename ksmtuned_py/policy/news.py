@@ -74,14 +74,18 @@ def find_news(
         sentence = "merging was given up long enough ago for another try"
     else:
         return known
+    return _told(known, now, sentence, guest_bytes, passes_done)
+
+
+def _told(known: News, now: Snapshot, sentence: str, guest_bytes: int, passes_done: int) -> News:
     under_way = 1 if now.counters.candidate_pages else 0  # a pass that began before the news does not count
     return News(
-        number=past.number + 1,
+        number=known.number + 1,
         sentence=sentence,
         seconds=now.clock.monotonic_seconds,
         done_at_pass=passes_done + under_way + WHOLE_PASSES,
         open=True,
-        guests=guests,
+        guests=known.guests,
         guest_bytes=guest_bytes,
     )
 
