@@ -2,9 +2,10 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from ksmtuned_py.enforce import Job, Switch, merged_bytes, room_problem
-from ksmtuned_py.errors import NoRoom, NotUnmerged
+from ksmtuned_py.errors import FAILED, KsmtunedError, NoRoom, NotUnmerged
 from ksmtuned_py.host import Host
 from ksmtuned_py.model import Guest, Knobs, Snapshot, Write, WriteStatus
 from ksmtuned_py.policy.room import could_find_bytes
@@ -16,14 +17,24 @@ TELL_SECONDS = 1.0
 LOOK_SECONDS = 0.05
 
 
+@dataclass(eq=False)
+class NotSwitched(KsmtunedError):
+    """One guest stays as it was."""
+
+    guest: str
+    reason: str
+    exit_code = FAILED
+    template = "guest {guest}: {reason}"
+
+
 def give_back_guest(host: Host, guest: Guest, switch: Switch, say: Say) -> int:
-    """Switch one guest off, after a look whether there is room; the bytes it had merged; NotUnmerged says why not."""
+    """Switch one guest off, after a look whether there is room; the bytes it had merged; NotSwitched says why not."""
     snapshot = host.observe()
     now = next((one for one in snapshot.guests if one.key == guest.key), None)
     if now is None:
-        raise NotUnmerged(f"guest {guest.name} is gone")
+        raise NotSwitched(guest.name, "it is gone")
     if problem := room_problem(now, snapshot.memory, snapshot.page_bytes):
-        raise NotUnmerged(f"guest {guest.name}: {problem}")
+        raise NotSwitched(guest.name, problem)
     size_bytes = merged_bytes(now, snapshot.page_bytes)
     say(f"{guest.name}: {human_bytes(size_bytes)} to give back ...")
     say(f"{guest.name}: {switch_and_wait(now, False, switch, snapshot.page_bytes, say)}")
@@ -31,20 +42,20 @@ def give_back_guest(host: Host, guest: Guest, switch: Switch, say: Say) -> int:
 
 
 def switch_and_wait(guest: Guest, merge: bool, switch: Switch, page_bytes: int, say: Say) -> str:
-    """Switch a guest and wait for it, to its deadline; what was read back; raises NotUnmerged."""
+    """Switch a guest and wait for it, to its deadline; what was read back; raises NotSwitched."""
     job = Job(switch, guest, merge, page_bytes, time.monotonic())
     try:
         while not job.wait(TELL_SECONDS):
             seconds = time.monotonic() - job.began_seconds
             if time.monotonic() > job.deadline_seconds:
-                raise NotUnmerged(f"guest {guest.name}: QEMU has not answered for {human_seconds(seconds)}")
+                raise NotSwitched(guest.name, f"QEMU has not answered for {human_seconds(seconds)}")
             say(f"{guest.name}: {human_seconds(seconds)} ...")
     except KeyboardInterrupt:  # QEMU cannot be stopped half way: not left before it is as it was meant to be
         say(f"{guest.name}: ends when QEMU is done with it ...")
         job.wait(job.deadline_seconds - time.monotonic())
         raise
     if job.error:
-        raise NotUnmerged(f"guest {guest.name}: {job.error}")
+        raise NotSwitched(guest.name, job.error)
     return job.done
 
 
@@ -59,7 +70,7 @@ def give_back_all(host: Host, empty: Switch, say: Say) -> None:
     for guest in _in_stages(host.observe()):
         try:
             given_bytes += give_back_guest(host, guest, empty, say)
-        except NotUnmerged as error:
+        except NotSwitched as error:
             say(f"left to the last stage: {error}")
     _rest(host, given_bytes, say)
 

@@ -37,7 +37,7 @@ def add(subparsers: "Subparsers") -> None:
 
 
 def run(args: Namespace) -> int:
-    """Raises NoRoom, NotUnmerged, UnknownGuest, or AlreadyRunning (with --all)."""
+    """Raises NoRoom, NotUnmerged, NotSwitched, UnknownGuest, or AlreadyRunning (with --all)."""
     from ksmtuned_py.runtime import Runtime
 
     if not args.all:
