@@ -129,6 +129,8 @@ class Enforcer:
                 continue
             if wanted == case.merge and (wanted or now < case.recheck_seconds):
                 continue
+            if not wanted and guest.ksm is not None and guest.ksm.mergeable is False:
+                continue  # none of it merges anyway
             if guest.libvirt_age_seconds is None and now < case.since_seconds + PATIENCE_SECONDS:
                 continue
             yield guest, wanted

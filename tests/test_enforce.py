@@ -147,6 +147,11 @@ def test_nosharepages_is_libvirts_word_and_stays(bench: Bench) -> None:
     assert bench.monitor.switched == []
 
 
+def test_what_does_not_merge_anyway_is_left_alone(bench: Bench) -> None:
+    bench.tick(domain("web", 1, ksm=GuestKsm(mergeable=False), libvirt_age_seconds=None), after=20.0)
+    assert (bench.monitor.switched, bench.told) == ([], [])
+
+
 def test_a_failure_is_told_once_and_tried_again(bench: Bench) -> None:
     bench.monitor.failure = "no"
     for _ in range(3):

@@ -132,6 +132,8 @@ def _state(guest: "Guest") -> str:
         return f"switched off: {guest.merge_reason}"
     if guest.obstacles:
         return ", ".join(guest.obstacles)
+    if guest.merge is False and (guest.ksm is None or guest.ksm.mergeable is not False):
+        return f"not switched off yet: {guest.merge_reason}"
     answers = {True: "yes", False: "no", None: "?"}
     return answers[guest.ksm.mergeable if guest.ksm else None]
 
