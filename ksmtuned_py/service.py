@@ -132,7 +132,7 @@ class _Running:
     def publish(self, report: Report) -> None:
         """A tick was completed: the world is told, and the rules for guests are seen to."""
         self._publisher.publish(report)
-        if self._machine.roster is not None and not self._host.dry:
+        if self._machine.roster is not None and report.snapshot.backend == "kernel" and not self._host.dry:
             self._enforcer.consider(report.snapshot)
             self._machine.roster.switched_off = self._enforcer.switched_off
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from ksmtuned_py.config import Config
 from ksmtuned_py.doctor.finding import Facts, HugePages
 from ksmtuned_py.door import Door
-from ksmtuned_py.errors import KsmtunedError, NoKsm
+from ksmtuned_py.errors import KsmtunedError
 from ksmtuned_py.guests.smaps import Mapping, parse_smaps
 from ksmtuned_py.machine import look
 from ksmtuned_py.model import KSM_DIRECTORY, Guest, Snapshot
@@ -41,10 +41,9 @@ def with_mappings(facts: Facts, door: Door, guests: Iterable[Guest]) -> Facts:
 
 
 def _snapshot(door: Door, config: Config, status: Status | None) -> Snapshot | None:
-    try:
-        now = look(door, config)
-    except NoKsm:
+    if not door.exists(KSM_DIRECTORY):
         return None
+    now = look(door, config)
     known = {(guest.pid, guest.start_ticks): guest for guest in status.snapshot.guests} if status else {}
     return replace(now, guests=tuple(_as_the_daemon_knows(guest, known.get(guest.key)) for guest in now.guests))
 
