@@ -12,7 +12,7 @@ from ksmtuned_py.backends.kernel import KernelBackend, find_ksmd, parse_advisor_
 from ksmtuned_py.door import Door
 from ksmtuned_py.errors import Garbage, NoKsm
 from ksmtuned_py.model import KNOB_NAMES, Counters, KnobName, Knobs, KnobValue, Write, WriteResult, WriteStatus
-from tests.support.process import wait_for
+from tests.support.process import children, wait_for
 from tests.support.trees import KSM, KSMD_PID, make_fake_tree, put
 
 OK, PENDING, REFUSED, LOST = WriteStatus.OK, WriteStatus.PENDING, WriteStatus.REFUSED, WriteStatus.LOST
@@ -199,8 +199,11 @@ def test_unmerging_that_fails_says_why(root: Path, backend: KernelBackend) -> No
 
 
 def test_another_run_aborts_unmerging(blocked: Path, backend: KernelBackend) -> None:
+    before = children()
     assert write(backend, "run", 2).status is PENDING
-    assert write(backend, "run", 1).status is PENDING  # no child is left: the fixture for every test sees to that
+    assert len(children() - before) == 1
+    assert write(backend, "run", 1).status is PENDING
+    assert children() == before
     unblock(blocked)
 
 

@@ -44,6 +44,7 @@ def test_the_next_run_puts_back_first_and_so_remembers_the_right_knobs(root: Pat
     first = start()
     kill(first)
     second = start()
+    assert "pages_to_scan 123 -> " in second.output()
     assert json.loads((second.runtime / "originals.json").read_text())["pages_to_scan"] == 123
     assert second.end() == 0
     assert knobs(root) == before
