@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.process.conftest import Start, content
-from tests.support.daemon import EVENTS_ONLY, QUICK, Daemon, merged, verb
+from tests.support.daemon import EVENTS_ONLY, QUICK, Daemon, merged
 from tests.support.process import wait_for
 from tests.support.trees import KSM
 
@@ -33,11 +33,12 @@ def test_how_it_ends(root: Path, start: Start, number: signal.Signals, on_exit: 
 
 def test_once_is_one_tick_and_leaves_nothing(root: Path, tmp_path: Path) -> None:
     before = knobs(root)
-    done = verb("run", "--once", "--root", root, "--runtime-dir", tmp_path / "runtime", "--config-dir", tmp_path)
-    assert (done.returncode, done.stdout) == (0, "")
-    assert "boosting at " in done.stderr
-    assert "pages_to_scan 123 -> " in done.stderr
+    with Daemon(tmp_path / "daemon", QUICK, "--once", root=root) as daemon:
+        assert daemon.wait() == 0
+    assert "boosting at " in daemon.output()
+    assert "pages_to_scan 123 -> " in daemon.output()
     assert knobs(root) == before
+    assert not (daemon.runtime / "originals.json").exists()
 
 
 @pytest.mark.parametrize("how", [["--dry-run"], []])
