@@ -9,7 +9,6 @@ import platform
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -142,12 +141,15 @@ def main() -> None:
     adopt_orphans()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends it as Ctrl-C does
     runs: list[Run] = []
-    with suppress(KeyboardInterrupt), held_ksm() as ksm:
-        if any(takes_memory(load) for load in args.loads):
-            touch_all()
-        for run in _performed(ksm, plan, size):
-            runs.append(run)
-            write(args.out, about | {"arguments": vars(args) | {"out": str(args.out)}}, runs)
+    try:
+        with held_ksm() as ksm:
+            if any(takes_memory(load) for load in args.loads):
+                touch_all()
+            for run in _performed(ksm, plan, size):
+                runs.append(run)
+                write(args.out, about | {"arguments": vars(args) | {"out": str(args.out)}}, runs)
+    except KeyboardInterrupt:
+        print(f"stopped after {len(runs)} of {len(plan)} runs")
     print(tables.as_markdown(runs))
     if runs:
         draw_all(args.out, runs)

@@ -64,6 +64,17 @@ def all_guests_seconds(samples: Sequence[Sample], guests: int) -> float:
     return next((sample.seconds for sample in samples if sample.guests >= guests), float("inf"))
 
 
+def share_after_passes(samples: Sequence[Sample], guests: int, passes: int) -> float | None:
+    """Saved of the goal, so many whole passes after all guests were there; None when there were fewer."""
+    there = next((sample.passes for sample in samples if sample.guests >= guests), None)
+    goal = goal_bytes(samples)
+    if there is None or not goal:
+        return None
+    under_way = 1  # the pass in which they came
+    later = (sample.saved_bytes for sample in samples if sample.passes >= there + under_way + passes)
+    return next((saved / goal for saved in later), None)
+
+
 def passes_at_a_loss(samples: Sequence[Sample]) -> int:
     """The most passes in a row at whose end merging had cost more memory than it saved."""
     most = now = 0

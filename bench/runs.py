@@ -49,6 +49,8 @@ class Figures:
     cpu_90: float
     cpu_95: float
     passes_95: float
+    share_after_3_passes: float | None
+    """Saved of what can be merged, three whole passes after all guests were there."""
     area: float | None
     saved_share: float | None
     """At the end."""
@@ -106,11 +108,12 @@ def perform(ksm: RealKsm, load: str, who: str, turn: int, size: Size, tell: Call
             footprint = _footprint(process) if process else None
         restored = knobs() == before if process else None
     clean(ksm)
+    strangers |= guests_now()
     return Run(
         load=load,
         manager=who,
         turn=turn,
-        strangers=strangers,
+        strangers=tuple(sorted(strangers)),
         figures=_figures(sampler, LOADS[name].guests or size.guests, footprint, restored),
         samples=sampler.samples,
     )
@@ -141,10 +144,10 @@ def set_defaults(ksm: RealKsm) -> None:
             ksm.write(name, value)
 
 
-def guests_now() -> tuple[str, ...]:
+def guests_now() -> set[str]:
     """The names of all processes that may merge."""
     with closing(GuestFinder(Door())) as finder:
-        return tuple(guest.name for guest in finder.find(time.monotonic()) if guest.ksm and may_merge(guest.ksm))
+        return {guest.name for guest in finder.find(time.monotonic()) if may_merge(guest.ksm)}
 
 
 def _memory_is_still() -> bool:
@@ -175,6 +178,7 @@ def _figures(sampler: Sampler, guests: int, own: Footprint | None, restored: boo
         cpu_90=most.ksmd_cpu_seconds,
         cpu_95=nearly_all.ksmd_cpu_seconds,
         passes_95=nearly_all.passes,
+        share_after_3_passes=measures.share_after_passes(samples, guests, 3),
         area=measures.area(samples),
         saved_share=measures.saved_share(samples),
         steady_cpu=measures.steady_cpu_share(samples),

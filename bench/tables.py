@@ -30,6 +30,7 @@ MERGING = (
     Column("90 %", lambda figures: figures.seconds_90),
     Column("95 %", lambda figures: figures.seconds_95),
     Column("passes to 95 %", lambda figures: figures.passes_95, 0),
+    Column("% after 3 passes", lambda figures: _times(100, figures.share_after_3_passes)),
     Column("area %", lambda figures: _times(100, figures.area)),
     Column("saved at the end %", lambda figures: _times(100, figures.saved_share)),
     Column("s to all guests", lambda figures: figures.guests_seconds),

@@ -53,6 +53,7 @@ FIGURES = Figures(
     cpu_90=1.0,
     cpu_95=float("inf"),
     passes_95=float("inf"),
+    share_after_3_passes=None,
     area=0.5,
     saved_share=0.9,
     steady_cpu=0.01,
@@ -124,6 +125,14 @@ def test_steady_is_the_last_quarter() -> None:
     busy_at_first = [replace(sample, ksmd_cpu_seconds=min(sample.seconds, 6.0)) for sample in seen]
     assert measures.steady_cpu_share(seen) == pytest.approx(0.5)
     assert measures.steady_cpu_share(busy_at_first) == 0
+
+
+def test_whole_passes_count_from_when_all_guests_were_there() -> None:
+    seen = samples(0, 10, 20, 30, 40, 50, 60)
+    late = [replace(sample, guests=2 if sample.passes >= 2 else 1) for sample in seen]
+    assert measures.share_after_passes(late, guests=2, passes=3) == pytest.approx(0.6)
+    assert measures.share_after_passes(late, guests=2, passes=4) is None
+    assert measures.share_after_passes(late, guests=3, passes=1) is None
 
 
 def test_only_passes_in_a_row_count_as_loss() -> None:
