@@ -1,7 +1,4 @@
-"""`python -m bench.calibrate` (root): the real ksmd beside the model: what each page costs, then one load.
-
-ksmd is led by hand: one batch is one pass, and a change of its long sleep begins the next.
-"""
+"""`python -m bench.calibrate` (root): the real ksmd beside the model: what each page costs, then one load."""
 
 import argparse
 import math
@@ -11,86 +8,22 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import count, pairwise
+from itertools import pairwise
 from statistics import median
 
-from ksmtuned_py.backends.kernel import find_ksmd
+from bench.realksmd import PASSES, RealKsmd
 from ksmtuned_py.backends.model.costs import Costs
 from ksmtuned_py.backends.model.guestmemory import equal, unique, zero
 from ksmtuned_py.backends.model.modelhost import ModelHost
 from ksmtuned_py.backends.model.pages import Found
-from ksmtuned_py.door import Door
 from ksmtuned_py.model import KnobName, Write
 from ksmtuned_py.units import MIB
 from ksmtuned_py.workload import PAGE_BYTES, Mix, Workload, achievable_pages, workloads
-from tests.support.ksmlock import RealKsm, held_ksm
+from tests.support.ksmlock import held_ksm
 
-WHOLE_PASS = 10_000_000
-LONG_SLEEPS_MS = count(3_600_000)
-"""Each differs from the one before, so that writing it wakes ksmd."""
-PASSES = 3
-"""Measured where one would do: this machine has other work, too."""
 SAMPLE_SECONDS = 0.1
-
-
-@dataclass(frozen=True, slots=True)
-class Pass:
-    """What one pass cost."""
-
-    cpu_ns: int
-    pages: int
-    """Looked at, skipped ones included."""
-
-    @property
-    def page_ns(self) -> float:
-        """CPU per page."""
-        return self.cpu_ns / max(1, self.pages)
-
-
-class RealKsmd:
-    """The kernel's ksmd with its CPU clock."""
-
-    def __init__(self, ksm: RealKsm) -> None:
-        self.ksm = ksm
-        self._door = Door()
-        self._pid = find_ksmd(self._door)
-
-    def cpu_ns(self) -> int:
-        """CPU time since boot."""
-        return int(self._door.read(f"proc/{self._pid}/schedstat").split()[0])
-
-    def lead(self, *, smart_scan: int = 0, use_zero_pages: int = 0) -> Pass:
-        """Starts from nothing known and does the first pass."""
-        self.ksm.unmerge()
-        self.ksm.write("smart_scan", smart_scan)
-        self.ksm.write("use_zero_pages", use_zero_pages)
-        self.ksm.write("pages_to_scan", WHOLE_PASS)
-        self.ksm.write("sleep_millisecs", next(LONG_SLEEPS_MS))
-        return self._measured("run", 1)
-
-    def next_pass(self) -> Pass:
-        """One more pass."""
-        return self._measured("sleep_millisecs", next(LONG_SLEEPS_MS))
-
-    def usual_pass(self) -> Pass:
-        """The middle one of the next few."""
-        return sorted((self.next_pass() for _ in range(PASSES)), key=lambda one: one.cpu_ns)[PASSES // 2]
-
-    def _measured(self, knob: str, value: int) -> Pass:
-        cpu, pages, passes = self.cpu_ns(), self._pages(), self.ksm.number("full_scans")
-        self.ksm.write(knob, value)
-        while self.ksm.number("full_scans") == passes:
-            time.sleep(0.01)
-        self._wait_asleep()
-        return Pass(self.cpu_ns() - cpu, self._pages() - pages)
-
-    def _wait_asleep(self) -> None:
-        cpu = -1
-        while cpu != (cpu := self.cpu_ns()):
-            time.sleep(0.01)
-
-    def _pages(self) -> int:
-        return self.ksm.number("pages_scanned") + self.ksm.number("pages_skipped")
+SEED = os.getpid()
+"""No other process of this machine has such content."""
 
 
 # The price of each kind of page.
@@ -109,7 +42,7 @@ def measured_costs(ksmd: RealKsmd) -> Iterator[tuple[str, float]]:
 
 def checksum_ns(ksmd: RealKsmd) -> float:
     """Pages that were all rewritten between two passes cost a checksum and no more."""
-    with Workload("changing", Mix(equal_bytes=256 * MIB)) as load:
+    with Workload("changing", Mix(equal_bytes=256 * MIB, seed=SEED)) as load:
         load.wait_ready()
         ksmd.lead()
         seen = []
@@ -151,7 +84,7 @@ def zero_costs(ksmd: RealKsmd) -> Iterator[tuple[str, float]]:
 
 def stable_level_ns(ksmd: RealKsmd) -> float:
     """What 64 MiB of unique pages cost more beside 2 x 256 MiB that are merged."""
-    lone, beside = Mix(unique_bytes=64 * MIB), Mix(equal_bytes=256 * MIB)
+    lone, beside = Mix(unique_bytes=64 * MIB), Mix(equal_bytes=256 * MIB, seed=SEED)
     with workloads([lone]):
         ksmd.lead()
         alone = ksmd.usual_pass().cpu_ns
@@ -169,7 +102,7 @@ def stable_level_ns(ksmd: RealKsmd) -> float:
 
 def wake_ns(ksmd: RealKsmd) -> float:
     """Batches of one page, a jiffy apart."""
-    with workloads([Mix(equal_bytes=16 * MIB)] * 2):
+    with workloads([Mix(equal_bytes=16 * MIB, seed=SEED)] * 2):
         ksmd.lead()
         merged = ksmd.usual_pass().page_ns
         ksmd.ksm.write("pages_to_scan", 1)
@@ -205,6 +138,7 @@ def mixes(guests: int, guest_bytes: int) -> list[Mix]:
         unique_bytes=tenth * 5 // 2,
         changing_bytes=tenth,
         changes_per_second=tenth / PAGE_BYTES,
+        seed=SEED,
     )
     return [mix] * guests
 

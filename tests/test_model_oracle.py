@@ -9,9 +9,8 @@ from hypothesis import strategies as st
 from ksmtuned_py.backends.model.guestmemory import PageGroup, equal, unique, zero
 from ksmtuned_py.backends.model.modelhost import ModelHost
 from ksmtuned_py.backends.model.runs import Runs
-from ksmtuned_py.model import Counters, KnobName, Write
-
-EVERYTHING = 1_000_000
+from ksmtuned_py.model import Counters
+from tests.support.model import ONE_BATCH, tell
 
 
 @dataclass(eq=False)
@@ -148,14 +147,6 @@ def pages_of(groups: list[PageGroup]) -> list[Page]:
     ]
 
 
-def tell(host: ModelHost, **knobs: int) -> None:
-    """Writes knobs that must be taken."""
-    for name, value in knobs.items():
-        knob: KnobName = name  # type: ignore[assignment] # the tests give knob names only
-        result = host.write(Write(knob=knob, old=0, new=value))
-        assert not result.detail, result
-
-
 def full_scan(host: ModelHost) -> None:
     """One batch is one pass here, and the sleep after it is long."""
     before = host.counters().full_scans
@@ -178,7 +169,7 @@ def test_counts_like_a_model_of_single_pages(data: st.DataObject, limit: int, gu
     # Frames with holes are counted as if they were closed up, so ends are tried only where a content has one frame.
     limit = 256 if guests_end else limit
     host, oracle = ModelHost(), Oracle(limit)
-    tell(host, max_page_sharing=limit, pages_to_scan=EVERYTHING, sleep_millisecs=1000, run=1)
+    tell(host, max_page_sharing=limit, pages_to_scan=ONE_BATCH, sleep_millisecs=1000, run=1)
     alive: list[tuple[str, list[Page]]] = []
     for scan in range(data.draw(st.integers(3, 16))):
         if scan == 0 or data.draw(st.integers(0, 3)) == 0:
