@@ -10,7 +10,7 @@ from ksmtuned_py.workload import PAGE_BYTES, Mix
 SEED = 20_260
 """No other workload's, should there be one at the same time."""
 LAST_BYTES = GIB
-"""What pressure leaves available."""
+"""What stays available to the host when memory is short."""
 TWIN_AGE_PASSES = 25
 PRESSURE_SHARE = 1 / 3
 """Of the time of the load, in which memory falls."""
@@ -96,8 +96,13 @@ def idle(stage: Stage) -> None:
 
 def pressure(stage: Stage) -> None:
     """All guests, while somebody else takes the host's memory."""
-    stage.fall_to(LAST_BYTES, stage.size.seconds * PRESSURE_SHARE)
+    stage.leave(stage.size.all_bytes + LAST_BYTES, stage.size.seconds * PRESSURE_SHARE)
     everybody(stage)
+
+
+def only_the_cap(stage: Stage) -> None:
+    """The host has little more memory than density may use."""
+    stage.leave(stage.size.cap_bytes + LAST_BYTES)
 
 
 def density(stage: Stage) -> None:
@@ -118,10 +123,10 @@ LOADS = {
     "rewrite": Load(rewrite),
     "idle": Load(idle),
     "pressure": Load(pressure),
-    "density": Load(density),
+    "density": Load(density, before=only_the_cap),
 }
 
 
 def takes_memory(load: str) -> bool:
     """Whether the load NAME or NAME@PERCENT needs memory that its guests do not use."""
-    return load == "pressure" or "@" in load
+    return load in ("pressure", "density") or "@" in load

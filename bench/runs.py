@@ -99,7 +99,7 @@ def perform(ksm: RealKsm, load: str, who: str, turn: int, size: Size, tell: Call
     strangers = guests_now()
     with tempfile.TemporaryDirectory(prefix="arena-") as scratch, Stage(ksm, size) as stage:
         if percent:
-            stage.leave_available(float(percent))
+            stage.leave(size.all_bytes + round(read_memory(Door()).total_bytes * float(percent) / 100))
         LOADS[name].before(stage)
         set_defaults(ksm)
         before = knobs()

@@ -97,16 +97,12 @@ class Stage:
             self.ksm.write(name, value)
         wait_for(lambda: self.ksm.number("full_scans") >= before + passes, AGEING_SECONDS, "end of ageing")
 
-    def leave_available(self, percent: float) -> None:
-        """A guest whose memory may not merge takes what makes this share available once all guests have theirs."""
-        memory = read_memory(Door())
-        left_bytes = int(memory.total_bytes * percent / 100)
-        self._ballast(memory.available_bytes - self.size.all_bytes - left_bytes, 0, as_guest=True)
-
-    def fall_to(self, left_bytes: int, seconds: float) -> None:
-        """Somebody takes so much memory that this would be left, were nothing merged; returns at once."""
-        memory = read_memory(Door())
-        self._ballast(memory.available_bytes - self.size.all_bytes - left_bytes, seconds, as_guest=False)
+    def leave(self, left_bytes: int, seconds: float = 0) -> None:
+        """Somebody takes all available memory but this: within so many seconds, or at once, as a guest."""
+        size_bytes = max(0, read_memory(Door()).available_bytes - left_bytes)
+        ballast = self._undo.enter_context(Ballast(size_bytes, seconds, as_guest=not seconds))
+        if not seconds:
+            ballast.wait_taken()
 
     def possible(self) -> tuple[int, int]:
         """What could be saved now at best, in bytes, and how many guests have filled their memory."""
@@ -124,8 +120,3 @@ class Stage:
 
     def __exit__(self, *_: object) -> None:
         self._undo.close()
-
-    def _ballast(self, size_bytes: int, seconds: float, *, as_guest: bool) -> None:
-        ballast = self._undo.enter_context(Ballast(max(0, size_bytes), seconds, as_guest=as_guest))
-        if not seconds:
-            ballast.wait_taken()
