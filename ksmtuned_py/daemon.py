@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from ksmtuned_py.config import Config
+from ksmtuned_py.errors import KsmtunedError, TicksFailed
 from ksmtuned_py.host import Host
 from ksmtuned_py.policy import policy_of
 from ksmtuned_py.policy.trend import Trend
@@ -68,6 +69,8 @@ class Daemon:
             report = tick(self.host, policy_of(self.config), trend, woken_by)
         except Exception as error:  # one bad tick (a sensor, a bug) must not end the daemon; five in a row do
             self.publisher.failed_tick(error)
+            if last_try and isinstance(error, KsmtunedError):
+                raise TicksFailed(str(error)) from error
             if last_try:
                 raise
             return None

@@ -128,6 +128,15 @@ class NoRuntimeDirectory(KsmtunedError):
 
 
 @dataclass(eq=False)
+class TicksFailed(KsmtunedError):
+    """The daemon gave up, and put the knobs back: a later start may go better, so this is not BAD_INPUT."""
+
+    reason: str
+    exit_code = FAILED
+    template = "no tick can be completed: {reason}"
+
+
+@dataclass(eq=False)
 class NotRestored(KsmtunedError):
     """Some knobs could not be put back."""
 
