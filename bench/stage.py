@@ -10,12 +10,17 @@ from bench.ballast import Ballast
 from bench.guests import Guest
 from ksmtuned_py.door import Door
 from ksmtuned_py.sensors.memory import read_memory
+from ksmtuned_py.units import MIB
 from ksmtuned_py.workload import PAGE_BYTES, Mix, achievable_pages
 from tests.support.ksmlock import RealKsm
 from tests.support.process import wait_for
 
 FULL_SPEED = {"pages_to_scan": 100_000, "sleep_millisecs": 1, "run": 1}
 """As fast as ksmd can: a batch of a tenth of a second, and one jiffy of sleep."""
+PROCESS_BYTES = 12 * MIB
+"""Of a workload process, beside its workload."""
+BOOKKEEPING = 0.02
+"""64 bytes for each page ksmd looks at, and 8 for each page mapped, are 1.8 %."""
 AGEING_SECONDS = 300.0
 
 
@@ -33,6 +38,11 @@ class Size:
     def all_bytes(self) -> int:
         """Of all guests."""
         return self.guests * self.guest_bytes
+
+    @property
+    def overhead_bytes(self) -> int:
+        """What the processes themselves take, and KSM's bookkeeping and page tables of all guests."""
+        return self.guests * PROCESS_BYTES + round(self.all_bytes * BOOKKEEPING)
 
 
 class Stage:
@@ -98,8 +108,8 @@ class Stage:
         wait_for(lambda: self.ksm.number("full_scans") >= before + passes, AGEING_SECONDS, "end of ageing")
 
     def leave(self, left_bytes: int, seconds: float = 0) -> None:
-        """Somebody takes all available memory but this: within so many seconds, or at once, as a guest."""
-        size_bytes = max(0, read_memory(Door()).available_bytes - left_bytes)
+        """Somebody takes all memory but this and the overhead: within so many seconds, or at once, as a guest."""
+        size_bytes = max(0, read_memory(Door()).available_bytes - self.size.overhead_bytes - left_bytes)
         ballast = self._undo.enter_context(Ballast(size_bytes, seconds, as_guest=not seconds))
         if not seconds:
             ballast.wait_taken()
