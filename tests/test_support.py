@@ -122,5 +122,6 @@ def test_a_holder_that_was_killed_is_mended_by_the_next() -> None:
     need_real_ksm()
     killed = subprocess.run([sys.executable, "-c", KILLED_HOLDER], stdout=subprocess.PIPE, check=False)
     assert killed.returncode == -9
+    assert knobs_at_rest() is None
     with held_ksm():
         assert knobs() == json.loads(killed.stdout)

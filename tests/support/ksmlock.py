@@ -68,8 +68,8 @@ def knobs() -> dict[str, str]:
 
 
 def knobs_at_rest() -> dict[str, str] | None:
-    """The knobs, or None where there are none or somebody is at work on them right now."""
-    if not KSM.is_dir():
+    """The knobs, or None where there are none, somebody is at work on them, or was killed at it and left them so."""
+    if not KSM.is_dir() or SAVED.exists():
         return None
     if not LOCK.exists():
         return knobs()
