@@ -68,6 +68,7 @@ def test_a_guest_with_all_that_is_known_of_it(tmp_path: Path, finder: GuestFinde
             name="web",
             kind="qemu",
             uuid=UUID,
+            virtual_bytes=100 * resource.getpagesize(),
             rss_bytes=50 * resource.getpagesize(),
             ksm=GuestKsm(rmap_items=10, merging_pages=8, profit_bytes=32128, mergeable=True),
         ),

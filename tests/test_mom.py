@@ -65,7 +65,8 @@ def test_pages_stay_in_their_bounds_on_any_host(total: int, free: float, committ
 def at(seconds: float, free_gib: float, pages: int) -> Snapshot:
     memory = Memory(total_bytes=16 * GIB, available_bytes=0, free_bytes=round(free_gib * GIB))
     knobs = Knobs(run=1, pages_to_scan=pages, sleep_millisecs=20, advisor_mode="none")
-    return snapshot(at=seconds, memory=memory, knobs=knobs, guests=(guest(rss_bytes=16 * GIB),))
+    machine = replace(guest(rss_bytes=0), virtual_bytes=16 * GIB)
+    return snapshot(at=seconds, memory=memory, knobs=knobs, guests=(machine,))
 
 
 def test_the_policy_takes_the_mean_of_its_samples() -> None:

@@ -200,9 +200,10 @@ class GuestFinder:
             identity = self._asked(process.identity)
             if identity is None or identity.start_ticks != held.guest.start_ticks:
                 return False
-        pages = self._asked(process.resident_pages)
-        if pages is not None:
-            held.guest = replace(held.guest, rss_bytes=pages * self._page_bytes)
+        pages = self._asked(process.sizes_pages)
+        if pages:
+            virtual_bytes, rss_bytes = (count * self._page_bytes for count in pages)
+            held.guest = replace(held.guest, virtual_bytes=virtual_bytes, rss_bytes=rss_bytes)
         return pages is not None
 
     def _read_accounts(self) -> None:

@@ -46,11 +46,11 @@ class Process:
         text = self.read("stat")
         return parse_stat(text, self.path("stat")) if text else None
 
-    def resident_pages(self) -> int | None:
-        """Its resident memory; None when it has none of its own: kernel threads, zombies, the gone; raises Garbage."""
+    def sizes_pages(self) -> tuple[int, int] | None:
+        """Mapped, and resident; None when it has no memory: kernel threads, zombies, the gone; raises Garbage."""
         text = self.read("statm")
-        size_pages, resident_pages = parse_statm(text, self.path("statm")) if text else (0, 0)
-        return resident_pages if size_pages else None
+        sizes = parse_statm(text, self.path("statm")) if text else (0, 0)
+        return sizes if sizes[0] else None
 
     def command_line(self) -> tuple[str, list[str]]:
         """Its name, completed where the kernel cut it, and its arguments; empty when it is gone."""

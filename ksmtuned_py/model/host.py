@@ -104,6 +104,8 @@ class Guest:
     """What found it: 'qemu', 'cloud-hypervisor', 'firecracker', 'crosvm', 'pattern', or 'mergeable'."""
     uuid: str = ""
     rss_bytes: int = 0
+    virtual_bytes: int = 0
+    """All it has mapped, of which it need not use much."""
     ksm: GuestKsm | None = None
     cgroup: str = ""
     """Its path, which ends in its systemd unit; '' when nobody knows."""

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 from ksmtuned_py.configpeers import Mom
 from ksmtuned_py.model import Snapshot
-from ksmtuned_py.policy.periodic import REFERENCE_KIB, Periodic, Rate, free_kib, resident_kib
+from ksmtuned_py.policy.periodic import REFERENCE_KIB, Periodic, Rate, free_kib, virtual_kib
 from ksmtuned_py.units import KIB
 
 
@@ -33,7 +33,7 @@ class MomState(Periodic):
             now.knobs.pages_to_scan or 0,
             total_kib=now.memory.total_bytes // KIB,
             free_kib=sum(sampled.free_kib) / len(sampled.free_kib),
-            committed_kib=resident_kib(now.guests),
+            committed_kib=virtual_kib(now.guests),
             settings=settings,
         )
         return replace(sampled, rate=rate).due_after(now, settings.monitor_interval_seconds)

@@ -59,6 +59,11 @@ def resident_kib(guests: tuple[Guest, ...]) -> int:
     return sum(guest.rss_bytes for guest in guests if guest.kind in MACHINE_KINDS) // KIB
 
 
+def virtual_kib(guests: tuple[Guest, ...]) -> int:
+    """The sum of all that the machines have mapped, used or not."""
+    return sum(guest.virtual_bytes for guest in guests if guest.kind in MACHINE_KINDS) // KIB
+
+
 def clamp(pages: int, least: int, most: int) -> int:
     """Within both, as the script has it: the upper bound last."""
     return min(max(pages, least), most)

@@ -202,6 +202,7 @@ class ModelHost:
             start_ticks=guest.start_ticks,
             name=guest.name,
             kind="qemu",
+            virtual_bytes=guest.pages * self.page_bytes,
             rss_bytes=(guest.pages - zeroed) * self.page_bytes,
             ksm=GuestKsm(
                 rmap_items=items, merging_pages=merging, zero_pages=zeroed, profit_bytes=profit, mergeable=True
