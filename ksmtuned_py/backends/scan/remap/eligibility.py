@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ksmtuned_py.backends.scan.mappings import Mapping, parse_maps
+from ksmtuned_py.guests.balloon import parse_balloon
 
 _DEVICES = re.compile(
     r"/dev/(null|zero|full|u?random|tty.*|pts/.*|ptmx|console|kmsg|kvm|net/tun|tap\d+|rtc\d*|log|shm/.*|mqueue/.*)$"
@@ -28,7 +29,6 @@ _REASONS = (
 _PLAIN_FLAGS = frozenset("rd wr mr mw me ac sd nr".split())  # noqa: SIM905 - as they stand in the file
 _ADVICE = {"rr": 1, "sr": 2, "dc": 10, "mg": 12, "hg": 14, "nh": 15, "dd": 16}
 """Flags that madvise sets again: random, sequential, don't fork, mergeable, huge pages, no huge pages, don't dump."""
-_REPORTING = re.compile(r"virtio-mem|free-page-reporting[=:]\"?(on|true)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,8 @@ def status_refusal(status: str) -> str:
 
 def command_refusal(command_line: str) -> str:
     """Why a guest started like this is refused; ''. Given-back memory must read as zeros: merged memory would not."""
-    if _REPORTING.search(command_line):
+    balloon = parse_balloon(command_line.split())
+    if balloon.reports_free_pages or balloon.pluggable:
         return "free page reporting or virtio-mem gives its memory back already, and better"
     return ""
 

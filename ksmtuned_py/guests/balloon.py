@@ -1,0 +1,35 @@
+"""How a virtual machine can hand its free memory back, by its command line. PURE."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+# QEMU: -device virtio-balloon-pci,free-page-reporting=on; from libvirt {"driver":"virtio-balloon-pci",
+# "free-page-reporting":true}. cloud-hypervisor: --balloon size=0,free_page_reporting=on.
+_OPTIONS = frozenset({"-device", "--device", "-global", "--global", "-balloon", "--balloon"})
+_BALLOON = re.compile(r"virtio-balloon|-balloon (virtio|size=)")
+_REPORTING = re.compile(r'free[-_]page[-_]reporting"?[=:]"?(on|yes|true)\b')
+_PLUGGABLE = re.compile(r"virtio-mem\b")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Balloon:
+    """What the virtual machine has for that."""
+
+    present: bool = False
+    """A balloon device: it gives memory back when somebody asks for it."""
+    reports_free_pages: bool = False
+    """The guest's kernel tells of what it has freed, and the host discards it at once."""
+    pluggable: bool = False
+    """virtio-mem: memory that can be taken out while it runs."""
+
+
+def parse_balloon(words: Sequence[str]) -> Balloon:
+    """From the words of its command line."""
+    devices = "\n".join(f"{option} {value}" for option, value in pairwise(words) if option in _OPTIONS)
+    return Balloon(
+        present=bool(_BALLOON.search(devices)),
+        reports_free_pages=bool(_REPORTING.search(devices)),
+        pluggable=bool(_PLUGGABLE.search(devices)),
+    )
