@@ -55,6 +55,18 @@ def test_settled_news_rests_with_smart_scan() -> None:
     assert "the last pass gained 0 B" in decision.reason
 
 
+def test_cheap_pages_do_not_make_a_cruise_run_into_dear_ones() -> None:
+    """A pass of 1 CPU-s and 500,000 pages; then a stretch of merged pages, at a tenth of its cost per page."""
+    counters = [
+        Counters(full_scans=scans, pages_scanned=pages) for scans, pages in ((0, 0), (4, 500_000), (4, 1_000_000))
+    ]
+    at = ((0, 0.0), (10, 1.0), (20, 1.1))
+    looks = [snapshot(at=at, counters=now, cpu_seconds=cpu) for now, (at, cpu) in zip(counters, at, strict=True)]
+    before, after = decide(*looks[:2]), decide(*looks)
+    assert (before.mode, after.mode) == (Mode.REST, Mode.REST)
+    assert rate(after) == pytest.approx(rate(before), rel=0.1)
+
+
 def test_need_raises_the_budget() -> None:
     calm = decide(snapshot())
     short = decide(snapshot(available_bytes=GIB))

@@ -14,6 +14,7 @@ import pytest
 from ksmtuned_py.config import Guests
 from ksmtuned_py.doctor.examine import examine
 from ksmtuned_py.doctor.finding import HOST, Facts, Finding, HugePages
+from ksmtuned_py.guests.balloon import Balloon
 from ksmtuned_py.guests.smaps import Mapping
 from ksmtuned_py.model import Counters, Guest, GuestKsm, Knobs, Memory, Vmstat
 from ksmtuned_py.units import GIB, MIB
@@ -63,6 +64,7 @@ HOST_CAUSES: dict[str, Facts] = {
     "debt": facts(counters=Counters(pages_sharing=4 * 1024 * 1024)),
     "groups_share": facts(guests=(replace(WELL, group="a"), replace(WELL, pid=101, group="b"))),
     "problem": facts(problems=("a sensor failed",)),
+    "zeros_refused": facts(zeros_refused="there is no swap with room"),
 }
 
 
@@ -90,7 +92,11 @@ GUEST_CAUSES: dict[str, Facts] = {
     "not_yet_scanned": facts(off(ksm=GuestKsm(mergeable=True))),
     "losing": facts(off(ksm=replace(WELL_KSM, rmap_items=10**6, profit_bytes=-1), losing_passes=3)),
     "cgroup_debt": facts(off(room_bytes=MIB)),
+    "reports_free_pages": facts(balloons={100: Balloon(present=True, reports_free_pages=True)}),
+    "no_free_page_reporting": facts(balloons={100: Balloon(present=True)}),
+    "no_balloon": facts(balloons={100: Balloon()}),
 }
+NOTES = {"reports_free_pages", "no_free_page_reporting", "no_balloon"}
 
 
 @pytest.mark.parametrize("code", GUEST_CAUSES)
@@ -104,6 +110,24 @@ def test_each_finding_has_evidence_and_a_mend(known: Facts) -> None:
         assert found.sentence
         assert found.evidence
         assert found.mend
+
+
+def test_how_free_memory_comes_back_is_a_note_and_all_else_is_not() -> None:
+    assert {found.code for known in GUEST_CAUSES.values() for found in examine(known) if found.note} == NOTES
+    assert not any(found.note for known in HOST_CAUSES.values() for found in examine(known))
+
+
+def test_a_kernel_without_ksm_is_no_fault_where_the_scan_backend_is_meant() -> None:
+    (found,) = examine(facts(snapshot=None, scanning=True))
+    assert (found.code, found.note) == ("ksm_absent", True)
+
+
+@pytest.mark.parametrize("balloon", [Balloon(), Balloon(present=True), Balloon(pluggable=True)])
+@pytest.mark.parametrize(("kind", "word"), [("qemu", "freePageReporting='on'"), ("cloud-hypervisor", "--balloon size")])
+def test_free_page_reporting_is_told_of_in_the_words_of_the_hypervisor(kind: str, word: str, balloon: Balloon) -> None:
+    (found,) = examine(facts(off(kind=kind), balloons={100: balloon}))
+    assert word in found.mend
+    assert ("virtio-mem" in found.evidence) == balloon.pluggable
 
 
 def test_vfio_is_seen_in_smaps_too() -> None:
@@ -137,9 +161,14 @@ def on_tree(root: Path, *arguments: str) -> tuple[int, dict[str, list[Finding]]]
     return done.returncode, found
 
 
-def well_tree(root: Path) -> None:
+QEMU = ("/usr/bin/qemu-system-x86_64", "-name", "guest=web", "-m", "1024")
+REPORTING = "virtio-balloon-pci,free-page-reporting=on"
+
+
+def well_tree(root: Path, *more: str) -> None:
     """A made-up host on which nothing is wrong."""
-    make_fake_tree(root, guests=[FakeGuest(pid=1001, name="web", rmap_items=90, merging_pages=80)], run=1)
+    web = FakeGuest(pid=1001, name="web", rmap_items=90, merging_pages=80, command=(*QEMU, *more))
+    make_fake_tree(root, guests=[web], run=1)
     put(
         root,
         "proc/meminfo",
@@ -148,10 +177,30 @@ def well_tree(root: Path) -> None:
 
 
 def test_a_host_that_is_well_exits_with_0(tmp_path: Path) -> None:
-    well_tree(tmp_path)
-    assert on_tree(tmp_path) == (0, {})
+    well_tree(tmp_path, "-device", REPORTING)
+    exit_code, found = on_tree(tmp_path)
+    assert (exit_code, set(found)) == (0, {"reports_free_pages"})
     said = verb("doctor", "--root", tmp_path, "--runtime-dir", tmp_path / "none")
-    assert said.stdout == "nothing found that keeps memory from merging\n"
+    assert said.stdout.startswith("nothing found that keeps memory from merging\nnote: web: memory that it frees comes")
+
+
+def test_a_guest_that_keeps_its_free_memory_is_told_of_and_is_well(tmp_path: Path) -> None:
+    well_tree(tmp_path)
+    exit_code, found = on_tree(tmp_path)
+    assert (exit_code, set(found)) == (0, {"no_balloon"})
+    assert "/proc/1001/cmdline" in found["no_balloon"][0].evidence
+
+
+def test_on_a_kernel_without_ksm_guests_and_swap_are_looked_at(tmp_path: Path) -> None:
+    well_tree(tmp_path, "-device", "virtio-balloon")
+    shutil.rmtree(tmp_path / "sys/kernel/mm/ksm")
+    (tmp_path / "config.toml").write_text('[daemon]\nbackend = "scan"\n')
+    wanted = ("--config", str(tmp_path / "config.toml"), "web")
+    exit_code, found = on_tree(tmp_path, *wanted)
+    assert (exit_code, set(found)) == (1, {"ksm_absent", "zeros_refused", "no_free_page_reporting"})
+    assert "packaging/zram.md" in found["zeros_refused"][0].mend
+    put(tmp_path, "proc/swaps", "Filename Type Size Used Priority\n/dev/zram0 partition 1000 0 100\n")
+    assert on_tree(tmp_path, *wanted)[0] == 0
 
 
 def _two_nodes_apart(root: Path) -> None:
@@ -195,8 +244,8 @@ def test_an_old_service_is_found_by_its_process(tmp_path: Path) -> None:
 
 def test_a_guest_is_asked_for_by_name_uuid_or_pid(tmp_path: Path) -> None:
     well_tree(tmp_path)
-    assert on_tree(tmp_path, "web") == (0, {})
-    assert on_tree(tmp_path, "1001") == (0, {})
+    assert on_tree(tmp_path, "web")[0] == 0
+    assert on_tree(tmp_path, "1001")[0] == 0
     assert verb("doctor", "nobody", "--root", tmp_path, "--runtime-dir", tmp_path / "none").returncode == 2
 
 

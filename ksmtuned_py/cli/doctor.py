@@ -20,7 +20,7 @@ def add(subparsers: "Subparsers") -> None:
         "doctor",
         run,
         "what keeps memory from merging, and what to do about it",
-        "Looks at the host and at each guest, and changes nothing. Exits with 0 when it finds nothing, "
+        "Looks at the host and at each guest, and changes nothing. Exits with 0 when it finds nothing but notes, "
         "with 1 when it finds something, with 2 when it could not look.",
     )
     parser.add_argument("guest", nargs="?", metavar="GUEST", help="this guest only: its name, UUID or PID")
@@ -33,7 +33,7 @@ def add(subparsers: "Subparsers") -> None:
 def run(args: Namespace) -> int:
     """Prints what it finds; raises UnknownGuest."""
     from ksmtuned_py.doctor.examine import examine
-    from ksmtuned_py.doctor.reader import read_facts, with_mappings
+    from ksmtuned_py.doctor.reader import read_facts, with_guests
     from ksmtuned_py.door import Door
     from ksmtuned_py.publish.statusfile import read
     from ksmtuned_py.runtime import Runtime
@@ -41,21 +41,23 @@ def run(args: Namespace) -> int:
     door = Door(str(args.root))
     facts = read_facts(door, load_config(args).config, read(Runtime(args.runtime_dir).status_path))
     only = find_guest(facts.guests, args.guest) if args.guest else None
-    findings = list(examine(with_mappings(facts, door, [only] if only else facts.guests), only))
+    known = with_guests(facts, door, [only] if only else facts.guests)
+    findings = sorted(examine(known, only), key=lambda finding: finding.note)
     if args.json:
         _print_json(findings)
     else:
         _print(findings)
-    return FAILED if findings else 0
+    return 0 if all(finding.note for finding in findings) else FAILED
 
 
 def _print(findings: "list[Finding]") -> None:
+    if all(finding.note for finding in findings):
+        out().print("nothing found that keeps memory from merging", style="green")
     for finding in findings:
-        out().print(f"{finding.subject}: {finding.sentence} [{finding.code}]", style="bold")
+        note = "note: " if finding.note else ""
+        out().print(f"{note}{finding.subject}: {finding.sentence} [{finding.code}]", style="bold")
         out().print(f"  seen: {finding.evidence}")
         out().print(f"  mend: {finding.mend}")
-    if not findings:
-        out().print("nothing found that keeps memory from merging", style="green")
 
 
 def _print_json(findings: "list[Finding]") -> None:

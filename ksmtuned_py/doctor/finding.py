@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from ksmtuned_py.config import Guests
+from ksmtuned_py.guests.balloon import Balloon
 from ksmtuned_py.guests.smaps import Mapping
 from ksmtuned_py.model import Guest, Snapshot
 
@@ -11,7 +12,7 @@ HOST = "host"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One thing that keeps memory from merging, or that makes merging a risk."""
+    """One thing that keeps memory from merging, that makes merging a risk, or that is good to know."""
 
     code: str
     """A few fixed words, for programs."""
@@ -21,6 +22,8 @@ class Finding:
     evidence: str
     """What was seen, and where."""
     mend: str
+    note: bool = False
+    """Nothing is wrong."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,8 +54,15 @@ class Facts:
     huge_pages: HugePages = HugePages()
     mappings: dict[int, list[Mapping]] = field(default_factory=dict)
     """By PID, of the guests whose smaps could be read."""
+    balloons: dict[int, Balloon] = field(default_factory=dict)
+    """By PID, of the virtual machines whose command lines tell."""
+    scanning: bool = False
+    """daemon.backend is "scan"."""
+    zeros_refused: str = ""
+    """Why the scan backend would not give zero pages back; '' when it would, or is not used."""
+    guests_without_ksm: tuple[Guest, ...] = ()
 
     @property
     def guests(self) -> tuple[Guest, ...]:
         """The guests looked at."""
-        return self.snapshot.guests if self.snapshot else ()
+        return self.snapshot.guests if self.snapshot else self.guests_without_ksm

@@ -18,6 +18,7 @@ def ksm_absent(facts: Facts) -> Iterator[Finding]:
             sentence="this kernel has no KSM",
             evidence=f"{facts.ksm_path} does not exist",
             mend='boot a kernel with CONFIG_KSM=y, or use daemon.backend = "scan"',
+            note=facts.scanning,
         )
 
 

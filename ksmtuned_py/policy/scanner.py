@@ -61,6 +61,13 @@ class Pass:
     cpu_seconds: float | None
     gained_bytes: int
     """Net of what copy-on-write took back; may be negative."""
+    pages: int = 0
+    """Looked at; skipped ones do not count."""
+
+    @property
+    def page_cost_seconds(self) -> float:
+        """CPU for each page, on average; 0 when nobody can say."""
+        return (self.cpu_seconds or 0.0) / self.pages if self.pages else 0.0
 
     @property
     def cpu_seconds_per_gib(self) -> float | None:
@@ -107,6 +114,7 @@ def _pass(since: Snapshot, now: Snapshot, passes: int) -> Pass:
         seconds=now.clock.monotonic_seconds - since.clock.monotonic_seconds,
         cpu_seconds=cpu,
         gained_bytes=now.saved_bytes - since.saved_bytes,
+        pages=max(0, (now.counters.pages_scanned or 0) - (since.counters.pages_scanned or 0)),
     )
 
 

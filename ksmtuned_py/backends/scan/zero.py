@@ -6,7 +6,6 @@ of zeros. So the worst that can happen is work for nothing, and the back-off bel
 
 import ctypes
 import os
-import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,9 +13,10 @@ import numpy as np
 from ksmtuned_py.backends.scan import pagemap
 from ksmtuned_py.backends.scan.pagemap import PAGE, Kind, Runs, joined
 from ksmtuned_py.backends.scan.process import Process
-from ksmtuned_py.backends.scan.swapplace import parse_swaps, refusal
 from ksmtuned_py.backends.scan.table import PageNumbers, Slab, numbers
+from ksmtuned_py.backends.scan.zeroplace import place_refusal, zero_swapouts
 from ksmtuned_py.door import Door
+from ksmtuned_py.guests.balloon import parse_balloon
 
 _PROCESS_MADVISE = 440  # the same number on every architecture; Linux 5.10+
 _MADV_PAGEOUT = 21
@@ -24,8 +24,8 @@ _MOST_VECTORS = 512  # UIO_MAXIOV is 1024
 _TOO_OFTEN = 0.1
 """More than a tenth touched again within one pass: paging out costs more than it gives."""
 _FEW = 64
+REPORTING = "its zero pages are left alone: it gives free memory back by itself (free page reporting), which is better"
 _LONGEST_REST = 64
-_SWPOUT_ZERO = re.compile(r"^swpout_zero (\d+)$", re.MULTILINE)
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -41,6 +41,8 @@ class Account:
     rests: int = 0
     """How often it was left alone so far."""
     reason: str = ""
+    reporting: bool | None = None
+    """It reports its free pages; None = nobody has looked."""
 
     def end_pass(self) -> None:
         """Judges the pass: too many pages that came back, or never went, double the rest."""
@@ -68,21 +70,18 @@ class Zeros:
 
     def refusal(self) -> str:
         """Why nothing is paged out on this host now; '' when it may be."""
-        swaps = parse_swaps(self._door.read_if_there("proc/swaps") or "")
-        found = refusal(swaps, zeromap=self._zero_swapouts() is not None, zswap=self._has_zswap())
-        if self._to_disk and any(device.has_room for device in swaps):
-            found = ""
-        return self._ended or found
+        return self._ended or place_refusal(self._door, to_disk=self._to_disk)
 
     def slab(self, process: Process, slab: Slab, account: Account, *, act: bool, split_huge: bool) -> None:
         """Looks after the zero pages of a slab that was just read, and pages out the new ones."""
         kept = self._still_out(process, slab)
         account.failed_pages += len(slab.paged_out) - len(kept)
-        asked = slab.steady_zeros() if act and not account.rest_passes else slab.pages[:0]
+        act = act and not account.rest_passes and not _reports_free_pages(process, account)
+        asked = slab.steady_zeros() if act else slab.pages[:0]
         if len(asked) and not split_huge:
             asked = _in(asked, self._of_kind(process, slab, asked, pagemap.PRIVATE_SMALL))
         if len(asked):
-            before = self._zero_swapouts()
+            before = zero_swapouts(self._door)
             self._page_out(process, joined(asked, slab.base))
             gone = _in(asked, self._of_kind(process, slab, asked, pagemap.SWAPPED))
             self._verify(len(gone), before)
@@ -111,19 +110,17 @@ class Zeros:
 
     def _verify(self, gone: int, before: int | None) -> None:
         """The kernel's own count must say that they went without I/O; otherwise this was the last time."""
-        after = self._zero_swapouts()
+        after = zero_swapouts(self._door)
         if before is not None and after is not None and gone > _FEW and after - before < gone // 2:
             self._ended = f"{gone} zero pages were swapped out, but the kernel counts {after - before} as zero"
 
-    def _zero_swapouts(self) -> int | None:
-        """Pages swapped out as zeros since boot; None before Linux 6.12."""
-        found = _SWPOUT_ZERO.search(self._door.read_if_there("proc/vmstat") or "")
-        return int(found[1]) if found else None
 
-    def _has_zswap(self) -> bool:
-        directory = "sys/module/zswap/parameters"
-        enabled = (self._door.read_if_there(f"{directory}/enabled") or "").strip() == "Y"
-        return enabled and (self._door.read_if_there(f"{directory}/same_filled_pages_enabled") or "").strip() == "Y"
+def _reports_free_pages(process: Process, account: Account) -> bool:
+    """Then what is zero is in use, but for what is too small to be reported; raises Gone."""
+    if account.reporting is None:
+        account.reporting = parse_balloon(process.read_text("cmdline").split("\0")).reports_free_pages
+        account.reason = REPORTING if account.reporting else ""
+    return account.reporting
 
 
 def _in(pages: PageNumbers, found: PageNumbers) -> PageNumbers:

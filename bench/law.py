@@ -1,0 +1,121 @@
+"""`python -m bench.law` (root): what the batch law predicts of the real ksmd, beside what it then does.
+
+At each budget the law and its measurements run as in the daemon, a look each second, until they have settled; then the
+knobs stay for the time in which ksmd is measured.
+"""
+
+import argparse
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from statistics import median
+
+from bench.managers import START_SECONDS
+from bench.runs import clean
+from ksmtuned_py.config import Config
+from ksmtuned_py.door import Door
+from ksmtuned_py.host import Host
+from ksmtuned_py.machine import open_machine
+from ksmtuned_py.model import Knobs
+from ksmtuned_py.plan import plan
+from ksmtuned_py.policy.batch import batch_for
+from ksmtuned_py.policy.scanner import Scanner
+from ksmtuned_py.units import MIB
+from ksmtuned_py.workload import Mix, workloads
+from tests.support.ksmlock import RealKsm, held_ksm
+from tests.support.process import wait_for
+
+BUDGETS = (0.002, 0.01, 0.05, 0.2, 0.6, 0.95)
+"""What the profiles give, from cruise to the eager boost."""
+SETTLE_TICKS = 8
+GUEST = Mix(equal_bytes=256 * MIB, zero_bytes=76 * MIB, unique_bytes=180 * MIB)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One budget."""
+
+    budget: float
+    pages_to_scan: int
+    sleep_millisecs: int
+    predicted: float
+    """Pages each second."""
+    measured: float
+    share: float
+    """Of one core, measured."""
+
+
+def measure(host: Host, budget: float, seconds: float) -> Row:
+    """Settles at the budget, and then measures for so long."""
+    scanner, before = Scanner(), host.observe()
+    for _ in range(SETTLE_TICKS):
+        batch = batch_for(budget, scanner.cost_seconds, scanner.oversleep_seconds)
+        wanted = Knobs(run=1, smart_scan=0, pages_to_scan=batch.pages_to_scan, sleep_millisecs=batch.sleep_millisecs)
+        host.apply(plan(before.knobs, wanted))
+        time.sleep(1)
+        now = host.observe()
+        scanner, before = scanner.after(before, now), now
+    knobs = before.knobs
+    assert knobs.pages_to_scan
+    assert knobs.sleep_millisecs
+    busy = knobs.pages_to_scan * scanner.cost_seconds
+    time.sleep(seconds)
+    now = host.observe()
+    wall = now.clock.monotonic_seconds - before.clock.monotonic_seconds
+    return Row(
+        budget,
+        knobs.pages_to_scan,
+        knobs.sleep_millisecs,
+        knobs.pages_to_scan / (busy + knobs.sleep_millisecs / 1000 + scanner.oversleep_seconds),
+        ((now.counters.pages_scanned or 0) - (before.counters.pages_scanned or 0)) / wall,
+        ((now.scanner_cpu_seconds or 0) - (before.scanner_cpu_seconds or 0)) / wall,
+    )
+
+
+def measured(ksm: RealKsm, turns: int, seconds: float) -> Iterator[list[Row]]:
+    """For each budget its rows, one a turn; the guests' memory is merged before."""
+    rows: dict[float, list[Row]] = {budget: [] for budget in BUDGETS}
+    clean(ksm)
+    config = Config.model_validate({"guests": {"libvirt_uri": ""}})
+    with workloads([GUEST] * 2), open_machine(Door(), config) as machine:
+        for name, value in {"smart_scan": 0, "pages_to_scan": 50_000, "sleep_millisecs": 1, "run": 1}.items():
+            ksm.write(name, value)
+        wait_for(lambda: ksm.number("full_scans") >= 3, START_SECONDS, "three passes")
+        for turn in range(turns):
+            for budget in BUDGETS[turn:] + BUDGETS[:turn]:
+                rows[budget].append(measure(machine.host, budget, seconds))
+    clean(ksm)
+    yield from rows.values()
+
+
+def main() -> None:
+    """A Markdown table of medians."""
+    parser = argparse.ArgumentParser("python -m bench.law", description=measure.__doc__)
+    parser.add_argument("--turns", type=int, default=3, metavar="N", help="(%(default)s)")
+    parser.add_argument("--seconds", type=float, default=8, metavar="S", help="of each measurement (%(default)s)")
+    args = parser.parse_args()
+    print("| budget, % | pages | sleep, ms | predicted, pages/s | measured | error (all turns) | ksmd, % of a core |")
+    print("|---:|---:|---:|---:|---:|---:|---:|")
+    with held_ksm() as ksm:
+        for rows in measured(ksm, args.turns, args.seconds):
+            print(_line(rows))
+
+
+def _line(rows: list[Row]) -> str:
+    errors = sorted(row.predicted / row.measured - 1 for row in rows)
+    middle = rows[[row.predicted / row.measured - 1 for row in rows].index(errors[len(errors) // 2])]
+    share = 100 * median(row.share for row in rows)
+    cells = (
+        f"{middle.budget * 100:g}",
+        f"{middle.pages_to_scan}",
+        f"{middle.sleep_millisecs}",
+        f"{middle.predicted:.0f}",
+        f"{middle.measured:.0f}",
+        f"{errors[len(errors) // 2]:+.1%} ({errors[0]:+.1%} to {errors[-1]:+.1%})",
+        f"{share:.2f}",
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+if __name__ == "__main__":
+    main()
