@@ -120,6 +120,22 @@ def test_growth_is_news_when_it_could_pay_for_its_passes() -> None:
     assert "grew by 500 MiB" in news.sentence
 
 
+def test_cheap_pages_do_not_make_little_growth_worthwhile() -> None:
+    """2.6 million pages at 2 us, twice, are worth 1 GiB at the calm price; a stretch at 0.2 us changes nothing."""
+
+    def look(at: float, full_scans: int, pages: int, cpu: float, gib: float) -> Snapshot:
+        counters = Counters(full_scans=full_scans, pages_unshared=1000, pages_scanned=pages)
+        return snapshot(at=at, counters=counters, cpu_seconds=cpu, guests=(guest(rss_bytes=round(gib * GIB)),))
+
+    settled = after(look(0, 0, 0, 0, 10), look(10, 3, 2_600_000, 5.2, 10))
+    for at in range(11, 20):
+        pages = 2_600_000 + at * 100_000
+        settled = settled.after(look(at, 3, pages, 5.2 + at * 0.02, 10.5))
+    assert settled.scanner.cost_seconds == pytest.approx(0.2e-6, rel=0.1)
+    assert settled.news.number == 1
+    assert settled.after(look(21, 3, 4_700_000, 5.62, 11.5)).news.number == 2
+
+
 def test_slow_growth_adds_up() -> None:
     trend = after(passes(0, 0), passes(1, 5))
     number = trend.news.number

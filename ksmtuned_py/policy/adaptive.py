@@ -88,7 +88,8 @@ class Adaptive:
         if wish.mode is Mode.OFF:
             return Knobs(run=RUN_UNMERGE if guard and guard.unmerge else RUN_STOP, smart_scan=1)
         boost = wish.mode is Mode.BOOST
-        batch = batch_for(wish.budget, _page_cost_seconds(trend, boost=boost), trend.scanner.oversleep_seconds)
+        cost_seconds = trend.scanner.cost_seconds if boost else trend.page_cost_seconds
+        batch = batch_for(wish.budget, cost_seconds, trend.scanner.oversleep_seconds)
         return Knobs(
             run=RUN_MERGE,
             pages_to_scan=batch.pages_to_scan,
@@ -121,16 +122,6 @@ class Adaptive:
                 f"(now {human_percent(now.memory.available_fraction)})"
             )
         return sentences
-
-
-def _page_cost_seconds(trend: Trend, *, boost: bool) -> float:
-    """What a page is taken to cost; in cruise no less than on average in the last pass.
-
-    Where smart_scan begins to skip, a page that is looked at stands for many that are passed over, and costs 20 times
-    as much as a merged one: until the next look, a tick later, the budget would be exceeded tenfold.
-    """
-    measured, last = trend.scanner.cost_seconds, trend.passes.last
-    return measured if boost or last is None else max(measured, last.page_cost_seconds)
 
 
 def _lowered(wish: Wish, guard: Guard, cruise: Wish) -> Wish:

@@ -101,6 +101,16 @@ class Trend:
         return self.passes.last.gained_bytes > 0 if cost is None else cost <= self.price
 
     @property
+    def page_cost_seconds(self) -> float:
+        """What a page costs, no less than on average in the last pass.
+
+        Merged pages are cheap, and pass by in long stretches. Where smart_scan begins to skip, a page that is looked
+        at stands for many that are passed over, and costs 20 times as much as a merged one.
+        """
+        last = self.passes.last
+        return max(self.scanner.cost_seconds, last.page_cost_seconds if last else 0.0)
+
+    @property
     def boosting(self) -> bool:
         """Whether there is news whose passes are not done, or which still pays."""
         return self.passes.done < self.news.done_at_pass or (self.news.open and self.last_pass_pays)
@@ -129,7 +139,7 @@ class Trend:
             passes_done=self.passes.done,
             need_rose=self.need > past.need and self.need >= Need.SHORT,
             price=self.price,
-            cost_seconds=self.scanner.cost_seconds,
+            cost_seconds=self.page_cost_seconds,
             last_pass_pays=self.last_pass_pays,
             retry=_is_over(past.given_up.until_seconds, snapshot),
         )
