@@ -1,0 +1,45 @@
+"""How else memory comes back: what guests hand back by themselves, and what the scan backend needs for zeros. Pure."""
+
+from collections.abc import Iterator
+
+from ksmtuned_py.doctor.finding import Facts, Finding
+from ksmtuned_py.model import Guest
+
+REPORTING_ON = {
+    "qemu": "<memballoon model='virtio' freePageReporting='on'/> in its domain's XML, or for QEMU alone -device "
+    "virtio-balloon-pci,free-page-reporting=on; then start it anew",
+    "cloud-hypervisor": "--balloon size=0,free_page_reporting=on, then start it anew",
+}
+
+
+def free_memory(facts: Facts, guest: Guest) -> Iterator[Finding]:
+    """Free page reporting costs the host nothing and needs no swap: better than to look for zeros from outside."""
+    balloon = facts.balloons.get(guest.pid)
+    if balloon is None:
+        return
+    if balloon.reports_free_pages:
+        code, mend = "reports_free_pages", 'none: this is better than reclaim = "zero", which leaves this guest alone'
+        sentence = "memory that it frees comes back to the host by itself"
+        seen = "free page reporting is on"
+    elif balloon.present:
+        code, mend = "no_free_page_reporting", REPORTING_ON[guest.kind]
+        sentence = "memory that it frees comes back only when somebody inflates its balloon"
+        seen = "a balloon without free page reporting"
+    else:
+        code, mend = "no_balloon", REPORTING_ON[guest.kind]
+        sentence = "memory that it frees never comes back to the host by itself"
+        seen = "no balloon" + (", virtio-mem alone" if balloon.pluggable else "")
+    evidence = f"{seen} in /proc/{guest.pid}/cmdline"
+    yield Finding(code=code, subject=guest.name, sentence=sentence, evidence=evidence, mend=mend, note=True)
+
+
+def zeros_refused(facts: Facts) -> Iterator[Finding]:
+    """Pages of zeros go to swap, which takes no room in zram."""
+    if facts.zeros_refused:
+        yield Finding(
+            code="zeros_refused",
+            sentence="the scan backend cannot give pages of zeros back",
+            evidence=facts.zeros_refused,
+            mend="set up zram (packaging/zram.md): modprobe zram num_devices=1; echo 4G > /sys/block/zram0/disksize; "
+            "mkswap /dev/zram0; swapon --priority 100 /dev/zram0",
+        )
