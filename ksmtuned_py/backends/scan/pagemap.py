@@ -43,6 +43,8 @@ PRIVATE = Kind(having=_PRESENT, lacking=_SWAPPED | _FILE | _PFNZERO)
 PRIVATE_SMALL = Kind(having=_PRESENT, lacking=_SWAPPED | _FILE | _PFNZERO | _HUGE)
 """The same without huge pages, which would have to be split first."""
 SWAPPED = Kind(having=_SWAPPED, lacking=_FILE)
+GIVEN_BACK = Kind(lacking=_FILE, any_of=_SWAPPED | _PFNZERO)
+"""Pages of zeros that take no memory: Linux 6.12+ maps the shared zero page for those of a huge page it splits."""
 COPIED = Kind(lacking=_FILE, any_of=_PRESENT | _SWAPPED)
 """Private pages over a file: in a merged range, those that were written to since."""
 

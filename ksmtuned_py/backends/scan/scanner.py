@@ -1,18 +1,20 @@
 """Pass after pass over all guests: read, count, give back. One generator: the worker decides when it goes on."""
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 
+from ksmtuned_py.backends.scan.backoff import Account
 from ksmtuned_py.backends.scan.pagemap import PRIVATE
 from ksmtuned_py.backends.scan.pages import ZERO, Prints, contains, repeated
 from ksmtuned_py.backends.scan.process import Gone, Process
 from ksmtuned_py.backends.scan.sweep import Sweep
 from ksmtuned_py.backends.scan.table import Slab, Table
 from ksmtuned_py.backends.scan.target import Target
-from ksmtuned_py.backends.scan.zero import Account, Zeros
+from ksmtuned_py.backends.scan.zero import Zeros
 from ksmtuned_py.config import Scan
 from ksmtuned_py.door import Door
 from ksmtuned_py.model import Counters
@@ -27,7 +29,6 @@ class Watched:
     target: Target
     table: Table = field(default_factory=Table)
     zeros: Account = field(default_factory=Account)
-    zero_pages_out: int = 0
     saveable_pages: int = 0
     """Steady pages that are zero, or equal to another one of the group."""
     refusal: str = ""
@@ -130,8 +131,8 @@ class Scanner:
                         yield part
         except Gone:
             guest.table = Table()
-        guest.zero_pages_out = guest.zeros.out_pages = sum(len(s.paged_out) for s in guest.table.slabs.values())
-        guest.zeros.end_pass()
+        guest.zeros.out_pages = sum(len(slab.paged_out) for slab in guest.table.slabs.values())
+        guest.zeros.end_pass(time.monotonic())
 
     def _look_after_zeros(self, process: Process, slab: Slab, guest: Watched) -> None:
         self._zeros.slab(process, slab, guest.zeros, act=not self.refusal, split_huge=self._split_huge)
@@ -182,7 +183,7 @@ class Scanner:
         slabs = [slab for guest in guests for slab in guest.table.slabs.values()]
         steady = sum(int(np.count_nonzero(slab.steady)) for slab in slabs)
         seen = sum(len(slab.pages) for slab in slabs)
-        zeros = sum(guest.zero_pages_out for guest in guests)
+        zeros = sum(guest.zeros.out_pages for guest in guests)
         shared, sharing = (self._merger.pages_shared, self._merger.pages_sharing) if self._merger else (0, 0)
         self.counters = Counters(
             pages_shared=shared,

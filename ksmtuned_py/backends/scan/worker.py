@@ -95,7 +95,7 @@ class Worker:
                     {
                         "pid": guest.target.pid,
                         "name": guest.target.name,
-                        "zero_pages_out": guest.zero_pages_out,
+                        "zero_pages_out": guest.zeros.out_pages,
                         "saveable_pages": guest.saveable_pages,
                         "rests": guest.zeros.rests,
                         "rest": guest.zeros.reason,

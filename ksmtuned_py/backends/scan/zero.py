@@ -1,16 +1,17 @@
 """Gives back pages of zeros: the kernel swaps them out (process_madvise PAGEOUT), which for zeros costs no I/O.
 
 The kernel handles every race, pin and virtual machine mapping by itself; a page that is touched again is a fresh page
-of zeros. So the worst that can happen is work for nothing, and the back-off below is for that.
+of zeros. So the worst that can happen is work for nothing, and the back-off is for that.
 """
 
 import ctypes
 import os
-from dataclasses import dataclass
+import time
 
 import numpy as np
 
 from ksmtuned_py.backends.scan import pagemap
+from ksmtuned_py.backends.scan.backoff import Account
 from ksmtuned_py.backends.scan.pagemap import PAGE, Kind, Runs, joined
 from ksmtuned_py.backends.scan.process import Process
 from ksmtuned_py.backends.scan.table import PageNumbers, Slab, numbers
@@ -21,43 +22,10 @@ from ksmtuned_py.guests.balloon import parse_balloon
 _PROCESS_MADVISE = 440  # the same number on every architecture; Linux 5.10+
 _MADV_PAGEOUT = 21
 _MOST_VECTORS = 512  # UIO_MAXIOV is 1024
-_TOO_OFTEN = 0.1
-"""More than a tenth touched again within one pass: paging out costs more than it gives."""
 _FEW = 64
+"""The kernel counts what others swap out meanwhile, too."""
 REPORTING = "its zero pages are left alone: it gives free memory back by itself (free page reporting), which is better"
-_LONGEST_REST = 64
 _libc = ctypes.CDLL(None, use_errno=True)
-
-
-@dataclass(slots=True)
-class Account:
-    """How one guest takes it: pages out now, touched again in this pass, and the passes it is left alone for."""
-
-    out_pages: int = 0
-    asked_pages: int = 0
-    failed_pages: int = 0
-    rest_passes: int = 0
-    rest_length: int = 1
-    rests: int = 0
-    """How often it was left alone so far."""
-    reason: str = ""
-    reporting: bool | None = None
-    """It reports its free pages; None = nobody has looked."""
-
-    def end_pass(self) -> None:
-        """Judges the pass: too many pages that came back, or never went, double the rest."""
-        base = self.out_pages + self.failed_pages
-        bad = self.failed_pages > _FEW and self.failed_pages > _TOO_OFTEN * base
-        if self.rest_passes:
-            self.rest_passes -= 1
-        elif bad:
-            self.rests += 1
-            self.rest_passes = self.rest_length
-            self.rest_length = min(_LONGEST_REST, self.rest_length * 2)
-            self.reason = f"{self.failed_pages} of {base} zero pages came back within a pass"
-        elif self.asked_pages:
-            self.rest_length, self.reason = 1, ""
-        self.asked_pages = self.failed_pages = self.out_pages = 0
 
 
 class Zeros:
@@ -73,28 +41,32 @@ class Zeros:
         return self._ended or place_refusal(self._door, to_disk=self._to_disk)
 
     def slab(self, process: Process, slab: Slab, account: Account, *, act: bool, split_huge: bool) -> None:
-        """Looks after the zero pages of a slab that was just read, and pages out the new ones."""
+        """Looks after the zero pages of a slab that was just read, and pages out the new ones; raises Gone."""
         kept = self._still_out(process, slab)
-        account.failed_pages += len(slab.paged_out) - len(kept)
-        act = act and not account.rest_passes and not _reports_free_pages(process, account)
-        asked = slab.steady_zeros() if act else slab.pages[:0]
+        account.back_pages += len(slab.paged_out) - len(kept)
+        if act and account.reporting is None:
+            _ask_for_reporting(process, account)
+        asked = slab.steady_zeros() if act and account.may_go(time.monotonic()) else slab.pages[:0]
         if len(asked) and not split_huge:
             asked = _in(asked, self._of_kind(process, slab, asked, pagemap.PRIVATE_SMALL))
         if len(asked):
-            before = zero_swapouts(self._door)
-            self._page_out(process, joined(asked, slab.base))
-            gone = _in(asked, self._of_kind(process, slab, asked, pagemap.SWAPPED))
-            self._verify(len(gone), before)
-            account.asked_pages += len(asked)
-            account.failed_pages += len(asked) - len(gone)
+            gone = self._give_back(process, slab, asked)
+            account.back_pages += len(asked) - len(gone)
             kept = np.union1d(kept, gone)
         slab.paged_out = kept
-        account.out_pages += len(kept)
+
+    def _give_back(self, process: Process, slab: Slab, asked: PageNumbers) -> PageNumbers:
+        """Those that went."""
+        before = zero_swapouts(self._door)
+        self._page_out(process, joined(asked, slab.base))
+        swapped = _in(asked, self._of_kind(process, slab, asked, pagemap.SWAPPED))
+        self._verify(len(swapped), before)
+        return _in(asked, self._of_kind(process, slab, asked, pagemap.GIVEN_BACK))
 
     def _still_out(self, process: Process, slab: Slab) -> PageNumbers:
         if not len(slab.paged_out):
             return slab.paged_out
-        return _in(slab.paged_out, self._of_kind(process, slab, slab.paged_out, pagemap.SWAPPED))
+        return _in(slab.paged_out, self._of_kind(process, slab, slab.paged_out, pagemap.GIVEN_BACK))
 
     def _of_kind(self, process: Process, slab: Slab, pages: PageNumbers, kind: Kind) -> PageNumbers:
         start, end = (slab.base + page * PAGE for page in (int(pages[0]), int(pages[-1]) + 1))
@@ -115,12 +87,10 @@ class Zeros:
             self._ended = f"{gone} zero pages were swapped out, but the kernel counts {after - before} as zero"
 
 
-def _reports_free_pages(process: Process, account: Account) -> bool:
-    """Then what is zero is in use, but for what is too small to be reported; raises Gone."""
-    if account.reporting is None:
-        account.reporting = parse_balloon(process.read_text("cmdline").split("\0")).reports_free_pages
-        account.reason = REPORTING if account.reporting else ""
-    return account.reporting
+def _ask_for_reporting(process: Process, account: Account) -> None:
+    """What a guest that reports its free pages still has as zeros is in use, or too small to be reported."""
+    account.reporting = parse_balloon(process.read_text("cmdline").split("\0")).reports_free_pages
+    account.reason = REPORTING if account.reporting else ""
 
 
 def _in(pages: PageNumbers, found: PageNumbers) -> PageNumbers:
