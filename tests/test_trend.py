@@ -109,6 +109,19 @@ def test_on_a_big_host_a_new_guest_is_news_only_while_passes_pay() -> None:
     assert "grew by 100 GiB" in grown.sentence
 
 
+def test_on_a_big_host_guests_that_take_the_place_of_others_are_growth_once_they_are_worth_it() -> None:
+    many = tuple(guest(f"vm-{number}", pid=100 + number, rss_bytes=10 * GIB) for number in range(100))
+    trend = after(passes(0, 0, guests=many), passes(1, 2, guests=many), passes(2, 3, guests=many, cpu=1000))
+    worthwhile_guests = 0
+    while trend.news.number == 1:
+        worthwhile_guests += 1
+        new = guest(f"new-{worthwhile_guests}", pid=1000 + worthwhile_guests, rss_bytes=10 * GIB)
+        many = (*many[1:], new)
+        trend = trend.after(passes(2 + worthwhile_guests, 3, guests=many, cpu=1000))
+    assert 2 < worthwhile_guests < 100
+    assert f"grew by {worthwhile_guests * 10} GiB" in trend.news.sentence
+
+
 def test_growth_is_news_when_it_could_pay_for_its_passes() -> None:
     trend = after(passes(0, 0), passes(1, 5))
     number = trend.news.number

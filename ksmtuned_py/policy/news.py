@@ -1,12 +1,15 @@
 """News: reasons to think that there is memory which nobody has tried to merge yet. Pure."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 from ksmtuned_py.model import Counters, Snapshot
 from ksmtuned_py.units import GIB, MIB, human_bytes
 
 WHOLE_PASSES = 2
 """A page merges when its checksum was the same in two passes, so news is settled after two whole ones."""
+GuestKey = tuple[int, int]
+"""A process for good: PID and start."""
 GROWTH_MIN_BYTES = 16 * MIB
 USUAL_GUEST_BYTES = GIB
 """Where a guest of this size would pay for its passes, any new one is news: up to 21 GiB of guests when calm."""
@@ -30,9 +33,9 @@ class News:
     """... and the last of them no longer paid."""
     stuck_passes: int = 0
     """Passes of these that did not count, because ksmd's unstable tree was stuck."""
-    guests: frozenset[tuple[int, int]] = frozenset()
-    guest_bytes: int = 0
-    """The guests' memory at the last news, or the least since then."""
+    guests: frozenset[GuestKey] = frozenset()
+    tried_bytes: Mapping[GuestKey, int] = field(default_factory=dict)
+    """Each guest's memory at the last news, or the least since then: what the passes since have looked at."""
 
     def with_another_pass(self) -> "News":
         """One of its passes did not count."""
@@ -56,13 +59,15 @@ def find_news(
     """The news after this snapshot: past itself, but for its bookkeeping, when there is none.
 
     A new guest is news at once, unless passes are long and have lately not paid: on a big host where guests come and
-    go all the time that would be one endless boost. Then its memory has to be worth the passes, as any growth.
+    go all the time that would be one endless boost. Then its memory has to be worth the passes, as any growth; and it
+    is growth even when as much has gone with others, since nobody has tried to merge it.
     """
-    guest_bytes = sum(guest.rss_bytes for guest in now.guests)
-    guests = frozenset(guest.key for guest in now.guests)
-    known = replace(past, guests=guests, guest_bytes=min(past.guest_bytes, guest_bytes))
-    growth = guest_bytes - known.guest_bytes
-    worthwhile = worthwhile_growth_bytes(guest_bytes, now.page_bytes, price, cost_seconds)
+    now_bytes = {guest.key: guest.rss_bytes for guest in now.guests}
+    guests = frozenset(now_bytes)
+    tried = {key: min(past.tried_bytes[key], size) for key, size in now_bytes.items() if key in past.tried_bytes}
+    known = replace(past, guests=guests, tried_bytes=tried)
+    growth = sum(now_bytes.values()) - sum(tried.values())
+    worthwhile = worthwhile_growth_bytes(sum(now_bytes.values()), now.page_bytes, price, cost_seconds)
     arrived = guests - past.guests
     if arrived and (last_pass_pays or worthwhile <= USUAL_GUEST_BYTES):
         sentence = _arrival_sentence(now, arrived)
@@ -74,10 +79,10 @@ def find_news(
         sentence = "merging was given up long enough ago for another try"
     else:
         return known
-    return _told(known, now, sentence, guest_bytes, passes_done)
+    return _told(replace(known, tried_bytes=now_bytes), now, sentence, passes_done)
 
 
-def _told(known: News, now: Snapshot, sentence: str, guest_bytes: int, passes_done: int) -> News:
+def _told(known: News, now: Snapshot, sentence: str, passes_done: int) -> News:
     under_way = 1 if now.counters.candidate_pages else 0  # a pass that began before the news does not count
     return News(
         number=known.number + 1,
@@ -86,7 +91,7 @@ def _told(known: News, now: Snapshot, sentence: str, guest_bytes: int, passes_do
         done_at_pass=passes_done + under_way + WHOLE_PASSES,
         open=True,
         guests=known.guests,
-        guest_bytes=guest_bytes,
+        tried_bytes=known.tried_bytes,
     )
 
 
@@ -108,7 +113,7 @@ def worthwhile_growth_bytes(guest_bytes: int, page_bytes: int, price: float, cos
     return max(GROWTH_MIN_BYTES, round(cpu_seconds / max(price, 1e-9) * GIB))
 
 
-def _arrival_sentence(now: Snapshot, arrived: frozenset[tuple[int, int]]) -> str:
+def _arrival_sentence(now: Snapshot, arrived: frozenset[GuestKey]) -> str:
     names = sorted(guest.name for guest in now.guests if guest.key in arrived)
     shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
     return f"new guest{'s' if len(names) > 1 else ''}: {shown}"
