@@ -218,6 +218,9 @@ def test_two_losing_passes_mean_giving_up_for_an_hour_then_two() -> None:
     assert trend.boosting
     trend = trend.after(losing(4001, 6))
     assert trend.given_up.until_seconds == 4001 + 2 * 3600
+    paying = replace(losing(20_000, 8), counters=Counters(full_scans=8, general_profit=GIB))
+    trend = trend.after(losing(19_999, 6)).after(paying)  # another try, and this one pays
+    assert trend.given_up.times == 0
 
 
 def test_news_ends_giving_up() -> None:

@@ -162,6 +162,8 @@ class Trend:
             return replace(
                 self, given_up=replace(self.given_up, until_seconds=None), passes=replace(self.passes, losing=0)
             )
+        if self.passes.done != past.passes.done and snapshot.profit_bytes > 0:
+            return replace(self, given_up=GivenUp())  # it pays again: the next loss is a first one
         losing = self.passes.losing >= self.config.adaptive.guards.net_loss_passes
         if self.given_up.until_seconds is not None or self.boosting or not losing:
             return self
