@@ -1,32 +1,129 @@
 """Pages of zeros are given back: really freed, without disk I/O, and only where that is so."""
 
+import fcntl
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from statistics import median
+
+import pytest
 
 from ksmtuned_py.config import Scan
 from ksmtuned_py.door import Door
 from ksmtuned_py.units import MIB
-from ksmtuned_py.workload import Mix, workloads
-from tests.scan.conftest import rss_bytes, scanning, turn, vmstat, wait_passes, wait_true
+from tests.scan.conftest import ZRAM, rss_bytes, scanning, turn, vmstat, wait_passes, wait_true
+from tests.support.ksmlock import LOCK
+from tests.support.memcgroup import MemoryCgroup, memory_cgroup
 
-ZERO_BYTES = 128 * MIB
-ZERO_PAGES = ZERO_BYTES // 4096
+HOLDER = str(Path(__file__).parent / "holder.py")
+ZERO_MIB = 256
+ZERO_PAGES = ZERO_MIB * MIB // 4096
+LEAST_ROUNDS, MOST_ROUNDS = 3, 9
+
+
+class Holder:
+    """A process that holds pages of zeros."""
+
+    def __init__(self, name: str, mib: int, *more: str, cgroup: MemoryCgroup | None = None) -> None:
+        self.name = name
+        command = [sys.executable, HOLDER, str(mib), *more]
+        self.process = subprocess.Popen(
+            cgroup.starting(*command) if cgroup else command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            bufsize=1,
+        )
+        assert self._answer() == "ready"
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def wrong_pages(self) -> int:
+        """After reading all of them."""
+        assert self.process.stdin
+        self.process.stdin.write("check\n")
+        return int(self._answer())
+
+    def __enter__(self) -> "Holder":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+    def _answer(self) -> str:
+        assert self.process.stdout
+        return self.process.stdout.readline().strip()
+
+
+@pytest.fixture
+def nobody_else(root: None) -> Iterator[None]:
+    """No test or bench that takes or frees much memory runs meanwhile: those hold this lock."""
+    with LOCK.open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
+def two_guests() -> Iterator[tuple[list[Holder], MemoryCgroup]]:
+    with memory_cgroup("ksmtuned-py-zero") as cgroup, ExitStack() as stack:
+        yield [stack.enter_context(Holder(name, ZERO_MIB, cgroup=cgroup)) for name in ("one", "two")], cgroup
 
 
 def available_bytes() -> int:
     return int(Path("/proc/meminfo").read_text().split("MemAvailable:")[1].split()[0]) * 1024
 
 
-def test_zero_pages_are_really_freed_and_come_back_as_zeros(zram_swap: None, no_ksm: Door) -> None:
-    with workloads([Mix(zero_bytes=ZERO_BYTES, unique_bytes=16 * MIB)] * 2) as loads:
-        written, rss = vmstat("pswpout"), sum(rss_bytes(load.pid) for load in loads)
-        with scanning(no_ksm, Scan(), loads) as backend:
-            wait_true(lambda: (backend.counters().ksm_zero_pages or 0) >= 1.9 * ZERO_PAGES, "zero pages given back")
-            turn(backend, "run", 0)
-            assert backend.problems == ()
-        freed = rss - sum(rss_bytes(load.pid) for load in loads)
-        assert freed >= 0.95 * 2 * ZERO_BYTES
-        assert vmstat("pswpout") - written < 0.01 * ZERO_PAGES
-        assert [load.wrong_pages() for load in loads] == [0, 0]
+def written_sectors() -> int:
+    """To the swap device, since it was made."""
+    return int((ZRAM / "stat").read_text().split()[6])
+
+
+def freed_shares(guests: list[Holder], cgroup: MemoryCgroup, door: Door) -> tuple[float, float, float]:
+    """Has all zero pages given back: the fall of RSS and of the cgroup's charge, and MemAvailable's rise; 1 = all."""
+
+    def now() -> tuple[int, int, int]:
+        return sum(rss_bytes(one.pid) for one in guests), cgroup.used_bytes(), -available_bytes()
+
+    before = now()
+    with scanning(door, Scan(), guests) as backend:
+        wait_true(lambda: (backend.counters().ksm_zero_pages or 0) >= 1.95 * ZERO_PAGES, "zero pages given back")
+        turn(backend, "run", 0)
+        assert backend.problems == ()
+    rss, charge, available = (was - now for was, now in zip(before, now(), strict=True))
+    size = 2 * ZERO_PAGES * 4096
+    return rss / size, charge / size, available / size
+
+
+def test_zero_pages_are_really_freed_and_come_back_as_zeros(nobody_else: None, zram_swap: None, no_ksm: Door) -> None:
+    with two_guests() as (guests, cgroup):
+        swapped, written, rises = vmstat("pswpout"), written_sectors(), list[float]()
+        # The rest of the machine takes and frees memory, too (5 % are 26 MiB): most rounds have to show it.
+        while len(rises) < LEAST_ROUNDS or (len(rises) < MOST_ROUNDS and median(rises) < 0.95):
+            rss, charge, available = freed_shares(guests, cgroup, no_ksm)
+            assert min(rss, charge) >= 0.95
+            assert [one.wrong_pages() for one in guests] == [0, 0]
+            rises.append(available)
+        assert median(rises) >= 0.95, rises
+        assert (vmstat("pswpout") - swapped, written_sectors() - written) == (0, 0)
+
+
+def test_a_guest_that_reports_its_free_pages_is_left_alone(zram_swap: None, no_ksm: Door) -> None:
+    options = ("-device", "virtio-balloon-pci,free-page-reporting=on")
+    with (
+        Holder("web", 8, *options) as one,
+        Holder("db", 8) as other,
+        scanning(no_ksm, Scan(), [one, other]) as backend,
+    ):
+        wait_true(lambda: (backend.counters().ksm_zero_pages or 0) >= 1900, "zero pages given back")
+        web, db = backend.guests
+        assert (web["zero_pages_out"], db["zero_pages_out"] >= 1900) == (0, True)
+        assert "free page reporting" in web["rest"]
+        assert db["rest"] == ""
 
 
 def test_without_swap_the_reason_is_said_and_nothing_happens(root: None, no_ksm: Door, tmp_path: Path) -> None:
@@ -34,9 +131,9 @@ def test_without_swap_the_reason_is_said_and_nothing_happens(root: None, no_ksm:
     (tmp_path / "root/proc").mkdir()
     (tmp_path / "root/proc/swaps").write_text("Filename Type Size Used Priority\n")
     (tmp_path / "root/proc/meminfo").symlink_to("/proc/meminfo")
-    with workloads([Mix(zero_bytes=8 * MIB)]) as loads:
-        (tmp_path / f"root/proc/{loads[0].pid}").symlink_to(f"/proc/{loads[0].pid}")
-        with scanning(no_ksm, Scan(), loads) as backend:
+    with Holder("web", 8) as one:
+        (tmp_path / f"root/proc/{one.pid}").symlink_to(f"/proc/{one.pid}")
+        with scanning(no_ksm, Scan(), [one]) as backend:
             wait_passes(backend, 3)
             assert "no swap with room" in backend.problems[0]
             assert backend.counters().ksm_zero_pages == 0
@@ -44,16 +141,15 @@ def test_without_swap_the_reason_is_said_and_nothing_happens(root: None, no_ksm:
 
 
 def test_a_guest_that_touches_its_zero_pages_again_is_left_alone_for_a_while(zram_swap: None, no_ksm: Door) -> None:
-    with workloads([Mix(zero_bytes=32 * MIB)]) as loads, scanning(no_ksm, Scan(), loads, sleep_millisecs=20) as backend:
+    with Holder("web", 32) as one, scanning(no_ksm, Scan(), [one], sleep_millisecs=20) as backend:
         wait_true(lambda: (backend.counters().ksm_zero_pages or 0) > 8000, "zero pages given back")
-        loads[0].wrong_pages()  # reads them all
+        one.wrong_pages()  # reads them all
         wait_true(lambda: backend.guests[0]["rests"] > 0, "the back-off")
         wait_true(lambda: (backend.counters().ksm_zero_pages or 0) > 8000, "zero pages given back once more")
 
 
 def test_report_mode_counts_and_touches_nothing(zram_swap: None, no_ksm: Door) -> None:
-    mix = Mix(zero_bytes=16 * MIB, equal_bytes=16 * MIB)
-    with workloads([mix] * 2) as loads, scanning(no_ksm, Scan(reclaim="report"), loads) as backend:
+    with Holder("web", 16) as one, scanning(no_ksm, Scan(reclaim="report"), [one]) as backend:
         wait_passes(backend, 3)
         assert backend.counters().saved_pages == 0
-        assert all(one["saveable_pages"] >= 8192 for one in backend.guests)
+        assert backend.guests[0]["saveable_pages"] >= 4096

@@ -1,0 +1,47 @@
+"""A memory cgroup for one test: what its processes take, whatever else the machine is at."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.support.need import need
+from tests.support.process import wait_for
+
+# cgroup v1 has a tree for memory alone, v2 one for everything.
+_ROOTS = ((Path("/sys/fs/cgroup/memory"), "memory.usage_in_bytes"), (Path("/sys/fs/cgroup"), "memory.current"))
+
+
+@dataclass(frozen=True)
+class MemoryCgroup:
+    """One that is there."""
+
+    directory: Path
+    usage: str
+
+    def used_bytes(self) -> int:
+        """What its processes have been charged for."""
+        return int((self.directory / self.usage).read_text())
+
+    def starting(self, *command: str) -> list[str]:
+        """The command, as one that joins the cgroup before it begins."""
+        return ["sh", "-c", f'echo $$ > {self.directory}/cgroup.procs && exec "$@"', "sh", *command]
+
+
+@contextmanager
+def memory_cgroup(name: str) -> Iterator[MemoryCgroup]:
+    """A new one; its processes must have ended at the end of the block."""
+    root, usage = _ROOTS[0] if _ROOTS[0][0].is_dir() else _ROOTS[1]
+    directory = root / name
+    directory.mkdir()
+    try:
+        need((directory / usage).exists(), "a cgroup with the memory controller")
+        yield MemoryCgroup(directory, usage)
+    finally:
+        wait_for(lambda: _removed(directory), 2.0, f"end of all processes in {directory}")
+
+
+def _removed(directory: Path) -> bool:
+    with suppress(OSError):
+        directory.rmdir()
+    return not directory.exists()
