@@ -4,10 +4,13 @@ from argparse import ArgumentTypeError, Namespace
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
-from ksmtuned_py.cli.options import add_config, add_root, add_verb, load_config
+from ksmtuned_py.cli.options import add_config, add_file, add_root, add_verb, load_config
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
+
+    from matplotlib.figure import Figure
 
     from ksmtuned_py.backends.scan.estimate import Sample, Saveable
     from ksmtuned_py.backends.scan.survey import Tell
@@ -39,26 +42,43 @@ def add(subparsers: "Subparsers") -> None:
         help="of all contents that are compared, like 5%% (default: 1%%); 100%% is exact, at 16 bytes per page",
     )
     parser.add_argument("--json", action="store_true", help="for programs")
+    add_file(parser, "--plot", "draw a bar for each guest; its name ends in .svg, .png or .pdf")
     add_config(parser)
     add_root(parser)
 
 
 def run(args: Namespace) -> int:
-    """Surveys the guests and prints what it found; raises NoSuchGuest."""
-    from ksmtuned_py.backends.scan.estimate import estimate
+    """Surveys the guests, prints what it found and draws it; raises NoSuchGuest, NoPlot."""
+    from ksmtuned_py.backends.scan.estimate import estimate, estimate_each
     from ksmtuned_py.backends.scan.survey import survey
     from ksmtuned_py.door import Door
 
     door = Door(str(args.root))
     targets = _targets(args, door)
+    figure = _new_figure(args.plot, len(targets)) if args.plot else None
     with _progress(hidden=args.json) as tell:
         samples = survey(targets, args.sample, door, tell)
     found = estimate(samples, args.sample, _page_bytes())
+    each = estimate_each(samples, args.sample, _page_bytes())
     if args.json:
-        _print_json(args.sample, samples, found)
+        _print_json(args.sample, samples, each, found)
     else:
-        _print(args.sample, samples, found)
+        _print(args.sample, samples, each, found)
+    if figure:
+        from ksmtuned_py.cli.scanplot import draw
+        from ksmtuned_py.simulate.plot import write_figure
+
+        draw(figure, samples, each, found, _page_bytes())
+        write_figure(figure, args.plot)
     return 0
+
+
+def _new_figure(path: "Path", guests: int) -> "Figure":
+    """Before the long look, so that a picture that cannot be is said at once."""
+    from ksmtuned_py.cli.scanplot import WIDTH_INCHES, height_inches
+    from ksmtuned_py.simulate.plot import new_figure
+
+    return new_figure(path, WIDTH_INCHES, height_inches(guests))
 
 
 def _share(text: str) -> float:
@@ -100,7 +120,7 @@ def _progress(*, hidden: bool) -> "Iterator[Tell]":
         yield lambda done, pages: progress.update(task, completed=done, total=pages)
 
 
-def _print_json(share: float, samples: "list[Sample]", found: "Saveable") -> None:
+def _print_json(share: float, samples: "list[Sample]", each: "list[Saveable]", found: "Saveable") -> None:
     import json
     from dataclasses import asdict
 
@@ -111,14 +131,15 @@ def _print_json(share: float, samples: "list[Sample]", found: "Saveable") -> Non
             "pid": one.pid,
             "group": one.group,
             "bytes": (one.zero_pages + one.filled_pages) * page,
-            "zero_bytes": one.zero_pages * page,
+            "saveable_bytes": saveable.saveable_bytes,
+            **asdict(saveable),
         }
-        for one in samples
+        for one, saveable in zip(samples, each, strict=True)
     ]
     print(json.dumps({"saveable_bytes": found.saveable_bytes, **asdict(found), "sample": share, "guests": guests}))
 
 
-def _print(share: float, samples: "list[Sample]", found: "Saveable") -> None:
+def _print(share: float, samples: "list[Sample]", each: "list[Saveable]", found: "Saveable") -> None:
     from rich.table import Table
 
     from ksmtuned_py.cli.terminal import out
@@ -126,11 +147,12 @@ def _print(share: float, samples: "list[Sample]", found: "Saveable") -> None:
 
     page = _page_bytes()
     table = Table(box=None)
-    for column in ("guest", "PID", "private", "zero"):
+    for column in ("guest", "PID", "private", "zero", "within", "across"):
         table.add_column(column, justify="left" if column == "guest" else "right")
-    for one in samples:
+    for one, saveable in zip(samples, each, strict=True):
         private = (one.zero_pages + one.filled_pages) * page
-        table.add_row(one.name, str(one.pid), human_bytes(private), human_bytes(one.zero_pages * page))
+        sizes = (private, saveable.zero_bytes, saveable.self_bytes, saveable.cross_bytes)
+        table.add_row(one.name, str(one.pid), *map(human_bytes, sizes))
     out().print(table)
     total = sum(one.zero_pages + one.filled_pages for one in samples) * page
     kinds = (

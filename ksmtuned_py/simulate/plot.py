@@ -3,11 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ksmtuned_py.errors import KsmtunedError
 from ksmtuned_py.simulate.run import Run
 from ksmtuned_py.simulate.scenario import Scenario
 from ksmtuned_py.units import GIB
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 HOUR_SECONDS = 3600
 HOURS_FROM_SECONDS = 2 * HOUR_SECONDS
@@ -21,17 +25,34 @@ class NoPlot(KsmtunedError):
     path: str
     reason: str
     template = "{path}: no plot: {reason}"
-    hint_template = "matplotlib draws it: pip install 'ksmtuned-py[bench]'; the curves in the terminal need nothing"
+    hint_template = "matplotlib draws it: pip install 'ksmtuned-py[bench]'; what the terminal shows needs nothing"
 
 
-def draw(scenario: Scenario, runs: Sequence[Run], path: Path) -> None:
-    """Writes the picture; its kind goes by the file's name (.svg, .png, .pdf). Raises NoPlot."""
+def new_figure(path: Path, width_inches: float, height_inches: float) -> "Figure":
+    """An empty picture that can be written to this path; raises NoPlot."""
     try:
         from matplotlib.figure import Figure  # not pyplot, which looks for a screen
     except ImportError as error:
         raise NoPlot(str(path), "matplotlib is not installed") from error
+    figure = Figure(figsize=(width_inches, height_inches), layout="constrained")
+    kinds = figure.canvas.get_supported_filetypes()
+    if path.suffix.lower().removeprefix(".") not in kinds:
+        raise NoPlot(str(path), f"wanted a name that ends in .svg or .png, or in one of {', '.join(sorted(kinds))}")
+    return figure
+
+
+def write_figure(figure: "Figure", path: Path) -> None:
+    """Its kind goes by the file's name; raises NoPlot."""
+    try:
+        figure.savefig(path)
+    except (OSError, ValueError) as error:
+        raise NoPlot(str(path), str(error)) from error
+
+
+def draw(scenario: Scenario, runs: Sequence[Run], path: Path) -> None:
+    """Writes the picture; its kind goes by the file's name (.svg, .png, .pdf). Raises NoPlot."""
+    figure = new_figure(path, 9, 7)
     unit, length = ("hours", HOUR_SECONDS) if scenario.seconds >= HOURS_FROM_SECONDS else ("seconds", 1)
-    figure = Figure(figsize=(9, 7), layout="constrained")
     saved, cpu = figure.subplots(2, 1, sharex=True)
     for run in runs:
         times = [sample.seconds / length for sample in run.samples]
@@ -43,7 +64,4 @@ def draw(scenario: Scenario, runs: Sequence[Run], path: Path) -> None:
     saved.set(title=scenario.title, ylabel="saved, GiB")
     cpu.set(xlabel=unit, ylabel="ksmd, CPU-seconds")
     saved.legend()
-    try:
-        figure.savefig(path)
-    except (OSError, ValueError) as error:
-        raise NoPlot(str(path), str(error)) from error
+    write_figure(figure, path)

@@ -1,16 +1,20 @@
 """The report: how near its estimate comes to what is really there, and to what ksmd then really merges."""
 
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ksmtuned_py.backends.scan.estimate import Sample, estimate
+from ksmtuned_py.backends.scan.estimate import Sample, estimate, estimate_each
 from ksmtuned_py.backends.scan.pages import ZERO, chosen, prints
+from ksmtuned_py.cli.scanplot import bars
 from ksmtuned_py.units import MIB
 from ksmtuned_py.workload import Mix, achievable_pages, workloads
 from tests.support.ksmlock import RealKsm
@@ -28,9 +32,9 @@ sys.exit(args.run(args))
 """
 
 
-def scan(*words: str) -> dict[str, float]:
+def scan(*words: str) -> dict[str, Any]:
     done = subprocess.run([sys.executable, "-c", CLI, "scan", "--json", *words], capture_output=True, check=True)
-    found: dict[str, float] = json.loads(done.stdout)
+    found: dict[str, Any] = json.loads(done.stdout)
     return found
 
 
@@ -92,6 +96,51 @@ def test_pages_are_shared_only_within_a_group() -> None:
         for name, group in (("a", "x"), ("b", "x"), ("c", "y"))
     ]
     assert estimate(guests, 1.0, 1).cross_bytes == 1000
+
+
+def of(name: str, *contents: int, zeros: int = 0, group: str = "") -> Sample:
+    """A guest with these contents, all of them in the sample."""
+    prints = np.array([content + 10 for content in contents], np.uint64)
+    return Sample(name=name, pid=1, group=group, zero_pages=zeros, filled_pages=len(prints), prints=prints)
+
+
+def test_what_each_guest_saves_adds_up_to_the_whole() -> None:
+    guests = [of("a", 1, 1, 2, 3, zeros=5), of("b", 1, 2, 2), of("c", 3, 3, group="other")]
+    each, whole = estimate_each(guests, 1.0, 1), estimate(guests, 1.0, 1)
+    assert [(one.zero_bytes, one.self_bytes, one.cross_bytes) for one in each] == [(5, 1, 1), (0, 1, 1), (0, 1, 0)]
+    assert sum(one.saveable_bytes for one in each) == whole.saveable_bytes
+    assert all(one.low == one.saveable_bytes == one.high for one in each)
+    parts = bars(guests, each, 1)
+    assert parts["its own"] == [2, 1, 1]
+    assert [sum(bar) for bar in zip(*parts.values(), strict=True)] == [9, 3, 2]
+
+
+@given(st.lists(st.lists(st.integers(0, 30), max_size=60), min_size=1, max_size=4), st.floats(0.05, 1.0))
+@settings(max_examples=100)
+def test_of_each_guest_no_more_is_saved_than_it_has(contents: list[list[int]], share: float) -> None:
+    guests = [of(str(number), *one, zeros=number) for number, one in enumerate(contents)]
+    for one, saveable in zip(guests, estimate_each(guests, share, 1), strict=True):
+        assert 0 <= saveable.low <= saveable.saveable_bytes <= saveable.high <= one.zero_pages + one.filled_pages
+
+
+@pytest.mark.parametrize(("name", "begin"), [("x.svg", b"<?xml"), ("x.png", b"\x89PNG")])
+def test_a_picture_is_drawn_by_the_suffix_of_its_name(root: None, tmp_path: Path, name: str, begin: bytes) -> None:
+    pytest.importorskip("matplotlib")
+    found = scan("--sample", "100%", "--plot", str(tmp_path / name), str(os.getpid()))
+    assert found["guests"][0]["saveable_bytes"] == found["saveable_bytes"]
+    assert (tmp_path / name).read_bytes().startswith(begin)
+
+
+def test_a_picture_that_cannot_be_is_said_before_the_long_look(root: None, tmp_path: Path) -> None:
+    (tmp_path / "matplotlib.py").write_text("raise ImportError\n")
+    for name, path in (("x.png", str(tmp_path)), ("x.nonsense", "")):
+        command = [sys.executable, "-m", "ksmtuned_py", "scan", "--plot", name, str(os.getpid())]
+        done = subprocess.run(
+            command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False
+        )
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.count("no plot") == 1
+        assert ("matplotlib is not installed" if path else "wanted a name that ends in") in done.stderr
 
 
 def test_a_sample_takes_all_copies_of_a_content_or_none() -> None:

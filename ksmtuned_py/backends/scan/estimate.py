@@ -7,11 +7,12 @@ exactly, so the known error of m / p summed over the sample corrects it (a contr
 regression estimator): that leaves about a third of the error.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from math import sqrt
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ksmtuned_py.backends.scan.pages import Prints
 
@@ -54,35 +55,63 @@ class Saveable:
 def estimate(samples: list[Sample], share: float, page_bytes: int) -> Saveable:
     """Over all guests, share being the part of all contents that was drawn; pages are shared only within a group."""
     zero = sum(sample.zero_pages for sample in samples)
+    filled = sum(sample.filled_pages for sample in samples)
     own = sum(_copies([sample], share)[0] for sample in samples)
-    parts = [_copies(group, share) for group in _groups(samples)]
-    equal = max(own, sum(copies for copies, _ in parts))
-    margin = _TWO_SIGMA * sqrt(sum(variance for _, variance in parts))
-    most = zero + sum(sample.filled_pages for sample in samples)
+    parts = [_copies(group, share) for group in _groups(samples).values()]
+    equal, variance = (sum(column) for column in zip((0.0, 0.0), *parts, strict=True))
+    return _saveable(zero, filled, own, equal, variance, page_bytes)
+
+
+def estimate_each(samples: list[Sample], share: float, page_bytes: int) -> list[Saveable]:
+    """Of each guest, in order; what is saved by sharing with others counts in equal parts for all that share."""
+    sharers = {
+        name: np.unique(np.concatenate([np.unique(one.prints) for one in group]), return_counts=True)
+        for name, group in _groups(samples).items()
+    }
+    found = []
+    for sample in samples:
+        prints, copies = np.unique(sample.prints, return_counts=True)
+        contents, counts = sharers[sample.group]
+        having = counts[np.searchsorted(contents, prints)]
+        own, _ = _total(copies, copies - 1.0, sample.filled_pages, share)
+        equal, variance = _total(copies, copies - 1 / having, sample.filled_pages, share)
+        found.append(_saveable(sample.zero_pages, sample.filled_pages, own, equal, variance, page_bytes))
+    return found
+
+
+def _saveable(zero: int, filled: int, own: float, equal: float, variance: float, page_bytes: int) -> Saveable:
+    """From pages: `own` copies within guests, of all `equal` ones."""
+    within, all_equal, margin = round(own), round(max(own, equal)), _TWO_SIGMA * sqrt(variance)
     return Saveable(
         zero_bytes=zero * page_bytes,
-        self_bytes=round(own) * page_bytes,
-        cross_bytes=(round(equal) - round(own)) * page_bytes,
-        low=round(max(zero, zero + equal - margin)) * page_bytes,
-        high=round(min(most, zero + equal + margin)) * page_bytes,
+        self_bytes=within * page_bytes,
+        cross_bytes=(all_equal - within) * page_bytes,
+        low=round(max(zero, zero + all_equal - margin)) * page_bytes,
+        high=round(min(zero + filled, zero + all_equal + margin)) * page_bytes,
     )
 
 
-def _groups(samples: list[Sample]) -> Iterable[list[Sample]]:
+def _groups(samples: list[Sample]) -> dict[str, list[Sample]]:
     groups: dict[str, list[Sample]] = {}
     for sample in samples:
         groups.setdefault(sample.group, []).append(sample)
-    return groups.values()
+    return groups
 
 
 def _copies(samples: list[Sample], share: float) -> tuple[float, float]:
     """How many pages are a copy of another one, and the variance of that."""
-    copies = np.unique(np.concatenate([sample.prints for sample in samples]), return_counts=True)[1].astype(np.float64)
+    copies = np.unique(np.concatenate([sample.prints for sample in samples]), return_counts=True)[1]
+    return _total(copies, copies - 1.0, sum(sample.filled_pages for sample in samples), share)
+
+
+def _total(
+    copies: NDArray[np.int64], saved: NDArray[np.floating[Any]], pages: int, share: float
+) -> tuple[float, float]:
+    """What is saved over all contents, given what each of the sample saves, and the variance of that."""
     if not len(copies):
         return 0.0, 0.0
-    pages = sum(sample.filled_pages for sample in samples)
-    slope = float((copies * (copies - 1)).sum() / (copies * copies).sum())
-    rest = copies - 1 - slope * copies
+    slope = float((copies * saved).sum() / (copies * copies).sum())
+    rest = saved - slope * copies
     found = float(rest.sum()) / share + slope * pages
     variance = (1 - share) / share**2 * float((rest * rest).sum())
     return min(float(pages), max(0.0, found)), variance
