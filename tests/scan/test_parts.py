@@ -72,7 +72,8 @@ def test_what_every_guest_has_open_is_no_reason() -> None:
     ("status", "word"),
     [
         ("State:\tS (sleeping)\nTracerPid:\t0\nSeccomp:\t0\n", ""),
-        ("State:\tS (sleeping)\nTracerPid:\t0\nSeccomp:\t2\n", "seccomp"),
+        ("State:\tS (sleeping)\nTracerPid:\t0\nSeccomp:\t1\n", "strict seccomp"),
+        ("State:\tS (sleeping)\nTracerPid:\t0\nSeccomp:\t2\n", ""),
         ("State:\tS (sleeping)\nTracerPid:\t7\nSeccomp:\t0\n", "debugger"),
         ("State:\tT (stopped)\nTracerPid:\t0\nSeccomp:\t0\n", "stopped"),
         ("State:\tZ (zombie)\nTracerPid:\t0\nSeccomp:\t0\n", "ended"),

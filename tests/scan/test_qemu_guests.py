@@ -13,6 +13,10 @@ from tests.scan.test_remap import pss_bytes
 from tests.support.qemu import FilledGuest, filled_guests, need_qemu
 
 EQUAL_BYTES = 32 << 20
+AS_LIBVIRT = (
+    *("-machine", "dump-guest-core=off"),
+    *("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"),
+)
 REMAP = Scan(reclaim="remap", remap_guests=("scan-*",), split_huge_below_percent=100)
 
 
@@ -23,7 +27,8 @@ def qemu() -> None:
 
 @pytest.mark.qemu
 def test_two_guests_share_their_equal_pages_and_read_them_right(root: None, no_ksm: Door, tmp_path: Path) -> None:
-    with filled_guests(["scan-1", "scan-2"], tmp_path, equal_bytes=EQUAL_BYTES) as guests:
+    with filled_guests(["scan-1", "scan-2"], tmp_path, equal_bytes=EQUAL_BYTES, more=AS_LIBVIRT) as guests:
+        assert all("Seccomp:\t2\n" in Path(f"/proc/{one.pid}/status").read_text() for one in guests)
         before = sum(pss_bytes(one.pid) for one in guests)
         with scanning(no_ksm, REMAP, guests) as backend:
             wait_true(lambda: backend.counters().pages_sharing * 4096 >= 0.9 * EQUAL_BYTES, "shared pages")

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -28,10 +28,10 @@ def pss_bytes(pid: int) -> int:
 class Writer:
     """A process whose threads write all the time."""
 
-    def __init__(self, name: str, mib: int = 64) -> None:
+    def __init__(self, name: str, mib: int = 64, command: Sequence[str] = ()) -> None:
         self.name = name
         self.process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).parent / "writer.py"), str(mib)],
+            command or [sys.executable, str(Path(__file__).parent / "writer.py"), str(mib)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -44,12 +44,16 @@ class Writer:
     def pid(self) -> int:
         return self.process.pid
 
-    def check(self) -> dict[str, int]:
+    def ask(self, command: str) -> str:
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        self.process.stdin.write("check\n")
-        words = self.process.stdout.readline().split()
-        assert words, f"the guest has ended: {self.process.wait(5)}"
+        self.process.stdin.write(f"{command}\n")
+        answer = self.process.stdout.readline()
+        assert answer, f"the guest has ended: {self.process.wait(5)}"
+        return answer
+
+    def check(self) -> dict[str, int]:
+        words = self.ask("check").split()
         return dict(zip(words[::2], map(int, words[1::2]), strict=True))
 
 

@@ -52,7 +52,7 @@ _EINTR = 2**64 - 4
 NR = {
     "mmap": 9, "mprotect": 10, "munmap": 11, "rt_sigprocmask": 14, "pread64": 17, "mremap": 25, "mincore": 27,
     "madvise": 28, "sendto": 44, "recvfrom": 45, "recvmsg": 47, "socketpair": 53, "close": 3, "rt_sigpending": 127,
-    "futex": 202, "restart_syscall": 219,
+    "futex": 202, "restart_syscall": 219, "mbind": 237,
 }  # fmt: skip
 
 # The data of a slot, by offset.

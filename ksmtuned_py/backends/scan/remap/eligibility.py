@@ -27,7 +27,7 @@ _REASONS = (
     ("anon_inode:[userfaultfd]", "its missing pages are handled by userfaultfd"),
 )
 _PLAIN_FLAGS = frozenset("rd wr mr mw me ac sd nr".split())  # noqa: SIM905 - as they stand in the file
-_ADVICE = {"rr": 1, "sr": 2, "dc": 10, "mg": 12, "hg": 14, "nh": 15, "dd": 16}
+ADVICE = {"rr": 1, "sr": 2, "dc": 10, "mg": 12, "hg": 14, "nh": 15, "dd": 16}
 """Flags that madvise sets again: random, sequential, don't fork, mergeable, huge pages, no huge pages, don't dump."""
 
 
@@ -57,8 +57,8 @@ def descriptor_refusal(links: Iterable[str]) -> str:
 def status_refusal(status: str) -> str:
     """Why a process or thread with this /proc/PID/status is refused; ''."""
     found = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
-    if found.get("Seccomp", "0") != "0":
-        return "it runs under seccomp, whose filter could kill it for a system call of ours"
+    if found.get("Seccomp") == "1":
+        return "it runs under strict seccomp, which forbids any system call of ours"
     if found.get("TracerPid", "0") != "0":
         return "a debugger is attached to it"
     if found.get("State", "").startswith(("T", "t")):
@@ -99,12 +99,12 @@ def eligible(smaps: str, least_bytes: int) -> tuple[list[Eligible], str]:
     for mapping, flags in _with_flags(smaps):
         if not mapping.anonymous or mapping.name.startswith("[heap]"):
             continue
-        odd = flags - _PLAIN_FLAGS - _ADVICE.keys()
+        odd = flags - _PLAIN_FLAGS - ADVICE.keys()
         if odd:
             if mapping.size >= least_bytes:
                 reason = f"a mapping of it has the flag {min(odd)}, which we cannot restore"
             continue
-        advice = tuple(number for flag, number in _ADVICE.items() if flag in flags)
+        advice = tuple(number for flag, number in ADVICE.items() if flag in flags)
         found.append(Eligible(mapping, "nr" not in flags, advice))
     return [one for group in _neighbours(found) if _size(group) >= least_bytes for one in group], reason
 

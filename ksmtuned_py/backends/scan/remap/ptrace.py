@@ -12,6 +12,8 @@ _CONT, _DETACH, _SYSCALL = 7, 17, 24
 _GETREGSET, _SETREGSET = 0x4204, 0x4205
 _SEIZE, _INTERRUPT = 0x4206, 0x4207
 _GETSIGMASK, _SETSIGMASK = 0x420A, 0x420B
+_SECCOMP_GET_FILTER = 0x420C
+_FILTER_INSTRUCTION_BYTES = 8
 _GET_RSEQ = 0x420F
 _NT_PRSTATUS = 1
 _O_TRACESYSGOOD = 1
@@ -25,6 +27,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _ptrace = _libc.ptrace
 _ptrace.restype = ctypes.c_long
 _ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
+_filter = ctypes.create_string_buffer(4096 * _FILTER_INSTRUCTION_BYTES)  # BPF_MAXINSNS
 
 
 class _Vector(ctypes.Structure):
@@ -130,3 +133,16 @@ def restartable_sequence(thread: int) -> int:
         raise
     pointer: int = _RSEQ_CONFIGURATION.unpack(buffer.raw)[0]
     return pointer + _RSEQ_CS_OFFSET if pointer else 0
+
+
+def seccomp_filters(thread: int) -> list[bytes]:
+    """The programs it has to pass, the oldest first; raises OSError: EACCES when we run under seccomp ourselves."""
+    found: list[bytes] = []
+    while True:
+        try:
+            length = _request(_SECCOMP_GET_FILTER, thread, len(found), ctypes.addressof(_filter))
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.EINVAL):  # no more of them; none at all
+                return found
+            raise
+        found.append(ctypes.string_at(_filter, length * _FILTER_INSTRUCTION_BYTES))

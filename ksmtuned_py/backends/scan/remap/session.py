@@ -11,6 +11,7 @@ from ksmtuned_py.backends.scan.process import Gone, Process
 from ksmtuned_py.backends.scan.remap import ptrace
 from ksmtuned_py.backends.scan.remap.area import Area, Operation
 from ksmtuned_py.backends.scan.remap.install import best_worker, file_key, install
+from ksmtuned_py.backends.scan.remap.permits import Permits
 from ksmtuned_py.backends.scan.remap.threads import Lost, Refused, Thread, Threads
 
 _ANSWER_SECONDS = 0.02
@@ -29,17 +30,27 @@ class Session:
     store_there: int
     line_key: FileKey
     store_key: FileKey
+    permits: Permits
 
     @classmethod
     def begin(cls, process: Process, store: int) -> "Session":
         """Raises Refused or Gone."""
+        with _gone_when_killed(process):
+            permits = Permits.of(process)
         area = Area()
         try:
             with _gone_when_killed(process), Threads(process) as threads:
+                permits.check(process, threads)
                 line, line_there, store_there = install(process, threads, area, store)
             line.settimeout(_ANSWER_SECONDS)
             return cls(
-                area, line, line_there, store_there, file_key(process, line_there), file_key(process, store_there)
+                area,
+                line,
+                line_there,
+                store_there,
+                file_key(process, line_there),
+                file_key(process, store_there),
+                permits,
             )
         except BaseException:  # whatever it was, the memory is of no use then
             area.close()
@@ -67,6 +78,7 @@ class Session:
 
     def _check(self, process: Process, threads: Threads) -> None:
         """What we use in it must still be ours: it may have closed, or begun to use, what it does not know."""
+        self.permits.check(process, threads)
         nonce = bytearray(16)
         process.read([memoryview(nonce)], self.area.nonce_address)
         if bytes(nonce) != self.area.nonce:
