@@ -82,10 +82,11 @@ def _saved(copies: int, max_page_sharing: int) -> int:
 class Workload:
     """One child process with its mix; use it in a with block, so that it is gone afterwards."""
 
-    def __init__(self, name: str, mix: Mix, *, comm: str = COMM) -> None:
+    def __init__(self, name: str, mix: Mix, *, comm: str = COMM, mergeable: bool = True) -> None:
         self.name = name
         self.mix = mix
-        self._process = subprocess.Popen(command(name, mix, comm), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        words = command(name, mix, comm, mergeable=mergeable)
+        self._process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
     @property
     def pid(self) -> int:
@@ -137,33 +138,37 @@ class Workload:
 
 
 @contextmanager
-def workloads(mixes: Sequence[Mix], *, prefix: str = "load", comm: str = COMM) -> Iterator[list[Workload]]:
+def workloads(
+    mixes: Sequence[Mix], *, prefix: str = "load", comm: str = COMM, mergeable: bool = True
+) -> Iterator[list[Workload]]:
     """Children load-1, load-2, ... for the length of a with block, filling at the same time, ready when it begins."""
     with ExitStack() as stack:
         children = [
-            stack.enter_context(Workload(f"{prefix}-{number}", mix, comm=comm)) for number, mix in enumerate(mixes, 1)
+            stack.enter_context(Workload(f"{prefix}-{number}", mix, comm=comm, mergeable=mergeable))
+            for number, mix in enumerate(mixes, 1)
         ]
         for child in children:
             child.wait_ready()
         yield children
 
 
-def command(name: str, mix: Mix, comm: str = COMM) -> list[str]:
+def command(name: str, mix: Mix, comm: str = COMM, *, mergeable: bool = True) -> list[str]:
     """The command line of one child; the name is given as QEMU spells it, so that guest discovery finds it."""
-    options = [f"--{key.replace('_', '-')}={value}" for key, value in asdict(mix).items() if value]
+    options = [] if mergeable else ["--private"]
+    options += [f"--{key.replace('_', '-')}={value}" for key, value in asdict(mix).items() if value]
     return [sys.executable, "-m", "ksmtuned_py.workload", "-name", f"guest={name}", f"--comm={comm}", *options]
 
 
 class Region:
-    """Mergeable pages of known content: one random block over and over, each page stamped so that no two are equal."""
+    """Pages of known content: one random block over and over, each page stamped so that no two are equal."""
 
-    def __init__(self, size_bytes: int, block: bytes, *, stamped: bool = True) -> None:
+    def __init__(self, size_bytes: int, block: bytes, *, stamped: bool = True, mergeable: bool = True) -> None:
         self._block = block
         self._key = int.from_bytes(block[:8])
         self._stamps = array.array("Q", range(size_bytes // PAGE_BYTES))
         self._stamped = stamped
         self._turn = 0
-        self.memory = _mergeable_memory(len(self) * PAGE_BYTES)
+        self.memory = _memory(len(self) * PAGE_BYTES, mergeable=mergeable)
         self._fill()
 
     def __len__(self) -> int:
@@ -208,23 +213,24 @@ def equal_block(seed: int) -> bytes:
     return random.Random(seed).randbytes(MIB)  # noqa: S311 - not for secrets: the same everywhere is the point
 
 
-def _mergeable_memory(size_bytes: int) -> mmap.mmap:
+def _memory(size_bytes: int, *, mergeable: bool) -> mmap.mmap:
     memory = mmap.mmap(-1, max(size_bytes, PAGE_BYTES), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     with suppress(OSError):  # a kernel without huge pages
         memory.madvise(mmap.MADV_NOHUGEPAGE)  # ksmd would have to split them first
-    with suppress(OSError):  # a kernel without KSM: the scan backend needs no leave
-        memory.madvise(mmap.MADV_MERGEABLE)
+    if mergeable:
+        with suppress(OSError):  # a kernel without KSM: the scan backend needs no leave
+            memory.madvise(mmap.MADV_MERGEABLE)
     return memory
 
 
 class _Child:
     """One workload process from within: its memory, and the lines it answers to."""
 
-    def __init__(self, mix: Mix) -> None:
-        self._equal = Region(mix.equal_bytes, equal_block(mix.seed))
-        self._zero = Region(mix.zero_bytes, bytes(MIB), stamped=False)
-        self._unique = Region(mix.unique_bytes, os.urandom(MIB))
-        self._changing = Region(mix.changing_bytes, os.urandom(MIB))
+    def __init__(self, mix: Mix, *, mergeable: bool) -> None:
+        self._equal = Region(mix.equal_bytes, equal_block(mix.seed), mergeable=mergeable)
+        self._zero = Region(mix.zero_bytes, bytes(MIB), stamped=False, mergeable=mergeable)
+        self._unique = Region(mix.unique_bytes, os.urandom(MIB), mergeable=mergeable)
+        self._changing = Region(mix.changing_bytes, os.urandom(MIB), mergeable=mergeable)
         self._changes_per_second = mix.changes_per_second if len(self._changing) else 0
 
     def serve(self) -> None:
@@ -263,12 +269,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("-name", metavar="guest=NAME", help="only to be seen in the process list")
     parser.add_argument("--comm", default=COMM, help="the process name")
+    parser.add_argument("--private", action="store_true", help="ask for no merging")
     for key, default in asdict(Mix()).items():
         parser.add_argument(f"--{key.replace('_', '-')}", type=type(default), default=default)
     options = vars(parser.parse_args())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C in the terminal is the parent's business
     ctypes.CDLL(None).prctl(_PR_SET_NAME, options["comm"].encode())
-    _Child(Mix(**{key: options[key] for key in asdict(Mix())})).serve()
+    _Child(Mix(**{key: options[key] for key in asdict(Mix())}), mergeable=not options["private"]).serve()
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ MIX = Mix(unique_bytes=16 * MIB, zero_bytes=4 * MIB)
 
 
 def test_it_counts_like_ksmd(root: None, no_ksm: Door) -> None:
-    with workloads([MIX] * 2) as loads, scanning(no_ksm, REPORT, loads) as backend:
+    with workloads([MIX] * 2, mergeable=False) as loads, scanning(no_ksm, REPORT, loads) as backend:
         wait_passes(backend, 3)
         found = backend.counters()
         pages = 2 * 20 * 256
@@ -30,13 +30,16 @@ def test_it_counts_like_ksmd(root: None, no_ksm: Door) -> None:
 
 
 def test_what_does_not_change_is_skipped_with_smart_scan(root: None, no_ksm: Door) -> None:
-    with workloads([MIX]) as loads, scanning(no_ksm, REPORT, loads) as backend:
+    with workloads([MIX], mergeable=False) as loads, scanning(no_ksm, REPORT, loads) as backend:
         turn(backend, "smart_scan", 1)
         wait_true(lambda: (backend.counters().pages_skipped or 0) > 5000, "skipped pages")
 
 
 def test_run_0_stops_it_and_a_small_batch_is_a_small_batch(root: None, no_ksm: Door) -> None:
-    with workloads([MIX]) as loads, scanning(no_ksm, REPORT, loads, pages_to_scan=256, sleep_millisecs=50) as backend:
+    with (
+        workloads([MIX], mergeable=False) as loads,
+        scanning(no_ksm, REPORT, loads, pages_to_scan=256, sleep_millisecs=50) as backend,
+    ):
         wait_true(lambda: (backend.counters().pages_scanned or 0) > 512, "scanned pages")
         begun, scanned = time.monotonic(), backend.counters().pages_scanned or 0
         time.sleep(1)
@@ -61,7 +64,7 @@ def test_knobs_it_does_not_have_and_values_out_of_range_are_refused(root: None, 
 
 
 def test_a_worker_that_dies_is_reported_and_replaced_with_the_same_knobs(root: None, no_ksm: Door) -> None:
-    with workloads([MIX]) as loads, scanning(no_ksm, REPORT, loads) as backend:
+    with workloads([MIX], mergeable=False) as loads, scanning(no_ksm, REPORT, loads) as backend:
         wait_passes(backend, 2)
         before, first = backend.counters(), backend.worker_pid
         os.kill(first, signal.SIGKILL)
@@ -72,7 +75,7 @@ def test_a_worker_that_dies_is_reported_and_replaced_with_the_same_knobs(root: N
 
 
 def test_guests_come_and_go(root: None, no_ksm: Door) -> None:
-    with workloads([MIX]) as loads, scanning(no_ksm, REPORT, loads) as backend:
+    with workloads([MIX], mergeable=False) as loads, scanning(no_ksm, REPORT, loads) as backend:
         wait_passes(backend, 1)
         backend.watch([])
         wait_true(lambda: backend.guests == [], "end of the guests")

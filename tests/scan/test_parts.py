@@ -172,7 +172,7 @@ def test_windows_cut_at_their_borders() -> None:
 
 def test_the_words_of_pagemap_say_the_same_as_its_scan(root: None) -> None:
     with (
-        workloads([Mix(equal_bytes=4 * MIB, zero_bytes=MIB)]) as loads,
+        workloads([Mix(equal_bytes=4 * MIB, zero_bytes=MIB)], mergeable=False) as loads,
         Process(Target(pid=loads[0].pid, start_ticks=0), Door()) as process,
     ):
         for start, end in process.ranges():
@@ -182,7 +182,7 @@ def test_the_words_of_pagemap_say_the_same_as_its_scan(root: None) -> None:
 
 
 def test_a_process_that_is_another_one_now_is_gone(root: None) -> None:
-    with workloads([Mix()]) as loads:
+    with workloads([Mix()], mergeable=False) as loads:
         with pytest.raises(Gone):
             Process(Target(pid=loads[0].pid, start_ticks=1, name="old"), Door())
         process = Process(Target(pid=loads[0].pid, start_ticks=0), Door())

@@ -70,7 +70,7 @@ def writers(count: int) -> Iterator[list[Writer]]:
 
 def test_equal_pages_are_really_shared_and_given_back(root: None, no_ksm: Door) -> None:
     mix = Mix(equal_bytes=EQUAL_BYTES, unique_bytes=16 * MIB)
-    with workloads([mix] * 3) as loads:
+    with workloads([mix] * 3, mergeable=False) as loads:
         before = sum(pss_bytes(load.pid) for load in loads)
         with scanning(no_ksm, REMAP, loads) as backend:
             wait_true(lambda: backend.counters().pages_sharing >= 0.95 * 2 * EQUAL_PAGES, "shared pages")
@@ -153,7 +153,10 @@ def test_two_workers_at_once_do_not_spoil_each_others_pages(root: None, no_ksm: 
 
 
 def test_what_a_killed_worker_has_merged_is_taken_over_by_the_next(root: None, no_ksm: Door) -> None:
-    with workloads([Mix(equal_bytes=EQUAL_BYTES)] * 2) as loads, scanning(no_ksm, REMAP, loads) as backend:
+    with (
+        workloads([Mix(equal_bytes=EQUAL_BYTES)] * 2, mergeable=False) as loads,
+        scanning(no_ksm, REMAP, loads) as backend,
+    ):
         wait_true(lambda: backend.counters().pages_sharing >= 0.95 * EQUAL_PAGES, "shared pages")
         os.kill(backend.worker_pid, signal.SIGKILL)
         wait_true(lambda: bool(backend.counters()) and backend.restarts == 1, "the end of the worker")
@@ -167,7 +170,10 @@ def test_what_a_killed_worker_has_merged_is_taken_over_by_the_next(root: None, n
 
 
 def test_guests_that_end_while_they_are_scanned_do_no_harm(root: None, no_ksm: Door) -> None:
-    with workloads([Mix(equal_bytes=16 * MIB)] * 4) as loads, scanning(no_ksm, REMAP, loads) as backend:
+    with (
+        workloads([Mix(equal_bytes=16 * MIB)] * 4, mergeable=False) as loads,
+        scanning(no_ksm, REMAP, loads) as backend,
+    ):
         for load in loads[:3]:
             time.sleep(0.3)
             load.stop()
@@ -178,13 +184,19 @@ def test_guests_that_end_while_they_are_scanned_do_no_harm(root: None, no_ksm: D
 
 def test_only_guests_of_the_patterns_are_remapped(root: None, no_ksm: Door) -> None:
     settings = REMAP.model_copy(update={"remap_guests": ("load-[12]",)})
-    with workloads([Mix(equal_bytes=16 * MIB)] * 3) as loads, scanning(no_ksm, settings, loads) as backend:
+    with (
+        workloads([Mix(equal_bytes=16 * MIB)] * 3, mergeable=False) as loads,
+        scanning(no_ksm, settings, loads) as backend,
+    ):
         wait_true(lambda: backend.counters().pages_sharing >= 4000, "shared pages")
         assert " /memfd:ksmtuned-py" not in maps(loads[2])
 
 
 def test_guests_of_different_groups_share_nothing(root: None, no_ksm: Door) -> None:
     settings = REMAP.model_copy(update={"groups": ("load-1", "load-2")})
-    with workloads([Mix(equal_bytes=16 * MIB)] * 2) as loads, scanning(no_ksm, settings, loads) as backend:
+    with (
+        workloads([Mix(equal_bytes=16 * MIB)] * 2, mergeable=False) as loads,
+        scanning(no_ksm, settings, loads) as backend,
+    ):
         wait_passes(backend, 4)
         assert backend.counters().pages_sharing == 0

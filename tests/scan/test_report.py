@@ -47,7 +47,7 @@ def scan(*words: str) -> dict[str, Any]:
     ],
 )
 def test_a_5_percent_sample_is_within_5_percent_of_what_could_be_saved(root: None, mix: Mix, guests: int) -> None:
-    with workloads([mix] * guests) as loads:
+    with workloads([mix] * guests, mergeable=False) as loads:
         found = scan("--sample", "5%", *(str(load.pid) for load in loads))
         exact = scan("--sample", "100%", *(str(load.pid) for load in loads))
     known = achievable_pages([mix] * guests, use_zero_pages=True) * PAGE
