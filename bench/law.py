@@ -8,10 +8,10 @@ import argparse
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from statistics import median
 
 from bench.managers import START_SECONDS
 from bench.runs import clean
+from ksmtuned_py.backends.kernel import find_ksmd
 from ksmtuned_py.config import Config
 from ksmtuned_py.door import Door
 from ksmtuned_py.host import Host
@@ -25,10 +25,13 @@ from ksmtuned_py.workload import Mix, workloads
 from tests.support.ksmlock import RealKsm, held_ksm
 from tests.support.process import wait_for
 
-BUDGETS = (0.002, 0.01, 0.05, 0.2, 0.6, 0.95)
-"""What the profiles give, from cruise to the eager boost."""
+BUDGETS = (0.95, 0.6, 0.2, 0.05, 0.01, 0.002)
+"""What the profiles give, from the eager boost to cruise."""
 SETTLE_TICKS = 8
-GUEST = Mix(equal_bytes=256 * MIB, zero_bytes=76 * MIB, unique_bytes=180 * MIB)
+BATCHES = 12
+"""Measured at least: a long sleep more or less would say much."""
+GUEST = Mix(unique_bytes=512 * MIB)
+"""Without smart_scan every page costs about the same; where they do not, the law is as late as its last look."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +46,18 @@ class Row:
     measured: float
     share: float
     """Of one core, measured."""
+    waiting: float
+    """Share of the time in which ksmd was ready and others had its core."""
+
+    @property
+    def error(self) -> float:
+        """Of the prediction, for the time in which ksmd was not kept waiting."""
+        return self.predicted * (1 - self.waiting) / self.measured - 1
 
 
-def measure(host: Host, budget: float, seconds: float) -> Row:
-    """Settles at the budget, and then measures for so long."""
-    scanner, before = Scanner(), host.observe()
+def measure(host: Host, ksmd_pid: int, scanner: Scanner, budget: float, seconds: float) -> tuple[Row, Scanner]:
+    """Settles at the budget with what is known of the scanner so far, and then measures for so long."""
+    before = host.observe()
     for _ in range(SETTLE_TICKS):
         batch = batch_for(budget, scanner.cost_seconds, scanner.oversleep_seconds)
         wanted = Knobs(run=1, smart_scan=0, pages_to_scan=batch.pages_to_scan, sleep_millisecs=batch.sleep_millisecs)
@@ -59,17 +69,25 @@ def measure(host: Host, budget: float, seconds: float) -> Row:
     assert knobs.pages_to_scan
     assert knobs.sleep_millisecs
     busy = knobs.pages_to_scan * scanner.cost_seconds
-    time.sleep(seconds)
-    now = host.observe()
+    waited = waiting_ns(ksmd_pid)
+    time.sleep(max(seconds, BATCHES * knobs.sleep_millisecs / 1000))
+    now, waited = host.observe(), waiting_ns(ksmd_pid) - waited
     wall = now.clock.monotonic_seconds - before.clock.monotonic_seconds
-    return Row(
+    row = Row(
         budget,
         knobs.pages_to_scan,
         knobs.sleep_millisecs,
         knobs.pages_to_scan / (busy + knobs.sleep_millisecs / 1000 + scanner.oversleep_seconds),
         ((now.counters.pages_scanned or 0) - (before.counters.pages_scanned or 0)) / wall,
         ((now.scanner_cpu_seconds or 0) - (before.scanner_cpu_seconds or 0)) / wall,
+        waited / 1e9 / wall,
     )
+    return row, scanner
+
+
+def waiting_ns(pid: int) -> int:
+    """How long it was ready and did not run, since boot: the second field of schedstat."""
+    return int(Door().read(f"proc/{pid}/schedstat").split()[1])
 
 
 def measured(ksm: RealKsm, turns: int, seconds: float) -> Iterator[list[Row]]:
@@ -77,13 +95,16 @@ def measured(ksm: RealKsm, turns: int, seconds: float) -> Iterator[list[Row]]:
     rows: dict[float, list[Row]] = {budget: [] for budget in BUDGETS}
     clean(ksm)
     config = Config.model_validate({"guests": {"libvirt_uri": ""}})
-    with workloads([GUEST] * 2), open_machine(Door(), config) as machine:
+    with workloads([GUEST]), open_machine(Door(), config) as machine:
         for name, value in {"smart_scan": 0, "pages_to_scan": 50_000, "sleep_millisecs": 1, "run": 1}.items():
             ksm.write(name, value)
         wait_for(lambda: ksm.number("full_scans") >= 3, START_SECONDS, "three passes")
+        ksmd_pid, scanner = find_ksmd(Door()), Scanner()
+        assert ksmd_pid
         for turn in range(turns):
             for budget in BUDGETS[turn:] + BUDGETS[:turn]:
-                rows[budget].append(measure(machine.host, budget, seconds))
+                row, scanner = measure(machine.host, ksmd_pid, scanner, budget, seconds)
+                rows[budget].append(row)
     clean(ksm)
     yield from rows.values()
 
@@ -94,25 +115,34 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=3, metavar="N", help="(%(default)s)")
     parser.add_argument("--seconds", type=float, default=8, metavar="S", help="of each measurement (%(default)s)")
     args = parser.parse_args()
-    print("| budget, % | pages | sleep, ms | predicted, pages/s | measured | error (all turns) | ksmd, % of a core |")
-    print("|---:|---:|---:|---:|---:|---:|---:|")
+    heads = (
+        "budget, %",
+        "pages",
+        "sleep, ms",
+        "predicted, pages/s",
+        "measured",
+        "error (all turns)",
+        "ksmd, %",
+        "waiting, %",
+    )
+    print(f"| {' | '.join(heads)} |\n{'|---:' * len(heads)}|")
     with held_ksm() as ksm:
         for rows in measured(ksm, args.turns, args.seconds):
             print(_line(rows))
 
 
 def _line(rows: list[Row]) -> str:
-    errors = sorted(row.predicted / row.measured - 1 for row in rows)
-    middle = rows[[row.predicted / row.measured - 1 for row in rows].index(errors[len(errors) // 2])]
-    share = 100 * median(row.share for row in rows)
+    by_error = sorted(rows, key=lambda row: row.error)
+    middle = by_error[len(rows) // 2]
     cells = (
         f"{middle.budget * 100:g}",
         f"{middle.pages_to_scan}",
         f"{middle.sleep_millisecs}",
         f"{middle.predicted:.0f}",
         f"{middle.measured:.0f}",
-        f"{errors[len(errors) // 2]:+.1%} ({errors[0]:+.1%} to {errors[-1]:+.1%})",
-        f"{share:.2f}",
+        f"{middle.error:+.1%} ({by_error[0].error:+.1%} to {by_error[-1].error:+.1%})",
+        f"{100 * middle.share:.2f}",
+        f"{100 * middle.waiting:.1f}",
     )
     return f"| {' | '.join(cells)} |"
 
