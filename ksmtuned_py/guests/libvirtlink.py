@@ -122,8 +122,8 @@ class LibvirtLink:
         """List the domains at once, and again at every event, until the connection is lost or we are closed."""
         with (
             _events(),
-            _connected(self._uri, read_only=True) as connection,
-            _told("following the domains"),
+            connected(self._uri, read_only=True) as connection,
+            told("following the domains"),
             self._subscribed(connection),
         ):
             known: dict[tuple[str, int], Domain] = {}
@@ -148,7 +148,7 @@ class LibvirtLink:
     @contextmanager
     def _subscribed(self, connection: Any) -> Iterator[None]:
         """Events come in a with block. A connection that is not let go of by them keeps its socket open for good."""
-        libvirt = _libvirt()
+        libvirt = library()
         connection.registerCloseCallback(self._on_close, None)
         with suppress(libvirt.libvirtError):  # test:///default has none
             connection.setKeepAlive(KEEPALIVE_SECONDS, 2)
@@ -178,17 +178,17 @@ class LibvirtLink:
         """The running domains by UUID and ID (new at each start); the XML of new and changed ones only is asked for."""
         again = {self._again.get_nowait() for _ in range(self._again.qsize())}
         listed = {}
-        for domain in connection.listAllDomains(_libvirt().VIR_CONNECT_LIST_DOMAINS_ACTIVE):
+        for domain in connection.listAllDomains(library().VIR_CONNECT_LIST_DOMAINS_ACTIVE):
             key = (domain.UUIDString(), domain.ID())
             found = known.get(key) if key[0] not in again else None
-            with suppress(_libvirt().libvirtError, Garbage):  # it stopped since it was listed
+            with suppress(library().libvirtError, Garbage):  # it stopped since it was listed
                 listed[key] = found or parse_domain(domain.XMLDesc())
         return listed
 
 
 def memory_backends(uri: str, uuid: str) -> tuple[MemoryBackend, ...]:
     """A domain's memory as QEMU has it now; waits for QEMU's monitor, for ever if need be; raises LibvirtRefused."""
-    with _connected(uri) as connection, _told(f"asking the monitor of domain {uuid}"):
+    with connected(uri) as connection, told(f"asking the monitor of domain {uuid}"):
         return _backends(_ask(connection.lookupByUUIDString(uuid), "query-memdev"))
 
 
@@ -198,7 +198,7 @@ def set_merging(uri: str, uuid: str, merge: bool) -> tuple[MemoryBackend, ...]:
     QEMU calls madvise on its memory, and its guest stands still until that is done: 0.4 s for each merged GiB taken out
     (6.18). Waits for QEMU's monitor, for ever if need be; raises LibvirtRefused.
     """
-    with _connected(uri) as connection, _told(f"switching domain {uuid}"):
+    with connected(uri) as connection, told(f"switching domain {uuid}"):
         domain = connection.lookupByUUIDString(uuid)
         for backend in _backends(_ask(domain, "query-memdev")):
             if backend.merge != merge:
@@ -229,8 +229,8 @@ def _backends(answer: list[dict[str, Any]]) -> tuple[MemoryBackend, ...]:
 
 
 @cache
-def _libvirt() -> Any:
-    """The library, quiet and ready for events; raises LibvirtRefused where it is not installed."""
+def library() -> Any:
+    """libvirt's, quiet and ready for events; raises LibvirtRefused where it is not installed."""
     try:
         import libvirt
     except ImportError as error:
@@ -241,9 +241,9 @@ def _libvirt() -> Any:
 
 
 @contextmanager
-def _told(what: str) -> Iterator[None]:
+def told(what: str) -> Iterator[None]:
     """libvirt's errors as the house's."""
-    libvirt = _libvirt()
+    libvirt = library()
     try:
         yield
     except libvirt.libvirtError as error:
@@ -251,9 +251,9 @@ def _told(what: str) -> Iterator[None]:
 
 
 @contextmanager
-def _connected(uri: str, *, read_only: bool = False) -> Iterator[Any]:
-    libvirt = _libvirt()
-    with _told(f"connecting to {uri}"):
+def connected(uri: str, *, read_only: bool = False) -> Iterator[Any]:
+    libvirt = library()
+    with told(f"connecting to {uri}"):
         connection = libvirt.openReadOnly(uri) if read_only else libvirt.open(uri)
     try:
         yield connection
@@ -265,7 +265,7 @@ def _connected(uri: str, *, read_only: bool = False) -> Iterator[Any]:
 @contextmanager
 def _events() -> Iterator[None]:
     """libvirt's event loop in a thread: without it there are no events, and no answer to a libvirtd that hangs."""
-    libvirt = _libvirt()
+    libvirt = library()
     over = threading.Event()
 
     def loop() -> None:
