@@ -16,7 +16,7 @@ from ksmtuned_py.config import Config
 from ksmtuned_py.door import Door
 from ksmtuned_py.host import Host
 from ksmtuned_py.machine import open_machine
-from ksmtuned_py.model import Knobs
+from ksmtuned_py.model import Knobs, Snapshot
 from ksmtuned_py.plan import plan
 from ksmtuned_py.policy.batch import batch_for
 from ksmtuned_py.policy.scanner import Scanner
@@ -69,9 +69,9 @@ def measure(host: Host, ksmd_pid: int, scanner: Scanner, budget: float, seconds:
     assert knobs.pages_to_scan
     assert knobs.sleep_millisecs
     busy = knobs.pages_to_scan * scanner.cost_seconds
-    waited = waiting_ns(ksmd_pid)
+    before, waited = at_batch_end(host), waiting_ns(ksmd_pid)
     time.sleep(max(seconds, BATCHES * knobs.sleep_millisecs / 1000))
-    now, waited = host.observe(), waiting_ns(ksmd_pid) - waited
+    now, waited = at_batch_end(host), waiting_ns(ksmd_pid) - waited
     wall = now.clock.monotonic_seconds - before.clock.monotonic_seconds
     row = Row(
         budget,
@@ -83,6 +83,14 @@ def measure(host: Host, ksmd_pid: int, scanner: Scanner, budget: float, seconds:
         waited / 1e9 / wall,
     )
     return row, scanner
+
+
+def at_batch_end(host: Host) -> Snapshot:
+    """The first look after a batch: between long sleeps one batch more or less would be an error of several percent."""
+    before = host.observe().counters.pages_scanned
+    while (now := host.observe()).counters.pages_scanned == before:
+        time.sleep(0.001)
+    return now
 
 
 def waiting_ns(pid: int) -> int:

@@ -39,6 +39,15 @@ def test_cost_per_page_is_measured() -> None:
     assert scanner.oversleep_seconds == pytest.approx((0.003 + 0.0025) / 2)
 
 
+def test_the_slack_of_sleep_is_learned_though_each_look_sets_the_batch_anew() -> None:
+    before = snapshot(
+        at=0, counters=Counters(pages_scanned=0), knobs=Knobs(run=1, pages_to_scan=900, sleep_millisecs=17)
+    )
+    knobs = Knobs(run=1, pages_to_scan=1000, sleep_millisecs=17)
+    now = snapshot(at=1, cpu_seconds=0.1, counters=Counters(pages_scanned=37_500), knobs=knobs)
+    assert Scanner().after(before, now).oversleep_seconds == pytest.approx((0.003 + 0.007) / 2)
+
+
 def test_a_kernel_without_the_figures_keeps_the_defaults() -> None:
     before, now = snapshot(at=0, cpu_seconds=None), snapshot(at=1, cpu_seconds=None)
     assert Scanner().after(before, now) == Scanner()

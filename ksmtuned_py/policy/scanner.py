@@ -41,8 +41,8 @@ class Scanner:
         return measured._with_oversleep(before, now, pages, wall - cpu)
 
     def _with_oversleep(self, before: Snapshot, now: Snapshot, pages: int, idle_seconds: float) -> "Scanner":
-        batch, sleep_ms = before.knobs.pages_to_scan, before.knobs.sleep_millisecs
-        if not batch or sleep_ms is None or before.knobs != now.knobs or before.knobs.run != 1:
+        batch, sleep_ms = now.knobs.pages_to_scan, now.knobs.sleep_millisecs  # written at the interval's very start
+        if not batch or sleep_ms is None or before.knobs.run != 1 or now.knobs.run != 1:
             return self
         if now.counters.full_scans != before.counters.full_scans or pages < batch * BATCHES_TO_JUDGE:
             return self  # the last batch of a pass is a short one
