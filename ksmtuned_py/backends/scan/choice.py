@@ -28,6 +28,7 @@ def target_of(guest: Guest, settings: Scan) -> Target:
         name=guest.name,
         group=next((pattern for pattern in settings.groups if fnmatchcase(guest.name, pattern)), ""),
         remap=any(fnmatchcase(guest.name, pattern) for pattern in settings.remap_guests),
+        suspend=any(fnmatchcase(guest.name, pattern) for pattern in settings.suspend_guests),
     )
 
 

@@ -20,3 +20,5 @@ class Target:
     """Pages are merged only among processes of the same group."""
     remap: bool = False
     """Its owner allows the experimental remapping."""
+    suspend: bool = False
+    """Its owner allows that it is suspended for moments to be remapped."""

@@ -107,7 +107,7 @@ class Worker:
         )
 
 
-def merger_for(settings: Scan, door: Door) -> tuple[Merger | None, str]:
+def merger_for(settings: Scan, door: Door, libvirt_uri: str = "") -> tuple[Merger | None, str]:
     """Who shares equal pages in this mode, or why nobody does."""
     if settings.reclaim != "remap":
         return None, ""
@@ -118,7 +118,7 @@ def merger_for(settings: Scan, door: Door) -> tuple[Merger | None, str]:
     return Remapper(door, settings), ""
 
 
-def main(descriptor: int, root: str, settings: Scan) -> None:
+def main(descriptor: int, root: str, settings: Scan, libvirt_uri: str) -> None:
     """One worker on the inherited end of a channel."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C in the terminal is the parent's business
     os.nice(_NICE)
@@ -130,4 +130,4 @@ def main(descriptor: int, root: str, settings: Scan) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2], Scan.model_validate_json(sys.argv[3]))
+    main(int(sys.argv[1]), sys.argv[2], Scan.model_validate_json(sys.argv[3]), sys.argv[4])

@@ -1,0 +1,50 @@
+"""How much is exchanged in one stop: as much as the last stops have shown to fit into the time."""
+
+from collections import deque
+from collections.abc import Iterator
+
+from ksmtuned_py.backends.scan.remap.runs import Run
+
+LEAST_WORK = 32
+FULL_WORK = 2048
+"""Fills a window with runs of single pages."""
+_FIRST_WORK, _MOST_WORK = 256, 8192
+_RUN_WORK = 16
+"""What a run costs, however short, in pages: looking it up, comparing and mapping it."""
+_AIM = 0.5
+"""Of the longest stop: what a window costs varies by a factor of two on a busy host."""
+_MOST_RUNS = 120
+"""Of one window: as many as the table of operations holds, with four pieces of advice each."""
+
+
+class Pace:
+    """For stops of one length."""
+
+    def __init__(self, longest_seconds: float, least_work: int = LEAST_WORK) -> None:
+        self._longest_seconds = longest_seconds
+        self._least_work = least_work
+        self._work_per_window = max(_FIRST_WORK, least_work)
+        self.window_seconds: deque[float] = deque(maxlen=10_000)
+
+    def portions(self, runs: list[Run]) -> Iterator[list[Run]]:
+        """So much at a time as fits."""
+        rest = deque(runs)
+        while rest:
+            room = self._work_per_window
+            some: list[Run] = []
+            while rest and room > _RUN_WORK and len(some) < _MOST_RUNS:
+                run = rest.popleft()
+                room -= _RUN_WORK
+                some.append(run.part(0, min(room, run.pages)))
+                if run.pages > room:
+                    rest.appendleft(run.part(room, run.pages - room))
+                room -= some[-1].pages
+            yield some
+
+    def took(self, runs: list[Run], seconds: float) -> None:
+        """A window with these took so long."""
+        self.window_seconds.append(seconds)
+        work = sum(run.pages + _RUN_WORK for run in runs)
+        fits = work * self._longest_seconds * _AIM / seconds
+        wanted = min(fits, self._work_per_window * 1.2)
+        self._work_per_window = int(max(self._least_work, min(_MOST_WORK, wanted)))
