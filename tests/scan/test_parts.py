@@ -92,19 +92,18 @@ def test_more_refusals_are_named() -> None:
     assert eligibility.mappings_refusal(parse_maps(MAPS), 2 * MIB) == ""
     assert "free page reporting" in eligibility.command_refusal("qemu -device virtio-balloon,free-page-reporting=on")
     assert eligibility.command_refusal("qemu -device virtio-balloon") == ""
-    assert "bind:0" in eligibility.numa_refusal("7f00 default anon=1\n7f01 bind:0 anon=1\n")
 
 
 def test_flags_of_a_mapping_are_restored_or_it_is_refused() -> None:
-    found, reason = eligibility.eligible(SMAPS.format(flags=" dd hg mg"), MIB)
+    found, reason = eligibility.eligible(SMAPS.format(flags=" dd hg mg"), None, MIB)
     assert [one.advice for one in found] == [(12, 14, 16)]
     assert found[0].reserve
     assert reason == ""
-    assert eligibility.eligible(SMAPS.format(flags=" nr"), MIB)[0][0].reserve is False
-    found, reason = eligibility.eligible(SMAPS.format(flags=" lo"), MIB)
+    assert eligibility.eligible(SMAPS.format(flags=" nr"), None, MIB)[0][0].reserve is False
+    found, reason = eligibility.eligible(SMAPS.format(flags=" lo"), None, MIB)
     assert found == []
     assert "flag lo" in reason
-    assert eligibility.eligible(SMAPS.format(flags=""), 256 * MIB)[0] == []
+    assert eligibility.eligible(SMAPS.format(flags=""), None, 256 * MIB)[0] == []
 
 
 def test_zero_pages_go_only_where_no_disk_is_written() -> None:

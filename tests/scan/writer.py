@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 
 PAGE = 4096
 PAGES = int(sys.argv[1]) * 256
@@ -67,6 +68,9 @@ def check() -> str:
         return f"wrong {wrong} writes {sum(writes)} beats {len(beats)}"
 
 
+COMMANDS: dict[str, Callable[[], str]] = {"check": check}
+
+
 def main() -> None:
     fill()
     signal.signal(signal.SIGALRM, beat)
@@ -74,8 +78,8 @@ def main() -> None:
     for thread in range(THREADS):
         threading.Thread(target=write, args=(thread,), daemon=True).start()
     print("ready", flush=True)
-    for _ in sys.stdin:
-        print(check(), flush=True)
+    for line in sys.stdin:
+        print(COMMANDS[line.strip()](), flush=True)
     stop.set()
 
 

@@ -8,6 +8,7 @@ import struct
 from dataclasses import dataclass
 
 from ksmtuned_py.backends.scan.remap import amd64
+from ksmtuned_py.backends.scan.remap.numa import MOST_NODES
 from ksmtuned_py.backends.scan.remap.threads import MOST_THREADS
 
 AREA_NAME = "ksmtuned-py-area"
@@ -21,7 +22,7 @@ VECTOR_BYTES = 4096
 _OPERATIONS = _VECTOR + VECTOR_BYTES
 MOST_OPERATIONS = 1024
 AREA_BYTES = (CODE_BYTES + _OPERATIONS + MOST_OPERATIONS * amd64.OPERATION.size + 4095) & ~4095
-_GATE, _LINE, _BYTE, _FIRST, _NONCE, _STORE, _STAGE, _FILES = 0, 8, 16, 24, 32, 48, 56, 72
+_GATE, _LINE, _BYTE, _FIRST, _NONCE, _STORE, _STAGE, _FILES, _NODES = 0, 8, 16, 24, 32, 48, 56, 72, 104
 NOTES = _STORE
 """From here to its end, the header is for whoever comes after us."""
 SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
@@ -85,6 +86,10 @@ class Area:
         return self.address + CODE_BYTES + _NONCE
 
     @property
+    def nodes_address(self) -> int:
+        return self.address + CODE_BYTES + _NODES
+
+    @property
     def vector_address(self) -> int:
         return self.address + CODE_BYTES + _VECTOR
 
@@ -103,6 +108,10 @@ class Area:
     def note_files(self, *keys: int) -> None:
         """Which files our descriptors in the guest are: line and store, device and inode each."""
         self._put(_FILES, struct.pack("=4Q", *keys))
+
+    def put_nodes(self, nodes: int) -> None:
+        """The mask of NUMA nodes for mbind."""
+        self._put(_NODES, nodes.to_bytes(MOST_NODES // 8, "little"))
 
     def table(self, operations: list[Operation]) -> None:
         """The operations to run next."""

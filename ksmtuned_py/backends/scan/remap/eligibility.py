@@ -5,10 +5,12 @@ what they wrote between our comparison and the remapping would be lost without a
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ksmtuned_py.backends.scan.mappings import Mapping, parse_maps
+from ksmtuned_py.backends.scan.remap.numa import Policy, parse_policy
 from ksmtuned_py.guests.balloon import parse_balloon
 
 _DEVICES = re.compile(
@@ -43,6 +45,8 @@ class Eligible:
     reserve: bool
     """Its memory is accounted for (no MAP_NORESERVE)."""
     advice: tuple[int, ...]
+    policy: Policy | None = None
+    """If it has one of its own."""
 
 
 def kernel_writes(links: Iterable[str], mappings: Iterable[Mapping]) -> bool:
@@ -95,29 +99,44 @@ def mappings_refusal(mappings: Iterable[Mapping], least_bytes: int, *, suspended
     return ""
 
 
-def numa_refusal(numa_maps: str) -> str:
-    """Why a process with this /proc/PID/numa_maps is refused; ''."""
-    for line in numa_maps.splitlines():
-        words = line.split()
-        if len(words) > 1 and words[1] not in ("default", "local"):
-            return f"its memory has the NUMA policy {words[1]}"
-    return ""
-
-
-def eligible(smaps: str, least_bytes: int) -> tuple[list[Eligible], str]:
-    """The mappings of /proc/PID/smaps that may be remapped, and why one of that size is not."""
+def eligible(smaps: str, policies: dict[int, str] | None, least_bytes: int) -> tuple[list[Eligible], str]:
+    """The mappings of /proc/PID/smaps that may be remapped, and why one of that size is not; None: without NUMA."""
     found, reason = [], ""
     for mapping, flags in _with_flags(smaps):
         if not mapping.anonymous or mapping.name.startswith("[heap]"):
             continue
+        text = "" if policies is None else policies.get(mapping.start, "unknown")
+        policy = parse_policy(text) if text else None
         odd = flags - _PLAIN_FLAGS - ADVICE.keys()
-        if odd:
+        if odd or (text and not policy):
             if mapping.size >= least_bytes:
-                reason = f"a mapping of it has the flag {min(odd)}, which we cannot restore"
+                what = f"flag {min(odd)}" if odd else f"NUMA policy {text}"
+                reason = f"a mapping of it has the {what}, which we cannot restore"
             continue
         advice = tuple(number for flag, number in ADVICE.items() if flag in flags)
-        found.append(Eligible(mapping, "nr" not in flags, advice))
+        found.append(Eligible(mapping, "nr" not in flags, advice, policy))
     return [one for group in _neighbours(found) if _size(group) >= least_bytes for one in group], reason
+
+
+def of_one_policy(found: list[Eligible]) -> tuple[list[Eligible], Policy | None, str]:
+    """Those with the NUMA policy that most of the memory has, that policy, and why the others are left out.
+
+    A memfd has a policy of its own, which holds for all that have mapped it, and a guest has one memfd.
+    """
+    sizes: Counter[Policy | None] = Counter()
+    for one in found:
+        sizes[one.policy] += one.mapping.size
+    if not sizes:
+        return [], None, ""
+    (most, _), *others = sizes.most_common()
+    reason = (
+        f"only its memory with the NUMA policy {_name(most)} is merged, not {_name(others[0][0])}" if others else ""
+    )
+    return [one for one in found if one.policy == most], most, reason
+
+
+def _name(policy: Policy | None) -> str:
+    return policy.text if policy else "default"
 
 
 def _ring(mapping: Mapping) -> str:

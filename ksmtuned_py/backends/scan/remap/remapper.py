@@ -1,16 +1,14 @@
 """Shares equal pages of guests without KSM: many short stops, in each of which some runs of pages are exchanged."""
 
-import hashlib
 import os
 import time
-from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 
 import numpy as np
 
-from ksmtuned_py.backends.scan.mappings import PAGES_NAME
-from ksmtuned_py.backends.scan.pagemap import PRIVATE, PRIVATE_SMALL, page_count
+from ksmtuned_py.backends.scan.pagemap import PAGE, PRIVATE, PRIVATE_SMALL, page_count
 from ksmtuned_py.backends.scan.pages import Prints
 from ksmtuned_py.backends.scan.process import Gone, Process
 from ksmtuned_py.backends.scan.remap.eligibility import (
@@ -19,29 +17,31 @@ from ksmtuned_py.backends.scan.remap.eligibility import (
     descriptor_refusal,
     eligible,
     mappings_refusal,
-    numa_refusal,
+    of_one_policy,
     status_refusal,
 )
 from ksmtuned_py.backends.scan.remap.giveback import give_back
-from ksmtuned_py.backends.scan.remap.references import merged_mappings, references
+from ksmtuned_py.backends.scan.remap.numa import policies
+from ksmtuned_py.backends.scan.remap.pace import FULL_WORK, Pace
+from ksmtuned_py.backends.scan.remap.permits import refuse_forbidden
+from ksmtuned_py.backends.scan.remap.references import references
 from ksmtuned_py.backends.scan.remap.runs import Run, operations, plan
 from ksmtuned_py.backends.scan.remap.session import Session, Window
+from ksmtuned_py.backends.scan.remap.sharers import Sharers
 from ksmtuned_py.backends.scan.remap.store import Store
+from ksmtuned_py.backends.scan.remap.stores import Stores
+from ksmtuned_py.backends.scan.remap.suspend import Held, Suspensions, has_changed, still_suspended
 from ksmtuned_py.backends.scan.remap.threads import Lost, Refused
 from ksmtuned_py.backends.scan.scanner import Watched
 from ksmtuned_py.backends.scan.table import SLAB_BYTES
 from ksmtuned_py.config import Scan
 from ksmtuned_py.door import Door
-from ksmtuned_py.errors import KsmtunedError
 from ksmtuned_py.units import MIB
 
-_FIRST_WORK, _LEAST_WORK, _MOST_WORK = 256, 32, 8192
-_RUN_WORK = 16
-"""What a run costs, however short, in pages: looking it up, comparing and mapping it."""
-_AIM = 0.5
-"""Of the longest stop: what a window costs varies by a factor of two on a busy host."""
-_MOST_RUNS = 150
-"""Of one window: they fill the table of operations at most to two thirds."""
+_WINDOWS_SUSPENDED = 4
+"""In one suspension: all of a window's time is spent on a guest that stands still anyway."""
+_TRIES, _AGAIN_SECONDS = 10, 0.05
+"""To give everything back: a guest whose mappings are changing is refused for the moment only."""
 _LOOK_SECONDS = 1.0
 """Between two looks at every process of the host for merged pages."""
 
@@ -49,31 +49,35 @@ _LOOK_SECONDS = 1.0
 class Remapper:
     """The merger of the remap mode."""
 
-    def __init__(self, door: Door, settings: Scan) -> None:
+    def __init__(self, door: Door, settings: Scan, libvirt_uri: str = "") -> None:
         self._door = door
         self._settings = settings
         self._least_bytes = settings.remap_least_mib * MIB
-        self._stores: dict[str, Store] = {}
+        self._stores = Stores(door)
         self._sessions: dict[tuple[int, int], Session] = {}
-        self._work_per_window = _FIRST_WORK
+        self._suspensions = Suspensions(door, settings, libvirt_uri)
+        self._pace = Pace(settings.stop_window_ms / 1000)
+        self._pace_suspended = Pace(settings.suspend_window_ms / 1000 / _WINDOWS_SUSPENDED, FULL_WORK)
         self._next_look = 0.0
         self.pages_shared = 0
         self.pages_sharing = 0
-        self.window_seconds: deque[float] = deque(maxlen=10_000)
 
     def window_milliseconds(self) -> dict[str, float]:
         """How long guests were stopped: median, 99th percentile and longest of the last windows."""
-        if not self.window_seconds:
-            return {}
-        p50, p99, longest = np.percentile(self.window_seconds, (50, 99, 100)) * 1000
-        return {"p50": float(p50), "p99": float(p99), "max": float(longest)}
+        if not self._pace.window_seconds:
+            return self._suspensions.milliseconds()
+        p50, p99, longest = np.percentile(self._pace.window_seconds, (50, 99, 100)) * 1000
+        return {"p50": float(p50), "p99": float(p99), "max": float(longest)} | self._suspensions.milliseconds()
 
     def merge(self, process: Process, watched: Watched, prints: Prints, *, split_huge: bool) -> Iterator[int]:
         """Shares the guest's steady pages with these prints; yields pages it worked on."""
         try:
             size = process.read_text("statm").split()[0]
-            allowed, watched.refusal = self._allowed(process)
-            store = self._store(process)
+            self._check(process)
+            found, reason = self._eligible(process, self._least_bytes)
+            allowed, policy, other = of_one_policy(found)
+            watched.refusal = reason or other
+            store = self._stores.of(process.target.group, policy)
             kind = PRIVATE if split_huge else PRIVATE_SMALL
             runs: list[Run] = []
             for slab in watched.table.slabs.values():
@@ -82,8 +86,13 @@ class Remapper:
                         runs += plan(process, slab, prints, store, one, kind)
             runs = self._affordable(process, runs)
             if runs:
-                yield from self._exchange(process, store, runs, size)
+                mappings = [one.mapping for one in allowed]
+                yield from self._suspensions.run(
+                    process, lambda held: self._exchange(held, store, runs, size), mappings
+                )
         except Refused as refused:
+            if isinstance(refused, Lost):
+                self._drop(process)
             watched.refusal = str(refused)
 
     def look_after(self, processes: list[Process]) -> None:
@@ -94,8 +103,8 @@ class Remapper:
         keys = {process.target.pid: (process.target.pid, process.target.start_ticks) for process in processes}
         for key in self._sessions.keys() - set(keys.values()):
             self._sessions.pop(key).close()
-        counts, certain = references(self._door, {inode: store.end for inode, store in self._by_inode().items()})
-        stores = self._by_inode()
+        stores = self._stores.by_inode()
+        counts, certain = references(self._door, {inode: store.end for inode, store in stores.items()})
         self.pages_shared = sum(int(np.count_nonzero(found)) for found in counts.values())
         self.pages_sharing = sum(int(found.sum()) for found in counts.values()) - self.pages_shared
         if certain:
@@ -105,30 +114,53 @@ class Remapper:
     def give_back(self, process: Process) -> Iterator[int]:
         """Gives the guest all its pages back as private memory."""
         self._next_look = 0.0
-        if not any(mapping.merged for mapping in process.mappings()):
-            return
-        with suppress(Refused):
-            self._check(process)
-            yield from give_back(process, self._session(process, self._store(process)), self._in_window)
+        for _ in range(_TRIES):
+            if not (merged := [mapping for mapping in process.mappings() if mapping.merged]):
+                return
+            try:
+                self._check(process)
+                yield from self._suspensions.run(process, self._give_back, merged, to_the_end=True)
+            except Refused as refused:
+                if isinstance(refused, Lost):
+                    self._drop(process)
+                time.sleep(_AGAIN_SECONDS)
 
-    def _allowed(self, process: Process) -> tuple[list[Eligible], str]:
-        self._check(process)
-        return eligible(process.read_text("smaps"), self._least_bytes)
+    def _give_back(self, process: Process) -> Iterator[int]:
+        merged = [one for one in self._eligible(process, PAGE)[0] if one.mapping.merged]
+        store = self._stores.of(process.target.group, of_one_policy(merged)[1])
+        session = self._session(process, store)
+        if any(one.policy for one in merged):
+            refuse_forbidden(session.permits.forbidden)
+        sharers = self._sharers(process, session)
+        return give_back(process, session, merged, partial(self._in_window, sharers=sharers))
+
+    def _eligible(self, process: Process, least_bytes: int) -> tuple[list[Eligible], str]:
+        numa = self._door.exists("proc/self/numa_maps")
+        smaps = process.read_text("smaps")
+        return eligible(smaps, policies(process.read_text("numa_maps")) if numa else None, least_bytes)
 
     def _check(self, process: Process) -> None:
         """Raises Refused for a guest that cannot be remapped safely."""
         command_line = process.read_text("cmdline").replace("\0", " ")
         reason = (
-            descriptor_refusal(process.open_files())
+            descriptor_refusal(process.open_files(), suspended=process.target.suspend)
             or command_refusal(command_line)
-            or mappings_refusal(process.mappings(), self._least_bytes)
-            or numa_refusal(process.read_text("numa_maps") if self._door.exists("proc/self/numa_maps") else "")
+            or mappings_refusal(process.mappings(), self._least_bytes, suspended=process.target.suspend)
         )
         for thread in process.names("task"):
             with suppress(Gone):  # that thread only
                 reason = reason or status_refusal(process.read_text(f"task/{thread}/status"))
         if reason:
             raise Refused(reason)
+        Sharers(self._door, process).look_at_all()
+
+    def _sharers(self, process: Process, session: Session) -> Sharers:
+        """Nobody shares its memory, and who may do so later will be seen; raises Refused."""
+        sharers = Sharers(self._door, process)
+        with session.window(process):
+            sharers.stand()
+        sharers.look_at_all()
+        return sharers
 
     def _affordable(self, process: Process, runs: list[Run]) -> list[Run]:
         """The longest runs, as far as the guest may have more mappings; each can cost two."""
@@ -139,17 +171,21 @@ class Remapper:
 
     def _exchange(self, process: Process, store: Store, runs: list[Run], size: str) -> Iterator[int]:
         session = self._session(process, store)
-        for some in self._portions(runs):
+        if runs[0].eligible.policy:
+            refuse_forbidden(session.permits.forbidden)
+        return self._windows(process, store, session, self._sharers(process, session), runs, size)
+
+    def _windows(
+        self, process: Process, store: Store, session: Session, sharers: Sharers, runs: list[Run], size: str
+    ) -> Iterator[int]:
+        pace = self._pace_suspended if isinstance(process, Held) else self._pace
+        for some in pace.portions(runs):
             contents = [store.read(run.offset, run.pages) for run in some]
             begun = time.monotonic()
-            try:
-                with session.window(process) as window:
-                    self._in_window(process, size)
-                    self._share(process, window, session, some, contents)
-            except Lost:
-                self._drop(process)
-                raise
-            self._adapt(sum(run.pages + _RUN_WORK for run in some), time.monotonic() - begun)
+            with session.window(process) as window:
+                self._in_window(process, size, sharers)
+                self._share(process, window, session, some, contents)
+            pace.took(some, time.monotonic() - begun)
             yield sum(run.pages for run in some)
 
     def _share(
@@ -158,64 +194,29 @@ class Remapper:
         equal = [
             part for run, content in zip(runs, contents, strict=True) for part in _equal_parts(process, run, content)
         ]
-        table, maps = operations(equal[:_MOST_RUNS], session.store_there, session.area.vector_address)
+        area = session.area
+        if equal and (policy := equal[0].eligible.policy):
+            area.put_nodes(policy.nodes)
+        table, maps = operations(equal, session.store_there, area.vector_address, area.nodes_address)
         if table:
             results = window.run(table)
             failed = [results[index] for index in maps if results[index] < 0]
             if failed:
                 raise Refused(f"mmap in it failed: {os.strerror(-failed[0])}")
 
-    def _in_window(self, process: Process, size: str) -> None:
+    def _in_window(self, process: Process, size: str, sharers: Sharers) -> None:
         """What was checked before must still hold now that nothing can change it any more."""
-        reason = descriptor_refusal(process.open_files())
-        if not reason and process.read_text("statm").split()[0] != size:
+        reason = descriptor_refusal(process.open_files(), suspended=still_suspended(process))
+        if not reason and has_changed(process, size):
             reason = "its mappings are changing"
         if reason:
             raise Refused(reason)
-
-    def _portions(self, runs: list[Run]) -> Iterator[list[Run]]:
-        """So much at a time as the last windows have shown to fit."""
-        rest = deque(runs)
-        while rest:
-            room = self._work_per_window
-            some: list[Run] = []
-            while rest and room > _RUN_WORK and len(some) < _MOST_RUNS:
-                run = rest.popleft()
-                room -= _RUN_WORK
-                some.append(run.part(0, min(room, run.pages)))
-                if run.pages > room:
-                    rest.appendleft(run.part(room, run.pages - room))
-                room -= some[-1].pages
-            yield some
-
-    def _adapt(self, work: int, seconds: float) -> None:
-        self.window_seconds.append(seconds)
-        fits = work * self._settings.stop_window_ms / 1000 * _AIM / seconds
-        wanted = min(fits, self._work_per_window * 1.2)
-        self._work_per_window = int(max(_LEAST_WORK, min(_MOST_WORK, wanted)))
-
-    def _store(self, process: Process) -> Store:
-        """The group's store: the one it has already, or one that a worker before us has left, or a new one."""
-        group = process.target.group
-        if group not in self._stores:
-            name = f"{PAGES_NAME}-{hashlib.sha256(group.encode()).hexdigest()[:8]}"
-            self._stores[group] = self._adopted(name) or Store(name)
-        return self._stores[group]
-
-    def _adopted(self, name: str) -> Store | None:
-        """A store that nobody works with any more."""
-        tried: set[int] = set()
-        for pid in self._door.names("proc"):
-            with suppress(OSError, KsmtunedError):
-                for mapping in merged_mappings(self._door, pid):
-                    if mapping.name.startswith(f"/memfd:{name} ") and mapping.inode not in tried:
-                        tried.add(mapping.inode)
-                        path = f"proc/{pid}/map_files/{mapping.start:x}-{mapping.end:x}"
-                        return _take_over(name, os.open(self._door.path(path), os.O_RDWR | os.O_CLOEXEC))
-        return None
+        sharers.look_at_new()
 
     def _session(self, process: Process, store: Store) -> Session:
         key = (process.target.pid, process.target.start_ticks)
+        if key in self._sessions and self._sessions[key].store_key != store.key:
+            self._drop(process)  # its group or NUMA policy has changed: what it has open is the old one's memfd
         if key not in self._sessions:
             self._sessions[key] = Session.begin(process, store.descriptor)
         return self._sessions[key]
@@ -224,17 +225,6 @@ class Remapper:
         session = self._sessions.pop((process.target.pid, process.target.start_ticks), None)
         if session:
             session.close()
-
-    def _by_inode(self) -> dict[int, Store]:
-        return {store.key[1]: store for store in self._stores.values()}
-
-
-def _take_over(name: str, descriptor: int) -> Store:
-    try:
-        return Store(name, descriptor)
-    except OSError:
-        os.close(descriptor)
-        raise
 
 
 def _touches(one: Eligible, base: int) -> bool:

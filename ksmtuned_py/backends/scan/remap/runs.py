@@ -9,8 +9,9 @@ from ksmtuned_py.backends.scan.pagemap import PAGE, Kind
 from ksmtuned_py.backends.scan.pages import ZERO, Prints, contains, prints
 from ksmtuned_py.backends.scan.process import Process
 from ksmtuned_py.backends.scan.remap.amd64 import END, NR
-from ksmtuned_py.backends.scan.remap.area import Operation
+from ksmtuned_py.backends.scan.remap.area import MOST_OPERATIONS, Operation
 from ksmtuned_py.backends.scan.remap.eligibility import Eligible
+from ksmtuned_py.backends.scan.remap.numa import MOST_NODES
 from ksmtuned_py.backends.scan.remap.store import Store
 from ksmtuned_py.backends.scan.table import PageNumbers, Slab, numbers
 
@@ -18,6 +19,8 @@ MOST_PAGES = 512
 """Of one run; its mmap takes the guest about 50 us."""
 _READ_WRITE, _PRIVATE, _FIXED, _ANONYMOUS, _NORESERVE = 3, 2, 0x10, 0x20, 0x4000
 _ADD_AT_ONCE = 256
+Call = tuple[int, tuple[int, ...]]
+"""Number and arguments."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,43 +61,58 @@ def plan(process: Process, slab: Slab, wanted: Prints, store: Store, eligible: E
     return _runs(slab.base, pages[kept], store.offsets(contents[kept]).astype(np.int64), eligible)
 
 
-def operations(runs: list[Run], store_there: int, vector: int) -> tuple[list[Operation], list[int]]:
-    """The table for the guest, and which entries are the mmaps.
+def operations(runs: list[Run], store_there: int, vector: int, nodes: int) -> tuple[list[Operation], list[int]]:
+    """The table for the guest, and which entries are the mmaps; for as many runs as fit in.
 
     An mmap that fails has not changed anything (Linux 6.12+), or has left a hole: then mincore fails, too, and the hole
-    is filled with what was there.
+    is filled with what was there. The memfd has the NUMA policy already; memory without a file has to get it.
     """
     table: list[Operation] = []
     maps = []
     for run in runs:
-        maps.append(len(table))
         eligible, here = run.eligible, len(table)
-        after = here + 4 + len(eligible.advice)
         flags = _PRIVATE | _FIXED | (0 if eligible.reserve else _NORESERVE)
         share = (run.address, run.size, _READ_WRITE, flags, store_there, run.offset * PAGE)
-        anonymous = (run.address, run.size, _READ_WRITE, flags | _ANONYMOUS, -1, 0)
-        fill = (store_there, run.address, run.size, run.offset * PAGE)
-        table.append((NR["mmap"], share, here + 4, here + 1))
-        table.append((NR["mincore"], (run.address, run.size, vector), after, here + 2))
-        table.append((NR["mmap"], anonymous, here + 3, here + 3))
-        table.append((NR["pread64"], fill, here + 4, here + 4))
-        table += advise(run.address, run.size, eligible, here + 4)
-    if table:
-        table[-1] = (*table[-1][:2], END, END)
-    return [_ended(entry, len(table)) for entry in table], maps
+        fill = [
+            (NR["mmap"], (run.address, run.size, _READ_WRITE, flags | _ANONYMOUS, -1, 0)),
+            *bind(run.address, run.size, eligible, nodes),
+            (NR["pread64"], (store_there, run.address, run.size, run.offset * PAGE)),
+        ]
+        advice = advise(run.address, run.size, eligible)
+        filled = here + 2 + len(fill)
+        if filled + len(advice) > MOST_OPERATIONS:
+            break
+        maps.append(here)
+        table.append((NR["mmap"], share, filled, here + 1))
+        table.append((NR["mincore"], (run.address, run.size, vector), filled + len(advice), here + 2))
+        table += in_turn([*fill, *advice], here + 2)
+    return closed(table), maps
 
 
-def advise(address: int, size: int, eligible: Eligible, first: int) -> list[Operation]:
-    """Sets again what was set on the mapping before; as entries of a table from that number on."""
+def advise(address: int, size: int, eligible: Eligible) -> list[Call]:
+    """Sets again what was set on the mapping before by madvise."""
+    return [(NR["madvise"], (address, size, advice)) for advice in eligible.advice]
+
+
+def bind(address: int, size: int, eligible: Eligible, nodes: int) -> list[Call]:
+    """Sets the mapping's NUMA policy again, if it has one; its nodes are where the address says."""
+    if not eligible.policy:
+        return []
+    return [(NR["mbind"], (address, size, eligible.policy.mode, nodes, MOST_NODES + 1, 0))]
+
+
+def in_turn(calls: list[Call], first: int) -> list[Operation]:
+    """Entries of a table from that number on; each is run, whatever has become of the one before."""
+    return [(*call, first + index, first + index) for index, call in enumerate(calls, start=1)]
+
+
+def closed(table: list[Operation]) -> list[Operation]:
+    """Whatever would come behind the last entry is the end."""
+    length = len(table)
     return [
-        (NR["madvise"], (address, size, advice), first + index + 1, first + index + 1)
-        for index, advice in enumerate(eligible.advice)
+        (number, arguments, success if success < length else END, failure if failure < length else END)
+        for number, arguments, success, failure in table
     ]
-
-
-def _ended(entry: Operation, length: int) -> Operation:
-    number, arguments, success, failure = entry
-    return number, arguments, success if success < length else END, failure if failure < length else END
 
 
 def _within(slab: Slab, eligible: Eligible) -> tuple[int, int]:

@@ -9,7 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ksmtuned_py.backends.scan.pages import ZERO, Prints, prints
+from ksmtuned_py.backends.scan.remap.amd64 import NR
 from ksmtuned_py.backends.scan.remap.area import SEALS
+from ksmtuned_py.backends.scan.remap.numa import MOST_NODES, Policy
 from ksmtuned_py.door import Door
 
 PAGE = mmap.PAGESIZE
@@ -19,6 +21,7 @@ _READ_PAGES = 1024
 Offsets = NDArray[np.uint32]
 """Page numbers in the store."""
 _libc = ctypes.CDLL(None, use_errno=True)
+_libc.mmap.restype = ctypes.c_void_p
 
 
 class Store:
@@ -35,11 +38,29 @@ class Store:
         if descriptor is not None:
             self._read_all()
 
+    def bind(self, policy: Policy) -> None:
+        """Sets the NUMA policy of its pages, and so of whatever has them mapped; raises OSError.
+
+        It stays with the file when it is not mapped here any more.
+        """
+        there = _libc.mmap(None, ctypes.c_size_t(STORE_BYTES), mmap.PROT_READ, mmap.MAP_SHARED, self.descriptor, 0)
+        size, nodes = ctypes.c_ulong(STORE_BYTES), policy.nodes.to_bytes(MOST_NODES // 8, "little")
+        done = _libc.syscall(NR["mbind"], ctypes.c_void_p(there), size, policy.mode, nodes, MOST_NODES + 1, 0)
+        number = ctypes.get_errno()
+        _libc.munmap(ctypes.c_void_p(there), size)
+        if done:
+            raise OSError(number, os.strerror(number))
+
     @property
     def key(self) -> tuple[int, int]:
         """Device and inode."""
         found = os.fstat(self.descriptor)
         return found.st_dev, found.st_ino
+
+    def close(self) -> None:
+        """Lets go of it."""
+        os.close(self._lock)
+        os.close(self.descriptor)
 
     @property
     def known(self) -> Prints:

@@ -1,0 +1,137 @@
+"""Merged memory has the NUMA policy that it had before, and so has memory that is given back."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+
+from ksmtuned_py.backends.scan.remap.eligibility import eligible, of_one_policy
+from ksmtuned_py.backends.scan.remap.numa import Policy, parse_policy, policies
+from ksmtuned_py.door import Door
+from ksmtuned_py.units import MIB
+from tests.scan.conftest import scanning, turn, wait_passes, wait_true
+from tests.scan.test_remap import REMAP, Writer
+from tests.support.need import need
+
+PREFER, BIND, INTERLEAVE, PREFER_MANY, WEIGHTED, STATIC, RELATIVE = 1, 2, 3, 5, 6, 0x8000, 0x4000
+NUMA_MAPS = """\
+55d0a0000000 default file=/usr/bin/qemu mapped=5 N0=5 kernelpagesize_kB=4
+7f0000000000 bind:0-1 anon=5 dirty=5 N0=5 kernelpagesize_kB=4
+7f0008000000 prefer (many)=static:0,2 anon=5 dirty=5 N0=5 kernelpagesize_kB=4
+7f0010000000 local anon=5 dirty=5 N0=5 kernelpagesize_kB=4
+7ffccd17e000 default stack anon=15 dirty=15 active=1 N0=15 kernelpagesize_kB=4
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "mode", "nodes"),
+    [
+        ("bind:0-1", BIND, 0b11),
+        ("interleave:0,2-3", INTERLEAVE, 0b1101),
+        ("prefer:1", PREFER, 0b10),
+        ("prefer (many):0-1", PREFER_MANY, 0b11),
+        ("weighted interleave:0-1", WEIGHTED, 0b11),
+        ("bind=static:1", BIND | STATIC, 0b10),
+        ("local", 4, 0),
+    ],
+)
+def test_a_policy_is_read(text: str, mode: int, nodes: int) -> None:
+    assert parse_policy(text) == Policy(text, mode, nodes)
+
+
+@pytest.mark.parametrize("text", ["bind=relative:0", "striped:0", "bind:0;1", "bind=static|relative:0", "bind:1024"])
+def test_a_policy_that_cannot_be_set_again_is_none(text: str) -> None:
+    assert parse_policy(text) is None
+
+
+def test_a_policy_that_is_the_processs_own_need_not_be_restored() -> None:
+    found = policies(NUMA_MAPS)
+    assert found[0x7F0000000000] == "bind:0-1"
+    assert found[0x7F0008000000] == "prefer (many)=static:0,2"
+    assert found[0x7F0010000000] == found[0x55D0A0000000] == ""
+    bound = policies(NUMA_MAPS.replace("default", "bind:0-1"))
+    assert bound[0x7F0000000000] == ""
+    assert bound[0x7F0010000000] == "local"
+
+
+def test_memory_with_another_policy_than_most_is_left_out_by_name() -> None:
+    line = "{:x}-{:x} rw-p 00000000 00:00 0\nVmFlags: rd wr mr mw me ac\n"
+    sizes = {0x7F0000000000: 128 * MIB, 0x7F0010000000: 256 * MIB, 0x7F0030000000: 64 * MIB}
+    smaps = "".join(line.format(start, start + size) for start, size in sizes.items())
+    texts = dict(zip(sizes, ("bind:0", "bind:1", "bind=relative:0"), strict=True))
+    found, reason = eligible(smaps, texts, MIB)
+    assert reason == "a mapping of it has the NUMA policy bind=relative:0, which we cannot restore"
+    kept, policy, other = of_one_policy(found)
+    assert [one.mapping.start for one in kept] == [0x7F0010000000]
+    assert policy == Policy("bind:1", BIND, 2)
+    assert other == "only its memory with the NUMA policy bind:1 is merged, not bind:0"
+    assert of_one_policy([]) == ([], None, "")
+
+
+@contextmanager
+def guests(*arguments: tuple[str, ...]) -> Iterator[list[Writer]]:
+    """Guests that never rest, each with such a policy."""
+    need(Path("/proc/self/numa_maps").exists(), "a kernel with NUMA")
+    with ExitStack() as stack:
+        found = []
+        for number, words in enumerate(arguments):
+            command = (sys.executable, "-m", "tests.scan.bound", "64", *words)
+            found.append(Writer(f"bound-{number}", command=command))
+            stack.callback(found[-1].process.communicate)
+            stack.callback(found[-1].process.kill)
+        yield found
+
+
+def shown(one: Writer, start: int) -> set[str]:
+    """The policies in numa_maps of its 64 MiB."""
+    lines = [line.split(" ", 1) for line in Path(f"/proc/{one.pid}/numa_maps").read_text().splitlines()]
+    found = {
+        text.split(" anon=")[0].split(" file=")[0] for at, text in lines if start <= int(at, 16) < start + 64 * MIB
+    }
+    return {text.strip() for text in found}
+
+
+@pytest.mark.parametrize(
+    ("mode", "text"),
+    [
+        (BIND, "bind:0"),
+        (INTERLEAVE, "interleave:0"),
+        (BIND | STATIC, "bind=static:0"),
+    ],
+)
+def test_a_policy_is_there_again_in_merged_memory_and_in_what_is_given_back(
+    root: None, no_ksm: Door, mode: int, text: str
+) -> None:
+    with guests((str(mode),), (str(mode), "process")) as (bound, whole):
+        starts = [int(one.ask("where")) for one in (bound, whole)]
+        with scanning(no_ksm, REMAP, [bound, whole]) as backend:
+            wait_true(lambda: all("ksmtuned-py-pages" in maps(one) for one in (bound, whole)), "shared pages")
+            wait_passes(backend, 2)
+            assert stores(bound).isdisjoint(stores(whole))
+            for one, start in zip((bound, whole), starts, strict=True):
+                assert shown(one, start) == {text}
+                assert one.check()["wrong"] == 0
+            turn(backend, "run", 2)
+            wait_true(lambda: backend.counters().pages_sharing == 0, "pages given back")
+        for one, start in zip((bound, whole), starts, strict=True):
+            assert "ksmtuned-py-pages" not in maps(one)
+            assert shown(one, start) == {text}
+            assert one.check()["wrong"] == 0
+
+
+def maps(one: Writer) -> str:
+    return Path(f"/proc/{one.pid}/maps").read_text()
+
+
+def stores(one: Writer) -> set[str]:
+    return {line.split()[4] for line in maps(one).splitlines() if "ksmtuned-py-pages" in line}
+
+
+def test_a_policy_that_cannot_be_set_again_is_refused_by_name(root: None, no_ksm: Door) -> None:
+    with guests((str(BIND | RELATIVE),)) as (one,), scanning(no_ksm, REMAP, [one]) as backend:
+        wait_passes(backend, 4)
+        assert "ksmtuned-py-pages" not in maps(one)
+        wanted = "bound-0: a mapping of it has the NUMA policy bind=relative:0, which we cannot restore"
+        assert wanted in backend.problems

@@ -1,0 +1,93 @@
+"""A process that shares a guest's memory, and is not stopped with it, keeps the guest from being remapped."""
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from ksmtuned_py.backends.scan.process import Process
+from ksmtuned_py.backends.scan.remap.sharers import Sharers
+from ksmtuned_py.backends.scan.remap.threads import Refused
+from ksmtuned_py.backends.scan.target import Target
+from ksmtuned_py.door import Door
+from tests.scan.conftest import scanning, wait_passes, wait_true
+from tests.scan.test_remap import REMAP, Writer
+
+
+class Sharing(Writer):
+    """A guest that can begin such a process."""
+
+    def __init__(self) -> None:
+        super().__init__("sharing", command=(sys.executable, "-m", "tests.scan.sharing", "64"))
+        self.sharer = 0
+
+    def begin(self) -> None:
+        self.sharer = int(self.ask("begin"))
+
+    def end(self) -> None:
+        os.kill(self.sharer, signal.SIGKILL)
+        self.sharer = 0
+
+
+@contextmanager
+def sharing_guest() -> Iterator[tuple[Sharing, Sharers]]:
+    guest = Sharing()
+    try:
+        with Process(Target(pid=guest.pid, start_ticks=0), Door()) as process:
+            yield guest, Sharers(Door(), process)
+    finally:
+        if guest.sharer:
+            guest.end()
+        guest.process.kill()
+        guest.process.communicate()
+
+
+def test_a_process_with_the_same_memory_is_found_and_named(root: None) -> None:
+    with sharing_guest() as (guest, sharers):
+        sharers.stand()
+        sharers.look_at_all()
+        sharers.look_at_new()
+        guest.begin()
+        with pytest.raises(Refused, match=f"process {guest.sharer} shares its memory"):
+            sharers.look_at_new()
+        with pytest.raises(Refused, match=f"process {guest.sharer} shares its memory"):
+            sharers.look_at_all()
+
+
+def test_threads_and_children_of_others_are_no_reason(root: None) -> None:
+    with sharing_guest() as (_, sharers):
+        sharers.stand()
+        sharers.look_at_all()
+        for _ in range(20):
+            thread = threading.Thread(target=time.sleep, args=(0.01,))
+            thread.start()
+            if not os.fork():
+                os._exit(0)
+            sharers.look_at_new()
+            thread.join()
+            os.wait()
+
+
+def test_so_many_new_processes_are_not_looked_at_in_a_stop(root: None) -> None:
+    with sharing_guest() as (_, sharers), pytest.raises(Refused, match="too many processes"):
+        sharers.look_at_new()
+
+
+def test_a_guest_is_remapped_until_another_process_shares_its_memory(root: None, no_ksm: Door) -> None:
+    with sharing_guest() as (guest, _), scanning(no_ksm, REMAP, [guest]) as backend:
+        wait_true(lambda: backend.counters().pages_sharing > 1000, "shared pages")
+        guest.begin()
+        wait_passes(backend, 2)
+        assert f"sharing: process {guest.sharer} shares its memory" in backend.problems
+        windows = backend.window_milliseconds
+        wait_passes(backend, 2)
+        assert backend.window_milliseconds == windows  # it is not stopped any more
+        guest.end()
+        wait_passes(backend, 3)
+        assert not any("shares its memory" in one for one in backend.problems)
+        assert guest.check()["wrong"] == 0
