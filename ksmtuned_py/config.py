@@ -84,12 +84,12 @@ class Profile(Section):
 QUIET = Profile(
     boost_percent=PercentByNeed(calm=20, wary=40, short=95, critical=95),
     cruise_percent=PercentByNeed(calm=0.1, wary=0.5, short=5, critical=20),
-    price_cpu_seconds_per_gib=ByNeed(calm=5, wary=20, short=60, critical=300),
+    price_cpu_seconds_per_gib=ByNeed(calm=3, wary=20, short=60, critical=300),
 )
 BALANCED = Profile(
     boost_percent=PercentByNeed(calm=60, wary=80, short=95, critical=95),
     cruise_percent=PercentByNeed(calm=0.2, wary=1, short=5, critical=20),
-    price_cpu_seconds_per_gib=ByNeed(calm=10, wary=30, short=60, critical=300),
+    price_cpu_seconds_per_gib=ByNeed(calm=5, wary=30, short=60, critical=300),
 )
 EAGER = Profile(
     boost_percent=PercentByNeed(calm=95, wary=95, short=95, critical=95),

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from ksmtuned_py.config import Config
-from ksmtuned_py.model import Counters, ForeignWrite, Guest, Knobs, Snapshot
+from ksmtuned_py.model import Counters, ForeignWrite, Guest, GuestKsm, Knobs, Snapshot
 from ksmtuned_py.policy.need import Need
 from ksmtuned_py.policy.scanner import Passes, Scanner
 from ksmtuned_py.policy.trend import FOREIGN_HOLD_SECONDS, Trend
@@ -105,17 +105,19 @@ def test_a_stuck_pass_does_not_count_but_not_for_ever() -> None:
     assert not trend.boosting  # it is no bad luck: this memory changes all the time
 
 
-def test_on_a_big_host_a_new_guest_is_news_only_while_passes_pay() -> None:
+def test_on_a_big_host_a_new_guest_gets_a_quick_look_if_a_pass_is_cheap_enough() -> None:
     many = tuple(guest(f"vm-{number}", pid=100 + number, rss_bytes=10 * GIB) for number in range(100))
     paying = after(passes(0, 0, guests=many), passes(1, 2, guests=many, sharing=50_000_000))
     settled = paying.after(passes(2, 3, guests=many, sharing=50_000_000, cpu=1000))
     assert not settled.boosting
     small = guest("late", pid=900)
-    assert paying.after(passes(3, 2, guests=(*many, small), sharing=50_000_000)).news.sentence == "new guest: late"
+    quick = paying.after(passes(3, 2, guests=(*many, small), sharing=50_000_000)).news
+    assert quick.sentence == "the guests' memory grew by 1 GiB, worth a quick look"
+    assert quick.thorough_until_pass == paying.news.thorough_until_pass
     assert settled.after(passes(3, 3, guests=(*many, small), sharing=50_000_000, cpu=1000)).news.number == 1
-    large = guest("large", pid=901, rss_bytes=100 * GIB)
+    large = guest("large", pid=901, rss_bytes=200 * GIB)
     grown = settled.after(passes(3, 3, guests=(*many, large), sharing=50_000_000, cpu=1000)).news
-    assert "grew by 100 GiB" in grown.sentence
+    assert "grew by 200 GiB" in grown.sentence
 
 
 def test_on_a_big_host_guests_that_take_the_place_of_others_are_growth_once_they_are_worth_it() -> None:
@@ -143,7 +145,7 @@ def test_growth_is_news_when_it_could_pay_for_its_passes() -> None:
 
 
 def test_cheap_pages_do_not_make_little_growth_worthwhile() -> None:
-    """2.6 million pages at 2 us, twice, are worth 1 GiB at the calm price; a stretch at 0.2 us changes nothing."""
+    """2.6 million pages at 2 us are worth 0.3 GiB at the calm price, and 2 thorough passes 2 GiB, also after 0.2 us."""
 
     def look(at: float, full_scans: int, pages: int, cpu: float, gib: float) -> Snapshot:
         counters = Counters(full_scans=full_scans, pages_unshared=1000, pages_scanned=pages)
@@ -152,10 +154,39 @@ def test_cheap_pages_do_not_make_little_growth_worthwhile() -> None:
     settled = after(look(0, 0, 0, 0, 10), look(10, 3, 2_600_000, 5.2, 10))
     for at in range(11, 20):
         pages = 2_600_000 + at * 100_000
-        settled = settled.after(look(at, 3, pages, 5.2 + at * 0.02, 10.5))
+        settled = settled.after(look(at, 3, pages, 5.2 + at * 0.02, 10.3))
     assert settled.scanner.cost_seconds == pytest.approx(0.2e-6, rel=0.1)
     assert settled.news.number == 1
-    assert settled.after(look(21, 3, 4_700_000, 5.62, 11.5)).news.number == 2
+    assert "quick look" in settled.after(look(21, 3, 4_700_000, 5.62, 11.5)).news.sentence
+    assert "worth a look from" in settled.after(look(21, 3, 4_700_000, 5.62, 13.5)).news.sentence
+
+
+def test_what_a_quick_look_leaves_unmerged_is_news_once_it_is_worth_a_thorough_one() -> None:
+    many = tuple(guest(f"vm-{number}", pid=100 + number, rss_bytes=10 * GIB) for number in range(100))
+    trend = after(passes(0, 0, guests=many), passes(1, 3, guests=many, cpu=10))
+    assert not trend.boosting
+    late = passes(2, 3, guests=(*many, guest("late", pid=900, rss_bytes=50 * GIB)), cpu=10)
+    trend = trend.after(late)
+    assert "quick look" in trend.news.sentence
+    unmerged = replace(late.counters, full_scans=5, pages_unshared=late.counters.pages_unshared + 30 * GIB // 4096)
+    looked = trend.after(replace(late, counters=unmerged, scanner_cpu_seconds=20.0))
+    assert not looked.boosting  # it gained nothing, so it is settled; what it left counts from the next look on
+    again = looked.after(replace(late, counters=unmerged, scanner_cpu_seconds=20.0))
+    assert "30 GiB more found no equal" not in again.news.sentence  # not worth 94 GiB
+    much = replace(unmerged, pages_unshared=unmerged.pages_unshared + 100 * GIB // 4096)
+    again = looked.after(replace(late, counters=much, scanner_cpu_seconds=20.0))
+    assert "130 GiB more found no equal" in again.news.sentence
+    assert again.news.thorough_until_pass > again.passes.done
+
+
+def test_a_guest_that_never_asks_for_merging_is_a_false_alarm() -> None:
+    trend = after(passes(0, 0), passes(1, 4))
+    mute = replace(guest("mute", pid=300), ksm=GuestKsm(mergeable=False))
+    trend = trend.after(passes(2, 4, guests=(guest(), mute)))
+    assert trend.boosting  # it has just begun
+    assert trend.after(passes(8, 4, guests=(guest(), mute))).boosting is False
+    asked = replace(mute, ksm=GuestKsm(mergeable=True))
+    assert trend.after(passes(8, 4, guests=(guest(), asked))).boosting
 
 
 def test_slow_growth_adds_up() -> None:

@@ -84,5 +84,10 @@ class Counters:
         """Pages ksmd keeps an rmap item for: everything it has looked at and still tracks."""
         return self.pages_shared + self.pages_sharing + self.pages_unshared + self.pages_volatile
 
+    @property
+    def unmerged_pages(self) -> int:
+        """Of these, those that are not merged; with smart_scan the kernel counts skipped ones as volatile."""
+        return self.pages_unshared + self.pages_volatile
+
 
 COUNTER_NAMES: tuple[str, ...] = tuple(field.name for field in fields(Counters))

@@ -70,7 +70,7 @@ class Adaptive:
         """One pass for each gap, as far as the budget goes."""
         cap = by_need(self.config.adaptive.chosen.cruise_percent, trend.need) / 100
         gap, last = trend.gap_seconds, trend.passes.last
-        pass_cpu = last.cpu_seconds / last.passes if last and last.cpu_seconds is not None else None
+        pass_cpu = last.each_cpu_seconds if last else None
         budget = cap if pass_cpu is None else min(cap, pass_cpu / gap)
         resting = gap > self.config.adaptive.pass_gap_seconds
         word, rule = ("resting", "price") if resting else ("cruising", "yield")
@@ -88,13 +88,14 @@ class Adaptive:
         if wish.mode is Mode.OFF:
             return Knobs(run=RUN_UNMERGE if guard and guard.unmerge else RUN_STOP, smart_scan=1)
         boost = wish.mode is Mode.BOOST
+        thorough = boost and trend.passes.done < trend.news.thorough_until_pass
         cost_seconds = trend.scanner.cost_seconds if boost else trend.page_cost_seconds
         batch = batch_for(wish.budget, cost_seconds, trend.scanner.oversleep_seconds)
         return Knobs(
             run=RUN_MERGE,
             pages_to_scan=batch.pages_to_scan,
             sleep_millisecs=batch.sleep_millisecs,
-            smart_scan=0 if boost or not self.config.adaptive.smart_scan_in_cruise else 1,
+            smart_scan=0 if thorough or not self.config.adaptive.smart_scan_in_cruise else 1,
             advisor_mode="none",
         )
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from ksmtuned_py.model import Counters, Snapshot
+from ksmtuned_py.model import Counters, Guest, Snapshot
 from ksmtuned_py.units import GIB, MIB, human_bytes
 
 WHOLE_PASSES = 2
@@ -13,6 +13,8 @@ GuestKey = tuple[int, int]
 GROWTH_MIN_BYTES = 16 * MIB
 USUAL_GUEST_BYTES = GIB
 """Where a guest of this size would pay for its passes, any new one is news: up to 21 GiB of guests when calm."""
+ASKING_SECONDS = 5.0
+"""A program that became a guest's has asked for merging by then, or never will."""
 STUCK_UNSHARED, STUCK_VOLATILE = 0.01, 0.25
 STUCK_PASSES_MAX = 2
 """More than these are no bad luck but memory that changes all the time."""
@@ -27,72 +29,128 @@ class News:
     sentence: str = ""
     seconds: float = 0.0
     """When it came (monotonic)."""
+    thorough_until_pass: int = 0
+    """Until so many passes are done nothing is skipped ..."""
     done_at_pass: int = 0
-    """It is settled when this many passes are done ..."""
+    """... it is settled when this many are done ..."""
     open: bool = False
     """... and the last of them no longer paid."""
     stuck_passes: int = 0
     """Passes of these that did not count, because ksmd's unstable tree was stuck."""
     guests: frozenset[GuestKey] = frozenset()
-    tried_bytes: Mapping[GuestKey, int] = field(default_factory=dict)
+    arrived: frozenset[GuestKey] = frozenset()
+    """The guests whose arrival it is."""
+    seen_bytes: Mapping[GuestKey, int] = field(default_factory=dict)
     """Each guest's memory at the last news, or the least since then: what the passes since have looked at."""
+    unmerged_pages: int | None = None
+    """What the last thorough passes left unmerged, or the least since then; None before they are done."""
 
     def with_another_pass(self) -> "News":
         """One of its passes did not count."""
-        return replace(self, done_at_pass=self.done_at_pass + 1, stuck_passes=self.stuck_passes + 1)
+        return replace(
+            self,
+            thorough_until_pass=self.thorough_until_pass + 1,
+            done_at_pass=self.done_at_pass + 1,
+            stuck_passes=self.stuck_passes + 1,
+        )
+
+    def settled(self, counters: Counters, passes_done: int) -> "News":
+        """Nothing more is to be found."""
+        thorough = self.thorough_until_pass > 0
+        left = counters.unmerged_pages if thorough else self.unmerged_pages
+        return replace(
+            self, open=False, thorough_until_pass=0, done_at_pass=passes_done, arrived=frozenset(), unmerged_pages=left
+        )
 
 
 NO_NEWS = News()
 
 
-def find_news(
-    past: News,
-    now: Snapshot,
-    *,
-    passes_done: int,
-    need_rose: bool,
-    price: float,
-    cost_seconds: float,
-    last_pass_pays: bool,
-    retry: bool,
-) -> News:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prospect:
+    """What decides whether a look at all memory is worth its CPU."""
+
+    passes_done: int
+    price: float
+    """CPU-seconds that a saved GiB may cost."""
+    page_cost_seconds: float
+    pass_cpu_seconds: float | None
+    """What the last pass took; None = unknown."""
+
+    def thorough_bytes(self, guest_bytes: int, page_bytes: int) -> int:
+        """Memory that would pay for two whole passes over all guests, skipping nothing, if all of it merged."""
+        return self._worth(WHOLE_PASSES * guest_bytes / page_bytes * self.page_cost_seconds)
+
+    def quick_bytes(self) -> float:
+        """Memory that would pay for another pass like the last one; infinite as long as nobody knows."""
+        return float("inf") if self.pass_cpu_seconds is None else self._worth(self.pass_cpu_seconds)
+
+    def _worth(self, cpu_seconds: float) -> int:
+        return max(GROWTH_MIN_BYTES, round(cpu_seconds / max(self.price, 1e-9) * GIB))
+
+
+def find_news(past: News, now: Snapshot, prospect: Prospect, *, need_rose: bool, retry: bool) -> News:
     """The news after this snapshot: past itself, but for its bookkeeping, when there is none.
 
-    A new guest is news at once, unless passes are long and have lately not paid: on a big host where guests come and
-    go all the time that would be one endless boost. Then its memory has to be worth the passes, as any growth; and it
-    is growth even when as much has gone with others, since nobody has tried to merge it.
+    There are two kinds. Thorough passes skip nothing, so that old pages that nobody shared meet their new equals. They
+    are dear where there is much memory. There, guests that come and go get a quick look first: one pass with
+    smart_scan, in which new pages find all that is merged already; what it leaves unmerged may then be worth more.
     """
-    now_bytes = {guest.key: guest.rss_bytes for guest in now.guests}
-    guests = frozenset(now_bytes)
-    tried = {key: min(past.tried_bytes[key], size) for key, size in now_bytes.items() if key in past.tried_bytes}
-    known = replace(past, guests=guests, tried_bytes=tried)
-    growth = sum(now_bytes.values()) - sum(tried.values())
-    worthwhile = worthwhile_growth_bytes(sum(now_bytes.values()), now.page_bytes, price, cost_seconds)
+    now_bytes = {guest.key: guest.rss_bytes for guest in now.guests if _may_merge(guest)}
+    guests = frozenset(guest.key for guest in now.guests)
+    seen = {key: min(past.seen_bytes[key], size) for key, size in now_bytes.items() if key in past.seen_bytes}
+    left = None if past.unmerged_pages is None else min(past.unmerged_pages, now.counters.unmerged_pages)
+    known = replace(past, guests=guests, seen_bytes=seen, unmerged_pages=left)
+    growth = sum(now_bytes.values()) - sum(seen.values())
+    unmerged = 0 if left is None or past.open else (now.counters.unmerged_pages - left) * now.page_bytes
+    worthwhile = prospect.thorough_bytes(sum(now_bytes.values()), now.page_bytes)
     arrived = guests - past.guests
-    if arrived and (last_pass_pays or worthwhile <= USUAL_GUEST_BYTES):
+    thorough = True
+    if arrived and worthwhile <= USUAL_GUEST_BYTES:
         sentence = _arrival_sentence(now, arrived)
     elif growth >= worthwhile:
         sentence = f"the guests' memory grew by {human_bytes(growth)}, worth a look from {human_bytes(worthwhile)} on"
+    elif unmerged >= worthwhile:
+        sentence = f"{human_bytes(unmerged)} more found no equal, worth a look at all from {human_bytes(worthwhile)} on"
     elif need_rose and guests:
         sentence = f"memory became scarce: {now.memory.available_fraction:.0%} available"
     elif retry:
         sentence = "merging was given up long enough ago for another try"
+    elif growth >= prospect.quick_bytes():
+        thorough, sentence = False, f"the guests' memory grew by {human_bytes(growth)}, worth a quick look"
     else:
         return known
-    return _told(replace(known, tried_bytes=now_bytes), now, sentence, passes_done)
+    if known.open:  # a false alarm must not settle other news
+        arrived = known.arrived | arrived if known.arrived else frozenset()
+    told = replace(known, seen_bytes=now_bytes, arrived=arrived, sentence=sentence)
+    return _told(told, now, prospect.passes_done, thorough=thorough)
 
 
-def _told(known: News, now: Snapshot, sentence: str, passes_done: int) -> News:
+def _told(known: News, now: Snapshot, passes_done: int, *, thorough: bool) -> News:
     under_way = 1 if now.counters.candidate_pages else 0  # a pass that began before the news does not count
-    return News(
+    done_at_pass = passes_done + under_way + (WHOLE_PASSES if thorough else 1)
+    return replace(
+        known,
         number=known.number + 1,
-        sentence=sentence,
         seconds=now.clock.monotonic_seconds,
-        done_at_pass=passes_done + under_way + WHOLE_PASSES,
+        thorough_until_pass=done_at_pass if thorough else known.thorough_until_pass,
+        done_at_pass=max(done_at_pass, known.done_at_pass),
         open=True,
-        guests=known.guests,
-        tried_bytes=known.tried_bytes,
+        stuck_passes=0,
     )
+
+
+def is_false_alarm(news: News, now: Snapshot) -> bool:
+    """Whether those that came have ended, or have not asked for merging in all the time that a guest needs for it."""
+    waited = now.clock.monotonic_seconds - news.seconds >= ASKING_SECONDS
+    return bool(waited and news.arrived) and not any(
+        guest.key in news.arrived and _may_merge(guest) for guest in now.guests
+    )
+
+
+def _may_merge(guest: Guest) -> bool:
+    """Unless its kernel says that it has not asked for it."""
+    return guest.ksm is None or guest.ksm.mergeable is not False
 
 
 def is_stuck(counters: Counters) -> bool:
@@ -105,12 +163,6 @@ def is_stuck(counters: Counters) -> bool:
     return (
         counters.pages_unshared < candidates * STUCK_UNSHARED and counters.pages_volatile > candidates * STUCK_VOLATILE
     )
-
-
-def worthwhile_growth_bytes(guest_bytes: int, page_bytes: int, price: float, cost_seconds: float) -> int:
-    """Growth that would pay for its passes over all guests even at the going price per GiB, if all of it merged."""
-    cpu_seconds = WHOLE_PASSES * guest_bytes / page_bytes * cost_seconds
-    return max(GROWTH_MIN_BYTES, round(cpu_seconds / max(price, 1e-9) * GIB))
 
 
 def _arrival_sentence(now: Snapshot, arrived: frozenset[GuestKey]) -> str:

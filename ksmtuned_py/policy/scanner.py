@@ -65,6 +65,11 @@ class Pass:
     """Looked at; skipped ones do not count."""
 
     @property
+    def each_cpu_seconds(self) -> float | None:
+        """Of one pass; None when nobody can say."""
+        return None if self.cpu_seconds is None else self.cpu_seconds / self.passes
+
+    @property
     def page_cost_seconds(self) -> float:
         """CPU for each page, on average; 0 when nobody can say."""
         return (self.cpu_seconds or 0.0) / self.pages if self.pages else 0.0

@@ -6,7 +6,7 @@ from ksmtuned_py.config import Config
 from ksmtuned_py.model import Snapshot
 from ksmtuned_py.policy.memory import Memory, remembered
 from ksmtuned_py.policy.need import Need, by_need, next_need
-from ksmtuned_py.policy.news import NO_NEWS, STUCK_PASSES_MAX, News, find_news, is_stuck
+from ksmtuned_py.policy.news import NO_NEWS, STUCK_PASSES_MAX, News, Prospect, find_news, is_false_alarm, is_stuck
 from ksmtuned_py.policy.scanner import Passes, Scanner
 
 FOREIGN_HOLD_SECONDS = 60.0
@@ -136,16 +136,20 @@ class Trend:
         news = find_news(
             past.news,
             snapshot,
-            passes_done=self.passes.done,
+            Prospect(
+                passes_done=self.passes.done,
+                price=self.price,
+                page_cost_seconds=self.page_cost_seconds,
+                pass_cpu_seconds=self.passes.last.each_cpu_seconds if self.passes.last else None,
+            ),
             need_rose=self.need > past.need and self.need >= Need.SHORT,
-            price=self.price,
-            cost_seconds=self.page_cost_seconds,
-            last_pass_pays=self.last_pass_pays,
             retry=_is_over(past.given_up.until_seconds, snapshot),
         )
-        if news.open and self.passes.done >= news.done_at_pass and not self.last_pass_pays:
+        if news.open and is_false_alarm(news, snapshot):
+            news = replace(news.settled(snapshot.counters, self.passes.done), unmerged_pages=news.unmerged_pages)
+        elif news.open and self.passes.done >= news.done_at_pass and not self.last_pass_pays:
             again = is_stuck(snapshot.counters) and news.stuck_passes < STUCK_PASSES_MAX
-            news = news.with_another_pass() if again else replace(news, open=False)
+            news = news.with_another_pass() if again else news.settled(snapshot.counters, self.passes.done)
         return replace(self, news=news)
 
     def _with_gap(self, past: "Trend") -> "Trend":
