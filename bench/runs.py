@@ -185,7 +185,7 @@ def _figures(sampler: Sampler, guests: int, own: Footprint | None, restored: boo
         ksmd_cpu_seconds=samples[-1].ksmd_cpu_seconds,
         guests_seconds=measures.all_guests_seconds(samples, guests),
         reaction_seconds=sampler.reaction_seconds,
-        loss_passes=measures.passes_at_a_loss(samples),
+        loss_passes=measures.passes_at_a_loss(samples, guests),
         least_available_bytes=min(sample.available_bytes for sample in samples),
         own_cpu_seconds=own.cpu_seconds if own else None,
         own_resident_bytes=own.resident_bytes if own else None,

@@ -138,7 +138,9 @@ def test_whole_passes_count_from_when_all_guests_were_there() -> None:
 def test_only_passes_in_a_row_count_as_loss() -> None:
     profits = [0, -1, -1, 1, -1]
     seen = [replace(sample, profit_bytes=profit) for sample, profit in zip(samples(*[0] * 5), profits, strict=True)]
-    assert measures.passes_at_a_loss(seen) == 2
+    assert measures.passes_at_a_loss(seen, 0) == 2
+    filling = [replace(sample, guests=int(number > 1)) for number, sample in enumerate(seen)]
+    assert measures.passes_at_a_loss(filling, 1) == 1
 
 
 def test_every_manager_has_every_load_once_a_turn_and_each_turn_begins_with_another() -> None:
