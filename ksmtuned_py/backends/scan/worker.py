@@ -115,7 +115,7 @@ def merger_for(settings: Scan, door: Door, libvirt_uri: str = "") -> tuple[Merge
         return None, f"remap is for x86-64 only: on {os.uname().machine} it has not been proven"
     from ksmtuned_py.backends.scan.remap.remapper import Remapper
 
-    return Remapper(door, settings), ""
+    return Remapper(door, settings, libvirt_uri), ""
 
 
 def main(descriptor: int, root: str, settings: Scan, libvirt_uri: str) -> None:
@@ -125,7 +125,7 @@ def main(descriptor: int, root: str, settings: Scan, libvirt_uri: str) -> None:
     limit = settings.worker_memory_mib * MIB
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     door = Door(root)
-    merger, refusal = merger_for(settings, door)
+    merger, refusal = merger_for(settings, door, libvirt_uri)
     Worker(inherited(descriptor), Scanner(door, settings, merger), refusal).serve()
 
 
