@@ -161,21 +161,27 @@ def test_cheap_pages_do_not_make_little_growth_worthwhile() -> None:
     assert "worth a look from" in settled.after(look(21, 3, 4_700_000, 5.62, 13.5)).news.sentence
 
 
-def test_what_a_quick_look_leaves_unmerged_is_news_once_it_is_worth_a_thorough_one() -> None:
+def test_what_a_quick_look_leaves_unmerged_is_news_once_it_is_unusual_and_worth_a_thorough_one() -> None:
     many = tuple(guest(f"vm-{number}", pid=100 + number, rss_bytes=10 * GIB) for number in range(100))
-    trend = after(passes(0, 0, guests=many), passes(1, 3, guests=many, cpu=10))
+    half = Counters(full_scans=3, pages_sharing=500 * GIB // 4096, pages_unshared=500 * GIB // 4096)
+    trend = after(passes(0, 0, guests=many), snapshot(at=1, counters=half, cpu_seconds=10, guests=many))
+    trend = trend.after(snapshot(at=2, counters=replace(half, full_scans=4), cpu_seconds=20, guests=many))
     assert not trend.boosting
-    late = passes(2, 3, guests=(*many, guest("late", pid=900, rss_bytes=50 * GIB)), cpu=10)
-    trend = trend.after(late)
+
+    def look(unmerged_gib: int) -> Snapshot:
+        counters = replace(half, full_scans=6, pages_unshared=half.pages_unshared + unmerged_gib * GIB // 4096)
+        return snapshot(at=4, counters=counters, cpu_seconds=30, guests=(*many, late))
+
+    late = guest("late", pid=900, rss_bytes=50 * GIB)
+    trend = trend.after(snapshot(at=3, counters=replace(half, full_scans=4), cpu_seconds=20, guests=(*many, late)))
     assert "quick look" in trend.news.sentence
-    unmerged = replace(late.counters, full_scans=5, pages_unshared=late.counters.pages_unshared + 30 * GIB // 4096)
-    looked = trend.after(replace(late, counters=unmerged, scanner_cpu_seconds=20.0))
-    assert not looked.boosting  # it gained nothing, so it is settled; what it left counts from the next look on
-    again = looked.after(replace(late, counters=unmerged, scanner_cpu_seconds=20.0))
-    assert "30 GiB more found no equal" not in again.news.sentence  # not worth 94 GiB
-    much = replace(unmerged, pages_unshared=unmerged.pages_unshared + 100 * GIB // 4096)
-    again = looked.after(replace(late, counters=much, scanner_cpu_seconds=20.0))
-    assert "130 GiB more found no equal" in again.news.sentence
+    looked = trend.after(look(50))
+    assert not looked.boosting  # it gained nothing
+    assert (
+        looked.after(look(50)).news.number == looked.news.number
+    )  # half of that would be usual, the rest is too little
+    again = looked.after(look(300))
+    assert "150 GiB more found no equal" in again.news.sentence
     assert again.news.thorough_until_pass > again.passes.done
 
 

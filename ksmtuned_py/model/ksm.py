@@ -89,5 +89,10 @@ class Counters:
         """Of these, those that are not merged; with smart_scan the kernel counts skipped ones as volatile."""
         return self.pages_unshared + self.pages_volatile
 
+    @property
+    def unmerged_share(self) -> float:
+        """Of candidate_pages; 0 when there are none."""
+        return self.unmerged_pages / self.candidate_pages if self.candidate_pages else 0.0
+
 
 COUNTER_NAMES: tuple[str, ...] = tuple(field.name for field in fields(Counters))

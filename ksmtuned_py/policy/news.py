@@ -11,8 +11,10 @@ WHOLE_PASSES = 2
 GuestKey = tuple[int, int]
 """A process for good: PID and start."""
 GROWTH_MIN_BYTES = 16 * MIB
-USUAL_GUEST_BYTES = GIB
-"""Where a guest of this size would pay for its passes, any new one is news: up to 21 GiB of guests when calm."""
+DEAR_CPU_SECONDS = 5.0
+"""Two thorough passes that take longer than this are not for every guest that comes: from 4 to 10 GiB of guests on."""
+MOSTLY_NEW = 0.25
+"""Where so much of the memory is new, little can be merged already that a quick look would find."""
 ASKING_SECONDS = 5.0
 """A program that became a guest's has asked for merging by then, or never will."""
 STUCK_UNSHARED, STUCK_VOLATILE = 0.01, 0.25
@@ -42,8 +44,8 @@ class News:
     """The guests whose arrival it is."""
     seen_bytes: Mapping[GuestKey, int] = field(default_factory=dict)
     """Each guest's memory at the last news, or the least since then: what the passes since have looked at."""
-    unmerged_pages: int | None = None
-    """What the last thorough passes left unmerged, or the least since then; None before they are done."""
+    unmerged_share: float | None = None
+    """Of what ksmd tracks, as the last thorough passes left it, or the least since; None before they are done."""
 
     def with_another_pass(self) -> "News":
         """One of its passes did not count."""
@@ -57,9 +59,9 @@ class News:
     def settled(self, counters: Counters, passes_done: int) -> "News":
         """Nothing more is to be found."""
         thorough = self.thorough_until_pass > 0
-        left = counters.unmerged_pages if thorough else self.unmerged_pages
+        share = counters.unmerged_share if thorough else self.unmerged_share
         return replace(
-            self, open=False, thorough_until_pass=0, done_at_pass=passes_done, arrived=frozenset(), unmerged_pages=left
+            self, open=False, thorough_until_pass=0, done_at_pass=passes_done, arrived=frozenset(), unmerged_share=share
         )
 
 
@@ -77,15 +79,16 @@ class Prospect:
     pass_cpu_seconds: float | None
     """What the last pass took; None = unknown."""
 
-    def thorough_bytes(self, guest_bytes: int, page_bytes: int) -> int:
-        """Memory that would pay for two whole passes over all guests, skipping nothing, if all of it merged."""
-        return self._worth(WHOLE_PASSES * guest_bytes / page_bytes * self.page_cost_seconds)
+    def thorough_cpu_seconds(self, guest_bytes: int, page_bytes: int) -> float:
+        """Of two whole passes over all guests, skipping nothing."""
+        return WHOLE_PASSES * guest_bytes / page_bytes * self.page_cost_seconds
 
     def quick_bytes(self) -> float:
         """Memory that would pay for another pass like the last one; infinite as long as nobody knows."""
-        return float("inf") if self.pass_cpu_seconds is None else self._worth(self.pass_cpu_seconds)
+        return float("inf") if self.pass_cpu_seconds is None else self.worth_bytes(self.pass_cpu_seconds)
 
-    def _worth(self, cpu_seconds: float) -> int:
+    def worth_bytes(self, cpu_seconds: float) -> int:
+        """Memory that would pay for so much CPU if all of it merged."""
         return max(GROWTH_MIN_BYTES, round(cpu_seconds / max(self.price, 1e-9) * GIB))
 
 
@@ -99,16 +102,19 @@ def find_news(past: News, now: Snapshot, prospect: Prospect, *, need_rose: bool,
     now_bytes = {guest.key: guest.rss_bytes for guest in now.guests if _may_merge(guest)}
     guests = frozenset(guest.key for guest in now.guests)
     seen = {key: min(past.seen_bytes[key], size) for key, size in now_bytes.items() if key in past.seen_bytes}
-    left = None if past.unmerged_pages is None else min(past.unmerged_pages, now.counters.unmerged_pages)
-    known = replace(past, guests=guests, seen_bytes=seen, unmerged_pages=left)
-    growth = sum(now_bytes.values()) - sum(seen.values())
-    unmerged = 0 if left is None or past.open else (now.counters.unmerged_pages - left) * now.page_bytes
-    worthwhile = prospect.thorough_bytes(sum(now_bytes.values()), now.page_bytes)
+    share = None if past.unmerged_share is None else min(past.unmerged_share, now.counters.unmerged_share)
+    known = replace(past, guests=guests, seen_bytes=seen, unmerged_share=share)
+    all_bytes = sum(now_bytes.values())
+    growth = all_bytes - sum(seen.values())
+    unmerged = 0 if past.open else _unusually_unmerged_bytes(now, share)
+    thorough_cpu_seconds = prospect.thorough_cpu_seconds(all_bytes, now.page_bytes)
+    dear = thorough_cpu_seconds > DEAR_CPU_SECONDS
+    worthwhile = prospect.worth_bytes(thorough_cpu_seconds)
     arrived = guests - past.guests
     thorough = True
-    if arrived and worthwhile <= USUAL_GUEST_BYTES:
+    if arrived and not dear:
         sentence = _arrival_sentence(now, arrived)
-    elif growth >= worthwhile:
+    elif growth >= worthwhile and (not dear or growth >= all_bytes * MOSTLY_NEW):
         sentence = f"the guests' memory grew by {human_bytes(growth)}, worth a look from {human_bytes(worthwhile)} on"
     elif unmerged >= worthwhile:
         sentence = f"{human_bytes(unmerged)} more found no equal, worth a look at all from {human_bytes(worthwhile)} on"
@@ -146,6 +152,14 @@ def is_false_alarm(news: News, now: Snapshot) -> bool:
     return bool(waited and news.arrived) and not any(
         guest.key in news.arrived and _may_merge(guest) for guest in now.guests
     )
+
+
+def _unusually_unmerged_bytes(now: Snapshot, usual_share: float | None) -> int:
+    """What is unmerged beyond the usual share of it."""
+    if usual_share is None:
+        return 0
+    usual = usual_share * now.counters.candidate_pages
+    return round((now.counters.unmerged_pages - usual) * now.page_bytes)
 
 
 def _may_merge(guest: Guest) -> bool:

@@ -146,7 +146,7 @@ class Trend:
             retry=_is_over(past.given_up.until_seconds, snapshot),
         )
         if news.open and is_false_alarm(news, snapshot):
-            news = replace(news.settled(snapshot.counters, self.passes.done), unmerged_pages=news.unmerged_pages)
+            news = replace(news.settled(snapshot.counters, self.passes.done), unmerged_share=news.unmerged_share)
         elif news.open and self.passes.done >= news.done_at_pass and not self.last_pass_pays:
             again = is_stuck(snapshot.counters) and news.stuck_passes < STUCK_PASSES_MAX
             news = news.with_another_pass() if again else news.settled(snapshot.counters, self.passes.done)
