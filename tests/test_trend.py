@@ -185,6 +185,15 @@ def test_what_a_quick_look_leaves_unmerged_is_news_once_it_is_unusual_and_worth_
     assert again.news.thorough_until_pass > again.passes.done
 
 
+def test_scarce_memory_on_a_big_host_calls_for_quick_passes_at_full_budget() -> None:
+    many = tuple(guest(f"vm-{number}", pid=100 + number, rss_bytes=10 * GIB) for number in range(100))
+    calm = after(passes(0, 0, guests=many), passes(1, 3, guests=many, cpu=10), passes(2, 4, guests=many, cpu=20))
+    scarce = calm.after(passes(3, 4, guests=many, cpu=20, available_bytes=GIB))
+    assert "scarce" in scarce.news.sentence
+    assert scarce.news.done_at_pass == 4 + 1 + 2
+    assert scarce.news.thorough_until_pass <= scarce.passes.done
+
+
 def test_a_guest_that_never_asks_for_merging_is_a_false_alarm() -> None:
     trend = after(passes(0, 0), passes(1, 4))
     mute = replace(guest("mute", pid=300), ksm=GuestKsm(mergeable=False))

@@ -13,8 +13,6 @@ GuestKey = tuple[int, int]
 GROWTH_MIN_BYTES = 16 * MIB
 DEAR_CPU_SECONDS = 5.0
 """Two thorough passes that take longer than this are not for every guest that comes: from 4 to 10 GiB of guests on."""
-MOSTLY_NEW = 0.25
-"""Where so much of the memory is new, little can be merged already that a quick look would find."""
 ASKING_SECONDS = 5.0
 """A program that became a guest's has asked for merging by then, or never will."""
 STUCK_UNSHARED, STUCK_VOLATILE = 0.01, 0.25
@@ -96,8 +94,8 @@ def find_news(past: News, now: Snapshot, prospect: Prospect, *, need_rose: bool,
     """The news after this snapshot: past itself, but for its bookkeeping, when there is none.
 
     There are two kinds. Thorough passes skip nothing, so that old pages that nobody shared meet their new equals. They
-    are dear where there is much memory. There, guests that come and go get a quick look first: one pass with
-    smart_scan, in which new pages find all that is merged already; what it leaves unmerged may then be worth more.
+    are dear where there is much memory. There, new memory gets a quick look first, with smart_scan: new pages are not
+    skipped, and find each other, and all that is merged already. What that leaves unmerged may be worth a thorough one.
     """
     now_bytes = {guest.key: guest.rss_bytes for guest in now.guests if _may_merge(guest)}
     guests = frozenset(guest.key for guest in now.guests)
@@ -111,30 +109,32 @@ def find_news(past: News, now: Snapshot, prospect: Prospect, *, need_rose: bool,
     dear = thorough_cpu_seconds > DEAR_CPU_SECONDS
     worthwhile = prospect.worth_bytes(thorough_cpu_seconds)
     arrived = guests - past.guests
-    thorough = True
-    if arrived and not dear:
-        sentence = _arrival_sentence(now, arrived)
-    elif growth >= worthwhile and (not dear or growth >= all_bytes * MOSTLY_NEW):
-        sentence = f"the guests' memory grew by {human_bytes(growth)}, worth a look from {human_bytes(worthwhile)} on"
+    thorough, passes = not dear, WHOLE_PASSES
+    if arrived and (not dear or not past.number):
+        thorough, sentence = True, _arrival_sentence(now, arrived)
     elif unmerged >= worthwhile:
-        sentence = f"{human_bytes(unmerged)} more found no equal, worth a look at all from {human_bytes(worthwhile)} on"
+        thorough, sentence = (
+            True,
+            f"{human_bytes(unmerged)} more found no equal, worth a look at all from {human_bytes(worthwhile)} on",
+        )
+    elif retry:
+        thorough, sentence = True, "merging was given up long enough ago for another try"
+    elif growth >= worthwhile:
+        sentence = f"the guests' memory grew by {human_bytes(growth)}, worth a look from {human_bytes(worthwhile)} on"
     elif need_rose and guests:
         sentence = f"memory became scarce: {now.memory.available_fraction:.0%} available"
-    elif retry:
-        sentence = "merging was given up long enough ago for another try"
     elif growth >= prospect.quick_bytes():
-        thorough, sentence = False, f"the guests' memory grew by {human_bytes(growth)}, worth a quick look"
+        passes, sentence = 1, f"the guests' memory grew by {human_bytes(growth)}, worth a quick look"
     else:
         return known
     if known.open:  # a false alarm must not settle other news
         arrived = known.arrived | arrived if known.arrived else frozenset()
     told = replace(known, seen_bytes=now_bytes, arrived=arrived, sentence=sentence)
-    return _told(told, now, prospect.passes_done, thorough=thorough)
-
-
-def _told(known: News, now: Snapshot, passes_done: int, *, thorough: bool) -> News:
     under_way = 1 if now.counters.candidate_pages else 0  # a pass that began before the news does not count
-    done_at_pass = passes_done + under_way + (WHOLE_PASSES if thorough else 1)
+    return _told(told, now, prospect.passes_done + under_way + passes, thorough=thorough)
+
+
+def _told(known: News, now: Snapshot, done_at_pass: int, *, thorough: bool) -> News:
     return replace(
         known,
         number=known.number + 1,
