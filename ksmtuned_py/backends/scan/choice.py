@@ -21,13 +21,14 @@ class NoSuchGuest(KsmtunedError):
 
 
 def target_of(guest: Guest, settings: Scan) -> Target:
-    """The guest with its group, and whether it may be remapped."""
+    """The guest with its group, and what may be done with it; a rule's group goes before the one by name."""
     return Target(
         pid=guest.pid,
         start_ticks=guest.start_ticks,
         name=guest.name,
-        group=next((pattern for pattern in settings.groups if fnmatchcase(guest.name, pattern)), ""),
+        group=guest.group or next((pattern for pattern in settings.groups if fnmatchcase(guest.name, pattern)), ""),
         remap=any(fnmatchcase(guest.name, pattern) for pattern in settings.remap_guests),
+        merge=guest.merge is not False and "nosharepages" not in guest.obstacles,
         suspend=any(fnmatchcase(guest.name, pattern) for pattern in settings.suspend_guests),
     )
 

@@ -1,7 +1,7 @@
 """Pass after pass over all guests: read, count, give back. One generator: the worker decides when it goes on."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -33,6 +33,8 @@ class Watched:
     """Steady pages that are zero, or equal to another one of the group."""
     refusal: str = ""
     """Why it is not remapped although its owner allows it."""
+    leaving: bool = False
+    """What it has merged is to be given back before anything else: it may not merge, or not with the same guests."""
 
 
 class Merger(Protocol):
@@ -77,13 +79,15 @@ class Scanner:
         self.watched = {}
         for target in targets:
             watched = known.get((target.pid, target.start_ticks), Watched(target))
+            watched.leaving |= not target.merge or target.group != watched.target.group
             watched.target = target
             self.watched[target.pid, target.start_ticks] = watched
 
     def steps(self) -> Iterator[int]:
         """Endless: the pages of each small step, and 0 at the end of each pass."""
         while True:
-            guests = list(self.watched.values())
+            yield from self._let_go()
+            guests = [guest for guest in self.watched.values() if guest.target.merge and not guest.leaving]
             self.refusal = self._zeros.refusal() if self._settings.reclaim != "report" else "reclaim is report"
             self._split_huge = self._memory_is_short()
             for guest in guests:
@@ -98,12 +102,7 @@ class Scanner:
     def give_back(self) -> Iterator[int]:
         """Undoes all merging."""
         for guest in self.watched.values():
-            if self._merger:
-                try:
-                    with Process(guest.target, self._door) as process:
-                        yield from self._merger.give_back(process)
-                except Gone:
-                    continue
+            yield from self._give_back_to(guest)
         if self._merger:
             self._look_after(self._merger, list(self.watched.values()))
         self._publish(list(self.watched.values()))
@@ -113,6 +112,11 @@ class Scanner:
         return self._merger.window_milliseconds() if self._merger else {}
 
     @property
+    def has_work(self) -> bool:
+        """Whether any guest is to be scanned."""
+        return any(guest.target.merge or guest.leaving for guest in self.watched.values())
+
+    @property
     def table_bytes(self) -> int:
         """Memory that the tables take."""
         return sum(guest.table.bytes for guest in self.watched.values())
@@ -120,6 +124,25 @@ class Scanner:
     def progress(self) -> Counters:
         """The counters, with the scanning figures of this very moment."""
         return _with(self.counters, self._sweep, self._full_scans)
+
+    def _let_go(self) -> Iterator[int]:
+        """Who leaves gets back what it has merged; in the next pass again, when that was refused."""
+        for guest in self.watched.values():
+            if guest.leaving:
+                guest.table, guest.zeros, guest.saveable_pages = Table(), Account(), 0
+                guest.leaving = yield from self._give_back_to(guest)
+                guest.refusal = "its merged pages cannot be given back now" if guest.leaving else ""
+
+    def _give_back_to(self, guest: Watched) -> Generator[int, None, bool]:
+        """Whether it still has merged pages."""
+        if not self._merger:
+            return False
+        try:
+            with Process(guest.target, self._door) as process:
+                yield from self._merger.give_back(process)
+                return any(mapping.merged for mapping in process.mappings())
+        except Gone:
+            return False
 
     def _read(self, guest: Watched) -> Iterator[int]:
         try:

@@ -20,5 +20,7 @@ class Target:
     """Pages are merged only among processes of the same group."""
     remap: bool = False
     """Its owner allows the experimental remapping."""
+    merge: bool = True
+    """False = it is left alone, and gets back what it has merged."""
     suspend: bool = False
     """Its owner allows that it is suspended for moments to be remapped."""

@@ -44,7 +44,7 @@ class Worker:
 
     def _pause_seconds(self) -> float:
         if self._knobs["run"] == MERGE:
-            empty = not self._scanner.watched or not self._knobs["pages_to_scan"]
+            empty = not self._scanner.has_work or not self._knobs["pages_to_scan"]
             return _IDLE_SECONDS if empty else self._knobs["sleep_millisecs"] / 1000
         return _IDLE_SECONDS if self._given_back else 0
 
