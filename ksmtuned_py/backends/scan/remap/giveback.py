@@ -13,6 +13,8 @@ from ksmtuned_py.backends.scan.remap.threads import Refused
 
 _PAGES = 256
 """Of one window: about 1 ms."""
+_PIECE_PAGES = 16
+"""What a piece costs, however short, in pages: the guest is told twice what to do."""
 _READ_WRITE, _PRIVATE, _ANONYMOUS, _NORESERVE = 3, 2, 0x20, 0x4000
 _MAYMOVE_FIXED = 3
 
@@ -24,15 +26,30 @@ def give_back(
     size = process.read_text("statm").split()[0]
     mem = os.open("mem", os.O_RDWR | os.O_CLOEXEC, dir_fd=process.directory)
     try:
-        for one in merged:
-            for address in range(one.mapping.start, one.mapping.end, _PAGES * PAGE):
-                length = min(one.mapping.end - address, _PAGES * PAGE)
-                with session.window(process) as window:
-                    check(process, size)
+        for some in _portions(merged):
+            with session.window(process) as window:
+                check(process, size)
+                for address, length, one in some:
                     _one(process, session, window, mem, address, length, one)
-                yield length // PAGE
+            yield sum(length for _, length, _ in some) // PAGE
     finally:
         os.close(mem)
+
+
+def _portions(merged: list[Eligible]) -> Iterator[list[tuple[int, int, Eligible]]]:
+    """Addresses and lengths of pieces, as many as fit into a window."""
+    some: list[tuple[int, int, Eligible]] = []
+    room = _PAGES
+    for one in merged:
+        for address in range(one.mapping.start, one.mapping.end, _PAGES * PAGE):
+            length = min(one.mapping.end - address, _PAGES * PAGE)
+            if some and room < length // PAGE + _PIECE_PAGES:
+                yield some
+                some, room = [], _PAGES
+            some.append((address, length, one))
+            room -= length // PAGE + _PIECE_PAGES
+    if some:
+        yield some
 
 
 def _one(

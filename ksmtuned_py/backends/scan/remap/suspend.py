@@ -30,6 +30,8 @@ _SURE_SECONDS = 0.05
 _OVER_SECONDS = 5.0
 _REST = 9
 """Times as long as it was suspended a guest then runs at least, so it is suspended for a tenth of the time."""
+_SHORT_REST = 1
+"""The same while all pages are given back, which somebody has asked for."""
 _REFUSED_SECONDS = 10.0
 _PAUSE_SECONDS = 0.01
 _ROOM = 0.25
@@ -138,7 +140,7 @@ class Resumer:
     @contextmanager
     def suspended(self, seconds: float) -> Iterator[None]:
         """The guest is suspended in the with block, at most for so long; raises NotSuspended."""
-        self.suspended_seconds = 0.0
+        self.suspended_seconds = self._until = 0.0
         self._send({"suspend_seconds": seconds})
         self._until = self._await("until", _START_SECONDS)
         try:
@@ -151,10 +153,11 @@ class Resumer:
     def make_sure(self) -> None:
         """Raises Refused unless the guest was suspended all the time, and nobody has begun to resume it."""
         self._send({"sure": True})
-        if not self._await("sure", _SURE_SECONDS):
-            raise NotSuspended("somebody else has resumed it")
+        sure = self._await("sure", min(_SURE_SECONDS, self.seconds_left))
         if self.seconds_left <= 0:
             raise Refused("its suspension was over too soon")
+        if not sure:
+            raise NotSuspended("somebody else has resumed it")
 
     def close(self) -> None:
         """The resumer ends; what it has suspended it resumes first, and if it was killed, another one does."""
@@ -175,9 +178,11 @@ class Resumer:
             if key in message:
                 return float(message[key])
             if "over" in message:
-                raise Refused("its suspension was over too soon")
+                break
             if "refused" in message:
                 raise NotSuspended(message["refused"])
+        if 0 < self._until <= time.monotonic() and key != "over":  # the resumer itself waits for QEMU now
+            raise Refused("its suspension was over too soon")
         raise NotSuspended("the process that is to resume it does not answer")
 
     def _next(self, deadline: float) -> Message:
@@ -228,14 +233,17 @@ class Suspensions:
         try:
             with Held(process, self._door, resumer) as held:
                 turn = partial(self._turn, resumer, held, wanted, steps(held))
-                yield from self._in_turns(pid, resumer, turn, sys.maxsize if to_the_end else _MOST_HOLDS)
+                most, rest = (sys.maxsize, _SHORT_REST) if to_the_end else (_MOST_HOLDS, _REST)
+                yield from self._in_turns(pid, resumer, turn, most, rest)
         except NotSuspended as error:
             self._refused[pid] = time.monotonic() + _REFUSED_SECONDS, error
             raise
         finally:
             resumer.close()
 
-    def _in_turns(self, pid: int, resumer: Resumer, turn: Callable[[], tuple[int, bool]], most: int) -> Iterator[int]:
+    def _in_turns(
+        self, pid: int, resumer: Resumer, turn: Callable[[], tuple[int, bool]], most: int, rest: int
+    ) -> Iterator[int]:
         """Never yields while the guest is suspended: whoever goes on with this may take his time."""
         for _ in range(most):
             while time.monotonic() < self._not_before.get(pid, 0.0):
@@ -244,7 +252,9 @@ class Suspensions:
             try:
                 pages, finished = turn()
             finally:
-                self._not_before[pid] = time.monotonic() + _REST * resumer.suspended_seconds
+                if resumer.suspended_seconds:
+                    self.seconds.append(resumer.suspended_seconds)
+                self._not_before[pid] = time.monotonic() + rest * resumer.suspended_seconds
             yield pages
             if finished:
                 return
@@ -263,7 +273,6 @@ class Suspensions:
                     break
             else:
                 finished = True
-        self.seconds.append(resumer.suspended_seconds)
         return pages, finished
 
 
