@@ -1,8 +1,9 @@
 """What pages hold: the zero test and the fingerprints, many pages at a time.
 
-Measured on a 2-core virtual machine, pages/s: the zero test 13 M, xxh3_64 page by page 8 M while the block is in the
-cache; reading costs most, at 1.7 M. So every page that is not zero gets its full hash at once: a print of 16 sampled
-words (14 M) before it would save 5 % of a pass, and takes pages for equal that differ in a header or a time stamp.
+Measured on a 2-core virtual machine, a page of 4 KiB: reading it 900 ns, zero test 90 ns, xxh3_64 220 ns with the loop
+around it, a sum over 16 sampled words 40 ns. So a sampled fingerprint before the full hash would save 15 % of a pass at
+most, over unique pages; each page whose sample repeats would have to be read again, for 900 ns. And a sample takes pages
+for equal that differ in a header or a time stamp only.
 """
 
 import numpy as np
