@@ -2,8 +2,8 @@
 
 Measured on a 2-core virtual machine, a page of 4 KiB: reading it 900 ns, zero test 90 ns, xxh3_64 220 ns with the loop
 around it, a sum over 16 sampled words 40 ns. So a sampled fingerprint before the full hash would save 15 % of a pass at
-most, over unique pages; each page whose sample repeats would have to be read again, for 900 ns. And a sample takes pages
-for equal that differ in a header or a time stamp only.
+most, over unique pages; each page whose sample repeats would have to be read again, for 900 ns. And a sample takes
+pages for equal that differ in a header or a time stamp only.
 """
 
 import numpy as np
