@@ -35,7 +35,7 @@ def test_it_never_spends_more_than_the_budget(budget: float, cost: float, oversl
     assert share <= budget * 1.05 or batch.pages_to_scan <= 10  # a page is the least there is
 
 
-def test_a_high_budget_sleeps_a_single_jiffy_between_long_batches() -> None:
+def test_a_high_budget_sleeps_a_jiffy_or_two_between_long_batches() -> None:
     batch = batch_for(0.95, 0.9e-6, 0.003)
-    assert batch.sleep_millisecs == 1
+    assert batch.sleep_millisecs <= 2
     assert batch.pages_to_scan * 0.9e-6 == pytest.approx(BATCH_MAX_SECONDS, rel=0.01)
