@@ -38,4 +38,4 @@ def test_it_never_spends_more_than_the_budget(budget: float, cost: float, oversl
 def test_a_high_budget_sleeps_a_jiffy_or_two_between_long_batches() -> None:
     batch = batch_for(0.95, 0.9e-6, 0.003)
     assert batch.sleep_millisecs <= 2
-    assert batch.pages_to_scan * 0.9e-6 == pytest.approx(BATCH_MAX_SECONDS, rel=0.01)
+    assert 0.9 * BATCH_MAX_SECONDS <= batch.pages_to_scan * 0.9e-6 <= BATCH_MAX_SECONDS
