@@ -90,6 +90,17 @@ class Prospect:
         return max(GROWTH_MIN_BYTES, round(cpu_seconds / max(self.price, 1e-9) * GIB))
 
 
+@dataclass(frozen=True, slots=True)
+class Tidings:
+    """What is new, and what has to be done about it."""
+
+    sentence: str
+    thorough: bool
+    """Nothing is skipped."""
+    passes: int = WHOLE_PASSES
+    """Whole ones."""
+
+
 def find_news(past: News, now: Snapshot, prospect: Prospect, *, need_rose: bool, retry: bool) -> News:
     """The news after this snapshot: past itself, but for its bookkeeping, when there is none.
 
@@ -100,50 +111,60 @@ def find_news(past: News, now: Snapshot, prospect: Prospect, *, need_rose: bool,
     now_bytes = {guest.key: guest.rss_bytes for guest in now.guests if _may_merge(guest)}
     guests = frozenset(guest.key for guest in now.guests)
     seen = {key: min(past.seen_bytes[key], size) for key, size in now_bytes.items() if key in past.seen_bytes}
-    share = None if past.unmerged_share is None else min(past.unmerged_share, now.counters.unmerged_share)
-    known = replace(past, guests=guests, seen_bytes=seen, unmerged_share=share)
-    all_bytes = sum(now_bytes.values())
-    growth = all_bytes - sum(seen.values())
-    unmerged = 0 if past.open else _unusually_unmerged_bytes(now, share)
-    thorough_cpu_seconds = prospect.thorough_cpu_seconds(all_bytes, now.page_bytes)
-    dear = thorough_cpu_seconds > DEAR_CPU_SECONDS
-    worthwhile = prospect.worth_bytes(thorough_cpu_seconds)
-    arrived = guests - past.guests
-    thorough, passes = not dear, WHOLE_PASSES
-    if arrived and (not dear or not past.number):
-        thorough, sentence = True, _arrival_sentence(now, arrived)
-    elif unmerged >= worthwhile:
-        thorough, sentence = (
-            True,
-            f"{human_bytes(unmerged)} more found no equal, worth a look at all from {human_bytes(worthwhile)} on",
-        )
-    elif retry:
-        thorough, sentence = True, "merging was given up long enough ago for another try"
-    elif growth >= worthwhile:
-        sentence = f"the guests' memory grew by {human_bytes(growth)}, worth a look from {human_bytes(worthwhile)} on"
-    elif need_rose and guests:
-        sentence = f"memory became scarce: {now.memory.available_fraction:.0%} available"
-    elif growth >= prospect.quick_bytes():
-        passes, sentence = 1, f"the guests' memory grew by {human_bytes(growth)}, worth a quick look"
-    else:
+    known = replace(past, guests=guests, seen_bytes=seen, unmerged_share=_least_unmerged(past, now.counters))
+    arrived, growth = guests - past.guests, sum(now_bytes.values()) - sum(seen.values())
+    found = _tidings(known, now, prospect, arrived, growth, need_rose=need_rose, retry=retry)
+    if found is None:
         return known
     if known.open:  # a false alarm must not settle other news
         arrived = known.arrived | arrived if known.arrived else frozenset()
-    told = replace(known, seen_bytes=now_bytes, arrived=arrived, sentence=sentence)
     under_way = 1 if now.counters.candidate_pages else 0  # a pass that began before the news does not count
-    return _told(told, now, prospect.passes_done + under_way + passes, thorough=thorough)
-
-
-def _told(known: News, now: Snapshot, done_at_pass: int, *, thorough: bool) -> News:
+    done_at_pass = prospect.passes_done + under_way + found.passes
     return replace(
         known,
         number=known.number + 1,
+        sentence=found.sentence,
         seconds=now.clock.monotonic_seconds,
-        thorough_until_pass=done_at_pass if thorough else known.thorough_until_pass,
+        thorough_until_pass=done_at_pass if found.thorough else known.thorough_until_pass,
         done_at_pass=max(done_at_pass, known.done_at_pass),
         open=True,
         stuck_passes=0,
+        arrived=arrived,
+        seen_bytes=now_bytes,
     )
+
+
+def _tidings(
+    known: News,
+    now: Snapshot,
+    prospect: Prospect,
+    arrived: frozenset[GuestKey],
+    growth: int,
+    *,
+    need_rose: bool,
+    retry: bool,
+) -> Tidings | None:
+    """The first of all reasons for a boost that holds."""
+    guest_bytes = sum(known.seen_bytes.values()) + growth
+    thorough_cpu_seconds = prospect.thorough_cpu_seconds(guest_bytes, now.page_bytes)
+    cheap = thorough_cpu_seconds <= DEAR_CPU_SECONDS
+    worthwhile = prospect.worth_bytes(thorough_cpu_seconds)
+    unmerged = 0 if known.open else _unusually_unmerged_bytes(now, known.unmerged_share)
+    if arrived and (cheap or not known.number):
+        return Tidings(_arrival_sentence(now, arrived), thorough=True)
+    if unmerged >= worthwhile:
+        sizes = f"{human_bytes(unmerged)} more found no equal, worth a look at all from {human_bytes(worthwhile)} on"
+        return Tidings(sizes, thorough=True)
+    if retry:
+        return Tidings("merging was given up long enough ago for another try", thorough=True)
+    grew = f"the guests' memory grew by {human_bytes(growth)}"
+    if growth >= worthwhile:
+        return Tidings(f"{grew}, worth a look from {human_bytes(worthwhile)} on", thorough=cheap)
+    if need_rose and now.guests:
+        return Tidings(f"memory became scarce: {now.memory.available_fraction:.0%} available", thorough=cheap)
+    if growth >= prospect.quick_bytes():
+        return Tidings(f"{grew}, worth a quick look", thorough=cheap, passes=1)
+    return None
 
 
 def is_false_alarm(news: News, now: Snapshot) -> bool:
@@ -152,6 +173,13 @@ def is_false_alarm(news: News, now: Snapshot) -> bool:
     return bool(waited and news.arrived) and not any(
         guest.key in news.arrived and _may_merge(guest) for guest in now.guests
     )
+
+
+def _least_unmerged(past: News, counters: Counters) -> float | None:
+    """The least share since; nothing tracked says nothing."""
+    if past.unmerged_share is None or not counters.candidate_pages:
+        return past.unmerged_share
+    return min(past.unmerged_share, counters.unmerged_share)
 
 
 def _unusually_unmerged_bytes(now: Snapshot, usual_share: float | None) -> int:
