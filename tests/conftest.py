@@ -4,11 +4,14 @@ import threading
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from tests.support.ksmlock import RealKsm, held_ksm, knobs_at_rest, need_real_ksm
 from tests.support.process import adopt_orphans, children, leftovers
 
 adopt_orphans()
+settings.register_profile("any machine", deadline=None)  # how long a step takes is no test's business
+settings.load_profile("any machine")
 
 
 @pytest.fixture(autouse=True)
