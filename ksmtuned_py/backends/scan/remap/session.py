@@ -63,7 +63,7 @@ class Session:
     @contextmanager
     def window(self, process: Process) -> Iterator["Window"]:
         """All threads stopped; nothing in the guest is changed unless the window is told to."""
-        with _hurry(), _gone_when_killed(process), Threads(process) as threads:
+        with hurry(), _gone_when_killed(process), Threads(process) as threads:
             self._check(process, threads)
             window = Window(self, threads)
             try:
@@ -148,16 +148,18 @@ class Window:
 
 
 @contextmanager
-def _hurry() -> Iterator[None]:
-    """While a guest stands still, nobody else is more urgent; and no garbage is collected."""
-    nice = os.getpriority(os.PRIO_PROCESS, 0)
+def hurry() -> Iterator[None]:
+    """While a guest stands still, nobody else is more urgent, also for a daemon that runs at idle priority."""
+    nice, policy, before = os.getpriority(os.PRIO_PROCESS, 0), os.sched_getscheduler(0), os.sched_getparam(0)
     gc.disable()
     with suppress(PermissionError):
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
         os.setpriority(os.PRIO_PROCESS, 0, _URGENT)
     try:
         yield
     finally:
         os.setpriority(os.PRIO_PROCESS, 0, nice)
+        os.sched_setscheduler(0, policy, before)
         gc.enable()
 
 

@@ -19,6 +19,7 @@ from ksmtuned_py.backends.scan.channel import Channel, Closed, Message, pair
 from ksmtuned_py.backends.scan.mappings import Mapping, candidates
 from ksmtuned_py.backends.scan.process import Process
 from ksmtuned_py.backends.scan.remap.eligibility import kernel_writes
+from ksmtuned_py.backends.scan.remap.session import hurry
 from ksmtuned_py.backends.scan.remap.threads import Refused
 from ksmtuned_py.config import Scan
 from ksmtuned_py.door import Door
@@ -263,7 +264,7 @@ class Suspensions:
         """As much as fits into one suspension; and whether that was all."""
         room = self._settings.suspend_window_ms / 1000 * _ROOM
         pages, finished = 0, False
-        with resumer.suspended(self._settings.suspend_window_ms / 1000):
+        with hurry(), resumer.suspended(self._settings.suspend_window_ms / 1000):
             if resumer.seconds_left < room:
                 raise NotSuspended("its disks took too long to come to rest (suspend_window_ms)")
             held.settle(wanted)
