@@ -49,7 +49,7 @@ DOMAIN = """\
   <memoryBacking><allocation mode='immediate'/>{backing}</memoryBacking>
   <metadata><ksmtuned:tag xmlns:ksmtuned='urn:ksmtuned-py'>{tag}</ksmtuned:tag></metadata>
   <os><type arch='x86_64' machine='q35'>hvm</type></os>
-  <devices><emulator>/usr/bin/qemu-system-x86_64</emulator><memballoon model='none'/></devices>
+  <devices><emulator>/usr/bin/qemu-system-x86_64</emulator><memballoon model='none'/>{devices}</devices>
   <qemu:commandline>
     <qemu:arg value='-device'/><qemu:arg value='loader,file={equal},addr={equal_at},force-raw=on'/>
     <qemu:arg value='-device'/><qemu:arg value='loader,file={own},addr={own_at},force-raw=on'/>
@@ -76,9 +76,9 @@ class Domain:
                 return int(block.partition("-")[0], 16), "mg" in flags
         raise AssertionError(f"{self.name} has no mapping of {MEMORY_MIB} MiB")
 
-    def intact(self) -> bool:
-        """Whether its two blocks are in its memory as they were put there."""
-        begin, _ = self.ram()
+    def intact(self, begin: int | None = None) -> bool:
+        """Whether its two blocks are in its memory as they were put there; `begin` for one that is remapped."""
+        begin = begin or self.ram()[0]
         with open(f"/proc/{self.pid}/mem", "rb", buffering=0) as memory:
             equal = os.pread(memory.fileno(), EQUAL_BYTES, begin + EQUAL_AT)
             return equal + os.pread(memory.fileno(), OWN_BYTES, begin + OWN_AT) == self._blocks
@@ -121,7 +121,7 @@ class Libvirtd:
             end_all([self._process])
         self._process = None
 
-    def create(self, name: str, *, tag: str = "", backing: str = "") -> Domain:
+    def create(self, name: str, *, tag: str = "", backing: str = "", devices: str = "") -> Domain:
         """Starts a domain; one of its two blocks is the same in all."""
         identity = str(uuid.uuid4())
         blocks = {
@@ -137,6 +137,7 @@ class Libvirtd:
                 uuid=identity,
                 memory_mib=MEMORY_MIB,
                 backing=backing,
+                devices=devices,
                 tag=tag,
                 equal=self.directory / f"{name}.equal",
                 equal_at=EQUAL_AT,
@@ -153,6 +154,12 @@ class Libvirtd:
         """Ends a domain."""
         done = self._virsh("destroy", name)
         assert done.returncode == 0, done.stderr
+
+    def virsh(self, *arguments: str) -> str:
+        """What a command of virsh prints."""
+        done = self._virsh(*arguments)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
 
     def tag(self, name: str, tag: str) -> None:
         """Changes a running domain's metadata."""

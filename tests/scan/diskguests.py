@@ -1,0 +1,94 @@
+"""Real QEMU guests with a disk that the kernel reads and writes on its own, and a monitor."""
+
+import json
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import cache
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from ksmtuned_py.units import MIB
+from tests.support.qemu import BOOT_SECONDS, UP, FilledGuest, guest_kernel
+
+EQUAL_BYTES, OWN_BYTES, DISK_BYTES = 32 * MIB, 8 * MIB, 16 * MIB
+MODULES = ("virtio_ring", "virtio", "virtio_pci_legacy_dev", "virtio_pci_modern_dev", "virtio_pci", "virtio_blk")
+WORK = """\
+while true; do
+  dd if=/own of=/dev/vda bs=64k conv=fsync 2>/dev/null
+  echo 1 > /proc/sys/vm/drop_caches
+  dd if=/dev/vda of=/tmp/back bs=64k count=128 2>/dev/null
+  cmp /own /tmp/back || echo wrong >> /tmp/wrong
+  echo >> /tmp/rounds
+done &
+"""
+"""Writes a file to the disk and reads it back, for ever, and says when anything is not as it was."""
+
+
+class DiskGuest(FilledGuest):
+    """One guest; its disk is busy all the time once `work` was called."""
+
+    def __init__(self, name: str, directory: Path, aio: str) -> None:
+        self.monitors = [directory / f"{name}.qmp", directory / f"{name}.second.qmp"]
+        """The tests use the second one, which leaves the first one free."""
+        disk = directory / f"{name}.disk"
+        disk.write_bytes(bytes(DISK_BYTES))
+        modules = {f"/{module}.ko": _module(module) for module in MODULES}
+        more = [
+            *("-machine", "mem-merge=off"),
+            *(word for path in self.monitors for word in ("-qmp", f"unix:{path},server=on,wait=off")),
+            *("-drive", f"file={disk},format=raw,if=none,id=disk,cache=none,aio={aio}"),
+            *("-device", "virtio-blk-pci,drive=disk"),
+        ]
+        content = {"/equal": Random("equal").randbytes(EQUAL_BYTES), "/own": Random(name).randbytes(OWN_BYTES)}
+        super().__init__(name, content | modules, directory, more)
+
+    def work(self) -> None:
+        """Keeps the disk busy."""
+        for module in MODULES:
+            self.command(f"insmod /{module}.ko")
+        self.command(WORK)
+
+    def rounds(self) -> int:
+        """How often the disk was written and read back; an AssertionError when anything came back wrong."""
+        self.command("test ! -e /tmp/wrong")
+        return int(self.command("cat /tmp/rounds 2>/dev/null | wc -l"))
+
+    def ask(self, *commands: str) -> list[Any]:
+        """What the second monitor answers; waits while another one is connected to it."""
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(20.0)
+            connection.connect(str(self.monitors[1]))
+            lines = connection.makefile("rw")
+            answers = (json.loads(line) for line in lines)
+            next(answers)
+            found = []
+            for command in ("qmp_capabilities", *commands):
+                lines.write(json.dumps({"execute": command}))
+                lines.flush()
+                found.append(next(answer["return"] for answer in answers if "return" in answer))
+            return found[1:]
+
+    @property
+    def state(self) -> str:
+        """As QEMU says."""
+        return str(self.ask("query-status")[0]["status"])
+
+
+@contextmanager
+def disk_guests(names: list[str], directory: Path, aio: str) -> Iterator[list[DiskGuest]]:
+    """Guests that are up and at work."""
+    with ExitStack() as stack:
+        guests = [stack.enter_context(DiskGuest(name, directory, aio)) for name in names]
+        for one in guests:
+            one.wait_text(UP, BOOT_SECONDS)
+            one.work()
+        yield guests
+
+
+@cache
+def _module(name: str) -> bytes:
+    """One of the guest kernel's modules."""
+    tree = guest_kernel().parent.parent / "lib" / "modules"
+    return next(tree.rglob(f"{name}.ko")).read_bytes()
