@@ -16,7 +16,8 @@ import psutil
 
 from ksmtuned_py.door import Door
 from tests.scan.conftest import scanning
-from tests.scan.test_remap import REMAP, Writer, runs_freely, writers
+from tests.scan.test_remap import REMAP
+from tests.scan.writers import Writer, runs_freely, writers
 from tests.support.need import need
 from tests.support.process import wait_for
 

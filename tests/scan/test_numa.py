@@ -12,7 +12,8 @@ from ksmtuned_py.backends.scan.remap.numa import Policy, parse_policy, policies
 from ksmtuned_py.door import Door
 from ksmtuned_py.units import MIB
 from tests.scan.conftest import scanning, turn, wait_passes, wait_true
-from tests.scan.test_remap import REMAP, Writer
+from tests.scan.test_remap import REMAP
+from tests.scan.writers import Writer
 from tests.support.need import need
 
 PREFER, BIND, INTERLEAVE, PREFER_MANY, WEIGHTED, STATIC, RELATIVE = 1, 2, 3, 5, 6, 0x8000, 0x4000

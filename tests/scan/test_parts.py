@@ -230,10 +230,8 @@ def test_the_channel_keeps_messages_apart_and_tells_the_end() -> None:
 def test_an_interrupted_system_call_is_begun_again(
     rax: int, expected_rip: int, expected_rax: int, alt_rip: int, alt_rax: int
 ) -> None:
-    blank = Context(tuple([0] * 27))
-    stopped = blank.changed(rip=1000, rax=rax, rsp=77).changed()
-    values = list(stopped.values)
-    values[15] = 35  # orig_rax: it was in a system call
+    values = list(Context(tuple([0] * 27)).elsewhere(1000, rax).values)
+    values[15], values[19] = 35, 77  # orig_rax: it was in a system call; rsp
     slot = SLOT_DATA.unpack(Context(tuple(values)).slot_data(mask=3))
     assert (slot[14], slot[17]) == (expected_rax % 2**64, expected_rip)
     assert (slot[20], slot[21]) == (alt_rax % 2**64, alt_rip)

@@ -3,11 +3,7 @@
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 
 from ksmtuned_py.config import Scan
@@ -15,6 +11,7 @@ from ksmtuned_py.door import Door
 from ksmtuned_py.units import MIB
 from ksmtuned_py.workload import Mix, Workload, workloads
 from tests.scan.conftest import scanning, turn, wait_passes, wait_true
+from tests.scan.writers import runs_freely, writers
 
 REMAP = Scan(reclaim="remap", remap_guests=("*",), remap_least_mib=8)
 EQUAL_BYTES = 64 * MIB
@@ -23,49 +20,6 @@ EQUAL_PAGES = EQUAL_BYTES // 4096
 
 def pss_bytes(pid: int) -> int:
     return int(Path(f"/proc/{pid}/smaps_rollup").read_text().split("Pss:")[1].split()[0]) * 1024
-
-
-class Writer:
-    """A process whose threads write all the time."""
-
-    def __init__(self, name: str, mib: int = 64, command: Sequence[str] = ()) -> None:
-        self.name = name
-        self.process = subprocess.Popen(
-            command or [sys.executable, str(Path(__file__).parent / "writer.py"), str(mib)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            bufsize=1,
-        )
-        assert self.process.stdout is not None
-        assert self.process.stdout.readline() == "ready\n"
-
-    @property
-    def pid(self) -> int:
-        return self.process.pid
-
-    def ask(self, command: str) -> str:
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.write(f"{command}\n")
-        answer = self.process.stdout.readline()
-        assert answer, f"the guest has ended: {self.process.wait(5)}"
-        return answer
-
-    def check(self) -> dict[str, int]:
-        words = self.ask("check").split()
-        return dict(zip(words[::2], map(int, words[1::2]), strict=True))
-
-
-@contextmanager
-def writers(count: int) -> Iterator[list[Writer]]:
-    found = [Writer(f"writer-{number}") for number in range(count)]
-    try:
-        yield found
-    finally:
-        for one in found:
-            one.process.kill()
-            one.process.communicate()
 
 
 def test_equal_pages_are_really_shared_and_given_back(root: None, no_ksm: Door) -> None:
@@ -116,12 +70,6 @@ def test_fifty_kills_of_the_worker_while_it_merges(root: None, no_ksm: Door) -> 
             assert [one["wrong"] for one in found] == [0, 0]
         again = [one.check() for one in guests]
         assert all(late["writes"] > early["writes"] for late, early in zip(again, found, strict=True))
-
-
-def runs_freely(one: Writer) -> bool:
-    """Alive, and neither stopped nor traced."""
-    status = Path(f"/proc/{one.pid}/status").read_text()
-    return "TracerPid:\t0\n" in status and status.split("State:\t")[1][0] in "RSD"
 
 
 def test_somebody_else_stops_and_continues_the_guest_all_the_time(root: None, no_ksm: Door) -> None:

@@ -20,7 +20,8 @@ from ksmtuned_py.backends.scan.remap.threads import Refused
 from ksmtuned_py.backends.scan.target import Target
 from ksmtuned_py.door import Door
 from tests.scan.conftest import scanning, turn, wait_passes, wait_true
-from tests.scan.test_remap import REMAP, Writer
+from tests.scan.test_remap import REMAP
+from tests.scan.writers import Writer
 from tests.support.seccomp import JUMP_IF_EQUAL, KILL_PROCESS, LOAD, RETURN, assemble, install, only_as, returning
 
 NO_SUCH_CALL = 900

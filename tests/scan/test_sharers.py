@@ -16,7 +16,8 @@ from ksmtuned_py.backends.scan.remap.threads import Refused
 from ksmtuned_py.backends.scan.target import Target
 from ksmtuned_py.door import Door
 from tests.scan.conftest import scanning, wait_passes, wait_true
-from tests.scan.test_remap import REMAP, Writer
+from tests.scan.test_remap import REMAP
+from tests.scan.writers import Writer
 
 
 class Sharing(Writer):

@@ -17,6 +17,8 @@ from collections.abc import Callable
 PAGE = 4096
 PAGES = int(sys.argv[1]) * 256
 THREADS = 3
+REST_SECONDS = float(os.environ.get("WRITER_REST_SECONDS", "0.002"))
+"""After every second write; more on a slow machine, or the writers take all of it."""
 memory = mmap.mmap(-1, PAGES * PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 expected: list[bytes] = []
 writes = [0] * THREADS
@@ -53,7 +55,7 @@ def write(thread: int) -> None:
             expected[page] = hashlib.blake2b(content).digest()
             writes[thread] += 1
         if writes[thread] % 2 == 0:
-            time.sleep(0.002)
+            time.sleep(REST_SECONDS)
 
 
 def beat(*_: object) -> None:

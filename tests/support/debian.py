@@ -34,9 +34,9 @@ def unpack(package: str, directory: Path, *options: str) -> None:
         subprocess.run(["dpkg-deb", "-x", next(Path(scratch).glob("*.deb")), directory], check=True)
 
 
-def kernel_package(*options: str) -> str:
+def kernel_package(*options: str, processor: str = "amd64") -> str:
     """The package behind the metapackage of Debian's cloud kernel, like linux-image-6.1.0-49-cloud-amd64."""
-    lines = _apt("apt-cache", *options, "depends", "--important", "linux-image-cloud-amd64").splitlines()
+    lines = _apt("apt-cache", *options, "depends", "--important", f"linux-image-cloud-{processor}").splitlines()
     return next(line.split()[1] for line in lines if line.strip().startswith("Depends: linux-image"))
 
 

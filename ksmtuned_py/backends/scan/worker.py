@@ -18,6 +18,9 @@ from ksmtuned_py.units import MIB
 _NICE = 5  # as ksmd
 _IDLE_SECONDS = 1.0
 _STATUS_SECONDS = 0.1
+_PROVEN = ("x86_64", "aarch64")
+"""The machines, by os.uname, that remapping has been tested on."""
+_PAGE = 4096
 
 
 class Worker:
@@ -111,8 +114,8 @@ def merger_for(settings: Scan, door: Door, libvirt_uri: str = "") -> tuple[Merge
     """Who shares equal pages in this mode, or why nobody does."""
     if settings.reclaim != "remap":
         return None, ""
-    if os.uname().machine != "x86_64":
-        return None, f"remap is for x86-64 only: on {os.uname().machine} it has not been proven"
+    if os.uname().machine not in _PROVEN or os.sysconf("SC_PAGESIZE") != _PAGE:
+        return None, f"remap is for x86-64 and aarch64 with pages of 4 KiB only, and this is {os.uname().machine}"
     from ksmtuned_py.backends.scan.remap.remapper import Remapper
 
     return Remapper(door, settings, libvirt_uri), ""

@@ -8,40 +8,19 @@ Sources: the psABI for the system call registers, arch/x86/kernel/signal.c for t
 """
 
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 
+from ksmtuned_py.backends.scan.remap.layout import OPERATION, Header
+
 REGISTERS = struct.Struct("=27Q")
-_NAMES = (
-    "r15",
-    "r14",
-    "r13",
-    "r12",
-    "rbp",
-    "rbx",
-    "r11",
-    "r10",
-    "r9",
-    "r8",
-    "rax",
-    "rcx",
-    "rdx",
-    "rsi",
-    "rdi",
-    "orig_rax",
-    "rip",
-    "cs",
-    "eflags",
-    "rsp",
-    "ss",
-    "fs_base",
-    "gs_base",
-    "ds",
-    "es",
-    "fs",
-    "gs",
-)  # fmt: skip - struct user_regs_struct
+_NAMES = (  # noqa: SIM905 - as they stand in struct user_regs_struct
+    "r15 r14 r13 r12 rbp rbx r11 r10 r9 r8 rax rcx rdx rsi rdi "
+    "orig_rax rip cs eflags rsp ss fs_base gs_base ds es fs gs"
+).split()
 _AT = {name: index for index, name in enumerate(_NAMES)}
-CODE_64 = 0x33
+_NT_PRSTATUS = 1
+_CODE_64 = 0x33
 """The code segment of 64-bit programs; any other one is refused."""
 _NO_SYSCALL = 2**64 - 1
 _SYSCALL_LENGTH = 2
@@ -60,6 +39,10 @@ _SAVED = ("rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "r8", "r9", "r10", "r11", "r
 _SLOT = {name: index * 8 for index, name in enumerate((*_SAVED, "rsp", "eflags", "rip"))}
 _MASK, _PENDING, _ALT_RAX, _ALT_RIP = 144, 152, 160, 168
 SLOT_DATA = struct.Struct("=22Q")
+SLOT_BYTES = 256
+ROOM, DATA_AT = 512, 256
+"""What `one_call` and its data take."""
+_CALL_REGISTERS = ("rax", "rdi", "rsi", "rdx", "r10", "r8", "r9")
 _NUMBER = {
     "rax": 0, "rcx": 1, "rdx": 2, "rbx": 3, "rsp": 4, "rbp": 5, "rsi": 6, "rdi": 7,
     "r8": 8, "r9": 9, "r10": 10, "r11": 11, "r12": 12, "r13": 13, "r14": 14, "r15": 15,
@@ -79,16 +62,33 @@ class Context:
     def __getitem__(self, name: str) -> int:
         return self.values[_AT[name]]
 
+    @property
+    def pc(self) -> int:
+        return self["rip"]
+
+    @property
+    def refusal(self) -> str:
+        return "" if self["cs"] == _CODE_64 else "it runs 32-bit code"
+
+    @property
+    def suitability(self) -> int:
+        """Best is one that sleeps in a system call."""
+        return int(self.in_syscall)
+
     def raw(self) -> bytearray:
         return bytearray(REGISTERS.pack(*self.values))
 
-    def changed(self, **values: int) -> "Context":
-        """With some registers set; no system call is begun again on top of that."""
+    def elsewhere(self, address: int, *call: int) -> "Context":
+        """With another place to go on at; no system call is begun again on top of that."""
         changed = list(self.values)
-        changed[_AT["orig_rax"]] = _NO_SYSCALL
-        for name, value in values.items():
+        changed[_AT["orig_rax"]], changed[_AT["rip"]] = _NO_SYSCALL, address
+        for name, value in zip(_CALL_REGISTERS, call, strict=False):
             changed[_AT[name]] = value % 2**64
         return Context(tuple(changed))
+
+    def interrupted(self) -> "Context":
+        """The same: the kernel sees by itself that a system call was interrupted, and begins it again or ends it."""
+        return self
 
     @property
     def in_syscall(self) -> bool:
@@ -108,6 +108,19 @@ class Context:
                 alt_rax = _EINTR
         saved = [rax if name == "rax" else self[name] for name in _SAVED]
         return SLOT_DATA.pack(*saved, self["rsp"], self["eflags"], rip, mask, 0, alt_rax, alt_rip)
+
+    def first_data(self, address: int, mask: int) -> bytes:  # noqa: ARG002 - the way back from anywhere is the same
+        return self.slot_data(mask)
+
+
+def look(view: Callable[[int, int], bytes], read: Callable[[int, int], bytes]) -> Context:  # noqa: ARG001 - see arm64
+    """A stopped thread's context."""
+    return Context.of(bytearray(view(_NT_PRSTATUS, REGISTERS.size)))
+
+
+def result(view: Callable[[int, int], bytes]) -> int:
+    """What the system call that it has just left returned."""
+    return Context.of(bytearray(view(_NT_PRSTATUS, REGISTERS.size)))["rax"]
 
 
 class _Code:
@@ -208,7 +221,7 @@ def park(address: int, data: int, gate: int) -> bytes:
     return bytes(code.bytes)
 
 
-def serve(address: int, data: int, header: "Header") -> bytes:
+def serve(address: int, data: int, header: Header) -> bytes:
     """Runs the table of operations whenever a byte arrives; at the end of the line opens the gate and finishes."""
     code = _Code(address)
     _ask(code, header)
@@ -223,23 +236,6 @@ def serve(address: int, data: int, header: "Header") -> bytes:
     code.syscall("futex")
     code.finish(data, writable=True)
     return bytes(code.bytes)
-
-
-@dataclass(frozen=True, slots=True)
-class Header:
-    """Addresses in the guest of what all slots share."""
-
-    gate: int
-    line: int
-    """The socket's number."""
-    byte: int
-    first: int
-    operations: int
-
-
-OPERATION = struct.Struct("=8Qii")
-"""Number, six arguments, result, and the operation that follows success and failure; -1 is the end."""
-END = -1
 
 
 def _ask(code: _Code, header: Header) -> None:

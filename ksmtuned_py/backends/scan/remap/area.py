@@ -7,13 +7,14 @@ import secrets
 import struct
 from dataclasses import dataclass
 
-from ksmtuned_py.backends.scan.remap import amd64
+from ksmtuned_py.backends.scan.remap.architecture import MACHINE, Context
+from ksmtuned_py.backends.scan.remap.layout import END, OPERATION, Header
 from ksmtuned_py.backends.scan.remap.numa import MOST_NODES
 from ksmtuned_py.backends.scan.remap.threads import MOST_THREADS
 
 AREA_NAME = "ksmtuned-py-area"
 _SLOTS = MOST_THREADS + 1
-_CODE_STRIDE, _DATA_STRIDE = 512, 256
+_CODE_STRIDE, _DATA_STRIDE = 512, MACHINE.SLOT_BYTES
 CODE_BYTES = _SLOTS * _CODE_STRIDE
 HEADER_BYTES = 4096
 _VECTOR = HEADER_BYTES + _SLOTS * _DATA_STRIDE
@@ -21,7 +22,7 @@ VECTOR_BYTES = 4096
 """One byte for each page of a run, for mincore."""
 _OPERATIONS = _VECTOR + VECTOR_BYTES
 MOST_OPERATIONS = 1024
-AREA_BYTES = (CODE_BYTES + _OPERATIONS + MOST_OPERATIONS * amd64.OPERATION.size + 4095) & ~4095
+AREA_BYTES = (CODE_BYTES + _OPERATIONS + MOST_OPERATIONS * OPERATION.size + 4095) & ~4095
 _GATE, _LINE, _BYTE, _FIRST, _NONCE, _STORE, _STAGE, _FILES, _NODES = 0, 8, 16, 24, 32, 48, 56, 72, 104
 NOTES = _STORE
 """From here to its end, the header is for whoever comes after us."""
@@ -58,20 +59,13 @@ class Area:
         self.nonce = secrets.token_bytes(16)
         self._put(_NONCE, self.nonce)
         self.address = 0
+        self._write_code()
 
     def settle(self, address: int, line: int, store: int) -> None:
-        """Writes the code for the address that the guest has mapped it at."""
+        """Notes where the guest has mapped it, and the guest's numbers of its files."""
         self.address = address
         self._put(_LINE, struct.pack("=Q", line))
         self._put(_STORE, struct.pack("=Q", store))
-        data = address + CODE_BYTES
-        header = amd64.Header(data + _GATE, data + _LINE, data + _BYTE, data + _FIRST, data + _OPERATIONS)
-        for slot in range(_SLOTS):
-            place, kept = self.code(slot), self._slot(slot)
-            code = amd64.park(place, kept, header.gate) if slot else amd64.serve(place, kept, header)
-            assert len(code) <= _CODE_STRIDE
-            begin = slot * _CODE_STRIDE
-            self._memory[begin : begin + len(code)] = code
 
     def code(self, slot: int) -> int:
         """Where a thread goes that has this slot."""
@@ -93,7 +87,7 @@ class Area:
     def vector_address(self) -> int:
         return self.address + CODE_BYTES + _VECTOR
 
-    def keep(self, slot: int, context: amd64.Context, mask: int) -> None:
+    def keep(self, slot: int, context: Context, mask: int) -> None:
         """Writes what the slot's thread needs to go on by itself."""
         self._put(HEADER_BYTES + slot * _DATA_STRIDE, context.slot_data(mask))
 
@@ -118,14 +112,14 @@ class Area:
         packed = []
         for number, arguments, success, failure in operations:
             six = (*arguments, *([0] * (6 - len(arguments))))
-            packed.append(amd64.OPERATION.pack(number, *(value % 2**64 for value in six), 0, success, failure))
+            packed.append(OPERATION.pack(number, *(value % 2**64 for value in six), 0, success, failure))
         self._put(_OPERATIONS, b"".join(packed))
-        self._put(_FIRST, struct.pack("=q", 0 if operations else amd64.END))
+        self._put(_FIRST, struct.pack("=q", 0 if operations else END))
 
     def result(self, operation: int) -> int:
         """What an operation has returned; negative is an errno."""
-        begin = CODE_BYTES + _OPERATIONS + operation * amd64.OPERATION.size
-        value: int = amd64.OPERATION.unpack_from(self._memory, begin)[7]
+        begin = CODE_BYTES + _OPERATIONS + operation * OPERATION.size
+        value: int = OPERATION.unpack_from(self._memory, begin)[7]
         return value - 2**64 if value >= 2**63 else value
 
     def close(self) -> None:
@@ -133,8 +127,15 @@ class Area:
         self._memory.close()
         os.close(self.descriptor)
 
-    def _slot(self, slot: int) -> int:
-        return self.address + CODE_BYTES + HEADER_BYTES + slot * _DATA_STRIDE
+    def _write_code(self) -> None:
+        """The same for any address, and before the guest maps it: see arm64.py on instruction caches."""
+        data = CODE_BYTES
+        header = Header(data + _GATE, data + _LINE, data + _BYTE, data + _FIRST, data + _OPERATIONS)
+        for slot in range(_SLOTS):
+            place, kept = slot * _CODE_STRIDE, CODE_BYTES + HEADER_BYTES + slot * _DATA_STRIDE
+            code = MACHINE.park(place, kept, header.gate) if slot else MACHINE.serve(place, kept, header)
+            assert len(code) <= _CODE_STRIDE
+            self._memory[place : place + len(code)] = code
 
     def _put(self, offset: int, data: bytes) -> None:
         begin = CODE_BYTES + offset

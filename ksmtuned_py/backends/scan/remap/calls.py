@@ -3,7 +3,7 @@
 import os
 import socket
 
-from ksmtuned_py.backends.scan.remap import amd64
+from ksmtuned_py.backends.scan.remap.architecture import NR
 from ksmtuned_py.backends.scan.remap.area import AREA_BYTES, CODE_BYTES
 from ksmtuned_py.backends.scan.remap.eligibility import ADVICE
 from ksmtuned_py.backends.scan.remap.seccomp import Call
@@ -40,10 +40,11 @@ def _calls() -> dict[str, list[tuple[int | None, ...]]]:
         "sendto": [(None, None, 1, socket.MSG_NOSIGNAL, 0, 0)],
         "close": [()],
         "futex": [(None, 0, 1, 0), (None, 1, 0x7FFFFFFF)],
-        "rt_sigprocmask": [(2, None, 0, 8)],
+        "rt_sigprocmask": [(how, None, 0, 8) for how in (0, 2)],
         "rt_sigpending": [(None, 8)],
         "restart_syscall": [()],
+        "rt_sigreturn": [()],
     }
 
 
-CALLS = tuple(Call(name, amd64.NR[name], known) for name, variants in _calls().items() for known in variants)
+CALLS = tuple(Call(name, NR[name], known) for name, variants in _calls().items() if name in NR for known in variants)

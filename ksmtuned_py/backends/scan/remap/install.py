@@ -1,23 +1,24 @@
 """Getting a foothold in a guest: its first system calls on our behalf, run from the unused end of its vdso page.
 
-The thread that runs them finds its way back by itself, should we be killed at any point (amd64.one_call).
+The thread that runs them finds its way back by itself, should we be killed at any point (`one_call`).
 """
 
 import array
 import os
 import socket
 import struct
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from types import TracebackType
 from typing import Self
 
 from ksmtuned_py.backends.scan.process import Process
-from ksmtuned_py.backends.scan.remap import amd64, ptrace
+from ksmtuned_py.backends.scan.remap import ptrace
+from ksmtuned_py.backends.scan.remap.architecture import MACHINE, Context
 from ksmtuned_py.backends.scan.remap.area import AREA_BYTES, AREA_NAME, CODE_BYTES, HEADER_BYTES, NOTES, Area, Left
 from ksmtuned_py.backends.scan.remap.threads import Refused, Thread, Threads
 
-_ROOM = 512
-_DATA_AT = 256
 _READ, _WRITE, _EXEC = 1, 2, 4
 _SHARED, _PRIVATE, _ANONYMOUS = 1, 2, 0x20
 _DONTFORK, _DONTDUMP = 10, 16
@@ -28,22 +29,21 @@ _PAGE = 4096
 class FirstCalls:
     """In a with block: system calls in one stopped thread of the guest."""
 
-    def __init__(self, process: Process, threads: Threads, thread: Thread) -> None:
+    def __init__(self, process: Process, threads: Threads) -> None:
         self._process = process
         self._threads = threads
-        self._thread = thread
         self._mem = -1
-        self._code = 0
+        self._code = _vdso_end(process)
+        self._data = self._code + MACHINE.DATA_AT
+        self._thread = best_worker(threads, lambda context: bool(context.first_data(self._data, 0)))
 
     def __enter__(self) -> Self:
-        self._code = _vdso_end(self._process)
-        if any(self._code <= thread.context["rip"] < self._code + _ROOM for thread in self._threads.all):
+        if any(self._code <= thread.context.pc < self._code + MACHINE.ROOM for thread in self._threads.all):
             raise Refused("one of its threads is still on its way back")
         self._mem = os.open("mem", os.O_RDWR | os.O_CLOEXEC, dir_fd=self._process.directory)
-        data = self._code + _DATA_AT
         try:
-            self._write(data, self._thread.context.slot_data(self._thread.mask))
-            self._write(self._code, amd64.one_call(self._code, data))
+            self._write(self._data, self._thread.context.first_data(self._data, self._thread.mask))
+            self._write(self._code, MACHINE.one_call(self._code, self._data))
         except OSError as error:
             os.close(self._mem)
             raise Refused(f"its vdso page cannot be written: {error.strerror}") from None
@@ -55,7 +55,7 @@ class FirstCalls:
         try:
             if self._thread.moved and self._thread in self._threads.all:
                 self._back()
-            self._write(self._code, bytes(_ROOM))
+            self._write(self._code, bytes(MACHINE.ROOM))
         except OSError:
             pass  # it has ended
         finally:
@@ -63,13 +63,11 @@ class FirstCalls:
 
     def call(self, name: str, *arguments: int) -> int:
         """Runs it; raises Refused when it fails, Gone when the guest has ended."""
-        order = ("rdi", "rsi", "rdx", "r10", "r8", "r9")
-        values = dict(zip(order, (*arguments, *([0] * (6 - len(arguments)))), strict=True))
-        self._threads.move(self._thread, rip=self._code, rax=amd64.NR[name], **values)
+        six = (*arguments, *([0] * (6 - len(arguments))))
+        self._threads.move(self._thread, self._code, MACHINE.NR[name], *six)
         self._threads.step_to_syscall(self._thread)
         self._threads.step_to_syscall(self._thread)
-        raw = ptrace.registers(self._thread.number, amd64.REGISTERS.size)
-        result = amd64.Context.of(raw)["rax"]
+        result = MACHINE.result(partial(ptrace.registers, self._thread.number))
         if result >= 2**64 - 4095:
             raise Refused(f"{name} in it failed: {os.strerror(2**64 - result)}")
         return result
@@ -93,16 +91,17 @@ class FirstCalls:
         os.pwrite(self._mem, data, address)
 
 
-def best_worker(threads: Threads) -> Thread:
-    """The thread to work for us: one that sleeps in a system call, if there is any."""
-    if not threads.all:
-        raise Refused("it has no thread that runs")
-    return max(threads.all, key=lambda thread: thread.context.in_syscall)
+def best_worker(threads: Threads, able: Callable[[Context], bool] = lambda _: True) -> Thread:
+    """The thread that suits best to work for us; raises Refused when there is none."""
+    found = [thread for thread in threads.all if thread.context.suitability >= 0 and able(thread.context)]
+    if not found:
+        raise Refused("none of its threads can work for us at the moment")
+    return max(found, key=lambda thread: thread.context.suitability)
 
 
 def install(process: Process, threads: Threads, area: Area, store: int) -> tuple[socket.socket, int, int]:
     """Maps the area in the guest and gives it the store; returns our end of the line, and its numbers of both."""
-    with FirstCalls(process, threads, best_worker(threads)) as first:
+    with FirstCalls(process, threads) as first:
         _clear_up(first, process, threads)
         page = first.call("mmap", 0, _PAGE, _READ | _WRITE, _PRIVATE | _ANONYMOUS, 2**64 - 1, 0)
         kind = socket.SOCK_STREAM | socket.SOCK_CLOEXEC
@@ -130,7 +129,7 @@ def _clear_up(first: FirstCalls, process: Process, threads: Threads) -> None:
         if mapping.name != f"/memfd:{AREA_NAME} (deleted)" or mapping.offset or mapping.size != CODE_BYTES:
             continue  # of another kind, or killed before it was of use
         end = mapping.start + AREA_BYTES
-        if any(mapping.start <= thread.context["rip"] < end for thread in threads.all):
+        if any(mapping.start <= thread.context.pc < end for thread in threads.all):
             raise Refused("one of its threads is still on its way back")
         left = Left.parse(first.read(mapping.start + CODE_BYTES, HEADER_BYTES))
         for descriptor, key in ((left.line, left.line_key), (left.store, left.store_key)):
@@ -183,9 +182,9 @@ def _vdso_end(process: Process) -> int:
         begin = struct.unpack_from("<Q", image, 40)[0]
         size, count = struct.unpack_from("<HH", image, 58)
         free = (begin + size * count + 63) & ~63
-        room = image[free : free + _ROOM]
+        room = image[free : free + MACHINE.ROOM]
         place: int = mapping.start + free
-        ours = amd64.one_call(place, place + _DATA_AT)  # left by a worker that was killed in its first calls
-        if len(room) == _ROOM and (not any(room) or room.startswith(ours)):
+        ours = MACHINE.one_call(place, place + MACHINE.DATA_AT)  # left by a worker that was killed in its first calls
+        if len(room) == MACHINE.ROOM and (not any(room) or room.startswith(ours)):
             return place
     raise Refused("there is no room in its vdso for the first calls")

@@ -92,15 +92,20 @@ def is_group_stop(status: int) -> bool:
     return os.WIFSTOPPED(status) and status >> 16 == _EVENT_STOP and os.WSTOPSIG(status) != signal.SIGTRAP
 
 
-def registers(thread: int, size: int) -> bytearray:
-    """Its general registers, as the architecture lays them out."""
+def registers(thread: int, note: int, size: int) -> bytes:
+    """The beginning of one of its register sets; b"" when this processor or kernel has none such."""
     buffer = bytearray(size)
     anchor = (ctypes.c_char * size).from_buffer(buffer)
     vector = _Vector(ctypes.addressof(anchor), size)
-    _request(_GETREGSET, thread, _NT_PRSTATUS, ctypes.addressof(vector))
+    try:
+        _request(_GETREGSET, thread, note, ctypes.addressof(vector))
+    except OSError as error:
+        if note != _NT_PRSTATUS and error.errno in (errno.EINVAL, errno.ENODEV):
+            return b""
+        raise
     if vector.length != size:
         raise OSError(errno.ENOEXEC, f"thread {thread} runs in another mode than 64 bit")
-    return buffer
+    return bytes(buffer)
 
 
 def set_registers(thread: int, values: bytearray) -> None:

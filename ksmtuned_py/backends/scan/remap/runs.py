@@ -8,9 +8,10 @@ from numpy.typing import NDArray
 from ksmtuned_py.backends.scan.pagemap import PAGE, Kind
 from ksmtuned_py.backends.scan.pages import ZERO, Prints, contains, prints
 from ksmtuned_py.backends.scan.process import Process
-from ksmtuned_py.backends.scan.remap.amd64 import END, NR
+from ksmtuned_py.backends.scan.remap.architecture import NR
 from ksmtuned_py.backends.scan.remap.area import MOST_OPERATIONS, Operation
 from ksmtuned_py.backends.scan.remap.eligibility import Eligible
+from ksmtuned_py.backends.scan.remap.layout import END
 from ksmtuned_py.backends.scan.remap.numa import MOST_NODES
 from ksmtuned_py.backends.scan.remap.store import Store
 from ksmtuned_py.backends.scan.table import PageNumbers, Slab, numbers

@@ -43,15 +43,9 @@ class Session:
                 permits.check(process, threads)
                 line, line_there, store_there = install(process, threads, area, store)
             line.settimeout(_ANSWER_SECONDS)
-            return cls(
-                area,
-                line,
-                line_there,
-                store_there,
-                file_key(process, line_there),
-                file_key(process, store_there),
-                permits,
-            )
+            line_key, store_key = file_key(process, line_there), file_key(process, store_there)
+            area.note_files(*line_key, *store_key)
+            return cls(area, line, line_there, store_there, line_key, store_key, permits)
         except BaseException:  # whatever it was, the memory is of no use then
             area.close()
             raise
@@ -85,7 +79,7 @@ class Session:
             raise Lost("the memory shared with it is gone")
         if file_key(process, self.line_there) != self.line_key or file_key(process, self.store_there) != self.store_key:
             raise Lost("it has closed descriptors that it did not open")
-        if any(self.area.contains(thread.context["rip"]) for thread in threads.all):
+        if any(self.area.contains(thread.context.pc) for thread in threads.all):
             raise Refused("one of its threads is still on its way back")
 
 
@@ -132,7 +126,7 @@ class Window:
         for slot, thread in enumerate([worker, *waiting]):
             area.keep(slot, thread.context, thread.mask)
         for slot, thread in enumerate([worker, *waiting]):
-            threads.move(thread, rip=area.code(slot))
+            threads.move(thread, area.code(slot))
         area.shut_gate(shut=True)
         ptrace.resume(worker.number)
         self._worker = worker

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ksmtuned_py.backends.scan.pages import ZERO, Prints, prints
-from ksmtuned_py.backends.scan.remap.amd64 import NR
+from ksmtuned_py.backends.scan.remap.architecture import NR
 from ksmtuned_py.backends.scan.remap.area import SEALS
 from ksmtuned_py.backends.scan.remap.numa import MOST_NODES, Policy
 from ksmtuned_py.door import Door

@@ -5,12 +5,13 @@ import signal
 import time
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Self
 
 from ksmtuned_py.backends.scan.process import Gone, Process
 from ksmtuned_py.backends.scan.remap import ptrace
-from ksmtuned_py.backends.scan.remap.amd64 import CODE_64, REGISTERS, Context
+from ksmtuned_py.backends.scan.remap.architecture import MACHINE, Context
 
 MOST_THREADS = 127
 _PATIENCE_SECONDS = 0.05
@@ -43,6 +44,8 @@ class Thread:
     mask: int
     moved: bool = False
     """Its registers are not its own at the moment."""
+    ran: bool = False
+    """It has run with registers that are not its own."""
 
 
 class Threads:
@@ -70,10 +73,13 @@ class Threads:
         self.put_back()
         self._let_go()
 
-    def move(self, thread: Thread, **registers: int) -> None:
-        """Points it elsewhere. Registers first: the code there restores the mask, should we be killed in between."""
+    def move(self, thread: Thread, address: int, *call: int) -> None:
+        """Points it elsewhere, with a system call's number and arguments if given.
+
+        Registers first: the code there restores the mask, should we be killed in between.
+        """
         thread.moved = True
-        ptrace.set_registers(thread.number, thread.context.changed(**registers).raw())
+        ptrace.set_registers(thread.number, thread.context.elsewhere(address, *call).raw())
         ptrace.set_signal_mask(thread.number, _ALL_SIGNALS)
 
     def put_back(self) -> None:
@@ -82,8 +88,8 @@ class Threads:
             if thread.moved:
                 with suppress(ProcessLookupError):  # killed by somebody: nothing to put back
                     ptrace.set_signal_mask(thread.number, thread.mask)
-                    ptrace.set_registers(thread.number, thread.context.raw())
-                thread.moved = False
+                    ptrace.set_registers(thread.number, self._own(thread).raw())
+                thread.moved = thread.ran = False
 
     def stop_again(self, thread: Thread) -> None:
         """Waits until a thread that was resumed has stopped at our asking; raises Gone when it has ended."""
@@ -92,6 +98,7 @@ class Threads:
         self._unstopped.add(thread.number)
         if not self._await(thread.number, time.monotonic() + _LAST_PATIENCE_SECONDS, later=True):
             raise Gone(self._process.target.name)
+        thread.ran = True
 
     def nudge(self, thread: Thread) -> None:
         """Lets a resumed thread run on if it has stopped for anything: a SIGSTOP, put aside, or a SIGCONT's notice.
@@ -179,16 +186,31 @@ class Threads:
             self._signals.append(os.WSTOPSIG(status))
 
     def _look(self, number: int) -> Thread:
-        context = Context.of(ptrace.registers(number, REGISTERS.size))
-        if context["cs"] != CODE_64:
-            raise Refused("it runs 32-bit code")
+        context = MACHINE.look(partial(ptrace.registers, number), self._memory)
+        if context.refusal:
+            raise Refused(context.refusal)
         pointer = ptrace.restartable_sequence(number)
-        if pointer:
-            sequence = bytearray(8)
-            self._process.read([memoryview(sequence)], pointer)
-            if any(sequence):
-                raise Refused("one of its threads is in a restartable sequence")
+        if pointer and any(self._memory(pointer, 8)):
+            raise Refused("one of its threads is in a restartable sequence")
         return Thread(number, context, ptrace.signal_mask(number))
+
+    def _memory(self, address: int, size: int) -> bytes:
+        """Zeros where nothing is mapped."""
+        found = bytearray(size)
+        self._process.read([memoryview(found)], address)
+        return bytes(found)
+
+    def _own(self, thread: Thread) -> Context:
+        """What it goes on with: a signal that came while it worked for us may have to end its system call."""
+        interrupted = thread.context.interrupted()
+        if not thread.ran or interrupted is thread.context:
+            return thread.context
+        with suppress(OSError, Gone):
+            status = self._process.read_text(f"task/{thread.number}/status")
+            waiting = [int(status.split(f"{name}:\t")[1].split()[0], 16) for name in ("SigPnd", "ShdPnd")]
+            if self._signals or (waiting[0] | waiting[1]) & ~thread.mask:
+                return interrupted
+        return thread.context
 
     def _forget(self, number: int) -> None:
         self._seized.discard(number)

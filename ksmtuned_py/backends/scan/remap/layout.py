@@ -1,0 +1,20 @@
+"""PURE: the table of system calls that a guest's thread runs for us: alike on every machine."""
+
+import struct
+from dataclasses import dataclass
+
+OPERATION = struct.Struct("=8Qii")
+"""Number, six arguments, result, and the operation that follows success and failure; -1 is the end."""
+END = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """Addresses in the guest of what all slots share."""
+
+    gate: int
+    line: int
+    """The socket's number."""
+    byte: int
+    first: int
+    operations: int
