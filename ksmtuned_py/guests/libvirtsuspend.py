@@ -45,8 +45,10 @@ class DomainMonitor:
         """Whether it is still suspended, and for no other reason than that somebody asked for it."""
         libvirt = library()
         with told("asking for its state"):
-            found: list[int] = self._domain.state()
-        return found == [libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_USER]
+            state, reason = self._domain.state()
+        # Unknown: libvirtd was restarted while the domain was suspended, before it had noted that.
+        asked_for = reason in (libvirt.VIR_DOMAIN_PAUSED_USER, libvirt.VIR_DOMAIN_PAUSED_UNKNOWN)
+        return bool(state == libvirt.VIR_DOMAIN_PAUSED and asked_for)
 
     def resume(self) -> None:
         """Lets it run on, if it is still suspended, and for no other reason."""

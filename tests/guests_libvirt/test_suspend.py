@@ -26,6 +26,7 @@ SETTINGS = Scan(
     remap_least_mib=32,
     split_huge_below_percent=100,
 )
+RUNNING = {"running (booted)", "running (unpaused)", "running (unknown)"}
 DISK = "<disk type='file'><driver name='qemu' type='raw' io='io_uring'/><source file='{}'/><target dev='vda'/></disk>"
 
 
@@ -57,7 +58,7 @@ def scanning(libvirtd: Libvirtd, domains: list[Domain]) -> Iterator[ScanBackend]
 
 def all_run(libvirtd: Libvirtd) -> bool:
     """Whether both do."""
-    return all(libvirtd.virsh("domstate", name) == "running" for name in ("web", "db"))
+    return {libvirtd.virsh("domstate", name, "--reason") for name in ("web", "db")} <= RUNNING
 
 
 def test_they_share_and_run(libvirtd: Libvirtd, domains: list[Domain], begins: list[int]) -> None:

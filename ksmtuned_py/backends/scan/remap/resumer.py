@@ -25,6 +25,7 @@ from ksmtuned_py.guests.programs import guest_uuid
 
 _URGENT = -10
 _AGAIN_SECONDS = 0.1
+_LATE_SECONDS = 3.0
 _RESCUE_SECONDS = 10.0
 _NEVER_FIRST = "-1000"  # oom_score_adj: the OOM killer takes all others before
 
@@ -78,7 +79,7 @@ def _monitor(guest: Suspendable) -> Iterator[Monitor]:
 
 def serve(channel: Channel, guest: Suspendable) -> None:
     """Suspends the guest whenever it is asked to, until the worker has ended."""
-    with suppress(Closed, _Ended):
+    with suppress(Closed):
         while True:
             for message in channel.receive(3600.0):
                 if "suspend_seconds" in message:
@@ -87,32 +88,43 @@ def serve(channel: Channel, guest: Suspendable) -> None:
 
 def _answer(channel: Channel, guest: Suspendable, seconds: float) -> None:
     try:
-        with _monitor(guest) as monitor:
-            if obstacle := monitor.obstacle():
-                raise qmp.MonitorRefused(obstacle)
-            with noted(guest):
-                answer = _hold(channel, guest, monitor, seconds)
+        with noted(guest):
+            answer = _suspend(channel, guest, seconds)
     except KsmtunedError as error:
         answer = {"refused": str(error)}
     channel.send(answer)
 
 
-def _hold(channel: Channel, guest: Suspendable, monitor: Monitor, seconds: float) -> Message:
-    """Suspends it, lets it run on in any case, and tells for how long it was suspended."""
-    begun = time.monotonic()
-    until = begun + seconds
+def _suspend(channel: Channel, guest: Suspendable, seconds: float) -> Message:
+    """Suspends it, lets it run on in any case, and tells for how long it was suspended, or why it was not."""
+    owed = False
     try:
-        monitor.stop()  # which takes as long as its disks do: nothing could be done about it meanwhile
+        with _monitor(guest) as monitor:
+            if obstacle := monitor.obstacle():
+                return {"refused": obstacle}
+            owed, begun = True, time.monotonic()
+            monitor.stop()  # which takes as long as its disks do: nothing could be done about it meanwhile
+            try:
+                _hold(channel, monitor, begun + seconds)
+            finally:
+                monitor.resume()
+            owed = False
+            return {"over": time.monotonic() - begun}
+    except KsmtunedError as error:
+        return {"refused": str(error)}
+    except _Ended:
+        return {"refused": "it has ended"}
+    finally:
+        while owed and not _surely_resumed(guest):  # by another connection: a monitor has one client at a time
+            time.sleep(_AGAIN_SECONDS)
+
+
+def _hold(channel: Channel, monitor: Monitor, until: float) -> None:
+    """Until the worker has done all it wanted, or was killed, or the time is over."""
+    with suppress(Closed):
         channel.send({"until": until})
         while time.monotonic() < until and _go_on(channel, monitor, until):
             pass
-    except Closed:
-        pass  # the worker was killed
-    except KsmtunedError as error:
-        return {"refused": str(error)}
-    finally:
-        _resume(guest, monitor)
-    return {"over": time.monotonic() - begun}
 
 
 def _go_on(channel: Channel, monitor: Monitor, until: float) -> bool:
@@ -125,30 +137,25 @@ def _go_on(channel: Channel, monitor: Monitor, until: float) -> bool:
     return True
 
 
-def _resume(guest: Suspendable, monitor: Monitor) -> None:
-    """Until it is done, or the guest has ended: libvirt may be restarted in between."""
-    try:
-        monitor.resume()
-    except Exception:  # whatever it was, a guest that stays suspended would be worse
-        while not _resumed(guest):
-            time.sleep(_AGAIN_SECONDS)
-
-
-def _resumed(guest: Suspendable) -> bool:
-    try:
-        with _monitor(guest) as monitor:
-            monitor.resume()
-    except _Ended:
-        return True
-    except Exception:  # as above; it is tried again
-        return False
+def _surely_resumed(guest: Suspendable) -> bool:
+    """Whether it runs for some time: a libvirtd that was asked, or was killed, may suspend it late, or say so late."""
+    until = time.monotonic() + _LATE_SECONDS
+    while time.monotonic() < until:
+        try:
+            with _monitor(guest) as monitor:
+                monitor.resume()
+        except _Ended:
+            return True
+        except Exception:  # whatever it was, it is tried again: a guest that stays suspended would be worse
+            return False
+        time.sleep(_AGAIN_SECONDS)
     return True
 
 
 def rescue() -> None:
     """Lets all guests run on that were left suspended."""
     until = time.monotonic() + _RESCUE_SECONDS
-    while not settle(_resumed):
+    while not settle(_surely_resumed):
         if time.monotonic() > until:
             sys.exit("a guest was left suspended, and its monitor does not answer")
         time.sleep(_AGAIN_SECONDS)
