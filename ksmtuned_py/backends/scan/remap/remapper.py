@@ -1,6 +1,7 @@
 """Shares equal pages of guests without KSM: many short stops, in each of which some runs of pages are exchanged."""
 
 import os
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -41,7 +42,7 @@ from ksmtuned_py.units import MIB
 _WINDOWS_SUSPENDED = 4
 """In one suspension: all of a window's time is spent on a guest that stands still anyway."""
 _TRIES, _AGAIN_SECONDS = 10, 0.05
-"""To give everything back: a guest whose mappings are changing is refused for the moment only."""
+"""In a row, of giving pages back: a guest whose mappings are changing is refused for the moment only."""
 _LOOK_SECONDS = 1.0
 """Between two looks at every process of the host for merged pages."""
 
@@ -114,9 +115,11 @@ class Remapper:
     def give_back(self, process: Process) -> Iterator[int]:
         """Gives the guest all its pages back as private memory."""
         self._next_look = 0.0
-        for _ in range(_TRIES):
-            if not (merged := [mapping for mapping in process.mappings() if mapping.merged]):
-                return
+        tries, least = _TRIES, sys.maxsize
+        while tries and (merged := [mapping for mapping in process.mappings() if mapping.merged]):
+            size = sum(mapping.size for mapping in merged)
+            tries = _TRIES if size < least else tries - 1
+            least = min(size, least)
             try:
                 self._check(process)
                 yield from self._suspensions.run(process, self._give_back, merged, to_the_end=True)
