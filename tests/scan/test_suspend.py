@@ -101,15 +101,15 @@ def test_a_monitor_that_somebody_else_has_is_a_reason(root: None, no_ksm: Door, 
 
 
 def test_nobody_stays_suspended_when_the_worker_is_killed(root: None, no_ksm: Door, guests: list[DiskGuest]) -> None:
-    killed_while_suspended(no_ksm, guests, 12, lambda backend: [backend.worker_pid])
+    killed_while_suspended(no_ksm, guests, 8, lambda backend: [backend.worker_pid])
 
 
 def test_nobody_stays_suspended_when_the_resumer_is_killed(root: None, no_ksm: Door, guests: list[DiskGuest]) -> None:
-    killed_while_suspended(no_ksm, guests, 6, resumers)
+    killed_while_suspended(no_ksm, guests, 4, resumers)
 
 
 def test_nobody_stays_suspended_when_both_are_killed(root: None, no_ksm: Door, guests: list[DiskGuest]) -> None:
-    killed_while_suspended(no_ksm, guests, 6, lambda backend: [*resumers(backend), backend.worker_pid])
+    killed_while_suspended(no_ksm, guests, 4, lambda backend: [*resumers(backend), backend.worker_pid])
 
 
 def resumers(backend: ScanBackend) -> list[int]:
