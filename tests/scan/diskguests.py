@@ -12,7 +12,7 @@ from typing import Any
 from ksmtuned_py.units import MIB
 from tests.support.qemu import BOOT_SECONDS, UP, FilledGuest, guest_kernel
 
-EQUAL_BYTES, OWN_BYTES, DISK_BYTES = 32 * MIB, 8 * MIB, 16 * MIB
+EQUAL_BYTES, OWN_BYTES, DISK_BYTES = 12 * MIB, 8 * MIB, 16 * MIB
 MODULES = ("virtio_ring", "virtio", "virtio_pci_legacy_dev", "virtio_pci_modern_dev", "virtio_pci", "virtio_blk")
 WORK = """\
 while true; do
