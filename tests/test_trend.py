@@ -185,6 +185,18 @@ def test_what_a_quick_look_leaves_unmerged_is_news_once_it_is_unusual_and_worth_
     assert again.news.thorough_until_pass > again.passes.done
 
 
+def test_a_quick_pass_is_not_taken_for_stuck_because_it_skips() -> None:
+    many = tuple(guest(f"vm-{number}", pid=100 + number, rss_bytes=10 * GIB) for number in range(100))
+    trend = after(passes(0, 0, guests=many), passes(1, 3, guests=many, cpu=10))
+    late = guest("late", pid=900, rss_bytes=50 * GIB)
+    trend = trend.after(passes(2, 3, guests=(*many, late), cpu=10))
+    assert trend.news.open
+    skipping = Counters(full_scans=5, pages_sharing=1000, pages_volatile=9000)
+    trend = trend.after(snapshot(at=3, counters=skipping, cpu_seconds=20, guests=(*many, late)))
+    assert not trend.boosting
+    assert trend.news.stuck_passes == 0
+
+
 def test_scarce_memory_on_a_big_host_calls_for_quick_passes_at_full_budget() -> None:
     many = tuple(guest(f"vm-{number}", pid=100 + number, rss_bytes=10 * GIB) for number in range(100))
     calm = after(passes(0, 0, guests=many), passes(1, 3, guests=many, cpu=10), passes(2, 4, guests=many, cpu=20))

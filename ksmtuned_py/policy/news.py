@@ -45,8 +45,13 @@ class News:
     unmerged_share: float | None = None
     """Of what ksmd tracks, as the last thorough passes left it, or the least since; None before they are done."""
 
+    @property
+    def is_thorough(self) -> bool:
+        """Nothing is skipped until it is settled."""
+        return self.thorough_until_pass >= self.done_at_pass
+
     def with_another_pass(self) -> "News":
-        """One of its passes did not count."""
+        """One of its passes, a thorough one, did not count."""
         return replace(
             self,
             thorough_until_pass=self.thorough_until_pass + 1,
@@ -54,13 +59,14 @@ class News:
             stuck_passes=self.stuck_passes + 1,
         )
 
+    def called_off(self, passes_done: int) -> "News":
+        """It was none."""
+        return replace(self, open=False, thorough_until_pass=0, done_at_pass=passes_done, arrived=frozenset())
+
     def settled(self, counters: Counters, passes_done: int) -> "News":
         """Nothing more is to be found."""
-        thorough = self.thorough_until_pass > 0
-        share = counters.unmerged_share if thorough else self.unmerged_share
-        return replace(
-            self, open=False, thorough_until_pass=0, done_at_pass=passes_done, arrived=frozenset(), unmerged_share=share
-        )
+        share = counters.unmerged_share if self.thorough_until_pass else self.unmerged_share
+        return replace(self.called_off(passes_done), unmerged_share=share)
 
 
 NO_NEWS = News()
@@ -199,7 +205,8 @@ def is_stuck(counters: Counters) -> bool:
     """Whether the last pass left nothing in the unstable tree though much is unmerged.
 
     When the page at the tree's root cannot be fetched, every insertion of that pass fails (mm/ksm.c,
-    unstable_tree_search_insert): full_scans advances, and pages that could have met did not.
+    unstable_tree_search_insert): full_scans advances, and pages that could have met did not. Only thorough passes can
+    be judged so: with smart_scan the kernel counts what it skips as volatile.
     """
     candidates = counters.candidate_pages
     return (

@@ -146,9 +146,9 @@ class Trend:
             retry=_is_over(past.given_up.until_seconds, snapshot),
         )
         if news.open and is_false_alarm(news, snapshot):
-            news = replace(news.settled(snapshot.counters, self.passes.done), unmerged_share=news.unmerged_share)
+            news = news.called_off(self.passes.done)
         elif news.open and self.passes.done >= news.done_at_pass and not self.last_pass_pays:
-            again = is_stuck(snapshot.counters) and news.stuck_passes < STUCK_PASSES_MAX
+            again = news.is_thorough and is_stuck(snapshot.counters) and news.stuck_passes < STUCK_PASSES_MAX
             news = news.with_another_pass() if again else news.settled(snapshot.counters, self.passes.done)
         return replace(self, news=news)
 
