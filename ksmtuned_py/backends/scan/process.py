@@ -12,7 +12,7 @@ from ksmtuned_py.backends.scan.pagemap import Kind, Runs, runs
 from ksmtuned_py.backends.scan.target import Target
 from ksmtuned_py.door import Door
 
-_START_TICKS_FIELD = 22
+_FLAGS_FIELD, _START_TICKS_FIELD = 9, 22
 
 
 @dataclass(eq=False)
@@ -127,5 +127,15 @@ class Process:
 
 
 def start_ticks(stat: str) -> int:
-    """Field 22 of /proc/PID/stat; the name in field 2 may hold spaces and parentheses."""
-    return int(stat.rpartition(")")[2].split()[_START_TICKS_FIELD - 3])
+    """When it started, from /proc/PID/stat."""
+    return _stat_number(stat, _START_TICKS_FIELD)
+
+
+def kernel_flags(stat: str) -> int:
+    """What kind of thread it is, from /proc/PID/stat (PF_* in include/linux/sched.h)."""
+    return _stat_number(stat, _FLAGS_FIELD)
+
+
+def _stat_number(stat: str, field: int) -> int:
+    """The name in field 2 may hold spaces and parentheses, so the last one counts."""
+    return int(stat.rpartition(")")[2].split()[field - 3])

@@ -3,7 +3,7 @@
 import ctypes
 import os
 
-from ksmtuned_py.backends.scan.process import Process
+from ksmtuned_py.backends.scan.process import Process, kernel_flags
 from ksmtuned_py.backends.scan.remap.threads import Refused
 from ksmtuned_py.door import Door
 
@@ -68,7 +68,7 @@ class Sharers:
         if self._door.exists(f"proc/{self._pid}/task/{number}"):
             return True
         stat = self._door.read_if_there(f"proc/{number}/stat")
-        return stat is None or bool(int(stat.rpartition(")")[2].split()[6]) & _KERNEL_THREAD)
+        return stat is None or bool(kernel_flags(stat) & _KERNEL_THREAD)
 
     def _size(self, number: int) -> str:
         """In pages; equal for two with the same memory, whenever it does not change in between."""

@@ -17,7 +17,7 @@ from statistics import median
 
 from ksmtuned_py.backends.scan.channel import Channel, Closed, Message, pair
 from ksmtuned_py.backends.scan.mappings import Mapping, candidates
-from ksmtuned_py.backends.scan.process import Process
+from ksmtuned_py.backends.scan.process import Process, kernel_flags
 from ksmtuned_py.backends.scan.remap.eligibility import kernel_writes
 from ksmtuned_py.backends.scan.remap.session import hurry
 from ksmtuned_py.backends.scan.remap.threads import Refused
@@ -94,9 +94,9 @@ class Held(Process):
         return any("UserBufs:\t0\n" not in self.read_text(f"fdinfo/{number}") for number in rings)
 
     def _is_kernels(self, thread: str) -> bool:
-        head, _, tail = self.read_text(f"task/{thread}/stat").rpartition(")")
-        flags = int(tail.split()[6])
-        return bool(flags & _IO_WORKER or (flags & _USER_WORKER and "(vhost-" in head))
+        stat = self.read_text(f"task/{thread}/stat")
+        flags = kernel_flags(stat)
+        return bool(flags & _IO_WORKER or (flags & _USER_WORKER and "(vhost-" in stat))
 
 
 def _size(process: Process) -> str:
