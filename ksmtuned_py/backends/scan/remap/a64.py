@@ -1,19 +1,13 @@
 """PURE: the few A64 instructions that we need, as machine code (Arm Architecture Reference Manual, C6)."""
 
+from ksmtuned_py.backends.scan.remap.machinecode import MachineCode
+
 SVC = 0xD4000001
 """svc 0: a system call."""
 
 
-class Code:
-    """Machine code for one place; data is addressed relative to the instruction."""
-
-    def __init__(self, address: int) -> None:
-        self.address = address
-        self.bytes = bytearray()
-
-    @property
-    def here(self) -> int:
-        return self.address + len(self.bytes)
+class Code(MachineCode):
+    """In A64 instructions."""
 
     def word(self, *parts: int) -> None:
         """One instruction, from its parts."""

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ksmtuned_py.backends.scan.remap.layout import OPERATION, Header
+from ksmtuned_py.backends.scan.remap.machinecode import MachineCode
 
 REGISTERS = struct.Struct("=27Q")
 _NAMES = (  # noqa: SIM905 - as they stand in struct user_regs_struct
@@ -123,16 +124,8 @@ def result(view: Callable[[int, int], bytes]) -> int:
     return Context.of(bytearray(view(_NT_PRSTATUS, REGISTERS.size)))["rax"]
 
 
-class _Code:
-    """Machine code for one place; data is addressed relative to the instruction, so no register is needed for it."""
-
-    def __init__(self, address: int) -> None:
-        self.address = address
-        self.bytes = bytearray()
-
-    @property
-    def here(self) -> int:
-        return self.address + len(self.bytes)
+class _Code(MachineCode):
+    """In x86-64 instructions."""
 
     def raw(self, text: str) -> None:
         self.bytes += bytes.fromhex(text)
