@@ -58,6 +58,10 @@ class Process:
         with self._open_directory(name) as descriptor:
             return os.listdir(descriptor)  # noqa: PTH208 - a Path takes no descriptor
 
+    def space_pages(self) -> str:
+        """The size of its address space, which shows that it has mapped or unmapped something; raises Gone."""
+        return self.read_text("statm").split()[0]
+
     def open_files(self) -> list[str]:
         """What each of its open files is: a path, or 'anon_inode:...' and the like; raises Gone."""
         links = []

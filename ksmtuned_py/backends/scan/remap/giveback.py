@@ -24,7 +24,7 @@ def give_back(
     process: Process, session: Session, merged: list[Eligible], check: Callable[[Process, str], None]
 ) -> Iterator[int]:
     """Window by window; yields pages. Raises Refused and Gone."""
-    size = process.read_text("statm").split()[0]
+    size = process.space_pages()
     mem = os.open("mem", os.O_RDWR | os.O_CLOEXEC, dir_fd=process.directory)
     try:
         for some in _portions(merged):

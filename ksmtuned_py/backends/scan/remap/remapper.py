@@ -73,7 +73,7 @@ class Remapper:
     def merge(self, process: Process, watched: Watched, prints: Prints, *, split_huge: bool) -> Iterator[int]:
         """Shares the guest's steady pages with these prints; yields pages it worked on."""
         try:
-            size = process.read_text("statm").split()[0]
+            size = process.space_pages()
             self._check(process)
             found, reason = self._eligible(process, self._least_bytes)
             allowed, policy, other = of_one_policy(found)

@@ -62,7 +62,7 @@ class Held(Process):
         QEMU maps and unmaps other memory all the time while its disks are at work (stacks of coroutines, 5 a second),
         and none while it is suspended.
         """
-        self._size = _size(self)
+        self._size = self.space_pages()
         ranges = candidates(self.mappings())
         starts = [start for start, _ in ranges]
         for one in wanted:
@@ -72,7 +72,7 @@ class Held(Process):
 
     def has_changed(self) -> bool:
         """Whether it has mapped or unmapped anything since."""
-        return _size(self) != self._size
+        return self.space_pages() != self._size
 
     def names(self, name: str) -> list[str]:
         """Without the threads that are the kernel's: they never run a program, and have nothing to do now."""
@@ -99,14 +99,9 @@ class Held(Process):
         return bool(flags & _IO_WORKER or (flags & _USER_WORKER and "(vhost-" in stat))
 
 
-def _size(process: Process) -> str:
-    """Of its address space."""
-    return process.read_text("statm").split()[0]
-
-
 def has_changed(process: Process, size: str) -> bool:
     """Whether it has mapped or unmapped anything since its address space had this size, or since it is suspended."""
-    return process.has_changed() if isinstance(process, Held) else _size(process) != size
+    return process.has_changed() if isinstance(process, Held) else process.space_pages() != size
 
 
 def still_suspended(process: Process) -> bool:
