@@ -47,6 +47,21 @@ def test_news_boosts_without_smart_scan() -> None:
     assert decision.next_tick_seconds == CONFIG.daemon.tick_seconds
 
 
+def test_smart_scan_stays_on_in_a_boost_as_long_as_it_skips_next_to_nothing() -> None:
+    def look(at: float, passes: int, skipped: int, tracked: int = 1000, **fields: Any) -> Snapshot:
+        counters = Counters(full_scans=passes, pages_unshared=tracked, pages_skipped=skipped)
+        return snapshot(at=at, counters=counters, **fields)
+
+    empty = look(0, 0, 7000, tracked=0, guests=())  # what it had skipped before, for others, says nothing
+    young = (empty, look(1, 0, 7000), look(2, 1, 7050))
+    old = (*young, look(3, 2, 7550))
+    late = (guest(), guest("late", pid=101))
+    assert decide(*young).knobs.smart_scan == 1
+    assert decide(*old).knobs.smart_scan == 0
+    assert decide(*old, look(4, 3, 7550), look(5, 3, 7550, guests=late)).knobs.smart_scan == 0  # none in their turn
+    assert decide(*young[1:]).knobs.smart_scan == 0  # nobody knows what was before
+
+
 def test_settled_news_rests_with_smart_scan() -> None:
     decision = decide(*settled())
     assert decision.mode is Mode.REST

@@ -43,7 +43,7 @@ class Adaptive:
             mode=wish.mode,
             rule=wish.rule,
             reason=wish.reason,
-            knobs=self._knobs(wish, guard, trend),
+            knobs=self._knobs(wish, guard, now, trend),
             next_tick_seconds=self._next_tick_seconds(wish.mode, trend.need),
             verdicts=(
                 _need_verdict(now, trend),
@@ -82,20 +82,21 @@ class Adaptive:
             f"passes are meant to be {human_seconds(gap)} apart",
         )
 
-    def _knobs(self, wish: Wish, guard: Guard | None, trend: Trend) -> Knobs:
+    def _knobs(self, wish: Wish, guard: Guard | None, now: Snapshot, trend: Trend) -> Knobs:
         if wish.mode is Mode.HELD:
             return Knobs()
         if wish.mode is Mode.OFF:
             return Knobs(run=RUN_UNMERGE if guard and guard.unmerge else RUN_STOP, smart_scan=1)
         boost = wish.mode is Mode.BOOST
         thorough = boost and trend.passes.done < trend.news.thorough_until_pass
+        skips_nothing = thorough and not trend.news.are_young(now.counters)
         cost_seconds = trend.scanner.cost_seconds if boost else trend.page_cost_seconds
         batch = batch_for(wish.budget, cost_seconds, trend.scanner.oversleep_seconds)
         return Knobs(
             run=RUN_MERGE,
             pages_to_scan=batch.pages_to_scan,
             sleep_millisecs=batch.sleep_millisecs,
-            smart_scan=0 if thorough or not self.config.adaptive.smart_scan_in_cruise else 1,
+            smart_scan=0 if skips_nothing or not self.config.adaptive.smart_scan_in_cruise else 1,
             advisor_mode="none",
         )
 

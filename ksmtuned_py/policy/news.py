@@ -15,6 +15,8 @@ DEAR_CPU_SECONDS = 5.0
 """Two thorough passes that take longer than this are not for every guest that comes: from 4 to 10 GiB of guests on."""
 ASKING_SECONDS = 5.0
 """A program that became a guest's has asked for merging by then, or never will."""
+OLD_SHARE = 0.1
+"""Of what is unmerged: if smart_scan skips no more, most of what new memory could be equal to is looked at."""
 STUCK_UNSHARED, STUCK_VOLATILE = 0.01, 0.25
 STUCK_PASSES_MAX = 2
 """More than these are no bad luck but memory that changes all the time."""
@@ -44,11 +46,17 @@ class News:
     """Each guest's memory at the last news, or the least since then: what the passes since have looked at."""
     unmerged_share: float | None = None
     """Of what ksmd tracks, as the last thorough passes left it, or the least since; None before they are done."""
+    old_pages: int | None = None
+    """What smart_scan has skipped at most in a pass since ksmd tracked nothing; None: that was not seen yet."""
 
     @property
     def is_thorough(self) -> bool:
         """Nothing is skipped until it is settled."""
         return self.thorough_until_pass >= self.done_at_pass
+
+    def are_young(self, counters: Counters) -> bool:
+        """Whether smart_scan skips next to nothing: then there is no point in switching it off, and pages age on."""
+        return self.old_pages is not None and self.old_pages <= counters.unmerged_pages * OLD_SHARE
 
     def with_another_pass(self) -> "News":
         """One of its passes, a thorough one, did not count."""
@@ -82,6 +90,8 @@ class Prospect:
     page_cost_seconds: float
     pass_cpu_seconds: float | None
     """What the last pass took; None = unknown."""
+    pass_skipped_pages: int
+    """How many it passed over."""
 
     def thorough_cpu_seconds(self, guest_bytes: int, page_bytes: int) -> float:
         """Of two whole passes over all guests, skipping nothing."""
@@ -117,7 +127,13 @@ def find_news(past: News, now: Snapshot, prospect: Prospect, *, need_rose: bool,
     now_bytes = {guest.key: guest.rss_bytes for guest in now.guests if _may_merge(guest)}
     guests = frozenset(guest.key for guest in now.guests)
     seen = {key: min(past.seen_bytes[key], size) for key, size in now_bytes.items() if key in past.seen_bytes}
-    known = replace(past, guests=guests, seen_bytes=seen, unmerged_share=_least_unmerged(past, now.counters))
+    known = replace(
+        past,
+        guests=guests,
+        seen_bytes=seen,
+        unmerged_share=_least_unmerged(past, now.counters),
+        old_pages=_old_pages(past, now.counters, prospect),
+    )
     arrived, growth = guests - past.guests, sum(now_bytes.values()) - sum(seen.values())
     found = _tidings(known, now, prospect, arrived, growth, need_rose=need_rose, retry=retry)
     if found is None:
@@ -179,6 +195,12 @@ def is_false_alarm(news: News, now: Snapshot) -> bool:
     return bool(waited and news.arrived) and not any(
         guest.key in news.arrived and _may_merge(guest) for guest in now.guests
     )
+
+
+def _old_pages(past: News, counters: Counters, prospect: Prospect) -> int | None:
+    if not counters.candidate_pages and counters.pages_skipped is not None:
+        return 0
+    return None if past.old_pages is None else max(past.old_pages, prospect.pass_skipped_pages)
 
 
 def _least_unmerged(past: News, counters: Counters) -> float | None:

@@ -63,11 +63,18 @@ class Pass:
     """Net of what copy-on-write took back; may be negative."""
     pages: int = 0
     """Looked at; skipped ones do not count."""
+    skipped_pages: int = 0
+    """By smart_scan."""
 
     @property
     def each_cpu_seconds(self) -> float | None:
         """Of one pass; None when nobody can say."""
         return None if self.cpu_seconds is None else self.cpu_seconds / self.passes
+
+    @property
+    def each_skipped_pages(self) -> int:
+        """In one pass."""
+        return self.skipped_pages // self.passes
 
     @property
     def page_cost_seconds(self) -> float:
@@ -120,6 +127,7 @@ def _pass(since: Snapshot, now: Snapshot, passes: int) -> Pass:
         cpu_seconds=cpu,
         gained_bytes=now.saved_bytes - since.saved_bytes,
         pages=max(0, (now.counters.pages_scanned or 0) - (since.counters.pages_scanned or 0)),
+        skipped_pages=max(0, (now.counters.pages_skipped or 0) - (since.counters.pages_skipped or 0)),
     )
 
 

@@ -141,6 +141,7 @@ class Trend:
                 price=self.price,
                 page_cost_seconds=self.page_cost_seconds,
                 pass_cpu_seconds=self.passes.last.each_cpu_seconds if self.passes.last else None,
+                pass_skipped_pages=self.passes.last.each_skipped_pages if self.passes.last else 0,
             ),
             need_rose=self.need > past.need and self.need >= Need.SHORT,
             retry=_is_over(past.given_up.until_seconds, snapshot),

@@ -4,15 +4,19 @@ import signal
 
 import pytest
 
-from ksmtuned_py.workload import Workload, achievable_pages
+from ksmtuned_py.units import MIB
+from ksmtuned_py.workload import Mix, Workload, achievable_pages, workloads
 from tests.kernel.conftest import MIXES, Start
 from tests.support.daemon import QUIET, Daemon, free_port, merged, scrape, verb
 from tests.support.ksmlock import RealKsm, knobs
+from tests.support.process import wait_for
 
 pytestmark = pytest.mark.kernel
 
 MERGED_SHARE = 0.95
 FAST = merged(QUIET, {"daemon": {"tick_seconds": 0.1, "idle_tick_seconds": 0.1}})
+OLD_PASSES = 25
+"""From then on smart_scan skips a page eight times out of nine."""
 ODD = {"pages_to_scan": 777, "sleep_millisecs": 33, "advisor_max_cpu": 33, "advisor_mode": "scan-time"}
 """Knobs as some admin may have them; the last one keeps the first from being written from there on."""
 
@@ -37,7 +41,6 @@ def test_what_can_be_merged_is_merged_and_reads_as_before(
     daemon = start(merged(FAST, {"metrics": {"address": f"127.0.0.1:{port}"}}))
     daemon.wait_status(lambda status: status["decision"]["mode"] == "boost", "the boost")
     assert real_ksm.read("advisor_mode") == "[none] scan-time"
-    assert real_ksm.read("smart_scan") == "0"
     wait_merged(real_ksm)
     daemon.wait_status(lambda status: status["decision"]["mode"] in ("cruise", "rest"), "the end of the boost", 60)
     assert (real_ksm.read("smart_scan"), real_ksm.read("run")) == ("1", "1")
@@ -49,6 +52,21 @@ def test_what_can_be_merged_is_merged_and_reads_as_before(
     assert daemon.end() == 0
     assert knobs() == odd_knobs
     wait_merged(real_ksm)  # restoring run=0 stops ksmd and keeps what is merged
+
+
+def test_a_late_twin_of_pages_that_are_skipped_by_now_is_merged(real_ksm: RealKsm, start: Start) -> None:
+    twin = Mix(equal_bytes=32 * MIB, zero_bytes=8 * MIB)  # with none of these the daemon would give up
+    with workloads([twin]):
+        for name, value in {"smart_scan": 1, "pages_to_scan": 100_000, "sleep_millisecs": 1, "run": 1}.items():
+            real_ksm.write(name, value)
+        old = real_ksm.number("full_scans") + OLD_PASSES
+        wait_for(lambda: real_ksm.number("full_scans") >= old, 60, "pages that are old")
+        daemon = start(FAST)
+        daemon.wait_status(lambda status: status["decision"]["mode"] in ("cruise", "rest"), "the end of the boost", 60)
+        assert real_ksm.read("smart_scan") == "1"
+        with workloads([twin]):
+            daemon.wait_status(lambda status: status["decision"]["knobs"]["smart_scan"] == 0, "the look at old pages")
+            real_ksm.wait_saved(round(0.99 * achievable_pages([twin] * 2)), 60)
 
 
 def test_a_killed_daemon_leaves_a_debt_that_restore_pays(
