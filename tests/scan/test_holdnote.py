@@ -42,7 +42,7 @@ def test_who_ends_well_leaves_nothing(tmp_path: Path) -> None:
 def test_who_is_at_work_is_let_be_and_has_it_alone(tmp_path: Path) -> None:
     found: list[Suspendable] = []
     with noted(GUEST, tmp_path):
-        assert settle(Resume(found, done=False), tmp_path)
+        assert settle(Resume(found, done=False), tmp_path) == []
         with pytest.raises(MonitorRefused), noted(GUEST, tmp_path):
             pass
     assert found == []
@@ -53,5 +53,5 @@ def test_who_was_killed_is_found_until_the_guest_is_resumed(tmp_path: Path) -> N
     assert done.returncode == -signal.SIGKILL
     found: list[Suspendable] = []
     for resumed in (False, True, True):
-        assert settle(Resume(found, done=resumed), tmp_path) == resumed
+        assert settle(Resume(found, done=resumed), tmp_path) == ([] if resumed else ["11-22"])
     assert found == [GUEST, GUEST]

@@ -4,9 +4,12 @@ import os
 import random
 import signal
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from pathlib import Path
 
 import psutil
 import pytest
@@ -113,6 +116,23 @@ def test_nobody_stays_suspended_when_the_resumer_is_killed(root: None, no_ksm: D
 
 def test_nobody_stays_suspended_when_both_are_killed(root: None, no_ksm: Door, guests: list[DiskGuest]) -> None:
     killed_while_suspended(no_ksm, guests, 4, lambda backend: [*resumers(backend), backend.worker_pid])
+
+
+def test_restore_resumes_whom_all_that_were_killed_left_suspended(
+    root: None, no_ksm: Door, guests: list[DiskGuest], tmp_path: Path
+) -> None:
+    """With no daemon left that would start another worker."""
+    chance, owed = random.Random(9), 0
+    for _ in range(4):
+        with scanning(no_ksm, SUSPEND, guests) as backend:
+            kill_in_a_suspension(
+                backend, lambda backend: [*resumers(backend), backend.worker_pid], chance.uniform(0, 0.02)
+            )
+            owed += any(NOTES.glob("*"))
+            command = [sys.executable, "-m", "ksmtuned_py", "restore", "--runtime-dir", str(tmp_path)]
+            subprocess.run(command, check=True)
+            assert (all_run(guests), list(NOTES.glob("*"))) == (True, [])
+    assert owed
 
 
 def resumers(backend: ScanBackend) -> list[int]:

@@ -43,9 +43,9 @@ def noted(guest: Suspendable, notes: Path = NOTES) -> Iterator[None]:
         os.close(note)
 
 
-def settle(resume: Callable[[Suspendable], bool], notes: Path = NOTES) -> bool:
-    """Has all guests resumed that a killed resumer may have left suspended; whether none is left."""
-    done = True
+def settle(resume: Callable[[Suspendable], bool], notes: Path = NOTES) -> list[str]:
+    """Has all guests resumed that a killed resumer may have left suspended; the notes of those that are left."""
+    left = []
     for path in sorted(notes.glob("*-*")):
         with suppress(OSError):  # its resumer lives, or has ended well meanwhile
             note = _locked(path)
@@ -54,10 +54,10 @@ def settle(resume: Callable[[Suspendable], bool], notes: Path = NOTES) -> bool:
                 if not text or resume(Suspendable(**json.loads(text))):  # without text: killed before it did anything
                     path.unlink()
                 else:
-                    done = False
+                    left.append(path.name)
             finally:
                 os.close(note)
-    return done
+    return left
 
 
 def _locked(path: Path, create: int = 0) -> int:

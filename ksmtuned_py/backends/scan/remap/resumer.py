@@ -17,7 +17,7 @@ from typing import Protocol
 from ksmtuned_py.backends.scan.channel import Channel, Closed, Message, inherited
 from ksmtuned_py.backends.scan.remap.holdnote import Suspendable, noted, settle
 from ksmtuned_py.door import Door
-from ksmtuned_py.errors import KsmtunedError
+from ksmtuned_py.errors import KsmtunedError, LeftSuspended
 from ksmtuned_py.guests import qmp
 from ksmtuned_py.guests.libvirtsuspend import domain_monitor, domain_number
 from ksmtuned_py.guests.parse import parse_stat
@@ -153,11 +153,11 @@ def _surely_resumed(guest: Suspendable) -> bool:
 
 
 def rescue() -> None:
-    """Lets all guests run on that were left suspended."""
+    """Lets all guests run on that were left suspended; raises LeftSuspended."""
     until = time.monotonic() + _RESCUE_SECONDS
-    while not settle(_surely_resumed):
+    while left := settle(_surely_resumed):
         if time.monotonic() > until:
-            sys.exit("a guest was left suspended, and its monitor does not answer")
+            raise LeftSuspended(", ".join(f"PID {name.partition('-')[0]}" for name in left))
         time.sleep(_AGAIN_SECONDS)
 
 
@@ -170,7 +170,10 @@ def main(words: list[str]) -> None:
         os.setpriority(os.PRIO_PROCESS, 0, _URGENT)
         Door().write("proc/self/oom_score_adj", _NEVER_FIRST)
     if words == ["rescue"]:
-        rescue()
+        try:
+            rescue()
+        except LeftSuspended as error:
+            sys.exit(str(error))
     else:
         serve(inherited(int(words[0])), Suspendable(int(words[1]), int(words[2]), words[3]))
 
