@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from ksmtuned_py.config import Kernel
-from ksmtuned_py.configtypes import OnExit
+from ksmtuned_py.config.types import OnExit
 from ksmtuned_py.errors import NoRoom, NotRestored, NotUnmerged
 from ksmtuned_py.host import Host
 from ksmtuned_py.model import KnobName, Knobs, Write, WriteResult, WriteStatus

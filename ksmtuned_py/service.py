@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from ksmtuned_py.config import Config
-from ksmtuned_py.configfile import Loaded, changed_keys
+from ksmtuned_py.configfile.load import Loaded, changed_keys
 from ksmtuned_py.daemon import Daemon
 from ksmtuned_py.door import Door
 from ksmtuned_py.enforce import Enforcer

@@ -15,8 +15,8 @@ from argparse_manpage.manpage import Manpage  # type: ignore[import-untyped]  # 
 
 from ksmtuned_py.cli.main import PROG, SUMMARY, build_parser
 from ksmtuned_py.config import Config
-from ksmtuned_py.configtext import SAMPLE_HEAD, dotted, keys, render_sample, sections, toml_value
-from ksmtuned_py.configwanted import wanted
+from ksmtuned_py.configfile.text import SAMPLE_HEAD, dotted, keys, render_sample, sections, toml_value
+from ksmtuned_py.configfile.wanted import wanted
 
 MANUAL = "KSM on KVM hosts"
 

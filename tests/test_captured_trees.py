@@ -6,7 +6,7 @@ from typing import get_args
 import pytest
 
 from ksmtuned_py.config import Config
-from ksmtuned_py.configtypes import PolicyName
+from ksmtuned_py.config.types import PolicyName
 from ksmtuned_py.door import Door
 from ksmtuned_py.machine import open_machine
 from ksmtuned_py.model import WriteStatus

@@ -12,7 +12,7 @@ import pytest
 
 import ksmtuned_py
 from ksmtuned_py.config import Config
-from ksmtuned_py.configtext import dotted, flat
+from ksmtuned_py.configfile.text import dotted, flat
 
 SOURCE_TREE = Path(ksmtuned_py.__file__).parent.parent
 COMMAND = [sys.executable, "-m", "ksmtuned_py"]

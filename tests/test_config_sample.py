@@ -4,8 +4,8 @@ import re
 from pathlib import Path
 
 from ksmtuned_py.config import Config
-from ksmtuned_py.configfile import load
-from ksmtuned_py.configtext import flat, keys, render_sample, sections
+from ksmtuned_py.configfile.load import load
+from ksmtuned_py.configfile.text import flat, keys, render_sample, sections
 
 SAMPLE = Path(__file__).parent.parent / "config" / "config.toml"
 REGENERATE = "run: .venv/bin/python packaging/generate.py"

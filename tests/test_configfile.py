@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ksmtuned_py.config import Config
-from ksmtuned_py.configfile import ORDERED, ConfigErrors, Loaded, changed_keys, load
-from ksmtuned_py.configsource import DEFAULT_FILE, ConfigError
-from ksmtuned_py.configtext import dotted, flat, toml_value
-from ksmtuned_py.tomllines import KeyPath, key_lines
+from ksmtuned_py.configfile.lines import KeyPath, key_lines
+from ksmtuned_py.configfile.load import ORDERED, ConfigErrors, Loaded, changed_keys, load
+from ksmtuned_py.configfile.source import DEFAULT_FILE, ConfigError
+from ksmtuned_py.configfile.text import dotted, flat, toml_value
 
 KEYS = {dotted(path): value for path, value in flat(Config().model_dump())}
 

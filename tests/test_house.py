@@ -18,18 +18,15 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = "ksmtuned_py"
 FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"", "model", "units", "errors", "door"}),
-    frozenset(
-        {"config", "configpeers", "configtypes", "plan", "backends", "sensors", "guests", "runtime", "wait", "workload"}
-    ),
-    frozenset({"policy", "report", "publish", "host", "configfile"})
-    | {"configlegacy", "configsource", "configtext", "configwanted", "tomllines"},  # parts of configfile
+    frozenset({"config", "plan", "backends", "sensors", "guests", "runtime", "wait", "workload"}),
+    frozenset({"policy", "report", "publish", "host", "configfile"}),
     frozenset({"tick", "trace", "simulate", "restore", "machine", "enforce", "giveback", "doctor"}),
     frozenset({"daemon", "service"}),
     frozenset({"cli"}),
     frozenset({"__main__"}),
 )
 """A module imports from its own floor or from one before it; "" is the package itself with its version."""
-PURE = frozenset({"model", "units", "errors", "config", "configpeers", "configtypes", "plan", "policy", "report"})
+PURE = frozenset({"model", "units", "errors", "config", "plan", "policy", "report"})
 """Given everything they know, and import only each other: no clock, file, log or environment."""
 IMPURE = frozenset({"os", "time", "socket", "logging", "subprocess"})
 ONE_FILE_EACH = ("libvirt", "systemd")

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from ksmtuned_py.cli.main import main
 from ksmtuned_py.config import Config
-from ksmtuned_py.configfile import load
-from ksmtuned_py.configlegacy import BadLegacyFile, adaptive_policy, parse_legacy, same_policy
-from ksmtuned_py.configpeers import Ksmtuned
+from ksmtuned_py.config.peers import Ksmtuned
+from ksmtuned_py.configfile.legacy import BadLegacyFile, adaptive_policy, parse_legacy, same_policy
+from ksmtuned_py.configfile.load import load
 
 SHIPPED = Path(__file__).parent / "data" / "legacy"
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from ksmtuned_py.config import Config
 from ksmtuned_py.config import Policy as PolicySection
-from ksmtuned_py.configpeers import Ksmtuned
+from ksmtuned_py.config.peers import Ksmtuned
 from ksmtuned_py.model import Memory, Mode
 from ksmtuned_py.policy import policy_of
 from ksmtuned_py.policy.ksmtuned import adjust

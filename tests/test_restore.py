@@ -9,7 +9,7 @@ from ksmtuned_py.backends.memory import MemoryBackend
 from ksmtuned_py.backends.model.guestmemory import equal
 from ksmtuned_py.backends.model.modelhost import ModelHost
 from ksmtuned_py.config import Config, Kernel
-from ksmtuned_py.configtypes import OnExit
+from ksmtuned_py.config.types import OnExit
 from ksmtuned_py.door import Door
 from ksmtuned_py.errors import NoRoom, NotRestored, NotUnmerged
 from ksmtuned_py.host import Host

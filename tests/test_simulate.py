@@ -10,7 +10,7 @@ import pytest
 from ksmtuned_py.cli.main import main
 from ksmtuned_py.cli.policies import POLICIES
 from ksmtuned_py.config import Config, Policy
-from ksmtuned_py.configtext import toml_value
+from ksmtuned_py.configfile.text import toml_value
 from ksmtuned_py.model import Mode
 from ksmtuned_py.simulate.figures import figures
 from ksmtuned_py.simulate.plot import NoPlot

@@ -8,7 +8,7 @@ from ksmtuned_py.cli.terminal import out
 
 if TYPE_CHECKING:
     from ksmtuned_py.cli.options import Subparsers
-    from ksmtuned_py.configfile import Loaded
+    from ksmtuned_py.configfile.load import Loaded
 
 
 def add(subparsers: "Subparsers") -> None:
@@ -33,7 +33,7 @@ def add(subparsers: "Subparsers") -> None:
 def run(args: Namespace) -> int:
     """Loads the configuration and tells what was asked; raises ConfigErrors."""
     if args.sample:
-        from ksmtuned_py.configtext import render_sample
+        from ksmtuned_py.configfile.text import render_sample
 
         print(render_sample(), end="")
         return 0
@@ -50,7 +50,7 @@ def run(args: Namespace) -> int:
 def _show(loaded: "Loaded") -> None:
     from rich.text import Text
 
-    from ksmtuned_py.configtext import render_effective
+    from ksmtuned_py.configfile.text import render_effective
 
     text = Text(render_effective(loaded.config, loaded.place))
     text.highlight_regex(r"  # .*", "dim")

@@ -32,7 +32,7 @@ def add(subparsers: "Subparsers") -> None:
 
 def run(args: Namespace) -> int:
     """Prints TOML; raises BadLegacyFile and ConfigError."""
-    from ksmtuned_py.configlegacy import adaptive_policy, inert_lines, parse_legacy, same_policy
+    from ksmtuned_py.configfile.legacy import adaptive_policy, inert_lines, parse_legacy, same_policy
 
     legacy = parse_legacy(str(args.file), _read(args.file))
     lines = [f"# From {args.file}, by ksmtuned-py import-legacy.", ""]
@@ -53,7 +53,7 @@ def _comment(lines: list[str], mark: str = "# ") -> list[str]:
 
 
 def _read(path: Path) -> str:
-    from ksmtuned_py.configsource import ConfigError
+    from ksmtuned_py.configfile.source import ConfigError
 
     try:
         return path.read_text(encoding="utf-8")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
 
-    from ksmtuned_py.configfile import Loaded
+    from ksmtuned_py.configfile.load import Loaded
 
     Subparsers = _SubParsersAction[ArgumentParser]
 
@@ -69,6 +69,6 @@ def add_runtime_dir(parser: ArgumentParser) -> None:
 
 def load_config(args: Namespace) -> "Loaded":
     """The configuration that --config and --config-dir name; raises ConfigErrors."""
-    from ksmtuned_py.configfile import load
+    from ksmtuned_py.configfile.load import load
 
     return load(args.config, args.config_dir)

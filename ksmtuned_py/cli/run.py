@@ -8,7 +8,7 @@ from ksmtuned_py.cli.options import add_config, add_root, add_runtime_dir, add_v
 
 if TYPE_CHECKING:
     from ksmtuned_py.cli.options import Subparsers
-    from ksmtuned_py.configfile import Loaded
+    from ksmtuned_py.configfile.load import Loaded
 
 
 def add(subparsers: "Subparsers") -> None:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ksmtuned_py.config import Guards
-from ksmtuned_py.configtypes import window_minutes
+from ksmtuned_py.config.types import window_minutes
 from ksmtuned_py.model import Mode, Snapshot, Verdict
 from ksmtuned_py.policy.room import could_find_bytes
 from ksmtuned_py.policy.trend import Trend

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from ksmtuned_py.configpeers import Ksmtuned
+from ksmtuned_py.config.peers import Ksmtuned
 from ksmtuned_py.model import Snapshot
 from ksmtuned_py.policy.periodic import REFERENCE_KIB, Periodic, Rate, clamp, free_kib, resident_kib
 from ksmtuned_py.units import KIB

@@ -3,7 +3,7 @@
 import struct
 from dataclasses import dataclass, replace
 
-from ksmtuned_py.configpeers import Kubevirt
+from ksmtuned_py.config.peers import Kubevirt
 from ksmtuned_py.model import Snapshot
 from ksmtuned_py.policy.periodic import REFERENCE_KIB, Periodic, Rate
 from ksmtuned_py.units import KIB

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from ksmtuned_py.configpeers import Mom
+from ksmtuned_py.config.peers import Mom
 from ksmtuned_py.model import Snapshot
 from ksmtuned_py.policy.periodic import REFERENCE_KIB, Periodic, Rate, free_kib, virtual_kib
 from ksmtuned_py.units import KIB

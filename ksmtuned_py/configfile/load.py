@@ -9,11 +9,11 @@ from typing import Any
 from pydantic import ValidationError
 
 from ksmtuned_py.config import Config
-from ksmtuned_py.configsource import ConfigError, Source, read_sources
-from ksmtuned_py.configtext import dotted, flat, toml_value
-from ksmtuned_py.configwanted import wanted
+from ksmtuned_py.configfile.lines import KeyPath
+from ksmtuned_py.configfile.source import ConfigError, Source, read_sources
+from ksmtuned_py.configfile.text import dotted, flat, toml_value
+from ksmtuned_py.configfile.wanted import wanted
 from ksmtuned_py.errors import KsmtunedError
-from ksmtuned_py.tomllines import KeyPath
 
 # Keys whose values have to stand in this order, whichever file each comes from.
 ORDERED = (

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from ksmtuned_py.configtypes import U32_MAX, Pages, Percent, Seconds, Section
+from ksmtuned_py.config.types import U32_MAX, Pages, Percent, Seconds, Section
 
 PassSeconds = Annotated[int, Field(ge=1, le=604_800)]
 BaseSleep = Annotated[int, Field(ge=1, le=3_600_000)]

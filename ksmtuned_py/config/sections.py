@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, Strict
 
-from ksmtuned_py.configpeers import Advisor, Ksmtuned, Kubevirt, Mom
-from ksmtuned_py.configtypes import (
+from ksmtuned_py.config.peers import Advisor, Ksmtuned, Kubevirt, Mom
+from ksmtuned_py.config.types import (
     Address,
     BackendName,
     Bit,

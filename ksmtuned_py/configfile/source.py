@@ -8,9 +8,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ksmtuned_py.configtext import dotted, flat
+from ksmtuned_py.configfile.lines import KeyPath, key_lines
+from ksmtuned_py.configfile.text import dotted, flat
 from ksmtuned_py.errors import KsmtunedError
-from ksmtuned_py.tomllines import KeyPath, key_lines
 
 DEFAULT_FILE = Path("/etc/ksmtuned-py/config.toml")
 DROP_INS = "config.d"

@@ -6,7 +6,7 @@ from functools import cache
 from typing import Any
 
 from ksmtuned_py.config import Config
-from ksmtuned_py.tomllines import KeyPath
+from ksmtuned_py.configfile.lines import KeyPath
 
 UNITS = {
     "percent": "percent",

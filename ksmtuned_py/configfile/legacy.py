@@ -9,10 +9,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from ksmtuned_py.config import Need
-from ksmtuned_py.configpeers import Ksmtuned
-from ksmtuned_py.configsource import ConfigError
-from ksmtuned_py.configtext import toml_value
-from ksmtuned_py.configwanted import wanted
+from ksmtuned_py.config.peers import Ksmtuned
+from ksmtuned_py.configfile.source import ConfigError
+from ksmtuned_py.configfile.text import toml_value
+from ksmtuned_py.configfile.wanted import wanted
 from ksmtuned_py.errors import KsmtunedError
 
 KEYS = {

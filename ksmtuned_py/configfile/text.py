@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from ksmtuned_py.config import ByNeed, Config
-from ksmtuned_py.configtypes import Section
-from ksmtuned_py.configwanted import wanted
-from ksmtuned_py.tomllines import KeyPath
+from ksmtuned_py.config.types import Section
+from ksmtuned_py.configfile.lines import KeyPath
+from ksmtuned_py.configfile.wanted import wanted
 
 SAMPLE_HEAD = """\
 The configuration of ksmtuned-py: every key, at its default. Made by packaging/generate.py.
