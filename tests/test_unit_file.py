@@ -106,3 +106,25 @@ def test_address_families_are_those_the_program_opens() -> None:
 def test_other_writers_are_stopped_first(other: str) -> None:
     assert other in settings()["Conflicts"][0].split()
     assert other in settings()["After"][0].split()
+
+
+@pytest.mark.parametrize("drop_in", sorted(path.name for path in UNIT.parent.glob("*.conf")))
+def test_systemd_understands_every_line_of_a_drop_in(installed: Path, drop_in: str) -> None:
+    directory = installed.with_name(f"{installed.name}.d")
+    directory.mkdir()
+    shutil.copy(UNIT.parent / drop_in, directory)
+    verified = analyze("verify", "--man=no", str(installed))
+    assert (verified.returncode, verified.stderr) == (0, "")
+    (directory / "wrong.conf").write_text("[Service]\nNoSuchKey=1\n")
+    assert "NoSuchKey" in analyze("verify", "--man=no", str(installed)).stderr  # so it does read drop-ins there
+
+
+def test_the_drop_in_for_remap_lets_seccomp_filters_be_read() -> None:
+    """What systemd.exec(5) says is enforced by one, or implies one, and the unit has, is off."""
+    by_filter = {"PrivateDevices", "MemoryDenyWriteExecute", "LockPersonality", "SystemCallFilter"}
+    by_filter |= {"SystemCallArchitectures", "RestrictAddressFamilies", "RestrictNamespaces", "RestrictRealtime"}
+    by_filter |= {"RestrictSUIDSGID", "ProtectKernelTunables", "ProtectKernelModules", "ProtectKernelLogs"}
+    by_filter |= {"ProtectClock", "ProtectHostname"}
+    lines = (UNIT.parent / "remap.conf").read_text().splitlines()
+    off = {key for key, _, value in (line.partition("=") for line in lines) if value in ("", "no")}
+    assert by_filter & settings().keys() <= off

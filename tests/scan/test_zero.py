@@ -4,7 +4,7 @@ import fcntl
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from statistics import median
@@ -21,15 +21,23 @@ from tests.support.memcgroup import MemoryCgroup, memory_cgroup
 HOLDER = str(Path(__file__).parent / "holder.py")
 ZERO_MIB = 256
 ZERO_PAGES = ZERO_MIB * MIB // 4096
+END_SECONDS = 10.0
 LEAST_ROUNDS, MOST_ROUNDS = 3, 5
 
 
 class Holder:
     """A process that holds pages of zeros."""
 
-    def __init__(self, name: str, mib: int, *more: str, cgroup: MemoryCgroup | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        mib: int,
+        *more: str,
+        cgroup: MemoryCgroup | None = None,
+        program: Sequence[str] = (sys.executable, HOLDER),
+    ) -> None:
         self.name = name
-        command = [sys.executable, HOLDER, str(mib), *more]
+        command = [*program, str(mib), *more]
         self.process = subprocess.Popen(
             cgroup.starting(*command) if cgroup else command,
             stdin=subprocess.PIPE,
@@ -53,8 +61,7 @@ class Holder:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.process.kill()
-        self.process.communicate()
+        self.process.communicate(timeout=END_SECONDS)  # it ends with its standard input
 
     def _answer(self) -> str:
         assert self.process.stdout

@@ -5,6 +5,7 @@ of zeros. So the worst that can happen is work for nothing, and the back-off is 
 """
 
 import ctypes
+import errno
 import os
 import time
 
@@ -77,7 +78,8 @@ class Zeros:
             part = found[begin : begin + _MOST_VECTORS]
             error = _process_madvise(process.pidfd, part)
             if error:
-                self._ended = f"process_madvise: {os.strerror(error)}"
+                missing = ", CAP_SYS_NICE is missing" if error == errno.EPERM else ""
+                self._ended = f"process_madvise: {os.strerror(error)}{missing}"
                 return
 
     def _verify(self, gone: int, before: int | None) -> None:

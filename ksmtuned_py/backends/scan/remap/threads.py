@@ -19,6 +19,10 @@ _LAST_PATIENCE_SECONDS = 5.0
 _ALL_SIGNALS = 2**64 - 1
 _CONTINUE_BIT = 1 << (signal.SIGCONT - 1)
 _POLL_SECONDS = 0.00002
+_UNTRACEABLE = (
+    "one of its threads cannot be traced: it is a kernel worker or a debugger's, it has ended, "
+    "or a seccomp filter forbids us to trace (systemd/remap.conf)"
+)
 
 
 @dataclass(eq=False)
@@ -147,7 +151,7 @@ class Threads:
         except ProcessLookupError:
             return  # it has ended meanwhile
         except PermissionError:
-            raise Refused("one of its threads cannot be traced: a kernel worker, a debugger's, or ended") from None
+            raise Refused(_UNTRACEABLE) from None
         self._seized.add(number)
         self._unstopped.add(number)
         ptrace.interrupt(number)

@@ -1,0 +1,127 @@
+"""The scan backend as a service: a systemd of its own, the unit and its drop-ins as they are shipped."""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from ksmtuned_py.backends.scan.remap.calls import CALLS
+from tests.scan.test_seccomp import EXACT
+from tests.scan.test_zero import ZERO_MIB, ZERO_PAGES, Holder
+from tests.scan.writers import Writer
+from tests.support.container import PACKAGES, PYTHON, ROOT, SOURCE, Container, booted
+from tests.support.process import wait_for
+from tests.support.seccomp import only_as
+
+UNIT = "/etc/systemd/system/ksmtuned-py.service"
+GUEST = "/run/scanned-guest"
+CONFIG = """
+metrics.address = ""
+guests = {{ name_patterns = ["scanned-guest*"], libvirt_uri = "", mergeable = false }}
+daemon = {{ tick_seconds = 0.2, idle_tick_seconds = 0.2 }}
+scan = {{ reclaim = "{reclaim}", remap_guests = ["*"], remap_least_mib = 16 }}
+"""
+INSTALLED = f"""
+[Service]
+WorkingDirectory={SOURCE}
+ExecStart=
+ExecStart={PYTHON}/bin/python -m ksmtuned_py run --backend scan
+ExecStopPost=
+ExecStopPost={PYTHON}/bin/python -m ksmtuned_py restore
+"""
+"""As if it were installed in /usr/bin."""
+SECONDS = 60.0
+ENOUGH_PAGES = 1000
+
+
+class Service:
+    """The daemon in its container."""
+
+    def __init__(self, container: Container) -> None:
+        self.container = container
+
+    def guest(self, *words: str) -> list[str]:
+        """The command line of a guest inside."""
+        return self.container.inside("env", f"PYTHONPATH={PACKAGES}", GUEST, *words)
+
+    def start(self) -> None:
+        """Ready when it returns."""
+        assert self.container.run("systemctl", "start", "ksmtuned-py") == "", self.journal()
+
+    def status(self) -> dict[str, Any]:
+        """What the daemon says."""
+        said = self.container.run(f"{PYTHON}/bin/python", "-m", "ksmtuned_py", "status", "--json")
+        found: dict[str, Any] = json.loads(said)
+        return found
+
+    def counter(self, name: str) -> int:
+        """One of those that ksmd would have."""
+        return int(self.status()["snapshot"]["counters"][name] or 0)
+
+    def journal(self) -> str:
+        """All it has said."""
+        return self.container.run("journalctl", "--no-pager", "--unit=ksmtuned-py")
+
+    def stop(self) -> None:
+        """It has ended well when it returns."""
+        self.container.run("systemctl", "stop", "ksmtuned-py")
+        assert "Result=success" in self.container.run("systemctl", "show", "ksmtuned-py"), self.journal()
+
+
+@contextmanager
+def service(directory: Path, reclaim: str, drop_ins: Sequence[str]) -> Iterator[Service]:
+    """The service in a container, not started yet."""
+    config, installed = directory / "config.toml", directory / "installed.conf"
+    config.write_text(CONFIG.format(reclaim=reclaim))
+    installed.write_text(INSTALLED)
+    files = [(config, "/etc/ksmtuned-py/config.toml"), (installed, f"{UNIT}.d/installed.conf")]
+    files += [(ROOT / "systemd" / name, f"{UNIT}.d/{name}") for name in drop_ins]
+    with booted([(ROOT / "systemd/ksmtuned-py.service", UNIT), *files]) as container:
+        container.run("ln", "-s", "/usr/bin/python3", GUEST)
+        yield Service(container)
+
+
+def test_zero_takes_one_drop_in(zram_swap: None, tmp_path: Path) -> None:
+    with (
+        service(tmp_path, "zero", ["scan.conf"]) as daemon,
+        Holder("zeros", ZERO_MIB, program=daemon.guest("tests/scan/holder.py")) as guest,
+    ):
+        daemon.start()
+        wait_for(lambda: daemon.counter("ksm_zero_pages") >= 0.95 * ZERO_PAGES, SECONDS, "pages given back")
+        assert guest.wrong_pages() == 0
+        daemon.stop()
+
+
+def test_without_it_the_reason_is_told(zram_swap: None, tmp_path: Path) -> None:
+    with (
+        service(tmp_path, "zero", []) as daemon,
+        Holder("zeros", ZERO_MIB, program=daemon.guest("tests/scan/holder.py")),
+    ):
+        daemon.start()
+        wait_for(lambda: "CAP_SYS_NICE is missing" in str(daemon.status()), SECONDS, "reason")
+        daemon.stop()
+
+
+def test_remap_takes_two(root: None, tmp_path: Path) -> None:
+    """Of a guest under a filter, which is read."""
+    words = ["-m", "tests.scan.sandboxed", "64", only_as(call for call in CALLS if call.name in EXACT).hex()]
+    with service(tmp_path, "remap", ["scan.conf", "remap.conf"]) as daemon, ExitStack() as stack:
+        guests = [Writer(f"writer-{number}", command=daemon.guest(*words)) for number in range(2)]
+        for one in guests:
+            stack.callback(one.process.communicate, timeout=SECONDS)  # it ends with its standard input
+        daemon.start()
+        wait_for(lambda: daemon.counter("pages_sharing") > ENOUGH_PAGES, SECONDS, "shared pages")
+        daemon.stop()
+        assert [one.check()["wrong"] for one in guests] == [0, 0]
+
+
+def test_remap_without_its_own_is_refused_and_kills_no_worker(root: None, tmp_path: Path) -> None:
+    with service(tmp_path, "remap", ["scan.conf"]) as daemon, ExitStack() as stack:
+        one = Writer("writer", command=daemon.guest("tests/scan/writer.py", "64"))
+        stack.callback(one.process.communicate, timeout=SECONDS)
+        daemon.start()
+        wait_for(lambda: "cannot be traced" in str(daemon.status()["snapshot"]["problems"]), SECONDS, "reason")
+        assert "worker has died" not in daemon.journal()
+        daemon.stop()
+        assert one.check()["wrong"] == 0
