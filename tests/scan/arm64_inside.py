@@ -4,11 +4,13 @@ Without pytest, whose import alone takes an emulated processor a while. The last
 """
 
 import os
+import re
 import signal
 import sys
 import time
 import traceback
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -18,10 +20,12 @@ from ksmtuned_py.config import Scan
 from ksmtuned_py.door import Door
 from ksmtuned_py.model import Guest, KnobName, Write
 from tests.scan import remap_once
-from tests.scan.writers import Writer, runs_freely, writers
+from tests.scan.writers import Writer, runs_freely, stores, writers
 from tests.support.process import wait_for
 
 MIB = 8
+BIND, BOUND_MIB = 2, 16
+"""More than any other mapping of theirs has: of several policies, only the most frequent one's memory is merged."""
 REST_SECONDS = "0.05"
 POINTS = [
     *(("_request", number) for number in (*range(1, 241, 24), 300, 900)),
@@ -41,24 +45,75 @@ def main() -> None:
         assert not killed_at("never", 1, guests[0])
         for one in guests:
             unharmed(one)
+    on_two_nodes()
     print("OK", flush=True)
 
 
 def share_and_give_back(guests: list[Writer]) -> None:
     """With a worker process, as the daemon has it."""
-    settings = Scan(reclaim="remap", remap_guests=("*",), remap_least_mib=MIB)
+    with sharing(guests) as backend:
+        print("stops, in ms:", backend.window_milliseconds, flush=True)
+        for one in guests:
+            unharmed(one)
+        give_back(backend)
+        assert backend.restarts == 0, backend.problems
+
+
+def on_two_nodes() -> None:
+    """Pages that are shared, and those that are given back, are on the node that their guest is bound to."""
+    with ExitStack() as stack:
+        guests = {node: [bound(stack, node) for _ in range(2)] for node in (0, 1)}
+        with sharing([*guests[0], *guests[1]], BOUND_MIB) as backend:
+            wait_for(lambda: all(len(stores(one)) == 1 for one in [*guests[0], *guests[1]]), 120.0, "sharing by all")
+            assert stores(guests[0][0]).isdisjoint(stores(guests[1][0]))
+            all_at_home(guests)
+            give_back(backend)
+            all_at_home(guests)
+
+
+def bound(stack: ExitStack, node: int) -> Writer:
+    """A guest with its memory on that node."""
+    words = (str(BOUND_MIB), str(BIND), str(1 << node))
+    one = Writer(f"bound-to-{node}", command=(sys.executable, "-m", "tests.scan.bound", *words))
+    stack.callback(one.process.communicate)
+    stack.callback(one.process.kill)
+    return one
+
+
+def all_at_home(guests: dict[int, list[Writer]]) -> None:
+    """None of their pages is elsewhere, and none is wrong."""
+    for node, some in guests.items():
+        for one in some:
+            assert nodes_of(one) == {node}, (node, nodes_of(one))
+            unharmed(one)
+    print("all pages are on their nodes", flush=True)
+
+
+def nodes_of(one: Writer) -> set[int]:
+    """Those that its memory is on."""
+    start = int(one.ask("where"))
+    lines = Path(f"/proc/{one.pid}/numa_maps").read_text().splitlines()
+    inside = [line for line in lines if start <= int(line.split()[0], 16) < start + BOUND_MIB * 2**20]
+    return {int(node) for line in inside for node in re.findall(r" N(\d+)=", line)}
+
+
+@contextmanager
+def sharing(guests: list[Writer], least_mib: int = MIB) -> Iterator[ScanBackend]:
+    """A backend at work that has shared some pages of theirs."""
+    settings = Scan(reclaim="remap", remap_guests=("*",), remap_least_mib=least_mib)
     with closing(ScanBackend(settings, Door("/without-ksm"))) as backend:
         backend.watch([Guest(pid=one.pid, start_ticks=0, name=one.name, kind="") for one in guests])
         knobs: dict[KnobName, int] = {"pages_to_scan": 100_000, "sleep_millisecs": 1, "smart_scan": 0, "run": 1}
         for name, value in knobs.items():
             backend.write(Write(knob=name, old=0, new=value))
         wait_for(partial(_shares, backend), 120.0, "shared pages", every_seconds=1.0)
-        print("stops, in ms:", backend.window_milliseconds, flush=True)
-        for one in guests:
-            unharmed(one)
-        backend.write(Write(knob="run", old=1, new=2))
-        wait_for(lambda: backend.counters().pages_sharing == 0, 60.0, "pages given back")
-        assert backend.restarts == 0, backend.problems
+        yield backend
+
+
+def give_back(backend: ScanBackend) -> None:
+    """All of it."""
+    backend.write(Write(knob="run", old=1, new=2))
+    wait_for(lambda: backend.counters().pages_sharing == 0, 60.0, "pages given back")
 
 
 def _shares(backend: ScanBackend) -> bool:

@@ -13,7 +13,7 @@ from ksmtuned_py.door import Door
 from ksmtuned_py.units import MIB
 from tests.scan.conftest import scanning, turn, wait_passes, wait_true
 from tests.scan.test_remap import REMAP
-from tests.scan.writers import Writer
+from tests.scan.writers import Writer, stores
 from tests.support.need import need
 
 PREFER, BIND, INTERLEAVE, PREFER_MANY, WEIGHTED, STATIC, RELATIVE = 1, 2, 3, 5, 6, 0x8000, 0x4000
@@ -105,7 +105,7 @@ def shown(one: Writer, start: int) -> set[str]:
 def test_a_policy_is_there_again_in_merged_memory_and_in_what_is_given_back(
     root: None, no_ksm: Door, mode: int, text: str
 ) -> None:
-    with guests((str(mode),), (str(mode), "process")) as (bound, whole):
+    with guests((str(mode), "1"), (str(mode), "1", "process")) as (bound, whole):
         starts = [int(one.ask("where")) for one in (bound, whole)]
         with scanning(no_ksm, REMAP, [bound, whole]) as backend:
             wait_true(lambda: bool(stores(bound) and stores(whole)), "shared pages")
@@ -121,14 +121,8 @@ def test_a_policy_is_there_again_in_merged_memory_and_in_what_is_given_back(
             assert one.check()["wrong"] == 0
 
 
-def stores(one: Writer) -> set[str]:
-    """The inodes of the memfds that its pages are merged in."""
-    maps = Path(f"/proc/{one.pid}/maps").read_text()
-    return {line.split()[4] for line in maps.splitlines() if "ksmtuned-py-pages" in line}
-
-
 def test_a_policy_that_cannot_be_set_again_is_refused_by_name(root: None, no_ksm: Door) -> None:
-    with guests((str(BIND | RELATIVE),)) as (one,), scanning(no_ksm, REMAP, [one]) as backend:
+    with guests((str(BIND | RELATIVE), "1")) as (one,), scanning(no_ksm, REMAP, [one]) as backend:
         wait_passes(backend, 4)
         assert not stores(one)
         wanted = "bound-0: a mapping of it has the NUMA policy bind=relative:0, which we cannot restore"

@@ -1,4 +1,4 @@
-"""An emulated aarch64 machine: Debian's cloud kernel and Python, this package, and one program of ours."""
+"""An emulated aarch64 machine of two nodes: Debian's cloud kernel and Python, this package, and a program of ours."""
 
 import compileall
 import shutil
@@ -41,7 +41,10 @@ def run(program: str, directory: Path, seconds: float) -> str:
     initrd.write_bytes(system.read_bytes() + _packed(_application(program, directory / "application")))
     # One emulated instruction takes one nanosecond, and waiting none: deadlines in there do not depend on this host.
     clock = ["-icount", "shift=0,sleep=off"]
-    machine = ["-M", "virt,mem-merge=off", "-cpu", "cortex-a72", "-accel", "tcg", *clock, "-smp", "2", "-m", "768"]
+    machine = ["-M", "virt", "-cpu", "cortex-a72", "-accel", "tcg", *clock, "-smp", "2", "-m", "1G"]
+    for node in range(2):
+        machine += ["-object", f"memory-backend-ram,id=memory-{node},size=512M,merge=off"]
+        machine += ["-numa", f"node,nodeid={node},cpus={node},memdev=memory-{node}"]
     console = ["-nodefaults", "-no-reboot", "-display", "none", "-monitor", "none", "-serial", "stdio"]
     boot = ["-kernel", str(kernel), "-initrd", str(initrd), "-append", "console=ttyAMA0 quiet panic=-1"]
     shown = directory / "console"
