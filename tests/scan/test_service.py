@@ -6,13 +6,10 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from ksmtuned_py.backends.scan.remap.calls import CALLS
-from tests.scan.test_seccomp import EXACT
 from tests.scan.test_zero import ZERO_MIB, ZERO_PAGES, Holder
 from tests.scan.writers import Writer
 from tests.support.container import PACKAGES, PYTHON, ROOT, SOURCE, Container, booted
 from tests.support.process import wait_for
-from tests.support.seccomp import only_as
 
 UNIT = "/etc/systemd/system/ksmtuned-py.service"
 GUEST = "/run/scanned-guest"
@@ -32,7 +29,6 @@ ExecStopPost={PYTHON}/bin/python -m ksmtuned_py restore
 """
 """As if it were installed in /usr/bin."""
 SECONDS = 60.0
-ENOUGH_PAGES = 1000
 
 
 class Service:
@@ -101,19 +97,6 @@ def test_without_it_the_reason_is_told(zram_swap: None, tmp_path: Path) -> None:
         daemon.start()
         wait_for(lambda: "CAP_SYS_NICE is missing" in str(daemon.status()), SECONDS, "reason")
         daemon.stop()
-
-
-def test_remap_takes_two(root: None, tmp_path: Path) -> None:
-    """Of a guest under a filter, which is read."""
-    words = ["-m", "tests.scan.sandboxed", "64", only_as(call for call in CALLS if call.name in EXACT).hex()]
-    with service(tmp_path, "remap", ["scan.conf", "remap.conf"]) as daemon, ExitStack() as stack:
-        guests = [Writer(f"writer-{number}", command=daemon.guest(*words)) for number in range(2)]
-        for one in guests:
-            stack.callback(one.process.communicate, timeout=SECONDS)  # it ends with its standard input
-        daemon.start()
-        wait_for(lambda: daemon.counter("pages_sharing") > ENOUGH_PAGES, SECONDS, "shared pages")
-        daemon.stop()
-        assert [one.check()["wrong"] for one in guests] == [0, 0]
 
 
 def test_remap_without_its_own_is_refused_and_kills_no_worker(root: None, tmp_path: Path) -> None:

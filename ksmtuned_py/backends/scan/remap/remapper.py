@@ -44,7 +44,7 @@ _WINDOWS_SUSPENDED = 4
 _TRIES, _AGAIN_SECONDS = 10, 0.05
 """In a row, of giving pages back: a guest whose mappings are changing is refused for the moment only."""
 _TRIES_TO_MERGE = 3
-"""In one pass; more would be a long time for one guest."""
+"""In one pass; more would be a long time for one guest. Who is suspended for it rests before the next try anyway."""
 _LOOK_SECONDS = 1.0
 """Between two looks at every process of the host for merged pages."""
 
@@ -78,7 +78,7 @@ class Remapper:
 
     def merge(self, process: Process, watched: Watched, prints: Prints, *, split_huge: bool) -> Iterator[int]:
         """Shares the guest's steady pages with these prints; yields pages it worked on."""
-        for _ in range(_TRIES_TO_MERGE):
+        for _ in range(1 if process.target.suspend else _TRIES_TO_MERGE):
             try:
                 yield from self._merge(process, watched, prints, PRIVATE if split_huge else PRIVATE_SMALL)
                 return
