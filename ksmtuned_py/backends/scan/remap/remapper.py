@@ -9,7 +9,7 @@ from functools import partial
 
 import numpy as np
 
-from ksmtuned_py.backends.scan.pagemap import PAGE, PRIVATE, PRIVATE_SMALL, Kind, page_count
+from ksmtuned_py.backends.scan.pagemap import PAGE, PRIVATE, PRIVATE_SMALL, page_count
 from ksmtuned_py.backends.scan.pages import Prints
 from ksmtuned_py.backends.scan.process import Gone, Process
 from ksmtuned_py.backends.scan.remap.eligibility import (
@@ -43,14 +43,8 @@ _WINDOWS_SUSPENDED = 4
 """In one suspension: all of a window's time is spent on a guest that stands still anyway."""
 _TRIES, _AGAIN_SECONDS = 10, 0.05
 """In a row, of giving pages back: a guest whose mappings are changing is refused for the moment only."""
-_TRIES_TO_MERGE = 3
-"""In one pass; more would be a long time for one guest. Who is suspended for it rests before the next try anyway."""
 _LOOK_SECONDS = 1.0
 """Between two looks at every process of the host for merged pages."""
-
-
-class Changing(Refused):
-    """For the moment: what was looked at before is not what is there now."""
 
 
 class Remapper:
@@ -78,34 +72,29 @@ class Remapper:
 
     def merge(self, process: Process, watched: Watched, prints: Prints, *, split_huge: bool) -> Iterator[int]:
         """Shares the guest's steady pages with these prints; yields pages it worked on."""
-        for _ in range(1 if process.target.suspend else _TRIES_TO_MERGE):
-            try:
-                yield from self._merge(process, watched, prints, PRIVATE if split_huge else PRIVATE_SMALL)
-                return
-            except Refused as refused:
-                if isinstance(refused, Lost):
-                    self._drop(process)
-                watched.refusal = str(refused)
-                if not isinstance(refused, Changing):
-                    return
-                yield 1
-
-    def _merge(self, process: Process, watched: Watched, prints: Prints, kind: Kind) -> Iterator[int]:
-        size = process.space_pages()
-        self._check(process)
-        found, reason = self._eligible(process, self._least_bytes)
-        allowed, policy, other = of_one_policy(found)
-        watched.refusal = reason or other
-        store = self._stores.of(process.target.group, policy)
-        runs: list[Run] = []
-        for slab in watched.table.slabs.values():
-            for one in allowed:
-                if _touches(one, slab.base):
-                    runs += plan(process, slab, prints, store, one, kind)
-        runs = self._affordable(process, runs)
-        if runs:
-            mappings = [one.mapping for one in allowed]
-            yield from self._suspensions.run(process, lambda held: self._exchange(held, store, runs, size), mappings)
+        try:
+            size = process.space_pages()
+            self._check(process)
+            found, reason = self._eligible(process, self._least_bytes)
+            allowed, policy, other = of_one_policy(found)
+            watched.refusal = reason or other
+            store = self._stores.of(process.target.group, policy)
+            kind = PRIVATE if split_huge else PRIVATE_SMALL
+            runs: list[Run] = []
+            for slab in watched.table.slabs.values():
+                for one in allowed:
+                    if _touches(one, slab.base):
+                        runs += plan(process, slab, prints, store, one, kind)
+            runs = self._affordable(process, runs)
+            if runs:
+                mappings = [one.mapping for one in allowed]
+                yield from self._suspensions.run(
+                    process, lambda held: self._exchange(held, store, runs, size), mappings
+                )
+        except Refused as refused:
+            if isinstance(refused, Lost):
+                self._drop(process)
+            watched.refusal = str(refused)
 
     def look_after(self, processes: list[Process]) -> None:
         """Counts what is shared, by all processes of the host, and frees what nobody maps any more."""
@@ -220,10 +209,11 @@ class Remapper:
 
     def _in_window(self, process: Process, size: str, sharers: Sharers) -> None:
         """What was checked before must still hold now that nothing can change it any more."""
-        if reason := descriptor_refusal(process.open_files(), suspended=still_suspended(process)):
+        reason = descriptor_refusal(process.open_files(), suspended=still_suspended(process))
+        if not reason and has_changed(process, size):
+            reason = "its mappings are changing"
+        if reason:
             raise Refused(reason)
-        if has_changed(process, size):
-            raise Changing("its mappings are changing")
         sharers.look_at_new()
 
     def _session(self, process: Process, store: Store) -> Session:
