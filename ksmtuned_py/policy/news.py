@@ -32,7 +32,7 @@ class News:
     seconds: float = 0.0
     """When it came (monotonic)."""
     thorough_until_pass: int = 0
-    """Until so many passes are done nothing is skipped ..."""
+    """Until so many passes are done nothing old is skipped ..."""
     done_at_pass: int = 0
     """... it is settled when this many are done ..."""
     open: bool = False
@@ -51,7 +51,7 @@ class News:
 
     @property
     def is_thorough(self) -> bool:
-        """Nothing is skipped until it is settled."""
+        """Nothing old is skipped until it is settled."""
         return self.thorough_until_pass >= self.done_at_pass
 
     def are_young(self, counters: Counters) -> bool:
@@ -112,7 +112,7 @@ class Tidings:
 
     sentence: str
     thorough: bool
-    """Nothing is skipped."""
+    """Nothing old is skipped."""
     passes: int = WHOLE_PASSES
     """Whole ones."""
 
@@ -120,7 +120,7 @@ class Tidings:
 def find_news(past: News, now: Snapshot, prospect: Prospect, *, need_rose: bool, retry: bool) -> News:
     """The news after this snapshot: past itself, but for its bookkeeping, when there is none.
 
-    There are two kinds. Thorough passes skip nothing, so that old pages that nobody shared meet their new equals. They
+    There are two kinds. Thorough passes skip nothing old, so that pages that nobody shared meet their new equals. They
     are dear where there is much memory. There, new memory gets a quick look first, with smart_scan: new pages are not
     skipped, and find each other, and all that is merged already. What that leaves unmerged may be worth a thorough one.
     """

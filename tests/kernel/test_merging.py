@@ -41,6 +41,7 @@ def test_what_can_be_merged_is_merged_and_reads_as_before(
     daemon = start(merged(FAST, {"metrics": {"address": f"127.0.0.1:{port}"}}))
     daemon.wait_status(lambda status: status["decision"]["mode"] == "boost", "the boost")
     assert real_ksm.read("advisor_mode") == "[none] scan-time"
+    assert real_ksm.read("smart_scan") == "1"  # nothing is old yet
     wait_merged(real_ksm)
     daemon.wait_status(lambda status: status["decision"]["mode"] in ("cruise", "rest"), "the end of the boost", 60)
     assert (real_ksm.read("smart_scan"), real_ksm.read("run")) == ("1", "1")
