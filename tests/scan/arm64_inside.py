@@ -62,7 +62,7 @@ def share_and_give_back(guests: list[Writer]) -> None:
 def on_two_nodes() -> None:
     """Pages that are shared, and those that are given back, are on the node that their guest is bound to."""
     with ExitStack() as stack:
-        guests = {node: [bound(stack, node) for _ in range(2)] for node in (0, 1)}
+        guests = {node: [stack.enter_context(bound(node)) for _ in range(2)] for node in (0, 1)}
         with sharing([*guests[0], *guests[1]], BOUND_MIB) as backend:
             wait_for(lambda: all(len(stores(one)) == 1 for one in [*guests[0], *guests[1]]), 120.0, "sharing by all")
             assert stores(guests[0][0]).isdisjoint(stores(guests[1][0]))
@@ -71,13 +71,10 @@ def on_two_nodes() -> None:
             all_at_home(guests)
 
 
-def bound(stack: ExitStack, node: int) -> Writer:
+def bound(node: int) -> Writer:
     """A guest with its memory on that node."""
     words = (str(BOUND_MIB), str(BIND), str(1 << node))
-    one = Writer(f"bound-to-{node}", command=(sys.executable, "-m", "tests.scan.bound", *words))
-    stack.callback(one.process.communicate)
-    stack.callback(one.process.kill)
-    return one
+    return Writer(f"bound-to-{node}", command=(sys.executable, "-m", "tests.scan.bound", *words))
 
 
 def all_at_home(guests: dict[int, list[Writer]]) -> None:

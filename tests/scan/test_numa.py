@@ -79,9 +79,7 @@ def guests(*arguments: tuple[str, ...]) -> Iterator[list[Writer]]:
         found = []
         for number, words in enumerate(arguments):
             command = (sys.executable, "-m", "tests.scan.bound", "64", *words)
-            found.append(Writer(f"bound-{number}", command=command))
-            stack.callback(found[-1].process.communicate)
-            stack.callback(found[-1].process.kill)
+            found.append(stack.enter_context(Writer(f"bound-{number}", command=command)))
         yield found
 
 

@@ -133,13 +133,6 @@ class Sandboxed(Writer):
     def __init__(self, program: bytes, *more: str) -> None:
         super().__init__("writer-s", command=(sys.executable, "-m", "tests.scan.sandboxed", "64", program.hex(), *more))
 
-    def __enter__(self) -> "Sandboxed":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.process.kill()
-        self.process.communicate()
-
 
 EXACT = ("socketpair", "recvmsg", "recvfrom", "sendto", "rt_sigpending", "mincore", "pread64", "restart_syscall")
 """Calls that a resting Python does not need for itself."""

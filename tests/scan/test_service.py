@@ -102,6 +102,7 @@ def test_without_it_the_reason_is_told(zram_swap: None, tmp_path: Path) -> None:
 def test_remap_without_its_own_is_refused_and_kills_no_worker(root: None, tmp_path: Path) -> None:
     with service(tmp_path, "remap", ["scan.conf"]) as daemon, ExitStack() as stack:
         one = Writer("writer", command=daemon.guest("tests/scan/writer.py", "64"))
+        # It ends with its standard input. Killed, it would be left to this process, and its container wait for that.
         stack.callback(one.process.communicate, timeout=SECONDS)
         daemon.start()
         wait_for(lambda: "cannot be traced" in daemon.journal(), SECONDS, "reason")

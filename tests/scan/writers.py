@@ -3,8 +3,9 @@
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Self
 
 
 class Writer:
@@ -38,16 +39,18 @@ class Writer:
         words = self.ask("check").split()
         return dict(zip(words[::2], map(int, words[1::2]), strict=True))
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.communicate()
+
 
 @contextmanager
 def writers(count: int, mib: int = 64) -> Iterator[list[Writer]]:
-    found = [Writer(f"writer-{number}", mib) for number in range(count)]
-    try:
-        yield found
-    finally:
-        for one in found:
-            one.process.kill()
-            one.process.communicate()
+    with ExitStack() as stack:
+        yield [stack.enter_context(Writer(f"writer-{number}", mib)) for number in range(count)]
 
 
 def runs_freely(one: Writer) -> bool:
