@@ -2,6 +2,7 @@
 
 import json
 import socket
+import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cache
@@ -26,14 +27,23 @@ done &
 """Writes a file to the disk and reads it back, for ever, and says when anything is not as it was."""
 
 
+@contextmanager
+def loop_device(path: Path) -> Iterator[Path]:
+    """The file as a block device."""
+    done = subprocess.run(["losetup", "--find", "--show", str(path)], check=True, capture_output=True, text=True)
+    device = Path(done.stdout.strip())
+    try:
+        yield device
+    finally:
+        subprocess.run(["losetup", "--detach", str(device)], check=True)
+
+
 class DiskGuest(FilledGuest):
     """One guest; its disk is busy all the time once `work` was called."""
 
-    def __init__(self, name: str, directory: Path, aio: str) -> None:
+    def __init__(self, name: str, directory: Path, disk: Path, aio: str) -> None:
         self.monitors = [directory / f"{name}.qmp", directory / f"{name}.second.qmp"]
         """The tests use the second one, which leaves the first one free."""
-        disk = directory / f"{name}.disk"
-        disk.write_bytes(bytes(DISK_BYTES))
         modules = {f"/{module}.ko": _module(module) for module in MODULES}
         more = [
             *("-machine", "mem-merge=off"),
@@ -77,10 +87,15 @@ class DiskGuest(FilledGuest):
 
 
 @contextmanager
-def disk_guests(names: list[str], directory: Path, aio: str) -> Iterator[list[DiskGuest]]:
-    """Guests that are up and at work."""
+def disk_guests(names: list[str], directory: Path, aio: str, *, block: bool = False) -> Iterator[list[DiskGuest]]:
+    """Guests that are up and at work, with a file as their disk, or with a block device."""
     with ExitStack() as stack:
-        guests = [stack.enter_context(DiskGuest(name, directory, aio)) for name in names]
+        guests = []
+        for name in names:
+            disk = directory / f"{name}.disk"
+            disk.write_bytes(bytes(DISK_BYTES))
+            disk = stack.enter_context(loop_device(disk)) if block else disk
+            guests.append(stack.enter_context(DiskGuest(name, directory, disk, aio)))
         for one in guests:
             one.wait_text(UP, BOOT_SECONDS)
             one.work()

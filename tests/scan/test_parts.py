@@ -51,7 +51,9 @@ def test_a_line_that_is_no_mapping_is_garbage() -> None:
     ("link", "word"),
     [
         ("/dev/vfio/12", "VFIO"),
+        ("/srv/jail/guest/root/dev/vfio/12", "VFIO"),
         ("/dev/vhost-net", "vhost"),
+        ("/dev/sg0", "/dev/sg0"),
         ("anon_inode:[io_uring]", "io_uring"),
         ("anon_inode:[userfaultfd]", "userfaultfd"),
         ("/dev/infiniband/uverbs0", "RDMA"),
@@ -65,7 +67,7 @@ def test_who_may_write_behind_a_guests_back_is_refused_by_name(link: str, word: 
 
 def test_what_every_guest_has_open_is_no_reason() -> None:
     links = ["/dev/kvm", "/dev/net/tun", "anon_inode:kvm-vm", "anon_inode:kvm-vcpu:3", "socket:[1]", "/var/a.img"]
-    assert eligibility.descriptor_refusal([*links, "anon_inode:[eventpoll]", "pipe:[3]", "/dev/pts/1"]) == ""
+    assert eligibility.descriptor_refusal([*links, "anon_inode:[eventpoll]", "disk:/dev/dm-3", "/dev/pts/1"]) == ""
 
 
 @pytest.mark.parametrize(

@@ -33,9 +33,10 @@ NAMES = ["disk-1", "disk-2"]
 
 @pytest.fixture(scope="module", params=["io_uring", "native"])
 def guests(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[DiskGuest]]:
-    """Two guests that work with their disks all the time."""
+    """Two guests that work with their disks all the time: files with io_uring, block devices with native AIO."""
     need_qemu()
-    with disk_guests(NAMES, tmp_path_factory.mktemp("guests"), request.param) as found:
+    block = request.param == "native"
+    with disk_guests(NAMES, tmp_path_factory.mktemp("guests"), request.param, block=block) as found:
         for one in found:  # busy on both cores of a small machine, they would leave the worker none
             for thread in psutil.Process(one.pid).threads():
                 os.setpriority(os.PRIO_PROCESS, thread.id, 15)

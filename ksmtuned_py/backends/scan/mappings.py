@@ -1,5 +1,7 @@
 """PURE: what a process has mapped (/proc/PID/maps), and which of it may be scanned."""
 
+from bisect import bisect_right
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ksmtuned_py.errors import Garbage
@@ -63,3 +65,11 @@ def candidates(mappings: list[Mapping]) -> list[tuple[int, int]]:
         else:
             ranges.append((mapping.start, mapping.end))
     return ranges
+
+
+def are_still_there(wanted: Iterable[Mapping], mappings: list[Mapping]) -> bool:
+    """Whether what was private memory then is so now, however it is cut into mappings."""
+    ranges = candidates(mappings)
+    starts = [start for start, _ in ranges]
+    places = ((bisect_right(starts, one.start) - 1, one.end) for one in wanted)
+    return all(at >= 0 and end <= ranges[at][1] for at, end in places)

@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from stat import S_ISBLK
 from types import TracebackType
 from typing import Self
 
@@ -29,6 +30,7 @@ class Process:
         self.target = target
         self._door = door
         self.pidfd = self.directory = self.mem = self.pagemap = -1
+        self._settled_pages = ""
         try:
             self._open()
         except OSError:
@@ -58,17 +60,23 @@ class Process:
         with self._open_directory(name) as descriptor:
             return os.listdir(descriptor)  # noqa: PTH208 - a Path takes no descriptor
 
-    def space_pages(self) -> str:
-        """The size of its address space, which shows that it has mapped or unmapped something; raises Gone."""
-        return self.read_text("statm").split()[0]
+    def settle(self) -> list[Mapping]:
+        """Everything it has mapped, which `has_changed` compares with from now on; raises Gone."""
+        self._settled_pages = self._space_pages()
+        return self.mappings()
+
+    def has_changed(self) -> bool:
+        """Whether it has mapped or unmapped anything since it was settled, by its size; raises Gone."""
+        return self._space_pages() != self._settled_pages
 
     def open_files(self) -> list[str]:
-        """What each of its open files is: a path, or 'anon_inode:...' and the like; raises Gone."""
+        """What each of its open files is: a path, 'disk:PATH', or 'anon_inode:...' and the like; raises Gone."""
         links = []
         with self._open_directory("fd") as descriptor:
             for name in os.listdir(descriptor):  # noqa: PTH208 - a Path takes no descriptor
                 with suppress(FileNotFoundError):  # closed since
-                    links.append(os.readlink(name, dir_fd=descriptor))
+                    link = os.readlink(name, dir_fd=descriptor)
+                    links.append(f"disk:{link}" if _is_disk(link, name, descriptor) else link)
         return links
 
     def runs(self, start: int, end: int, kind: Kind) -> Runs:
@@ -110,6 +118,9 @@ class Process:
     ) -> None:
         self.close()
 
+    def _space_pages(self) -> str:
+        return self.read_text("statm").split()[0]
+
     @contextmanager
     def _open_directory(self, name: str) -> Iterator[int]:
         try:
@@ -128,6 +139,11 @@ class Process:
             raise Gone(self.target.name)
         self.mem = os.open("mem", os.O_RDONLY | os.O_CLOEXEC, dir_fd=self.directory)
         self.pagemap = os.open("pagemap", os.O_RDONLY | os.O_CLOEXEC, dir_fd=self.directory)
+
+
+def _is_disk(link: str, name: str, directory: int) -> bool:
+    """Whether it is a block device. Only devices are asked: a file's server may not answer."""
+    return link.startswith("/dev/") and S_ISBLK(os.stat(name, dir_fd=directory).st_mode)
 
 
 def start_ticks(stat: str) -> int:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 
 from ksmtuned_py.backends.scan.pagemap import PAGE
 from ksmtuned_py.backends.scan.process import Gone, Process
@@ -21,15 +22,13 @@ _MAYMOVE_FIXED = 3
 
 
 def give_back(
-    process: Process, session: Session, merged: list[Eligible], check: Callable[[Process, str], None]
+    process: Process, session: Session, merged: list[Eligible], standing: Callable[[], AbstractContextManager[Window]]
 ) -> Iterator[int]:
     """Window by window; yields pages. Raises Refused and Gone."""
-    size = process.space_pages()
     mem = os.open("mem", os.O_RDWR | os.O_CLOEXEC, dir_fd=process.directory)
     try:
         for some in _portions(merged):
-            with session.window(process) as window:
-                check(process, size)
+            with standing() as window:
                 for address, length, one in some:
                     _one(process, session, window, mem, address, length, one)
             yield sum(length for _, length, _ in some) // PAGE

@@ -3,12 +3,13 @@
 import os
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
 
 import numpy as np
 
+from ksmtuned_py.backends.scan.mappings import Mapping, are_still_there
 from ksmtuned_py.backends.scan.pagemap import PAGE, PRIVATE, PRIVATE_SMALL, page_count
 from ksmtuned_py.backends.scan.pages import Prints
 from ksmtuned_py.backends.scan.process import Gone, Process
@@ -31,7 +32,7 @@ from ksmtuned_py.backends.scan.remap.session import Session, Window
 from ksmtuned_py.backends.scan.remap.sharers import Sharers
 from ksmtuned_py.backends.scan.remap.store import Store
 from ksmtuned_py.backends.scan.remap.stores import Stores
-from ksmtuned_py.backends.scan.remap.suspend import Held, Suspensions, has_changed, still_suspended
+from ksmtuned_py.backends.scan.remap.suspend import Held, Suspensions, still_suspended
 from ksmtuned_py.backends.scan.remap.threads import Lost, Refused
 from ksmtuned_py.backends.scan.scanner import Watched
 from ksmtuned_py.backends.scan.table import SLAB_BYTES
@@ -43,8 +44,12 @@ _WINDOWS_SUSPENDED = 4
 """In one suspension: all of a window's time is spent on a guest that stands still anyway."""
 _TRIES, _AGAIN_SECONDS = 10, 0.05
 """In a row, of giving pages back: a guest whose mappings are changing is refused for the moment only."""
+_STOPS = 5
+"""In a row, for one window: of a guest whose mappings have changed in the millisecond since they were looked at."""
 _LOOK_SECONDS = 1.0
-"""Between two looks at every process of the host for merged pages."""
+"""Between two looks at every process of the host for merged pages, as long as nothing more is merged."""
+Standing = Callable[[], AbstractContextManager[Window]]
+"""Stops a guest for a with block."""
 
 
 class Remapper:
@@ -73,7 +78,6 @@ class Remapper:
     def merge(self, process: Process, watched: Watched, prints: Prints, *, split_huge: bool) -> Iterator[int]:
         """Shares the guest's steady pages with these prints; yields pages it worked on."""
         try:
-            size = process.space_pages()
             self._check(process)
             found, reason = self._eligible(process, self._least_bytes)
             allowed, policy, other = of_one_policy(found)
@@ -87,10 +91,10 @@ class Remapper:
                         runs += plan(process, slab, prints, store, one, kind)
             runs = self._affordable(process, runs)
             if runs:
-                mappings = [one.mapping for one in allowed]
-                yield from self._suspensions.run(
-                    process, lambda held: self._exchange(held, store, runs, size), mappings
-                )
+                wanted = [one.mapping for one in allowed]
+                steps = partial(self._exchange, store=store, runs=runs, wanted=wanted)
+                yield from self._suspensions.run(process, steps, wanted)
+                self._next_look = 0.0
         except Refused as refused:
             if isinstance(refused, Lost):
                 self._drop(process)
@@ -134,8 +138,8 @@ class Remapper:
         session = self._session(process, store)
         if any(one.policy for one in merged):
             refuse_forbidden(session.permits.forbidden)
-        sharers = self._sharers(process, session)
-        return give_back(process, session, merged, partial(self._in_window, sharers=sharers))
+        wanted = [one.mapping for one in merged]
+        return give_back(process, session, merged, self._prepared(process, session, wanted))
 
     def _eligible(self, process: Process, least_bytes: int) -> tuple[list[Eligible], str]:
         numa = self._door.exists("proc/self/numa_maps")
@@ -157,13 +161,38 @@ class Remapper:
             raise Refused(reason)
         Sharers(self._door, process).look_at_all()
 
-    def _sharers(self, process: Process, session: Session) -> Sharers:
-        """Nobody shares its memory, and who may do so later will be seen; raises Refused."""
+    def _prepared(self, process: Process, session: Session, wanted: list[Mapping]) -> Standing:
+        """What stops it, once all is looked at that takes long; raises Refused."""
         sharers = Sharers(self._door, process)
         with session.window(process):
             sharers.stand()
         sharers.look_at_all()
-        return sharers
+        self._settle(process, wanted)
+        return partial(self._standing, process, session, wanted, sharers)
+
+    def _settle(self, process: Process, wanted: list[Mapping]) -> None:
+        """What it has mapped otherwise may come and go, as QEMU's coroutines do; raises Refused."""
+        mappings = process.settle()
+        if reason := mappings_refusal(mappings, self._least_bytes, suspended=isinstance(process, Held)):
+            raise Refused(reason)
+        if not are_still_there(wanted, mappings):
+            raise Refused("its mappings have changed")
+
+    @contextmanager
+    def _standing(
+        self, process: Process, session: Session, wanted: list[Mapping], sharers: Sharers
+    ) -> Iterator[Window]:
+        """It stands still, and what was checked before still holds, now that nothing can change it any more."""
+        for _ in range(_STOPS):
+            with session.window(process) as window:
+                if reason := descriptor_refusal(process.open_files(), suspended=still_suspended(process)):
+                    raise Refused(reason)
+                if not process.has_changed():
+                    sharers.look_at_new()
+                    yield window
+                    return
+            self._settle(process, wanted)
+        raise Refused("its mappings are changing all the time")
 
     def _affordable(self, process: Process, runs: list[Run]) -> list[Run]:
         """The longest runs, as far as the guest may have more mappings; each can cost two."""
@@ -172,21 +201,20 @@ class Remapper:
         longest = sorted(runs, key=lambda run: run.pages, reverse=True)[:room]
         return sorted(longest, key=lambda run: run.address)
 
-    def _exchange(self, process: Process, store: Store, runs: list[Run], size: str) -> Iterator[int]:
+    def _exchange(self, process: Process, store: Store, runs: list[Run], wanted: list[Mapping]) -> Iterator[int]:
         session = self._session(process, store)
         if runs[0].eligible.policy:
             refuse_forbidden(session.permits.forbidden)
-        return self._windows(process, store, session, self._sharers(process, session), runs, size)
+        return self._windows(process, store, session, runs, self._prepared(process, session, wanted))
 
     def _windows(
-        self, process: Process, store: Store, session: Session, sharers: Sharers, runs: list[Run], size: str
+        self, process: Process, store: Store, session: Session, runs: list[Run], standing: Standing
     ) -> Iterator[int]:
         pace = self._pace_suspended if isinstance(process, Held) else self._pace
         for some in pace.portions(runs):
             contents = [store.read(run.offset, run.pages) for run in some]
             begun = time.monotonic()
-            with session.window(process) as window:
-                self._in_window(process, size, sharers)
+            with standing() as window:
                 self._share(process, window, session, some, contents)
             pace.took(some, time.monotonic() - begun)
             yield sum(run.pages for run in some)
@@ -206,15 +234,6 @@ class Remapper:
             failed = [results[index] for index in maps if results[index] < 0]
             if failed:
                 raise Refused(f"mmap in it failed: {os.strerror(-failed[0])}")
-
-    def _in_window(self, process: Process, size: str, sharers: Sharers) -> None:
-        """What was checked before must still hold now that nothing can change it any more."""
-        reason = descriptor_refusal(process.open_files(), suspended=still_suspended(process))
-        if not reason and has_changed(process, size):
-            reason = "its mappings are changing"
-        if reason:
-            raise Refused(reason)
-        sharers.look_at_new()
 
     def _session(self, process: Process, store: Store) -> Session:
         key = (process.target.pid, process.target.start_ticks)

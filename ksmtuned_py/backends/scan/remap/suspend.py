@@ -8,7 +8,6 @@ import os
 import subprocess
 import sys
 import time
-from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -16,7 +15,7 @@ from functools import partial
 from statistics import median
 
 from ksmtuned_py.backends.scan.channel import Channel, Closed, Message, pair
-from ksmtuned_py.backends.scan.mappings import Mapping, candidates
+from ksmtuned_py.backends.scan.mappings import Mapping, are_still_there
 from ksmtuned_py.backends.scan.process import Process, kernel_flags
 from ksmtuned_py.backends.scan.remap.eligibility import kernel_writes
 from ksmtuned_py.backends.scan.remap.session import hurry
@@ -54,25 +53,6 @@ class Held(Process):
     def __init__(self, process: Process, door: Door, resumer: "Resumer") -> None:
         super().__init__(process.target, door)
         self._resumer = resumer
-        self._size = ""
-
-    def settle(self, wanted: Iterable[Mapping]) -> None:
-        """Once it is suspended: these are still mapped in the same way, and if not Refused is raised.
-
-        QEMU maps and unmaps other memory all the time while its disks are at work (stacks of coroutines, 5 a second),
-        and none while it is suspended.
-        """
-        self._size = self.space_pages()
-        ranges = candidates(self.mappings())
-        starts = [start for start, _ in ranges]
-        for one in wanted:
-            at = bisect_right(starts, one.start) - 1
-            if at < 0 or ranges[at][1] < one.end:
-                raise Refused("its mappings have changed")
-
-    def has_changed(self) -> bool:
-        """Whether it has mapped or unmapped anything since."""
-        return self.space_pages() != self._size
 
     def names(self, name: str) -> list[str]:
         """Without the threads that are the kernel's: they never run a program, and have nothing to do now."""
@@ -97,11 +77,6 @@ class Held(Process):
         stat = self.read_text(f"task/{thread}/stat")
         flags = kernel_flags(stat)
         return bool(flags & _IO_WORKER or (flags & _USER_WORKER and "(vhost-" in stat))
-
-
-def has_changed(process: Process, size: str) -> bool:
-    """Whether it has mapped or unmapped anything since its address space had this size, or since it is suspended."""
-    return process.has_changed() if isinstance(process, Held) else process.space_pages() != size
 
 
 def still_suspended(process: Process) -> bool:
@@ -262,7 +237,8 @@ class Suspensions:
         with hurry(), resumer.suspended(self._settings.suspend_window_ms / 1000):
             if resumer.seconds_left < room:
                 raise NotSuspended("its disks took too long to come to rest (suspend_window_ms)")
-            held.settle(wanted)
+            if not are_still_there(wanted, held.settle()):
+                raise Refused("its mappings have changed")
             for done in work:
                 pages += done
                 if resumer.seconds_left < room:
