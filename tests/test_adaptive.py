@@ -134,7 +134,7 @@ def test_debt_beyond_its_limit_stops_merging() -> None:
 
 def test_net_loss_gives_the_bookkeeping_back_by_unmerging() -> None:
     counters = Counters(pages_unshared=500_000)
-    lost = [snapshot(at=at, counters=replace(counters, full_scans=at)) for at in (0, 1, 2, 3)]
+    lost = [snapshot(at=at, counters=replace(counters, full_scans=at)) for at in (0, 1, 2, 3, 61)]
     decision = decide(*lost)
     assert (decision.mode, decision.rule, decision.knobs.run) == (Mode.OFF, "net_loss", 2)
     no_room = [replace(each, memory=replace(each.memory, available_bytes=0)) for each in lost]

@@ -279,19 +279,22 @@ def test_two_losing_passes_mean_giving_up_for_an_hour_then_two() -> None:
     assert trend.boosting  # the news is not settled: what can merge has not had its two whole passes
     assert trend.given_up.until_seconds is None
     trend = trend.after(losing(3, 3))
-    assert trend.given_up.until_seconds == 3 + 3600
+    assert not trend.boosting
+    assert trend.given_up.until_seconds is None  # three seconds tell nothing of guests that have just begun
+    trend = trend.after(losing(61, 3))
+    assert trend.given_up.until_seconds == 61 + 3600
     trend = trend.after(losing(4000, 3))  # the time is over: that is news, and it counts from the start again
     assert trend.given_up.until_seconds is None
     assert trend.boosting
-    trend = trend.after(losing(4001, 6))
-    assert trend.given_up.until_seconds == 4001 + 2 * 3600
+    trend = trend.after(losing(4001, 6)).after(losing(4061, 6))
+    assert trend.given_up.until_seconds == 4061 + 2 * 3600
     paying = replace(losing(20_000, 8), counters=Counters(full_scans=8, general_profit=GIB))
     trend = trend.after(losing(19_999, 6)).after(paying)  # another try, and this one pays
     assert trend.given_up.times == 0
 
 
 def test_news_ends_giving_up() -> None:
-    trend = after(losing(0, 0), losing(1, 3))
+    trend = after(losing(0, 0), losing(1, 3), losing(61, 3))
     assert trend.given_up.until_seconds is not None
-    trend = trend.after(losing(2, 3, guests=(guest(), guest("db", pid=101))))
+    trend = trend.after(losing(62, 3, guests=(guest(), guest("db", pid=101))))
     assert trend.given_up.until_seconds is None

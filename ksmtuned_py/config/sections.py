@@ -117,7 +117,9 @@ class Guards(Section):
     """What may lower or stop merging, whatever the rest says."""
 
     net_loss_passes: Annotated[int, Field(ge=1)] = Field(
-        2, description="passes in a row whose bookkeeping costs more memory than merging saves"
+        2,
+        description="passes in a row, and at least pass_gap_seconds in all, "
+        "whose bookkeeping costs more memory than merging saves",
     )
     cow_storm_percent_per_minute: Percent = Field(
         10, description="of the merged pages broken by writes within a minute"

@@ -99,6 +99,8 @@ class Passes:
     last: Pass | None = None
     losing: int = 0
     """Passes in a row at whose end merging had cost more memory than it saved."""
+    losing_since_seconds: float = 0.0
+    """When the first of them ended."""
 
     def after(self, now: Snapshot, before: Snapshot | None) -> "Passes":
         """With one more snapshot taken in."""
@@ -114,6 +116,7 @@ class Passes:
             since=now,
             last=_pass(self.since, now, finished),
             losing=self.losing + finished if now.profit_bytes < 0 else 0,
+            losing_since_seconds=self.losing_since_seconds if self.losing else now.clock.monotonic_seconds,
         )
 
 

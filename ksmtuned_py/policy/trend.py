@@ -169,11 +169,13 @@ class Trend:
             )
         if self.passes.done != past.passes.done and snapshot.profit_bytes > 0:
             return replace(self, given_up=GivenUp())  # it pays again: the next loss is a first one
-        losing = self.passes.losing >= self.config.adaptive.guards.net_loss_passes
+        settings, seconds = self.config.adaptive, snapshot.clock.monotonic_seconds
+        # On a small host passes take less than a second, in which a guest that begins has not come to rest.
+        for_long = seconds - self.passes.losing_since_seconds >= settings.pass_gap_seconds
+        losing = for_long and self.passes.losing >= settings.guards.net_loss_passes
         if self.given_up.until_seconds is not None or self.boosting or not losing:
             return self
-        rest = min(self.config.adaptive.pass_gap_max_seconds * 2**self.given_up.times, GIVEN_UP_MAX_SECONDS)
-        until = snapshot.clock.monotonic_seconds + rest
+        until = seconds + min(settings.pass_gap_max_seconds * 2**self.given_up.times, GIVEN_UP_MAX_SECONDS)
         return replace(self, given_up=GivenUp(times=self.given_up.times + 1, until_seconds=until))
 
 
