@@ -2,14 +2,17 @@
 
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from tests.scan.test_zero import ZERO_MIB, ZERO_PAGES, Holder
-from tests.scan.writers import Writer
+from tests.scan.writers import Writer, stores
 from tests.support.container import PACKAGES, PYTHON, ROOT, SOURCE, Container, booted
 from tests.support.process import wait_for
+from tests.support.seccomp import KILL_PROCESS, returning
 
 UNIT = "/etc/systemd/system/ksmtuned-py.service"
 GUEST = "/run/scanned-guest"
@@ -28,6 +31,7 @@ ExecStopPost=
 ExecStopPost={PYTHON}/bin/python -m ksmtuned_py restore
 """
 """As if it were installed in /usr/bin."""
+NO_SUCH_CALL = 900
 SECONDS = 60.0
 
 
@@ -39,7 +43,11 @@ class Service:
 
     def guest(self, *words: str) -> list[str]:
         """The command line of a guest inside."""
-        return self.container.inside("env", f"PYTHONPATH={PACKAGES}", GUEST, *words)
+        return self.container.inside("env", f"PYTHONPATH={PACKAGES}:{SOURCE}", GUEST, *words)
+
+    def writer(self, *words: str) -> "WriterInside":
+        """A guest inside that never rests."""
+        return WriterInside("writer", command=self.guest(*words))
 
     def start(self) -> None:
         """Ready when it returns."""
@@ -63,6 +71,18 @@ class Service:
         """It has ended well when it returns."""
         self.container.run("systemctl", "stop", "ksmtuned-py")
         assert "Result=success" in self.container.run("systemctl", "show", "ksmtuned-py"), self.journal()
+
+
+class WriterInside(Writer):
+    """A guest inside, of which this process only knows who has entered the container for it."""
+
+    @property
+    def pid(self) -> int:
+        return psutil.Process(self.process.pid).children()[0].pid
+
+    def __exit__(self, *_: object) -> None:
+        # It ends with its standard input. Killed, it would be left to this process, and its container wait for that.
+        self.process.communicate(timeout=SECONDS)
 
 
 @contextmanager
@@ -100,12 +120,23 @@ def test_without_it_the_reason_is_told(zram_swap: None, tmp_path: Path) -> None:
 
 
 def test_remap_without_its_own_is_refused_and_kills_no_worker(root: None, tmp_path: Path) -> None:
-    with service(tmp_path, "remap", ["scan.conf"]) as daemon, ExitStack() as stack:
-        one = Writer("writer", command=daemon.guest("tests/scan/writer.py", "64"))
-        # It ends with its standard input. Killed, it would be left to this process, and its container wait for that.
-        stack.callback(one.process.communicate, timeout=SECONDS)
+    with service(tmp_path, "remap", ["scan.conf"]) as daemon, daemon.writer("tests/scan/writer.py", "64") as one:
         daemon.start()
         wait_for(lambda: "cannot be traced" in daemon.journal(), SECONDS, "reason")
         assert "worker has died" not in daemon.journal()
         daemon.stop()
         assert one.check()["wrong"] == 0
+
+
+def test_remap_takes_both(root: None, tmp_path: Path) -> None:
+    harmless = returning(KILL_PROCESS, [NO_SUCH_CALL]).hex()
+    with (
+        service(tmp_path, "remap", ["scan.conf", "remap.conf"]) as daemon,
+        daemon.writer("tests/scan/writer.py", "64") as one,
+        daemon.writer("-m", "tests.scan.sandboxed", "64", harmless) as other,
+    ):
+        daemon.start()
+        wait_for(lambda: min(len(stores(each)) for each in (one, other)), SECONDS, "pages shared by both")
+        wait_for(lambda: daemon.counter("pages_sharing") > 2 * 64 * 256 / 4, SECONDS, "shared pages in the counters")
+        daemon.stop()
+        assert one.check()["wrong"] == other.check()["wrong"] == 0

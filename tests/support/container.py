@@ -6,7 +6,7 @@ import subprocess
 import sys
 import sysconfig
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -20,6 +20,7 @@ SOURCE, PYTHON = "/opt/source", "/opt/python"
 PACKAGES = sysconfig.get_path("purelib").replace(sys.prefix, PYTHON)
 """For another Python inside than that of the virtual environment."""
 BOOT_SECONDS = 60.0
+COMMAND_SECONDS = 120.0
 
 
 class Container:
@@ -36,7 +37,12 @@ class Container:
     def run(self, *command: str) -> str:
         """What the command says on both streams, whatever its exit code."""
         done = subprocess.run(
-            self.inside(*command), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+            self.inside(*command),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+            timeout=COMMAND_SECONDS,
         )
         return done.stdout
 
@@ -54,9 +60,8 @@ def booted(files: Sequence[tuple[Path, str]]) -> Iterator[Container]:
     with subprocess.Popen(
         command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     ) as nspawn:
-        leader = wait_for(lambda: psutil.Process(nspawn.pid).children(), BOOT_SECONDS, "first process")[0]
         try:
-            container = Container(leader.pid)
+            container = Container(wait_for(lambda: _first_process(nspawn.pid), BOOT_SECONDS, "first process"))
             wait_for(
                 lambda: container.run("systemctl", "is-system-running").strip() in ("running", "degraded"),
                 BOOT_SECONDS,
@@ -64,8 +69,16 @@ def booted(files: Sequence[tuple[Path, str]]) -> Iterator[Container]:
             )
             yield container
         finally:
-            leader.kill()  # and with it all others inside; it waits for those that entered it from outside
+            for child in psutil.Process(nspawn.pid).children():
+                child.kill()  # and with the first process all others; it waits for those that entered it from outside
             try:
                 nspawn.communicate(timeout=BOOT_SECONDS)
             finally:
                 nspawn.kill()
+
+
+def _first_process(nspawn: int) -> int:
+    """The host's number of systemd inside; 0 as long as there are only those that prepare its place and go."""
+    with suppress(psutil.NoSuchProcess):
+        return next((one.pid for one in psutil.Process(nspawn).children() if one.name() == "systemd"), 0)
+    return 0
