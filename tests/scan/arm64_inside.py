@@ -62,10 +62,10 @@ def share_and_give_back(guests: list[Writer]) -> None:
 def on_two_nodes() -> None:
     """Pages that are shared, and those that are given back, are on the node that their guest is bound to."""
     with ExitStack() as stack:
-        guests = {node: [stack.enter_context(bound(node)) for _ in range(2)] for node in (0, 1)}
-        with sharing([*guests[0], *guests[1]], BOUND_MIB) as backend:
-            wait_for(lambda: all(len(stores(one)) == 1 for one in [*guests[0], *guests[1]]), 120.0, "sharing by all")
-            assert stores(guests[0][0]).isdisjoint(stores(guests[1][0]))
+        guests = {node: stack.enter_context(bound(node)) for node in (0, 1)}
+        with sharing([*guests.values()], BOUND_MIB) as backend:
+            wait_for(lambda: all(len(stores(one)) == 1 for one in guests.values()), 120.0, "sharing by all")
+            assert stores(guests[0]).isdisjoint(stores(guests[1]))
             all_at_home(guests)
             give_back(backend)
             all_at_home(guests)
@@ -77,12 +77,11 @@ def bound(node: int) -> Writer:
     return Writer(f"bound-to-{node}", command=(sys.executable, "-m", "tests.scan.bound", *words))
 
 
-def all_at_home(guests: dict[int, list[Writer]]) -> None:
+def all_at_home(guests: dict[int, Writer]) -> None:
     """None of their pages is elsewhere, and none is wrong."""
-    for node, some in guests.items():
-        for one in some:
-            assert nodes_of(one) == {node}, (node, nodes_of(one))
-            unharmed(one)
+    for node, one in guests.items():
+        assert nodes_of(one) == {node}, (node, nodes_of(one))
+        unharmed(one)
     print("all pages are on their nodes", flush=True)
 
 
