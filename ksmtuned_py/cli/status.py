@@ -91,6 +91,7 @@ def _print_json(found: "Status", alive: bool) -> int:
 
 
 def _rows(found: "Status") -> "Iterator[tuple[str, str]]":
+    from ksmtuned_py.publish.words import scanner_name
     from ksmtuned_py.units import human_bytes, human_percent
 
     now, decision = found.snapshot, found.decision
@@ -98,7 +99,7 @@ def _rows(found: "Status") -> "Iterator[tuple[str, str]]":
     yield decision.mode, decision.reason
     yield "saved", f"{human_bytes(now.saved_bytes)}, net of bookkeeping {human_bytes(now.profit_bytes)}"
     if found.totals.scanner_share is not None:
-        yield "ksmd", f"{human_percent(found.totals.scanner_share)} of a core lately"
+        yield scanner_name(now), f"{human_percent(found.totals.scanner_share)} of a core lately"
     yield (
         "memory",
         (

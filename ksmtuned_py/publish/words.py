@@ -13,12 +13,16 @@ def status_line(report: Report, totals: Totals) -> str:
     snapshot = report.snapshot
     parts = [f"{report.decision.mode}: {human_bytes(snapshot.saved_bytes)} saved"]
     if totals.scanner_share is not None:
-        scanner = "ksmd" if snapshot.backend == "kernel" else "scanner"
-        parts.append(f"{scanner} {human_percent(totals.scanner_share)} of a core")
+        parts.append(f"{scanner_name(snapshot)} {human_percent(totals.scanner_share)} of a core")
     price = totals.cpu_seconds_per_saved_gib(snapshot)
     if price is not None and snapshot.saved_bytes >= MIB:  # below, the price is a huge number that means nothing
         parts.append(f"{price:.3g} CPU-s per GiB")
     return ", ".join(parts)
+
+
+def scanner_name(snapshot: Snapshot) -> str:
+    """Who scans: the kernel's thread, or our worker."""
+    return "ksmd" if snapshot.backend == "kernel" else "scanner"
 
 
 def write_sentence(result: WriteResult) -> str:

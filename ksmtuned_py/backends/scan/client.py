@@ -62,9 +62,10 @@ class ScanBackend:
         return self._scanned(self._counters_of_worker())
 
     def scanner_cpu_seconds(self) -> float | None:
-        """Of all workers so far."""
+        """Of all workers so far; None until a new one has told of its start, which takes half a second of CPU."""
         self._look()
-        return self._cpu_before + float(self._status.get("cpu_seconds", 0.0))
+        told = self._status.get("cpu_seconds")
+        return None if told is None else self._cpu_before + float(told)
 
     def write(self, write: Write) -> WriteResult:
         """Hands one knob to the worker; PENDING when it has not answered within a second."""
