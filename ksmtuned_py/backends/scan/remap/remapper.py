@@ -93,8 +93,8 @@ class Remapper:
             if runs:
                 wanted = [one.mapping for one in allowed]
                 steps = partial(self._exchange, store=store, runs=runs, wanted=wanted)
-                yield from self._suspensions.run(process, steps, wanted)
                 self._next_look = 0.0
+                yield from self._suspensions.run(process, steps, wanted)
         except Refused as refused:
             if isinstance(refused, Lost):
                 self._drop(process)
@@ -213,10 +213,9 @@ class Remapper:
         pace = self._pace_suspended if isinstance(process, Held) else self._pace
         for some in pace.portions(runs):
             contents = [store.read(run.offset, run.pages) for run in some]
-            begun = time.monotonic()
             with standing() as window:
                 self._share(process, window, session, some, contents)
-            pace.took(some, time.monotonic() - begun)
+            pace.took(some, time.monotonic() - window.begun_seconds)
             yield sum(run.pages for run in some)
 
     def _share(

@@ -3,6 +3,7 @@
 import gc
 import os
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -57,9 +58,10 @@ class Session:
     @contextmanager
     def window(self, process: Process) -> Iterator["Window"]:
         """All threads stopped; nothing in the guest is changed unless the window is told to."""
+        begun_seconds = time.monotonic()
         with hurry(), _gone_when_killed(process), Threads(process) as threads:
             self._check(process, threads)
-            window = Window(self, threads)
+            window = Window(self, threads, begun_seconds)
             try:
                 yield window
             finally:
@@ -86,7 +88,9 @@ class Session:
 class Window:
     """The guest, stopped, with what can be done to it."""
 
-    def __init__(self, session: Session, threads: Threads) -> None:
+    def __init__(self, session: Session, threads: Threads, begun_seconds: float) -> None:
+        self.begun_seconds = begun_seconds
+        """By the monotonic clock, when its threads were asked to stop."""
         self._session = session
         self._threads = threads
         self._worker: Thread | None = None
