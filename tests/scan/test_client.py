@@ -47,9 +47,10 @@ def test_run_0_stops_it_and_a_small_batch_is_a_small_batch(root: None, no_ksm: D
         assert (backend.counters().pages_scanned or 0) - scanned <= batches * 2 * 256
         turn(backend, "run", 0)
         time.sleep(0.2)
-        stopped = backend.counters().pages_scanned
-        time.sleep(0.5)
+        stopped, cpu_seconds = backend.counters().pages_scanned, backend.scanner_cpu_seconds() or 0
+        time.sleep(2)
         assert backend.counters().pages_scanned == stopped
+        assert (backend.scanner_cpu_seconds() or 0) - cpu_seconds < 0.2  # it waits, and does not look at the clock
 
 
 def test_knobs_it_does_not_have_and_values_out_of_range_are_refused(root: None, no_ksm: Door) -> None:

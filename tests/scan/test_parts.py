@@ -26,7 +26,7 @@ from ksmtuned_py.workload import Mix, workloads
 MAPS = """\
 00400000-00500000 r-xp 00000000 fe:00 123                                /usr/bin/qemu
 7f0000000000-7f0000100000 rw-p 00000000 00:00 0
-7f0000100000-7f0000200000 rw-p 00005000 00:01 99                         /memfd:ksmtuned-py-pages-e3b0c442 (deleted)
+7f0000100000-7f0000200000 rw-p 00005000 00:01 99                    /memfd:ksmtuned-py-pages-e3b0c442-1a2b (deleted)
 7f0000300000-7f0000400000 rw-s 00000000 00:01 77                         /memfd:pc.ram (deleted)
 7f0000500000-7f0000600000 rw-p 00000000 00:00 0                          [stack]
 7f0000600000-7f0000700000 rw-p 00000000 00:00 0                          [anon:x y]

@@ -6,11 +6,12 @@ import signal
 import time
 from pathlib import Path
 
+from ksmtuned_py.backends.scan.client import ScanBackend
 from ksmtuned_py.config import Scan
 from ksmtuned_py.door import Door
 from ksmtuned_py.units import MIB
 from ksmtuned_py.workload import Mix, Workload, workloads
-from tests.scan.conftest import scanning, turn, wait_passes, wait_true
+from tests.scan.conftest import guest, scanning, turn, wait_passes, wait_true
 from tests.scan.writers import runs_freely, writers
 
 REMAP = Scan(reclaim="remap", remap_guests=("*",), remap_least_mib=8)
@@ -36,6 +37,7 @@ def test_equal_pages_are_really_shared_and_given_back(root: None, no_ksm: Door) 
             assert [load.wrong_pages() for load in loads] == [0, 0, 0]
             turn(backend, "run", 2)
             wait_true(lambda: backend.counters().pages_sharing == 0, "pages given back")
+            wait_true(lambda: store_bytes(backend) == 0, "memory of what was shared")
             turn(backend, "run", 0)
         assert [load.wrong_pages() for load in loads] == [0, 0, 0]
         assert all(" /memfd:ksmtuned-py-pages" not in maps(load) for load in loads)
@@ -43,6 +45,41 @@ def test_equal_pages_are_really_shared_and_given_back(root: None, no_ksm: Door) 
 
 def maps(load: Workload) -> str:
     return Path(f"/proc/{load.pid}/maps").read_text()
+
+
+def store_bytes(backend: ScanBackend) -> int:
+    """The memory of what the worker holds for its guests to share."""
+    files = Path(f"/proc/{backend.worker_pid}/fd").iterdir()
+    found = {file.stat().st_ino: file.stat() for file in files if "ksmtuned-py-pages" in str(file.readlink())}
+    return sum(each.st_blocks * 512 for each in found.values())
+
+
+def test_what_ended_guests_have_shared_is_freed_also_while_nothing_is_scanned(root: None, no_ksm: Door) -> None:
+    with (
+        workloads([Mix(equal_bytes=EQUAL_BYTES)] * 2, mergeable=False) as loads,
+        scanning(no_ksm, REMAP, loads) as backend,
+    ):
+        wait_true(lambda: backend.counters().pages_sharing >= 0.95 * EQUAL_PAGES, "shared pages")
+        turn(backend, "run", 0)
+        assert store_bytes(backend) >= 0.95 * EQUAL_BYTES
+        for load in loads:
+            load.stop()
+        wait_true(lambda: store_bytes(backend) == 0, "memory of what was shared")
+
+
+def test_giving_back_goes_on_when_guests_come_and_go_meanwhile(root: None, no_ksm: Door) -> None:
+    with (
+        workloads([Mix(equal_bytes=EQUAL_BYTES)] * 3, mergeable=False) as loads,
+        scanning(no_ksm, REMAP, loads) as backend,
+    ):
+        wait_true(lambda: backend.counters().pages_sharing >= 0.95 * 2 * EQUAL_PAGES, "shared pages")
+        turn(backend, "run", 2)
+        for _ in range(10):
+            backend.watch([guest(load) for load in loads[:2]])
+            time.sleep(0.02)
+            backend.watch([guest(load) for load in loads])
+        wait_true(lambda: backend.counters().pages_sharing == 0, "pages given back")
+        assert [load.wrong_pages() for load in loads] == [0, 0, 0]
 
 
 def test_threads_that_write_all_the_time_lose_no_byte(root: None, no_ksm: Door) -> None:

@@ -43,9 +43,10 @@ def test_a_rules_group_goes_before_the_one_by_name() -> None:
 
 
 def store_in(one: Workload) -> set[str]:
-    """The memfds of merged pages that it maps."""
+    """The memfds of merged pages that it maps, without the time at which they were made."""
     lines = Path(f"/proc/{one.pid}/maps").read_text().splitlines()
-    return {line.split()[5].removeprefix("/memfd:") for line in lines if "/memfd:ksmtuned-py-pages" in line}
+    names = [line.split()[5].removeprefix("/memfd:") for line in lines if "/memfd:ksmtuned-py-pages" in line]
+    return {name.rpartition("-")[0] for name in names}
 
 
 def store_of(group: str) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ksmtuned_py.errors import Garbage
 
 PAGES_NAME = "ksmtuned-py-pages"
-"""The memfds that merged pages live in are called this and the group's hash."""
+"""The memfds that merged pages live in are called this, the group's hash, and when they were made."""
 _PAGES_PATH = f"/memfd:{PAGES_NAME}"
 
 

@@ -101,11 +101,16 @@ class Scanner:
 
     def give_back(self) -> Iterator[int]:
         """Undoes all merging."""
-        for guest in self.watched.values():
+        for guest in list(self.watched.values()):
             yield from self._give_back_to(guest)
+        self.tidy()
+
+    def tidy(self) -> None:
+        """Counts anew what is shared, and frees what nobody needs any more."""
+        guests = list(self.watched.values())
         if self._merger:
-            self._look_after(self._merger, list(self.watched.values()))
-        self._publish(list(self.watched.values()))
+            self._look_after(self._merger, guests)
+        self._publish(guests)
 
     def window_milliseconds(self) -> dict[str, float]:
         """How long guests were stopped: p50, p99, max; empty when none was."""

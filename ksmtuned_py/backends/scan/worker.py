@@ -18,6 +18,8 @@ from ksmtuned_py.units import MIB
 _NICE = 5  # as ksmd
 _IDLE_SECONDS = 1.0
 _STATUS_SECONDS = 0.1
+_TIDY_SECONDS = 5.0
+"""While nothing is scanned, between two looks at what nobody needs any more."""
 _PROVEN = ("x86_64", "aarch64")
 """The machines, by os.uname, that remapping has been tested on."""
 _PAGE = 4096
@@ -32,7 +34,7 @@ class Worker:
         self._merge_refusal = merge_refusal
         self._knobs = dict(DEFAULT_KNOBS)
         self._steps = scanner.steps()
-        self._next_status = 0.0
+        self._next_status = self._next_tidy = 0.0
         self._given_back = True
 
     def serve(self) -> None:
@@ -46,10 +48,12 @@ class Worker:
             return
 
     def _pause_seconds(self) -> float:
-        if self._knobs["run"] == MERGE:
-            empty = not self._scanner.has_work or not self._knobs["pages_to_scan"]
-            return _IDLE_SECONDS if empty else self._knobs["sleep_millisecs"] / 1000
-        return _IDLE_SECONDS if self._given_back else 0
+        run = self._knobs["run"]
+        if run == UNMERGE and not self._given_back:
+            return 0
+        if run == MERGE and self._scanner.has_work and self._knobs["pages_to_scan"]:
+            return self._knobs["sleep_millisecs"] / 1000
+        return _IDLE_SECONDS
 
     def _obey(self, messages: list[Message]) -> None:
         for message in messages:
@@ -66,19 +70,23 @@ class Worker:
         if self._knobs["run"] == MERGE:
             self._work(self._steps, self._knobs["pages_to_scan"])
         elif self._knobs["run"] == UNMERGE and not self._given_back:
-            self._work(self._scanner.give_back(), sys.maxsize)
-            self._given_back = True
+            self._given_back = self._work(self._scanner.give_back(), sys.maxsize)
+        elif time.monotonic() >= self._next_tidy:
+            self._next_tidy = time.monotonic() + _TIDY_SECONDS
+            self._scanner.tidy()
+            self._given_back &= not self._scanner.counters.pages_sharing  # who refused is tried again
 
-    def _work(self, steps: Iterator[int], pages: int) -> None:
-        """So many pages, or to the end of the pass; a knob that changes is heard after each step."""
+    def _work(self, steps: Iterator[int], pages: int) -> bool:
+        """So many pages, or to the end of the pass; True at the end of all. What is new is heard after each step."""
         for done in steps:
             pages -= done
             if pages <= 0 or not done:
-                return
+                return False
             messages = self._channel.receive()
             if messages:
                 self._obey(messages)
-                return
+                return False
+        return True
 
     def _tell(self, *, now: bool = False) -> None:
         if not now and time.monotonic() < self._next_status:

@@ -2,30 +2,49 @@
 
 import os
 from contextlib import suppress
+from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ksmtuned_py.backends.scan.mappings import PAGES_NAME, Mapping, parse_maps
 from ksmtuned_py.backends.scan.pagemap import COPIED, PAGE, page_numbers, runs
+from ksmtuned_py.backends.scan.process import start_ticks
 from ksmtuned_py.backends.scan.remap.eligibility import status_refusal
 from ksmtuned_py.door import Door
 from ksmtuned_py.errors import KsmtunedError
 
-Counts = NDArray[np.uint32]
+
+@dataclass(frozen=True, slots=True)
+class References:
+    """For each page of a store:"""
+
+    readers: NDArray[np.uint32]
+    """How many mappings read it."""
+    covered: NDArray[np.bool_]
+    """Whether any mapping is there, be it that a guest has written to the page and reads its own copy."""
+
+    @classmethod
+    def none(cls, pages: int) -> Self:
+        """To a store of so many pages."""
+        return cls(np.zeros(pages, np.uint32), np.zeros(pages, np.bool_))
 
 
-def references(door: Door, ends: dict[int, int]) -> tuple[dict[int, Counts], bool]:
-    """For each store (inode: pages), how many mappings read each page; and whether every process could be looked at."""
-    counts = {inode: np.zeros(end, np.uint32) for inode, end in ends.items()}
+def references(door: Door, ends: dict[int, int], since_ticks: int) -> tuple[dict[int, References], bool]:
+    """For each store (inode: pages), who refers to it; and whether every process could be looked at.
+
+    Some cannot (a security module protects them). That is no matter where they had begun before there was any store.
+    """
+    counts = {inode: References.none(end) for inode, end in ends.items()}
     certain = True
-    for pid in door.names("proc"):
+    for pid in door.names("proc") if ends else ():
         try:
             for mapping in merged_mappings(door, pid):
                 if mapping.inode in counts:
                     certain &= _count(door, pid, mapping, counts[mapping.inode])
         except (OSError, KsmtunedError):
-            certain = False
+            certain &= _began_before(door, pid, since_ticks)
     return counts, certain
 
 
@@ -40,8 +59,14 @@ def merged_mappings(door: Door, pid: str) -> list[Mapping]:
     return []
 
 
-def _count(door: Door, pid: str, mapping: Mapping, counts: Counts) -> bool:
-    """Counts the pages that were not written to since; False for a process that does not run freely.
+def _began_before(door: Door, pid: str, ticks: int) -> bool:
+    with suppress(OSError, KsmtunedError):
+        return start_ticks(door.read(f"proc/{pid}/stat")) < ticks
+    return False
+
+
+def _count(door: Door, pid: str, mapping: Mapping, counts: References) -> bool:
+    """Counts one mapping; False for a process that does not run freely.
 
     Such a one may still be about to map pages for a worker that was killed.
     """
@@ -53,7 +78,9 @@ def _count(door: Door, pid: str, mapping: Mapping, counts: Counts) -> bool:
             os.close(descriptor)
         held = np.ones(mapping.size // PAGE, np.uint32)
         held[copied] = 0
-        counts[mapping.offset // PAGE : mapping.offset // PAGE + len(held)] += held
+        pages = slice(mapping.offset // PAGE, mapping.offset // PAGE + len(held))
+        counts.readers[pages] += held
+        counts.covered[pages] = True
         return not status_refusal(door.read(f"proc/{pid}/status")).startswith("it is stopped")
     except ValueError:  # a mapping beyond the store's end: not one of this worker's making
         return False

@@ -65,6 +65,8 @@ class Remapper:
         self._pace = Pace(settings.stop_window_ms / 1000)
         self._pace_suspended = Pace(settings.suspend_window_ms / 1000 / _WINDOWS_SUSPENDED, FULL_WORK)
         self._next_look = 0.0
+        self._outdated = True
+        """Something was merged or given back since the last look."""
         self.pages_shared = 0
         self.pages_sharing = 0
 
@@ -93,7 +95,7 @@ class Remapper:
             if runs:
                 wanted = [one.mapping for one in allowed]
                 steps = partial(self._exchange, store=store, runs=runs, wanted=wanted)
-                self._next_look = 0.0
+                self._outdated = True
                 yield from self._suspensions.run(process, steps, wanted)
         except Refused as refused:
             if isinstance(refused, Lost):
@@ -102,23 +104,29 @@ class Remapper:
 
     def look_after(self, processes: list[Process]) -> None:
         """Counts what is shared, by all processes of the host, and frees what nobody maps any more."""
-        if time.monotonic() < self._next_look:
+        due = time.monotonic() >= self._next_look
+        if not due and not self._outdated:
             return
-        self._next_look = time.monotonic() + _LOOK_SECONDS
+        self._outdated = False
         keys = {process.target.pid: (process.target.pid, process.target.start_ticks) for process in processes}
         for key in self._sessions.keys() - set(keys.values()):
             self._sessions.pop(key).close()
-        stores = self._stores.by_inode()
-        counts, certain = references(self._door, {inode: store.end for inode, store in stores.items()})
-        self.pages_shared = sum(int(np.count_nonzero(found)) for found in counts.values())
-        self.pages_sharing = sum(int(found.sum()) for found in counts.values()) - self.pages_shared
+        stores = {inode: store for inode, store in self._stores.by_inode().items() if store.end}
+        oldest_ticks = min((store.since_ticks for store in stores.values()), default=0)
+        ends = {inode: store.end for inode, store in stores.items()}
+        counts, certain = references(self._door, ends, oldest_ticks)
+        self.pages_shared = sum(int(np.count_nonzero(found.readers)) for found in counts.values())
+        self.pages_sharing = sum(int(found.readers.sum()) for found in counts.values()) - self.pages_shared
+        if not due:
+            return
+        self._next_look = time.monotonic() + _LOOK_SECONDS
         if certain:
             for inode, store in stores.items():
                 store.free_unused(counts[inode])
 
     def give_back(self, process: Process) -> Iterator[int]:
         """Gives the guest all its pages back as private memory."""
-        self._next_look = 0.0
+        self._outdated = True
         tries, least = _TRIES, sys.maxsize
         while tries and (merged := [mapping for mapping in process.mappings() if mapping.merged]):
             size = sum(mapping.size for mapping in merged)

@@ -137,7 +137,7 @@ def _add_missing(process: Process, base: int, pages: PageNumbers, contents: Prin
         found = prints(block)
         same = found == expected[begin : begin + _ADD_AT_ONCE]
         content = np.frombuffer(block, np.uint8).reshape(-1, PAGE)[same]
-        store.append(memoryview(content.tobytes()), found[same])
+        store.add(memoryview(content.tobytes()), found[same])
 
 
 def _runs(base: int, pages: PageNumbers, offsets: NDArray[np.int64], eligible: Eligible) -> list[Run]:

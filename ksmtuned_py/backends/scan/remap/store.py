@@ -12,6 +12,8 @@ from ksmtuned_py.backends.scan.pages import ZERO, Prints, prints
 from ksmtuned_py.backends.scan.remap.architecture import NR
 from ksmtuned_py.backends.scan.remap.area import SEALS
 from ksmtuned_py.backends.scan.remap.numa import MOST_NODES, Policy
+from ksmtuned_py.backends.scan.remap.references import References
+from ksmtuned_py.backends.scan.remap.room import Room
 from ksmtuned_py.door import Door
 
 PAGE = mmap.PAGESIZE
@@ -25,16 +27,20 @@ _libc.mmap.restype = ctypes.c_void_p
 
 
 class Store:
-    """Contents by print; a new one is appended, so that runs of a guest's pages are runs here, too."""
+    """Contents by print; new ones are put side by side, so that runs of a guest's pages are runs here, too."""
 
-    def __init__(self, name: str, descriptor: int | None = None) -> None:
+    def __init__(self, name: str, since_ticks: int, descriptor: int | None = None) -> None:
         """With a descriptor: takes over what is in it."""
+        self.since_ticks = since_ticks
+        """When the memfd was made, in clock ticks since boot: what had begun before cannot have inherited it."""
         self.descriptor = _create(name) if descriptor is None else descriptor
         self._lock = lock(self.descriptor)
         self._prints: Prints = np.empty(0, np.uint64)
         self._offsets: Offsets = np.empty(0, np.uint32)
         self.end = 0
+        """In pages: nothing is used from here on."""
         self._idle: set[int] = set()
+        self._room = Room()
         if descriptor is not None:
             self._read_all()
 
@@ -71,20 +77,25 @@ class Store:
         """Where these known prints are."""
         return self._offsets[np.searchsorted(self._prints, wanted)]
 
-    def append(self, content: memoryview, found: Prints) -> None:
-        """Adds pages with new prints."""
-        os.pwrite(self.descriptor, content, self.end * PAGE)
-        places = np.arange(self.end, self.end + len(found), dtype=np.uint32)
-        self.end += len(found)
+    def add(self, content: memoryview, found: Prints) -> None:
+        """Adds pages with new prints, unless there is no room."""
+        begin = self._room.take(len(found))
+        if begin is None:
+            begin = self.end
+            if (begin + len(found)) * PAGE > STORE_BYTES:
+                return
+            self.end += len(found)
+        os.pwrite(self.descriptor, content, begin * PAGE)
+        places = np.arange(begin, begin + len(found), dtype=np.uint32)
         self._index(np.concatenate((self._prints, found)), np.concatenate((self._offsets, places)))
 
     def read(self, offset: int, pages: int) -> bytes:
         """The contents of some pages."""
         return os.pread(self.descriptor, pages * PAGE, offset * PAGE)
 
-    def free_unused(self, references: NDArray[np.uint32]) -> None:
-        """Frees pages that nobody has mapped, twice in a row: who was forked meanwhile is seen the second time."""
-        unused = set(self._offsets[references[self._offsets] == 0].tolist())
+    def free_unused(self, references: References) -> None:
+        """Frees pages that nobody reads, twice in a row: who was forked meanwhile is seen the second time."""
+        unused = set(self._offsets[references.readers[self._offsets] == 0].tolist())
         for offset in unused & self._idle:
             _libc.fallocate(
                 self.descriptor,
@@ -95,6 +106,9 @@ class Store:
         kept = ~np.isin(self._offsets, np.fromiter(unused & self._idle, np.uint32))
         self._prints, self._offsets = self._prints[kept], self._offsets[kept]
         self._idle = unused - self._idle
+        taken = references.covered.copy()
+        taken[self._offsets] = True
+        self.end = self._room.look(taken)
 
     def _index(self, found: Prints, places: Offsets) -> None:
         order = np.argsort(found)

@@ -2,6 +2,8 @@
 
 import hashlib
 import os
+import re
+import time
 from contextlib import suppress
 
 from ksmtuned_py.backends.scan.mappings import PAGES_NAME
@@ -25,7 +27,7 @@ class Stores:
         if (group, policy) not in self._stores:
             text = f"{group}\0{policy.text}" if policy else group
             name = f"{PAGES_NAME}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
-            store = self._adopted(name) or Store(name)
+            store = self._adopted(name) or _new(name)
             if policy:
                 _bind(store, policy)
             self._stores[group, policy] = store
@@ -38,19 +40,28 @@ class Stores:
     def _adopted(self, name: str) -> Store | None:
         """A store that nobody works with any more."""
         tried: set[int] = set()
+        with_time = re.compile(rf"/memfd:({name}-([0-9a-f]+)) ")
         for pid in self._door.names("proc"):
             with suppress(OSError, KsmtunedError):
                 for mapping in merged_mappings(self._door, pid):
-                    if mapping.name.startswith(f"/memfd:{name} ") and mapping.inode not in tried:
+                    found = with_time.match(mapping.name)
+                    if found and mapping.inode not in tried:
                         tried.add(mapping.inode)
                         path = f"proc/{pid}/map_files/{mapping.start:x}-{mapping.end:x}"
-                        return _take_over(name, os.open(self._door.path(path), os.O_RDWR | os.O_CLOEXEC))
+                        descriptor = os.open(self._door.path(path), os.O_RDWR | os.O_CLOEXEC)
+                        return _take_over(found[1], int(found[2], 16), descriptor)
         return None
 
 
-def _take_over(name: str, descriptor: int) -> Store:
+def _new(name: str) -> Store:
+    """One with the time in its name, for whoever adopts it."""
+    ticks = int(time.clock_gettime(time.CLOCK_BOOTTIME) * os.sysconf("SC_CLK_TCK"))
+    return Store(f"{name}-{ticks:x}", ticks)
+
+
+def _take_over(name: str, since_ticks: int, descriptor: int) -> Store:
     try:
-        return Store(name, descriptor)
+        return Store(name, since_ticks, descriptor)
     except OSError:
         os.close(descriptor)
         raise

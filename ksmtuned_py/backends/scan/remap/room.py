@@ -1,0 +1,42 @@
+"""PURE: which pages of a store may be used again, so that what guests once shared does not make it grow for ever."""
+
+from bisect import bisect_left, insort
+
+import numpy as np
+from numpy.typing import NDArray
+
+Pages = NDArray[np.bool_]
+
+
+class Room:
+    """Pages that hold nothing and that no mapping covers, in two looks in a row: who was forked meanwhile is seen then.
+
+    A page that a guest has written to is covered still: if the guest discards its copy, it sees the page below.
+    """
+
+    def __init__(self) -> None:
+        self._empty: Pages = np.zeros(0, np.bool_)
+        self._free: list[tuple[int, int]] = []
+        """Length and begin of each free stretch, ascending."""
+
+    def look(self, taken: Pages) -> int:
+        """Takes in a new look, and returns how many pages there are without the free ones at the end."""
+        before = np.zeros(len(taken), np.bool_)
+        known = min(len(taken), len(self._empty))
+        before[:known] = self._empty[:known]
+        free = ~taken & before
+        end = int(np.flatnonzero(~free)[-1]) + 1 if not free.all() else 0
+        self._empty = ~taken[:end]
+        edges = np.flatnonzero(np.diff(np.concatenate(([False], free[:end], [False])).astype(np.int8))).tolist()
+        self._free = sorted((stop - begin, begin) for begin, stop in zip(edges[::2], edges[1::2], strict=True))
+        return end
+
+    def take(self, pages: int) -> int | None:
+        """The first of so many free pages in a row, which are taken from now on; None when there are none."""
+        at = bisect_left(self._free, (pages, 0))
+        if at == len(self._free):
+            return None
+        length, begin = self._free.pop(at)
+        if length > pages:
+            insort(self._free, (length - pages, begin + pages))
+        return begin

@@ -1,0 +1,111 @@
+"""The memfd of merged pages: what nobody needs any more is used again, so that it does not grow for ever."""
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ksmtuned_py.backends.scan.pages import prints
+from ksmtuned_py.backends.scan.remap.references import References, references
+from ksmtuned_py.backends.scan.remap.room import Room
+from ksmtuned_py.backends.scan.remap.store import PAGE, STORE_BYTES, Store
+from ksmtuned_py.door import Door
+
+PAGES = 24
+looks = st.lists(st.tuples(st.sets(st.integers(0, PAGES - 1)), st.lists(st.integers(1, 6), max_size=4)), max_size=8)
+
+
+@pytest.fixture
+def store() -> Iterator[Store]:
+    with closing(Store("ksmtuned-py-pages-test", 0)) as made:
+        yield made
+
+
+def contents(name: int, pages: int) -> memoryview:
+    return memoryview(np.random.default_rng(name).bytes(pages * PAGE))
+
+
+def add(store: Store, content: memoryview) -> None:
+    store.add(content, prints(content))
+
+
+def look(store: Store, *mappings: tuple[int, int], written: bool = False) -> None:
+    """A look at processes that have mapped these pages, from one to before another."""
+    found = References.none(store.end)
+    for begin, end in mappings:
+        found.covered[begin:end] = True
+        found.readers[begin:end] += not written
+    store.free_unused(found)
+
+
+@given(looks)
+def test_only_what_was_free_in_two_looks_is_given_out_and_only_once(looks: list[tuple[set[int], list[int]]]) -> None:
+    room, given, before = Room(), set[int](), set(range(PAGES))
+    for mapped, wanted in looks:
+        taken = mapped | given
+        end = room.look(np.isin(np.arange(PAGES), list(taken)))
+        free = set(range(PAGES)) - taken - before
+        assert set(range(end, PAGES)) <= free
+        given = set()
+        for pages in wanted:
+            if (begin := room.take(pages)) is not None:
+                new = set(range(begin, begin + pages))
+                assert new <= {page for page in free if page < end} - given
+                given |= new
+        before = taken | set(range(end, PAGES))  # whoever puts something there begins anew
+
+
+def test_pages_are_used_again_when_nobody_has_them_mapped(store: Store) -> None:
+    for name in range(20):
+        add(store, contents(name, 100))
+        content = contents(name, 100)
+        at = int(store.offsets(prints(content))[0])
+        assert store.read(at, 100) == content
+        for _ in range(4):  # two to be sure that nobody reads them, two that nobody has them mapped
+            look(store)
+    assert store.end == 0
+    assert not len(store.known)
+
+
+def test_a_hole_is_filled_but_not_one_that_a_guest_has_mapped(store: Store) -> None:
+    for name in range(3):
+        add(store, contents(name, 50))
+    for _ in range(4):
+        look(store, (0, 50), (100, 150))
+    add(store, contents(3, 30))
+    assert store.offsets(prints(contents(3, 30))).tolist() == list(range(50, 80))
+    add(store, contents(4, 30))
+    assert store.end == 180
+    for _ in range(4):
+        look(store, (0, 50), (100, 150), (150, 180))
+    found = References.none(store.end)
+    found.covered[:] = True  # the guest has written to all of it
+    for _ in range(4):
+        store.free_unused(found)
+    assert not len(store.known)
+    add(store, contents(5, 10))
+    assert store.offsets(prints(contents(5, 10))).tolist() == list(range(180, 190))
+
+
+def test_a_full_store_takes_no_more(store: Store) -> None:
+    store.end = STORE_BYTES // PAGE - 5
+    add(store, contents(1, 10))
+    assert not len(store.known)
+    add(store, contents(1, 5))
+    assert store.read(store.end - 5, 5) == contents(1, 5)
+    assert Path(f"/proc/self/fd/{store.descriptor}").stat().st_blocks * 512 == 5 * PAGE
+
+
+@pytest.mark.parametrize(("began_ticks", "certain"), [(99, True), (100, False)])
+def test_who_cannot_be_looked_at_matters_unless_it_had_begun_before(
+    tmp_path: Path, began_ticks: int, certain: bool
+) -> None:
+    process = tmp_path / "proc" / "7"
+    process.mkdir(parents=True)
+    (process / "maps").write_text("what no kernel writes, of ksmtuned-py-pages\n")
+    (process / "stat").write_text(f"7 (a) b) S {' '.join(['0'] * 18)} {began_ticks} 0 0\n")
+    assert references(Door(str(tmp_path)), {5: 1}, 100)[1] is certain
