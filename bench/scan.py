@@ -16,10 +16,8 @@ from rich.table import Table as Printed
 
 from ksmtuned_py.backends.kernel import find_ksmd
 from ksmtuned_py.backends.scan.client import ScanBackend
-from ksmtuned_py.backends.scan.pagemap import PRIVATE
-from ksmtuned_py.backends.scan.process import Process, start_ticks
-from ksmtuned_py.backends.scan.sweep import Sweep
-from ksmtuned_py.backends.scan.table import Table
+from ksmtuned_py.backends.scan.process import start_ticks
+from ksmtuned_py.backends.scan.scanner import Scanner
 from ksmtuned_py.backends.scan.target import Target
 from ksmtuned_py.config import Scan
 from ksmtuned_py.door import Door
@@ -62,17 +60,17 @@ def ksmd_cpu_seconds() -> float:
 
 def scan_rates(loads: list[Workload], *, smart: bool) -> tuple[Rates, float]:
     """Of the scan backend's, and the bytes that its tables take for each page."""
-    sweep, tables, rates = Sweep(), [Table() for _ in loads], []
-    for _ in range(PASSES):
-        covered, cpu = sweep.pages_scanned + sweep.pages_skipped, time.process_time()
-        for load, table in zip(loads, tables, strict=True):
-            with Process(Target(pid=load.pid, start_ticks=0), Door()) as process:
-                for _step in sweep.guest(process, table, PRIVATE, smart=smart):
-                    pass
-        done = sweep.pages_scanned + sweep.pages_skipped - covered
-        rates.append(done / (time.process_time() - cpu) / 1e6)
-    pages = sum(len(slab.pages) for table in tables for slab in table.slabs.values())
-    return rates, sum(table.bytes for table in tables) / pages
+    scanner = Scanner(Door(), Scan(reclaim="report"))
+    scanner.smart = smart
+    scanner.watch([Target(pid=load.pid, start_ticks=0) for load in loads])
+    steps, rates = scanner.steps(), []
+    for number in range(1, PASSES + 1):
+        before, cpu = scanner.progress(), time.process_time()
+        while (now := scanner.progress()).full_scans < number:
+            next(steps)
+        pages = [(each.pages_scanned or 0) + (each.pages_skipped or 0) for each in (before, now)]
+        rates.append((pages[1] - pages[0]) / (time.process_time() - cpu) / 1e6)
+    return rates, scanner.table_bytes / now.candidate_pages
 
 
 def remap(loads: list[Workload], pages: int) -> dict[str, float]:

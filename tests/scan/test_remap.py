@@ -4,6 +4,7 @@ import os
 import random
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from ksmtuned_py.backends.scan.client import ScanBackend
@@ -49,9 +50,12 @@ def maps(load: Workload) -> str:
 
 def store_bytes(backend: ScanBackend) -> int:
     """The memory of what the worker holds for its guests to share."""
-    files = Path(f"/proc/{backend.worker_pid}/fd").iterdir()
-    found = {file.stat().st_ino: file.stat() for file in files if "ksmtuned-py-pages" in str(file.readlink())}
-    return sum(each.st_blocks * 512 for each in found.values())
+    found = {}
+    for file in Path(f"/proc/{backend.worker_pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # closed since
+            if "ksmtuned-py-pages" in str(file.readlink()):
+                found[file.stat().st_ino] = file.stat().st_blocks * 512
+    return sum(found.values())
 
 
 def test_what_ended_guests_have_shared_is_freed_also_while_nothing_is_scanned(root: None, no_ksm: Door) -> None:

@@ -1,5 +1,6 @@
 """The memfd of merged pages: what nobody needs any more is used again, so that it does not grow for ever."""
 
+import mmap
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -13,6 +14,7 @@ from ksmtuned_py.backends.scan.pages import prints
 from ksmtuned_py.backends.scan.remap.references import References, references
 from ksmtuned_py.backends.scan.remap.room import Room
 from ksmtuned_py.backends.scan.remap.store import PAGE, STORE_BYTES, Store
+from ksmtuned_py.backends.scan.remap.stores import Stores
 from ksmtuned_py.door import Door
 
 PAGES = 24
@@ -109,3 +111,15 @@ def test_who_cannot_be_looked_at_matters_unless_it_had_begun_before(
     (process / "maps").write_text("what no kernel writes, of ksmtuned-py-pages\n")
     (process / "stat").write_text(f"7 (a) b) S {' '.join(['0'] * 18)} {began_ticks} 0 0\n")
     assert references(Door(str(tmp_path)), {5: 1}, 100)[1] is certain
+
+
+def test_a_store_that_is_taken_over_reaches_as_far_as_it_is_mapped(root: None) -> None:
+    before = Stores(Door()).of("taken over", None)
+    key = before.key
+    add(before, contents(1, 3))
+    with mmap.mmap(before.descriptor, PAGE, flags=mmap.MAP_PRIVATE, offset=10 * PAGE):  # what was there was freed
+        before.close()
+        with closing(Stores(Door()).of("taken over", None)) as after:
+            assert (after.key, after.since_ticks, after.end) == (key, before.since_ticks, 11)
+            assert after.read(0, 3) == contents(1, 3)
+            assert len(after.known) == 3

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from ksmtuned_py.backends.scan.mappings import candidates
 from ksmtuned_py.backends.scan.pagemap import PAGE, Kind, Runs, page_count
 from ksmtuned_py.backends.scan.pages import UNREAD, Prints, prints
 from ksmtuned_py.backends.scan.process import Process
@@ -22,8 +23,13 @@ class Sweep:
         self._buffer = memoryview(bytearray(STEP_PAGES * PAGE))
 
     def guest(self, process: Process, table: Table, kind: Kind, *, smart: bool) -> Iterator[Slab | int]:
-        """Yields the pages of each step, and each slab once it is complete; raises Gone."""
-        cut = windows(process.ranges())
+        """Yields the work of each step in pages, and each slab once it is complete; raises Gone.
+
+        A line of its mappings takes as long as a page.
+        """
+        mappings = process.mappings()
+        yield len(mappings)
+        cut = windows(candidates(mappings))
         table.keep_only(set(cut))
         for base, ranges in cut.items():
             slab = table.slab(base)

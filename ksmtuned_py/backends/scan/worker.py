@@ -36,6 +36,8 @@ class Worker:
         self._steps = scanner.steps()
         self._next_status = self._next_tidy = 0.0
         self._given_back = True
+        self._credit = 0
+        """Pages that may be looked at in this batch; below 0: what earlier ones have taken too much."""
 
     def serve(self) -> None:
         """Until the parent has ended or closed the channel."""
@@ -68,19 +70,22 @@ class Worker:
 
     def _batch(self) -> None:
         if self._knobs["run"] == MERGE:
-            self._work(self._steps, self._knobs["pages_to_scan"])
+            self._credit = min(self._credit, 0) + self._knobs["pages_to_scan"]
+            if self._credit > 0:
+                self._work(self._steps)
         elif self._knobs["run"] == UNMERGE and not self._given_back:
-            self._given_back = self._work(self._scanner.give_back(), sys.maxsize)
+            self._credit = sys.maxsize
+            self._given_back = self._work(self._scanner.give_back())
         elif time.monotonic() >= self._next_tidy:
             self._next_tidy = time.monotonic() + _TIDY_SECONDS
             self._scanner.tidy()
             self._given_back &= not self._scanner.counters.pages_sharing  # who refused is tried again
 
-    def _work(self, steps: Iterator[int], pages: int) -> bool:
-        """So many pages, or to the end of the pass; True at the end of all. What is new is heard after each step."""
+    def _work(self, steps: Iterator[int]) -> bool:
+        """As far as it may, or to the end of the pass; True at the end of all. What is new is heard after each step."""
         for done in steps:
-            pages -= done
-            if pages <= 0 or not done:
+            self._credit -= done
+            if self._credit <= 0 or not done:
                 return False
             messages = self._channel.receive()
             if messages:

@@ -59,6 +59,16 @@ def merged_mappings(door: Door, pid: str) -> list[Mapping]:
     return []
 
 
+def mapped_end(door: Door, inode: int) -> int:
+    """In pages, how far the mappings of a store reach: beyond its content, where guests have copies of their own."""
+    end = 0
+    for pid in door.names("proc"):
+        with suppress(OSError, KsmtunedError):
+            found = [mapping for mapping in merged_mappings(door, pid) if mapping.inode == inode]
+            end = max(end, *(mapping.offset + mapping.size for mapping in found), 0)
+    return end // PAGE
+
+
 def _began_before(door: Door, pid: str, ticks: int) -> bool:
     with suppress(OSError, KsmtunedError):
         return start_ticks(door.read(f"proc/{pid}/stat")) < ticks

@@ -36,6 +36,7 @@ from ksmtuned_py.backends.scan.remap.suspend import Held, Suspensions, still_sus
 from ksmtuned_py.backends.scan.remap.threads import Lost, Refused
 from ksmtuned_py.backends.scan.scanner import Watched
 from ksmtuned_py.backends.scan.table import SLAB_BYTES
+from ksmtuned_py.backends.scan.target import Target
 from ksmtuned_py.config import Scan
 from ksmtuned_py.door import Door
 from ksmtuned_py.units import MIB
@@ -102,14 +103,13 @@ class Remapper:
                 self._drop(process)
             watched.refusal = str(refused)
 
-    def look_after(self, processes: list[Process]) -> None:
+    def look_after(self, guests: list[Target]) -> None:
         """Counts what is shared, by all processes of the host, and frees what nobody maps any more."""
         due = time.monotonic() >= self._next_look
         if not due and not self._outdated:
             return
         self._outdated = False
-        keys = {process.target.pid: (process.target.pid, process.target.start_ticks) for process in processes}
-        for key in self._sessions.keys() - set(keys.values()):
+        for key in self._sessions.keys() - {(guest.pid, guest.start_ticks) for guest in guests}:
             self._sessions.pop(key).close()
         stores = {inode: store for inode, store in self._stores.by_inode().items() if store.end}
         oldest_ticks = min((store.since_ticks for store in stores.values()), default=0)

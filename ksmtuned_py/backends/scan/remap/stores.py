@@ -8,7 +8,7 @@ from contextlib import suppress
 
 from ksmtuned_py.backends.scan.mappings import PAGES_NAME
 from ksmtuned_py.backends.scan.remap.numa import Policy
-from ksmtuned_py.backends.scan.remap.references import merged_mappings
+from ksmtuned_py.backends.scan.remap.references import mapped_end, merged_mappings
 from ksmtuned_py.backends.scan.remap.store import Store
 from ksmtuned_py.backends.scan.remap.threads import Refused
 from ksmtuned_py.door import Door
@@ -49,7 +49,9 @@ class Stores:
                         tried.add(mapping.inode)
                         path = f"proc/{pid}/map_files/{mapping.start:x}-{mapping.end:x}"
                         descriptor = os.open(self._door.path(path), os.O_RDWR | os.O_CLOEXEC)
-                        return _take_over(found[1], int(found[2], 16), descriptor)
+                        store = _take_over(found[1], int(found[2], 16), descriptor)
+                        store.end = max(store.end, mapped_end(self._door, mapping.inode))
+                        return store
         return None
 
 
