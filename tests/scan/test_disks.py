@@ -4,28 +4,23 @@ from pathlib import Path
 
 import pytest
 
-from ksmtuned_py.config import Scan
 from ksmtuned_py.door import Door
 from tests.scan.conftest import scanning, turn
-from tests.scan.diskguests import EQUAL_BYTES, disk_guests
+from tests.scan.diskguests import disk_guests
+from tests.scan.test_suspend import NAMES, REMAP, shared
 from tests.support.process import wait_for
 from tests.support.qemu import need_qemu
 
-REMAP = Scan(reclaim="remap", remap_guests=("disk-*",), split_huge_below_percent=100)
 SECONDS = 120.0
 
 
 @pytest.mark.qemu
 def test_they_share_while_their_threads_read_and_write_a_disk(root: None, no_ksm: Door, tmp_path: Path) -> None:
     need_qemu()
-    with disk_guests(["disk-1", "disk-2"], tmp_path, "threads", block=True) as guests:
+    with disk_guests(NAMES, tmp_path, "threads", block=True) as guests:
         with scanning(no_ksm, REMAP, guests) as backend:
             before = [one.rounds() for one in guests]
-            wait_for(
-                lambda: backend.counters().pages_sharing * 4096 >= 0.9 * EQUAL_BYTES,
-                SECONDS,
-                "shared pages",
-            )
+            wait_for(lambda: shared(backend), SECONDS, "shared pages")
             print(backend.window_milliseconds, backend.problems)
             for one, rounds in zip(guests, before, strict=True):
                 wait_for(lambda one=one, rounds=rounds: one.rounds() > rounds, SECONDS, "work with the disk")  # type: ignore[misc] # mypy cannot infer a lambda's default

@@ -22,9 +22,18 @@ from ksmtuned_py.door import Door
 from tests.scan.conftest import scanning, turn, wait_passes, wait_true
 from tests.scan.test_remap import REMAP
 from tests.scan.writers import Writer
-from tests.support.seccomp import JUMP_IF_EQUAL, KILL_PROCESS, LOAD, RETURN, assemble, install, only_as, returning
+from tests.support.seccomp import (
+    JUMP_IF_EQUAL,
+    KILL_PROCESS,
+    LOAD,
+    NO_SUCH_CALL,
+    RETURN,
+    assemble,
+    install,
+    only_as,
+    returning,
+)
 
-NO_SUCH_CALL = 900
 ERRNO, TRAP = 0x00050000, 0x00030000
 Instruction = tuple[int, int, int, int]
 words = st.one_of(st.integers(0, 2**32 - 1), st.sampled_from((0, 1, 31, 32, 2**31, 2**32 - 1)))

@@ -12,7 +12,7 @@ from tests.scan.test_zero import ZERO_MIB, ZERO_PAGES, Holder
 from tests.scan.writers import Writer, stores
 from tests.support.container import PACKAGES, PYTHON, ROOT, SOURCE, Container, booted
 from tests.support.process import wait_for
-from tests.support.seccomp import KILL_PROCESS, returning
+from tests.support.seccomp import KILL_PROCESS, NO_SUCH_CALL, returning
 
 UNIT = "/etc/systemd/system/ksmtuned-py.service"
 GUEST = "/run/scanned-guest"
@@ -31,7 +31,6 @@ ExecStopPost=
 ExecStopPost={PYTHON}/bin/python -m ksmtuned_py restore
 """
 """As if it were installed in /usr/bin."""
-NO_SUCH_CALL = 900
 SECONDS = 60.0
 
 

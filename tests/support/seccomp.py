@@ -8,6 +8,8 @@ from ksmtuned_py.backends.scan.remap.seccomp import ALLOW, INSTRUCTION, Call
 
 LOAD, JUMP_IF_EQUAL, RETURN = 0x20, 0x15, 0x06
 KILL_PROCESS = 0x80000000
+NO_SUCH_CALL = 900
+"""For filters that do no harm."""
 _SET_NO_NEW_PRIVILEGES, _SET_SECCOMP, _FILTER_MODE = 38, 22, 2
 _libc = ctypes.CDLL(None, use_errno=True)
 

@@ -87,7 +87,7 @@ class Scanner:
             self.watched[target.pid, target.start_ticks] = watched
 
     def steps(self) -> Iterator[int]:
-        """Endless: the pages of each small step, and 0 at the end of each pass."""
+        """Endless: the work of each small step, in pages and at least 1, and 0 at the end of each pass."""
         while True:
             yield from self._let_go()
             guests = [guest for guest in self.watched.values() if guest.target.merge and not guest.leaving]
@@ -178,7 +178,8 @@ class Scanner:
     def _use(self, guests: list[Watched]) -> Iterator[int]:
         """What a pass has found out is counted, and shared."""
         shares = self._count(guests)
-        yield sum(len(slab.pages) for guest in guests for slab in guest.table.slabs.values()) // _COUNTED_PER_PAGE
+        known = sum(len(slab.pages) for guest in guests for slab in guest.table.slabs.values())
+        yield 1 + known // _COUNTED_PER_PAGE
         if self._merger:
             yield from self._merge(self._merger, guests, shares)
 

@@ -23,12 +23,12 @@ class Sweep:
         self._buffer = memoryview(bytearray(STEP_PAGES * PAGE))
 
     def guest(self, process: Process, table: Table, kind: Kind, *, smart: bool) -> Iterator[Slab | int]:
-        """Yields the work of each step in pages, and each slab once it is complete; raises Gone.
+        """Yields the work of each step in pages, at least 1, and each slab once it is complete; raises Gone.
 
         A line of its mappings takes as long as a page.
         """
         mappings = process.mappings()
-        yield len(mappings)
+        yield 1 + len(mappings)
         cut = windows(candidates(mappings))
         table.keep_only(set(cut))
         for base, ranges in cut.items():

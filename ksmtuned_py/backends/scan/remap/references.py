@@ -65,7 +65,7 @@ def mapped_end(door: Door, inode: int) -> int:
     for pid in door.names("proc"):
         with suppress(OSError, KsmtunedError):
             found = [mapping for mapping in merged_mappings(door, pid) if mapping.inode == inode]
-            end = max(end, *(mapping.offset + mapping.size for mapping in found), 0)
+            end = max([end, *(mapping.offset + mapping.size for mapping in found)])
     return end // PAGE
 
 
