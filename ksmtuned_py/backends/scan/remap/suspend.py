@@ -226,7 +226,7 @@ class Suspensions:
                 if resumer.suspended_seconds:
                     self.seconds.append(resumer.suspended_seconds)
                 self._not_before[pid] = time.monotonic() + rest * resumer.suspended_seconds
-            yield pages
+            yield max(1, pages)  # 0 would be the end of a pass
             if finished:
                 return
 
