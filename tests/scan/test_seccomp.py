@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ksmtuned_py.backends.scan.process import Process
+from ksmtuned_py.backends.scan.refusal import Refused
 from ksmtuned_py.backends.scan.remap import amd64
 from ksmtuned_py.backends.scan.remap.calls import CALLS, NATIVE
 from ksmtuned_py.backends.scan.remap.permits import Permits, forbidden_by
 from ksmtuned_py.backends.scan.remap.seccomp import ALLOW, KILL, LOG, Call, actions
-from ksmtuned_py.backends.scan.remap.threads import Refused
 from ksmtuned_py.backends.scan.target import Target
 from ksmtuned_py.door import Door
 from tests.scan.conftest import scanning, turn, wait_passes, wait_true

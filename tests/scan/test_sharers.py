@@ -11,8 +11,8 @@ from contextlib import contextmanager
 import pytest
 
 from ksmtuned_py.backends.scan.process import Process
+from ksmtuned_py.backends.scan.refusal import Refused
 from ksmtuned_py.backends.scan.remap.sharers import Sharers
-from ksmtuned_py.backends.scan.remap.threads import Refused
 from ksmtuned_py.backends.scan.target import Target
 from ksmtuned_py.door import Door
 from tests.scan.conftest import scanning, wait_passes, wait_true

@@ -6,12 +6,12 @@ from contextlib import AbstractContextManager
 
 from ksmtuned_py.backends.scan.pagemap import PAGE
 from ksmtuned_py.backends.scan.process import Gone, Process
+from ksmtuned_py.backends.scan.refusal import Refused
 from ksmtuned_py.backends.scan.remap.architecture import NR
 from ksmtuned_py.backends.scan.remap.eligibility import Eligible
 from ksmtuned_py.backends.scan.remap.layout import END
 from ksmtuned_py.backends.scan.remap.runs import advise, bind, closed, in_turn
 from ksmtuned_py.backends.scan.remap.session import Session, Window
-from ksmtuned_py.backends.scan.remap.threads import Refused
 
 _PAGES = 256
 """Of one window: about 1 ms."""

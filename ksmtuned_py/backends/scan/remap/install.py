@@ -14,10 +14,11 @@ from types import TracebackType
 from typing import Self
 
 from ksmtuned_py.backends.scan.process import Process
+from ksmtuned_py.backends.scan.refusal import Refused
 from ksmtuned_py.backends.scan.remap import ptrace
 from ksmtuned_py.backends.scan.remap.architecture import MACHINE, Context
 from ksmtuned_py.backends.scan.remap.area import AREA_BYTES, AREA_NAME, CODE_BYTES, HEADER_BYTES, NOTES, Area, Left
-from ksmtuned_py.backends.scan.remap.threads import Refused, Thread, Threads
+from ksmtuned_py.backends.scan.remap.threads import Thread, Threads
 
 _READ, _WRITE, _EXEC = 1, 2, 4
 _SHARED, _PRIVATE, _ANONYMOUS = 1, 2, 0x20

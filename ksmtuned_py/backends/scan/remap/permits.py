@@ -4,10 +4,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from ksmtuned_py.backends.scan.process import Process
+from ksmtuned_py.backends.scan.refusal import Refused
 from ksmtuned_py.backends.scan.remap import ptrace
 from ksmtuned_py.backends.scan.remap.calls import CALLS, NATIVE
 from ksmtuned_py.backends.scan.remap.seccomp import permits
-from ksmtuned_py.backends.scan.remap.threads import Lost, Refused, Threads
+from ksmtuned_py.backends.scan.remap.threads import Lost, Threads
 
 _ONLY_SOMETIMES = frozenset({"mbind"})
 """Needed only where memory has a NUMA policy; container runtimes forbid it as a rule."""

@@ -13,6 +13,7 @@ from ksmtuned_py.backends.scan.mappings import Mapping, are_still_there
 from ksmtuned_py.backends.scan.pagemap import PAGE, PRIVATE, PRIVATE_SMALL, page_count
 from ksmtuned_py.backends.scan.pages import Prints
 from ksmtuned_py.backends.scan.process import Gone, Process
+from ksmtuned_py.backends.scan.refusal import Refused
 from ksmtuned_py.backends.scan.remap.eligibility import (
     Eligible,
     command_refusal,
@@ -33,7 +34,7 @@ from ksmtuned_py.backends.scan.remap.sharers import Sharers
 from ksmtuned_py.backends.scan.remap.store import Store
 from ksmtuned_py.backends.scan.remap.stores import Stores
 from ksmtuned_py.backends.scan.remap.suspend import Held, Suspensions, still_suspended
-from ksmtuned_py.backends.scan.remap.threads import Lost, Refused
+from ksmtuned_py.backends.scan.remap.threads import Lost
 from ksmtuned_py.backends.scan.scanner import Watched
 from ksmtuned_py.backends.scan.table import SLAB_BYTES
 from ksmtuned_py.backends.scan.target import Target

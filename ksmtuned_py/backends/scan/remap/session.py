@@ -9,11 +9,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from ksmtuned_py.backends.scan.process import Gone, Process
+from ksmtuned_py.backends.scan.refusal import Refused
 from ksmtuned_py.backends.scan.remap import ptrace
 from ksmtuned_py.backends.scan.remap.area import Area, Operation
 from ksmtuned_py.backends.scan.remap.install import best_worker, file_key, install
 from ksmtuned_py.backends.scan.remap.permits import Permits
-from ksmtuned_py.backends.scan.remap.threads import Lost, Refused, Thread, Threads
+from ksmtuned_py.backends.scan.remap.threads import Lost, Thread, Threads
 
 _ANSWER_SECONDS = 0.02
 _URGENT = -10

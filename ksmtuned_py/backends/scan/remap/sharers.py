@@ -4,7 +4,7 @@ import ctypes
 import os
 
 from ksmtuned_py.backends.scan.process import Process, kernel_flags
-from ksmtuned_py.backends.scan.remap.threads import Refused
+from ksmtuned_py.backends.scan.refusal import Refused
 from ksmtuned_py.door import Door
 
 _KCMP = {"x86_64": 312, "aarch64": 272}.get(os.uname().machine, -1)

@@ -7,10 +7,10 @@ import time
 from contextlib import suppress
 
 from ksmtuned_py.backends.scan.mappings import PAGES_NAME
+from ksmtuned_py.backends.scan.refusal import Refused
 from ksmtuned_py.backends.scan.remap.numa import Policy
 from ksmtuned_py.backends.scan.remap.references import mapped_end, merged_mappings
 from ksmtuned_py.backends.scan.remap.store import Store
-from ksmtuned_py.backends.scan.remap.threads import Refused
 from ksmtuned_py.door import Door
 from ksmtuned_py.errors import KsmtunedError
 

@@ -17,9 +17,9 @@ from statistics import median
 from ksmtuned_py.backends.scan.channel import Channel, Closed, Message, pair
 from ksmtuned_py.backends.scan.mappings import Mapping, are_still_there
 from ksmtuned_py.backends.scan.process import Process, kernel_flags
+from ksmtuned_py.backends.scan.refusal import Refused
 from ksmtuned_py.backends.scan.remap.eligibility import kernel_writes
 from ksmtuned_py.backends.scan.remap.session import hurry
-from ksmtuned_py.backends.scan.remap.threads import Refused
 from ksmtuned_py.config import Scan
 from ksmtuned_py.door import Door
 

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Self
 
 from ksmtuned_py.backends.scan.process import Gone, Process
+from ksmtuned_py.backends.scan.refusal import Refused
 from ksmtuned_py.backends.scan.remap import ptrace
 from ksmtuned_py.backends.scan.remap.architecture import MACHINE, Context
 
@@ -23,16 +24,6 @@ _UNTRACEABLE = (
     "one of its threads cannot be traced: it is a kernel worker or a debugger's, it has ended, "
     "or a seccomp filter forbids us to trace (systemd/remap.conf)"
 )
-
-
-@dataclass(eq=False)
-class Refused(Exception):
-    """This guest is not touched, and why."""
-
-    reason: str
-
-    def __str__(self) -> str:
-        return self.reason
 
 
 class Lost(Refused):
