@@ -1,6 +1,7 @@
 """The ground the tests stand on: each helper shows here that it can fail."""
 
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -11,6 +12,7 @@ import pytest
 
 from ksmtuned_py.units import MIB
 from ksmtuned_py.workload import Mix, achievable_pages, workloads
+from tests.support.emulated import BEGUN, ENDED, output, run_inside
 from tests.support.ksmlock import RealKsm, held_ksm, knobs, knobs_at_rest, need_real_ksm
 from tests.support.need import need
 from tests.support.process import Program, children, end_all, leftovers, wait_for
@@ -90,6 +92,7 @@ def test_real_ksm_merges_and_others_see_that_it_is_taken(real_ksm: RealKsm) -> N
 MESS = {"merge_across_nodes": 0, "max_page_sharing": 20, "pages_to_scan": 777, "advisor_mode": "scan-time", "run": 1}
 KILLED_HOLDER = """
 import json, os, signal
+from tests.support.emulated import BEGUN, ENDED, output, run_inside
 from tests.support.ksmlock import held_ksm, knobs
 with held_ksm() as ksm:
     print(json.dumps(knobs()), flush=True)
@@ -125,3 +128,27 @@ def test_a_holder_that_was_killed_is_mended_by_the_next() -> None:
     assert knobs_at_rest() is None
     with held_ksm():
         assert knobs() == json.loads(killed.stdout)
+
+
+@pytest.mark.qemu
+def test_an_emulated_machine_that_takes_too_long_says_so() -> None:
+    with pytest.raises(AssertionError, match=r"json.tool on 6.1: .* timed out after .*; its console:"):
+        run_inside("6.1", "json.tool", seconds=0.5)
+
+
+@pytest.mark.parametrize(
+    "console",
+    [
+        f"{BEGUN}\nNo module named pony\n{ENDED}1\n",
+        f"{BEGUN}\nKernel panic - not syncing\n",
+        f"{ENDED}0\n",
+        "",
+    ],
+)
+def test_a_program_that_does_not_end_well_in_an_emulated_machine_fails_with_the_console(console: str) -> None:
+    with pytest.raises(AssertionError, match=re.escape(f"no pony; its console:\n{console}")):
+        output(console, "no pony")
+
+
+def test_the_output_of_a_program_in_an_emulated_machine_is_what_it_printed() -> None:
+    assert output(f"booting\n{BEGUN}\na pony\n{ENDED}0\nhalted\n", "no pony") == "a pony\n"

@@ -1,12 +1,9 @@
 """Remapping on aarch64: its machine code, and the whole of it in an emulated machine with a real kernel."""
 
-from pathlib import Path
-
 import pytest
 
 from ksmtuned_py.backends.scan.remap.arm64 import DATA_AT, NR, ROOM, SLOT_BYTES, Context, look, one_call
-from tests.support import arm64
-from tests.support.need import need
+from tests.support.emulated import run_inside
 
 EINTR = 2**64 - 4
 SVC = 0xD4000001
@@ -18,11 +15,8 @@ SECONDS = 1200.0
 
 
 @pytest.mark.qemu
-def test_guests_are_remapped_and_survive_kills_in_an_emulated_machine(tmp_path: Path) -> None:
-    need(not (missing := arm64.available()), missing)
-    console = arm64.run("tests.scan.arm64_inside", tmp_path, SECONDS)
-    print(console)
-    assert "\nOK" in console.replace("\r", "")
+def test_guests_are_remapped_and_survive_kills_in_an_emulated_machine() -> None:
+    assert run_inside("arm64", "tests.scan.arm64_inside", seconds=SECONDS).endswith("OK\n")
 
 
 def context(number: int, *arguments: int, at_syscall: bool = True) -> Context:

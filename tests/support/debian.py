@@ -8,21 +8,28 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "ksmtuned-py-tests"
+KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 
 
 def unpacked(package: str) -> Path:
     """The files of a package, downloaded the first time; raises CalledProcessError where apt-get cannot have it."""
-    wanted = CACHE / "debian" / package
+    return cached(f"debian/{package}", lambda files: unpack(package, files))
+
+
+def cached(name: str, make: Callable[[Path], None]) -> Path:
+    """A directory of the cache, made the first time: whole or not at all, also for a second test run just now."""
+    wanted = CACHE / name
     if not wanted.exists():
         wanted.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=wanted.parent) as scratch:
-            files = Path(scratch, "files")
-            unpack(package, files)
+            made = Path(scratch, "made")
+            make(made)
             shutil.rmtree(wanted, ignore_errors=True)
-            files.rename(wanted)  # whole or not at all, also for a second test run at the same time
+            made.rename(wanted)
     return wanted
 
 
@@ -38,6 +45,42 @@ def kernel_package(*options: str, processor: str = "amd64") -> str:
     """The package behind the metapackage of Debian's cloud kernel, like linux-image-6.1.0-49-cloud-amd64."""
     lines = _apt("apt-cache", *options, "depends", "--important", f"linux-image-cloud-{processor}").splitlines()
     return next(line.split()[1] for line in lines if line.strip().startswith("Depends: linux-image"))
+
+
+def kernel_of(suite: str, processor: str = "amd64") -> Path:
+    """The cloud kernel of a Debian suite, without adding that suite to this machine's apt."""
+
+    def make(files: Path) -> None:
+        with tempfile.TemporaryDirectory() as scratch:
+            options = apt_options(Path(scratch), processor, suite)
+            unpack(kernel_package(*options, processor=processor), files, *options)
+
+    return next(cached(f"debian/kernel-{suite}-{processor}", make).glob("boot/vmlinuz-*"))
+
+
+def apt_options(scratch: Path, processor: str, suite: str = "") -> list[str]:
+    """Options that make apt know packages of that processor alone, of the suite or of this machine's sources.
+
+    All that apt then keeps is below the scratch directory: its lists, which are there already, and what it downloads.
+    """
+    (scratch / "lists/partial").mkdir(parents=True)
+    (scratch / "archives/partial").mkdir(parents=True)
+    (scratch / "status").touch()
+    settings: dict[str, object] = {
+        "APT::Architecture": processor,
+        "APT::Architectures": processor,
+        "APT::Sandbox::User": "root",
+        "Dir::State": scratch,
+        "Dir::State::status": scratch / "status",
+        "Dir::Cache": scratch,
+    }
+    if suite:
+        sources = scratch / "sources.list"
+        sources.write_text(f"deb [signed-by={KEYRING}] http://deb.debian.org/debian {suite} main\n")
+        settings |= {"Dir::Etc::sourcelist": sources, "Dir::Etc::sourceparts": "-"}
+    options = [word for name, value in settings.items() for word in ("-o", f"{name}={value}")]
+    subprocess.run(["apt-get", "-q", *options, "update"], check=True, stdout=subprocess.DEVNULL)
+    return options
 
 
 def _apt(*arguments: str, cwd: Path | None = None) -> str:

@@ -14,13 +14,12 @@ import tarfile
 import tempfile
 from pathlib import Path
 
-from tests.support.debian import kernel_package, unpack
+from tests.support.debian import kernel_of
 from tests.support.ksmlock import held_ksm
 from tests.support.qemu import BOOT_SECONDS, UP, Guest, make_initrd
 
 HERE = Path(__file__).parent
 SCRIPT = HERE / "capture.sh"
-KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 NOISE = re.compile(r"^(intr|softirq|Cpus_allowed|Mems_allowed|Seccomp|Sig|Shd|Cap)")
 """Lines of /proc/stat and /proc/PID/status that are long, or tell about the machine, and that nobody reads."""
 
@@ -34,7 +33,7 @@ def main(kernel: str, directory: Path) -> None:
         if kernel == "here":
             capture_here(program, directory)
         else:
-            capture_guest(debian_kernel(kernel, Path(scratch)), program, directory)
+            capture_guest(kernel_of(kernel), program, directory)
     for file in directory.rglob("*"):
         if file.is_file():
             tidy(file)
@@ -56,30 +55,6 @@ def capture_guest(kernel: Path, program: Path, directory: Path) -> None:
         packed = base64.b64decode(guest.command("tar -c -C /captured . | gzip | base64"))
     with tarfile.open(fileobj=io.BytesIO(packed)) as tar:
         tar.extractall(directory)
-
-
-def debian_kernel(suite: str, scratch: Path) -> Path:
-    """The cloud kernel of a Debian suite, without adding that suite to this machine's apt."""
-    options = apt_options(suite, scratch)
-    subprocess.run(["apt-get", "-q", *options, "update"], check=True)
-    unpack(kernel_package(*options), scratch / "kernel", *options)
-    return next(scratch.glob("kernel/boot/vmlinuz-*"))
-
-
-def apt_options(suite: str, scratch: Path) -> list[str]:
-    """Options that make apt know this suite alone."""
-    (scratch / "lists").mkdir()
-    sources = scratch / "sources.list"
-    sources.write_text(f"deb [signed-by={KEYRING}] http://deb.debian.org/debian {suite} main\n")
-    lists = scratch / "lists"
-    return [
-        "-o",
-        f"Dir::Etc::sourcelist={sources}",
-        "-o",
-        "Dir::Etc::sourceparts=-",
-        "-o",
-        f"Dir::State::lists={lists}",
-    ]
 
 
 def tidy(file: Path) -> None:
