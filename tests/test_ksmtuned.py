@@ -11,7 +11,7 @@ from ksmtuned_py.config import Policy as PolicySection
 from ksmtuned_py.config.peers import Ksmtuned
 from ksmtuned_py.model import Memory, Mode
 from ksmtuned_py.policy import policy_of
-from ksmtuned_py.policy.ksmtuned import adjust
+from ksmtuned_py.policy.peers.shellscript import adjust
 from ksmtuned_py.policy.trend import Trend
 from ksmtuned_py.units import GIB, KIB
 from tests.support.snapshots import guest, snapshot

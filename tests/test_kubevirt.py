@@ -11,8 +11,8 @@ from ksmtuned_py.config import Policy as PolicySection
 from ksmtuned_py.config.peers import Kubevirt
 from ksmtuned_py.model import Knobs, Snapshot
 from ksmtuned_py.policy import policy_of
-from ksmtuned_py.policy.kubevirt import adjust
-from ksmtuned_py.policy.periodic import Rate
+from ksmtuned_py.policy.peers.kubevirt import adjust
+from ksmtuned_py.policy.peers.periodic import Rate
 from ksmtuned_py.policy.trend import Trend
 from ksmtuned_py.units import GIB, KIB
 from tests.support.snapshots import snapshot

@@ -1,4 +1,4 @@
-"""The sections of the policies that do what other managers do: their settings, with their defaults."""
+"""The sections of the policies that do what old managers did: their settings, with their defaults."""
 
 from typing import Annotated
 
@@ -6,7 +6,6 @@ from pydantic import Field
 
 from ksmtuned_py.config.types import U32_MAX, Pages, Percent, Seconds, Section
 
-PassSeconds = Annotated[int, Field(ge=1, le=604_800)]
 BaseSleep = Annotated[int, Field(ge=1, le=3_600_000)]
 
 
@@ -55,12 +54,3 @@ class Kubevirt(Section):
     pages_max: Pages = Field(1250, description="at most")
     pages_init: Pages = Field(100, description="when it starts")
     free_percent: Percent = Field(20, description="available memory above this share: no pressure")
-
-
-class Advisor(Section):
-    """The advisor policy: the kernel's own scan-time advisor (Linux 6.8 and later), kept at work."""
-
-    target_seconds: PassSeconds = Field(200, description="what a pass should take")
-    target_short_seconds: PassSeconds = Field(20, description="what it should take while memory is short")
-    max_cpu_percent: Annotated[float, Field(ge=1, le=99)] = Field(70, description="of one core at most")
-    max_pages_to_scan: Annotated[int, Field(ge=1, le=1_000_000)] = Field(30_000, description="pages per batch at most")

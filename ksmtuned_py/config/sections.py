@@ -8,7 +8,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, Strict
 
-from ksmtuned_py.config.peers import Advisor, Ksmtuned, Kubevirt, Mom
+from ksmtuned_py.config.advisor import Advisor
+from ksmtuned_py.config.peers import Ksmtuned, Kubevirt, Mom
 from ksmtuned_py.config.types import (
     Address,
     BackendName,

@@ -7,7 +7,7 @@ from ksmtuned_py.model import Decision, Snapshot
 from ksmtuned_py.policy.adaptive import Adaptive
 from ksmtuned_py.policy.advisor import Advisor
 from ksmtuned_py.policy.fixed import Fixed
-from ksmtuned_py.policy.legacy import Legacy
+from ksmtuned_py.policy.peers.peer import Peer
 from ksmtuned_py.policy.trend import Trend
 
 
@@ -28,6 +28,6 @@ def policy_of(config: Config) -> Policy:
         case "fixed":
             return Fixed(config)
         case "ksmtuned" | "mom" | "kubevirt":
-            return Legacy(config)
+            return Peer(config)
         case never:
             assert_never(never)

@@ -53,7 +53,7 @@ class Advisor:
         """The wanted knobs, and why; raises NoAdvisor."""
         if now.knobs.advisor_mode is None:
             raise NoAdvisor
-        return held(now, trend, self.config) or self._steer(now, trend, _memory(trend))
+        return held(now, trend, self.config) or self._steer(now, trend, _state(trend))
 
     def _steer(self, now: Snapshot, trend: Trend, memory: AdvisorState) -> Decision:
         needed, target = self._needed_pages(now, trend, memory), self._target_seconds(trend)
@@ -127,6 +127,6 @@ class Advisor:
 _OFF = Knobs(advisor_mode="none")
 
 
-def _memory(trend: Trend) -> AdvisorState:
-    assert isinstance(trend.memory, AdvisorState)  # the trend keeps the memory of the policy that the config names
-    return trend.memory
+def _state(trend: Trend) -> AdvisorState:
+    assert isinstance(trend.policy_state, AdvisorState)  # the trend keeps that of the policy that the config names
+    return trend.policy_state

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 
+from ksmtuned_py.config import Config
 from ksmtuned_py.model import AdvisorMode, Snapshot
 
 
@@ -20,7 +21,7 @@ class AdvisorState:
     guest_bytes: int = 0
     """... and the guests' memory at its end."""
 
-    def after(self, now: Snapshot) -> "AdvisorState":
+    def after(self, now: Snapshot, _: Config) -> "AdvisorState":
         """With one more snapshot taken in."""
         seen = replace(self, mode=now.knobs.advisor_mode, full_scans=now.counters.full_scans)
         if self.mode is None:

@@ -4,10 +4,10 @@ from dataclasses import dataclass, field, replace
 
 from ksmtuned_py.config import Config
 from ksmtuned_py.model import Snapshot
-from ksmtuned_py.policy.memory import Memory, remembered
 from ksmtuned_py.policy.need import Need, by_need, next_need
 from ksmtuned_py.policy.news import NO_NEWS, STUCK_PASSES_MAX, News, Prospect, find_news, is_false_alarm, is_stuck
 from ksmtuned_py.policy.scanner import Passes, Scanner
+from ksmtuned_py.policy.state import PolicyState, next_state
 
 FOREIGN_HOLD_SECONDS = 60.0
 FOREIGN_HOLD_MAX_SECONDS = 3600.0
@@ -79,7 +79,7 @@ class Trend:
     foreign: Foreign = Foreign()
     copy_on_write: CopyOnWrite = CopyOnWrite()
     given_up: GivenUp = GivenUp()
-    memory: Memory = None
+    policy_state: PolicyState = None
     """What the chosen policy remembers on top."""
 
     @classmethod
@@ -128,7 +128,7 @@ class Trend:
             copy_on_write=self.copy_on_write.after(before, snapshot, settings.guards.cow_storm_percent_per_minute)
             if before
             else self.copy_on_write,
-            memory=remembered(self.memory, snapshot, self.config),
+            policy_state=next_state(self.policy_state, snapshot, self.config),
         )
         return seen._with_news(self, snapshot)._with_gap(self)._with_loss(self, snapshot)
 

@@ -3,9 +3,10 @@
 import struct
 from dataclasses import dataclass, replace
 
+from ksmtuned_py.config import Config
 from ksmtuned_py.config.peers import Kubevirt
 from ksmtuned_py.model import Snapshot
-from ksmtuned_py.policy.periodic import REFERENCE_KIB, Periodic, Rate
+from ksmtuned_py.policy.peers.periodic import REFERENCE_KIB, Periodic, Rate
 from ksmtuned_py.units import KIB
 
 SLEEP_MIN_PART = 10
@@ -16,8 +17,9 @@ SLEEP_MIN_PART = 10
 class KubevirtState(Periodic):
     """It remembers nothing: what it set last it reads back from the kernel."""
 
-    def after(self, now: Snapshot, settings: Kubevirt) -> "KubevirtState":
+    def after(self, now: Snapshot, config: Config) -> "KubevirtState":
         """With one more snapshot: unchanged until it is time; the first adjustment is at the start."""
+        settings = config.kubevirt
         if self.due_seconds is not None and not self.is_due(now):
             return self
         rate = adjust(

@@ -2,23 +2,25 @@
 
 from dataclasses import dataclass, replace
 
+from ksmtuned_py.config import Config
 from ksmtuned_py.config.peers import Ksmtuned
 from ksmtuned_py.model import Snapshot
-from ksmtuned_py.policy.periodic import REFERENCE_KIB, Periodic, Rate, clamp, free_kib, resident_kib
+from ksmtuned_py.policy.peers.periodic import REFERENCE_KIB, Periodic, Rate, clamp, free_kib, resident_kib
 from ksmtuned_py.units import KIB
 
 SLEEP_MIN_MS = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class KsmtunedState(Periodic):
+class ScriptState(Periodic):
     """The script's variables between two adjustments; the first adjustment is one interval after its start."""
 
     npages: int = 0
     """Kept while KSM is off, and never read back."""
 
-    def after(self, now: Snapshot, settings: Ksmtuned) -> "KsmtunedState":
+    def after(self, now: Snapshot, config: Config) -> "ScriptState":
         """With one more snapshot: unchanged until it is time to adjust."""
+        settings = config.ksmtuned
         if self.due_seconds is None:
             return self.due_after(now, settings.monitor_interval_seconds)
         if not self.is_due(now):

@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass, replace
 
+from ksmtuned_py.config import Config
 from ksmtuned_py.config.peers import Mom
 from ksmtuned_py.model import Snapshot
-from ksmtuned_py.policy.periodic import REFERENCE_KIB, Periodic, Rate, free_kib, virtual_kib
+from ksmtuned_py.policy.peers.periodic import REFERENCE_KIB, Periodic, Rate, free_kib, virtual_kib
 from ksmtuned_py.units import KIB
 
 
@@ -22,8 +23,9 @@ class MomState(Periodic):
         assert self.due_seconds is not None  # a decision is only made after a snapshot
         return self.due_seconds if self.sample_due_seconds is None else min(self.due_seconds, self.sample_due_seconds)
 
-    def after(self, now: Snapshot, settings: Mom) -> "MomState":
+    def after(self, now: Snapshot, config: Config) -> "MomState":
         """With one more snapshot: a sample, or an adjustment, or nothing when neither is due."""
+        settings = config.mom
         sampled = self._with_sample(now, settings)
         if self.due_seconds is None:
             return sampled.due_after(now, settings.monitor_interval_seconds)

@@ -1,8 +1,10 @@
 """What the old managers have in common: now and then they look at the memory and set the scan rate anew. Pure."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from typing import Self
 
+from ksmtuned_py.config import Config
 from ksmtuned_py.model import Guest, Snapshot
 from ksmtuned_py.units import KIB
 
@@ -24,13 +26,17 @@ class Rate:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Periodic:
+class Periodic(ABC):
     """An old manager between two adjustments."""
 
     rate: Rate | None = None
     """None before the first adjustment."""
     due_seconds: float | None = None
     """When the next adjustment comes (monotonic); None before the first snapshot."""
+
+    @abstractmethod
+    def after(self, now: Snapshot, config: Config) -> "Periodic":
+        """With one more snapshot: unchanged until it is time to adjust."""
 
     @property
     def wake_seconds(self) -> float:

@@ -1,30 +1,30 @@
-"""The policies that do what an old manager did: its arithmetic is in ksmtuned.py, mom.py or kubevirt.py. Pure."""
+"""The policies that do what an old manager did: its arithmetic is in shellscript, mom or kubevirt. Pure."""
 
 from dataclasses import dataclass
 
 from ksmtuned_py.config import Config
 from ksmtuned_py.model import Decision, Knobs, Mode, Snapshot, Verdict
 from ksmtuned_py.policy.held import held
-from ksmtuned_py.policy.periodic import Periodic, Rate
+from ksmtuned_py.policy.peers.periodic import Periodic, Rate
 from ksmtuned_py.policy.trend import Trend
 
 WAIT_MIN_SECONDS = 0.01
 
 
 @dataclass(frozen=True, slots=True)
-class Legacy:
+class Peer:
     """Wants what the manager set at its last adjustment, until its next."""
 
     config: Config
 
     def decide(self, now: Snapshot, trend: Trend) -> Decision:
         """The wanted knobs, and why."""
-        return held(now, trend, self.config) or self._as_adjusted(now, _memory(trend))
+        return held(now, trend, self.config) or self._as_adjusted(now, _state(trend))
 
-    def _as_adjusted(self, now: Snapshot, memory: Periodic) -> Decision:
-        name, rate = self.config.policy.name, memory.rate
+    def _as_adjusted(self, now: Snapshot, state: Periodic) -> Decision:
+        name, rate = self.config.policy.name, state.rate
         wait = min(
-            max(memory.wake_seconds - now.clock.monotonic_seconds, WAIT_MIN_SECONDS),
+            max(state.wake_seconds - now.clock.monotonic_seconds, WAIT_MIN_SECONDS),
             self.config.daemon.idle_tick_seconds,
         )
         if rate is None:
@@ -41,9 +41,9 @@ class Legacy:
         )
 
 
-def _memory(trend: Trend) -> Periodic:
-    assert isinstance(trend.memory, Periodic)  # the trend keeps the memory of the policy that the config names
-    return trend.memory
+def _state(trend: Trend) -> Periodic:
+    assert isinstance(trend.policy_state, Periodic)  # the trend keeps that of the policy that the config names
+    return trend.policy_state
 
 
 def _knobs(rate: Rate) -> Knobs:

@@ -1,0 +1,1 @@
+"""The managers before this one, as they reckoned: to compare with them, and to move away from them."""
