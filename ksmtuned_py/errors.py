@@ -144,13 +144,3 @@ class NotRestored(KsmtunedError):
     exit_code = FAILED
     template = "not put back: {knobs}"
     hint_template = "the saved values are kept; try again: ksmtuned-py restore"
-
-
-@dataclass(eq=False)
-class LeftSuspended(KsmtunedError):
-    """A guest that we had suspended does not go on, though it was told to."""
-
-    guests: str
-    exit_code = FAILED
-    template = "left suspended, and its monitor does not answer: {guests}"
-    hint_template = "resume it (virsh resume, or cont in QEMU's monitor), or try again: ksmtuned-py restore"

@@ -93,7 +93,7 @@ def scan_machine(door: Door, config: Config, *, dry: bool) -> Iterator[Machine]:
         raise NoScanner(" and ".join(SCAN_LIBRARIES))
     if not dry and os.geteuid() != 0:
         raise NotPermitted(door.path("proc"), "read other processes' memory")
-    backend = ScanBackend(config.scan, door, config.guests.libvirt_uri)
+    backend = ScanBackend(config.scan, door)
     with _around(door, config, backend, partial(ScanSenses, backend), dry=dry) as machine:
         yield machine
 

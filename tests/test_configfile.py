@@ -16,6 +16,7 @@ from ksmtuned_py.configfile.lines import KeyPath, key_lines
 from ksmtuned_py.configfile.load import ORDERED, ConfigErrors, Loaded, changed_keys, load
 from ksmtuned_py.configfile.source import DEFAULT_FILE, ConfigError
 from ksmtuned_py.configfile.text import dotted, flat, toml_value
+from ksmtuned_py.configfile.wanted import REMOVED
 
 KEYS = {dotted(path): value for path, value in flat(Config().model_dump())}
 
@@ -249,6 +250,12 @@ def test_a_key_that_is_nearly_right_is_told_the_right_one(asked: str, tmp_path: 
     }[asked]
     (said,) = mistakes(write(tmp_path, f"{asked} = 1"))
     assert said == f"config.toml:1: {asked} = 1: wanted a key that exists: did you mean {right}?"
+
+
+@pytest.mark.parametrize(("key", "reason"), REMOVED.items())
+def test_a_key_that_is_gone_says_why_and_what_to_do(key: str, reason: str, tmp_path: Path) -> None:
+    (said,) = mistakes(write(tmp_path, f"{key} = 1"))
+    assert said == f"config.toml:1: {key} = 1: wanted no such line any more: {reason}; delete it"
 
 
 def test_a_key_like_no_other_gets_no_advice(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""`ksmtuned-py restore`: put back what a daemon that was killed has left: guests on hold, and the knobs."""
+"""`ksmtuned-py restore`: put the knobs back as they were before a daemon that was killed."""
 
 from argparse import Namespace
 from typing import TYPE_CHECKING
@@ -17,40 +17,23 @@ def add(subparsers: "Subparsers") -> None:
         "restore",
         run,
         "put the knobs back as they were before a daemon that was killed",
-        "A guest that the scan backend had suspended at that moment is resumed. Does nothing when nothing is owed. "
-        "The unit runs it after every stop.",
+        "Does nothing when nothing is owed. The unit runs it after every stop.",
     )
     add_root(parser)
     add_runtime_dir(parser)
 
 
 def run(args: Namespace) -> int:
-    """Restores; raises AlreadyRunning while a daemon is at work, NotRestored when a knob does not take.
-
-    Raises LeftSuspended when a guest cannot be resumed; the knobs are put back all the same.
-    """
+    """Restores; raises AlreadyRunning while a daemon is at work, NotRestored when a knob does not take."""
     from ksmtuned_py.runtime import Runtime
 
     runtime = Runtime(args.runtime_dir)
-    try:
-        _resume_guests()
-    finally:
-        if not runtime.directory.exists():
-            print("nothing to put back")
-        else:
-            with runtime.locked():
-                _put_back(runtime, str(args.root))
+    if not runtime.directory.exists():
+        print("nothing to put back")
+    else:
+        with runtime.locked():
+            _put_back(runtime, str(args.root))
     return 0
-
-
-def _resume_guests() -> None:
-    """Those that stay suspended because all who would have resumed them were killed."""
-    from ksmtuned_py.backends.scan.remap.holdnote import NOTES
-
-    if any(NOTES.glob("*")):
-        from ksmtuned_py.backends.scan.remap.resumer import rescue
-
-        rescue()
 
 
 def _put_back(runtime: "Runtime", root: str) -> None:

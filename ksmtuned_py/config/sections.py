@@ -205,14 +205,6 @@ class Scan(Section):
     stop_window_ms: Annotated[float, Field(ge=0.5, le=100)] = Field(
         5, description="a remapped guest is stopped for about this long at a time"
     )
-    suspend_guests: Annotated[tuple[str, ...], Strict(False)] = Field(
-        (),
-        description="names of such guests that may be suspended for moments to be remapped, where the kernel\n"
-        'writes to their memory on its own (vhost, io_uring, native AIO), as shell patterns: ["test-*"]',
-    )
-    suspend_window_ms: Annotated[float, Field(ge=10, le=1000)] = Field(
-        50, description="a guest is suspended for at most this long at a time, and then runs nine times as long"
-    )
     mappings_percent: Annotated[float, Field(ge=1, le=80)] = Field(
         25, description="of vm.max_map_count that a remapped guest may have in all"
     )

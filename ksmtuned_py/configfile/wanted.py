@@ -21,6 +21,13 @@ UNITS = {
 """The words of a key that are its unit, and how they are said."""
 
 
+REMOVED = {
+    "scan.suspend_guests": "guests are not suspended: those with vhost, io_uring or native AIO are refused",
+    "scan.suspend_window_ms": "guests are not suspended any more",
+}
+"""Keys that were there once, and what became of them."""
+
+
 @cache
 def _schema() -> dict[str, Any]:
     return Config.model_json_schema()
@@ -51,6 +58,8 @@ def known_keys(node: dict[str, Any] | None = None, above: str = "") -> list[str]
 
 
 def _other_key(path: KeyPath) -> str:
+    if reason := REMOVED.get(".".join(map(str, path))):
+        return f"no such line any more: {reason}; delete it"
     names = known_keys()
     same_name = [name for name in names if name.endswith(f".{path[-1]}")]
     near = difflib.get_close_matches(".".join(part for part in path if isinstance(part, str)), names, n=1) or same_name

@@ -1,14 +1,11 @@
-"""Real QEMU guests with a disk that the kernel reads and writes on its own, and a monitor."""
+"""Real QEMU guests with a disk that the kernel reads and writes on its own."""
 
-import json
-import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
 from random import Random
-from typing import Any
 
 from ksmtuned_py.units import MIB
 from tests.support.qemu import BOOT_SECONDS, UP, FilledGuest, guest_kernel
@@ -42,12 +39,9 @@ class DiskGuest(FilledGuest):
     """One guest; its disk is busy all the time once `work` was called."""
 
     def __init__(self, name: str, directory: Path, disk: Path, aio: str) -> None:
-        self.monitors = [directory / f"{name}.qmp", directory / f"{name}.second.qmp"]
-        """The tests use the second one, which leaves the first one free."""
         modules = {f"/{module}.ko": _module(module) for module in MODULES}
         more = [
             *("-machine", "mem-merge=off"),
-            *(word for path in self.monitors for word in ("-qmp", f"unix:{path},server=on,wait=off")),
             *("-drive", f"file={disk},format=raw,if=none,id=disk,cache=none,aio={aio}"),
             *("-device", "virtio-blk-pci,drive=disk"),
         ]
@@ -64,26 +58,6 @@ class DiskGuest(FilledGuest):
         """How often the disk was written and read back; an AssertionError when anything came back wrong."""
         self.command("test ! -e /tmp/wrong")
         return int(self.command("cat /tmp/rounds 2>/dev/null | wc -l"))
-
-    def ask(self, *commands: str) -> list[Any]:
-        """What the second monitor answers; waits while another one is connected to it."""
-        with socket.socket(socket.AF_UNIX) as connection:
-            connection.settimeout(20.0)
-            connection.connect(str(self.monitors[1]))
-            lines = connection.makefile("rw")
-            answers = (json.loads(line) for line in lines)
-            next(answers)
-            found = []
-            for command in ("qmp_capabilities", *commands):
-                lines.write(json.dumps({"execute": command}))
-                lines.flush()
-                found.append(next(answer["return"] for answer in answers if "return" in answer))
-            return found[1:]
-
-    @property
-    def state(self) -> str:
-        """As QEMU says."""
-        return str(self.ask("query-status")[0]["status"])
 
 
 @contextmanager

@@ -1,26 +1,28 @@
-"""Guests with a block device as their disk, whose threads wait for it: remapped while they run, and disks are right."""
+"""Guests with a disk: remapped while their own threads read and write it, refused where the kernel does by itself."""
 
 from pathlib import Path
 
 import pytest
 
+from ksmtuned_py.config import Scan
 from ksmtuned_py.door import Door
-from tests.scan.conftest import scanning, turn
-from tests.scan.diskguests import disk_guests
-from tests.scan.test_suspend import NAMES, REMAP, shared
+from tests.scan.conftest import scanning, turn, wait_passes
+from tests.scan.diskguests import EQUAL_BYTES, disk_guests
 from tests.support.process import wait_for
 from tests.support.qemu import need_qemu
 
+pytestmark = pytest.mark.qemu
+REMAP = Scan(reclaim="remap", remap_guests=("disk-*",), split_huge_below_percent=100)
+NAMES = ["disk-1", "disk-2"]
 SECONDS = 120.0
 
 
-@pytest.mark.qemu
 def test_they_share_while_their_threads_read_and_write_a_disk(root: None, no_ksm: Door, tmp_path: Path) -> None:
     need_qemu()
     with disk_guests(NAMES, tmp_path, "threads", block=True) as guests:
         with scanning(no_ksm, REMAP, guests) as backend:
             before = [one.rounds() for one in guests]
-            wait_for(lambda: shared(backend), SECONDS, "shared pages")
+            wait_for(lambda: backend.counters().pages_sharing * 4096 >= 0.9 * EQUAL_BYTES, SECONDS, "shared pages")
             print(backend.window_milliseconds, backend.problems)
             for one, rounds in zip(guests, before, strict=True):
                 wait_for(lambda one=one, rounds=rounds: one.rounds() > rounds, SECONDS, "work with the disk")  # type: ignore[misc] # mypy cannot infer a lambda's default
@@ -30,3 +32,17 @@ def test_they_share_while_their_threads_read_and_write_a_disk(root: None, no_ksm
         for one in guests:
             one.rounds()
             assert one.checksums_inside() == one.checksums
+
+
+@pytest.mark.parametrize(("aio", "what"), [("io_uring", "io_uring"), ("native", "native AIO")])
+def test_a_kernel_that_reads_and_writes_by_itself_is_the_reason(
+    root: None, no_ksm: Door, tmp_path: Path, aio: str, what: str
+) -> None:
+    need_qemu()
+    with (
+        disk_guests(NAMES[:1], tmp_path, aio, block=aio == "native") as (one,),
+        scanning(no_ksm, REMAP, [one]) as backend,
+    ):
+        wait_passes(backend, 4)
+        assert f"disk-1: the kernel ({what}) may write to its memory at any time" in backend.problems
+        assert backend.counters().pages_sharing == 0

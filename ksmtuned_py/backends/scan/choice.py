@@ -29,7 +29,6 @@ def target_of(guest: Guest, settings: Scan) -> Target:
         group=guest.group or next((pattern for pattern in settings.groups if fnmatchcase(guest.name, pattern)), ""),
         remap=any(fnmatchcase(guest.name, pattern) for pattern in settings.remap_guests),
         merge=guest.merge is not False and "nosharepages" not in guest.obstacles,
-        suspend=any(fnmatchcase(guest.name, pattern) for pattern in settings.suspend_guests),
     )
 
 

@@ -28,10 +28,9 @@ class ScanBackend:
     name = "scan"
     page_bytes = mmap.PAGESIZE
 
-    def __init__(self, settings: Scan | None = None, door: Door | None = None, libvirt_uri: str = "") -> None:
+    def __init__(self, settings: Scan | None = None, door: Door | None = None) -> None:
         self._settings = settings or Scan()
         self._door = door or Door()
-        self._libvirt_uri = libvirt_uri
         self._knobs = dict(DEFAULT_KNOBS)
         self._targets: list[Target] = []
         self._status: Message = {}
@@ -127,7 +126,7 @@ class ScanBackend:
 
     def _start(self) -> None:
         ours, theirs = pair()
-        self._process = _spawn(theirs, self._door.root, self._settings, self._libvirt_uri)
+        self._process = _spawn(theirs, self._door.root, self._settings)
         self._channel = Channel(ours)
         self._send({"knobs": self._knobs})
         self._send(self._targets_message())
@@ -182,7 +181,7 @@ class ScanBackend:
         return {"targets": [asdict(target) for target in self._targets]}
 
 
-def _spawn(end: socket.socket, root: str, settings: Scan, libvirt_uri: str) -> subprocess.Popen[bytes]:
+def _spawn(end: socket.socket, root: str, settings: Scan) -> subprocess.Popen[bytes]:
     with end:
         return subprocess.Popen(
             [
@@ -192,7 +191,6 @@ def _spawn(end: socket.socket, root: str, settings: Scan, libvirt_uri: str) -> s
                 str(end.fileno()),
                 root,
                 settings.model_dump_json(),
-                libvirt_uri,
             ],
             pass_fds=[end.fileno()],
             stdin=subprocess.DEVNULL,

@@ -22,5 +22,3 @@ class Target:
     """Its owner allows the experimental remapping."""
     merge: bool = True
     """False = it is left alone, and gets back what it has merged."""
-    suspend: bool = False
-    """Its owner allows that it is suspended for moments to be remapped."""

@@ -123,7 +123,7 @@ class Worker:
         )
 
 
-def merger_for(settings: Scan, door: Door, libvirt_uri: str = "") -> tuple[Merger | None, str]:
+def merger_for(settings: Scan, door: Door) -> tuple[Merger | None, str]:
     """Who shares equal pages in this mode, or why nobody does."""
     if settings.reclaim != "remap":
         return None, ""
@@ -131,19 +131,19 @@ def merger_for(settings: Scan, door: Door, libvirt_uri: str = "") -> tuple[Merge
         return None, f"remap is for x86-64 and aarch64 with pages of 4 KiB only, and this is {os.uname().machine}"
     from ksmtuned_py.backends.scan.remap.remapper import Remapper
 
-    return Remapper(door, settings, libvirt_uri), ""
+    return Remapper(door, settings), ""
 
 
-def main(descriptor: int, root: str, settings: Scan, libvirt_uri: str) -> None:
+def main(descriptor: int, root: str, settings: Scan) -> None:
     """One worker on the inherited end of a channel."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C in the terminal is the parent's business
     os.nice(_NICE)
     limit = settings.worker_memory_mib * MIB
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     door = Door(root)
-    merger, refusal = merger_for(settings, door, libvirt_uri)
+    merger, refusal = merger_for(settings, door)
     Worker(inherited(descriptor), Scanner(door, settings, merger), refusal).serve()
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2], Scan.model_validate_json(sys.argv[3]), sys.argv[4])
+    main(int(sys.argv[1]), sys.argv[2], Scan.model_validate_json(sys.argv[3]))

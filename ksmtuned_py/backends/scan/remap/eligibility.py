@@ -32,10 +32,8 @@ _REASONS = (
     ("anon_inode:[io_uring]", "the kernel (io_uring) may write to its memory at any time"),
     ("anon_inode:[userfaultfd]", "its missing pages are handled by userfaultfd"),
 )
-_SUSPENDABLE = ("/dev/vhost-net", "/dev/vhost-scsi", "/dev/vhost-vsock", "anon_inode:[io_uring]")
-"""By these the kernel writes to a guest's memory on its own. QEMU has waited for all of it once it is suspended."""
 _RINGS = {"/[aio]": "native AIO", "anon_inode:[io_uring]": "io_uring"}
-"""The same, in mappings."""
+"""How the kernel's queues are called in mappings."""
 _PLAIN_FLAGS = frozenset("rd wr mr mw me ac sd nr".split())  # noqa: SIM905 - as they stand in the file
 ADVICE = {"rr": 1, "sr": 2, "dc": 10, "mg": 12, "hg": 14, "nh": 15, "dd": 16}
 """Flags that madvise sets again: random, sequential, don't fork, mergeable, huge pages, no huge pages, don't dump."""
@@ -53,16 +51,9 @@ class Eligible:
     """If it has one of its own."""
 
 
-def kernel_writes(links: Iterable[str], mappings: Iterable[Mapping]) -> bool:
-    """Whether a process with these has to be suspended, because the kernel may write to its memory on its own."""
-    return any(link.startswith(_SUSPENDABLE) for link in links) or any(_ring(mapping) for mapping in mappings)
-
-
-def descriptor_refusal(links: Iterable[str], *, suspended: bool = False) -> str:
+def descriptor_refusal(links: Iterable[str]) -> str:
     """Why a process with these open files is refused; ''."""
     for link in links:
-        if suspended and link.startswith(_SUSPENDABLE):
-            continue
         for begin, reason in _REASONS:
             if begin in link:  # jailed guests have a /dev of their own somewhere
                 return reason
@@ -93,10 +84,10 @@ def command_refusal(command_line: str) -> str:
     return ""
 
 
-def mappings_refusal(mappings: Iterable[Mapping], least_bytes: int, *, suspended: bool = False) -> str:
+def mappings_refusal(mappings: Iterable[Mapping], least_bytes: int) -> str:
     """Why a process with these mappings is refused; ''."""
     for mapping in mappings:
-        if (ring := _ring(mapping)) and not suspended:
+        if ring := _ring(mapping):
             return f"the kernel ({ring}) may write to its memory at any time"
         if mapping.permissions.startswith("rw") and mapping.permissions[3] == "s" and mapping.size >= least_bytes:
             return "its memory is shared with other processes (vhost-user, virtiofs)"

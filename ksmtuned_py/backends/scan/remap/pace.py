@@ -5,9 +5,7 @@ from collections.abc import Iterator
 
 from ksmtuned_py.backends.scan.remap.runs import Run
 
-LEAST_WORK = 32
-FULL_WORK = 2048
-"""Fills a window with runs of single pages."""
+_LEAST_WORK = 32
 _FIRST_WORK, _MOST_WORK = 256, 8192
 _RUN_WORK = 16
 """What a run costs, however short, in pages: looking it up, comparing and mapping it."""
@@ -20,10 +18,9 @@ _MOST_RUNS = 120
 class Pace:
     """For stops of one length."""
 
-    def __init__(self, longest_seconds: float, least_work: int = LEAST_WORK) -> None:
+    def __init__(self, longest_seconds: float) -> None:
         self._longest_seconds = longest_seconds
-        self._least_work = least_work
-        self._work_per_window = max(_FIRST_WORK, least_work)
+        self._work_per_window = _FIRST_WORK
         self.window_seconds: deque[float] = deque(maxlen=10_000)
 
     def portions(self, runs: list[Run]) -> Iterator[list[Run]]:
@@ -47,4 +44,4 @@ class Pace:
         work = sum(run.pages + _RUN_WORK for run in runs)
         fits = work * self._longest_seconds * _AIM / seconds
         wanted = min(fits, self._work_per_window * 1.2)
-        self._work_per_window = int(max(self._least_work, min(_MOST_WORK, wanted)))
+        self._work_per_window = int(max(_LEAST_WORK, min(_MOST_WORK, wanted)))

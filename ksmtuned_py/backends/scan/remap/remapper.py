@@ -25,7 +25,7 @@ from ksmtuned_py.backends.scan.remap.eligibility import (
 )
 from ksmtuned_py.backends.scan.remap.giveback import give_back
 from ksmtuned_py.backends.scan.remap.numa import policies
-from ksmtuned_py.backends.scan.remap.pace import FULL_WORK, Pace
+from ksmtuned_py.backends.scan.remap.pace import Pace
 from ksmtuned_py.backends.scan.remap.permits import refuse_forbidden
 from ksmtuned_py.backends.scan.remap.references import references
 from ksmtuned_py.backends.scan.remap.runs import Run, operations, plan
@@ -33,7 +33,6 @@ from ksmtuned_py.backends.scan.remap.session import Session, Window
 from ksmtuned_py.backends.scan.remap.sharers import Sharers
 from ksmtuned_py.backends.scan.remap.store import Store
 from ksmtuned_py.backends.scan.remap.stores import Stores
-from ksmtuned_py.backends.scan.remap.suspend import Held, Suspensions, still_suspended
 from ksmtuned_py.backends.scan.remap.threads import Lost
 from ksmtuned_py.backends.scan.scanner import Watched
 from ksmtuned_py.backends.scan.table import SLAB_BYTES
@@ -42,8 +41,6 @@ from ksmtuned_py.config import Scan
 from ksmtuned_py.door import Door
 from ksmtuned_py.units import MIB
 
-_WINDOWS_SUSPENDED = 4
-"""In one suspension: all of a window's time is spent on a guest that stands still anyway."""
 _TRIES, _AGAIN_SECONDS = 10, 0.05
 """In a row, of giving pages back: a guest whose mappings are changing is refused for the moment only."""
 _STOPS = 5
@@ -57,15 +54,13 @@ Standing = Callable[[], AbstractContextManager[Window]]
 class Remapper:
     """The merger of the remap mode."""
 
-    def __init__(self, door: Door, settings: Scan, libvirt_uri: str = "") -> None:
+    def __init__(self, door: Door, settings: Scan) -> None:
         self._door = door
         self._settings = settings
         self._least_bytes = settings.remap_least_mib * MIB
         self._stores = Stores(door)
         self._sessions: dict[tuple[int, int], Session] = {}
-        self._suspensions = Suspensions(door, settings, libvirt_uri)
         self._pace = Pace(settings.stop_window_ms / 1000)
-        self._pace_suspended = Pace(settings.suspend_window_ms / 1000 / _WINDOWS_SUSPENDED, FULL_WORK)
         self._next_look = 0.0
         self._outdated = True
         """Something was merged or given back since the last look."""
@@ -75,9 +70,9 @@ class Remapper:
     def window_milliseconds(self) -> dict[str, float]:
         """How long guests were stopped: median, 99th percentile and longest of the last windows."""
         if not self._pace.window_seconds:
-            return self._suspensions.milliseconds()
+            return {}
         p50, p99, longest = np.percentile(self._pace.window_seconds, (50, 99, 100)) * 1000
-        return {"p50": float(p50), "p99": float(p99), "max": float(longest)} | self._suspensions.milliseconds()
+        return {"p50": float(p50), "p99": float(p99), "max": float(longest)}
 
     def merge(self, process: Process, watched: Watched, prints: Prints, *, split_huge: bool) -> Iterator[int]:
         """Shares the guest's steady pages with these prints; yields pages it worked on."""
@@ -96,9 +91,8 @@ class Remapper:
             runs = self._affordable(process, runs)
             if runs:
                 wanted = [one.mapping for one in allowed]
-                steps = partial(self._exchange, store=store, runs=runs, wanted=wanted)
                 self._outdated = True
-                yield from self._suspensions.run(process, steps, wanted)
+                yield from self._exchange(process, store, runs, wanted)
         except Refused as refused:
             if isinstance(refused, Lost):
                 self._drop(process)
@@ -135,7 +129,7 @@ class Remapper:
             least = min(size, least)
             try:
                 self._check(process)
-                yield from self._suspensions.run(process, self._give_back, merged, to_the_end=True)
+                yield from self._give_back(process)
             except Refused as refused:
                 if isinstance(refused, Lost):
                     self._drop(process)
@@ -159,9 +153,9 @@ class Remapper:
         """Raises Refused for a guest that cannot be remapped safely."""
         command_line = process.read_text("cmdline").replace("\0", " ")
         reason = (
-            descriptor_refusal(process.open_files(), suspended=process.target.suspend)
+            descriptor_refusal(process.open_files())
             or command_refusal(command_line)
-            or mappings_refusal(process.mappings(), self._least_bytes, suspended=process.target.suspend)
+            or mappings_refusal(process.mappings(), self._least_bytes)
         )
         for thread in process.names("task"):
             with suppress(Gone):  # that thread only
@@ -182,7 +176,7 @@ class Remapper:
     def _settle(self, process: Process, wanted: list[Mapping]) -> None:
         """What it has mapped otherwise may come and go, as QEMU's coroutines do; raises Refused."""
         mappings = process.settle()
-        if reason := mappings_refusal(mappings, self._least_bytes, suspended=isinstance(process, Held)):
+        if reason := mappings_refusal(mappings, self._least_bytes):
             raise Refused(reason)
         if not are_still_there(wanted, mappings):
             raise Refused("its mappings have changed")
@@ -194,7 +188,7 @@ class Remapper:
         """It stands still, and what was checked before still holds, now that nothing can change it any more."""
         for _ in range(_STOPS):
             with session.window(process) as window:
-                if reason := descriptor_refusal(process.open_files(), suspended=still_suspended(process)):
+                if reason := descriptor_refusal(process.open_files()):
                     raise Refused(reason)
                 if not process.has_changed():
                     sharers.look_at_new()
@@ -219,12 +213,11 @@ class Remapper:
     def _windows(
         self, process: Process, store: Store, session: Session, runs: list[Run], standing: Standing
     ) -> Iterator[int]:
-        pace = self._pace_suspended if isinstance(process, Held) else self._pace
-        for some in pace.portions(runs):
+        for some in self._pace.portions(runs):
             contents = [store.read(run.offset, run.pages) for run in some]
             with standing() as window:
                 self._share(process, window, session, some, contents)
-            pace.took(some, time.monotonic() - window.begun_seconds)
+            self._pace.took(some, time.monotonic() - window.begun_seconds)
             yield sum(run.pages for run in some)
 
     def _share(
