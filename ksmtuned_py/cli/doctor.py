@@ -9,6 +9,8 @@ from ksmtuned_py.cli.terminal import out
 from ksmtuned_py.errors import FAILED
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ksmtuned_py.cli.options import Subparsers
     from ksmtuned_py.doctor.finding import Finding
 
@@ -20,47 +22,59 @@ def add(subparsers: "Subparsers") -> None:
         "doctor",
         run,
         "what keeps memory from merging, and what to do about it",
-        "Looks at the host and at each guest, and changes nothing. Exits with 0 when it finds nothing but notes, "
-        "with 1 when it finds something, with 2 when it could not look.",
+        "Looks at the host and at each guest, and changes nothing. Exits with 0 when it finds nothing but notes "
+        "and what [[doctor.accept]] accepts, with 1 when it finds something, with 2 when it could not look.",
     )
     parser.add_argument("guest", nargs="?", metavar="GUEST", help="this guest only: its name, UUID or PID")
     add_config(parser)
     add_root(parser)
     add_runtime_dir(parser)
+    parser.add_argument("--all", action="store_true", help="what is accepted, too, with the reason")
     parser.add_argument("--json", action="store_true", help="an array, one object for each finding")
 
 
 def run(args: Namespace) -> int:
     """Prints what it finds; raises UnknownGuest."""
+    from ksmtuned_py.doctor.causes import accepted
     from ksmtuned_py.doctor.examine import examine
     from ksmtuned_py.doctor.reader import read_facts, with_guests
     from ksmtuned_py.door import Door
     from ksmtuned_py.publish.statusfile import read
     from ksmtuned_py.runtime import Runtime
 
-    door = Door(str(args.root))
-    facts = read_facts(door, load_config(args).config, read(Runtime(args.runtime_dir).status_path))
+    door, config = Door(str(args.root)), load_config(args).config
+    facts = read_facts(door, config, read(Runtime(args.runtime_dir).status_path))
     only = find_guest(facts.guests, args.guest) if args.guest else None
     known = with_guests(facts, door, [only] if only else facts.guests)
-    findings = sorted(examine(known, only), key=lambda finding: finding.note)
+    findings = accepted(examine(known, only), config.doctor.accept)
     if args.json:
-        _print_json(findings)
+        _print_json([finding for finding in findings if args.all or finding.severity != "accepted"])
     else:
-        _print(findings)
-    return 0 if all(finding.note for finding in findings) else FAILED
+        _print(findings, show_accepted=args.all)
+    return FAILED if any(finding.severity == "finding" for finding in findings) else 0
 
 
-def _print(findings: "list[Finding]") -> None:
-    if all(finding.note for finding in findings):
+def _print(findings: "Sequence[Finding]", *, show_accepted: bool) -> None:
+    from ksmtuned_py.doctor.causes import blocks
+
+    if not any(finding.severity == "finding" for finding in findings):
         out().print("nothing found that keeps memory from merging", style="green")
-    for finding in findings:
-        note = "note: " if finding.note else ""
-        out().print(f"{note}{finding.subject}: {finding.sentence} [{finding.code}]", style="bold")
-        out().print(f"  seen: {finding.evidence}")
-        out().print(f"  mend: {finding.mend}")
+    hidden = 0
+    for block in blocks(findings):
+        first = block.first
+        if first.severity == "accepted" and not show_accepted:
+            hidden += 1
+            continue
+        word = "" if first.severity == "finding" else f"{first.severity}: "
+        example = f" ({first.guest})" if len(block.guests) > 1 else ""
+        out().print(f"{word}{block.subject}: {first.sentence} [{first.code}]", style="bold")
+        out().print(f"  seen: {first.evidence}{example}")
+        out().print(f"  wanted so: {first.reason}" if first.reason else f"  mend: {first.mend}")
+    if hidden:
+        out().print(f"accepted: {hidden}, shown by --all")
 
 
-def _print_json(findings: "list[Finding]") -> None:
+def _print_json(findings: "Sequence[Finding]") -> None:
     import json
     from dataclasses import asdict
 

@@ -44,7 +44,7 @@ def add(subparsers: "Subparsers") -> None:
         run,
         "start a program with all its memory mergeable",
         "For programs that do not call madvise themselves, like firecracker: its memory, and that of the processes it "
-        "starts, is offered to KSM (PR_SET_MEMORY_MERGE). In a systemd unit, MemoryKSM=yes does the same.",
+        "starts, is offered to KSM (PR_SET_MEMORY_MERGE). From systemd 256 on, MemoryKSM=yes in a unit does that, too.",
     )
     parser.add_argument("program", nargs=REMAINDER, metavar="-- PROGRAM ...", help="the program and its arguments")
 

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field, Strict
 
 from ksmtuned_py.config.advisor import Advisor
+from ksmtuned_py.config.doctor import Doctor
 from ksmtuned_py.config.peers import Ksmtuned, Kubevirt, Mom
 from ksmtuned_py.config.types import (
     Address,
@@ -279,4 +280,5 @@ class Config(Section):
     kernel: Kernel = Kernel()
     scan: Scan = Scan()
     guests: Guests = Guests()
+    doctor: Doctor = Doctor()
     metrics: Metrics = Metrics()

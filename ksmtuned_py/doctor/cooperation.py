@@ -1,9 +1,14 @@
 """How else memory comes back: what guests hand back by themselves, and what the scan backend needs for zeros. Pure."""
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from ksmtuned_py.doctor.finding import Facts, Finding
+from ksmtuned_py.doctor.finding import NOTHING_READ, Facts, Finding
+from ksmtuned_py.doctor.mends import ZRAM
 from ksmtuned_py.model import Guest
+
+if TYPE_CHECKING:
+    from ksmtuned_py.config.doctor import Code
 
 REPORTING_ON = {
     "qemu": "<memballoon model='virtio' freePageReporting='on'/> in its domain's XML, or for QEMU alone -device "
@@ -14,9 +19,10 @@ REPORTING_ON = {
 
 def free_memory(facts: Facts, guest: Guest) -> Iterator[Finding]:
     """Free page reporting costs the host nothing and needs no swap: better than to look for zeros from outside."""
-    balloon = facts.balloons.get(guest.pid)
+    balloon = facts.seen.get(guest.pid, NOTHING_READ).balloon
     if balloon is None:
         return
+    code: Code
     if balloon.reports_free_pages:
         code, mend = "reports_free_pages", 'none: this is better than reclaim = "zero", which leaves this guest alone'
         sentence = "memory that it frees comes back to the host by itself"
@@ -27,10 +33,10 @@ def free_memory(facts: Facts, guest: Guest) -> Iterator[Finding]:
         seen = "a balloon without free page reporting"
     else:
         code, mend = "no_balloon", REPORTING_ON[guest.kind]
-        sentence = "memory that it frees never comes back to the host by itself"
+        sentence = "memory that it frees does not come back to the host by itself, unless a balloon was added since"
         seen = "no balloon" + (", virtio-mem alone" if balloon.pluggable else "")
     evidence = f"{seen} in /proc/{guest.pid}/cmdline"
-    yield Finding(code=code, subject=guest.name, sentence=sentence, evidence=evidence, mend=mend, note=True)
+    yield Finding(code=code, severity="note", guest=guest.name, sentence=sentence, evidence=evidence, mend=mend)
 
 
 def zeros_refused(facts: Facts) -> Iterator[Finding]:
@@ -40,6 +46,5 @@ def zeros_refused(facts: Facts) -> Iterator[Finding]:
             code="zeros_refused",
             sentence="the scan backend cannot give pages of zeros back",
             evidence=facts.zeros_refused,
-            mend="set up zram (packaging/zram.md): modprobe zram num_devices=1; echo 4G > /sys/block/zram0/disksize; "
-            "mkswap /dev/zram0; swapon --priority 100 /dev/zram0",
+            mend=f"set up zram (packaging/zram.md): {ZRAM}",
         )

@@ -2,25 +2,32 @@
 
 from collections.abc import Iterator
 
+from ksmtuned_py.doctor.causes import causes
 from ksmtuned_py.doctor.cooperation import free_memory, zeros_refused
 from ksmtuned_py.doctor.finding import Facts, Finding
-from ksmtuned_py.doctor.guestchecks import GUEST_CHECKS, Patient
-from ksmtuned_py.doctor.hostchecks import FACTS_CHECKS, HOST_CHECKS, SNAPSHOT_CHECKS
+from ksmtuned_py.doctor.guestchecks import GUEST_CHECKS
+from ksmtuned_py.doctor.hostchecks import FACTS_CHECKS, HOST_CHECKS
+from ksmtuned_py.doctor.managers import managers
+from ksmtuned_py.doctor.materials import MATERIAL_CHECKS
+from ksmtuned_py.doctor.memorychecks import MEMORY_CHECKS
+from ksmtuned_py.doctor.patient import Patient
 from ksmtuned_py.model import Guest
 
 
-def examine(facts: Facts, only: Guest | None = None) -> Iterator[Finding]:
-    """The host's findings, then each guest's; with `only`, that guest's behind the host's."""
-    for facts_check in (*FACTS_CHECKS, zeros_refused):
+def examine(facts: Facts, only: Guest | None = None) -> list[Finding]:
+    """The causes: the host's, then each guest's; with `only`, that guest's behind the host's."""
+    return causes(_all(facts, [only] if only else facts.guests))
+
+
+def _all(facts: Facts, guests: tuple[Guest, ...] | list[Guest]) -> Iterator[Finding]:
+    for facts_check in (*FACTS_CHECKS, managers, zeros_refused):
         yield from facts_check(facts)
     now = facts.snapshot
     if now is not None:
-        for host_check in HOST_CHECKS:
+        for host_check in (*HOST_CHECKS, *MEMORY_CHECKS):
             yield from host_check(facts, now)
-        for snapshot_check in SNAPSHOT_CHECKS:
-            yield from snapshot_check(now)
-    for guest in [only] if only else facts.guests:
+    for guest in guests:
         if now is not None:
-            for guest_check in GUEST_CHECKS:
+            for guest_check in (*GUEST_CHECKS, *MATERIAL_CHECKS):
                 yield from guest_check(Patient(facts, now, guest))
         yield from free_memory(facts, guest)

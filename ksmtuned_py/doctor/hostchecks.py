@@ -1,24 +1,34 @@
-"""What on the host keeps memory from merging. Pure."""
+"""What of the kernel's KSM keeps memory from merging. Pure."""
 
 from collections.abc import Callable, Iterator
 
 from ksmtuned_py.doctor.finding import Facts, Finding
+from ksmtuned_py.doctor.mends import enrol, newer_kernel
 from ksmtuned_py.model import KnobName, Snapshot
-from ksmtuned_py.policy.room import could_find_bytes
 from ksmtuned_py.units import human_bytes
 
 CONFIG = "/etc/ksmtuned-py/config.toml"
+SETTLED_PASSES = 3
+"""A page merges at its second pass at the earliest."""
 
 
 def ksm_absent(facts: Facts) -> Iterator[Finding]:
-    """The kernel was built without CONFIG_KSM."""
+    """The kernel was built without CONFIG_KSM, or with another merger in its place."""
+    if facts.system.uksm:
+        yield Finding(
+            code="uksm",
+            severity="note" if facts.scanning else "finding",
+            sentence="UKSM merges on this kernel, by itself and all memory alike: there is no KSM to be steered",
+            evidence=f"{facts.system.uksm} exists" + ("" if facts.snapshot else f", {facts.ksm_path} does not"),
+            mend=f"steer it by its own {facts.system.uksm}/cpu_governor, or boot a kernel with CONFIG_KSM=y",
+        )
     if facts.snapshot is None:
         yield Finding(
             code="ksm_absent",
+            severity="note" if facts.scanning else "finding",
             sentence="this kernel has no KSM",
             evidence=f"{facts.ksm_path} does not exist",
             mend='boot a kernel with CONFIG_KSM=y, or use daemon.backend = "scan"',
-            note=facts.scanning,
         )
 
 
@@ -33,33 +43,30 @@ def ksm_off(facts: Facts, now: Snapshot) -> Iterator[Finding]:
         )
 
 
-def advisor(facts: Facts, now: Snapshot) -> Iterator[Finding]:
-    """While the kernel's advisor is on, nobody else can set pages_to_scan."""
-    if now.knobs.advisor_mode == "scan-time":
+def nobody(facts: Facts, now: Snapshot) -> Iterator[Finding]:
+    """There is no guest; whether ksmd has pages all the same tells why."""
+    if now.guests:
+        return
+    passes, tracked = now.counters.full_scans, now.counters.candidate_pages
+    if tracked:
         yield Finding(
-            code="advisor_on",
-            sentence="the kernel's advisor steers pages_to_scan, and knows neither pressure nor yield",
-            evidence=f"{facts.ksm_path}/advisor_mode is scan-time",
-            mend=f"echo none > {facts.ksm_path}/advisor_mode; the daemon does that while it runs",
+            code="unknown_sharers",
+            sentence="pages are tracked, and none of the processes that they belong to was found",
+            evidence=f"{human_bytes(tracked * now.page_bytes)} tracked after {passes:,} passes, and no guest",
+            mend=f"ask as root; or name the programs in guests.name_patterns in {CONFIG}; "
+            "or they have ended, and the next pass clears that away",
         )
-
-
-def old_service(facts: Facts) -> Iterator[Finding]:
-    """Somebody else who writes the knobs."""
-    for name in facts.suspects:
-        yield Finding(
-            code="foreign_writer",
-            sentence=f"{name} runs, which may write KSM's knobs",
-            evidence="a process of that name in /proc",
-            mend=f"stop it, or its part that writes KSM's knobs: systemctl disable --now {name}",
-        )
-    for unit in facts.units:
-        yield Finding(
-            code="foreign_service",
-            sentence=f"{unit} writes KSM's knobs, too",
-            evidence=f"{unit} is active, or enabled for the next boot",
-            mend=f"systemctl disable --now {unit}",
-        )
+        return
+    in_vain = now.knobs.run == 1 and passes >= SETTLED_PASSES
+    after = f"after {passes:,} passes nothing is tracked" if passes else "nothing is tracked"
+    yield Finding(
+        code="nobody",
+        severity="finding" if in_vain else "note",
+        sentence="no process has asked for merging, and no guest runs",
+        evidence=f"{after} (pages_shared, _sharing, _unshared, _volatile are 0), and no process is a known guest",
+        mend="start a guest: QEMU asks by itself, cloud-hypervisor with mergeable=on; for others: "
+        f"{enrol(facts.system)}; or name your programs in guests.name_patterns in {CONFIG}",
+    )
 
 
 def old_kernel(facts: Facts, now: Snapshot) -> Iterator[Finding]:
@@ -69,20 +76,23 @@ def old_kernel(facts: Facts, now: Snapshot) -> Iterator[Finding]:
     if missing:
         yield Finding(
             code="old_kernel",
+            severity="note",
             sentence=f"this kernel has no {' and no '.join(missing)}: every pass looks at every page",
             evidence=f"no {', '.join(missing)} in {facts.ksm_path}",
-            mend="Linux 6.7 has smart_scan, 6.8 the advisor; without them merging costs more CPU",
+            mend=f"none is needed; merging costs less CPU if you {newer_kernel(facts.system)}",
         )
 
 
-def max_page_sharing(now: Snapshot) -> Iterator[Finding]:
+def max_page_sharing(_: Facts, now: Snapshot) -> Iterator[Finding]:
     """Contents that are kept more than once, because too many share them."""
     copies = now.counters.stable_node_dups or 0
     if copies:
         yield Finding(
             code="max_page_sharing",
-            sentence=f"{now.counters.stable_node_chains} contents have more sharers than one page may have",
-            evidence=f"stable_node_dups is {copies}, max_page_sharing {now.knobs.max_page_sharing}",
+            severity="note",
+            sentence="some contents have more sharers than one page may have, and are kept more than once",
+            evidence=f"stable_node_chains is {now.counters.stable_node_chains}, stable_node_dups {copies}, "
+            f"max_page_sharing {now.knobs.max_page_sharing}",
             mend=f"kernel.max_page_sharing in {CONFIG}; more sharers make reverse mapping slower",
         )
 
@@ -106,6 +116,7 @@ def khugepaged(facts: Facts, now: Snapshot) -> Iterator[Finding]:
         return
     yield Finding(
         code="khugepaged",
+        severity="note",
         sentence="khugepaged may undo merging: it makes huge pages of ranges that hold merged pages",
         evidence=f"max_ptes_shared is {huge.max_ptes_shared}, {collapsed} huge pages were made so since boot"
         + (f"; use_zero_pages is 1 and max_ptes_none {huge.max_ptes_none}" if zero else ""),
@@ -114,71 +125,12 @@ def khugepaged(facts: Facts, now: Snapshot) -> Iterator[Finding]:
     )
 
 
-def swap_off(now: Snapshot) -> Iterator[Finding]:
-    """Nothing catches the debt."""
-    if not now.memory.swap_total_bytes:
-        yield Finding(
-            code="swap_off",
-            sentence="there is no swap: when guests write to merged pages, only free memory pays for the copies",
-            evidence=f"SwapTotal is 0, {human_bytes(now.saved_bytes)} are merged",
-            mend="add a swap device; zram is enough",
-        )
-
-
-def pressure_off(now: Snapshot) -> Iterator[Finding]:
-    """The daemon cannot hear of memory pressure at once."""
-    if now.pressure is None:
-        yield Finding(
-            code="psi_off",
-            sentence="the kernel does not tell of memory pressure: need is seen by available memory alone",
-            evidence="/proc/pressure/memory cannot be read",
-            mend="boot with psi=1 (CONFIG_PSI=y)",
-        )
-
-
-def debt(now: Snapshot) -> Iterator[Finding]:
-    """More is merged than could be given back."""
-    found = could_find_bytes(now.memory)
-    if now.saved_bytes > found:
-        yield Finding(
-            code="debt",
-            sentence="the host could not bear that all merged pages are written to",
-            evidence=f"{human_bytes(now.saved_bytes)} merged, {human_bytes(found)} to be found (available and swap)",
-            mend=f"add swap, move guests away, or set adaptive.guards.max_debt_percent in {CONFIG}",
-        )
-
-
-def groups_share(now: Snapshot) -> Iterator[Finding]:
-    """A kernel has one KSM domain: all that merges may share with all else that does."""
-    groups = sorted({guest.group for guest in now.guests if guest.ksm and guest.ksm.merging_pages})
-    if len(groups) > 1:
-        yield Finding(
-            code="groups_share",
-            sentence="guests of several groups merge, and may share pages with each other",
-            evidence=f"merged pages in the groups {', '.join(group or '(none)' for group in groups)}",
-            mend=f'guests.isolation = "groups" in {CONFIG}; merged counts fall at the end of the next pass only',
-        )
-
-
-def sensors(now: Snapshot) -> Iterator[Finding]:
-    """What could not be read."""
-    for problem in now.problems:
-        yield Finding(code="problem", sentence="something could not be read", evidence=problem, mend="see there")
-
-
-FACTS_CHECKS: tuple[Callable[[Facts], Iterator[Finding]], ...] = (ksm_absent, old_service)
+FACTS_CHECKS: tuple[Callable[[Facts], Iterator[Finding]], ...] = (ksm_absent,)
 HOST_CHECKS: tuple[Callable[[Facts, Snapshot], Iterator[Finding]], ...] = (
     ksm_off,
-    advisor,
+    nobody,
     old_kernel,
+    max_page_sharing,
     merge_across_nodes,
     khugepaged,
-)
-SNAPSHOT_CHECKS: tuple[Callable[[Snapshot], Iterator[Finding]], ...] = (
-    max_page_sharing,
-    swap_off,
-    pressure_off,
-    debt,
-    groups_share,
-    sensors,
 )

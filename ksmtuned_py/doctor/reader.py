@@ -1,27 +1,32 @@
 """Reads what the doctor looks at; writes nothing."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import closing, suppress
 from dataclasses import replace
 
 from ksmtuned_py.backends.scan.zeroplace import place_refusal
 from ksmtuned_py.config import Config
-from ksmtuned_py.doctor.finding import Facts, HugePages
+from ksmtuned_py.doctor.finding import Facts, HugePages, Manager, Seen
+from ksmtuned_py.doctor.system import read_system
 from ksmtuned_py.door import Door
 from ksmtuned_py.errors import KsmtunedError
-from ksmtuned_py.guests.balloon import Balloon, parse_balloon
+from ksmtuned_py.guests.balloon import Balloon, parse_balloon, tells_of_devices
+from ksmtuned_py.guests.cgroups import Limit, limits, parse_cgroup
 from ksmtuned_py.guests.discovery import GuestFinder
+from ksmtuned_py.guests.obstacles import parse_command_line, parse_readconfig, read_files
+from ksmtuned_py.guests.programs import COMM_LENGTH
 from ksmtuned_py.guests.smaps import Mapping, parse_smaps
 from ksmtuned_py.machine import look
 from ksmtuned_py.model import KSM_DIRECTORY, Guest, Snapshot
 from ksmtuned_py.publish.statusfile import Status
+from ksmtuned_py.units import KIB
 
 THP = "sys/kernel/mm/transparent_hugepage"
 NODES = "sys/devices/system/node"
 OLD_UNITS = ("ksmtuned.service", "ksm.service")
 WANTS = "etc/systemd/system/multi-user.target.wants"
-BALLOONING = ("qemu", "cloud-hypervisor")
-"""Those whose command lines name all their devices."""
+CONTAINERS = ("kubepods", "docker", "libpod", "crio", "containerd", "lxc")
+"""What the cgroup of a process in a container has in its path."""
 
 
 def read_facts(door: Door, config: Config, status: Status | None) -> Facts:
@@ -31,11 +36,15 @@ def read_facts(door: Door, config: Config, status: Status | None) -> Facts:
         ksm_path=door.path(KSM_DIRECTORY),
         snapshot=snapshot,
         settings=config.guests,
+        system=read_system(door),
+        policy=config.policy.name,
         daemon=f"the daemon says: {status.decision.reason}" if status else "",
-        suspects=snapshot.suspects if snapshot else (),
+        foreign=status.snapshot.foreign if status else (),
+        managers=_managers(door, snapshot.suspects) if snapshot else (),
         units=tuple(unit for unit in OLD_UNITS if _is_there(door, unit)),
         numa_nodes=max(1, sum(name.removeprefix("node").isdigit() for name in door.names(NODES))),
         huge_pages=_huge_pages(door),
+        limits=_limits(door, snapshot.guests) if snapshot else (),
         scanning=config.daemon.backend == "scan",
         zeros_refused=_zeros_refused(door, config),
         guests_without_ksm=() if snapshot else _guests(door, config),
@@ -44,13 +53,70 @@ def read_facts(door: Door, config: Config, status: Status | None) -> Facts:
 
 def with_guests(facts: Facts, door: Door, guests: Iterable[Guest]) -> Facts:
     """With the command lines and the smaps of these guests: page-table walks, so a moment for each GiB."""
-    mappings, balloons = {}, {}
-    for guest in guests:
-        if (found := _mappings(door, guest.pid)) is not None:
-            mappings[guest.pid] = found
-        if guest.kind in BALLOONING and (balloon := _balloon(door, guest.pid)) is not None:
-            balloons[guest.pid] = balloon
-    return replace(facts, mappings=mappings, balloons=balloons)
+    return replace(facts, seen={guest.pid: _seen(door, guest) for guest in guests})
+
+
+def _seen(door: Door, guest: Guest) -> Seen:
+    mappings = tuple(parse_smaps(_text(door, f"proc/{guest.pid}/smaps")))
+    words = _text(door, f"proc/{guest.pid}/cmdline").split("\0")
+    devices = _with_files(door, guest.pid, words)
+    return Seen(
+        mappings=mappings,
+        balloon=_balloon(guest.kind, devices),
+        obstacles=parse_command_line(guest.kind, devices if devices is not None else words),
+        swapped_bytes=_swapped_bytes(door, guest.pid, mappings),
+    )
+
+
+def _with_files(door: Door, pid: int, words: Sequence[str]) -> list[str] | None:
+    """The command line with what it reads from files; None when one of these cannot be read."""
+    found = list(words)
+    for file in read_files(words):
+        place = f"proc/{pid}/root{file}" if file.startswith("/") else f"proc/{pid}/cwd/{file}"
+        text = _text(door, place)
+        if not text:
+            return None
+        found += parse_readconfig(text)
+    return found
+
+
+def _balloon(kind: str, words: Sequence[str] | None) -> Balloon | None:
+    return parse_balloon(words) if words is not None and tells_of_devices(kind, words) else None
+
+
+def _swapped_bytes(door: Door, pid: int, mappings: Sequence[Mapping]) -> int:
+    """By smaps; where that is not ours to read, by the one line that everybody may."""
+    if mappings:
+        return sum(mapping.sizes.get("Swap", 0) for mapping in mappings)
+    lines = dict(line.partition(":")[::2] for line in _text(door, f"proc/{pid}/status").splitlines())
+    size = lines.get("VmSwap", "").split()
+    return int(size[0]) * KIB if size and size[0].isdecimal() else 0
+
+
+def _text(door: Door, path: str) -> str:
+    with suppress(KsmtunedError, OSError):
+        return door.read_if_there(path) or ""
+    return ""
+
+
+def _managers(door: Door, names: Sequence[str]) -> tuple[Manager, ...]:
+    """Where those programs run tells how they are stopped."""
+    pids = {_text(door, f"proc/{pid}/comm").strip(): pid for pid in door.names("proc") if pid.isdecimal()}
+    return tuple(_manager(door, name, pids.get(name[:COMM_LENGTH])) for name in names)
+
+
+def _manager(door: Door, name: str, pid: str | None) -> Manager:
+    cgroup = parse_cgroup(_text(door, f"proc/{pid}/cgroup")) if pid else ""
+    if any(word in cgroup for word in CONTAINERS):
+        return Manager(name=name, container=cgroup)
+    last = cgroup.rpartition("/")[2]
+    return Manager(name=name, unit=last if last.endswith(".service") else "")
+
+
+def _limits(door: Door, guests: Iterable[Guest]) -> tuple[Limit, ...]:
+    """Of the cgroups that guests are in: many guests can be in one."""
+    found = {limit.cgroup: limit for guest in guests for limit in limits(door, guest.cgroup)}
+    return tuple(found.values())
 
 
 def _snapshot(door: Door, config: Config, status: Status | None) -> Snapshot | None:
@@ -96,17 +162,3 @@ def _huge_pages(door: Door) -> HugePages:
     return HugePages(
         enabled=enabled or "never", max_ptes_shared=number("max_ptes_shared"), max_ptes_none=number("max_ptes_none")
     )
-
-
-def _mappings(door: Door, pid: int) -> list[Mapping] | None:
-    with suppress(KsmtunedError, OSError):
-        text = door.read_if_there(f"proc/{pid}/smaps")
-        return parse_smaps(text) if text else None
-    return None
-
-
-def _balloon(door: Door, pid: int) -> Balloon | None:
-    with suppress(KsmtunedError, OSError):
-        text = door.read_if_there(f"proc/{pid}/cmdline")
-        return parse_balloon(text.split("\0")) if text else None
-    return None

@@ -7,10 +7,17 @@ from itertools import pairwise
 
 # QEMU: -device virtio-balloon-pci,free-page-reporting=on; from libvirt {"driver":"virtio-balloon-pci",
 # "free-page-reporting":true}. cloud-hypervisor: --balloon size=0,free_page_reporting=on.
-_OPTIONS = frozenset({"-device", "--device", "-global", "--global", "-balloon", "--balloon"})
+_OPTIONS = frozenset({"-device", "--device", "-global", "--global", "-balloon", "--balloon", "-set", "--set"})
 _BALLOON = re.compile(r"virtio-balloon|-balloon (virtio|size=)")
 _REPORTING = re.compile(r'free[-_]page[-_]reporting"?[=:]"?(on|yes|true)\b')
 _PLUGGABLE = re.compile(r"virtio-mem\b")
+
+
+_WITH_DEVICES = {
+    "qemu": frozenset({"-device", "--device", "-m", "-machine", "-M", "-nodefaults", "-kernel", "-drive", "-hda"}),
+    "cloud-hypervisor": frozenset({"--kernel", "--firmware", "--memory", "--disk"}),
+}
+"""Options of a virtual machine that is described on its command line, and not later over its API."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +30,11 @@ class Balloon:
     """The guest's kernel tells of what it has freed, and the host discards it at once."""
     pluggable: bool = False
     """virtio-mem: memory that can be taken out while it runs."""
+
+
+def tells_of_devices(kind: str, words: Sequence[str]) -> bool:
+    """Whether what is not on its command line is not there, either: it is not where all came over an API."""
+    return not _WITH_DEVICES.get(kind, frozenset()).isdisjoint(word.partition("=")[0] for word in words)
 
 
 def parse_balloon(words: Sequence[str]) -> Balloon:

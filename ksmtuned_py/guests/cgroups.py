@@ -1,9 +1,25 @@
 """The cgroup of a process, and how much memory it may still take. Only cgroup v2 has both in one tree."""
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 from ksmtuned_py.door import Door, parse_int
 from ksmtuned_py.errors import KsmtunedError
 
 CGROUP_ROOT = "sys/fs/cgroup"
+LIMITS = ("memory.high", "memory.max")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limit:
+    """A cgroup that may not grow without end."""
+
+    cgroup: str
+    file: str
+    """memory.high, above which it is throttled, or memory.max."""
+    limit_bytes: int
+    used_bytes: int
+    """Without the page cache, which gives way."""
 
 
 def parse_cgroup(text: str) -> str:
@@ -30,3 +46,32 @@ def _own_room_bytes(door: Door, directory: str) -> int | None:
         return max(0, parse_int(directory, limit) - (door.read_int(f"{directory}/memory.current") or 0))
     except KsmtunedError:  # an unreadable or garbled limit is no reason to fail a tick
         return None
+
+
+def limits(door: Door, cgroup: str) -> Iterator[Limit]:
+    """The tighter limit of each cgroup that has one, from this one up."""
+    while cgroup:
+        directory = f"{CGROUP_ROOT}{cgroup}"
+        found = {name: size for name in LIMITS if (size := _number(door, f"{directory}/{name}")) is not None}
+        if found:
+            file = min(found, key=lambda name: found[name])
+            used = (_number(door, f"{directory}/memory.current") or 0) - _cache_bytes(door, directory)
+            yield Limit(cgroup=cgroup, file=file, limit_bytes=found[file], used_bytes=max(0, used))
+        cgroup = cgroup.rpartition("/")[0]
+
+
+def _number(door: Door, path: str) -> int | None:
+    try:
+        return door.read_int(path)
+    except KsmtunedError:  # "max", or nothing to be read here
+        return None
+
+
+def _cache_bytes(door: Door, directory: str) -> int:
+    try:
+        lines = dict(
+            line.partition(" ")[::2] for line in (door.read_if_there(f"{directory}/memory.stat") or "").splitlines()
+        )
+        return sum(parse_int(directory, lines.get(f"{side}_file", "0")) for side in ("active", "inactive"))
+    except KsmtunedError:
+        return 0

@@ -199,9 +199,12 @@ def test_the_doctor_names_what_keeps_a_domain_from_merging(libvirtd: Libvirtd, t
     libvirtd.create("plain")
     libvirtd.create("locked", backing="<nosharepages/>")
     libvirtd.create("shared", backing="<source type='memfd'/><access mode='shared'/>")
+    libvirtd.create("memfd", backing="<source type='memfd'/>")
+    libvirtd.create("private", backing="<source type='memfd'/><access mode='private'/>")
     done = verb("doctor", "--json", "--config", config, "--runtime-dir", tmp_path / "none")
     assert done.returncode == 1, done.stderr
-    found = {(each["subject"], each["code"]) for each in json.loads(done.stdout)}
-    assert {("locked", "nosharepages"), ("shared", "shared")} <= found
-    of_plain = {code for subject, code in found if subject == "plain"}
+    found = {(each["guest"], each["code"]) for each in json.loads(done.stdout)}
+    assert {("locked", "nosharepages"), ("shared", "shared"), ("memfd", "shared")} <= found
+    assert not found & {("locked", "not_mergeable"), ("shared", "not_mergeable"), ("private", "shared")}
+    of_plain = {code for guest, code in found if guest == "plain"}
     assert not of_plain & {"nosharepages", "shared", "not_mergeable", "memory_not_mergeable", "hugetlb", "vfio"}

@@ -133,6 +133,13 @@ def add_guest(root: Path, guest: FakeGuest, kernel: KernelVersion = "6.18") -> N
     put(root, f"{directory}/ksm_stat", _ksm_stat(guest, kernel))
 
 
+def mapping(*flags: str, mode: str = "rw-p", path: str = "", size_bytes: int = GIB, **sizes_bytes: int) -> str:
+    """One mapping of /proc/PID/smaps: its VmFlags, and sizes by the names of its lines (`Swap=6 * GIB`)."""
+    lines = [f"7f0000000000-{0x7F0000000000 + size_bytes:x} {mode} 00000000 00:01 7 {path}"]
+    lines += [f"{name + ':':<16}{size // KIB:>8} kB" for name, size in {"Size": size_bytes, **sizes_bytes}.items()]
+    return "\n".join([*lines, f"VmFlags: {' '.join(('rd', 'wr', *flags))} \n"])
+
+
 def meminfo(*, total_bytes: int = 16 * GIB, available_bytes: int = 8 * GIB, **kib: int) -> str:
     """A /proc/meminfo; further lines by name, in KiB: `SwapTotal=1024`."""
     lines = {

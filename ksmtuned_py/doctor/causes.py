@@ -1,0 +1,105 @@
+"""Which finding is the cause of which, what an admin has accepted, and which guests have the same. Pure."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+
+from ksmtuned_py.config.doctor import Accept, Code
+from ksmtuned_py.doctor.finding import Finding, Severity
+
+_SCANNED: frozenset[Code] = frozenset({"not_yet_scanned", "nothing_equal", "losing"})
+_ASKED: frozenset[Code] = frozenset({"not_mergeable", "memory_not_mergeable"})
+_MADE: frozenset[Code] = frozenset({"encrypted", "vfio", "nvme", "vdpa", "shared", "hugetlb", "locked", "huge_pages"})
+
+SYMPTOMS: dict[Code, frozenset[Code]] = {
+    "uksm": frozenset({"ksm_absent"}),
+    "nobody": frozenset({"old_kernel"}),
+    "knobs_contested": frozenset({"advisor_on", "foreign_writer", "foreign_service"}),
+}
+"""What follows on the host from a cause on the host."""
+SYMPTOMS_IN_GUESTS: dict[Code, frozenset[Code]] = {
+    "ksm_absent": _SCANNED | _ASKED | {"no_account", "huge_pages"},
+    "uksm": _SCANNED | _ASKED | {"no_account", "huge_pages"},
+    "ksm_off": frozenset({"not_yet_scanned"}),
+}
+"""What follows in every guest from a cause on the host."""
+SYMPTOMS_IN_ITSELF: dict[Code, frozenset[Code]] = {
+    "switched_off": _SCANNED | _ASKED | _MADE | {"in_swap", "nosharepages"},
+    "nosharepages": _SCANNED | _ASKED | _MADE | {"in_swap"},
+    "encrypted": _SCANNED | _ASKED | (_MADE - {"encrypted"}) | {"in_swap"},
+    "vfio": _SCANNED | {"locked", "huge_pages"},
+    "nvme": _SCANNED | {"vfio", "locked", "huge_pages"},
+    "vdpa": _SCANNED | {"locked", "huge_pages"},
+    "shared": _SCANNED | _ASKED | {"huge_pages"},
+    "hugetlb": _SCANNED | _ASKED | {"huge_pages"},
+    "not_mergeable": frozenset({"memory_not_mergeable", "not_yet_scanned", "huge_pages", "in_swap"}),
+    "in_swap": frozenset({"nothing_equal", "losing"}),
+    "cgroup_debt": frozenset(),
+}
+"""What follows in a guest from a cause in it."""
+SHOWN_NAMES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """The same finding of one guest or more."""
+
+    first: Finding
+    guests: tuple[str, ...]
+    """() for the host."""
+
+    @property
+    def subject(self) -> str:
+        """'host', 'web', or '16 guests (web-1, web-2, web-3 and 13 more)'."""
+        if len(self.guests) < 2:
+            return self.guests[0] if self.guests else "host"
+        names = ", ".join(self.guests[:SHOWN_NAMES])
+        more = f" and {len(self.guests) - SHOWN_NAMES} more" if len(self.guests) > SHOWN_NAMES else ""
+        return f"{len(self.guests)} guests ({names}{more})"
+
+
+def causes(findings: Iterable[Finding]) -> list[Finding]:
+    """Without what only follows from another: a symptom beside its cause gives advice that does not help."""
+    all_of_them = list(findings)
+    on_host = {finding.code for finding in all_of_them if not finding.guest}
+    return [finding for finding in all_of_them if not _follows(finding, all_of_them, on_host)]
+
+
+def _follows(finding: Finding, others: Sequence[Finding], on_host: set[Code]) -> bool:
+    if not finding.guest:
+        return any(finding.code in SYMPTOMS.get(code, ()) for code in on_host)
+    in_itself = {other.code for other in others if other.guest == finding.guest and _explains(other)}
+    return any(finding.code in SYMPTOMS_IN_GUESTS.get(code, ()) for code in on_host) or any(
+        finding.code in SYMPTOMS_IN_ITSELF.get(code, ()) for code in in_itself
+    )
+
+
+def _explains(finding: Finding) -> bool:
+    """A part of the memory that is shared says nothing of the rest."""
+    return finding.severity == "finding" or finding.code in ("switched_off", "nosharepages")
+
+
+def accepted(findings: Iterable[Finding], accept: Sequence[Accept]) -> list[Finding]:
+    """With those that are wanted so marked as that."""
+    return [_accepted(finding, accept) for finding in findings]
+
+
+def _accepted(finding: Finding, accept: Sequence[Accept]) -> Finding:
+    for one in accept:
+        if one.code == finding.code and fnmatchcase(finding.guest, one.guest):
+            return replace(finding, severity="accepted", reason=one.reason)
+    return finding
+
+
+def blocks(findings: Iterable[Finding]) -> list[Block]:
+    """One for all guests with the same, findings first, then notes, then what is accepted."""
+    found: dict[tuple[str, ...], list[Finding]] = {}
+    for finding in findings:
+        whose = "guest" if finding.guest else finding.evidence
+        key = (whose, finding.code, finding.severity, finding.sentence, finding.mend, finding.reason)
+        found.setdefault(key, []).append(finding)
+    order: dict[Severity, int] = {"finding": 0, "note": 1, "accepted": 2}
+    return sorted(
+        (Block(same[0], tuple(each.guest for each in same if each.guest)) for same in found.values()),
+        key=lambda block: order[block.first.severity],
+    )
