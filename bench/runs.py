@@ -15,7 +15,7 @@ from bench.managers import manager
 from bench.samples import Sample, Sampler
 from bench.stage import Size, Stage
 from ksmtuned_py.door import Door
-from ksmtuned_py.guests.accounts import may_merge
+from ksmtuned_py.guests.accounts import has_asked
 from ksmtuned_py.guests.discovery import GuestFinder
 from ksmtuned_py.sensors.memory import read_memory
 from ksmtuned_py.units import MIB
@@ -147,7 +147,7 @@ def set_defaults(ksm: RealKsm) -> None:
 def guests_now() -> set[str]:
     """The names of all processes that may merge."""
     with closing(GuestFinder(Door())) as finder:
-        return {guest.name for guest in finder.find(time.monotonic()) if may_merge(guest.ksm)}
+        return {guest.name for guest in finder.find(time.monotonic()) if has_asked(guest.ksm)}
 
 
 def _memory_is_still() -> bool:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ksmtuned_py.errors import Garbage
-from ksmtuned_py.guests.accounts import may_merge
+from ksmtuned_py.guests.accounts import has_asked
 from ksmtuned_py.guests.parse import parse_ksm_stat, parse_stat, parse_statm
 from ksmtuned_py.model import GuestKsm
 from tests.support.procs import KSM_STAT_6_1, KSM_STAT_6_4, ksm_stat
@@ -89,7 +89,7 @@ def test_no_text_breaks_the_reader(text: str) -> None:
     ],
 )
 def test_where_the_kernel_does_not_say_its_interest_in_the_pages_tells(account: GuestKsm | None, may: bool) -> None:
-    assert may_merge(account) is may
+    assert has_asked(account) is may
 
 
 @given(st.text(st.characters(exclude_characters="\0\n"), max_size=15), st.integers(0, 2**60))

@@ -19,8 +19,8 @@ def read_account(process: Process, page_bytes: int) -> GuestKsm | None:
     return parse_ksm_stat(text, process.path("ksm_stat"), merging_pages=merging, page_bytes=page_bytes)
 
 
-def may_merge(account: GuestKsm | None) -> bool:
-    """Whether the process asked for merging; where the kernel does not say, whether ksmd has looked at its pages."""
+def has_asked(account: GuestKsm | None) -> bool:
+    """Whether the process is known to have asked for merging: the kernel says so, or ksmd has looked at its pages."""
     if account is None:
         return False
     return account.rmap_items > 0 if account.mergeable is None else account.mergeable

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from ksmtuned_py.door import Door
 from ksmtuned_py.errors import Garbage
-from ksmtuned_py.guests.accounts import may_merge, read_account
+from ksmtuned_py.guests.accounts import has_asked, read_account
 from ksmtuned_py.guests.cgroups import parse_cgroup
 from ksmtuned_py.guests.parse import Identity
 from ksmtuned_py.guests.patience import Patience
@@ -145,7 +145,7 @@ class GuestFinder:
 
     def _enrol_mergeable(self, pids: Iterable[int]) -> None:
         accounts = self._read({pid: Process(self._door, pid) for pid in pids if self._seen.get(pid)})
-        merging = [pid for pid, account in accounts.items() if may_merge(account)]
+        merging = [pid for pid, account in accounts.items() if has_asked(account)]
         for pid, (name, words) in self._command_lines(merging).items():
             if identity := self._seen.get(pid):
                 self._adopt(pid, identity, "mergeable", name, words)
@@ -213,7 +213,7 @@ class GuestFinder:
         for pid, account in self._read({pid: held.process for pid, held in turn.items()}).items():
             held = turn[pid]
             held.read_at = self._looks
-            if held.guest.kind == "mergeable" and not may_merge(account):
+            if held.guest.kind == "mergeable" and not has_asked(account):
                 self._drop(pid)
             elif account != held.guest.ksm:
                 held.guest = replace(held.guest, ksm=account)

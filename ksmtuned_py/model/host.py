@@ -132,6 +132,22 @@ class Guest:
         """What stays the same for this process and no other."""
         return (self.pid, self.start_ticks)
 
+    @property
+    def kept_out(self) -> bool:
+        """Somebody wants its memory out of merging: a rule, or its libvirt domain with nosharepages."""
+        return self.merge is False or "nosharepages" in self.obstacles
+
+    @property
+    def may_merge(self) -> bool:
+        """Whether a look at its memory can find something to merge: the one answer for every room.
+
+        What nobody knows counts as yes: an account that cannot be read, a kernel without ksm_mergeable (before 6.18
+        of those we know), a guest that libvirt has told nothing of and no rule is waiting for. A new guest has often
+        not asked yet, and is a no until it does.
+        """
+        offered = self.ksm is None or self.ksm.mergeable is not False
+        return offered and not (self.kept_out or self.switched_off or self.obstacles)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ForeignWrite:

@@ -56,9 +56,9 @@ def _within(minute: int, begin: int, end: int) -> bool:
 
 def _no_guests(now: Snapshot) -> Guard:
     """A process that ends leaves its bookkeeping behind, and only a scanning ksmd clears it away."""
-    count, fired = len(now.guests), not now.guests
+    may, fired = sum(guest.may_merge for guest in now.guests), not now.guests
     left = now.counters.candidate_pages - now.counters.pages_shared
-    sentence = f"{count} guest{'s' if count > 1 else ''} may merge"
+    sentence = f"{may} of {len(now.guests)} guest{'s' if len(now.guests) > 1 else ''} may merge"
     if fired:
         sentence = "no guest runs" + (f"; {left} pages of ended ones are still to be cleared away" if left else "")
     return Guard(

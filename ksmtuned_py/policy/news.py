@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from ksmtuned_py.model import Counters, Guest, Snapshot
+from ksmtuned_py.model import Counters, Snapshot
 from ksmtuned_py.units import GIB, MIB, human_bytes
 
 WHOLE_PASSES = 2
@@ -124,7 +124,7 @@ def find_news(past: News, now: Snapshot, prospect: Prospect, *, need_rose: bool,
     are dear where there is much memory. There, new memory gets a quick look first, with smart_scan: new pages are not
     skipped, and find each other, and all that is merged already. What that leaves unmerged may be worth a thorough one.
     """
-    now_bytes = {guest.key: guest.rss_bytes for guest in now.guests if _may_merge(guest)}
+    now_bytes = {guest.key: guest.rss_bytes for guest in now.guests if guest.may_merge}
     guests = frozenset(guest.key for guest in now.guests)
     seen = {key: min(past.seen_bytes[key], size) for key, size in now_bytes.items() if key in past.seen_bytes}
     known = replace(
@@ -193,7 +193,7 @@ def is_false_alarm(news: News, now: Snapshot) -> bool:
     """Whether those that came have ended, or have not asked for merging in all the time that a guest needs for it."""
     waited = now.clock.monotonic_seconds - news.seconds >= ASKING_SECONDS
     return bool(waited and news.arrived) and not any(
-        guest.key in news.arrived and _may_merge(guest) for guest in now.guests
+        guest.key in news.arrived and guest.may_merge for guest in now.guests
     )
 
 
@@ -216,11 +216,6 @@ def _unusually_unmerged_bytes(now: Snapshot, usual_share: float | None) -> int:
         return 0
     usual = usual_share * now.counters.candidate_pages
     return round((now.counters.unmerged_pages - usual) * now.page_bytes)
-
-
-def _may_merge(guest: Guest) -> bool:
-    """Unless its kernel says that it has not asked for it."""
-    return guest.ksm is None or guest.ksm.mergeable is not False
 
 
 def is_stuck(counters: Counters) -> bool:

@@ -34,7 +34,7 @@ def guest_rows(max_series: int) -> tuple[Row, ...]:
         ),
         account("guest_profit_bytes", "Merged memory less bookkeeping", lambda _, ksm: ksm.profit_bytes),
         account("guest_rmap_items", "Pages the kernel keeps a record of", lambda _, ksm: ksm.rmap_items),
-        row("guest_mergeable", "1 when some of its memory may merge", lambda _, guest: _mergeable(guest)),
+        row("guest_mergeable", "1 when some of its memory is offered to ksmd", lambda _, guest: _mergeable(guest)),
         row("guest_switched_off", "1 while a rule keeps its memory out", lambda _, guest: guest.switched_off),
         row(
             "guest_losing_passes",

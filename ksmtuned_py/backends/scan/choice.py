@@ -28,7 +28,7 @@ def target_of(guest: Guest, settings: Scan) -> Target:
         name=guest.name,
         group=guest.group or next((pattern for pattern in settings.groups if fnmatchcase(guest.name, pattern)), ""),
         remap=any(fnmatchcase(guest.name, pattern) for pattern in settings.remap_guests),
-        merge=guest.merge is not False and "nosharepages" not in guest.obstacles,
+        merge=not guest.kept_out,
     )
 
 
