@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from ksmtuned_py.config import Adaptive, Config, Guards
-from ksmtuned_py.model import Counters, Decision, ForeignWrite, Knobs, Mode, Snapshot
+from ksmtuned_py.model import Counters, Decision, ForeignWrite, GuestKsm, Knobs, Mode, Snapshot
 from ksmtuned_py.plan import plan
 from ksmtuned_py.policy import policy_of
 from ksmtuned_py.policy.trend import Trend
@@ -110,6 +111,10 @@ def test_ksmd_runs_on_until_it_has_cleared_away_what_ended_guests_left() -> None
 @pytest.mark.parametrize(
     ("window", "minute", "inside"),
     [
+        ("00:00-24:00", 0, True),
+        ("00:00-24:00", 1439, True),
+        ("18:00-24:00", 1439, True),
+        ("18:00-24:00", 0, False),
         ("08:00-18:00", 8 * 60, True),
         ("08:00-18:00", 18 * 60, False),
         ("22:00-06:00", 23 * 60, True),
@@ -127,9 +132,22 @@ def test_debt_beyond_its_limit_stops_merging() -> None:
     counters = Counters(pages_sharing=8 * GIB // 4096)
     seen = snapshot(counters=counters, available_bytes=4 * GIB)
     assert decide(seen).mode is Mode.BOOST  # no limit by default: overcommitting is what merging is for
-    decision = decide(seen, config=guarded(max_debt_percent=100))
-    assert (decision.mode, decision.rule, decision.knobs.run) == (Mode.OFF, "debt", 0)
+    config = guarded(max_debt_percent=100)
+    decision = decide(seen, config=config)
+    assert (decision.mode, decision.rule, decision.knobs.run) == (Mode.REST, "debt", 1)
     assert "8 GiB" in decision.reason
+    short = decide(replace(seen, memory=replace(seen.memory, available_bytes=GIB // 2)), config=config)
+    assert rate(short) == pytest.approx(rate(decision))  # a trickle, though a cruise would be 100 times as fast
+
+
+def test_what_ended_guests_left_in_the_counters_is_no_debt() -> None:
+    counters = Counters(pages_sharing=8 * GIB // 4096)
+    alive = replace(guest(), ksm=GuestKsm(merging_pages=GIB // 4096))
+    seen = snapshot(counters=counters, available_bytes=4 * GIB, guests=(alive,))
+    decision = decide(seen, config=guarded(max_debt_percent=100))
+    assert (decision.mode, decision.rule) == (Mode.BOOST, "news")
+    unknown = replace(seen, guests=(alive, guest("db", pid=101)))
+    assert decide(unknown, config=guarded(max_debt_percent=100)).rule == "debt"
 
 
 def test_net_loss_gives_the_bookkeeping_back_by_unmerging() -> None:
@@ -145,6 +163,43 @@ def test_a_copy_on_write_storm_ends_a_boost_but_not_the_scan() -> None:
     counters = Counters(pages_sharing=100_000)
     decision = decide(snapshot(at=0, counters=counters), snapshot(at=60, counters=counters, cow_ksm=90_000))
     assert (decision.mode, decision.rule, decision.knobs.run) == (Mode.REST, "cow_storm", 1)
+
+
+def budgets(**percents: float) -> Config:
+    """The same share of a core at any need."""
+    tables = {
+        f"{name}_percent": dict.fromkeys(("calm", "wary", "short", "critical"), of) for name, of in percents.items()
+    }
+    return Config.model_validate({"adaptive": {"balanced": Config().adaptive.balanced.model_dump() | tables}})
+
+
+@pytest.mark.parametrize("available_gib", [0, 1, 3, 10])
+def test_zero_percent_means_off(available_gib: int) -> None:
+    never = budgets(boost=0, cruise=0)
+    decision = decide(snapshot(available_bytes=available_gib * GIB), config=never)
+    assert (decision.mode, decision.rule, decision.knobs.run) == (Mode.OFF, "budget", 0)
+    assert decision.reason.startswith("off: adaptive.balanced.cruise_percent.")
+    between_boosts = decide(*settled(available_bytes=available_gib * GIB), config=budgets(boost=60, cruise=0))
+    assert between_boosts.knobs.run == 0
+
+
+def test_without_a_boost_news_is_looked_at_as_without_news() -> None:
+    decision = decide(snapshot(), config=budgets(boost=0, cruise=0.2))
+    assert decision.mode is Mode.CRUISE
+    assert decision.next_tick_seconds == CONFIG.daemon.idle_tick_seconds
+    assert "no boost, for adaptive.balanced.boost_percent.calm = 0" in decision.verdicts[1].sentence
+
+
+@pytest.mark.parametrize(("key", "percent"), [("boost", 0.5), ("boost", 1e-6), ("boost", 101), ("cruise", 0.001)])
+def test_a_boost_without_an_end_cannot_be_configured(key: str, percent: float) -> None:
+    with pytest.raises(ValidationError):
+        budgets(**({"boost": 60, "cruise": 1} | {key: percent}))
+
+
+@pytest.mark.parametrize("window", ["00:00-00:00", "08:00-08:00", "24:00-06:00", "00:00-24:01", "08:00", "noon"])
+def test_a_window_that_never_opens_is_refused(window: str) -> None:
+    with pytest.raises(ValidationError):
+        guarded(inhibit=[window])
 
 
 def test_hands_off_while_somebody_else_writes() -> None:
@@ -212,7 +267,7 @@ def test_whatever_happens_the_knobs_are_sane_and_the_reason_is_said(history: lis
 def test_guards_only_lower(history: list[Snapshot]) -> None:
     free = decide(*history)
     strict = decide(
-        *history, config=guarded(inhibit=["00:00-23:59"], max_debt_percent=1, cow_storm_percent_per_minute=1)
+        *history, config=guarded(inhibit=["00:00-24:00"], max_debt_percent=1, cow_storm_percent_per_minute=1)
     )
     assert strict.knobs.run in (None, 0, 2) or rate(strict) <= rate(free) * 1.001
 

@@ -20,6 +20,8 @@ from ksmtuned_py.configfile.wanted import REMOVED
 
 KEYS = {dotted(path): value for path, value in flat(Config().model_dump())}
 
+WINDOW = "two local times HH:MM-HH:MM that differ (00:00-24:00: always)"
+
 
 def write(directory: Path, text: str | bytes = "", **drop_ins: str | bytes) -> Path:
     """A main file and its drop-ins; bytes are written as they are."""
@@ -154,10 +156,10 @@ mergeable = 1
         "config.toml:4: daemon.pressure_trigger_ms = 1.5: wanted a whole number from 0 to 1000 (milliseconds)",
         'config.toml:6: adaptive.profile = "fast": wanted one of quiet, balanced, eager',
         "config.toml:7: adaptive.need.wary_enter_percent = 200: wanted a number from 0 to 100 (percent)",
-        f"config.toml:8: {boost}.wary = 300: wanted a number from 0 to 100 (percent)",
+        f"config.toml:8: {boost}.wary = 300: wanted 0, or a number from 1 to 100 (percent)",
         f"config.toml:8: {boost}.critcal = 3: wanted a key that exists: did you mean {boost}.critical?",
-        'config.toml:14: adaptive.guards.inhibit[1] = "noon": wanted a local time HH:MM-HH:MM',
-        "config.toml:15: adaptive.guards.inhibit[2] = 3: wanted a local time HH:MM-HH:MM",
+        f'config.toml:14: adaptive.guards.inhibit[1] = "noon": wanted {WINDOW}',
+        f"config.toml:15: adaptive.guards.inhibit[2] = 3: wanted {WINDOW}",
         "config.toml:17: adaptve = { x = 1 }: wanted a key that exists: did you mean adaptive?",
         "config.toml:20: kernel.max_page_sharing = 1: wanted keep, or a whole number from 2 to 2147483647",
         "config.toml:23: ksmtuned.sleep_msec = inf: wanted a whole number from 1 to 3600000 (milliseconds)",

@@ -33,15 +33,23 @@ def test_a_state_is_not_left_where_it_is_entered(previous: Need, percent: float)
     assert need_at(percent, Need.CALM) < previous
 
 
-def test_stalls_raise_need_though_memory_is_available() -> None:
-    assert need_at(80, some_percent=6) is Need.SHORT
-    assert need_at(80, some_percent=20, full_percent=12) is Need.CRITICAL
-    assert need_at(80, Need.SHORT, some_percent=3) is Need.SHORT
-    assert need_at(80, Need.SHORT, some_percent=2) is Need.CALM
+def test_stalls_raise_need_once_memory_is_wary() -> None:
+    assert need_at(29, some_percent=6) is Need.SHORT
+    assert need_at(29, some_percent=20, full_percent=12) is Need.CRITICAL
+    assert need_at(33, Need.SHORT, some_percent=3) is Need.SHORT
+    assert need_at(33, Need.SHORT, some_percent=2) is Need.WARY
 
 
-def test_a_pressure_trigger_means_short_at_once() -> None:
-    assert next_need(Need.CALM, snapshot(woken_by=frozenset({"pressure"})), THRESHOLDS) is Need.SHORT
+def test_a_pressure_trigger_means_short_at_once_where_memory_is_wary() -> None:
+    assert need_at(29, woken_by=frozenset({"pressure"})) is Need.SHORT
+
+
+@given(st.floats(35, 100), st.sampled_from(Need), st.floats(0, 100), st.sampled_from([frozenset(), {"pressure"}]))
+def test_stalls_within_the_limit_of_a_cgroup_are_no_need_of_a_host_with_memory_to_spare(
+    available: float, previous: Need, stalled: float, woken_by: frozenset[str]
+) -> None:
+    seen = need_at(available, previous, some_percent=stalled, full_percent=stalled, woken_by=woken_by)
+    assert seen is Need.CALM
 
 
 def test_without_psi_memory_alone_counts() -> None:

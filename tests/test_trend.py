@@ -8,7 +8,7 @@ import pytest
 from ksmtuned_py.config import Config
 from ksmtuned_py.model import Counters, ForeignWrite, Guest, GuestKsm, Knobs, Snapshot
 from ksmtuned_py.policy.need import Need
-from ksmtuned_py.policy.scanner import Passes, Scanner
+from ksmtuned_py.policy.scanner import Passes
 from ksmtuned_py.policy.trend import FOREIGN_HOLD_SECONDS, Trend
 from ksmtuned_py.units import GIB, MIB
 from tests.support.snapshots import guest, snapshot
@@ -26,32 +26,6 @@ def after(*snapshots: Snapshot, config: Config = CONFIG) -> Trend:
 def passes(at: float, full_scans: int, *, cpu: float = 0, sharing: int = 0, **fields: Any) -> Snapshot:
     counters = Counters(full_scans=full_scans, pages_sharing=sharing, pages_unshared=1000)
     return snapshot(at=at, counters=counters, cpu_seconds=cpu, **fields)
-
-
-def test_cost_per_page_is_measured() -> None:
-    knobs = Knobs(run=1, pages_to_scan=1000, sleep_millisecs=20)
-    before = snapshot(at=0, cpu_seconds=0.0, counters=Counters(pages_scanned=0), knobs=knobs)
-    now = snapshot(at=1, cpu_seconds=0.1, counters=Counters(pages_scanned=40_000), knobs=knobs)
-    scanner = Scanner(cost_seconds=2.5e-6).after(before, now)
-    assert scanner.share == pytest.approx(0.1)
-    assert scanner.cost_seconds == pytest.approx(2.5e-6)
-    # 40 batches in 0.9 idle seconds: 22.5 ms for a sleep of 20 ms, and half of that is taken on
-    assert scanner.oversleep_seconds == pytest.approx((0.003 + 0.0025) / 2)
-
-
-def test_the_slack_of_sleep_is_learned_though_each_look_sets_the_batch_anew() -> None:
-    before = snapshot(
-        at=0, counters=Counters(pages_scanned=0), knobs=Knobs(run=1, pages_to_scan=900, sleep_millisecs=17)
-    )
-    knobs = Knobs(run=1, pages_to_scan=1000, sleep_millisecs=17)
-    now = snapshot(at=1, cpu_seconds=0.1, counters=Counters(pages_scanned=37_500), knobs=knobs)
-    assert Scanner().after(before, now).oversleep_seconds == pytest.approx((0.003 + 0.007) / 2)
-
-
-def test_a_kernel_without_the_figures_keeps_the_defaults() -> None:
-    before, now = snapshot(at=0, cpu_seconds=None), snapshot(at=1, cpu_seconds=None)
-    assert Scanner().after(before, now) == Scanner()
-    assert Scanner().after(snapshot(at=0), snapshot(at=1, cpu_seconds=0.5)).cost_seconds == Scanner().cost_seconds
 
 
 def test_a_pass_is_told_with_its_cost_and_gain() -> None:
@@ -268,6 +242,18 @@ def test_copy_on_write_is_a_storm_only_when_it_is_much() -> None:
     storm = after(snapshot(at=0, counters=merged), snapshot(at=60, counters=merged, cow_ksm=200_000))
     assert storm.copy_on_write.pages_per_minute == pytest.approx(200_000)
     assert storm.copy_on_write.storm_until_seconds == 120
+
+
+def test_what_we_unmerge_ourselves_is_no_storm() -> None:
+    merged, cow = Counters(pages_sharing=1_000_000), 200_000
+    begun = snapshot(at=0, counters=merged)
+    off = replace(guest(), switched_off=True)
+    switched = after(begun, snapshot(at=60, counters=merged, cow_ksm=cow, guests=(off,)))
+    assert switched.copy_on_write.pages_per_minute == switched.copy_on_write.storm_until_seconds == 0
+    unmerged = snapshot(at=60, cow_ksm=1_000_000, knobs=Knobs(run=2))
+    assert after(begun, unmerged).copy_on_write.storm_until_seconds == 0
+    later = snapshot(at=120, counters=merged, cow_ksm=2 * cow, guests=(off,))
+    assert switched.after(later).copy_on_write.storm_until_seconds == 180  # these are the guests' own
 
 
 def losing(at: float, scans: int, guests: tuple[Guest, ...] | None = None) -> Snapshot:

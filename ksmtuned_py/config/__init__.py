@@ -1,17 +1,14 @@
 """The configuration: what each key takes, its default, and what it is for. Pure; files are read in `configfile`."""
 
+from ksmtuned_py.config.adaptive import Adaptive, ByNeed, Guards, Need
 from ksmtuned_py.config.sections import (
-    Adaptive,
-    ByNeed,
     Config,
     Daemon,
     Fixed,
-    Guards,
     GuestRule,
     Guests,
     Kernel,
     Metrics,
-    Need,
     Policy,
     Scan,
 )

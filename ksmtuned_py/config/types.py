@@ -20,19 +20,23 @@ OnExit = Literal["restore", "keep", "stop", "unmerge"]
 ProfileName = Literal["quiet", "balanced", "eager"]
 
 
+DAY_MINUTES = 24 * 60
+
+
 def _minutes(text: str) -> int:
     hours, separator, minutes = text.strip().partition(":")
-    if not (separator and hours.isdigit() and minutes.isdigit() and int(hours) < 24 and int(minutes) < 60):
+    if not (separator and hours.isdigit() and minutes.isdigit() and int(minutes) < 60):
         raise ValueError(f"{text!r} is no time of day (HH:MM)")
     return int(hours) * 60 + int(minutes)
 
 
 def window_minutes(window: str) -> tuple[int, int]:
-    """'22:30-06:00' as minutes of the day; raises ValueError."""
-    begin, separator, end = window.partition("-")
-    if not separator:
+    """'22:30-06:00' as minutes of the day, of which only the end may be 24:00; raises ValueError."""
+    begin, _, end = window.partition("-")
+    first, last = _minutes(begin), _minutes(end)
+    if first >= DAY_MINUTES or last > DAY_MINUTES or first == last:
         raise ValueError(f"{window!r} is no window (HH:MM-HH:MM)")
-    return _minutes(begin), _minutes(end)
+    return first, last
 
 
 def _window(text: str) -> str:
@@ -48,7 +52,16 @@ def _address(text: str) -> str:
 
 
 # "format" is what an error says was wanted.
-Window = Annotated[str, AfterValidator(_window), Field(json_schema_extra={"format": "a local time HH:MM-HH:MM"})]
+Off = Annotated[float, Field(ge=0, le=0, json_schema_extra={"format": "0"})]
+# With less a boost would take days, and never end on a large host.
+BoostPercent = Off | Annotated[float, Field(ge=1, le=100)]
+# With less ksmd would sleep for longer than anybody wants to wait for a change of mind.
+CruisePercent = Off | Annotated[float, Field(ge=0.02, le=100)]
+Window = Annotated[
+    str,
+    AfterValidator(_window),
+    Field(json_schema_extra={"format": "two local times HH:MM-HH:MM that differ (00:00-24:00: always)"}),
+]
 Address = Annotated[str, AfterValidator(_address), Field(json_schema_extra={"format": 'HOST:PORT or ""'})]
 
 

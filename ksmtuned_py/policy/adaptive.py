@@ -7,10 +7,10 @@ from ksmtuned_py.model import Decision, Knobs, Mode, Snapshot, Verdict
 from ksmtuned_py.policy.batch import batch_for
 from ksmtuned_py.policy.guards import Guard, guards
 from ksmtuned_py.policy.need import Need, by_need
-from ksmtuned_py.policy.trend import Trend
+from ksmtuned_py.policy.trend import RUN_UNMERGE, Trend
 from ksmtuned_py.units import human_bytes, human_percent, human_seconds
 
-RUN_MERGE, RUN_STOP, RUN_UNMERGE = 1, 0, 2
+RUN_MERGE, RUN_STOP = 1, 0
 BUDGET_MIN = 0.0002
 """Of one core: below this ksmd would sleep for longer than anybody wants to wait for a change of mind."""
 
@@ -35,7 +35,7 @@ class Adaptive:
     def decide(self, now: Snapshot, trend: Trend) -> Decision:
         """The wanted knobs, and why."""
         said = tuple(guards(now, trend))
-        wish = self._boost(now, trend) if trend.boosting else self._cruise(trend)
+        wish = self._boost(now, trend) if trend.boosting and self._boost_budget(trend) else self._cruise(trend)
         guard = next((guard for guard in said if guard.verdict.fired), None)
         if guard is not None:
             wish = _lowered(wish, guard, self._cruise(trend))
@@ -47,15 +47,18 @@ class Adaptive:
             next_tick_seconds=self._next_tick_seconds(wish.mode, trend.need),
             verdicts=(
                 _need_verdict(now, trend),
-                _news_verdict(now, trend),
+                self._news_verdict(now, trend),
                 _yield_verdict(trend),
                 *(guard.verdict for guard in said),
             ),
             would_change=tuple(self._would_change(wish, now, trend)),
         )
 
+    def _boost_budget(self, trend: Trend) -> float:
+        return by_need(self.config.adaptive.chosen.boost_percent, trend.need) / 100
+
     def _boost(self, now: Snapshot, trend: Trend) -> Wish:
-        budget = by_need(self.config.adaptive.chosen.boost_percent, trend.need) / 100
+        budget = self._boost_budget(trend)
         left = trend.news.done_at_pass - trend.passes.done
         why = f"{left} more pass{'es' if left > 1 else ''} to go" if left > 0 else "passes still pay"
         ago = human_seconds(now.clock.monotonic_seconds - trend.news.seconds)
@@ -69,6 +72,9 @@ class Adaptive:
     def _cruise(self, trend: Trend) -> Wish:
         """One pass for each gap, as far as the budget goes."""
         cap = by_need(self.config.adaptive.chosen.cruise_percent, trend.need) / 100
+        if not cap:
+            zero = f"adaptive.{self.config.adaptive.profile}.cruise_percent.{trend.need.word} = 0"
+            return Wish(mode=Mode.OFF, budget=0, rule="budget", reason=f"off: {zero}, and no boost is due")
         gap, last = trend.gap_seconds, trend.passes.last
         pass_cpu = last.each_cpu_seconds if last else None
         budget = cap if pass_cpu is None else min(cap, pass_cpu / gap)
@@ -100,6 +106,15 @@ class Adaptive:
             advisor_mode="none",
         )
 
+    def _news_verdict(self, now: Snapshot, trend: Trend) -> Verdict:
+        if not trend.news.number:
+            return Verdict(rule="news", fired=False, sentence="no news so far")
+        ago = human_seconds(now.clock.monotonic_seconds - trend.news.seconds)
+        state = "still open" if trend.boosting else "settled"
+        if trend.boosting and not self._boost_budget(trend):
+            state = f"no boost, for adaptive.{self.config.adaptive.profile}.boost_percent.{trend.need.word} = 0"
+        return Verdict(rule="news", fired=trend.boosting, sentence=f"{trend.news.sentence}, {ago} ago: {state}")
+
     def _next_tick_seconds(self, mode: Mode, need: Need) -> float:
         daemon = self.config.daemon
         busy = mode is Mode.BOOST or need >= Need.SHORT
@@ -130,7 +145,11 @@ def _lowered(wish: Wish, guard: Guard, cruise: Wish) -> Wish:
     """The wish within what the guard allows."""
     if guard.allows is Mode.REST:
         lower = cruise if wish.mode is Mode.BOOST else wish
-        return replace(lower, mode=Mode.REST, rule=guard.verdict.rule, reason=f"resting: {guard.verdict.sentence}")
+        if lower.mode is Mode.OFF:
+            return lower
+        said = f"resting: {guard.verdict.sentence}"
+        budget = min(lower.budget, guard.most)
+        return replace(lower, mode=Mode.REST, budget=budget, rule=guard.verdict.rule, reason=said)
     word = "hands off" if guard.allows is Mode.HELD else "off"
     return Wish(mode=guard.allows, budget=0, rule=guard.verdict.rule, reason=f"{word}: {guard.verdict.sentence}")
 
@@ -142,14 +161,6 @@ def _need_verdict(now: Snapshot, trend: Trend) -> Verdict:
         f"tasks stalled on memory {stall} of the last 10 s"
     )
     return Verdict(rule="need", fired=trend.need > Need.CALM, sentence=sentence)
-
-
-def _news_verdict(now: Snapshot, trend: Trend) -> Verdict:
-    if not trend.news.number:
-        return Verdict(rule="news", fired=False, sentence="no news so far")
-    ago = human_seconds(now.clock.monotonic_seconds - trend.news.seconds)
-    state = "still open" if trend.boosting else "settled"
-    return Verdict(rule="news", fired=trend.boosting, sentence=f"{trend.news.sentence}, {ago} ago: {state}")
 
 
 def _yield_verdict(trend: Trend) -> Verdict:

@@ -1,4 +1,8 @@
-"""Guards: they run last, and may only lower what the rest wants, or stop it. Pure."""
+"""Guards: they run last, and may only lower what the rest wants, or stop it. Pure.
+
+A guard that stops the scan must not judge by a number that only a scan corrects: it would never let go. ksmd alone
+takes broken copies and the pages of ended guests out of the kernel's counters.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,6 +14,9 @@ from ksmtuned_py.policy.room import could_find_bytes
 from ksmtuned_py.policy.trend import Trend
 from ksmtuned_py.units import human_bytes, human_percent, human_seconds
 
+TRICKLE = 0.002
+"""Of one core, where scanning goes on only so that the counters become true: 64 GiB in some hours."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Guard:
@@ -18,6 +25,8 @@ class Guard:
     verdict: Verdict
     allows: Mode
     """HELD: no write at all. OFF: no scanning. REST: no boost."""
+    most: float = 1.0
+    """Of one core, where it lets scanning go on."""
     unmerge: bool = False
     """The merged pages should be given back, too."""
 
@@ -67,13 +76,20 @@ def _no_guests(now: Snapshot) -> Guard:
 
 
 def _debt(now: Snapshot, settings: Guards) -> Guard:
-    could_find = could_find_bytes(now.memory)
+    debt, could_find = _debt_bytes(now), could_find_bytes(now.memory)
     limit = could_find * settings.max_debt_percent / 100
-    fired = settings.max_debt_percent > 0 and now.saved_bytes > limit
-    sentence = f"the debt is {human_bytes(now.saved_bytes)}, the host could find {human_bytes(could_find)}"
+    fired = settings.max_debt_percent > 0 and debt > limit
+    sentence = f"the debt is {human_bytes(debt)}, the host could find {human_bytes(could_find)}"
     if settings.max_debt_percent > 0:
         sentence += f" and {settings.max_debt_percent:g} % of that are allowed"
-    return Guard(verdict=Verdict(rule="debt", fired=fired, sentence=sentence), allows=Mode.OFF)
+    return Guard(verdict=Verdict(rule="debt", fired=fired, sentence=sentence), allows=Mode.REST, most=TRICKLE)
+
+
+def _debt_bytes(now: Snapshot) -> int:
+    """What the guests that run could ask back: the counters have the pages of ended ones, too, until ksmd comes by."""
+    accounts = [guest.ksm for guest in now.guests]
+    pages = sum(account.merging_pages + max(0, account.zero_pages) for account in accounts if account)
+    return now.saved_bytes if None in accounts else min(now.saved_bytes, pages * now.page_bytes)
 
 
 def _net_loss(now: Snapshot, trend: Trend) -> Guard:

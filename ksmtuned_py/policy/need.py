@@ -31,12 +31,16 @@ def by_need(values: ByNeed, need: Need) -> float:
 
 
 def next_need(previous: Need, snapshot: Snapshot, thresholds: Thresholds) -> Need:
-    """The state after this snapshot."""
-    return max(
-        _by_memory(previous, snapshot.memory.available_fraction * 100, thresholds),
-        _by_stalls(previous, snapshot, thresholds),
-        Need.SHORT if "pressure" in snapshot.woken_by else Need.CALM,
-    )
+    """The state after this snapshot.
+
+    Tasks also stall inside the limit of one cgroup, which merging cannot help while the host has memory to spare. So
+    stalls count only where memory is wary at least.
+    """
+    need = _by_memory(previous, snapshot.memory.available_fraction * 100, thresholds)
+    if need is Need.CALM:
+        return need
+    trigger = Need.SHORT if "pressure" in snapshot.woken_by else Need.CALM
+    return max(need, _by_stalls(previous, snapshot, thresholds), trigger)
 
 
 def _by_memory(previous: Need, available_percent: float, thresholds: Thresholds) -> Need:

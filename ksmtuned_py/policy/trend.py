@@ -5,13 +5,23 @@ from dataclasses import dataclass, field, replace
 from ksmtuned_py.config import Config
 from ksmtuned_py.model import Snapshot
 from ksmtuned_py.policy.need import Need, by_need, next_need
-from ksmtuned_py.policy.news import NO_NEWS, STUCK_PASSES_MAX, News, Prospect, find_news, is_false_alarm, is_stuck
+from ksmtuned_py.policy.news import (
+    NO_NEWS,
+    STUCK_PASSES_MAX,
+    GuestKey,
+    News,
+    Prospect,
+    find_news,
+    is_false_alarm,
+    is_stuck,
+)
 from ksmtuned_py.policy.scanner import Passes, Scanner
 from ksmtuned_py.policy.state import PolicyState, next_state
 
 FOREIGN_HOLD_SECONDS = 60.0
 FOREIGN_HOLD_MAX_SECONDS = 3600.0
 COW_SMOOTHING_SECONDS = 30.0
+RUN_UNMERGE = 2
 STORM_SECONDS = 60.0
 STORM_PAGES_PER_MINUTE = 10_000
 """Below this (40 MiB a minute) no rate of copy-on-write is a storm, whatever its share."""
@@ -41,19 +51,24 @@ class CopyOnWrite:
 
     pages_per_minute: float = 0.0
     storm_until_seconds: float = 0.0
+    switched_off: frozenset[GuestKey] = frozenset()
+    """The guests that we took out of merging up to now."""
 
     def after(self, before: Snapshot, now: Snapshot, storm_percent: float) -> "CopyOnWrite":
-        """With the interval between two snapshots taken in."""
+        """With the interval between two snapshots taken in; what we unmerge ourselves is no write of a guest's."""
+        switched_off = frozenset(guest.key for guest in now.guests if guest.switched_off)
+        if RUN_UNMERGE in (before.knobs.run, now.knobs.run) or switched_off - self.switched_off:
+            return CopyOnWrite(switched_off=switched_off)
         wall = now.clock.monotonic_seconds - before.clock.monotonic_seconds
         if wall <= 0 or before.vmstat.cow_ksm is None or now.vmstat.cow_ksm is None:
-            return self
+            return replace(self, switched_off=switched_off)
         weight = min(1.0, wall / COW_SMOOTHING_SECONDS)
         rate = (now.vmstat.cow_ksm - before.vmstat.cow_ksm) / wall * 60
         pages_per_minute = self.pages_per_minute * (1 - weight) + rate * weight
         merged = now.counters.pages_sharing + now.counters.pages_shared
         storm = pages_per_minute > max(STORM_PAGES_PER_MINUTE, merged * storm_percent / 100)
         until = now.clock.monotonic_seconds + STORM_SECONDS if storm else self.storm_until_seconds
-        return CopyOnWrite(pages_per_minute=pages_per_minute, storm_until_seconds=until)
+        return CopyOnWrite(pages_per_minute=pages_per_minute, storm_until_seconds=until, switched_off=switched_off)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
