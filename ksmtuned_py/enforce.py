@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from ksmtuned_py.errors import KsmtunedError
-from ksmtuned_py.model import Guest, Memory, Snapshot
-from ksmtuned_py.policy.room import could_find_bytes
+from ksmtuned_py.model import Guest, Snapshot
+from ksmtuned_py.policy.room import guest_lack, merged_bytes
 from ksmtuned_py.publish.journal import Field, Priority, Record
-from ksmtuned_py.units import GIB, human_bytes, human_seconds
+from ksmtuned_py.units import GIB, human_seconds
 
 Key = tuple[int, int]
 Switch = Callable[[Guest, bool], str]
@@ -24,22 +24,6 @@ STUCK_LIMIT = 4
 """Switches that may be left waiting for a QEMU that does not answer; then no other is begun."""
 PATIENCE_SECONDS = 10.0
 """libvirt may know a guest only a moment after its process is seen."""
-
-
-def room_problem(guest: Guest, memory: Memory, page_bytes: int) -> str:
-    """Why the guest's merged pages cannot be given back now, as a sentence; '' when they can."""
-    needed = merged_bytes(guest, page_bytes)
-    found = could_find_bytes(memory)
-    if needed > found:
-        return f"it needs {human_bytes(needed)} and the host could find {human_bytes(found)}"
-    if guest.room_bytes is not None and needed > guest.room_bytes:
-        return f"it needs {human_bytes(needed)} and its cgroup's memory.max leaves {human_bytes(guest.room_bytes)}"
-    return ""
-
-
-def merged_bytes(guest: Guest, page_bytes: int) -> int:
-    """What the guest would take on top if all its merged pages were its own."""
-    return (guest.ksm.merging_pages + guest.ksm.zero_pages) * page_bytes if guest.ksm else 0
 
 
 class Job:
@@ -140,7 +124,7 @@ class Enforcer:
             return "it is no domain of libvirt's, through which QEMU's monitor is reached"
         if merge:
             return "its domain says nosharepages" if "nosharepages" in guest.obstacles else ""
-        return room_problem(guest, snapshot.memory, snapshot.page_bytes)
+        return guest_lack(merged_bytes(guest, snapshot.page_bytes), snapshot.memory, guest.room_bytes)
 
     def _collect(self, now: float) -> None:
         job = self._job

@@ -4,11 +4,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ksmtuned_py.enforce import Job, Switch, merged_bytes, room_problem
+from ksmtuned_py.enforce import Job, Switch
 from ksmtuned_py.errors import FAILED, KsmtunedError, NoRoom, NotUnmerged
 from ksmtuned_py.host import Host
 from ksmtuned_py.model import Guest, Knobs, Snapshot, Write, WriteStatus
-from ksmtuned_py.policy.room import could_find_bytes
+from ksmtuned_py.policy.room import could_find_bytes, guest_lack, merged_bytes
 from ksmtuned_py.restore import settle
 from ksmtuned_py.units import human_bytes, human_seconds
 
@@ -33,7 +33,7 @@ def give_back_guest(host: Host, guest: Guest, switch: Switch, say: Say) -> int:
     now = next((one for one in snapshot.guests if one.key == guest.key), None)
     if now is None:
         raise NotSwitched(guest.name, "it is gone")
-    if problem := room_problem(now, snapshot.memory, snapshot.page_bytes):
+    if problem := guest_lack(merged_bytes(now, snapshot.page_bytes), snapshot.memory, now.room_bytes):
         raise NotSwitched(guest.name, problem)
     size_bytes = merged_bytes(now, snapshot.page_bytes)
     say(f"{guest.name}: {human_bytes(size_bytes)} to give back ...")

@@ -33,11 +33,13 @@ def test_words(heard: tuple[socket.socket, Notifier]) -> None:
     notifier.ready()
     notifier.watchdog()
     notifier.stopping()
+    notifier.extend_timeout(1.5)
     notifier.status("cruise: 3.2 GiB saved, ksmd 0.3 % of a core")
-    assert [listener.recv(4096) for _ in range(4)] == [
+    assert [listener.recv(4096) for _ in range(5)] == [
         b"READY=1",
         b"WATCHDOG=1",
         b"STOPPING=1",
+        b"EXTEND_TIMEOUT_USEC=1500000",
         b"STATUS=cruise: 3.2 GiB saved, ksmd 0.3 % of a core",
     ]
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from ksmtuned_py.config import Guards
 from ksmtuned_py.config.types import window_minutes
 from ksmtuned_py.model import Mode, Snapshot, Verdict
-from ksmtuned_py.policy.room import could_find_bytes
+from ksmtuned_py.policy.room import could_find_bytes, host_lack, room_bytes
 from ksmtuned_py.policy.trend import Trend
 from ksmtuned_py.units import human_bytes, human_percent, human_seconds
 
@@ -101,7 +101,7 @@ def _net_loss(now: Snapshot, trend: Trend) -> Guard:
     left = human_seconds(max(0.0, until - now.clock.monotonic_seconds))
     sentence = f"merging cost more memory than it saved for {trend.config.adaptive.guards.net_loss_passes} passes"
     verdict = Verdict(rule="net_loss", fired=True, sentence=f"{sentence}; next try in {left}, or at news")
-    return Guard(verdict=verdict, allows=Mode.OFF, unmerge=now.saved_bytes < could_find_bytes(now.memory))
+    return Guard(verdict=verdict, allows=Mode.OFF, unmerge=room_bytes(now.memory) > 0 and not host_lack(now))
 
 
 def _copy_on_write_storm(now: Snapshot, trend: Trend) -> Guard:

@@ -1,12 +1,58 @@
-"""What the host could find if merged memory had to be given back. Pure."""
+"""Room: what the host, and a guest's cgroup, could bear if merged memory had to be copied. Pure.
 
-from ksmtuned_py.model import Memory
-from ksmtuned_py.units import MIB
+Whoever gives memory back asks the one rule here: a guard, the rules for guests, the end of the daemon, `unmerge`.
+"""
+
+from collections.abc import Mapping
+
+from ksmtuned_py.model import Guest, Memory, Snapshot
+from ksmtuned_py.units import MIB, human_bytes
 
 RESERVE_BYTES = 256 * MIB
 """Never counted as findable: the host itself needs room while pages are copied."""
+CGROUP_RESERVE_BYTES = 16 * MIB
+"""Left to a guest below its limit: at the limit its next page would be its end."""
 
 
 def could_find_bytes(memory: Memory) -> int:
-    """Available memory and free swap, less the reserve."""
+    """What could be found for copies that nobody asked for: available memory and free swap, less the reserve."""
     return max(0, memory.headroom_bytes + memory.swap_free_bytes - RESERVE_BYTES)
+
+
+def room_bytes(memory: Memory) -> int:
+    """What may be given back because somebody wants it: no swap, for nobody is to be pushed out by that."""
+    return max(0, memory.headroom_bytes - RESERVE_BYTES)
+
+
+def lack(needed_bytes: int, memory: Memory) -> str:
+    """What the host lacks to copy so much, as a sentence; '' when it has the room."""
+    found = room_bytes(memory)
+    return (
+        "" if needed_bytes <= found else f"it needs {human_bytes(needed_bytes)} and the host has {human_bytes(found)}"
+    )
+
+
+def guest_lack(needed_bytes: int, memory: Memory, limit_bytes: int | None) -> str:
+    """The same for one guest whose cgroup lets it take so much on top (None: no limit)."""
+    if needed_bytes and limit_bytes is not None and needed_bytes > max(0, limit_bytes - CGROUP_RESERVE_BYTES):
+        return f"it needs {human_bytes(needed_bytes)} and its cgroup's memory.max leaves {human_bytes(limit_bytes)}"
+    return lack(needed_bytes, memory)
+
+
+def host_lack(now: Snapshot) -> str:
+    """What is lacking to give everything back, to the host or to one of its guests; '' when there is room."""
+    needs = {guest: merged_bytes(guest, now.page_bytes) for guest in now.guests}
+    return all_lack(now.saved_bytes, needs, now.memory)
+
+
+def all_lack(needed_bytes: int, needs: Mapping[Guest, int], memory: Memory) -> str:
+    """The same for so much in all, and so much of it for these guests."""
+    for guest, bytes_of_it in needs.items():
+        if problem := guest_lack(min(needed_bytes, bytes_of_it), memory, guest.room_bytes):
+            return f"guest {guest.name}: {problem}"
+    return lack(needed_bytes, memory)
+
+
+def merged_bytes(guest: Guest, page_bytes: int) -> int:
+    """What the guest would take on top if all its merged pages were its own."""
+    return (guest.ksm.merging_pages + max(0, guest.ksm.zero_pages)) * page_bytes if guest.ksm else 0

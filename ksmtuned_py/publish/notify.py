@@ -26,6 +26,10 @@ class Notifier:
         """One line for `systemctl status`."""
         self._send(f"STATUS={' '.join(text.split())}")  # a line break would begin another assignment
 
+    def extend_timeout(self, seconds: float) -> None:
+        """The start or the stop goes on: it may last that much longer from now, whatever was configured."""
+        self._send(f"EXTEND_TIMEOUT_USEC={round(seconds * 1e6)}")
+
     def watchdog(self) -> None:
         """The service is alive."""
         self._send("WATCHDOG=1")

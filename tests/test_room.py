@@ -1,0 +1,67 @@
+"""The one rule for giving memory back: what the host has without swap, and what each guest's cgroup leaves."""
+
+from dataclasses import replace
+
+import pytest
+
+from ksmtuned_py.model import Counters, Guest, GuestKsm, Memory
+from ksmtuned_py.policy.room import (
+    CGROUP_RESERVE_BYTES,
+    RESERVE_BYTES,
+    could_find_bytes,
+    guest_lack,
+    host_lack,
+    lack,
+    merged_bytes,
+    room_bytes,
+)
+from ksmtuned_py.units import GIB, MIB
+from tests.support.snapshots import guest, snapshot
+
+MEMORY = Memory(total_bytes=16 * GIB, available_bytes=GIB + RESERVE_BYTES, swap_free_bytes=8 * GIB)
+PAGES_OF_GIB = GIB // 4096
+
+
+def merged(pages: int, room: int | None = None) -> Guest:
+    return replace(guest(), ksm=GuestKsm(merging_pages=pages), room_bytes=room)
+
+
+def test_swap_is_no_room_for_what_somebody_wants() -> None:
+    assert (room_bytes(MEMORY), could_find_bytes(MEMORY)) == (GIB, 9 * GIB)
+    assert lack(GIB, MEMORY) == ""
+    assert lack(2 * GIB, MEMORY) == "it needs 2 GiB and the host has 1 GiB"
+
+
+def test_the_reserve_is_never_given_away() -> None:
+    assert room_bytes(replace(MEMORY, available_bytes=RESERVE_BYTES - 1)) == 0
+
+
+def test_a_guest_needs_room_under_its_own_limit() -> None:
+    assert guest_lack(MIB, MEMORY, None) == ""
+    assert guest_lack(MIB, MEMORY, CGROUP_RESERVE_BYTES + MIB) == ""
+    assert "memory.max leaves" in guest_lack(MIB, MEMORY, CGROUP_RESERVE_BYTES + MIB - 1)
+    assert guest_lack(0, MEMORY, 0) == ""  # nothing is merged
+
+
+@pytest.mark.parametrize(
+    ("room", "said"),
+    [
+        (None, ""),
+        (2 * GIB, ""),
+        (CGROUP_RESERVE_BYTES, "guest web: it needs 512 MiB and its cgroup's memory.max leaves 16 MiB"),
+    ],
+)
+def test_one_guest_without_room_is_a_lack_of_the_whole_host(room: int | None, said: str) -> None:
+    counters = Counters(pages_shared=1, pages_sharing=PAGES_OF_GIB // 2)
+    now = snapshot(counters=counters, guests=(merged(PAGES_OF_GIB // 2, room),))
+    assert host_lack(now) == said
+
+
+def test_what_an_ended_guest_left_in_the_counters_is_no_lack_of_a_guest() -> None:
+    now = snapshot(guests=(merged(PAGES_OF_GIB, room=0),))  # and the host saves nothing
+    assert host_lack(now) == ""
+
+
+def test_zero_pages_are_merged_too() -> None:
+    assert merged_bytes(replace(guest(), ksm=GuestKsm(merging_pages=2, zero_pages=3)), 4096) == 5 * 4096
+    assert merged_bytes(guest(), 4096) == 0
