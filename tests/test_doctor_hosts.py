@@ -427,3 +427,16 @@ def test_exec_says_what_it_cannot_start() -> None:
     assert verb("exec", "--", "/nonexistent").returncode == 2
     assert "wanted a program" in verb("exec").stderr
     assert verb("exec", "echo", "--no-dashes-needed").stdout == "--no-dashes-needed\n"
+
+
+def test_fleets_call_their_guests_as_they_do(tmp_path: Path) -> None:
+    uuid = "0C5F4B6E-6EF0-4D2C-9D3B-6F0A5AD1A111"
+    proxmox = ("/usr/bin/kvm", "-id", "102", "-name", "web,debug-threads=on", "-smbios", f"type=1,uuid={uuid}")
+    sockets = [("cloud-hypervisor", "--api-socket", f"/run/{place}/ch-one.sock") for place in ("aa11", "bb22")]
+    guests = [replace(WEB, comm="kvm", command=proxmox)]
+    guests += [replace(CLOUD, pid=1002 + number, command=command) for number, command in enumerate(sockets)]
+    well_tree(tmp_path, *guests)
+    for word in ("web", "102", "1001", uuid, uuid.lower(), "ch-one-1002", "ch-one-1003"):
+        assert called(tmp_path, "--json", word)[0] == 0, word
+    with pytest.raises(AssertionError, match="several guests have that name"):
+        called(tmp_path, "ch-one")

@@ -18,6 +18,8 @@ from ksmtuned_py.units import KIB, MIB
 from tests.support.snapshots import guest
 from tests.support.trees import FakeGuest, make_fake_tree, put
 
+CELLS = "<cpu><numa><cell id='0'{}/><cell id='1'{}/></numa></cpu>"
+HUGE = "<memoryBacking><hugepages><page size='2' unit='M' nodeset='{}'/></hugepages></memoryBacking>"
 XML = "<domain><name>web</name><uuid>u-1</uuid>{}</domain>"
 
 
@@ -43,11 +45,13 @@ XML = "<domain><name>web</name><uuid>u-1</uuid>{}</domain>"
         ("<devices><disk type='vhostvdpa'><source dev='/dev/vhost-vdpa-0'/></disk></devices>", ("vdpa",)),
         ("<devices><interface type='vdpa'><source dev='/dev/vhost-vdpa-0'/></interface></devices>", ("vdpa",)),
         ("<devices><disk type='file'/><interface type='bridge'/><hostdev type='scsi'/></devices>", ()),
-        ("<devices><memory model='dimm' access='shared'/></devices>", ("shared",)),
-        (
-            "<devices><memory model='dimm'><source><pagesize unit='KiB'>2048</pagesize></source></memory></devices>",
-            ("hugepages",),
-        ),
+        (CELLS.format("", " memAccess='shared'"), ()),
+        (CELLS.format(" memAccess='shared'", " memAccess='shared'"), ("shared",)),
+        (CELLS.format("", "") + HUGE.format("0"), ()),
+        (CELLS.format("", "") + HUGE.format("0-1"), ("hugepages",)),
+        (CELLS.format("", "") + HUGE.format("0,1"), ("hugepages",)),
+        (HUGE.format("0"), ("hugepages",)),
+        ("<devices><memory model='dimm' access='shared'/></devices>", ()),  # one module of many
         ("<cpu><numa><cell id='0' memAccess='shared'/></numa></cpu>", ("shared",)),
         ("<devices><hostdev mode='subsystem' type='pci'/><hostdev type='pci'/></devices>", ("vfio",)),
         ("<devices><hostdev mode='subsystem' type='usb'/></devices>", ()),
@@ -61,6 +65,23 @@ def test_what_a_domain_says_against_merging(inside: str, obstacles: tuple[str, .
 def test_the_tag_is_in_our_own_namespace() -> None:
     ours = "<metadata><k:tag xmlns:k='urn:ksmtuned-py'> gold </k:tag><tag>other</tag></metadata>"
     assert parse_domain(XML.format(ours)).tag == "gold"
+
+
+NOVA = "http://openstack.org/xmlns/libvirt/nova/1.1"
+ONE = "http://opennebula.org/xmlns/libvirt/1.0"
+
+
+@pytest.mark.parametrize(
+    ("inside", "aliases"),
+    [
+        (f"<metadata><n:instance xmlns:n='{NOVA}'><n:name>shop</n:name></n:instance></metadata>", ("shop",)),
+        (f"<metadata><one:vm xmlns:one='{ONE}'><one:name>shop</one:name></one:vm></metadata>", ("shop",)),
+        ("<title>The shop</title>", ("The shop",)),
+        ("", ()),
+    ],
+)
+def test_other_tools_names_are_in_the_metadata(inside: str, aliases: tuple[str, ...]) -> None:
+    assert parse_domain(XML.format(inside)).aliases == aliases
 
 
 def test_no_xml_is_garbage() -> None:
@@ -150,11 +171,12 @@ def roster(root: Path, link: Told | None = None, *rules: GuestRule, **keys: obje
 
 
 def test_libvirt_adds_what_it_knows_and_how_old_that_is(tmp_path: Path) -> None:
-    domain = Domain(uuid="u-1", name="renamed", tag="gold", obstacles=("vfio",))
+    domain = Domain(uuid="u-1", name="renamed", aliases=("shop",), tag="gold", obstacles=("vfio",))
     link = Told(View(domains={"u-1": domain}, at_seconds=90.0))
     (found,) = roster(tmp_path, link, GuestRule(tag="gold", group="a")).find(100.0)
     assert (found.name, found.tag, found.obstacles, found.group) == ("renamed", "gold", ("vfio",), "a")
     assert found.libvirt_age_seconds == 10.0
+    assert set(found.aliases) == {"web", "shop"}
 
 
 def test_without_libvirt_a_guest_is_what_its_command_line_says(tmp_path: Path) -> None:

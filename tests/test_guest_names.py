@@ -1,8 +1,12 @@
 """Which programs are guests, and what their command lines call them."""
 
+from dataclasses import replace
+
 import pytest
 
-from ksmtuned_py.guests.programs import guest_kind, guest_name, guest_uuid, program_names, suspects
+from ksmtuned_py.guests.names import cgroup_names, goes_by, names_of, placed, told_apart
+from ksmtuned_py.guests.programs import guest_kind, program_names, suspects
+from tests.support.snapshots import guest
 
 UUID = "0c5f4b6e-6ef0-4d2c-9d3b-6f0a5ad1a111"
 
@@ -22,6 +26,7 @@ UUID = "0c5f4b6e-6ef0-4d2c-9d3b-6f0a5ad1a111"
         ("firecracker", [], "firecracker"),
         ("firecracker-v1.", [], "firecracker"),
         ("crosvm", [], "crosvm"),
+        ("stratovirt", [], "stratovirt"),
         ("my-vmm-7", [], "pattern"),
         ("main", ["/opt/my-vmm-7"], "pattern"),
     ],
@@ -69,12 +74,108 @@ def test_others(name: str, words: list[str]) -> None:
     ],
 )
 def test_names(kind: str, line: str, name: str) -> None:
-    assert guest_name(kind, line.split()) == name
+    assert names_of(kind, line.split()).name == name
 
 
-def test_uuid() -> None:
-    assert guest_uuid("qemu", ["qemu-kvm", "-name", "web", "-uuid", UUID]) == UUID
-    assert guest_uuid("qemu", ["qemu-kvm"]) == ""
+SANDBOX = "ee5f2f02aa" + 54 * "0"
+PROXMOX = f"/usr/bin/kvm -id 102 -name web,debug-threads=on -smbios type=0,vendor=x -smbios type=1,uuid={UUID.upper()}"
+
+
+@pytest.mark.parametrize(
+    ("kind", "line", "names"),
+    [
+        ("qemu", PROXMOX, ["web", "102"]),
+        ("qemu", "qemu-kvm-one -name guest=one-524,debug-threads=on", ["one-524", "524"]),
+        ("qemu", "qemu -name guest=instance-0000001a,debug-threads=on", ["instance-0000001a"]),
+        (
+            "qemu",
+            f"qemu -name sandbox-{SANDBOX},debug-threads=on",
+            [SANDBOX, SANDBOX[:13], SANDBOX[:12], f"sandbox-{SANDBOX}"],
+        ),
+        ("qemu", "qemu -name sandbox-web", ["sandbox-web"]),
+        ("qemu", "microvm@web -name web-1", ["web-1", "web"]),
+        ("cloud-hypervisor", "microvm@web --api-socket /var/lib/microvms/web/run/ch.sock", ["web"]),
+        ("cloud-hypervisor", "ch --api-socket /run/kata/ee5f2f02aa/ch-api.sock", ["ee5f2f02aa"]),
+        ("cloud-hypervisor", "ch --api-socket path=/run/web-1/cloud-hypervisor.sock", ["web-1"]),
+        ("cloud-hypervisor", "ch --api-socket /run/ch.sock", []),
+        ("firecracker", "firecracker --id 551e7604 --api-sock /run/firecracker.socket", ["551e7604"]),
+        ("firecracker", "fc --api-sock /srv/jailer/firecracker/551e/root/run/firecracker.socket", ["551e"]),
+        ("crosvm", "crosvm run -s /run/vms/web/control.sock k", ["web"]),
+        ("stratovirt", "stratovirt -name web -uuid x", ["web"]),
+        ("mergeable", "postgres: app app@10.0.0.1 idle", []),
+        ("mergeable", "java -id 7 -jar x", []),
+    ],
+)
+def test_names_that_tools_have(kind: str, line: str, names: list[str]) -> None:
+    found = names_of(kind, line.split())
+    assert [name for name in (found.name, *found.aliases) if name] == names
+
+
+@pytest.mark.parametrize(
+    ("cgroup", "names"),
+    [
+        (r"/machine.slice/machine-qemu\x2d3\x2dweb\x2d1.scope/libvirt/emulator", ("web-1",)),
+        ("/machine.slice/machine-web.scope/payload", ("web",)),
+        ("/lxc.payload.c1/init.scope", ("c1",)),
+        ("/lxc.payload.project_c1", ("project_c1",)),
+        ("/qemu.slice/102.scope", ("102",)),
+        ("/system.slice/microvm@web.service", ("web",)),
+        (r"/system.slice/system-vm.slice/vm@a\x2db.service", ("a-b",)),
+        (f"/kubepods.slice/kubepods-pod1.slice/cri-containerd-{SANDBOX}.scope", (SANDBOX, SANDBOX[:13], SANDBOX[:12])),
+        (f"/system.slice/docker-{SANDBOX}.scope", (SANDBOX, SANDBOX[:13], SANDBOX[:12])),
+        (f"/machine.slice/libpod-{SANDBOX}.scope/container", (SANDBOX, SANDBOX[:13], SANDBOX[:12])),
+        ("/user.slice/user-1000.slice/session-3.scope", ()),
+        ("/system.slice/nginx.service", ()),
+        ("", ()),
+    ],
+)
+def test_names_in_cgroups(cgroup: str, names: tuple[str, ...]) -> None:
+    assert cgroup_names(cgroup) == names
+
+
+@pytest.mark.parametrize(
+    ("line", "uuid"),
+    [
+        (f"qemu-kvm -name web -uuid {UUID}", UUID),
+        (f"qemu-kvm -uuid {UUID.upper()} -smbios type=1,uuid=11111111-1111-1111-1111-111111111111", UUID),
+        (PROXMOX, UUID),
+        (f"kvm -smbios type=3,uuid={UUID}", ""),
+        ("kvm -smbios type=1,uuid=", ""),
+        ("qemu-kvm", ""),
+    ],
+)
+def test_uuid(line: str, uuid: str) -> None:
+    assert names_of("qemu", line.split()).uuid == uuid
+
+
+def test_a_program_that_only_merges_has_no_domains_uuid() -> None:
+    assert names_of("mergeable", ["evil", "-uuid", UUID]).uuid == ""
+
+
+def test_a_pod_makes_a_kubevirt_name_of_a_domains() -> None:
+    vmi = placed(guest("default_testvm"), "/kubepods.slice/kubepods-pod1.slice/x.scope")
+    assert (vmi.name, vmi.aliases) == ("default/testvm", ("default_testvm",))
+    assert placed(guest("default_testvm"), "/machine.slice").name == "default_testvm"
+    assert placed(replace(guest("my_app-7"), kind="mergeable"), "/kubepods.slice/x.scope").name == "my_app-7"
+
+
+def test_a_name_that_two_share_is_no_name() -> None:
+    first = replace(guest("ch-api", 1), aliases=("ee5f",))
+    second = replace(guest("ch-api", 2), aliases=("0a1b",))
+    assert [each.name for each in told_apart([first, second, guest("db", 3)])] == ["ch-api-ee5f", "ch-api-0a1b", "db"]
+    twins = told_apart(
+        [guest("web", 7), replace(guest("web", 8), aliases=("shared",)), replace(guest("web", 9), aliases=("shared",))]
+    )
+    assert [each.name for each in twins] == ["web-7", "web-8", "web-9"]
+    assert all("web" in each.aliases for each in twins)
+    assert told_apart([guest("web", 7)])[0].name == "web"
+
+
+def test_a_person_may_use_every_form() -> None:
+    one = replace(guest("web", 7), aliases=("102", "default/web"), uuid=UUID)
+    assert all(goes_by(one, word) for word in ("web", "102", "default/web", "7", UUID, UUID.upper()))
+    assert not any(goes_by(one, word) for word in ("", "we", "8"))
+    assert not goes_by(guest("web"), "")
 
 
 def test_a_script_is_known_by_its_own_name() -> None:

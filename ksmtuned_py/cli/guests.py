@@ -71,8 +71,10 @@ def seen(args: Namespace) -> "Snapshot":
 
 
 def find_guest(guests: "Iterable[Guest]", word: str) -> "Guest":
-    """The one guest of that name, UUID or PID; raises UnknownGuest."""
-    found = [guest for guest in guests if word in (guest.name, guest.uuid, str(guest.pid))]
+    """The one guest of that name (its tools may have several for it), UUID or PID; raises UnknownGuest."""
+    from ksmtuned_py.guests.names import goes_by
+
+    found = [guest for guest in guests if goes_by(guest, word)]
     if len(found) != 1:
         raise UnknownGuest(word, "several guests have" if found else "no guest has")
     return found[0]
@@ -96,6 +98,7 @@ def as_object(guest: "Guest", page_bytes: int) -> dict[str, Any]:
     }
     return {
         "name": guest.name,
+        "aliases": list(guest.aliases),
         "uuid": guest.uuid,
         "pid": guest.pid,
         "kind": guest.kind,

@@ -120,7 +120,7 @@ class Scan(Section):
 class GuestRule(Section):
     """What holds for the guests that all its patterns match."""
 
-    name: str = Field("*", description="the guest's name")
+    name: str = Field("*", description="the guest's name, or another that its tools have for it")
     uuid: str = Field("*", description="its UUID")
     tag: str = Field("*", description="the tag in the domain's metadata")
     cgroup: str = Field("*", description="the path of its cgroup, which ends in its systemd unit")

@@ -15,6 +15,7 @@ from ksmtuned_py.guests.cgroups import Limit, limits, parse_cgroup
 from ksmtuned_py.guests.discovery import GuestFinder
 from ksmtuned_py.guests.obstacles import parse_command_line, parse_readconfig, read_files
 from ksmtuned_py.guests.programs import COMM_LENGTH
+from ksmtuned_py.guests.roster import Roster
 from ksmtuned_py.guests.smaps import Mapping, parse_smaps
 from ksmtuned_py.machine import look
 from ksmtuned_py.model import KSM_DIRECTORY, Guest, Snapshot
@@ -130,7 +131,7 @@ def _snapshot(door: Door, config: Config, status: Status | None) -> Snapshot | N
 def _guests(door: Door, config: Config) -> tuple[Guest, ...]:
     patterns = config.guests.name_patterns, config.guests.cgroup_patterns
     with closing(GuestFinder(door, patterns[0], mergeable=False, cgroup_patterns=patterns[1])) as finder:
-        return finder.find(0)
+        return Roster(door, finder, config.guests).find(0)
 
 
 def _zeros_refused(door: Door, config: Config) -> str:

@@ -13,14 +13,13 @@ from ksmtuned_py.door import Door
 from ksmtuned_py.errors import Garbage
 from ksmtuned_py.guests.accounts import has_asked, read_account
 from ksmtuned_py.guests.cgroups import parse_cgroup
+from ksmtuned_py.guests.names import names_of
 from ksmtuned_py.guests.parse import Identity
 from ksmtuned_py.guests.patience import Patience
 from ksmtuned_py.guests.process import Process
 from ksmtuned_py.guests.programs import (
     COMM_LENGTH,
     guest_kind,
-    guest_name,
-    guest_uuid,
     program_names,
     suspects,
 )
@@ -161,15 +160,23 @@ class GuestFinder:
 
     def _adopt(self, pid: int, identity: Identity, kind: str, name: str, words: Sequence[str]) -> None:
         """List it as a guest, unless it is somebody else by now, or has no memory of its own."""
-        called, uuid = guest_name(kind, words) or f"{name or identity.comm}-{pid}", guest_uuid(kind, words)
+        names = names_of(kind, words)
+        called = names.name or f"{name or identity.comm}-{pid}"
         held = self._guests.get(pid)
         if held and held.guest.start_ticks == identity.start_ticks:
-            held.guest = replace(held.guest, name=called, kind=kind, uuid=uuid)
+            held.guest = replace(held.guest, name=called, aliases=names.aliases, kind=kind, uuid=names.uuid)
             return
         self._drop(pid)
         process = Process(self._door, pid)
         self._hold(process)
-        guest = Guest(pid=pid, start_ticks=identity.start_ticks, name=called, kind=kind, uuid=uuid)
+        guest = Guest(
+            pid=pid,
+            start_ticks=identity.start_ticks,
+            name=called,
+            aliases=names.aliases,
+            kind=kind,
+            uuid=names.uuid,
+        )
         held = self._guests[pid] = _Held(process, guest)
         if self._asked(process.identity) != identity:
             self._forget(pid)  # the next look meets it anew

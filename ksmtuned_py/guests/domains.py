@@ -1,5 +1,6 @@
 """What libvirt says of its domains. PURE."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from xml.etree import ElementTree
 
@@ -14,6 +15,8 @@ class Domain:
 
     uuid: str
     name: str
+    aliases: tuple[str, ...] = ()
+    """What other tools call it: nova's name, the title."""
     tag: str = ""
     obstacles: tuple[str, ...] = ()
     """What keeps its memory from merging, as model.Guest has it."""
@@ -33,21 +36,24 @@ class View:
 
 NOTHING_SEEN = View(domains={})
 
-# Each of these paths below <domain> that is there is an obstacle.
+# Each of these paths below <domain> that is there is an obstacle to all of its memory.
 _OBSTACLES: tuple[tuple[str, str], ...] = (
     ("nosharepages", "memoryBacking/nosharepages"),
     ("encrypted", "launchSecurity"),  # sev, sev-snp, tdx, s390-pv, and what comes
-    ("hugepages", "memoryBacking/hugepages"),
-    ("hugepages", "devices/memory/source/pagesize"),
-    ("shared", "memoryBacking/access[@mode='shared']"),
-    ("shared", "cpu/numa/cell[@memAccess='shared']"),
-    ("shared", "devices/memory[@access='shared']"),
     ("vfio", "devices/hostdev[@type='pci']"),
     ("vfio", "devices/hostdev[@type='mdev']"),
     ("vfio", "devices/interface[@type='hostdev']"),
     ("nvme", "devices/disk[@type='nvme']"),
     ("vdpa", "devices/disk[@type='vhostvdpa']"),
     ("vdpa", "devices/interface[@type='vdpa']"),
+)
+# What other tools call the domain that libvirt knows by its name.
+_ALIASES: tuple[str, ...] = (
+    "metadata/{http://openstack.org/xmlns/libvirt/nova/1.0}instance/{http://openstack.org/xmlns/libvirt/nova/1.0}name",
+    "metadata/{http://openstack.org/xmlns/libvirt/nova/1.1}instance/{http://openstack.org/xmlns/libvirt/nova/1.1}name",
+    "metadata/{http://opennebula.org/xmlns/libvirt/1.0}vm/{http://opennebula.org/xmlns/libvirt/1.0}name",
+    "metadata/{http://kubevirt.io}kubevirt/{http://kubevirt.io}uid",
+    "title",
 )
 
 
@@ -58,20 +64,49 @@ def parse_domain(text: str) -> Domain:
     except ElementTree.ParseError as error:
         raise Garbage("domain XML", str(error), "XML") from error
     obstacles = dict.fromkeys(name for name, path in _OBSTACLES if root.find(path) is not None)
-    if _shared_memfd(root):
-        obstacles["shared"] = None
+    obstacles |= dict.fromkeys(
+        name for name, holds in _OF_CELLS.items() if all(holds(root, cell) for cell in _cells(root))
+    )
+    aliases = dict.fromkeys((root.findtext(path) or "").strip() for path in _ALIASES)
     return Domain(
-        uuid=root.findtext("uuid", ""),
+        uuid=root.findtext("uuid", "").lower(),
         name=root.findtext("name", ""),
+        aliases=tuple(filter(None, aliases)),
         tag=(root.findtext(f"metadata/{{{METADATA_NAMESPACE}}}tag") or "").strip(),
         obstacles=tuple(obstacles),
     )
 
 
-def _shared_memfd(root: ElementTree.Element) -> bool:
-    """QEMU shares memory from a memfd unless it is told not to, by the domain or by each of its NUMA cells."""
-    if root.find("memoryBacking/source[@type='memfd']") is None:
+def _cells(root: ElementTree.Element) -> list[ElementTree.Element]:
+    """The NUMA cells of its memory; a domain without them is one."""
+    return root.findall("cpu/numa/cell") or [ElementTree.Element("cell", id="0")]
+
+
+def _is_shared(root: ElementTree.Element, cell: ElementTree.Element) -> bool:
+    """By the cell's own access mode, by the domain's, or because QEMU shares memory from a memfd unless told not to."""
+    access = root.find("memoryBacking/access")
+    mode = cell.get("memAccess") or (access.get("mode") if access is not None else None)
+    memfd = root.find("memoryBacking/source[@type='memfd']") is not None
+    return mode == "shared" or (mode is None and memfd)
+
+
+def _is_hugetlb(root: ElementTree.Element, cell: ElementTree.Element) -> bool:
+    """Pages may be meant for some of the cells only: nodeset='0-1,3'."""
+    if root.find("memoryBacking/hugepages") is None:
         return False
-    cells = root.findall("cpu/numa/cell")
-    private = all(cell.get("memAccess") == "private" for cell in cells) if cells else False
-    return root.find("memoryBacking/access[@mode='private']") is None and not private
+    pages = root.findall("memoryBacking/hugepages/page")
+    return not pages or any(_has(page.get("nodeset"), int(cell.get("id") or 0)) for page in pages)
+
+
+def _has(nodeset: str | None, cell: int) -> bool:
+    if nodeset is None:
+        return True
+    ranges = [[int(end) for end in part.split("-")] for part in nodeset.split(",") if not part.startswith("^")]
+    return any(ends[0] <= cell <= ends[-1] for ends in ranges)
+
+
+_OF_CELLS: dict[str, Callable[[ElementTree.Element, ElementTree.Element], bool]] = {
+    "hugepages": _is_hugetlb,
+    "shared": _is_shared,
+}
+"""Obstacles to the memory of one cell; the domain's when all of its cells have it."""

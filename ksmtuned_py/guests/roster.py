@@ -10,6 +10,7 @@ from ksmtuned_py.door import Door
 from ksmtuned_py.errors import KsmtunedError
 from ksmtuned_py.guests.domains import View
 from ksmtuned_py.guests.losses import Losses
+from ksmtuned_py.guests.names import placed, renamed, told_apart
 from ksmtuned_py.guests.places import Place, Places
 from ksmtuned_py.guests.rules import Key, enrolled_group, grouped, ruled
 from ksmtuned_py.model import KSM_DIRECTORY, Guest
@@ -78,21 +79,18 @@ class Roster:
         view = self._link.view if self._link else None
         self._libvirt_problem = _problem(view, now_seconds)
         places = self._places.look(found)
-        guests = [self._known(guest, places[guest.key], view, now_seconds) for guest in found]
+        guests = told_apart(self._known(guest, places[guest.key], view, now_seconds) for guest in found)
         self._losses = self._losses.after(guests, self._full_scans())
         return ruled(guests, self.settings, self._enroll(guests), self._losses.passes)
 
     def _known(self, guest: Guest, place: Place, view: View | None, now_seconds: float) -> Guest:
         off = guest.key in self.switched_off
         domain = view.domains.get(guest.uuid) if view else None
+        seen = replace(placed(guest, place.cgroup), room_bytes=place.room_bytes, switched_off=off)
         if view is None or domain is None or view.at_seconds is None:
-            return replace(guest, cgroup=place.cgroup, room_bytes=place.room_bytes, switched_off=off)
+            return seen
         return replace(
-            guest,
-            cgroup=place.cgroup,
-            room_bytes=place.room_bytes,
-            switched_off=off,
-            name=domain.name,
+            renamed(seen, domain.name, domain.aliases),
             tag=domain.tag,
             obstacles=domain.obstacles,
             libvirt_age_seconds=max(0.0, now_seconds - view.at_seconds),

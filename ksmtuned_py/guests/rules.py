@@ -13,8 +13,13 @@ NO_RULE = GuestRule()
 
 def matches(rule: GuestRule, guest: Guest) -> bool:
     """Whether all of a rule's patterns match a guest; "*" matches what nobody knows as well."""
-    pairs = ((rule.name, guest.name), (rule.uuid, guest.uuid), (rule.tag, guest.tag), (rule.cgroup, guest.cgroup))
-    return all(pattern == "*" or fnmatchcase(value, pattern) for pattern, value in pairs)
+    pairs = (
+        (rule.name, (guest.name, *guest.aliases)),
+        (rule.uuid.lower(), (guest.uuid,)),
+        (rule.tag, (guest.tag,)),
+        (rule.cgroup, (guest.cgroup,)),
+    )
+    return all(pattern == "*" or any(fnmatchcase(value, pattern) for value in values) for pattern, values in pairs)
 
 
 def rule_of(guest: Guest, rules: Sequence[GuestRule]) -> GuestRule:

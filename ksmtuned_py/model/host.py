@@ -101,7 +101,9 @@ class Guest:
     """Field 22 of /proc/PID/stat: with the PID it names one process for good, whatever PIDs are reused."""
     name: str
     kind: str
-    """What found it: 'qemu', 'cloud-hypervisor', 'firecracker', 'crosvm', 'pattern', or 'mergeable'."""
+    """What found it: 'qemu', 'cloud-hypervisor', 'firecracker', 'crosvm', 'stratovirt', 'pattern', or 'mergeable'."""
+    aliases: tuple[str, ...] = ()
+    """What else it is called, by other tools."""
     uuid: str = ""
     rss_bytes: int = 0
     virtual_bytes: int = 0
@@ -116,7 +118,8 @@ class Guest:
     tag: str = ""
     """Its tag in libvirt's metadata."""
     obstacles: tuple[str, ...] = ()
-    """What its libvirt domain says against merging: 'nosharepages', 'hugepages', 'shared', 'vfio'."""
+    """What its libvirt domain says against merging: 'nosharepages', 'encrypted', 'hugepages', 'shared', 'vfio', 'nvme',
+    'vdpa'."""
     libvirt_age_seconds: float | None = None
     """How old that is; None = libvirt does not know it."""
     merge: bool | None = None
