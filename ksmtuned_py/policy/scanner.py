@@ -4,12 +4,16 @@ from dataclasses import dataclass, replace
 
 from ksmtuned_py.model import Snapshot
 from ksmtuned_py.policy.batch import DEFAULT_COST_SECONDS, DEFAULT_OVERSLEEP_SECONDS
-from ksmtuned_py.units import GIB
+from ksmtuned_py.units import GIB, KIB
 
+PAGE_BYTES = 4 * KIB
+"""Of which the costs here are; larger pages cost more."""
 PAGES_TO_JUDGE = 2000
 """Fewer pages than this in an interval tell little about the cost of one."""
 BATCHES_TO_JUDGE = 5
-COST_RANGE_SECONDS = (0.05e-6, 20e-6)
+COST_MIN_SECONDS = 0.05e-6
+COST_MAX_SECONDS = 20e-6
+"""For a page of 4 KiB; larger ones take longer to look at."""
 OVERSLEEP_MAX_SECONDS = 0.02
 MEMORY_OF_THE_PAST = 0.5
 """Weight of what was known before against one new measurement."""
@@ -26,19 +30,43 @@ class Scanner:
     share: float | None = None
     """Of one core, over the last interval; None when nobody can say."""
 
-    def after(self, before: Snapshot, now: Snapshot) -> "Scanner":
-        """With the interval between two snapshots taken in."""
+    @classmethod
+    def begin(cls, now: Snapshot) -> "Scanner":
+        """Nothing is measured yet: pages cost what they usually do, by their size."""
+        return cls(cost_seconds=DEFAULT_COST_SECONDS * _size(now))
+
+    def after(self, before: Snapshot, now: Snapshot, last: "Pass | None" = None) -> "Scanner":
+        """With the interval between two snapshots taken in, of which one may have ended the last pass."""
         wall = now.clock.monotonic_seconds - before.clock.monotonic_seconds
         if wall <= 0 or before.scanner_cpu_seconds is None or now.scanner_cpu_seconds is None:
             return replace(self, share=None)
         cpu = max(0.0, now.scanner_cpu_seconds - before.scanner_cpu_seconds)
         measured = replace(self, share=cpu / wall)
-        pages = (now.counters.pages_scanned or 0) - (before.counters.pages_scanned or 0)
+        if now.counters.pages_scanned is None:
+            return measured._with_uncounted(before, now, last, cpu, wall - cpu)
+        pages = now.counters.pages_scanned - (before.counters.pages_scanned or 0)
         if pages < PAGES_TO_JUDGE or cpu <= 0:
             return measured
-        low, high = COST_RANGE_SECONDS
-        measured = replace(measured, cost_seconds=_blend(self.cost_seconds, min(max(cpu / pages, low), high)))
-        return measured._with_oversleep(before, now, pages, wall - cpu)
+        return measured._with_cost(cpu / pages, COST_MIN_SECONDS, now)._with_oversleep(before, now, pages, wall - cpu)
+
+    def _with_cost(self, cost_seconds: float, least: float, now: Snapshot) -> "Scanner":
+        cost = min(max(cost_seconds, least), COST_MAX_SECONDS * _size(now))
+        return replace(self, cost_seconds=_blend(self.cost_seconds, cost))
+
+    def _with_uncounted(
+        self, before: Snapshot, now: Snapshot, last: "Pass | None", cpu: float, idle_seconds: float
+    ) -> "Scanner":
+        """Where the kernel does not count the pages (before Linux 6.6): as many as the knobs left time for.
+
+        Both a sleep that is longer than thought and one that is not cancel out, as the next batch is made for the
+        same sleep. But time in which the scanner waits for a core looks like sleep, too, and would make pages cheap
+        and batches long. So none is taken to cost less than on average in the last pass, of which both are known.
+        """
+        pages = _uncounted_pages(before, now, idle_seconds, self.oversleep_seconds)
+        if pages < PAGES_TO_JUDGE or cpu <= 0:
+            return self
+        least = last.page_cost_seconds if last else 0.0
+        return self._with_cost(cpu / pages, least or DEFAULT_COST_SECONDS * _size(now), now)
 
     def _with_oversleep(self, before: Snapshot, now: Snapshot, pages: int, idle_seconds: float) -> "Scanner":
         batch, sleep_ms = now.knobs.pages_to_scan, now.knobs.sleep_millisecs  # written at the interval's very start
@@ -62,7 +90,7 @@ class Pass:
     gained_bytes: int
     """Net of what copy-on-write took back; may be negative."""
     pages: int = 0
-    """Looked at; skipped ones do not count."""
+    """Looked at; skipped ones do not count. Where the kernel does not count them: all that it keeps track of."""
     skipped_pages: int = 0
     """By smart_scan."""
 
@@ -129,9 +157,26 @@ def _pass(since: Snapshot, now: Snapshot, passes: int) -> Pass:
         seconds=now.clock.monotonic_seconds - since.clock.monotonic_seconds,
         cpu_seconds=cpu,
         gained_bytes=now.saved_bytes - since.saved_bytes,
-        pages=max(0, (now.counters.pages_scanned or 0) - (since.counters.pages_scanned or 0)),
+        pages=passes * now.counters.candidate_pages
+        if now.counters.pages_scanned is None
+        else max(0, now.counters.pages_scanned - (since.counters.pages_scanned or 0)),
         skipped_pages=max(0, (now.counters.pages_skipped or 0) - (since.counters.pages_skipped or 0)),
     )
+
+
+def _uncounted_pages(before: Snapshot, now: Snapshot, idle_seconds: float, oversleep_seconds: float) -> float:
+    """About how many pages were looked at, by the batches that there was time for; 0 when nobody can say."""
+    batch, sleep_ms = now.knobs.pages_to_scan, now.knobs.sleep_millisecs
+    if not batch or sleep_ms is None or before.knobs.run != 1 or now.knobs.run != 1:
+        return 0
+    passes = max(0, now.counters.full_scans - before.counters.full_scans)
+    batches = idle_seconds / (sleep_ms / 1000 + oversleep_seconds)
+    # The last batch of a pass is a short one, and no pass looks at more than there is.
+    return min((batches - passes / 2) * batch, (passes + 1) * now.counters.candidate_pages)
+
+
+def _size(now: Snapshot) -> float:
+    return now.page_bytes / PAGE_BYTES
 
 
 def _blend(past: float, measured: float) -> float:

@@ -137,7 +137,7 @@ class Trend:
             self,
             previous=replace(snapshot, guests=()),  # many, and nobody looks back at them
             need=next_need(self.need, snapshot, settings.need),
-            scanner=self.scanner.after(before, snapshot) if before else self.scanner,
+            scanner=self.scanner.after(before, snapshot, self.passes.last) if before else Scanner.begin(snapshot),
             passes=self.passes.after(replace(snapshot, guests=()), before),
             foreign=self.foreign.after(snapshot),
             copy_on_write=self.copy_on_write.after(before, snapshot, settings.guards.cow_storm_percent_per_minute)
