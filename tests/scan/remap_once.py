@@ -4,7 +4,7 @@ import sys
 import time
 
 from ksmtuned_py.backends.scan.pagemap import PRIVATE
-from ksmtuned_py.backends.scan.pages import repeated
+from ksmtuned_py.backends.scan.pages import ZERO, repeated
 from ksmtuned_py.backends.scan.process import Process
 from ksmtuned_py.backends.scan.remap.remapper import Remapper
 from ksmtuned_py.backends.scan.scanner import Watched
@@ -22,7 +22,8 @@ def main(pid: int) -> None:
     with Process(target, Door()) as process:
         for _ in range(2):
             list(sweep.guest(process, watched.table, PRIVATE, smart=False))
-        shares = repeated([slab.steady_prints() for slab in watched.table.slabs.values()])
+        slabs = watched.table.slabs.values()
+        shares = repeated([slab.prints[slab.steady & (slab.prints > ZERO)] for slab in slabs])
         done = 0
         for _ in range(50):  # it refuses while the guest's mappings are changing
             done += sum(remapper.merge(process, watched, shares, split_huge=True))

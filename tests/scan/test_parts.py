@@ -9,12 +9,11 @@ from ksmtuned_py.backends.scan import pagemap
 from ksmtuned_py.backends.scan.channel import Channel, Closed, pair
 from ksmtuned_py.backends.scan.choice import NoSuchGuest, targets
 from ksmtuned_py.backends.scan.mappings import candidates, parse_maps
-from ksmtuned_py.backends.scan.pages import contains, repeated
 from ksmtuned_py.backends.scan.process import Gone, Process
 from ksmtuned_py.backends.scan.remap import eligibility
 from ksmtuned_py.backends.scan.remap.amd64 import NR, SLOT_DATA, Context
 from ksmtuned_py.backends.scan.swapplace import NO_SWAP, parse_swaps, refusal
-from ksmtuned_py.backends.scan.table import SLAB_BYTES, Slab, chunks, windows
+from ksmtuned_py.backends.scan.table import SLAB_BYTES, chunks, windows
 from ksmtuned_py.backends.scan.target import Target
 from ksmtuned_py.config import Scan
 from ksmtuned_py.door import Door
@@ -119,37 +118,6 @@ def test_zero_pages_go_only_where_no_disk_is_written() -> None:
     assert refusal(parse_swaps(head + disk), zeromap=True, zswap=False) == ""
     assert refusal(parse_swaps(head + disk), zeromap=False, zswap=True) == ""
     assert refusal(parse_swaps(head + disk + zram), zeromap=False, zswap=False) == ""
-
-
-def test_a_page_is_steady_when_two_passes_saw_the_same() -> None:
-    slab = Slab(0)
-    numbers = np.array([1, 5, 9], np.uint16)
-    slab.update(numbers, np.array([10, 20, 30], np.uint64))
-    assert not slab.steady.any()
-    slab.update(np.array([1, 5, 7, 9], np.uint16), np.array([10, 21, 5, 30], np.uint64))
-    assert slab.steady.tolist() == [True, False, False, True]
-    assert slab.bytes <= 11 * 4
-
-
-def test_what_does_not_change_is_skipped_for_1_2_4_and_8_passes() -> None:
-    slab, read = Slab(0), []
-    for number in range(40):
-        if not slab.skip():
-            read.append(number)
-            slab.update(np.array([1], np.uint16), np.array([10], np.uint64))
-    gaps = np.diff(read).tolist()
-    assert gaps[:7] == [1, 1, 2, 3, 5, 9, 9]
-
-
-@given(st.lists(st.lists(st.integers(0, 40), max_size=50), max_size=5))
-def test_repeated_prints_are_those_seen_twice(parts: list[list[int]]) -> None:
-    everything = [number * 2**58 % 2**64 + 2 for part in parts for number in part]
-    arrays = [np.array([number * 2**58 % 2**64 + 2 for number in part], np.uint64) for part in parts]
-    found = repeated(arrays)
-    assert found.tolist() == sorted({one for one in everything if everything.count(one) > 1})
-    assert contains(found, np.array(everything, np.uint64)).tolist() == [
-        one in set(found.tolist()) for one in everything
-    ]
 
 
 @given(st.lists(st.tuples(st.integers(0, 5000), st.integers(1, 300)), max_size=6), st.integers(1, 300))

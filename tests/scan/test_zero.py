@@ -1,5 +1,6 @@
 """Pages of zeros are given back: really freed, without disk I/O, and only where that is so."""
 
+import ctypes
 import fcntl
 import re
 import subprocess
@@ -11,9 +12,15 @@ from statistics import median
 
 import pytest
 
+from ksmtuned_py.backends.scan.pagemap import PRIVATE, SWAPPED, page_count
+from ksmtuned_py.backends.scan.process import Process
+from ksmtuned_py.backends.scan.sweep import Sweep
+from ksmtuned_py.backends.scan.table import Table
+from ksmtuned_py.backends.scan.target import Target
 from ksmtuned_py.config import Scan
 from ksmtuned_py.door import Door
 from ksmtuned_py.units import MIB
+from ksmtuned_py.workload import Mix, workloads
 from tests.scan.conftest import ZRAM, rss_bytes, scanning, turn, vmstat, wait_passes, wait_true
 from tests.support.ksmlock import LOCK
 from tests.support.memcgroup import MemoryCgroup, memory_cgroup
@@ -22,6 +29,7 @@ HOLDER = str(Path(__file__).parent / "holder.py")
 ZERO_MIB = 256
 ZERO_PAGES = ZERO_MIB * MIB // 4096
 END_SECONDS = 10.0
+PROCESS_MADVISE, MADV_PAGEOUT = 440, 21
 LEAST_ROUNDS, MOST_ROUNDS = 3, 5
 
 
@@ -134,6 +142,59 @@ def test_a_guest_that_reports_its_free_pages_is_left_alone(zram_swap: None, no_k
         assert (web["zero_pages_out"], db["zero_pages_out"] >= 1900) == (0, True)
         assert "free page reporting" in web["rest"]
         assert db["rest"] == ""
+
+
+def test_locked_memory_stays_and_all_other_zeros_go(zram_swap: None, no_ksm: Door) -> None:
+    """Of the same guest, on both sides of it, and of those that come after it."""
+    with (
+        Holder("keys", 8, "locked=32") as keys,
+        Holder("web", 8) as web,
+        scanning(no_ksm, Scan(), [keys, web]) as backend,
+    ):
+        wait_true(lambda: (backend.counters().ksm_zero_pages or 0) >= 2 * 2048 - 8, "zero pages given back")
+        wait_passes(backend, 3)
+        assert [one["zero_pages_out"] for one in backend.guests] == [2048 - 8, 2048]
+        assert [one["rests"] for one in backend.guests] == [0, 0]
+        assert backend.problems == ()
+        assert [one.wrong_pages() for one in (keys, web)] == [0, 0]
+
+
+def test_a_guest_whose_memory_is_all_locked_is_told_and_the_others_go(zram_swap: None, no_ksm: Door) -> None:
+    with (
+        Holder("locked", 8, "locked=8192") as locked,
+        Holder("web", 8) as web,
+        scanning(no_ksm, Scan(), [locked, web]) as backend,
+    ):
+        wait_true(lambda: "locked" in backend.guests[0]["rest"], "the reason")
+        assert backend.problems == (f"locked: {backend.guests[0]['rest']}",)
+        assert [one["zero_pages_out"] for one in backend.guests] == [0, 2048]
+
+
+def test_a_pass_reads_nothing_that_was_swapped_out_since_it_was_listed(zram_swap: None) -> None:
+    with workloads([Mix(unique_bytes=32 * MIB)], mergeable=False) as loads:
+        with Process(Target(pid=loads[0].pid, start_ticks=0), Door()) as process:
+            steps = Sweep().guest(process, Table(), PRIVATE, smart=False)
+            for _ in zip(range(20), steps, strict=False):
+                pass
+            for start, end in process.ranges():
+                swap_out(process, start, end)
+            swapped = swapped_pages(process)
+            assert swapped > 0.9 * 32 * 256
+            for _ in steps:
+                pass
+            assert swapped_pages(process) >= swapped
+        assert loads[0].wrong_pages() == 0
+
+
+def swap_out(process: Process, start: int, end: int) -> None:
+    """As when its memory is needed for something else."""
+    advise = ctypes.CDLL(None).syscall
+    vector = (ctypes.c_uint64 * 2)(start, end - start)
+    advise(PROCESS_MADVISE, process.pidfd, vector, ctypes.c_size_t(1), MADV_PAGEOUT, 0)
+
+
+def swapped_pages(process: Process) -> int:
+    return sum(page_count(process.runs(start, end, SWAPPED)) for start, end in process.ranges())
 
 
 def test_without_swap_the_reason_is_said_and_nothing_happens(root: None, no_ksm: Door, tmp_path: Path) -> None:

@@ -1,11 +1,11 @@
-"""PURE: when a guest's zero pages are left alone, because giving them back is work for nothing.
+"""PURE: when a guest's zero pages are left alone, because giving them back is work for nothing, or does not work.
 
 A page that goes and comes back takes 6 us (2.5 to go, 3.5 to come; measured on 6.18). A guest of which less than a
 tenth comes back within 10 s so costs at most 1.6 % of a core for each GiB of zeros. It is counted in seconds and not in
 passes: a pass over a small guest takes a fifth of a second, one over a large host some minutes.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ksmtuned_py.units import human_seconds
 
@@ -23,12 +23,18 @@ class Account:
     """Given back, as of the last pass."""
     back_pages: int = 0
     """Touched again in this period, or asked for in vain."""
+    held: list[tuple[int, int]] = field(default_factory=list)
+    """Mappings whose pages the kernel will not swap out, as it said in this period."""
+    held_pages: int = 0
+    """Of zeros in these, in this pass."""
     rests: int = 0
     """How often it was left alone so far."""
     reason: str = ""
-    """Why it is left alone; '' while it is not."""
+    """Why it is left alone, or a part of it; '' while it is not."""
     reporting: bool | None = None
     """It reports its free pages; None = nobody has looked."""
+    _swapped_pages: int = 0
+    _counted_pages: int = 0
     _period_end: float = 0.0
     _rest_end: float = 0.0
     _rest_seconds: float = PERIOD_SECONDS
@@ -37,28 +43,38 @@ class Account:
         """Whether it is not left alone now."""
         return not self.reporting and now_seconds >= self._rest_end
 
+    def swapped(self, pages: int, counted_pages: int, now_seconds: float) -> None:
+        """So many went, and the kernel counted so many as zeros meanwhile, those of others among them."""
+        self._swapped_pages += pages
+        self._counted_pages += min(pages, counted_pages)
+        if self._swapped_pages > _FEW and self._counted_pages < self._swapped_pages // 2:
+            counts = f"the kernel counts {self._counted_pages} of {self._swapped_pages} swapped pages as zeros"
+            self.rest(counts, now_seconds)
+
     def end_pass(self, now_seconds: float) -> None:
         """Judges what came back in this period; what was out before a rest may come back as it likes."""
+        base = self.out_pages + self.back_pages
         if not self.may_go(now_seconds):
             self.back_pages = 0
-        elif self.back_pages > max(_FEW, _TOO_MANY * (self.out_pages + self.back_pages)):
-            self._rest(now_seconds)
+        elif self.back_pages > max(_FEW, _TOO_MANY * base):
+            period = human_seconds(PERIOD_SECONDS)
+            self.rest(f"{self.back_pages} of {base} zero pages came back, or did not go, within {period}", now_seconds)
         elif now_seconds >= self._period_end:
-            self._rest_seconds, self.reason = PERIOD_SECONDS, ""
+            many = self.held_pages > _FEW  # a library's locked store for its keys is no matter
+            self.reason = f"{self.held_pages} zero pages stay: the guest has locked that memory" if many else ""
+            self._rest_seconds = PERIOD_SECONDS
             self._begin_period(now_seconds)
+        self.held_pages = 0
 
-    def _rest(self, now_seconds: float) -> None:
-        """Each is twice as long as the one before, until a period was good."""
-        base = self.out_pages + self.back_pages
+    def rest(self, reason: str, now_seconds: float) -> None:
+        """Leaves it alone, each time twice as long as before, until a period was good."""
         self.rests += 1
-        self.reason = (
-            f"left alone for {human_seconds(self._rest_seconds)}: {self.back_pages} of {base} zero pages came back, "
-            f"or did not go, within {human_seconds(PERIOD_SECONDS)}"
-        )
+        self.reason = f"left alone for {human_seconds(self._rest_seconds)}: {reason}"
         self._rest_end = now_seconds + self._rest_seconds
         self._rest_seconds = min(LONGEST_REST_SECONDS, self._rest_seconds * 2)
         self._begin_period(self._rest_end)
 
     def _begin_period(self, at_seconds: float) -> None:
-        self.back_pages = 0
+        self.back_pages = self._swapped_pages = self._counted_pages = 0
+        self.held.clear()
         self._period_end = at_seconds + PERIOD_SECONDS

@@ -17,7 +17,8 @@ UNREAD = 0
 """The print of a page that could not be read."""
 ZERO = 1
 """The print of a page of zeros."""
-_LEAST = 2
+LEAST = 2
+"""Of all other pages."""
 _WORDS = PAGE // 8
 _NONE: Prints = np.empty(0, np.uint64)
 
@@ -34,22 +35,15 @@ def prints(block: memoryview) -> Prints:
 
 def chosen(found: Prints, share: float) -> Prints:
     """Those whose content falls into a sample of that share of all contents; without ZERO and UNREAD."""
-    return found[(found >= _LEAST) & (found <= np.uint64(share * (2**64 - 2048)))]
+    return found[(found >= LEAST) & (found <= np.uint64(share * (2**64 - 2048)))]
 
 
-def repeated(parts: list[Prints], partitions: int = 16) -> Prints:
-    """The prints that occur more than once, sorted; ZERO and UNREAD are left out.
-
-    Worked off in partitions by the top bits: the working memory is a sixteenth of all prints.
-    """
-    found = []
-    for partition in range(partitions):
-        low, high = partition * 2**64 // partitions, (partition + 1) * 2**64 // partitions - 1
-        chosen = np.concatenate([part[(part >= max(_LEAST, low)) & (part <= high)] for part in parts] or [_NONE])
-        chosen.sort()
-        again = chosen[1:][chosen[1:] == chosen[:-1]]
-        found.append(again[np.concatenate(([True], again[1:] != again[:-1]))] if len(again) else again)
-    return np.concatenate(found)
+def repeated(parts: list[Prints]) -> Prints:
+    """The prints that occur more than once, sorted; each part is sorted, and without ZERO and UNREAD."""
+    chosen = np.concatenate(parts or [_NONE])
+    chosen.sort(kind="stable")  # which takes what is sorted already as it is
+    again: Prints = chosen[1:][chosen[1:] == chosen[:-1]]
+    return np.unique(again)
 
 
 def contains(haystack: Prints, needles: Prints) -> NDArray[np.bool_]:
@@ -64,5 +58,5 @@ def contains(haystack: Prints, needles: Prints) -> NDArray[np.bool_]:
 
 def _hashes(block: memoryview, pages: NDArray[np.intp]) -> Prints:
     digest = xxhash.xxh3_64_intdigest
-    found = (max(_LEAST, digest(block[page * PAGE : (page + 1) * PAGE])) for page in pages.tolist())
+    found = (max(LEAST, digest(block[page * PAGE : (page + 1) * PAGE])) for page in pages.tolist())
     return np.fromiter(found, np.uint64, len(pages))

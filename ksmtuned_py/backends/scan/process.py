@@ -10,6 +10,7 @@ from typing import Self
 
 from ksmtuned_py.backends.scan.mappings import Mapping, candidates, parse_maps
 from ksmtuned_py.backends.scan.pagemap import Kind, Runs, runs
+from ksmtuned_py.backends.scan.refusal import Refused
 from ksmtuned_py.backends.scan.target import Target
 from ksmtuned_py.door import Door
 
@@ -24,7 +25,10 @@ class Gone(Exception):
 
 
 class Process:
-    """Open descriptors on one process; `mem` and `pagemap` stay with the memory it had when it was opened."""
+    """Open descriptors on one process; `mem` and `pagemap` stay with the memory it had when it was opened.
+
+    To open one raises Gone, or Refused when it is there and we may not look.
+    """
 
     def __init__(self, target: Target, door: Door) -> None:
         self.target = target
@@ -33,9 +37,12 @@ class Process:
         self._settled_pages = ""
         try:
             self._open()
-        except OSError:
+        except (FileNotFoundError, ProcessLookupError):
             self.close()
             raise Gone(target.name) from None
+        except OSError as error:
+            self.close()
+            raise Refused(f"its memory cannot be looked at: {error.strerror}") from None
         except Gone:
             self.close()
             raise

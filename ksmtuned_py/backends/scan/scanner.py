@@ -1,27 +1,32 @@
 """Pass after pass over all guests: read, count, give back. One generator: the worker decides when it goes on."""
 
+import sys
 import time
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
 
 from ksmtuned_py.backends.scan.backoff import Account
+from ksmtuned_py.backends.scan.count import count
 from ksmtuned_py.backends.scan.pagemap import PRIVATE
-from ksmtuned_py.backends.scan.pages import ZERO, Prints, contains, repeated
+from ksmtuned_py.backends.scan.pages import Prints
 from ksmtuned_py.backends.scan.process import Gone, Process
-from ksmtuned_py.backends.scan.sweep import Sweep
-from ksmtuned_py.backends.scan.table import Slab, Table
+from ksmtuned_py.backends.scan.refusal import own_trouble
+from ksmtuned_py.backends.scan.sweep import Step, Sweep
+from ksmtuned_py.backends.scan.table import PAGE_TABLE_BYTES, Table
 from ksmtuned_py.backends.scan.target import Target
 from ksmtuned_py.backends.scan.zero import Zeros
+from ksmtuned_py.backends.scan.zeroplace import place_refusal
 from ksmtuned_py.config import Scan
 from ksmtuned_py.door import Door
 from ksmtuned_py.model import Counters
 
 _MEMORY = "proc/meminfo"
-_COUNTED_PER_PAGE = 16
-"""To count so many known pages takes as long as to read one: 30 to 120 ns each, against 1.2 us."""
+_TABLES_SHARE, _PRINTS_SHARE = 3 / 4, 1 / 16
+"""Of the memory that the scanner may take: for what is known of pages, and for what they share."""
+_PRINT_BYTES = 8
 
 
 @dataclass(slots=True)
@@ -33,10 +38,20 @@ class Watched:
     zeros: Account = field(default_factory=Account)
     saveable_pages: int = 0
     """Steady pages that are zero, or equal to another one of the group."""
+    trouble: str = ""
+    """Why it is not scanned, or not all of it."""
     refusal: str = ""
     """Why it is not remapped although its owner allows it."""
     leaving: bool = False
     """What it has merged is to be given back before anything else: it may not merge, or not with the same guests."""
+
+    def forget(self) -> None:
+        """Nothing is known of it any more."""
+        self.table, self.zeros, self.saveable_pages = Table(), Account(), 0
+
+    def tell(self, reason: str) -> None:
+        """Something went wrong with it in this pass."""
+        self.trouble = reason
 
 
 class Merger(Protocol):
@@ -61,12 +76,16 @@ class Merger(Protocol):
 class Scanner:
     """All guests, their tables, and the counters of ksmd."""
 
-    def __init__(self, door: Door, settings: Scan, merger: Merger | None = None) -> None:
+    def __init__(
+        self, door: Door, settings: Scan, merger: Merger | None = None, memory_bytes: int = sys.maxsize
+    ) -> None:
         self._door = door
         self._settings = settings
         self._merger = merger
+        self._most_pages = int(memory_bytes * _TABLES_SHARE) // PAGE_TABLE_BYTES
+        self._most_prints = int(memory_bytes * _PRINTS_SHARE) // _PRINT_BYTES if merger else 0
         self._sweep = Sweep()
-        self._zeros = Zeros(door, to_disk=settings.zero_pages_to_disk)
+        self._zeros = Zeros(door)
         self.watched: dict[tuple[int, int], Watched] = {}
         self.smart = True
         self.refusal = ""
@@ -81,7 +100,7 @@ class Scanner:
         known = self.watched
         self.watched = {}
         for target in targets:
-            watched = known.get((target.pid, target.start_ticks), Watched(target))
+            watched = known.get((target.pid, target.start_ticks)) or Watched(target)
             watched.leaving |= not target.merge or target.group != watched.target.group
             watched.target = target
             self.watched[target.pid, target.start_ticks] = watched
@@ -91,8 +110,7 @@ class Scanner:
         while True:
             yield from self._let_go()
             guests = [guest for guest in self.watched.values() if guest.target.merge and not guest.leaving]
-            self.refusal = self._zeros.refusal() if self._settings.reclaim != "report" else "reclaim is report"
-            self._split_huge = self._memory_is_short()
+            self._begin_pass(guests)
             before = self._sweep.pages_scanned
             for guest in guests:
                 yield from self._read(guest)
@@ -133,13 +151,26 @@ class Scanner:
 
     def progress(self) -> Counters:
         """The counters, with the scanning figures of this very moment."""
-        return _with(self.counters, self._sweep, self._full_scans)
+        return replace(
+            self.counters,
+            full_scans=self._full_scans,
+            pages_scanned=self._sweep.pages_scanned,
+            pages_skipped=self._sweep.pages_skipped,
+        )
+
+    def _begin_pass(self, guests: list[Watched]) -> None:
+        no_zeros = self._settings.reclaim == "report"
+        place = place_refusal(self._door, to_disk=self._settings.zero_pages_to_disk)
+        self.refusal = "reclaim is report" if no_zeros else place
+        self._split_huge = self._memory_is_short()
+        self._sweep.pass_number += 1
+        self._sweep.room_pages = self._most_pages - sum(guest.table.pages for guest in guests)
 
     def _let_go(self) -> Iterator[int]:
         """Who leaves gets back what it has merged; in the next pass again, when that was refused."""
         for guest in self.watched.values():
             if guest.leaving:
-                guest.table, guest.zeros, guest.saveable_pages = Table(), Account(), 0
+                guest.forget()
                 guest.leaving = yield from self._give_back_to(guest)
                 guest.refusal = "its merged pages cannot be given back now" if guest.leaving else ""
 
@@ -148,27 +179,34 @@ class Scanner:
         if not self._merger:
             return False
         try:
-            with Process(guest.target, self._door) as process:
+            with own_trouble(guest.tell), Process(guest.target, self._door) as process:
                 yield from self._merger.give_back(process)
                 return any(mapping.merged for mapping in process.mappings())
         except Gone:
             return False
+        return True
 
     def _read(self, guest: Watched) -> Iterator[int]:
+        guest.trouble = ""
         try:
-            with Process(guest.target, self._door) as process:
-                for part in self._sweep.guest(process, guest.table, PRIVATE, smart=self.smart):
-                    if isinstance(part, Slab):
-                        self._look_after_zeros(process, part, guest)
-                    else:
-                        yield part
+            with own_trouble(guest.tell), Process(guest.target, self._door) as process:
+                for step in self._sweep.guest(process, guest.table, PRIVATE, smart=self.smart):
+                    self._look_after_zeros(process, step, guest)
+                    yield step.work
         except Gone:
-            guest.table = Table()
+            guest.forget()
+        if guest.table.left_out_pages:
+            guest.tell(
+                f"{guest.table.left_out_pages} of its pages are not scanned: scan.worker_memory_mib is too small"
+            )
         guest.zeros.out_pages = sum(len(slab.paged_out) for slab in guest.table.slabs.values())
         guest.zeros.end_pass(time.monotonic())
 
-    def _look_after_zeros(self, process: Process, slab: Slab, guest: Watched) -> None:
-        self._zeros.slab(process, slab, guest.zeros, act=not self.refusal, split_huge=self._split_huge)
+    def _look_after_zeros(self, process: Process, step: Step, guest: Watched) -> None:
+        if step.slab and step.zeros is None:
+            self._zeros.look(process, step.slab, guest.zeros)
+        elif step.slab and step.zeros is not None and len(step.zeros) and not self.refusal:
+            self._zeros.page_out(process, step.slab, step.zeros, guest.zeros, split_huge=self._split_huge)
 
     def _memory_is_short(self) -> bool:
         found = dict(line.split(":", 1) for line in self._door.read(_MEMORY).splitlines() if ":" in line)
@@ -176,35 +214,25 @@ class Scanner:
         return available < total * self._settings.split_huge_below_percent / 100
 
     def _use(self, guests: list[Watched]) -> Iterator[int]:
-        """What a pass has found out is counted, and shared."""
-        shares = self._count(guests)
-        known = sum(len(slab.pages) for guest in guests for slab in guest.table.slabs.values())
-        yield 1 + known // _COUNTED_PER_PAGE
-        if self._merger:
-            yield from self._merge(self._merger, guests, shares)
-
-    def _count(self, guests: list[Watched]) -> dict[str, Prints]:
-        """The prints worth sharing, by group."""
-        groups: dict[str, list[Prints]] = {}
+        """What a pass has found out is counted, and shared, in each group of guests."""
+        groups: dict[str, list[Watched]] = {}
         for guest in guests:
-            groups.setdefault(guest.target.group, []).extend(s.steady_prints() for s in guest.table.slabs.values())
-        shares = {group: repeated(parts) for group, parts in groups.items()}
-        for guest in guests:
-            found = shares[guest.target.group]
-            guest.saveable_pages = sum(
-                int(np.count_nonzero(contains(found, prints) | (prints == ZERO)))
-                for prints in (slab.steady_prints() for slab in guest.table.slabs.values())
-            )
-        return shares
+            groups.setdefault(guest.target.group, []).append(guest)
+        for group in groups.values():
+            counted = yield from count([guest.table for guest in group], self._most_prints)
+            for guest, pages in zip(group, counted.pages, strict=True):
+                guest.saveable_pages = pages
+            if self._merger:
+                yield from self._merge(self._merger, group, counted.prints)
 
-    def _merge(self, merger: Merger, guests: list[Watched], shares: dict[str, Prints]) -> Iterator[int]:
+    def _merge(self, merger: Merger, guests: list[Watched], prints: Prints) -> Iterator[int]:
         for guest in guests:
             if guest.target.remap:
                 try:
-                    with Process(guest.target, self._door) as process:
-                        yield from merger.merge(process, guest, shares[guest.target.group], split_huge=self._split_huge)
+                    with own_trouble(guest.tell), Process(guest.target, self._door) as process:
+                        yield from merger.merge(process, guest, prints, split_huge=self._split_huge)
                 except Gone:
-                    guest.table = Table()
+                    guest.forget()
 
     def _look_after(self, guests: list[Watched]) -> None:
         if self._merger:
@@ -212,7 +240,7 @@ class Scanner:
 
     def _publish(self, guests: list[Watched]) -> None:
         slabs = [slab for guest in guests for slab in guest.table.slabs.values()]
-        steady = sum(int(np.count_nonzero(slab.steady)) for slab in slabs)
+        steady = sum(int(np.count_nonzero(slab.ages)) for slab in slabs)
         seen = sum(len(slab.pages) for slab in slabs)
         zeros = sum(guest.zeros.out_pages for guest in guests)
         shared, sharing = (self._merger.pages_shared, self._merger.pages_sharing) if self._merger else (0, 0)
@@ -224,17 +252,3 @@ class Scanner:
             ksm_zero_pages=zeros,
             general_profit=(sharing + zeros) * 4096 - self.table_bytes,
         )
-
-
-def _with(counters: Counters, sweep: Sweep, full_scans: int) -> Counters:
-    return Counters(
-        pages_shared=counters.pages_shared,
-        pages_sharing=counters.pages_sharing,
-        pages_unshared=counters.pages_unshared,
-        pages_volatile=counters.pages_volatile,
-        ksm_zero_pages=counters.ksm_zero_pages,
-        general_profit=counters.general_profit,
-        full_scans=full_scans,
-        pages_scanned=sweep.pages_scanned,
-        pages_skipped=sweep.pages_skipped,
-    )

@@ -9,8 +9,7 @@ from ksmtuned_py.backends.scan.estimate import Sample
 from ksmtuned_py.backends.scan.pagemap import PAGE, PRIVATE, Runs, page_count
 from ksmtuned_py.backends.scan.pages import ZERO, Prints, chosen, prints
 from ksmtuned_py.backends.scan.process import Gone, Process
-from ksmtuned_py.backends.scan.sweep import STEP_PAGES
-from ksmtuned_py.backends.scan.table import chunks
+from ksmtuned_py.backends.scan.table import BLOCK_PAGES, chunks
 from ksmtuned_py.backends.scan.target import Target
 from ksmtuned_py.door import Door
 
@@ -47,10 +46,10 @@ def _runs(target: Target, door: Door) -> Runs:
 
 
 def _sample(process: Process, runs: Runs, share: float, tell: Callable[[int], None]) -> Sample:
-    buffer = memoryview(bytearray(STEP_PAGES * PAGE))
+    buffer = memoryview(bytearray(BLOCK_PAGES * PAGE))
     parts: list[Prints] = [np.empty(0, np.uint64)]
     seen = zeros = 0
-    for chunk in chunks(runs, STEP_PAGES):
+    for chunk in chunks(runs, BLOCK_PAGES):
         block = buffer[: page_count(chunk) * PAGE]
         if process.read_pages(chunk, block):  # else: unmapped since; too little to matter
             found = prints(block)

@@ -7,15 +7,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ksmtuned_py.backends.scan.pagemap import PAGE, Runs, page_numbers
-from ksmtuned_py.backends.scan.pages import UNREAD, ZERO, Prints
+from ksmtuned_py.backends.scan.pages import UNREAD, Prints
 
-SLAB_BYTES = 65536 * PAGE
-"""256 MiB of addresses: a page's number in it fits 16 bits."""
+SLAB_PAGES = 65536
+"""A page's number in it fits 16 bits."""
+SLAB_BYTES = SLAB_PAGES * PAGE
+"""256 MiB of addresses."""
+BLOCK_PAGES = 256
+"""1 MiB at a time: it stays in the second-level cache between reading, zero test and hash."""
+PAGE_TABLE_BYTES = 11
 PageNumbers = NDArray[np.uint16]
 _NO_PAGES: PageNumbers = np.empty(0, np.uint16)
-_SKIP_AFTER = 2
-_MOST_SKIPS = 8
-"""As ksmd's smart_scan: what does not change is looked at again after 1, 2, 4, then every 8 passes."""
+_PERIODS = np.array((1, 1, 2, 3, 5, 9), np.uint16)
+"""A page is read in every so manieth pass, by its age. As ksmd's smart_scan: 1, 2, 4, then 8 passes leave it out."""
 
 
 @dataclass(slots=True)
@@ -26,48 +30,45 @@ class Slab:
     pages: PageNumbers = field(default_factory=_NO_PAGES.copy)
     """Ascending."""
     prints: Prints = field(default_factory=lambda: np.empty(0, np.uint64))
-    steady: NDArray[np.bool_] = field(default_factory=lambda: np.empty(0, np.bool_))
-    """Same print as in the pass before: only these may be merged."""
+    ages: NDArray[np.uint8] = field(default_factory=lambda: np.empty(0, np.uint8))
+    """How often in a row a page was read and was the same as before."""
     paged_out: PageNumbers = field(default_factory=_NO_PAGES.copy)
-    unchanged_passes: int = 0
-    skips: int = 0
 
-    def update(self, pages: PageNumbers, prints: Prints) -> None:
-        """Takes over what a pass has read."""
-        same_pages = len(pages) == len(self.pages) and bool((pages == self.pages).all())
-        before = self.prints if same_pages else self._prints_of(pages)
-        self.steady = (prints == before) & (prints != UNREAD)
-        self.pages, self.prints = pages, prints
-        unchanged = same_pages and bool(self.steady.all())
-        self.unchanged_passes = self.unchanged_passes + 1 if unchanged else 0
-        quiet = self.unchanged_passes - _SKIP_AFTER
-        self.skips = min(_MOST_SKIPS, 1 << quiet) if quiet >= 0 else 0
+    def relist(self, pages: PageNumbers) -> None:
+        """These are in memory now: what is known of them is kept, the others are forgotten."""
+        if len(pages) == len(self.pages) and (pages == self.pages).all():
+            return
+        prints, ages = np.full(SLAB_PAGES, UNREAD, np.uint64), np.zeros(SLAB_PAGES, np.uint8)
+        prints[self.pages], ages[self.pages] = self.prints, self.ages
+        self.pages, self.prints, self.ages = pages, prints[pages], ages[pages]
 
-    def skip(self) -> bool:
-        """Whether this pass may leave the slab out, because it has not changed for a while."""
-        self.skips -= 1
-        return self.skips >= 0
+    def due(self, pass_number: int, *, smart: bool) -> NDArray[np.intp]:
+        """The places in `pages` of those that this pass reads; what has not changed for long is left out mostly.
 
-    def steady_prints(self) -> Prints:
-        """The prints that may be merged; with those of zero pages."""
-        return self.prints[self.steady]
+        Each block has a turn of its own, so that no pass has to read everything that is old.
+        """
+        if not smart:
+            return np.arange(len(self.pages))
+        turns = (self.pages // BLOCK_PAGES + np.uint16(pass_number % SLAB_PAGES)) % _PERIODS[self.ages]
+        return np.flatnonzero(turns == 0)
 
-    def steady_zeros(self) -> PageNumbers:
-        """The pages that were zero in two passes."""
-        zeros: PageNumbers = self.pages[self.steady & (self.prints == ZERO)]
-        return zeros
+    def saw(self, places: NDArray[np.intp], prints: Prints) -> NDArray[np.bool_]:
+        """Takes over what was read there, and says which pages are the same as before."""
+        same: NDArray[np.bool_] = (prints == self.prints[places]) & (prints != UNREAD)
+        self.ages[places] = np.where(same, np.minimum(self.ages[places] + 1, len(_PERIODS) - 1), 0)
+        self.prints[places] = prints
+        return same
+
+    @property
+    def steady(self) -> NDArray[np.bool_]:
+        """Two reads in a row saw the same: only these may be merged."""
+        found: NDArray[np.bool_] = self.ages > 0
+        return found
 
     @property
     def bytes(self) -> int:
         """Memory the arrays take."""
-        return self.pages.nbytes + self.prints.nbytes + self.steady.nbytes + self.paged_out.nbytes
-
-    def _prints_of(self, pages: PageNumbers) -> Prints:
-        if not len(self.pages):
-            return np.full(len(pages), UNREAD, np.uint64)
-        places = np.searchsorted(self.pages, pages)
-        places[places == len(self.pages)] = 0
-        return np.where(self.pages[places] == pages, self.prints[places], np.uint64(UNREAD))
+        return self.pages.nbytes + self.prints.nbytes + self.ages.nbytes + self.paged_out.nbytes
 
 
 class Table:
@@ -75,6 +76,8 @@ class Table:
 
     def __init__(self) -> None:
         self.slabs: dict[int, Slab] = {}
+        self.left_out_pages = 0
+        """In the last pass, for want of room."""
 
     def slab(self, base: int) -> Slab:
         """The slab of that window, empty when it is new."""
@@ -84,6 +87,11 @@ class Table:
         """Forgets the windows in which nothing is mapped any more."""
         for base in self.slabs.keys() - bases:
             del self.slabs[base]
+
+    @property
+    def pages(self) -> int:
+        """How many it knows."""
+        return sum(len(slab.pages) for slab in self.slabs.values())
 
     @property
     def bytes(self) -> int:

@@ -1,7 +1,8 @@
 """Gives back pages of zeros: the kernel swaps them out (process_madvise PAGEOUT), which for zeros costs no I/O.
 
 The kernel handles every race, pin and virtual machine mapping by itself; a page that is touched again is a fresh page
-of zeros. So the worst that can happen is work for nothing, and the back-off is for that.
+of zeros. So the worst that can happen is work for nothing, and the back-off is for that. Whatever the kernel refuses
+is refused for a mapping or for a guest, and says nothing about the others.
 """
 
 import ctypes
@@ -15,78 +16,123 @@ from ksmtuned_py.backends.scan import pagemap
 from ksmtuned_py.backends.scan.backoff import Account
 from ksmtuned_py.backends.scan.pagemap import PAGE, Kind, Runs, joined
 from ksmtuned_py.backends.scan.process import Process
+from ksmtuned_py.backends.scan.refusal import Refused
 from ksmtuned_py.backends.scan.table import PageNumbers, Slab, numbers
-from ksmtuned_py.backends.scan.zeroplace import place_refusal, zero_swapouts
+from ksmtuned_py.backends.scan.zeroplace import zero_swapouts
 from ksmtuned_py.door import Door
 from ksmtuned_py.guests.balloon import parse_balloon
 
 _PROCESS_MADVISE = 440  # the same number on every architecture; Linux 5.10+
 _MADV_PAGEOUT = 21
-_MOST_VECTORS = 512  # UIO_MAXIOV is 1024
-_FEW = 64
-"""The kernel counts what others swap out meanwhile, too."""
+_OF_THE_MAPPING = (errno.EINVAL, errno.ENOMEM)
+"""It is locked, or of a kind that is not swapped; a part of it was unmapped since we looked."""
+_MOST_HELD = 100
 REPORTING = "its zero pages are left alone: it gives free memory back by itself (free page reporting), which is better"
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Zeros:
-    """Pages out what is zero, where that is safe."""
+    """Pages out what is zero."""
 
-    def __init__(self, door: Door, *, to_disk: bool) -> None:
+    def __init__(self, door: Door) -> None:
         self._door = door
-        self._to_disk = to_disk
-        self._ended = ""
 
-    def refusal(self) -> str:
-        """Why nothing is paged out on this host now; '' when it may be."""
-        return self._ended or place_refusal(self._door, to_disk=self._to_disk)
+    def look(self, process: Process, slab: Slab, account: Account) -> None:
+        """Sees which of the slab's pages have come back; raises Gone."""
+        if len(slab.paged_out):
+            out = np.sort(slab.paged_out)
+            slab.paged_out = _in(out, _of_kind(process, slab, out, pagemap.GIVEN_BACK))
+            account.back_pages += len(out) - len(slab.paged_out)
 
-    def slab(self, process: Process, slab: Slab, account: Account, *, act: bool, split_huge: bool) -> None:
-        """Looks after the zero pages of a slab that was just read, and pages out the new ones; raises Gone."""
-        kept = self._still_out(process, slab)
-        account.back_pages += len(slab.paged_out) - len(kept)
-        if act and account.reporting is None:
+    def page_out(self, process: Process, slab: Slab, zeros: PageNumbers, account: Account, *, split_huge: bool) -> None:
+        """Gives these back, which were zero a moment ago; raises Gone."""
+        if account.reporting is None:
             _ask_for_reporting(process, account)
-        asked = slab.steady_zeros() if act and account.may_go(time.monotonic()) else slab.pages[:0]
-        if len(asked) and not split_huge:
-            asked = _in(asked, self._of_kind(process, slab, asked, pagemap.PRIVATE_SMALL))
-        if len(asked):
-            gone = self._give_back(process, slab, asked)
-            account.back_pages += len(asked) - len(gone)
-            kept = np.union1d(kept, gone)
-        slab.paged_out = kept
-
-    def _give_back(self, process: Process, slab: Slab, asked: PageNumbers) -> PageNumbers:
-        """Those that went."""
+        if not account.may_go(time.monotonic()):
+            return
+        asked = zeros if split_huge else _in(zeros, _of_kind(process, slab, zeros, pagemap.PRIVATE_SMALL))
+        asked = _not_held(slab, asked, account)
+        if not len(asked):
+            return
         before = zero_swapouts(self._door)
-        self._page_out(process, joined(asked, slab.base))
-        swapped = _in(asked, self._of_kind(process, slab, asked, pagemap.SWAPPED))
-        self._verify(len(swapped), before)
-        return _in(asked, self._of_kind(process, slab, asked, pagemap.GIVEN_BACK))
+        try:
+            _page_out(process, joined(asked, slab.base), account.held)
+        except Refused as refused:
+            account.rest(refused.reason, time.monotonic())
+            return
+        asked = _not_held(slab, asked, account)
+        self._judge(process, slab, asked, account, before)
 
-    def _still_out(self, process: Process, slab: Slab) -> PageNumbers:
-        if not len(slab.paged_out):
-            return slab.paged_out
-        return _in(slab.paged_out, self._of_kind(process, slab, slab.paged_out, pagemap.GIVEN_BACK))
+    def _judge(
+        self, process: Process, slab: Slab, asked: PageNumbers, account: Account, zeros_before: int | None
+    ) -> None:
+        """The kernel's own count must say that they went without I/O."""
+        if not len(asked):
+            return
+        zeros_after = zero_swapouts(self._door)
+        gone = _in(asked, _of_kind(process, slab, asked, pagemap.GIVEN_BACK))
+        account.back_pages += len(asked) - len(gone)
+        slab.paged_out = np.concatenate((slab.paged_out, gone))
+        if zeros_before is not None and zeros_after is not None:
+            swapped = _in(asked, _of_kind(process, slab, asked, pagemap.SWAPPED))
+            account.swapped(len(swapped), zeros_after - zeros_before, time.monotonic())
 
-    def _of_kind(self, process: Process, slab: Slab, pages: PageNumbers, kind: Kind) -> PageNumbers:
-        start, end = (slab.base + page * PAGE for page in (int(pages[0]), int(pages[-1]) + 1))
-        return numbers(process.runs(start, end, kind), slab.base)
 
-    def _page_out(self, process: Process, found: Runs) -> None:
-        for begin in range(0, len(found), _MOST_VECTORS):
-            part = found[begin : begin + _MOST_VECTORS]
-            error = _process_madvise(process.pidfd, part)
-            if error:
-                missing = ", CAP_SYS_NICE is missing" if error == errno.EPERM else ""
-                self._ended = f"process_madvise: {os.strerror(error)}{missing}"
-                return
+def _of_kind(process: Process, slab: Slab, pages: PageNumbers, kind: Kind) -> PageNumbers:
+    if not len(pages):
+        return pages
+    start, end = (slab.base + page * PAGE for page in (int(pages[0]), int(pages[-1]) + 1))
+    return numbers(process.runs(start, end, kind), slab.base)
 
-    def _verify(self, gone: int, before: int | None) -> None:
-        """The kernel's own count must say that they went without I/O; otherwise this was the last time."""
-        after = zero_swapouts(self._door)
-        if before is not None and after is not None and gone > _FEW and after - before < gone // 2:
-            self._ended = f"{gone} zero pages were swapped out, but the kernel counts {after - before} as zero"
+
+def _not_held(slab: Slab, pages: PageNumbers, account: Account) -> PageNumbers:
+    """Without those in mappings that the kernel has refused; they are counted."""
+    addresses = pages.astype(np.uint64) * np.uint64(PAGE) + np.uint64(slab.base)
+    free = np.ones(len(pages), np.bool_)
+    for start, end in account.held:
+        free &= (addresses < start) | (addresses >= end)
+    account.held_pages += len(pages) - int(np.count_nonzero(free))
+    return pages[free]
+
+
+def _page_out(process: Process, found: Runs, held: list[tuple[int, int]]) -> None:
+    """Asks for all runs; adds to `held` the mappings that the kernel will not take; raises Refused, Gone.
+
+    The kernel ends a call at the first run that it does not take, and says how far it came.
+    """
+    rest: list[list[int]] = found.tolist()
+    while rest:
+        done, error = _process_madvise(process.pidfd, rest)
+        rest = _behind(rest, done)
+        if error in _OF_THE_MAPPING:
+            rest = _cut(process, rest[0], held) + rest[1:]
+            if len(held) > _MOST_HELD:
+                raise Refused("too many of its mappings are locked")
+        elif error == errno.ESRCH:
+            return
+        elif error or not done:
+            missing = ", CAP_SYS_NICE is missing" if error == errno.EPERM else ""
+            raise Refused(f"process_madvise: {os.strerror(error)}{missing}")
+
+
+def _behind(runs: list[list[int]], done_bytes: int) -> list[list[int]]:
+    """What is left of the runs after so many bytes."""
+    for index, (start, end) in enumerate(runs):
+        if done_bytes < end - start:
+            return [[start + done_bytes, end], *runs[index + 1 :]]
+        done_bytes -= end - start
+    return []
+
+
+def _cut(process: Process, run: list[int], held: list[tuple[int, int]]) -> list[list[int]]:
+    """A run that was not taken, cut at the borders of mappings; nothing when it lies in one, which is held then."""
+    start, end = run
+    mappings = [one for one in process.mappings() if one.start < end and one.end > start]
+    pieces = [[max(start, one.start), min(end, one.end)] for one in mappings]
+    if pieces != [run]:
+        return pieces
+    held.append((mappings[0].start, mappings[0].end))
+    return []
 
 
 def _ask_for_reporting(process: Process, account: Account) -> None:
@@ -99,9 +145,9 @@ def _in(pages: PageNumbers, found: PageNumbers) -> PageNumbers:
     return pages[np.isin(pages, found, assume_unique=True)]
 
 
-def _process_madvise(pidfd: int, found: Runs) -> int:
-    """The errno; 0 when the kernel took it, and also when the process has ended."""
-    vectors = found.copy()
+def _process_madvise(pidfd: int, runs: list[list[int]]) -> tuple[int, int]:
+    """The bytes that were taken, and the errno when none were."""
+    vectors = np.array(runs, np.uint64)
     vectors[:, 1] -= vectors[:, 0]  # struct iovec: base, length
     done = _libc.syscall(
         _PROCESS_MADVISE,
@@ -111,6 +157,4 @@ def _process_madvise(pidfd: int, found: Runs) -> int:
         ctypes.c_int(_MADV_PAGEOUT),
         ctypes.c_uint(0),
     )
-    error = ctypes.get_errno() if done < 0 else 0
-    # ESRCH: it has ended. ENOMEM: part of it was unmapped since we looked; the next pass will see.
-    return 0 if error in (3, 12) else error
+    return (0, ctypes.get_errno()) if done < 0 else (done, 0)

@@ -1,0 +1,78 @@
+"""PURE: how many known pages are equal to others. In small steps, for a large host has hundreds of millions of them."""
+
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from ksmtuned_py.backends.scan.pages import LEAST, ZERO, Prints, contains, repeated
+from ksmtuned_py.backends.scan.table import Table
+
+AT_ONCE = 1 << 20
+"""Prints that are sorted in one step, which takes some 0.1 s."""
+_MOST_CUTS = 16
+"""Of all prints by their value: a sixteenth of them is copied at a time."""
+_LOOKED_AT_PER_PAGE, _SORTED_PER_PAGE = 1024, 16
+"""How many prints are looked at, or sorted, while one page is read."""
+_END = 2**64
+_NO_PRINTS: Prints = np.empty(0, np.uint64)
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """Of guests that may share pages with each other."""
+
+    prints: Prints
+    """Those that occur more than once, ascending; as many as were to be kept."""
+    pages: list[int]
+    """Of each guest: steady pages that are zero, or equal to another one."""
+
+
+def count(tables: list[Table], most_kept: int) -> Generator[int, None, Counted]:
+    """Yields the work of each step, in pages that could have been read meanwhile, and at least 1."""
+    pages = [0] * len(tables)
+    kept: list[Prints] = [_NO_PRINTS]
+    known = sum(table.pages for table in tables)
+    for low, high in _cuts(LEAST, _END, min(_MOST_CUTS, 1 + known // AT_ONCE)):
+        parts = yield from _steady(tables, low, high)
+        for least, end in _cuts(low, high, 1 + sum(map(len, parts)) // AT_ONCE):
+            some = [np.sort(part[_between(part, least, end)]) for part in parts]
+            again = repeated(some)
+            for number, part in enumerate(some):
+                pages[number] += int(np.count_nonzero(contains(again, part)))
+            kept.append(again[:most_kept])
+            most_kept -= len(kept[-1])
+            yield 1 + sum(map(len, some)) // _SORTED_PER_PAGE + sum(map(len, parts)) // _LOOKED_AT_PER_PAGE
+    for number, table in enumerate(tables):
+        pages[number] += yield from _zeros(table)
+    return Counted(np.concatenate(kept), pages)
+
+
+def _steady(tables: list[Table], low: int, end: int) -> Generator[int, None, list[Prints]]:
+    """The prints of each guest's steady pages, in that range."""
+    found = []
+    for table in tables:
+        parts = [_NO_PRINTS]
+        for slab in table.slabs.values():
+            parts.append(slab.prints[slab.steady & _between(slab.prints, low, end)])
+            yield 1 + len(slab.pages) // _LOOKED_AT_PER_PAGE
+        found.append(np.concatenate(parts))
+    return found
+
+
+def _zeros(table: Table) -> Generator[int, None, int]:
+    found = 0
+    for slab in table.slabs.values():
+        found += int(np.count_nonzero(slab.steady & (slab.prints == ZERO)))
+        yield 1 + len(slab.pages) // _LOOKED_AT_PER_PAGE
+    return found
+
+
+def _between(prints: Prints, low: int, end: int) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
+    return (prints >= np.uint64(low)) & (prints <= np.uint64(end - 1))
+
+
+def _cuts(low: int, end: int, pieces: int) -> Iterator[tuple[int, int]]:
+    """The range in so many equal parts."""
+    for piece in range(pieces):
+        yield low + (end - low) * piece // pieces, low + (end - low) * (piece + 1) // pieces
