@@ -11,6 +11,8 @@ from ksmtuned_py.config import Config
 from ksmtuned_py.config.peers import Ksmtuned
 from ksmtuned_py.configfile.legacy import BadLegacyFile, adaptive_policy, parse_legacy, same_policy
 from ksmtuned_py.configfile.load import load
+from ksmtuned_py.units import GIB, MIB
+from tests.support.trees import meminfo, put
 
 SHIPPED = Path(__file__).parent / "data" / "legacy"
 
@@ -119,7 +121,7 @@ def test_what_was_inert_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert main(["import-legacy", str(path)]) == 0
     text = capsys.readouterr().out
     assert [f"#   line {line}: " in text for line in (1, 2, 3, 4)] == [True] * 4
-    assert "it is KiB, not MB" in text
+    assert "it is KiB, not MB: 2 MiB is less than KSM_THRES_COEF (20 %) of this host's memory, " in text
 
 
 @pytest.mark.parametrize("percent", [0, 1, 4, 5, 6, 14, 15, 16, 20, 29, 30, 31, 90, 99, 100])
@@ -135,3 +137,122 @@ def test_the_verb_prints_it(capsys: pytest.CaptureFixture[str], tmp_path: Path) 
     assert main(["import-legacy", "--adaptive", str(SHIPPED / "proxmox.conf")]) == 0
     config = loaded(capsys.readouterr().out.splitlines(), tmp_path)
     assert (config.policy.name, config.adaptive.need.short_enter_percent) == ("adaptive", 20)
+
+
+def host(root: Path, gib: int) -> list[str]:
+    """The arguments for a host of so much memory."""
+    put(root, "proc/meminfo", meminfo(total_bytes=gib * GIB))
+    return ["--root", str(root)]
+
+
+@pytest.mark.parametrize(
+    ("gib", "coef", "const", "short"),
+    [(64, 20, 32 * MIB, 50), (64, 60, 32 * MIB, 60), (16, 0, MIB, 6.2), (64, 20, 2048, 20), (64, 20, 80 * MIB, 99)],
+)
+def test_a_constant_that_is_larger_counts(
+    gib: int, coef: int, const: int, short: float, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "old.conf"
+    path.write_text(f"KSM_THRES_COEF={coef}\nKSM_THRES_CONST={const}\n")
+    assert main(["import-legacy", "--adaptive", str(path), *host(tmp_path, gib)]) == 0
+    text = capsys.readouterr().out
+    assert loaded(text.splitlines(), tmp_path).adaptive.need.short_enter_percent == short
+    assert ("line 2: KSM_THRES_CONST" in text) == (short == coef)
+    assert main(["import-legacy", str(path), *host(tmp_path, gib)]) == 0
+    text = capsys.readouterr().out
+    assert loaded(text.splitlines(), tmp_path).ksmtuned.thres_const_kib == const
+    assert ("line 2: KSM_THRES_CONST" in text) == (short == coef)
+
+
+def test_on_an_unknown_host_the_constant_is_told_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "old.conf"
+    path.write_text("KSM_THRES_CONST=4096\n")
+    assert main(["import-legacy", str(path), "--root", str(tmp_path / "none")]) == 0
+    assert "counts only where it is more than KSM_THRES_COEF (20 %) of the host's memory" in capsys.readouterr().out
+
+
+def test_what_the_adaptive_policy_has_in_place_of_each_setting_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "old.conf"
+    path.write_text("\n".join(f"{name}={value}" for name, value in EVERY_SETTING.items()))
+    assert main(["import-legacy", "--adaptive", str(path), *host(tmp_path, 64)]) == 0
+    text = capsys.readouterr().out
+    assert [name for name in EVERY_SETTING if f": {name}=" not in text] == ["KSM_THRES_COEF"]
+    assert "short_enter_percent = 25" in text
+    assert "boost_percent" in text
+
+
+EVERY_SETTING = {
+    "KSM_MONITOR_INTERVAL": 30,
+    "KSM_SLEEP_MSEC": 20,
+    "KSM_NPAGES_BOOST": 500,
+    "KSM_NPAGES_DECAY": -20,
+    "KSM_NPAGES_MIN": 100,
+    "KSM_NPAGES_MAX": 5000,
+    "KSM_THRES_COEF": 25,
+    "KSM_THRES_CONST": 4096,
+    "KSM_PS_METRIC": "pss",
+    "KSM_MAX_KERNEL_PAGES": 0,
+    "KSM_ENABLED": "AUTO",
+    "SLEEP_MILLISECS": 200,
+    "LOGFILE": "/x",
+    "DEBUG": 1,
+}
+
+
+@pytest.mark.parametrize("encoding", ["euc_jp", "shift_jis", "latin-1", "utf-8", "gb18030"])
+def test_a_comment_in_any_encoding_is_a_comment(
+    encoding: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    comment = "Größe \x85 \xa0" if encoding == "latin-1" else "メモリの設定 表"
+    path = tmp_path / "old.conf"
+    path.write_bytes(
+        f"# {comment} KSM_NPAGES_MAX=5\nKSM_NPAGES_MAX=100 # {comment}\nLOGFILE='{comment}'\n".encode(encoding)
+    )
+    assert main(["import-legacy", str(path)]) == 0
+    text = capsys.readouterr().out
+    assert loaded(text.splitlines(), tmp_path).ksmtuned.npages_max == 100
+    assert "line 3: LOGFILE=" in text
+
+
+def test_only_what_ends_a_line_in_a_shell_ends_one() -> None:
+    comment = "# a\x0bKSM_NPAGES_MAX=1\x0cKSM_NPAGES_MAX=2\x1cKSM_NPAGES_MAX=3\u2028KSM_NPAGES_MAX=4"
+    assert parse_legacy("old", f"\ufeff{comment}\r\nKSM_NPAGES_MAX=100\r\n").settings.npages_max == 100
+    with pytest.raises(BadLegacyFile, match="old:1:"):  # neither does the shell take it for a space
+        parse_legacy("old", "\u3000KSM_NPAGES_MAX=100")
+
+
+HARVESTER = """\
+apiVersion: node.harvesterhci.io/v1beta1
+kind: Ksmtuned
+metadata:
+  name: node1
+  generation: 3
+spec:
+  ksmtunedParameters:
+    boost: 200
+    decay: 50
+    maxPages: 10000
+    minPages: 100
+    sleepMsec: 20
+  mergeAcrossNodes: 0
+  mode: high
+  run: run
+  thresCoef: 25
+status:
+  fullScans: 17
+  sharing: 1368772
+"""
+
+
+def test_harvesters_resource_is_taken_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "node1.yaml"
+    path.write_text(HARVESTER)
+    assert main(["import-legacy", str(path)]) == 0
+    text = capsys.readouterr().out
+    assert loaded(text.splitlines(), tmp_path).ksmtuned == Ksmtuned(
+        sleep_msec=20, npages_boost=200, npages_decay=-50, npages_min=100, npages_max=10000, thres_coef_percent=25
+    )
+    assert "line 13: MERGE_ACROSS_NODES=0: Harvester's mergeAcrossNodes: here that is kernel.merge_across_nodes" in text
+    assert {"MODE", "RUN"} <= {line.split()[3].partition("=")[0] for line in text.splitlines() if "#   line" in line}

@@ -1,19 +1,19 @@
 """`ksmtuned-py import-legacy`: the old ksmtuned.conf as our configuration."""
 
 from argparse import Namespace
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ksmtuned_py.cli.options import add_file, add_verb
+from ksmtuned_py.cli.options import add_file, add_root, add_verb
+from ksmtuned_py.errors import KsmtunedError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from ksmtuned_py.cli.options import Subparsers
 
 OLD_FILE = Path("/etc/ksmtuned.conf")
-NO_COUNTERPART = """\
-KSM_SLEEP_MSEC and KSM_NPAGES_* have no counterpart in it: the rate follows from a CPU budget, by how much memory is
-needed ([adaptive] profile). Nor has KSM_MONITOR_INTERVAL: it looks every second while something happens, and at once
-when a guest comes or tasks stall on memory."""
 
 
 def add(subparsers: "Subparsers") -> None:
@@ -23,41 +23,51 @@ def add(subparsers: "Subparsers") -> None:
         "import-legacy",
         run,
         "print the configuration that does what an old ksmtuned.conf did",
-        "Never runs the file: takes plain assignments, and refuses every other line. Says what was without effect, and "
-        "how the adaptive policy would be set up for the same.",
+        "Never runs the file: takes plain assignments, and refuses every other line. Says what does not come along, "
+        "with what comes nearest, and how the adaptive policy would be set up for the same. Takes Harvester's Ksmtuned "
+        "(kubectl get ksmtuned NODE -o yaml), too.",
     )
     add_file(parser, "file", "the old file (default: %(default)s)", nargs="?", default=OLD_FILE)
     parser.add_argument("--adaptive", action="store_true", help="print the one for the adaptive policy instead")
+    add_root(parser)
 
 
 def run(args: Namespace) -> int:
     """Prints TOML; raises BadLegacyFile and ConfigError."""
-    from ksmtuned_py.configfile.legacy import adaptive_policy, inert_lines, parse_legacy, same_policy
+    from ksmtuned_py.configfile.legacy import adaptive_policy, parse_legacy, same_policy
+    from ksmtuned_py.configfile.legacynotes import notes
 
-    legacy = parse_legacy(str(args.file), _read(args.file))
+    legacy, total_bytes = parse_legacy(str(args.file), _read(args.file)), _total_bytes(args.root)
     lines = [f"# From {args.file}, by ksmtuned-py import-legacy.", ""]
-    if args.adaptive:
-        lines += [*_comment(NO_COUNTERPART.splitlines()), "", *adaptive_policy(legacy)]
-    else:
-        inert = inert_lines(legacy)
-        lines += same_policy(legacy)
-        lines += ["", "# Without effect on merging:", *_comment(inert, "#   ")] if inert else []
-        lines += ["", "# The adaptive policy instead (import-legacy --adaptive):", *_comment(adaptive_policy(legacy))]
-        lines += _comment(NO_COUNTERPART.splitlines())
+    lines += adaptive_policy(legacy, total_bytes) if args.adaptive else same_policy(legacy)
+    lost = notes(legacy, total_bytes, adaptive=args.adaptive)
+    lines += ["", "# Does not come along:", *_comment(lost, "#   ")] if lost else []
+    if not args.adaptive:
+        lines += ["", "# The adaptive policy instead (import-legacy --adaptive):"]
+        lines += _comment(adaptive_policy(legacy, total_bytes))
     print("\n".join(lines))
     return 0
 
 
-def _comment(lines: list[str], mark: str = "# ") -> list[str]:
+def _comment(lines: "Iterable[str]", mark: str = "# ") -> list[str]:
     return [f"{mark}{line}".rstrip() for line in lines]
 
 
+def _total_bytes(root: Path) -> int | None:
+    """This host's memory: on which one of two thresholds counts depends on it."""
+    from ksmtuned_py.door import Door
+    from ksmtuned_py.sensors.memory import read_memory
+
+    with suppress(KsmtunedError, OSError):
+        return read_memory(Door(str(root))).total_bytes
+    return None
+
+
 def _read(path: Path) -> str:
+    """As a shell reads it: bytes, of which only ASCII means something."""
     from ksmtuned_py.configfile.source import ConfigError
 
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_bytes().decode("utf-8", "surrogateescape")
     except OSError as error:
         raise ConfigError(str(path), 0, "", "", f"a readable file ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(str(path), 0, "", "", "UTF-8 text") from error

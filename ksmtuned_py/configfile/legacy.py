@@ -10,10 +10,12 @@ from pydantic import ValidationError
 
 from ksmtuned_py.config import Need
 from ksmtuned_py.config.peers import Ksmtuned
+from ksmtuned_py.configfile.harvester import translated
 from ksmtuned_py.configfile.source import ConfigError
 from ksmtuned_py.configfile.text import toml_value
 from ksmtuned_py.configfile.wanted import wanted
 from ksmtuned_py.errors import KsmtunedError
+from ksmtuned_py.units import KIB
 
 KEYS = {
     "KSM_MONITOR_INTERVAL": "monitor_interval_seconds",
@@ -26,12 +28,20 @@ KEYS = {
     "KSM_THRES_CONST": "thres_const_kib",
 }
 INERT = {
-    "KSM_THRES_CONST": "it is KiB, not MB, and counts only where it is more than KSM_THRES_COEF % of the host's memory",
     "KSM_PS_METRIC": "Proxmox sums up PSS or RSS by it; resident sizes (RSS) are summed up here",
     "LOGFILE": "it only told where debug output goes; here that is the journal",
     "DEBUG": "it only switched debug output on; here that is ksmtuned-py run --debug",
+    "KSM_MAX_KERNEL_PAGES": "of /etc/sysconfig/ksm: no kernel has had such a limit since 2.6.33",
+    "KSM_ENABLED": "of /etc/default/ksm or qemu-kvm: whether KSM runs is whether ksmtuned-py does",
+    "SLEEP_MILLISECS": 'of /etc/default/qemu-kvm: one value for good is policy.name = "fixed", fixed.sleep_millisecs',
+    "VHOST_NET_ENABLED": "of /etc/default/qemu-kvm, and not about KSM",
+    "KVM_HUGEPAGES": "of /etc/default/qemu-kvm: memory of the hugetlb pools never merges",
+    "KVM_NESTED": "of /etc/default/qemu-kvm, and not about KSM",
+    "MERGE_ACROSS_NODES": "Harvester's mergeAcrossNodes: here that is kernel.merge_across_nodes, set once at the start",
+    "MODE": "Harvester's mode names the parameters, which are what counts",
+    "RUN": "Harvester's run: stop is systemctl disable --now ksmtuned-py, prune is ksmtuned-py unmerge --all",
 }
-"""Why each did not steer anything."""
+"""Settings in the files of ksmtuned and its kin that its arithmetic does not use, and what they were for."""
 
 # What a shell would have to evaluate ($, `, \, ;, &, |, <, >, ~, *, brackets) fits into none of these.
 _VALUE = r"""(?:[A-Za-z0-9_./:,%+=@^-]|'[^']*'|"[^"$`\\]*")*"""
@@ -70,12 +80,22 @@ class LegacyFile:
     """By name; of several the last, as in a shell. Empty ones count as not set, as in the script."""
     settings: Ksmtuned
 
+    def threshold_percent(self, total_bytes: int | None) -> float:
+        """Of a host's memory: the larger of KSM_THRES_COEF and KSM_THRES_CONST, as in the script."""
+        coef = self.settings.thres_coef_percent
+        return max(coef, self.settings.thres_const_kib * KIB / total_bytes * 100) if total_bytes else coef
+
+    def const_counts(self, total_bytes: int | None) -> bool:
+        """Whether KSM_THRES_CONST is the larger."""
+        return self.threshold_percent(total_bytes) > self.settings.thres_coef_percent
+
 
 def parse_legacy(file: str, text: str) -> LegacyFile:
     """The settings of the text; raises BadLegacyFile with every mistake."""
     mistakes: list[ConfigError] = []
     found: dict[str, Assignment] = {}
-    for number, line in enumerate(text.splitlines(), 1):
+    lines = translated(text.removeprefix("\ufeff") if text.startswith("\ufeff#") else text).split("\n")
+    for number, line in enumerate(lines, 1):  # only this ends a line in a shell
         try:
             found.update((each.name, each) for each in _assignments(file, number, line))
         except ConfigError as error:
@@ -97,14 +117,14 @@ def parse_legacy(file: str, text: str) -> LegacyFile:
 
 def _assignments(file: str, number: int, line: str) -> Iterator[Assignment]:
     """Those of one line; raises ConfigError for anything else in it."""
-    rest = line.strip()
+    rest = line.strip(" \t\r")
     while rest and not rest.startswith("#"):
         match = _ASSIGNMENT.match(rest)
         if match is None:
             raise ConfigError(file, number, "", "", f"NAME=VALUE that needs no shell, found {rest[:60]!r}")
         name, value = match.groups()
         yield Assignment(number, name, re.sub("['\"]", "", value))
-        rest = rest[match.end() :].strip()
+        rest = rest[match.end() :].strip(" \t\r")
 
 
 def _checked(file: str, each: Assignment) -> dict[str, int | float]:
@@ -140,21 +160,26 @@ def same_policy(legacy: LegacyFile) -> list[str]:
     for name, key in KEYS.items():
         if name in legacy.assignments:
             place = f"  # {name}, line {legacy.assignments[name].line}"
-            value = getattr(legacy.settings, key)
-            lines.append(f"{key} = {toml_value(int(value) if value == int(value) else value)}{place}")
+            lines.append(f"{key} = {toml_value(_plain(getattr(legacy.settings, key)))}{place}")
     return lines
 
 
-def adaptive_policy(legacy: LegacyFile) -> list[str]:
+def adaptive_policy(legacy: LegacyFile, total_bytes: int | None = None) -> list[str]:
     """The lines of a configuration whose adaptive policy takes memory for short where the old script did."""
     lines = ["[policy]", 'name = "adaptive"']
-    need = dict(_need(min(int(legacy.settings.thres_coef_percent), 99)))  # 100 leaves no room for wary above it
+    percent = round(legacy.threshold_percent(total_bytes), 1) if legacy.const_counts(total_bytes) else None
+    percent = int(legacy.settings.thres_coef_percent) if percent is None else percent
+    need = dict(_need(min(percent, 99)))  # 100 leaves no room for wary above it
     if need:
-        lines += ["", "[adaptive.need]", *(f"{key} = {toml_value(value)}" for key, value in need.items())]
+        lines += ["", "[adaptive.need]", *(f"{key} = {toml_value(_plain(value))}" for key, value in need.items())]
     return lines
 
 
-def _need(percent: int) -> Iterator[tuple[str, int | float]]:
+def _plain(value: float) -> int | float:
+    return int(value) if value == int(value) else value
+
+
+def _need(percent: float) -> Iterator[tuple[str, float]]:
     """Thresholds that differ from the defaults, in their order: critical below short below wary."""
     default = Need()
     if percent in (0, default.short_enter_percent):  # 0: the script never was short of memory
@@ -167,12 +192,3 @@ def _need(percent: int) -> Iterator[tuple[str, int | float]]:
     if percent >= default.wary_enter_percent:
         yield "wary_enter_percent", min(percent + 10, 100)
         yield "wary_leave_percent", min(percent + 15, 100)
-
-
-def inert_lines(legacy: LegacyFile) -> list[str]:
-    """A line for each setting that steered nothing."""
-    return [
-        f"line {each.line}: {name}={each.value}: {INERT[name]}"
-        for name, each in legacy.assignments.items()
-        if name in INERT
-    ]
