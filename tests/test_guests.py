@@ -7,7 +7,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -18,8 +17,6 @@ from hypothesis import strategies as st
 
 from ksmtuned_py.door import Door
 from ksmtuned_py.guests.discovery import ACCOUNTS_PER_LOOK, SPARE_DESCRIPTORS, GuestFinder
-from ksmtuned_py.guests.patience import Patience
-from ksmtuned_py.guests.process import Process
 from ksmtuned_py.guests.rounds import Rounds
 from ksmtuned_py.model import Guest, GuestKsm
 from tests.support.need import need
@@ -289,41 +286,6 @@ def test_short_of_descriptors_it_reads_all_guests_all_the_same(tmp_path: Path, f
             assert problem.startswith("6 of 10 guests cost more to read: RLIMIT_NOFILE is ")
     finder.find(3)
     assert not finder.problems
-
-
-def test_one_locked_memory_map_holds_up_nobody(tmp_path: Path, finder: GuestFinder) -> None:
-    stuck = add_process(tmp_path, 70, WEB, account=None)
-    os.mkfifo(stuck / "ksm_stat")  # opening it waits, like the kernel's file while MADV_UNMERGEABLE works
-    add_process(tmp_path, 71, ["qemu-kvm", "-name", "db"], account=MAY_MERGE)
-    assert [guest.ksm and guest.ksm.merging_pages for guest in finder.find(0)] == [None, 8]
-    assert [guest.ksm and guest.ksm.merging_pages for guest in finder.find(1)] == [None, 8]
-    assert list(finder.problems) == ["process 70 does not answer: its memory map is locked"]
-    release(stuck / "ksm_stat")
-    (stuck / "ksm_stat").write_text(MAY_MERGE)
-    wait_for(lambda: finder.find(2)[0].ksm, 5, "account once it answers")
-    assert not finder.problems
-
-
-def release(fifo: Path) -> None:
-    """Lets its readers go on, with nothing to read, and puts it out of the way."""
-    descriptor = os.open(fifo, os.O_RDWR)
-    fifo.unlink()
-    os.close(descriptor)
-
-
-def test_no_more_threads_than_agreed_wait_for_locked_maps(tmp_path: Path) -> None:
-    door = Door(str(tmp_path))
-    fifos = []
-    for pid in range(100, 112):
-        fifos.append(add_process(tmp_path, pid, ["qemu-kvm"], account=None) / "ksm_stat")
-        os.mkfifo(fifos[-1])
-    patience = Patience()
-    questions = {pid: partial(Process(door, pid).read, "ksm_stat") for pid in range(100, 112)}
-    assert patience.ask(questions) == {}
-    assert len(patience.stuck()) == Patience.STUCK_LIMIT
-    assert patience.ask(questions) == {}
-    for fifo in fifos:
-        release(fifo)
 
 
 @given(st.lists(st.sets(st.integers(1, 30)), max_size=40))

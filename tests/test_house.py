@@ -31,6 +31,8 @@ PURE = frozenset({"model", "units", "errors", "config", "plan", "policy", "repor
 IMPURE = frozenset({"os", "time", "socket", "logging", "subprocess"})
 ONE_FILE_EACH = ("libvirt", "systemd")
 OPENERS = frozenset({"open", "Path", "listdir", "scandir", "readlink", "exists", "stat"})
+WAITING = frozenset({"cmdline", "environ", "maps", "smaps", "smaps_rollup", "pagemap", "ksm_stat", "cgroup"})
+"""Files of a process that wait for its memory map, or for the cgroups' locks."""
 MOST_FUNCTION_LINES = 40
 MOST_FILE_LINES = 300
 SHELL_SCRIPTS = ("packaging/bootstrap.sh", ".ci/run", "tests/support/capture/capture.sh")
@@ -142,6 +144,28 @@ def test_only_the_door_opens_kernel_files() -> None:
         if ast.unparse(node.func).split(".")[-1] in OPENERS
     ]
     assert opened == []
+
+
+def test_only_patience_reads_what_may_make_it_wait() -> None:
+    """The scan backend's worker is a process of its own, which may wait for a guest."""
+    makers = {module for module, tree in sources().items() if "Inside" in set(_called(tree))}
+    assert makers == {"guests.patience"}
+    paths = [
+        f"{module}:{node.lineno}"
+        for module, tree in sources().items()
+        if not module.startswith("backends.scan")
+        for node in ast.walk(tree)
+        if isinstance(node, ast.JoinedStr) and node.values and _text_begin(node).startswith("proc/")
+        if isinstance(last := node.values[-1], ast.Constant) and str(last.value).rpartition("/")[2] in WAITING
+    ]
+    assert paths == []
+
+
+def _called(tree: ast.Module) -> Iterator[str]:
+    """The names that are called in a module."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            yield ast.unparse(node.func).rpartition(".")[2]
 
 
 def _text_begin(node: ast.expr) -> str:

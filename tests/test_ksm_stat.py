@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from ksmtuned_py.errors import Garbage
 from ksmtuned_py.guests.accounts import has_asked
-from ksmtuned_py.guests.parse import parse_ksm_stat, parse_stat, parse_statm
+from ksmtuned_py.guests.parse import parse_ksm_stat, parse_stat, parse_statm, printable
 from ksmtuned_py.model import GuestKsm
 from tests.support.procs import KSM_STAT_6_1, KSM_STAT_6_4, ksm_stat
 
@@ -92,10 +92,11 @@ def test_where_the_kernel_does_not_say_its_interest_in_the_pages_tells(account: 
     assert has_asked(account) is may
 
 
-@given(st.text(st.characters(exclude_characters="\0\n"), max_size=15), st.integers(0, 2**60))
+@given(st.text(st.characters(exclude_characters="\0"), max_size=15), st.integers(0, 2**60))
 def test_a_name_may_hold_anything(comm: str, start_ticks: int) -> None:
     text = f"12 ({comm}) S 1" + " 0" * 17 + f" {start_ticks} 0 0\n"
-    assert parse_stat(text) == (comm, start_ticks)
+    assert parse_stat(text) == (printable(comm), start_ticks)
+    assert printable(comm).isprintable()
 
 
 @pytest.mark.parametrize("text", ["", "12 (x) S 1\n", "12 x S" + " 0" * 30, "12 (x) S" + " z" * 30])

@@ -3,6 +3,9 @@
 from collections.abc import Iterable, Sequence
 from contextlib import closing, suppress
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from stat import S_ISREG
 
 from ksmtuned_py.backends.scan.zeroplace import place_refusal
 from ksmtuned_py.config import Config
@@ -14,18 +17,21 @@ from ksmtuned_py.guests.balloon import Balloon, parse_balloon, tells_of_devices
 from ksmtuned_py.guests.cgroups import Limit, limits, parse_cgroup
 from ksmtuned_py.guests.discovery import GuestFinder
 from ksmtuned_py.guests.obstacles import parse_command_line, parse_readconfig, read_files
+from ksmtuned_py.guests.patience import ask_one
+from ksmtuned_py.guests.process import Inside, Process
 from ksmtuned_py.guests.programs import COMM_LENGTH
 from ksmtuned_py.guests.roster import Roster
-from ksmtuned_py.guests.smaps import Mapping, parse_smaps
+from ksmtuned_py.guests.smaps import SMAPS_SECONDS, Mapping, parse_smaps
 from ksmtuned_py.machine import look
 from ksmtuned_py.model import KSM_DIRECTORY, Guest, Snapshot
 from ksmtuned_py.publish.statusfile import Status
-from ksmtuned_py.units import KIB
+from ksmtuned_py.units import KIB, MIB
 
 THP = "sys/kernel/mm/transparent_hugepage"
 NODES = "sys/devices/system/node"
 OLD_UNITS = ("ksmtuned.service", "ksm.service")
 WANTS = "etc/systemd/system/multi-user.target.wants"
+CGROUP_SECONDS = 1.0
 CONTAINERS = ("kubepods", "docker", "libpod", "crio", "containerd", "lxc")
 """What the cgroup of a process in a container has in its path."""
 
@@ -54,12 +60,16 @@ def read_facts(door: Door, config: Config, status: Status | None) -> Facts:
 
 def with_guests(facts: Facts, door: Door, guests: Iterable[Guest]) -> Facts:
     """With the command lines and the smaps of these guests: page-table walks, so a moment for each GiB."""
-    return replace(facts, seen={guest.pid: _seen(door, guest) for guest in guests})
+    seen: dict[int, Seen] = {}
+    for guest in guests:
+        found = ask_one(Process(door, guest.pid), partial(_seen, door, guest), SMAPS_SECONDS)
+        seen |= {guest.pid: found} if found is not None else {}
+    return replace(facts, seen=seen)
 
 
-def _seen(door: Door, guest: Guest) -> Seen:
-    mappings = tuple(parse_smaps(_text(door, f"proc/{guest.pid}/smaps")))
-    words = _text(door, f"proc/{guest.pid}/cmdline").split("\0")
+def _seen(door: Door, guest: Guest, inside: Inside) -> Seen:
+    mappings = tuple(parse_smaps(inside.read("smaps") or ""))
+    words = inside.words()
     devices = _with_files(door, guest.pid, words)
     return Seen(
         mappings=mappings,
@@ -74,11 +84,19 @@ def _with_files(door: Door, pid: int, words: Sequence[str]) -> list[str] | None:
     found = list(words)
     for file in read_files(words):
         place = f"proc/{pid}/root{file}" if file.startswith("/") else f"proc/{pid}/cwd/{file}"
-        text = _text(door, place)
+        text = _text(door, place) if _is_small(door.path(place)) else ""
         if not text:
             return None
         found += parse_readconfig(text)
     return found
+
+
+def _is_small(path: str) -> bool:
+    """It is anybody's file: none that never ends, or that waits for a writer."""
+    with suppress(OSError):
+        found = Path(path).stat()
+        return S_ISREG(found.st_mode) and found.st_size <= MIB
+    return False
 
 
 def _balloon(kind: str, words: Sequence[str] | None) -> Balloon | None:
@@ -102,12 +120,13 @@ def _text(door: Door, path: str) -> str:
 
 def _managers(door: Door, names: Sequence[str]) -> tuple[Manager, ...]:
     """Where those programs run tells how they are stopped."""
-    pids = {_text(door, f"proc/{pid}/comm").strip(): pid for pid in door.names("proc") if pid.isdecimal()}
+    pids = {Process(door, int(pid)).name(): int(pid) for pid in door.names("proc") if pid.isdecimal()}
     return tuple(_manager(door, name, pids.get(name[:COMM_LENGTH])) for name in names)
 
 
-def _manager(door: Door, name: str, pid: str | None) -> Manager:
-    cgroup = parse_cgroup(_text(door, f"proc/{pid}/cgroup")) if pid else ""
+def _manager(door: Door, name: str, pid: int | None) -> Manager:
+    text = ask_one(Process(door, pid), lambda inside: inside.read("cgroup"), CGROUP_SECONDS) if pid else None
+    cgroup = parse_cgroup(text or "")
     if any(word in cgroup for word in CONTAINERS):
         return Manager(name=name, container=cgroup)
     last = cgroup.rpartition("/")[2]

@@ -2,21 +2,18 @@
 
 from ksmtuned_py.door import parse_int
 from ksmtuned_py.guests.parse import parse_ksm_stat
-from ksmtuned_py.guests.process import Process
+from ksmtuned_py.guests.process import Inside
 from ksmtuned_py.model import GuestKsm
 
 
-def read_account(process: Process, page_bytes: int) -> GuestKsm | None:
-    """One process's account; None when it is not ours to read, is gone, or has no memory; raises Garbage.
-
-    It waits for the process's memory map, and that can take minutes: ask with Patience.
-    """
-    text = process.read("ksm_stat")
+def read_account(inside: Inside, page_bytes: int) -> GuestKsm | None:
+    """One process's account; None when it is not ours to read, is gone, or has no memory; raises Garbage."""
+    text = inside.read("ksm_stat")
     if not text:  # kernel threads and zombies have an empty one
         return None
-    beside = None if "ksm_merging_pages" in text else process.read("ksm_merging_pages")
-    merging = parse_int(process.path("ksm_merging_pages"), beside) if beside else 0
-    return parse_ksm_stat(text, process.path("ksm_stat"), merging_pages=merging, page_bytes=page_bytes)
+    beside = None if "ksm_merging_pages" in text else inside.read("ksm_merging_pages")
+    merging = parse_int(inside.path("ksm_merging_pages"), beside) if beside else 0
+    return parse_ksm_stat(text, inside.path("ksm_stat"), merging_pages=merging, page_bytes=page_bytes)
 
 
 def has_asked(account: GuestKsm | None) -> bool:

@@ -2,12 +2,12 @@
 
 import os
 import resource
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import partial
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from ksmtuned_py.door import Door
 from ksmtuned_py.errors import Garbage
@@ -15,11 +15,12 @@ from ksmtuned_py.guests.accounts import has_asked, read_account
 from ksmtuned_py.guests.cgroups import parse_cgroup
 from ksmtuned_py.guests.names import names_of
 from ksmtuned_py.guests.parse import Identity
-from ksmtuned_py.guests.patience import Patience
-from ksmtuned_py.guests.process import Process
+from ksmtuned_py.guests.patience import Patience, unanswered
+from ksmtuned_py.guests.process import Inside, Process
 from ksmtuned_py.guests.programs import (
-    COMM_LENGTH,
+    full_name,
     guest_kind,
+    may_be_guest,
     program_names,
     suspects,
 )
@@ -32,15 +33,25 @@ ACCOUNTS_PER_LOOK = 100
 """About 40 us each (measured): 500 guests are all read anew within five looks."""
 SPARE_DESCRIPTORS = 128
 """Left to the rest of the daemon below RLIMIT_NOFILE."""
+SILENT_GUESTS_MAX = 64
+Key = tuple[int, int]
 
 
 @dataclass(slots=True)
 class _Held:
-    """A guest, its process, and the number of the look that last read its account (0: none has)."""
+    """A guest, its process, and the numbers of the looks that last asked for and read its account (0: none has)."""
 
     process: Process
     guest: Guest
+    asked_at: int = 0
     read_at: int = 0
+
+
+class _Who(NamedTuple):
+    """What tells whether a process is a guest."""
+
+    words: list[str]
+    cgroup: str
 
 
 class GuestFinder:
@@ -60,7 +71,10 @@ class GuestFinder:
         self._cgroup_patterns = tuple(cgroup_patterns)
         self._mergeable = mergeable
         self._page_bytes = resource.getpagesize()
-        self._patience = Patience()
+        # Three kinds, so that those which do not answer keep only their own kind waiting.
+        self._of_guests = Patience(SILENT_GUESTS_MAX)
+        self._of_hypervisors = Patience()
+        self._of_others = Patience()
         self._rounds = Rounds(rescan_seconds)
         self._own_pid = os.getpid() if os.path.realpath(door.root) == "/" else None  # it means nothing elsewhere
         self._looks = 0
@@ -79,6 +93,11 @@ class GuestFinder:
         """What went wrong at the last look, as sentences."""
         return tuple(self._problems)
 
+    @property
+    def fresh(self) -> frozenset[Key]:
+        """The guests whose accounts were read at the last look."""
+        return frozenset(held.guest.key for held in self._guests.values() if held.read_at == self._looks)
+
     def find(self, now_seconds: float) -> tuple[Guest, ...]:
         """The guests by PID; `now_seconds` is monotonic. Accounts may be a few looks old when there are many guests."""
         self._looks += 1
@@ -89,10 +108,11 @@ class GuestFinder:
         self._check(self._oldest_accounts())
         due = self._rounds.due(pids, pids - self._seen.keys(), now_seconds)
         self._meet(due)
+        self._read_accounts()
         if self._mergeable:
             self._enrol_mergeable(due - self._guests.keys())
-        self._read_accounts()
-        self._problems += self._patience.stuck() + self._short_of_descriptors()
+        others = self._of_hypervisors.silent() + self._of_others.silent()
+        self._problems += [*unanswered(self._of_guests.silent(), others), *self._short_of_descriptors()]
         return tuple(self._guests[pid].guest for pid in sorted(self._guests))
 
     def heed(self, pids: Iterable[int]) -> bool:
@@ -102,12 +122,8 @@ class GuestFinder:
         return bool(matter)
 
     def is_guest_program(self, pid: int) -> bool:
-        """Whether it runs a hypervisor or a configured program, by its name alone: one small file, as a rule."""
-        process = Process(self._door, pid)
-        name = (process.read("comm") or "").rstrip("\n")
-        if len(name) == COMM_LENGTH:  # cut by the kernel: a pattern may want the rest
-            name = process.command_line()[0]
-        return guest_kind(name, (), self._patterns) is not None
+        """Whether it may run a hypervisor or a configured program, by its name alone: one small file, and no wait."""
+        return may_be_guest(Process(self._door, pid).name(), self._patterns)
 
     def close(self) -> None:
         """Let go of all descriptors."""
@@ -123,40 +139,51 @@ class GuestFinder:
                 strangers[pid] = identity
             elif identity is None:
                 self._seen[pid] = None
-        for pid, (name, words) in self._command_lines(strangers).items():
-            self._judge(pid, strangers[pid], name, words)
+        hypervisors = {pid for pid, identity in strangers.items() if may_be_guest(identity.comm, self._patterns)}
+        known = strangers.keys() & self._guests.keys()
+        for patience, some in (
+            (self._of_guests, known),
+            (self._of_hypervisors, hypervisors - known),
+            (self._of_others, strangers.keys() - hypervisors - known),
+        ):
+            for pid, who in patience.ask(self._processes(some), self._who).items():
+                self._judge(pid, strangers[pid], who)
 
-    def _judge(self, pid: int, identity: Identity, name: str, words: Sequence[str]) -> None:
+    def _processes(self, pids: Iterable[int]) -> dict[int, Process]:
+        return {pid: Process(self._door, pid) for pid in sorted(pids)}
+
+    def _who(self, inside: Inside) -> _Who:
+        cgroup = parse_cgroup(inside.read("cgroup") or "") if self._cgroup_patterns else ""
+        return _Who(inside.words(), cgroup)
+
+    def _judge(self, pid: int, identity: Identity, who: _Who) -> None:
+        name, words = full_name(identity.comm, who.words), who.words
         known, self._seen[pid] = self._seen.get(pid), identity
         self._suspects.pop(pid, None)
         self._suspects.update((pid, suspect) for suspect in suspects(program_names(name, words)))
-        if kind := guest_kind(name, words, self._patterns) or self._kind_by_cgroup(pid):
+        if kind := guest_kind(name, words, self._patterns) or self._kind_by_cgroup(who.cgroup):
             self._adopt(pid, identity, kind, name, words)
         elif identity != known or self._guests[pid].guest.kind != "mergeable":
             self._drop(pid)
 
-    def _kind_by_cgroup(self, pid: int) -> str | None:
+    def _kind_by_cgroup(self, cgroup: str) -> str | None:
         """A process without memory of its own (a kernel thread) is dropped later."""
-        if not self._cgroup_patterns:
-            return None
-        cgroup = parse_cgroup(Process(self._door, pid).read("cgroup") or "")
         return "pattern" if any(fnmatchcase(cgroup, pattern) for pattern in self._cgroup_patterns) else None
 
     def _enrol_mergeable(self, pids: Iterable[int]) -> None:
-        accounts = self._read({pid: Process(self._door, pid) for pid in pids if self._seen.get(pid)})
-        merging = [pid for pid, account in accounts.items() if has_asked(account)]
-        for pid, (name, words) in self._command_lines(merging).items():
-            if identity := self._seen.get(pid):
-                self._adopt(pid, identity, "mergeable", name, words)
+        strangers = self._processes(pid for pid in pids if self._seen.get(pid))
 
-    def _command_lines(self, pids: Iterable[int]) -> dict[int, tuple[str, list[str]]]:
-        return self._patience.ask({pid: Process(self._door, pid).command_line for pid in pids})
+        def asked(inside: Inside) -> tuple[GuestKsm | None, list[str]]:
+            account = self._account(inside)
+            return account, inside.words() if has_asked(account) else []
 
-    def _read(self, processes: Mapping[int, Process]) -> dict[int, GuestKsm | None]:
-        def account(process: Process) -> GuestKsm | None:
-            return self._asked(partial(read_account, process, self._page_bytes))
+        for pid, (account, words) in self._of_others.ask(strangers, asked).items():
+            if has_asked(account) and (identity := self._seen.get(pid)):
+                self._adopt(pid, identity, "mergeable", full_name(identity.comm, words), words)
+                self._take(pid, account)
 
-        return self._patience.ask({pid: partial(account, process) for pid, process in processes.items()})
+    def _account(self, inside: Inside) -> GuestKsm | None:
+        return self._asked(partial(read_account, inside, self._page_bytes))
 
     def _adopt(self, pid: int, identity: Identity, kind: str, name: str, words: Sequence[str]) -> None:
         """List it as a guest, unless it is somebody else by now, or has no memory of its own."""
@@ -191,7 +218,7 @@ class GuestFinder:
                 process.close()
 
     def _oldest_accounts(self) -> list[_Held]:
-        return sorted(self._guests.values(), key=lambda held: held.read_at)[:ACCOUNTS_PER_LOOK]
+        return sorted(self._guests.values(), key=lambda held: held.asked_at)[:ACCOUNTS_PER_LOOK]
 
     def _check(self, guests: Iterable[_Held]) -> None:
         """Drop those that ended; one whose PID is still listed is met anew: a zombie, or somebody else."""
@@ -216,14 +243,21 @@ class GuestFinder:
     def _read_accounts(self) -> None:
         """Those never read, and as many of the oldest as one look may cost."""
         never = [held for held in self._guests.values() if not held.read_at]
-        turn = {held.process.pid: held for held in (*never, *self._oldest_accounts())}
-        for pid, account in self._read({pid: held.process for pid, held in turn.items()}).items():
-            held = turn[pid]
-            held.read_at = self._looks
-            if held.guest.kind == "mergeable" and not has_asked(account):
-                self._drop(pid)
-            elif account != held.guest.ksm:
-                held.guest = replace(held.guest, ksm=account)
+        turn = {held.process.pid: held.process for held in (*self._oldest_accounts(), *never)}
+        for pid in turn:
+            self._guests[pid].asked_at = self._looks
+        for pid, account in self._of_guests.ask(turn, self._account).items():
+            self._take(pid, account)
+
+    def _take(self, pid: int, account: GuestKsm | None) -> None:
+        """Its account as it was read just now."""
+        if (held := self._guests.get(pid)) is None:
+            return
+        held.asked_at = held.read_at = self._looks
+        if held.guest.kind == "mergeable" and not has_asked(account):
+            self._drop(pid)
+        elif account != held.guest.ksm:
+            held.guest = replace(held.guest, ksm=account)
 
     def _asked(self, question: Callable[[], T | None]) -> T | None:
         """The answer; garbage is no answer, but a problem to tell of."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from xml.etree import ElementTree
 
 from ksmtuned_py.errors import Garbage
+from ksmtuned_py.guests.parse import printable
 
 METADATA_NAMESPACE = "urn:ksmtuned-py"
 
@@ -69,10 +70,10 @@ def parse_domain(text: str) -> Domain:
     )
     aliases = dict.fromkeys((root.findtext(path) or "").strip() for path in _ALIASES)
     return Domain(
-        uuid=root.findtext("uuid", "").lower(),
-        name=root.findtext("name", ""),
-        aliases=tuple(filter(None, aliases)),
-        tag=(root.findtext(f"metadata/{{{METADATA_NAMESPACE}}}tag") or "").strip(),
+        uuid=printable(root.findtext("uuid", "").lower()),
+        name=printable(root.findtext("name", "")),
+        aliases=tuple(printable(alias) for alias in aliases if alias),
+        tag=printable((root.findtext(f"metadata/{{{METADATA_NAMESPACE}}}tag") or "").strip()),
         obstacles=tuple(obstacles),
     )
 

@@ -19,6 +19,7 @@ from typing import Any
 
 from ksmtuned_py.errors import FAILED, Garbage, KsmtunedError
 from ksmtuned_py.guests.domains import NOTHING_SEEN, Domain, View, parse_domain
+from ksmtuned_py.guests.parse import printable
 
 SYSTEM_URI = "qemu:///system"
 SYSTEM_SOCKETS = ("/run/libvirt/libvirt-sock-ro", "/run/libvirt/virtqemud-sock-ro")
@@ -212,7 +213,7 @@ def _ask(domain: Any, command: str, **arguments: Any) -> Any:
     question = {"execute": command, **({"arguments": arguments} if arguments else {})}
     answer = json.loads(libvirt_qemu.qemuMonitorCommand(domain, json.dumps(question), 0))
     if "error" in answer:
-        raise LibvirtRefused(f"QEMU's {command}", str(answer["error"].get("desc", answer["error"])))
+        raise LibvirtRefused(f"QEMU's {command}", printable(str(answer["error"].get("desc", answer["error"]))))
     return answer["return"]
 
 
@@ -247,7 +248,7 @@ def told(what: str) -> Iterator[None]:
     try:
         yield
     except libvirt.libvirtError as error:
-        raise LibvirtRefused(what, str(error)) from error
+        raise LibvirtRefused(what, printable(str(error))) from error
 
 
 @contextmanager

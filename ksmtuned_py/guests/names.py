@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
+from ksmtuned_py.guests.parse import printable
 from ksmtuned_py.model import Guest
 
 _NAME_OPTIONS = {
@@ -86,7 +87,7 @@ def cgroup_names(cgroup: str) -> tuple[str, ...]:
 
 
 def _unescaped(part: str) -> str:
-    return _ESCAPED.sub(lambda match: chr(int(match[1], 16)), part)
+    return printable(_ESCAPED.sub(lambda match: chr(int(match[1], 16)), part))
 
 
 def placed(guest: Guest, cgroup: str) -> Guest:

@@ -11,10 +11,31 @@ _SWITCHES = ("ksm_mergeable:", "ksm_merge_any:")  # of all lines only these have
 
 
 class Identity(NamedTuple):
-    """Who a process is: its name as the kernel cuts it, and when it started."""
+    """Who a process is: its name as the kernel cuts it, printable, and when it started."""
 
     comm: str
     start_ticks: int
+
+
+def printable(text: str) -> str:
+    """What any process may call itself, with what would steer a terminal, forge a line or hide escaped as Python does.
+
+    Everything that is read of guests goes through here once, where it is read, so that no surface has to mind it.
+    """
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+
+
+def printable_lines(text: str) -> str:
+    """The same for a file of lines."""
+    return "\n".join(map(printable, text.split("\n")))
+
+
+def split_words(text: str) -> list[str]:
+    """The words of /proc/PID/cmdline; where its process has written over it (no NUL in it), those between spaces."""
+    words = text.removesuffix("\0").split("\0")
+    return words[0].split(" ") if words[0] and len(words) == 1 else [word for word in words if words != [""]]
 
 
 def parse_stat(text: str, path: str = "stat") -> Identity:
@@ -23,7 +44,7 @@ def parse_stat(text: str, path: str = "stat") -> Identity:
     fields = tail.split()
     if "(" not in head or len(fields) < 20:
         raise Garbage(path, text[:60], "the fields of a process")
-    return Identity(head.partition("(")[2], parse_int(path, fields[19]))
+    return Identity(printable(head.partition("(")[2]), parse_int(path, fields[19]))
 
 
 def parse_statm(text: str, path: str = "statm") -> tuple[int, int]:

@@ -1,11 +1,12 @@
 """Where each guest lives: its cgroup, and the room that is left there. A few are read anew at each look."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ksmtuned_py.door import Door
-from ksmtuned_py.errors import KsmtunedError
 from ksmtuned_py.guests.cgroups import parse_cgroup, room_bytes
+from ksmtuned_py.guests.patience import Patience
+from ksmtuned_py.guests.process import Process
 from ksmtuned_py.model import Guest
 
 Key = tuple[int, int]
@@ -32,6 +33,7 @@ class Places:
 
     def __init__(self, door: Door) -> None:
         self._door = door
+        self._patience = Patience()
         self._places: dict[Key, Place] = {}
         self._looks = 0
 
@@ -41,13 +43,13 @@ class Places:
         now = {guest.key: self._places.get(guest.key, Place()) for guest in guests}
         by_turn = sorted(now, key=lambda key: now[key].read_at)[:PER_LOOK]
         young = [key for key, place in now.items() if place.looks < YOUNG_LOOKS]
-        self._places = now | {key: self._read(key, now[key]) for key in {*by_turn, *young}}
+        turn = {key[0]: key for key in (*by_turn, *young)}
+        processes = {pid: Process(self._door, pid) for pid in turn}
+        self._places = now | {key: replace(now[key], read_at=self._looks) for key in turn.values()}
+        for pid, text in self._patience.ask(processes, lambda inside: inside.read("cgroup")).items():
+            self._places[turn[pid]] = self._read(text or "", now[turn[pid]])
         return self._places
 
-    def _read(self, key: Key, place: Place) -> Place:
-        try:
-            text = self._door.read_if_there(f"proc/{key[0]}/cgroup") or ""
-        except KsmtunedError:
-            text = ""
+    def _read(self, text: str, place: Place) -> Place:
         cgroup = parse_cgroup(text)
         return Place(cgroup, room_bytes(self._door, cgroup), place.looks + 1, self._looks)

@@ -1,19 +1,24 @@
-"""One process in /proc: held by a descriptor, so that a reused PID cannot pass for it."""
+"""One process in /proc: held by a descriptor, so that a reused PID cannot pass for it.
+
+What reads it never waits (Process), or may wait for as long as somebody holds the process's memory map, or the kernel's
+cgroups (Inside). Nobody can read the second kind by a Process: Patience makes an Inside, on a thread, and asks it.
+"""
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
-
-import psutil
+from typing import Literal
 
 from ksmtuned_py.door import Door
-from ksmtuned_py.guests.parse import Identity, parse_stat, parse_statm
+from ksmtuned_py.guests.parse import Identity, parse_stat, parse_statm, printable, printable_lines, split_words
+
+QuickFile = Literal["stat", "statm", "comm"]
+SlowFile = Literal["cmdline", "ksm_stat", "ksm_merging_pages", "smaps", "cgroup"]
 
 
 @dataclass(slots=True)
 class Process:
-    """Reads below /proc/PID, through the descriptor where there is one."""
+    """Reads below /proc/PID, through the descriptor where there is one; nothing here waits for the process."""
 
     door: Door
     pid: int
@@ -29,49 +34,49 @@ class Process:
             os.close(self.descriptor)
             self.descriptor = None
 
-    def path(self, name: str) -> str:
+    def path(self, name: QuickFile | SlowFile) -> str:
         """The file's full path, for messages."""
         return self.door.path(f"proc/{self.pid}/{name}")
 
-    def read(self, name: str) -> str | None:
-        """The file's text; None when the process is gone, or has no such file, or it is not ours to read."""
-        with suppress(OSError):
-            if self.descriptor is None:
-                return self.door.read(f"proc/{self.pid}/{name}")
-            return self.door.read(name, at=self.descriptor)
-        return None
+    def name(self) -> str:
+        """Its name as the kernel cuts it; '' when it is gone."""
+        return printable((_read(self, "comm") or "").removesuffix("\n"))
 
     def identity(self) -> Identity | None:
         """Who it is; None when it is gone; raises Garbage."""
-        text = self.read("stat")
+        text = _read(self, "stat")
         return parse_stat(text, self.path("stat")) if text else None
 
     def sizes_pages(self) -> tuple[int, int] | None:
         """Mapped, and resident; None when it has no memory: kernel threads, zombies, the gone; raises Garbage."""
-        text = self.read("statm")
+        text = _read(self, "statm")
         sizes = parse_statm(text, self.path("statm")) if text else (0, 0)
         return sizes if sizes[0] else None
 
-    def command_line(self) -> tuple[str, list[str]]:
-        """Its name, completed where the kernel cut it, and its arguments; empty when it is gone."""
-        with suppress(psutil.Error), _psutil_below(self.door):
-            process = psutil.Process(self.pid)
-            with process.oneshot():
-                return _printable(process.name()), [_printable(word) for word in process.cmdline()]
-        return "", []
+
+class Inside:
+    """What a process tells only while its memory map and its cgroup are not locked. Patience alone makes one."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+
+    def read(self, name: SlowFile) -> str | None:
+        """The file's lines; None when the process is gone, or has no such file, or it is not ours to read."""
+        text = _read(self._process, name)
+        return None if text is None else printable_lines(text)
+
+    def words(self) -> list[str]:
+        """Its command line; none when it is gone, or a kernel thread."""
+        return [printable(word) for word in split_words(_read(self._process, "cmdline") or "")]
+
+    def path(self, name: SlowFile) -> str:
+        """The file's full path, for messages."""
+        return self._process.path(name)
 
 
-def _printable(text: str) -> str:
-    """What any process may write there, as text that every surface can encode: psutil lets odd bytes through."""
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-
-
-@contextmanager
-def _psutil_below(door: Door) -> Iterator[None]:
-    """psutil's one switch for made-up and captured trees; put back, for whoever else uses psutil."""
-    before = psutil.PROCFS_PATH
-    psutil.PROCFS_PATH = door.path("proc")
-    try:
-        yield
-    finally:
-        psutil.PROCFS_PATH = before
+def _read(process: Process, name: QuickFile | SlowFile) -> str | None:
+    with suppress(OSError):
+        if process.descriptor is None:
+            return process.door.read(f"proc/{process.pid}/{name}")
+        return process.door.read(name, at=process.descriptor)
+    return None

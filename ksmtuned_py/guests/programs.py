@@ -47,6 +47,19 @@ def guest_kind(name: str, words: Sequence[str], patterns: Sequence[str]) -> str 
     return _EXACT.get(name[:COMM_LENGTH]) or ("pattern" if configured else None)
 
 
+def may_be_guest(name: str, patterns: Sequence[str]) -> bool:
+    """Whether a process of that name is worth a look, by the name alone; a cut name counts for all that begin so."""
+    heads = [re.split(r"[*?[]", pattern, maxsplit=1)[0] for pattern in patterns]
+    cut = len(name) >= COMM_LENGTH and any(name.startswith(head[:COMM_LENGTH]) for head in heads)
+    return cut or guest_kind(name, (), patterns) is not None
+
+
+def full_name(name: str, words: Sequence[str]) -> str:
+    """A process's name, completed from its command line where the kernel has cut it."""
+    program = base_name(words[0]) if words else ""
+    return program if len(name) >= COMM_LENGTH and program.startswith(name) else name
+
+
 def suspects(names: Iterable[str]) -> tuple[str, ...]:
     """Those of the names that belong to programs known to write KSM's knobs, sorted."""
     return tuple(sorted(_SUSPECTS.intersection(names)))

@@ -9,6 +9,9 @@ from dataclasses import dataclass, field
 
 from ksmtuned_py.units import KIB
 
+SMAPS_SECONDS = 30.0
+"""What a process is given to answer: a walk over all its page tables takes a second for some 100 GiB."""
+
 # "7f73d3e00000-7f73d7e00000 rw-p 00000000 00:00 0      [heap]"
 _HEAD = re.compile(r"([0-9a-f]+)-([0-9a-f]+) (\S{4}) \S+ \S+ \d+ *(.*)")
 

@@ -5,13 +5,15 @@ Everything here may wait as long as one QEMU does: call it where waiting hurts n
 
 from ksmtuned_py.door import Door
 from ksmtuned_py.guests.libvirtlink import LibvirtRefused, MemoryBackend, memory_backends, set_merging
-from ksmtuned_py.guests.smaps import parse_smaps, ram_mappings
+from ksmtuned_py.guests.patience import ask_one
+from ksmtuned_py.guests.process import Process
+from ksmtuned_py.guests.smaps import SMAPS_SECONDS, parse_smaps, ram_mappings
 from ksmtuned_py.model import Guest
 from ksmtuned_py.units import human_bytes
 
 
 def switch(door: Door, uri: str, guest: Guest, merge: bool) -> str:
-    """Switch it and say what was read back; raises LibvirtRefused, or OSError when it is gone."""
+    """Switch it and say what was read back; raises LibvirtRefused."""
     backends = set_merging(uri, guest.uuid, merge)
     stubborn = [backend.name for backend in backends if backend.merge != merge]
     if stubborn:
@@ -22,7 +24,7 @@ def switch(door: Door, uri: str, guest: Guest, merge: bool) -> str:
 def empty(door: Door, uri: str, guest: Guest, merge: bool) -> str:
     """Take it out of merging and, if it was in, put it in again: its merged pages are its own then, until ksmd scans.
 
-    Raises LibvirtRefused, or OSError when it is gone.
+    Raises LibvirtRefused.
     """
     if not any(backend.merge for backend in memory_backends(uri, guest.uuid)):
         return "its memory does not merge"
@@ -34,7 +36,10 @@ def empty(door: Door, uri: str, guest: Guest, merge: bool) -> str:
 
 def _read_back(door: Door, pid: int, backends: list[MemoryBackend], merge: bool) -> str:
     """QEMU around 9.1 takes the property without telling the kernel: only smaps shows what holds."""
-    mappings = ram_mappings(parse_smaps(door.read(f"proc/{pid}/smaps")), [each.size_bytes for each in backends])
+    smaps = ask_one(Process(door, pid), lambda inside: inside.read("smaps"), SMAPS_SECONDS)
+    if smaps is None:
+        raise LibvirtRefused(f"process {pid}", "whether it took cannot be seen, its smaps cannot be read")
+    mappings = ram_mappings(parse_smaps(smaps), [each.size_bytes for each in backends])
     size = human_bytes(sum(mapping.size_bytes for mapping in mappings))
     if not mappings:
         return "QEMU says so, its memory was not found in smaps"
