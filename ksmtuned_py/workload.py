@@ -23,9 +23,10 @@ from dataclasses import asdict, dataclass
 from typing import Self
 
 from ksmtuned_py.errors import FAILED, KsmtunedError
+from ksmtuned_py.sensors.pages import OWN_PAGE_BYTES
 from ksmtuned_py.units import MIB
 
-PAGE_BYTES = mmap.PAGESIZE
+PAGE_BYTES = OWN_PAGE_BYTES
 COMM = "ksm-workload"
 READY_SECONDS = 120.0
 """How long a child may take to fill its memory or to check it: a GiB takes about a second on an idle core."""

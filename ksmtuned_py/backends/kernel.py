@@ -1,7 +1,6 @@
 """The kernel's ksmd, through /sys/kernel/mm/ksm."""
 
 import errno
-import resource
 import threading
 
 from ksmtuned_py.backends.unmerge import Unmerging
@@ -21,6 +20,7 @@ from ksmtuned_py.model import (
     WriteResult,
     WriteStatus,
 )
+from ksmtuned_py.sensors.pages import page_bytes
 
 RUN_MASK = 3
 """run also shows a bit for memory hot-remove in progress (KSM_RUN_OFFLINE = 4)."""
@@ -72,7 +72,7 @@ class KernelBackend:
     def __init__(self, door: Door) -> None:
         if not door.exists(KSM_DIRECTORY):
             raise NoKsm(door.path(KSM_DIRECTORY))
-        self.page_bytes = resource.getpagesize()
+        self.page_bytes = page_bytes(door)
         self._door = door
         self._ksmd_pid = find_ksmd(door)
         self._pending: _Pending | None = None

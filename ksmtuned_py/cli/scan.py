@@ -92,9 +92,9 @@ def _share(text: str) -> float:
 
 
 def _page_bytes() -> int:
-    import mmap
+    from ksmtuned_py.sensors.pages import OWN_PAGE_BYTES
 
-    return mmap.PAGESIZE
+    return OWN_PAGE_BYTES
 
 
 def _targets(args: Namespace, door: "Door") -> "list[Target]":

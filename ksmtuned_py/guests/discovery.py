@@ -26,6 +26,7 @@ from ksmtuned_py.guests.programs import (
 )
 from ksmtuned_py.guests.rounds import Rounds
 from ksmtuned_py.model import Guest, GuestKsm
+from ksmtuned_py.sensors.pages import page_bytes
 
 T = TypeVar("T")
 
@@ -70,7 +71,7 @@ class GuestFinder:
         self._patterns = tuple(patterns)
         self._cgroup_patterns = tuple(cgroup_patterns)
         self._mergeable = mergeable
-        self._page_bytes = resource.getpagesize()
+        self._page_bytes = page_bytes(door)
         # Three kinds, so that those which do not answer keep only their own kind waiting.
         self._of_guests = Patience(SILENT_GUESTS_MAX)
         self._of_hypervisors = Patience()

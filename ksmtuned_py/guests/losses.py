@@ -12,7 +12,8 @@ Key = tuple[int, int]
 class Losses:
     """For each guest, at the ends of how many passes in a row it was found losing.
 
-    It loses when it has more than 64 records (ksm_rmap_items, 64 bytes each) for each page of 4096 that it merges.
+    It loses when its records (ksm_rmap_items, 64 bytes each) are larger than what it merges: more than 64 for each
+    page of 4 KiB, 1024 for each of 64 KiB.
     """
 
     passes: dict[Key, int] = field(default_factory=dict)

@@ -5,6 +5,7 @@ from typing import NamedTuple
 from ksmtuned_py.door import parse_int
 from ksmtuned_py.errors import Garbage
 from ksmtuned_py.model import RMAP_ITEM_BYTES, GuestKsm
+from ksmtuned_py.sensors.pages import OWN_PAGE_BYTES
 
 _NUMBERS = ("ksm_rmap_items", "ksm_merging_pages", "ksm_zero_pages", "ksm_process_profit")
 _SWITCHES = ("ksm_mergeable:", "ksm_merge_any:")  # of all lines only these have a colon
@@ -55,7 +56,9 @@ def parse_statm(text: str, path: str = "statm") -> tuple[int, int]:
     return parse_int(path, fields[0]), parse_int(path, fields[1])
 
 
-def parse_ksm_stat(text: str, path: str = "ksm_stat", *, merging_pages: int = 0, page_bytes: int = 4096) -> GuestKsm:
+def parse_ksm_stat(
+    text: str, path: str = "ksm_stat", *, merging_pages: int = 0, page_bytes: int = OWN_PAGE_BYTES
+) -> GuestKsm:
     """A process's KSM account from the lines that its kernel knows.
 
     `merging_pages` is for Linux 6.1, which keeps it in a file beside; `page_bytes` is for the profit, which 6.1 does

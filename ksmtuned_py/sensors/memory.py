@@ -1,11 +1,17 @@
 """The host's memory: /proc/meminfo, and the ZFS cache beside it."""
 
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+
 from ksmtuned_py.door import Door, parse_int
 from ksmtuned_py.errors import Garbage, Unreadable
 from ksmtuned_py.model import Memory
 from ksmtuned_py.units import KIB
 
 MEMINFO = "proc/meminfo"
+POOLS = "sys/kernel/mm/hugepages"
+_POOL = re.compile(r"hugepages-\d+kB")
 ARCSTATS = "proc/spl/kstat/zfs/arcstats"
 
 
@@ -15,7 +21,15 @@ def read_memory(door: Door) -> Memory:
     if text is None:
         raise Unreadable(door.path(MEMINFO), "no such file")
     arc = door.read_if_there(ARCSTATS)
-    return parse_meminfo(door.path(MEMINFO), text, parse_arcstats(door.path(ARCSTATS), arc) if arc else 0)
+    memory = parse_meminfo(door.path(MEMINFO), text, parse_arcstats(door.path(ARCSTATS), arc) if arc else 0)
+    return memory if "\nHugetlb:" in text else replace(memory, hugetlb_bytes=_pools_bytes(door) or memory.hugetlb_bytes)
+
+
+def _pools_bytes(door: Door) -> int:
+    """All hugetlb pools, where the kernel does not sum them up in meminfo; 0 when it has none to be seen."""
+    pools = [pool for pool in door.names(POOLS) if _POOL.fullmatch(pool)]
+    sizes = {pool: int(pool.removeprefix("hugepages-").removesuffix("kB")) * KIB for pool in pools}
+    return sum(size * (door.read_int(f"{POOLS}/{pool}/nr_hugepages") or 0) for pool, size in sizes.items())
 
 
 def parse_meminfo(path: str, text: str, arc_reclaimable_bytes: int = 0) -> Memory:
@@ -36,9 +50,15 @@ def parse_meminfo(path: str, text: str, arc_reclaimable_bytes: int = 0) -> Memor
         cached_bytes=size_bytes("Cached", "0"),
         swap_total_bytes=size_bytes("SwapTotal", "0"),
         swap_free_bytes=size_bytes("SwapFree", "0"),
-        hugetlb_bytes=size_bytes("Hugetlb", "0"),
+        hugetlb_bytes=size_bytes("Hugetlb") if "Hugetlb" in sizes else _hugetlb_bytes(path, sizes),
         arc_reclaimable_bytes=arc_reclaimable_bytes,
     )
+
+
+def _hugetlb_bytes(path: str, sizes: Mapping[str, str]) -> int:
+    """The pool of the default size: all that meminfo has, where the kernel does not sum up its pools."""
+    pages, size_kib = sizes.get("HugePages_Total", "0"), sizes.get("Hugepagesize", "0")
+    return parse_int(path, pages) * parse_int(path, size_kib) * KIB
 
 
 def parse_arcstats(path: str, text: str) -> int:

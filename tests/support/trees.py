@@ -60,6 +60,20 @@ full avg10=0.00 avg60=0.00 avg300=0.00 total=0
 
 
 @dataclass(frozen=True, kw_only=True)
+class Architecture:
+    """What a machine's pages are like."""
+
+    page_bytes: int = PAGE_BYTES
+    huge_page_bytes: int = 2 * MIB
+
+
+X86_64 = Architecture()
+ARM64_16K = Architecture(page_bytes=16 * KIB, huge_page_bytes=32 * MIB)
+ARM64_64K = Architecture(page_bytes=64 * KIB, huge_page_bytes=512 * MIB)
+S390X = Architecture(huge_page_bytes=MIB)
+
+
+@dataclass(frozen=True, kw_only=True)
 class FakeGuest:
     """One process of a fake tree; as it stands, a QEMU guest of 1 GiB that has merged nothing."""
 
@@ -90,6 +104,7 @@ def make_fake_tree(
     root: Path,
     *,
     kernel: KernelVersion = "6.18",
+    architecture: Architecture = X86_64,
     guests: Sequence[FakeGuest] = GUESTS,
     files: Mapping[str, str | None] | None = None,
     **ksm: object,
@@ -99,10 +114,10 @@ def make_fake_tree(
     assert not unknown, f"Linux {kernel} has no {unknown}"
     for name, value in {**KSM_FILES[kernel], **ksm}.items():
         put(root, f"{KSM}/{name}", None if value is None else f"{value}\n")
-    for path, text in {**_host_files(kernel), **(files or {})}.items():
+    for path, text in {**_host_files(kernel, architecture), **(files or {})}.items():
         put(root, path, text)
     for guest in guests:
-        add_guest(root, guest, kernel)
+        add_guest(root, guest, kernel, architecture.page_bytes)
     return root
 
 
@@ -121,16 +136,16 @@ def put(root: Path, path: str, text: str | None) -> None:
     file.write_text(text)
 
 
-def add_guest(root: Path, guest: FakeGuest, kernel: KernelVersion = "6.18") -> None:
+def add_guest(root: Path, guest: FakeGuest, kernel: KernelVersion = "6.18", page_bytes: int = PAGE_BYTES) -> None:
     """Adds one process, or brings it up to date."""
     directory = f"proc/{guest.pid}"
     put(root, f"{directory}/cmdline", "".join(f"{argument}\0" for argument in guest.arguments))
     put(root, f"{directory}/comm", f"{guest.comm}\n")
-    put(root, f"{directory}/stat", _stat(guest.pid, guest.comm, guest.start_ticks, guest.rss_pages))
+    put(root, f"{directory}/stat", _stat(guest.pid, guest.comm, guest.start_ticks, guest.rss_pages, page_bytes))
     put(root, f"{directory}/statm", f"{guest.rss_pages * 2} {guest.rss_pages} 5000 1500 0 {guest.rss_pages} 0\n")
-    put(root, f"{directory}/status", _status(guest.pid, guest.comm, guest.rss_pages))
+    put(root, f"{directory}/status", _status(guest.pid, guest.comm, guest.rss_pages, page_bytes))
     put(root, f"{directory}/ksm_merging_pages", f"{guest.merging_pages}\n")
-    put(root, f"{directory}/ksm_stat", _ksm_stat(guest, kernel))
+    put(root, f"{directory}/ksm_stat", _ksm_stat(guest, kernel, page_bytes))
 
 
 def mapping(*flags: str, mode: str = "rw-p", path: str = "", size_bytes: int = GIB, **sizes_bytes: int) -> str:
@@ -160,12 +175,12 @@ def meminfo(*, total_bytes: int = 16 * GIB, available_bytes: int = 8 * GIB, **ki
     return "".join(f"{name + ':':<16}{value:>8} kB\n" for name, value in lines.items()) + "HugePages_Total:       0\n"
 
 
-def _host_files(kernel: KernelVersion) -> dict[str, str]:
+def _host_files(kernel: KernelVersion, architecture: Architecture) -> dict[str, str]:
     vmstat = ["pswpin", "pswpout", "oom_kill", "thp_collapse_alloc", "ksm_swpin_copy", "cow_ksm"]
     if kernel != "6.1":
         vmstat += ["swpin_zero", "swpout_zero"]
     return {
-        "proc/meminfo": meminfo(),
+        "proc/meminfo": meminfo(Hugepagesize=architecture.huge_page_bytes // KIB),
         "proc/vmstat": "".join(f"{name} 0\n" for name in vmstat),
         "proc/pressure/memory": PRESSURE,
         "proc/stat": f"cpu  0 0 0 0 0 0 0 0 0 0\ncpu0 0 0 0 0 0 0 0 0 0 0\nbtime {BOOTED_UNIX_SECONDS}\n",
@@ -179,23 +194,24 @@ def _host_files(kernel: KernelVersion) -> dict[str, str]:
     }
 
 
-def _stat(pid: int, comm: str, start_ticks: int, rss_pages: int) -> str:
+def _stat(pid: int, comm: str, start_ticks: int, rss_pages: int, page_bytes: int = PAGE_BYTES) -> str:
     """proc(5): 52 fields, of which 22 is the start, 23 the size in bytes and 24 the resident pages."""
     before = f"{pid} ({comm}) S 1 {pid} {pid} 0 -1 4194560 100 0 0 0 10 5 0 0 20 0 4 0"
-    return f"{before} {start_ticks} {rss_pages * 2 * PAGE_BYTES} {rss_pages} 18446744073709551615{' 0' * 27}\n"
+    return f"{before} {start_ticks} {rss_pages * 2 * page_bytes} {rss_pages} 18446744073709551615{' 0' * 27}\n"
 
 
-def _status(pid: int, comm: str, rss_pages: int) -> str:
-    memory = f"VmSize:\t{rss_pages * 8} kB\nVmRSS:\t{rss_pages * 4} kB\n" if rss_pages else ""
+def _status(pid: int, comm: str, rss_pages: int, page_bytes: int = PAGE_BYTES) -> str:
+    rss_kib = rss_pages * page_bytes // KIB
+    memory = f"VmSize:\t{rss_kib * 2} kB\nVmRSS:\t{rss_kib} kB\n" if rss_pages else ""
     who = f"Name:\t{comm}\nState:\tS (sleeping)\nTgid:\t{pid}\nPid:\t{pid}\nPPid:\t1\nUid:\t0\t0\t0\t0\n"
     return f"{who}{memory}Threads:\t4\n"
 
 
-def _ksm_stat(guest: FakeGuest, kernel: KernelVersion) -> str:
+def _ksm_stat(guest: FakeGuest, kernel: KernelVersion, page_bytes: int) -> str:
     old = f"ksm_rmap_items {guest.rmap_items}\n"
     if kernel == "6.1":
         return old
-    profit = (guest.merging_pages + guest.zero_pages) * PAGE_BYTES - guest.rmap_items * 64
+    profit = (guest.merging_pages + guest.zero_pages) * page_bytes - guest.rmap_items * 64
     more = f"ksm_zero_pages {guest.zero_pages}\nksm_merging_pages {guest.merging_pages}\nksm_process_profit {profit}\n"
     if kernel == "6.12":
         return old + more

@@ -1,6 +1,5 @@
 """The scan backend as the control loop sees it: ksmd's knobs and counters; the work is done by a worker process."""
 
-import mmap
 import socket
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from ksmtuned_py.backends.scan.target import DEFAULT_KNOBS, Target
 from ksmtuned_py.config import Scan
 from ksmtuned_py.door import Door
 from ksmtuned_py.model import Counters, Guest, Knobs, Write, WriteResult, WriteStatus
+from ksmtuned_py.sensors.pages import OWN_PAGE_BYTES
 
 _MOST = {"run": 2, "smart_scan": 1}
 _U32_MAX = 2**32 - 1
@@ -26,7 +26,7 @@ class ScanBackend:
     """Merges from user space; see docs/scan-backend.md."""
 
     name = "scan"
-    page_bytes = mmap.PAGESIZE
+    page_bytes = OWN_PAGE_BYTES
 
     def __init__(self, settings: Scan | None = None, door: Door | None = None) -> None:
         self._settings = settings or Scan()

@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ksmtuned_py.door import Door
+from ksmtuned_py.sensors.pages import OWN_PAGE_BYTES
 
-PAGE = mmap.PAGESIZE
+PAGE = OWN_PAGE_BYTES
 Runs = NDArray[np.uint64]
 """Rows of (start, end), byte addresses, ascending."""
 

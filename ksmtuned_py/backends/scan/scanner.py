@@ -10,7 +10,7 @@ import numpy as np
 
 from ksmtuned_py.backends.scan.backoff import Account
 from ksmtuned_py.backends.scan.count import count
-from ksmtuned_py.backends.scan.pagemap import PRIVATE
+from ksmtuned_py.backends.scan.pagemap import PAGE, PRIVATE
 from ksmtuned_py.backends.scan.pages import Prints
 from ksmtuned_py.backends.scan.process import Gone, Process
 from ksmtuned_py.backends.scan.refusal import own_trouble
@@ -250,5 +250,5 @@ class Scanner:
             pages_unshared=steady,
             pages_volatile=seen - steady,
             ksm_zero_pages=zeros,
-            general_profit=(sharing + zeros) * 4096 - self.table_bytes,
+            general_profit=(sharing + zeros) * PAGE - self.table_bytes,
         )

@@ -15,8 +15,9 @@ from ksmtuned_py.backends.scan.remap.numa import MOST_NODES, Policy
 from ksmtuned_py.backends.scan.remap.references import References
 from ksmtuned_py.backends.scan.remap.room import Room
 from ksmtuned_py.door import Door
+from ksmtuned_py.sensors.pages import OWN_PAGE_BYTES
 
-PAGE = mmap.PAGESIZE
+PAGE = OWN_PAGE_BYTES
 STORE_BYTES = 1 << 40
 _PUNCH_HOLE, _KEEP_SIZE = 2, 1
 _READ_PAGES = 1024

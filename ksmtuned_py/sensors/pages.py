@@ -1,0 +1,33 @@
+"""How large a page is: the one place that knows. 4 KiB on most machines, 16 or 64 KiB on some of arm64."""
+
+import mmap
+import os
+
+from ksmtuned_py.door import Door
+from ksmtuned_py.units import KIB
+
+OWN_PAGE_BYTES = mmap.PAGESIZE
+"""Of the machine that this runs on."""
+
+
+def page_bytes(door: Door) -> int:
+    """Of this machine; of another's tree, by what its processes say of their size in KiB and in pages."""
+    if os.path.realpath(door.root) != "/":
+        for pid in filter(str.isdecimal, door.names("proc")):
+            if size := _of_process(door, pid):
+                return size
+    return OWN_PAGE_BYTES
+
+
+def _of_process(door: Door, pid: str) -> int:
+    """0 when it does not tell, or grew between the two looks."""
+    try:
+        status, statm = door.read(f"proc/{pid}/status"), door.read(f"proc/{pid}/statm").split()
+    except OSError:
+        return 0
+    lines = dict(line.partition(":")[::2] for line in status.splitlines())
+    size_kib, pages = lines.get("VmSize", "").split()[:1], statm[:1]
+    if not all(text.isdecimal() for text in (*size_kib, *pages)) or not size_kib or not pages or pages == ["0"]:
+        return 0
+    size, rest = divmod(int(size_kib[0]) * KIB, int(pages[0]))
+    return size if not rest and size.bit_count() == 1 else 0
