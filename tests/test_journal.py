@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ksmtuned_py.errors import Garbage
-from ksmtuned_py.model import Mode, WriteStatus
+from ksmtuned_py.model import KnobName, Mode, WriteStatus
 from ksmtuned_py.publish.journal import Journal, Priority, Record, default_sink, plain_line
 from ksmtuned_py.publish.totals import Totals
 from ksmtuned_py.report import Report
@@ -55,23 +55,31 @@ def test_a_change_of_mode_or_rule_is_told(mode: Mode, rule: str) -> None:
 
 
 def test_each_write_is_told() -> None:
-    _, second, third, fourth = told(report(), report(FULL, result()), report(FULL, result()), report())
+    on = report(FULL, result("run", 0, 1))
+    _, second, third, fourth = told(report(), on, on, report())
     assert len(second) == len(third) == 1
     assert fourth == []
 
 
+@pytest.mark.parametrize("knob", ["pages_to_scan", "sleep_millisecs"])
+@pytest.mark.parametrize("status", [WriteStatus.OK, WriteStatus.DRY])
+def test_a_rate_that_follows_the_cost_of_a_page_is_for_debugging_only(knob: KnobName, status: WriteStatus) -> None:
+    boost = [report(FULL, result(knob, 100, new, status), mode=Mode.BOOST) for new in range(101, 161)]
+    first, *others = told(*boost)
+    assert [len(first), sum(map(len, others))] == [1, 0]
+    assert all(len(records) == 1 for records in told(*boost, debug=True))
+
+
 @pytest.mark.parametrize("status", [WriteStatus.DRY, WriteStatus.PENDING])
 def test_a_write_without_effect_is_told_once(status: WriteStatus) -> None:
-    once = report(FULL, result(status=status))
-    _, second, third, fourth = told(report(), once, once, report(FULL, result(new=600, status=status)))
+    once = report(FULL, result("run", 0, 1, status))
+    _, second, third, fourth = told(report(), once, once, report(FULL, result("run", 1, 0, status)))
     assert [len(second), len(third), len(fourth)] == [1, 0, 1]
 
 
 def test_a_failed_write_is_a_warning_once() -> None:
     _, second, third = told(report(), report(FULL, REFUSED), report(FULL, REFUSED))
-    assert sentences(second)[1:] == [
-        (Priority.WARNING, "pages_to_scan 100 -> 500: refused (EINVAL: the advisor holds it)")
-    ]
+    assert sentences(second) == [(Priority.WARNING, "pages_to_scan 100 -> 500: refused (EINVAL: the advisor holds it)")]
     assert third == []
 
 

@@ -10,7 +10,7 @@ from enum import IntEnum
 from pathlib import Path
 
 from ksmtuned_py.errors import KsmtunedError
-from ksmtuned_py.model import WriteStatus
+from ksmtuned_py.model import WriteResult, WriteStatus
 from ksmtuned_py.publish.totals import Totals
 from ksmtuned_py.publish.words import FAILED, foreign_sentence, status_line, write_sentence
 from ksmtuned_py.report import Report
@@ -18,6 +18,8 @@ from ksmtuned_py.units import human_seconds
 
 SUMMARY_SECONDS = 3600.0
 IDENTIFIER = "ksmtuned-py"
+RATE = frozenset({"pages_to_scan", "sleep_millisecs"})
+"""Knobs that follow what a page costs from tick to tick: no news while mode and rule are the same."""
 
 
 class Priority(IntEnum):
@@ -109,13 +111,17 @@ def summary_record(report: Report, before: Totals, now: Totals, elapsed_seconds:
 
 
 def _is_news(before: Report | None, report: Report) -> bool:
-    results = report.outcome.results
-    # A write that the kernel took is news each time; one that is repeated without effect (dry, pending) only once.
-    if before is None or any(result.status is WriteStatus.OK for result in results):
+    if before is None:
         return True
-    if results and results != before.outcome.results:
+    results, told = _switching(report), _switching(before)
+    # A write that the kernel took is news each time; one that is repeated without effect (dry, pending) only once.
+    if any(result.status is WriteStatus.OK for result in results) or (results and results != told):
         return True
     return (before.decision.mode, before.decision.rule) != (report.decision.mode, report.decision.rule)
+
+
+def _switching(report: Report) -> list[WriteResult]:
+    return [result for result in report.outcome.results if result.write.knob not in RATE]
 
 
 def _warnings(report: Report) -> list[str]:
