@@ -1,16 +1,22 @@
 """The web server over real sockets: what it answers, and that no number of clients can hurt the daemon."""
 
+import resource
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from http.client import HTTPConnection, HTTPResponse
+from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry, Gauge
 
 from ksmtuned_py.errors import AddressInUse
-from ksmtuned_py.publish.web import LIMITS, Web
+from ksmtuned_py.publish.web import CLIENTS_MAX, LIMITS, Web
+
+
+def open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def registry() -> CollectorRegistry:
@@ -97,15 +103,30 @@ def test_a_registry_that_raises_is_an_error_for_that_client_only() -> None:
         web.stop()
 
 
-def test_half_open_clients_neither_grow_threads_nor_stop_a_scrape() -> None:
+def test_half_open_clients_grow_nothing_and_do_not_stop_a_scrape() -> None:
     with serving() as web, ExitStack() as clients:
-        before = threading.active_count()
+        before, open_before = threading.active_count(), open_files()
         for number in range(300):
             client = clients.enter_context(socket.create_connection(("127.0.0.1", web.port), timeout=10))
             client.sendall([b"", b"GET /metrics HT", b"GET /metrics HTTP/1.1\r\nHost: x\r\n"][number % 3])
         assert get(web, "/metrics")[0].status == 200
         assert threading.active_count() == before
+        assert open_files() - open_before <= 300 + CLIENTS_MAX + 1  # 300 ends of them are ours
     assert LIMITS["threads"] <= 2
+
+
+def test_descriptors_that_ran_out_do_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with serving() as web, ExitStack() as clients:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (open_files() + 20, limits[1]))
+        try:
+            with suppress(OSError):
+                while True:
+                    clients.enter_context(socket.create_connection(("127.0.0.1", web.port), timeout=10))
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        assert get(web, "/metrics")[0].status == 200
+    assert caplog.records == []
 
 
 def test_clients_that_never_read_their_answer_do_not_stop_a_scrape() -> None:

@@ -7,14 +7,18 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from prometheus_client import CollectorRegistry, make_wsgi_app
+from waitress.channel import HTTPChannel
 from waitress.server import create_server
 from waitress.wasyncore import close_all
 
 from ksmtuned_py.errors import AddressInUse
 
+CLIENTS_MAX = 20
+"""Prometheus needs one. More would be taken from the descriptors that guests are watched with."""
 LIMITS = {
     "threads": 2,
-    "connection_limit": 500,  # past that, new ones wait unaccepted; below the usual 1024 open files
+    "connection_limit": 2 * CLIENTS_MAX,  # never reached: the one that is silent for longest goes first
+    "log_socket_errors": False,  # or a client could fill the log
     "channel_timeout": 10,  # seconds a silent connection is kept
     "cleanup_interval": 5,
     "max_request_header_size": 16384,
@@ -44,6 +48,7 @@ class Web:
         self._server = create_server(
             self._application, map=self._sockets, sockets=[listener], ident="ksmtuned-py", **LIMITS
         )
+        self._server.channel_class = _Client
         self._thread = threading.Thread(target=self._server.run, name="metrics", daemon=True)
         self._thread.start()
 
@@ -52,6 +57,15 @@ class Web:
         self._server.task_dispatcher.shutdown()
         self._server.trigger.pull_trigger(lambda: close_all(self._sockets))
         self._thread.join()
+
+
+class _Client(HTTPChannel):  # type: ignore[misc]  # waitress has no types
+    """A connection; where it is one too many, the one that has been silent for longest makes room for it."""
+
+    def __init__(self, server: Any, *arguments: Any, **keywords: Any) -> None:
+        super().__init__(server, *arguments, **keywords)
+        if len(server.active_channels) > CLIENTS_MAX:
+            min(server.active_channels.values(), key=lambda client: client.last_activity).handle_close()
 
 
 def application(registry: CollectorRegistry, trouble: Callable[[], str]) -> Application:
