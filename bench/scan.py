@@ -19,7 +19,7 @@ from ksmtuned_py.backends.scan.client import ScanBackend
 from ksmtuned_py.backends.scan.process import start_ticks
 from ksmtuned_py.backends.scan.scanner import Scanner
 from ksmtuned_py.backends.scan.target import Target
-from ksmtuned_py.config import Scan
+from ksmtuned_py.config import Config, InForce, Scan
 from ksmtuned_py.door import Door
 from ksmtuned_py.model import Guest, KnobName, Write
 from ksmtuned_py.units import MIB
@@ -76,7 +76,7 @@ def scan_rates(loads: list[Workload], *, smart: bool) -> tuple[Rates, float]:
 def remap(loads: list[Workload], pages: int) -> dict[str, float]:
     """Shares all equal pages: how long guests were stopped, and what it took in all."""
     settings = Scan(reclaim="remap", remap_guests=("*",), remap_least_mib=8)
-    with closing(ScanBackend(settings)) as backend:
+    with closing(ScanBackend(InForce(Config(scan=settings)))) as backend:
         backend.watch([_guest(load) for load in loads])
         knobs: dict[KnobName, int] = {"pages_to_scan": 100_000, "sleep_millisecs": 1, "smart_scan": 0, "run": 1}
         for name, value in knobs.items():

@@ -2,13 +2,12 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
-from ksmtuned_py.config import Config
+from ksmtuned_py.config import Config, InForce
 from ksmtuned_py.errors import KsmtunedError, TicksFailed
 from ksmtuned_py.host import Host
-from ksmtuned_py.policy import policy_of
 from ksmtuned_py.policy.trend import Trend
 from ksmtuned_py.report import Report
 from ksmtuned_py.tick import tick
@@ -39,34 +38,49 @@ class Daemon:
     """Ticks until it is told to stop."""
 
     host: Host
-    config: Config
+    in_force: InForce
     waits: Waits
     publisher: Publisher
-    reload: Callable[[Config], Config]
-    """The new config, or the same one when the new one cannot be had; it tells of it itself."""
+    reload: Callable[[], None] = lambda: None
+    """Puts the new configuration in force, or leaves the old one; it tells of it itself."""
     longest_wait_seconds: float = float("inf")
     """Ticks are never further apart than this: half the watchdog's time."""
 
     def run(self, *, once: bool = False) -> None:
         """Until the word 'stop', or for one tick; raises what made that one, or five in a row, fail."""
-        trend, woken_by, failures = Trend.begin(self.config), frozenset[str](), 0
+        trend, woken_by, failures = Trend.begin(self._config), frozenset[str](), 0
         while "stop" not in woken_by:
             if "reload" in woken_by:
-                self.config = self.reload(self.config)
-                trend = replace(trend, config=self.config)
+                trend = self._reloaded(trend)
             began = time.monotonic()
             report = self._try_tick(trend, woken_by, last_try=once or failures + 1 >= FAILED_TICKS_MAX)
             if report is None:
-                failures, pause = failures + 1, self.config.daemon.tick_seconds
+                failures, pause = failures + 1, self._config.daemon.tick_seconds
             else:
                 failures, pause, trend = 0, report.decision.next_tick_seconds, report.trend
             if once:
                 return
-            woken_by = self.waits.until(began + min(pause, self.longest_wait_seconds))
+            woken_by = self.waits.until(self._next_tick(began, time.monotonic(), pause))
+
+    @property
+    def _config(self) -> Config:
+        return self.in_force.config
+
+    def _reloaded(self, trend: Trend) -> Trend:
+        """In another mode all begins anew: what was remembered came of writes, or of there being none."""
+        mode = self._config.daemon.mode
+        self.reload()
+        return trend if self._config.daemon.mode == mode else Trend.begin(self._config)
+
+    def _next_tick(self, began: float, ended: float, pause: float) -> float:
+        """When it is due; a tick leaves at least as much time as it took, as far as the watchdog has the patience."""
+        took = ended - began
+        rest = min(took, max(0.0, self.longest_wait_seconds - took))
+        return max(began + min(pause, self.longest_wait_seconds), ended + rest)
 
     def _try_tick(self, trend: Trend, woken_by: frozenset[str], *, last_try: bool) -> Report | None:
         try:
-            report = tick(self.host, policy_of(self.config), trend, woken_by)
+            report = tick(self.host, self._config, trend, woken_by)
         except Exception as error:  # one bad tick (a sensor, a bug) must not end the daemon; five in a row do
             self.publisher.failed_tick(error)
             if last_try and isinstance(error, KsmtunedError):

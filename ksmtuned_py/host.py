@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Protocol, TypeVar
 
 from ksmtuned_py.backends.base import Backend
@@ -100,39 +101,56 @@ def system_clock() -> Clock:
 
 
 class Host:
-    """The machine. With dry=True it only watches: plans end as DRY results."""
+    """The machine. Dry, it only watches: plans end as DRY results."""
 
     def __init__(
         self, backend: Backend, senses: Senses, clock: Callable[[], Clock] = system_clock, *, dry: bool = False
     ) -> None:
         self.backend = backend
-        self.dry = dry
+        self._dry = dry
         self._senses = senses
         self._clock = clock
         self._held: dict[KnobName, KnobValue] = {}
 
+    @property
+    def dry(self) -> bool:
+        """Whether it only watches."""
+        return self._dry
+
+    def steer(self) -> None:
+        """From now on plans are carried out."""
+        self._dry = False
+
+    def watch(self) -> None:
+        """From now on it only watches: what we wrote is ours no more, and who changes it no foreign writer."""
+        self._dry = True
+        self._held.clear()
+
     def observe(self, woken_by: frozenset[str] = frozenset()) -> Snapshot:
+        """How the host is now, and who else wrote since the last time; raises as look() does."""
+        snapshot = self.look()
+        foreign = self._foreign(snapshot.knobs)
+        return replace(
+            snapshot, foreign=foreign, suspects=self._senses.suspects() if foreign else (), woken_by=woken_by
+        )
+
+    def look(self) -> Snapshot:
         """How the host is now; raises the house's errors for what has to be readable and is not."""
         problems: list[str] = []
         clock = self._clock()
-        knobs = self.backend.knobs()
-        foreign = self._foreign(knobs)
         return Snapshot(
             clock=clock,
             backend=self.backend.name,
             page_bytes=self.backend.page_bytes,
             cpus=self._senses.cpus,
-            knobs=knobs,
+            knobs=self.backend.knobs(),
             counters=self.backend.counters(),
             memory=self._senses.memory(),
             pressure=_optional(self._senses.pressure, problems),
             vmstat=_optional(self._senses.vmstat, problems) or Vmstat(),
             scanner_cpu_seconds=_optional(self.backend.scanner_cpu_seconds, problems),
             guests=self._senses.guests(clock.monotonic_seconds),
-            foreign=foreign,
-            suspects=self._senses.suspects() if foreign else (),
             problems=(*problems, *self._senses.problems()),
-            woken_by=woken_by,
         )
 
     def apply(self, writes: tuple[Write, ...]) -> Outcome:
@@ -153,7 +171,7 @@ class Host:
         self.backend.close()
 
     def _apply_one(self, write: Write) -> WriteResult:
-        if self.dry:
+        if self._dry:
             return WriteResult(write=write, status=WriteStatus.DRY)
         result = self.backend.write(write)
         if result.status is WriteStatus.OK:

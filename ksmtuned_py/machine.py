@@ -14,9 +14,10 @@ from ksmtuned_py.backends.memory import MemoryBackend
 from ksmtuned_py.backends.model.guestmemory import equal, unique, zero
 from ksmtuned_py.backends.model.modelhost import ModelHost
 from ksmtuned_py.backends.scan.client import ScanBackend
-from ksmtuned_py.config import Config
+from ksmtuned_py.config import Config, InForce
+from ksmtuned_py.config.types import BackendName
 from ksmtuned_py.door import Door
-from ksmtuned_py.errors import NoScanner, NotPermitted
+from ksmtuned_py.errors import NoKsm, NoScanner, NotPermitted
 from ksmtuned_py.guests.discovery import GuestFinder
 from ksmtuned_py.guests.libvirtlink import LibvirtLink
 from ksmtuned_py.guests.roster import Roster
@@ -31,6 +32,8 @@ class Machine:
 
     door: Door
     host: Host
+    in_force: InForce
+    """The configuration, for everybody who has to do with this machine."""
     heed: Callable[[set[int]], bool]
     """Whether programs that started are worth a tick."""
     is_this_host: bool
@@ -39,6 +42,11 @@ class Machine:
     """What is known of the guests, and by which rules; None with a model."""
     link: LibvirtLink | None = None
     """What libvirt tells; None where it is not asked."""
+
+    def let_go(self) -> None:
+        """Close what guests are watched with; they can still be looked at, which costs more."""
+        if self.roster is not None:
+            self.roster.let_go()
 
 
 SCAN_LIBRARIES = ("numpy", "xxhash")
@@ -60,14 +68,10 @@ def look(door: Door, config: Config) -> Snapshot:
 def open_machine(door: Door, config: Config) -> Iterator[Machine]:
     """The machine, in a with block; NoKsm or NotPermitted when it cannot be driven."""
     dry = config.daemon.mode == "observe"
-    match config.daemon.backend:
+    match _backend(door, config):
         case "memory":
-            backend = MemoryBackend(small_model(), time.monotonic)
-            yield Machine(door, Host(backend, backend, dry=dry), heed=bool, is_this_host=False)
+            yield model_machine(small_model(), config, dry=dry)
         case "scan":
-            with scan_machine(door, config, dry=dry) as machine:
-                yield machine
-        case "auto" if door.root == "/" and not door.exists(KSM_DIRECTORY):
             with scan_machine(door, config, dry=dry) as machine:
                 yield machine
         case _:
@@ -75,26 +79,60 @@ def open_machine(door: Door, config: Config) -> Iterator[Machine]:
                 yield machine
 
 
+def check_machine(door: Door, config: Config) -> None:
+    """Raises what open_machine would; nothing is opened, started or locked for it."""
+    dry = config.daemon.mode == "observe"
+    match _backend(door, config):
+        case "kernel":
+            _check_kernel(door, dry=dry)
+        case "scan":
+            _check_scanner(door, dry=dry)
+
+
+def _backend(door: Door, config: Config) -> BackendName:
+    """Who merges: where nobody was named, the kernel, or our own scanner where this host's has no KSM."""
+    name = config.daemon.backend
+    if name == "auto":
+        return "scan" if door.root == "/" and not door.exists(KSM_DIRECTORY) else "kernel"
+    return name
+
+
+def _check_kernel(door: Door, *, dry: bool) -> None:
+    run_file = door.path(f"{KSM_DIRECTORY}/run")
+    if not door.exists(KSM_DIRECTORY):
+        raise NoKsm(door.path(KSM_DIRECTORY))
+    if not dry and not os.access(run_file, os.W_OK):
+        raise NotPermitted(run_file, "write it")
+
+
+def _check_scanner(door: Door, *, dry: bool) -> None:
+    if not all(map(find_spec, SCAN_LIBRARIES)):
+        raise NoScanner(" and ".join(SCAN_LIBRARIES))
+    if not dry and os.geteuid() != 0:
+        raise NotPermitted(door.path("proc"), "read other processes' memory")
+
+
+def model_machine(model: ModelHost, config: Config, *, dry: bool) -> Machine:
+    """A model, in real time."""
+    backend = MemoryBackend(model, time.monotonic)
+    return Machine(Door(), Host(backend, backend, dry=dry), InForce(config), heed=bool, is_this_host=False)
+
+
 @contextmanager
 def kernel_machine(door: Door, config: Config, *, dry: bool) -> Iterator[Machine]:
     """ksmd, and the host around it."""
-    backend = KernelBackend(door)
-    run_file = door.path(f"{KSM_DIRECTORY}/run")
-    if not dry and not os.access(run_file, os.W_OK):
-        raise NotPermitted(run_file, "write it")
-    with _around(door, config, backend, KernelSenses, dry=dry) as machine:
+    _check_kernel(door, dry=dry)
+    with _around(door, InForce(config), KernelBackend(door), KernelSenses, dry=dry) as machine:
         yield machine
 
 
 @contextmanager
 def scan_machine(door: Door, config: Config, *, dry: bool) -> Iterator[Machine]:
     """Our own scanner, and the host around it; NoScanner without its libraries, NotPermitted without root."""
-    if not all(map(find_spec, SCAN_LIBRARIES)):
-        raise NoScanner(" and ".join(SCAN_LIBRARIES))
-    if not dry and os.geteuid() != 0:
-        raise NotPermitted(door.path("proc"), "read other processes' memory")
-    backend = ScanBackend(config.scan, door)
-    with _around(door, config, backend, partial(ScanSenses, backend), dry=dry) as machine:
+    _check_scanner(door, dry=dry)
+    in_force = InForce(config)
+    backend = ScanBackend(in_force, door)
+    with _around(door, in_force, backend, partial(ScanSenses, backend), dry=dry) as machine:
         yield machine
 
 
@@ -118,19 +156,24 @@ class ScanSenses(KernelSenses):
 
 @contextmanager
 def _around(
-    door: Door, config: Config, backend: Backend, senses_of: Callable[[Door, Roster, int], KernelSenses], *, dry: bool
+    door: Door,
+    in_force: InForce,
+    backend: Backend,
+    senses_of: Callable[[Door, Roster, int], KernelSenses],
+    *,
+    dry: bool,
 ) -> Iterator[Machine]:
     """The host around a backend that merges the memory of real processes."""
-    guests = config.guests
+    guests = in_force.config.guests
     is_this_host = door.root == "/"
     finder = GuestFinder(
         door, guests.name_patterns, guests.mergeable, guests.mergeable_rescan_seconds, guests.cgroup_patterns
     )
     link = LibvirtLink(guests.libvirt_uri) if is_this_host and guests.libvirt_uri else None
-    roster = Roster(door, finder, guests, link)
+    roster = Roster(door, finder, in_force, link)
     host = Host(backend, senses_of(door, roster, os.cpu_count() or 1), dry=dry)
     try:
-        yield Machine(door, host, roster.heed, is_this_host, roster, link)
+        yield Machine(door, host, in_force, roster.heed, is_this_host, roster, link)
     finally:
         if link is not None:
             link.close()

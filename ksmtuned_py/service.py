@@ -4,19 +4,20 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from ksmtuned_py.config import Config
+from ksmtuned_py.config.inforce import at_reload
 from ksmtuned_py.configfile.load import Loaded, changed_keys
 from ksmtuned_py.daemon import Daemon
+from ksmtuned_py.descriptors import Reserve, raise_limit
 from ksmtuned_py.door import Door
 from ksmtuned_py.enforce import Enforcer
 from ksmtuned_py.errors import KsmtunedError, NotRestored
 from ksmtuned_py.guests.arrivals import open_arrivals
 from ksmtuned_py.guests.switch import switch
-from ksmtuned_py.machine import Machine, open_machine
-from ksmtuned_py.policy import policy_of
+from ksmtuned_py.machine import Machine, check_machine, open_machine
+from ksmtuned_py.model import Guest
 from ksmtuned_py.policy.trend import Trend
 from ksmtuned_py.publish.journal import Journal, Priority, Record
 from ksmtuned_py.publish.metrics import Metrics
@@ -29,20 +30,21 @@ from ksmtuned_py.report import Report
 from ksmtuned_py.restore import bring_to, put_back, wanted_of
 from ksmtuned_py.runtime import Runtime
 from ksmtuned_py.sensors.pressure import open_trigger
-from ksmtuned_py.tick import tick
+from ksmtuned_py.tick import rehearse, tick
 from ksmtuned_py.wait import Signals, Waiter
 
-AT_START_ONLY = (
-    "daemon.backend",
-    "daemon.pressure_trigger_ms",
-    "guests.name_patterns",
-    "guests.cgroup_patterns",
-    "guests.mergeable",
-    "guests.libvirt_uri",
-    "guests.max_guest_series",
-    "kernel.",
-)
-"""Keys that a reload takes note of, but that take effect at the next start."""
+MODEL = "model"
+"""Below the runtime directory: what is a model's has nothing to do with what the host's own daemon keeps there."""
+
+
+@dataclass(eq=False)
+class NotReloaded(KsmtunedError):
+    """The new configuration cannot be put in force, for these reasons."""
+
+    reasons: list[str]
+
+    def __str__(self) -> str:
+        return "; ".join(self.reasons)
 
 
 @dataclass(frozen=True)
@@ -58,12 +60,15 @@ class Service:
     def run(self, *, once: bool = False) -> None:
         """Until SIGTERM or SIGINT; raises the house's errors for what keeps it from starting."""
         config = self.load().config
+        runtime = Runtime(self.runtime.directory / MODEL) if config.daemon.backend == "memory" else self.runtime
+        check_machine(Door(str(self.root)), config)
+        raise_limit()
         with ExitStack() as undo:
             # First in, last out: a signal at the start waits for the loop, and one at the end does not cut it short.
             signals = undo.enter_context(closing(Signals()))
+            undo.enter_context(runtime.locked())  # before anything is touched, or a worker started
             machine = undo.enter_context(open_machine(Door(str(self.root)), config))
-            undo.enter_context(self.runtime.locked())
-            running = _Running(self, machine, config, Notifier(), Journal(debug=self.debug))
+            running = _Running(self.load, runtime, machine, Notifier(), Journal(debug=self.debug))
             undo.callback(running.close)
             running.prepare()
             undo.callback(running.give_back)
@@ -76,30 +81,40 @@ class _Running:
     """The parts of one running service, and how they start, reload and end."""
 
     def __init__(
-        self, service: Service, machine: Machine, config: Config, notifier: Notifier, journal: Journal
+        self,
+        load: Callable[[], Loaded],
+        runtime: Runtime,
+        machine: Machine,
+        notifier: Notifier,
+        journal: Journal,
     ) -> None:
         self.notifier = notifier
-        self._service = service
+        self._load = load
+        self._runtime = runtime
         self._machine = machine
         self._host = machine.host
-        self._config = config
         self._journal = journal
-        self._metrics = Metrics(config.guests.max_guest_series)
-        self._publisher = Publisher(self._metrics, journal, notifier, service.runtime.status_path)
+        self._reserve = Reserve()
+        self._metrics = Metrics(self._config.guests.max_guest_series)
+        self._publisher = Publisher(self._metrics, journal, notifier, runtime.status_path)
         self._web: Web | None = None
-        self._enforcer = Enforcer(partial(switch, machine.door, config.guests.libvirt_uri), journal.tell)
+        self._enforcer = Enforcer(self._switch, journal.tell)
+
+    @property
+    def _config(self) -> Config:
+        return self._machine.in_force.config
 
     def prepare(self) -> None:
         """Everything that can fail for the admin to see: the address, a leftover of a crash, the first look."""
         self._web = self._open_web(self._config)
         if not self._host.dry:
             self._restore()  # what a killed daemon left
-        self._rehearse()
+        rehearse(self._host, self._config)
 
     def take_over(self) -> None:
         """From here on the knobs are ours."""
         if not self._host.dry:
-            self._service.runtime.save_originals(self._host.backend.knobs())
+            self._runtime.save_originals(self._host.backend.knobs())
             for sentence in bring_to(self._host, wanted_of(self._config.kernel)):
                 self.warn(f"[kernel] is not in force: {sentence}")
         self.notifier.ready()
@@ -127,7 +142,7 @@ class _Running:
     def daemon(self, waits: Waiter) -> Daemon:
         """The loop."""
         longest = self.notifier.watchdog_interval_seconds() or float("inf")
-        return Daemon(self._host, self._config, waits, self, self.reload, longest)
+        return Daemon(self._host, self._machine.in_force, waits, self, self.reload, longest)
 
     def publish(self, report: Report) -> None:
         """A tick was completed: the world is told, and the rules for guests are seen to."""
@@ -140,56 +155,48 @@ class _Running:
         """A tick was not."""
         self._publisher.failed_tick(error)
 
-    def reload(self, old: Config) -> Config:
+    def reload(self) -> None:
         """The new configuration whole, or the old one whole; says which keys changed."""
         self.notifier.reloading()
+        old = self._config
         try:
-            new = self._service.load().config
-            if new.metrics != old.metrics:
-                self._swap_web(new)
+            new = self._load().config
+            self._take(new)
         except KsmtunedError as error:
             self.warn(f"reload refused, the old configuration stays: {error}")
-            return old
+        else:
+            self._tell_changes(old, new)
         finally:
             self.notifier.ready()
-        self._tell_changes(old, new)
-        if new.daemon.mode != old.daemon.mode:
-            self._change_mode(new)
-        self._config = new
-        if self._machine.roster is not None:
-            self._machine.roster.settings = new.guests
-        return new
 
     def give_back(self) -> None:
         """The knobs, as on_exit says; NotRestored names those that did not take."""
         self.notifier.stopping()
+        self._close_web()
+        self._machine.let_go()
+        self._reserve.release()
         if not self._host.dry:
-            put_back(self._host, self._service.runtime, self._config.daemon.on_exit, self.warn)
+            put_back(self._host, self._runtime, self._config.daemon.on_exit, self.warn)
 
     def close(self) -> None:
         """The web server and the status file away."""
-        if self._web is not None:
-            self._web.stop()
+        self._close_web()
+        self._reserve.release()
         self._publisher.close()
 
     def warn(self, sentence: str) -> None:
         """A sentence for the admin."""
         self._journal.tell(Record(Priority.WARNING, sentence))
 
-    def _rehearse(self) -> None:
-        """A tick without a write: what cannot be read or decided shows now, before the service counts as started."""
-        dry, self._host.dry = self._host.dry, True
-        try:
-            tick(self._host, policy_of(self._config), Trend.begin(self._config))
-        finally:
-            self._host.dry = dry
-
     def _restore(self) -> None:
         """What does not take now is still owed: the saved values stay, and the next stop tries again."""
         try:
-            put_back(self._host, self._service.runtime, "restore", self.warn)
+            put_back(self._host, self._runtime, "restore", self.warn)
         except NotRestored as error:
             self.warn(str(error))
+
+    def _switch(self, guest: Guest, merge: bool) -> str:
+        return switch(self._machine.door, self._config.guests.libvirt_uri, guest, merge)
 
     def _open_web(self, config: Config) -> Web | None:
         if not config.metrics.address:
@@ -198,37 +205,71 @@ class _Running:
         web.start()
         return web
 
-    def _swap_web(self, new: Config) -> None:
-        """The old one goes first, for the new address may overlap it; it comes back when the new one cannot be had."""
+    def _close_web(self) -> None:
         if self._web is not None:
             self._web.stop()
             self._web = None
-        try:
-            self._web = self._open_web(new)
-        except KsmtunedError:
-            self._web = self._open_web(self._config)
-            raise
 
-    def _change_mode(self, new: Config) -> None:
-        """From managing to observing the knobs go back first; the other way they are saved anew."""
-        if new.daemon.mode == "observe":
-            self._restore()
-            self._host.dry = True
+    def _take(self, new: Config) -> None:
+        """First everything is tried that may fail, and what was done for that undone when anything does."""
+        coming, mode = at_reload(self._config, new), self._config.daemon.mode
+        with ExitStack() as undo:
+            trials = [
+                lambda: check_machine(self._machine.door, coming),
+                lambda: rehearse(self._host, coming),
+                lambda: self._swap_web(coming, undo),
+            ]
+            if coming.daemon.mode == "manage" != mode:
+                trials.append(lambda: self._save_originals(undo))
+            reasons = [str(error) for trial in trials if (error := _failure(trial))]
+            if reasons:
+                raise NotReloaded(reasons)
+            if coming.daemon.mode == "observe" != mode:
+                put_back(self._host, self._runtime, "restore", self.warn)
+            undo.pop_all()
+        self._machine.in_force.take(new)
+        if coming.daemon.mode == "observe":
+            self._host.watch()
         else:
-            self._host.dry = False
-            self._service.runtime.save_originals(self._host.backend.knobs())
+            self._host.steer()
+
+    def _swap_web(self, new: Config, undo: ExitStack) -> None:
+        """The old one goes first, for the new address may overlap it; it comes back when anything fails."""
+        if new.metrics == self._config.metrics:
+            return
+        self._close_web()
+        undo.callback(self._back_to_the_old_web)
+        self._web = self._open_web(new)
+
+    def _back_to_the_old_web(self) -> None:
+        self._close_web()
+        self._web = self._open_web(self._config)
+
+    def _save_originals(self, undo: ExitStack) -> None:
+        self._runtime.save_originals(self._host.backend.knobs())
+        undo.callback(self._runtime.forget_originals)
 
     def _tell_changes(self, old: Config, new: Config) -> None:
+        """What the new one says otherwise, and what of that has to wait."""
+        changed = {key for key, _, _ in changed_keys(old, self._config)}
         changes = [
-            f"{key} {before!r} -> {after!r}{' (at the next start)' if key.startswith(AT_START_ONLY) else ''}"
+            f"{key} {before!r} -> {after!r}{'' if key in changed else ' (at the next start)'}"
             for key, before, after in changed_keys(old, new)
         ]
         self._journal.tell(Record(Priority.INFO, f"reloaded: {', '.join(changes) or 'nothing changed'}"))
+
+
+def _failure(trial: Callable[[], None]) -> KsmtunedError | None:
+    try:
+        trial()
+    except KsmtunedError as error:
+        return error
+    return None
 
 
 def look_once(root: Path, config: Config) -> Status:
     """One look without a daemon and without a write: what a daemon would see and decide now."""
     watching = config.model_copy(update={"daemon": config.daemon.model_copy(update={"mode": "observe"})})
     with open_machine(Door(str(root)), watching) as machine:
-        report = tick(machine.host, policy_of(watching), Trend.begin(watching))
+        report = tick(machine.host, watching, Trend.begin(watching))
         return status_of(report, Totals().after(report))

@@ -96,11 +96,12 @@ class Waiter:
 
     def until(self, deadline_seconds: float) -> frozenset[str]:
         """The words for what ended the wait; none at the deadline (monotonic seconds)."""
-        words: frozenset[str] = frozenset()
-        while not words and (left := deadline_seconds - time.monotonic()) > 0:
-            events = self._poll.poll(min(left, self._deaf_for()) * 1000)
+        while True:
+            left = max(0.0, deadline_seconds - time.monotonic())
+            events = self._poll.poll(min(left, self._deaf_for()) * 1000)  # once, however late it is
             words = frozenset(word for descriptor, event in events for word in self._words(descriptor, event))
-        return words
+            if words or not left:
+                return words
 
     def _deaf_for(self) -> float:
         """Seconds for which programs that start are left to gather: after one that was nobody's guest."""

@@ -44,9 +44,9 @@ def ticks(model: ModelHost, seconds: float, config: Config = CONFIG) -> Iterator
     now = 0.0
     backend = MemoryBackend(model, lambda: now)
     host = Host(backend, backend, lambda: Clock(monotonic_seconds=now, unix_seconds=now))
-    policy, trend = policy_of(config), Trend.begin(config)
+    trend = Trend.begin(config)
     while now < seconds:
-        report = tick(host, policy, trend)
+        report = tick(host, config, trend)
         trend = report.trend
         yield report
         now += report.decision.next_tick_seconds

@@ -12,7 +12,6 @@ from ksmtuned_py.backends.model.settings import LINUX_6_1, LINUX_6_12, Features
 from ksmtuned_py.config import Config
 from ksmtuned_py.host import Host
 from ksmtuned_py.model import Clock, Counters, Knobs, Mode, Snapshot
-from ksmtuned_py.policy import policy_of
 from ksmtuned_py.policy.batch import BATCH_SECONDS, batch_for
 from ksmtuned_py.policy.scanner import Pass, Scanner
 from ksmtuned_py.policy.trend import Trend
@@ -52,10 +51,10 @@ def spent(model: ModelHost, seconds: float) -> dict[Mode, float]:
     backend = MemoryBackend(model, lambda: now)
     host = Host(backend, backend, lambda: Clock(monotonic_seconds=now, unix_seconds=now))
     config = Config()
-    policy, trend = policy_of(config), Trend.begin(config)
+    trend = Trend.begin(config)
     cpu, wall = dict.fromkeys(Mode, 0.0), dict.fromkeys(Mode, 0.0)
     while now < seconds:
-        report = tick(host, policy, trend)
+        report = tick(host, config, trend)
         trend, decision, before = report.trend, report.decision, model.scanner_cpu_seconds()
         now += decision.next_tick_seconds
         backend.counters()  # the model catches up

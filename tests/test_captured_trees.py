@@ -11,7 +11,6 @@ from ksmtuned_py.door import Door
 from ksmtuned_py.machine import open_machine
 from ksmtuned_py.model import WriteStatus
 from ksmtuned_py.plan import plan
-from ksmtuned_py.policy import policy_of
 from ksmtuned_py.policy.trend import Trend
 from ksmtuned_py.tick import tick
 from tests.support.trees import KERNELS, FakeGuest, KernelVersion, captured_tree, make_fake_tree
@@ -101,7 +100,7 @@ def test_every_policy_steers_it(kernel: KernelVersion, policy: str, tmp_path: Pa
     trend = Trend.begin(config)
     with open_machine(door, config) as machine:
         for _ in range(3):
-            report = tick(machine.host, policy_of(config), trend)
+            report = tick(machine.host, config, trend)
             trend = report.trend
             assert {result.status for result in report.outcome.results} <= {WriteStatus.OK}
             assert plan(machine.host.observe().knobs, report.decision.knobs) == ()

@@ -1,5 +1,6 @@
 """The loop, on the model and on made-up trees: when it ticks, what it survives, and when it gives up."""
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ksmtuned_py.backends.memory import MemoryBackend
-from ksmtuned_py.config import Config
+from ksmtuned_py.config import Config, InForce
 from ksmtuned_py.daemon import FAILED_TICKS_MAX, Daemon
 from ksmtuned_py.door import Door
 from ksmtuned_py.errors import Garbage, TicksFailed
@@ -54,14 +55,10 @@ class Script:
         return NOTHING
 
 
-def unchanged(config: Config) -> Config:
-    """A reload that finds nothing new."""
-    return config
-
-
-def daemon(host: Host, waits: Script, told: Told, reload: Callable[[Config], Config] = unchanged) -> Daemon:
-    """The loop."""
-    return Daemon(host, Config(), waits, told, reload)
+def daemon(host: Host, waits: Script, told: Told, new: Config | None = None) -> Daemon:
+    """The loop; `new` is what a reload brings."""
+    in_force = InForce(Config())
+    return Daemon(host, in_force, waits, told, lambda: in_force.take(new or Config()))
 
 
 @pytest.fixture
@@ -94,9 +91,9 @@ def test_it_ticks_until_it_is_told_to_stop(host: Host, told: Told) -> None:
 
 
 def test_a_stop_that_comes_with_others_stops(host: Host, told: Told) -> None:
-    running = daemon(host, Script(frozenset({"stop", "reload", "guest"})), told, lambda _: NEW)
+    running = daemon(host, Script(frozenset({"stop", "reload", "guest"})), told, NEW)
     running.run()
-    assert (len(told.reports), running.config) == (1, Config())
+    assert (len(told.reports), running.in_force.config) == (1, Config())
 
 
 def test_once_is_one_tick(host: Host, told: Told) -> None:
@@ -169,10 +166,42 @@ def test_a_bug_in_a_tick_ends_it_only_when_it_stays(told: Told) -> None:
 
 
 def test_a_reload_is_heeded_from_its_own_tick_on(host: Host, told: Told) -> None:
-    daemon(host, Script(NOTHING, frozenset({"reload"}), NOTHING), told, reload=lambda _: NEW).run()
+    daemon(host, Script(NOTHING, frozenset({"reload"}), NOTHING), told, NEW).run()
     assert [report.decision.mode for report in told.reports] == [Mode.BOOST, Mode.BOOST, Mode.PINNED, Mode.PINNED]
     assert host.backend.knobs().pages_to_scan == 321
     assert told.reports[2].trend.config == NEW
+
+
+def test_another_mode_is_another_beginning(root: Path, host: Host, told: Told) -> None:
+    def change_it() -> None:
+        put(root, f"{KSM}/pages_to_scan", "5\n")
+
+    watching = Config.model_validate({"daemon": {"mode": "observe"}})
+    daemon(host, Script(change_it, frozenset({"reload"})), told, watching).run()
+    assert [report.decision.mode for report in told.reports] == [Mode.BOOST, Mode.HELD, Mode.BOOST]
+
+
+def test_a_tick_leaves_as_much_time_as_it_took(host: Host) -> None:
+    class Slow(Told):
+        def publish(self, report: Report) -> None:
+            super().publish(report)
+            time.sleep(0.3)
+
+    waits, told = Script(), Slow()
+    quick = InForce(Config.model_validate({"daemon": {"tick_seconds": 0.01, "idle_tick_seconds": 0.01}}))
+    Daemon(host, quick, waits, told).run()
+    assert waits.deadlines[0] - told.reports[0].snapshot.clock.monotonic_seconds >= 0.55
+
+
+def test_a_slow_tick_is_still_in_time_for_the_watchdog(host: Host) -> None:
+    class Slow(Told):
+        def publish(self, report: Report) -> None:
+            super().publish(report)
+            time.sleep(0.3)
+
+    waits, told = Script(), Slow()
+    Daemon(host, InForce(Config()), waits, told, longest_wait_seconds=0.35).run()
+    assert waits.deadlines[0] - told.reports[0].snapshot.clock.monotonic_seconds < 0.5
 
 
 def test_the_model_is_merged_by_the_loop_alone(told: Told) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ksmtuned_py.config import GuestRule, Guests
+from ksmtuned_py.config import Config, GuestRule, Guests, InForce
 from ksmtuned_py.door import Door
 from ksmtuned_py.errors import Garbage
 from ksmtuned_py.guests.cgroups import parse_cgroup, room_bytes
@@ -167,7 +167,9 @@ def roster(root: Path, link: Told | None = None, *rules: GuestRule, **keys: obje
     make_fake_tree(root, guests=[FakeGuest(pid=1001, name="web", uuid="u-1", rmap_items=1000, merging_pages=1)])
     settings = Guests.model_validate({"rule": [rule.model_dump() for rule in rules], **keys})
     door = Door(str(root))
-    return Roster(door, GuestFinder(door, cgroup_patterns=settings.cgroup_patterns), settings, link)
+    return Roster(
+        door, GuestFinder(door, cgroup_patterns=settings.cgroup_patterns), InForce(Config(guests=settings)), link
+    )
 
 
 def test_libvirt_adds_what_it_knows_and_how_old_that_is(tmp_path: Path) -> None:

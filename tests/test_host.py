@@ -96,7 +96,7 @@ def test_a_plan_ends_at_a_write_that_did_not_end_well(root: Path, host: Host) ->
 
 
 def test_who_only_watches_writes_nothing(root: Path, host: Host) -> None:
-    host.dry = True
+    host.watch()
     outcome = host.apply((step("pages_to_scan", 200), step("run", 2)))
     assert [result.status for result in outcome.results] == [DRY, DRY]
     assert (host.observe().knobs.pages_to_scan, host.observe().knobs.run) == (100, 0)

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = "ksmtuned_py"
 FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"", "model", "units", "errors", "door"}),
-    frozenset({"config", "plan", "backends", "sensors", "guests", "runtime", "wait", "workload"}),
+    frozenset({"config", "plan", "backends", "sensors", "guests", "runtime", "descriptors", "wait", "workload"}),
     frozenset({"policy", "report", "publish", "host", "configfile"}),
     frozenset({"tick", "trace", "simulate", "restore", "machine", "enforce", "giveback", "doctor"}),
     frozenset({"daemon", "service"}),

@@ -133,7 +133,7 @@ def test_what_is_refused_is_named_and_still_owed_and_the_rest_is_put_back(
 
 def test_who_only_watches_puts_nothing_back(host: Host) -> None:
     found = host.backend.knobs()
-    host.dry = True
+    host.watch()
     assert bring_to(host, OURS) == []
     unmerge(host)
     assert host.backend.knobs() == found

@@ -11,7 +11,6 @@ from ksmtuned_py.door import Door
 from ksmtuned_py.machine import Machine, open_machine
 from ksmtuned_py.model import KSM_DIRECTORY, Mode, WriteStatus
 from ksmtuned_py.plan import STRUCTURAL, plan
-from ksmtuned_py.policy import policy_of
 from ksmtuned_py.policy.trend import Trend
 from ksmtuned_py.publish.metrics import Metrics
 from ksmtuned_py.publish.statusfile import parse, status_json, status_of
@@ -62,7 +61,7 @@ def ticks(machine: Machine, config: Config, count: int = 4) -> list[Report]:
     """So many ticks in a row."""
     reports, trend = [], Trend.begin(config)
     for _ in range(count):
-        reports.append(tick(machine.host, policy_of(config), trend))
+        reports.append(tick(machine.host, config, trend))
         trend = reports[-1].trend
     return reports
 

@@ -158,6 +158,14 @@ def test_programs_that_do_not_matter_are_waited_through(signals: Signals, progra
     assert asked == [{1}]
 
 
+def test_what_came_is_heard_however_late_it_is(signals: Signals, programs: Programs) -> None:
+    waiter = Waiter(signals, arrivals=programs)
+    programs.start(1)
+    raise_signal(signal.SIGTERM)
+    assert waiter.until(soon(-1)) == {"stop", "guest"}
+    assert waiter.until(soon(-1)) == NOTHING
+
+
 def test_after_one_that_does_not_matter_programs_are_gathered_and_none_is_lost(
     signals: Signals, programs: Programs
 ) -> None:

@@ -48,7 +48,7 @@ def run(args: Namespace) -> int:
         machine, achievable_bytes = undo.enter_context(_stage(args, config))
         screen = undo.enter_context(Screen(achievable_bytes))
         waits = _Until(Waiter(signals), time.monotonic() + args.seconds)
-        Daemon(machine.host, config, waits, screen, reload=lambda old: old).run()
+        Daemon(machine.host, machine.in_force, waits, screen).run()
     print(screen.summary())
     return 0
 
@@ -72,7 +72,7 @@ def _stage(args: Namespace, config: "Config") -> "Iterator[tuple[Machine, int]]"
     from ksmtuned_py.units import MIB
 
     if args.backend == "memory":
-        yield _model_stage(args.guests, args.size * MIB)
+        yield _model_stage(args.guests, args.size * MIB, config)
         return
     from ksmtuned_py.cli.terminal import err
     from ksmtuned_py.machine import kernel_machine
@@ -107,18 +107,11 @@ def _mix(size_bytes: int) -> "Mix":
     )
 
 
-def _model_stage(guests: int, size_bytes: int) -> "tuple[Machine, int]":
-    import time
-
-    from ksmtuned_py.backends.memory import MemoryBackend
-    from ksmtuned_py.door import Door
-    from ksmtuned_py.host import Host
-    from ksmtuned_py.machine import Machine, small_model
+def _model_stage(guests: int, size_bytes: int, config: "Config") -> "tuple[Machine, int]":
+    from ksmtuned_py.machine import model_machine, small_model
 
     model = small_model(guests, size_bytes)
-    backend = MemoryBackend(model, time.monotonic)
-    machine = Machine(Door(), Host(backend, backend), heed=bool, is_this_host=False)
-    return machine, model.mergeable_pages() * model.page_bytes
+    return model_machine(model, config, dry=False), model.mergeable_pages() * model.page_bytes
 
 
 def _positive(text: str) -> int:

@@ -51,7 +51,7 @@ def run(args: Namespace) -> int:
         machine = undo.enter_context(open_machine(Door(str(args.root)), watching))
         writer = undo.enter_context(closing(TraceWriter(args.file, watching, args.max_mib * MIB)))
         waiter = _waiter(undo, signals, machine, watching)
-        Daemon(machine.host, watching, waiter, writer, reload=lambda old: old).run()
+        Daemon(machine.host, machine.in_force, waiter, writer).run()
     print(f"recorded to {args.file}")
     return 0
 

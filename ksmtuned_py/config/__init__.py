@@ -1,6 +1,7 @@
 """The configuration: what each key takes, its default, and what it is for. Pure; files are read in `configfile`."""
 
 from ksmtuned_py.config.adaptive import Adaptive, ByNeed, Guards, Need
+from ksmtuned_py.config.inforce import InForce
 from ksmtuned_py.config.sections import (
     Config,
     Daemon,
@@ -22,6 +23,7 @@ __all__ = [
     "Guards",
     "GuestRule",
     "Guests",
+    "InForce",
     "Kernel",
     "Metrics",
     "Need",

@@ -14,6 +14,7 @@ from ksmtuned_py.config.doctor import Doctor
 from ksmtuned_py.config.peers import Ksmtuned, Kubevirt, Mom
 from ksmtuned_py.config.types import (
     Address,
+    AtStart,
     BackendName,
     Bit,
     OnExit,
@@ -29,7 +30,9 @@ class Daemon(Section):
     """The control loop."""
 
     mode: Literal["manage", "observe"] = Field("manage", description="observe: decide and explain, but write nothing")
-    backend: BackendName = Field("auto", description="who merges: the kernel's ksmd, our own scanner, or a model")
+    backend: AtStart[BackendName] = Field(
+        "auto", description="who merges: the kernel's ksmd, our own scanner, or a model"
+    )
     on_exit: OnExit = Field(
         "restore",
         description="the knobs at exit: restore what was found, keep ours, stop ksmd (run=0),\n"
@@ -39,7 +42,7 @@ class Daemon(Section):
     idle_tick_seconds: TickSeconds = Field(
         10.0, description="between two looks while nothing happens; events wake it at once"
     )
-    pressure_trigger_ms: Annotated[int, Field(ge=0, le=1000)] = Field(
+    pressure_trigger_ms: AtStart[Annotated[int, Field(ge=0, le=1000)]] = Field(
         150,
         description="memory stall within 2 s that wakes the daemon at once, and means short where memory is wary;\n"
         "0 = no trigger",
@@ -70,11 +73,13 @@ class Fixed(Section):
 class Kernel(Section):
     """KSM settings that the policies never touch. "keep" leaves them; a number is set once, at the start."""
 
-    use_zero_pages: Literal["keep", 0, 1] = Field("keep", description="merge empty pages with the kernel's zero page")
-    merge_across_nodes: Literal["keep", 0, 1] = Field(
+    use_zero_pages: AtStart[Literal["keep", 0, 1]] = Field(
+        "keep", description="merge empty pages with the kernel's zero page"
+    )
+    merge_across_nodes: AtStart[Literal["keep", 0, 1]] = Field(
         "keep", description="0 merges within NUMA nodes only; a change unmerges everything first"
     )
-    max_page_sharing: Literal["keep"] | Annotated[int, Field(ge=2, le=2**31 - 1)] = Field(
+    max_page_sharing: AtStart[Literal["keep"] | Annotated[int, Field(ge=2, le=2**31 - 1)]] = Field(
         "keep", description="sharers of one page, at least 2; a change unmerges everything first"
     )
 
@@ -82,15 +87,15 @@ class Kernel(Section):
 class Scan(Section):
     """The scan backend, for kernels without KSM."""
 
-    reclaim: Literal["report", "zero", "remap"] = Field(
+    reclaim: AtStart[Literal["report", "zero", "remap"]] = Field(
         "zero",
         description="report: only count; zero: swap out pages of zeros (no I/O);\n"
         "remap: share equal pages as well (experimental), of the guests of remap_guests",
     )
-    zero_pages_to_disk: bool = Field(
+    zero_pages_to_disk: AtStart[bool] = Field(
         False, description="swap zero pages out even where the kernel would write them to a disk"
     )
-    split_huge_below_percent: Percent = Field(
+    split_huge_below_percent: AtStart[Percent] = Field(
         15, description="leave huge pages whole while more of the host's memory is available than this"
     )
     groups: Annotated[tuple[str, ...], Strict(False)] = Field(
@@ -101,18 +106,18 @@ class Scan(Section):
     remap_guests: Annotated[tuple[str, ...], Strict(False)] = Field(
         (), description='names of guests that may be remapped, as shell patterns: ["test-*"]'
     )
-    remap_least_mib: Annotated[int, Field(ge=1)] = Field(
+    remap_least_mib: AtStart[Annotated[int, Field(ge=1)]] = Field(
         65,
         description="remap only mappings of at least this size: a guest's memory, not the heaps\n"
         "of its process (at most 64 MiB each), which rely on MADV_DONTNEED giving zeros",
     )
-    stop_window_ms: Annotated[float, Field(ge=0.5, le=100)] = Field(
+    stop_window_ms: AtStart[Annotated[float, Field(ge=0.5, le=100)]] = Field(
         5, description="a remapped guest is stopped for about this long at a time"
     )
-    mappings_percent: Annotated[float, Field(ge=1, le=80)] = Field(
+    mappings_percent: AtStart[Annotated[float, Field(ge=1, le=80)]] = Field(
         25, description="of vm.max_map_count that a remapped guest may have in all"
     )
-    worker_memory_mib: Annotated[int, Field(ge=64)] = Field(
+    worker_memory_mib: AtStart[Annotated[int, Field(ge=64)]] = Field(
         4096, description="the scanner's own memory at most; it needs 11 to 32 bytes per page"
     )
 
@@ -131,15 +136,17 @@ class GuestRule(Section):
 class Guests(Section):
     """Which processes are guests (known hypervisors always are), and what holds for them."""
 
-    name_patterns: Annotated[tuple[str, ...], Strict(False)] = Field(
+    name_patterns: AtStart[Annotated[tuple[str, ...], Strict(False)]] = Field(
         (), description='more process names, as shell patterns: ["my-vmm*"]'
     )
-    cgroup_patterns: Annotated[tuple[str, ...], Strict(False)] = Field(
+    cgroup_patterns: AtStart[Annotated[tuple[str, ...], Strict(False)]] = Field(
         (), description='all processes of these cgroups, too: ["*/my-vmm@*.service"]'
     )
-    mergeable: bool = Field(True, description="any process that asked for merging is a guest, too")
-    mergeable_rescan_seconds: Seconds = Field(60, description="between two looks at all processes for such")
-    libvirt_uri: str = Field("qemu:///system", description='where libvirt tells of its domains; "" = do without')
+    mergeable: AtStart[bool] = Field(True, description="any process that asked for merging is a guest, too")
+    mergeable_rescan_seconds: AtStart[Seconds] = Field(60, description="between two looks at all processes for such")
+    libvirt_uri: AtStart[str] = Field(
+        "qemu:///system", description='where libvirt tells of its domains; "" = do without'
+    )
     rule: Annotated[tuple[GuestRule, ...], Strict(False)] = Field(
         (),
         description="of these, the first whose patterns all match a guest holds for it; merge switches it while it\n"
@@ -158,7 +165,7 @@ class Guests(Section):
         3, description="passes in a row in which a guest costs more memory than it saves until that is a problem"
     )
     switch_off_losing: bool = Field(False, description="switch such guests off")
-    max_guest_series: Annotated[int, Field(ge=0, le=100_000)] = Field(
+    max_guest_series: AtStart[Annotated[int, Field(ge=0, le=100_000)]] = Field(
         100, description='guests that have metrics of their own; the rest are summed as guest="other"'
     )
 

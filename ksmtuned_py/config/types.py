@@ -1,8 +1,13 @@
 """The types of the configuration's values: what each takes, and the base of all sections."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+T = TypeVar("T")
+START_ONLY = "takes effect at the next start"
+AtStart = Annotated[T, START_ONLY]
+"""The type of a key that a reload takes note of, but that takes effect only at the next start."""
 
 U32_MAX = 2**32 - 1
 """The kernel keeps pages_to_scan and sleep_millisecs in an unsigned int."""

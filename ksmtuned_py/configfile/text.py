@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from ksmtuned_py.config import ByNeed, Config
-from ksmtuned_py.config.types import Section
+from ksmtuned_py.config.inforce import is_start_only
+from ksmtuned_py.config.types import START_ONLY, Section
 from ksmtuned_py.configfile.lines import KeyPath
 from ksmtuned_py.configfile.wanted import wanted
 
@@ -63,7 +64,8 @@ def keys(section: Section) -> Iterator[tuple[str, str, Any]]:
     """The section's own keys: name, description, value."""
     for name, value in section:
         if not _has_header(value):
-            yield name, type(section).model_fields[name].description or "", _plain(value)
+            description = type(section).model_fields[name].description or ""
+            yield name, f"{description}\n({START_ONLY})" if is_start_only(section, name) else description, _plain(value)
 
 
 def _has_header(value: object) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 from stat import S_ISREG
 
 from ksmtuned_py.backends.scan.zeroplace import place_refusal
-from ksmtuned_py.config import Config
+from ksmtuned_py.config import Config, InForce
 from ksmtuned_py.doctor.finding import Facts, HugePages, Manager, Seen
 from ksmtuned_py.doctor.system import read_system
 from ksmtuned_py.door import Door
@@ -150,7 +150,7 @@ def _snapshot(door: Door, config: Config, status: Status | None) -> Snapshot | N
 def _guests(door: Door, config: Config) -> tuple[Guest, ...]:
     patterns = config.guests.name_patterns, config.guests.cgroup_patterns
     with closing(GuestFinder(door, patterns[0], mergeable=False, cgroup_patterns=patterns[1])) as finder:
-        return Roster(door, finder, config.guests).find(0)
+        return Roster(door, finder, InForce(config)).find(0)
 
 
 def _zeros_refused(door: Door, config: Config) -> str:

@@ -131,6 +131,11 @@ class GuestFinder:
         for pid in tuple(self._guests):
             self._drop(pid)
 
+    def let_go(self) -> None:
+        """Close the descriptors on the guests, as long as nobody looks."""
+        for held in self._guests.values():
+            held.process.close()
+
     def _meet(self, pids: Iterable[int]) -> None:
         """Look at who these are. A guest is asked again, because it may have exec'ed under the same name."""
         strangers: dict[int, Identity] = {}

@@ -5,7 +5,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Protocol
 
-from ksmtuned_py.config import Guests
+from ksmtuned_py.config import Guests, InForce
 from ksmtuned_py.door import Door
 from ksmtuned_py.errors import KsmtunedError
 from ksmtuned_py.guests.domains import View
@@ -36,6 +36,9 @@ class Finder(Protocol):
     def heed(self, pids: Iterable[int]) -> bool:
         """Whether programs that started matter."""
 
+    def let_go(self) -> None:
+        """Close the descriptors on the guests, as long as nobody looks."""
+
 
 class Link(Protocol):
     """Tells of libvirt's domains."""
@@ -46,9 +49,8 @@ class Link(Protocol):
 class Roster:
     """A finder that knows more."""
 
-    def __init__(self, door: Door, finder: Finder, settings: Guests, link: Link | None = None) -> None:
-        self.settings = settings
-        """Rules may be replaced while it runs."""
+    def __init__(self, door: Door, finder: Finder, in_force: InForce, link: Link | None = None) -> None:
+        self._in_force = in_force
         self.switched_off: frozenset[Key] = frozenset()
         """Guests whose memory was taken out of merging; told by whoever does that."""
         self._door = door
@@ -58,6 +60,11 @@ class Roster:
         self._losses = Losses()
         self._enrolled: str | None = None
         self._libvirt_problem = ""
+
+    @property
+    def settings(self) -> Guests:
+        """The rules in force."""
+        return self._in_force.config.guests
 
     @property
     def suspects(self) -> tuple[str, ...]:
@@ -72,6 +79,10 @@ class Roster:
     def heed(self, pids: Iterable[int]) -> bool:
         """Whether programs that started matter."""
         return self._finder.heed(pids)
+
+    def let_go(self) -> None:
+        """Close the descriptors on the guests, as long as nobody looks."""
+        self._finder.let_go()
 
     def find(self, now_seconds: float) -> tuple[Guest, ...]:
         """The guests by PID; `now_seconds` is monotonic."""

@@ -84,6 +84,7 @@ class Trend:
     """Everything a policy may remember of the past."""
 
     config: Config
+    """What it was judged by last; who advances it brings the one in force."""
     previous: Snapshot | None = None
     need: Need = Need.CALM
     scanner: Scanner = field(default_factory=Scanner)
@@ -101,6 +102,10 @@ class Trend:
     def begin(cls, config: Config) -> "Trend":
         """Nothing seen yet."""
         return cls(config=config, gap_seconds=config.adaptive.pass_gap_seconds)
+
+    def under(self, config: Config) -> "Trend":
+        """The same past, judged by this configuration from now on."""
+        return replace(self, config=config)
 
     @property
     def price(self) -> float:

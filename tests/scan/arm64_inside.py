@@ -16,7 +16,7 @@ from pathlib import Path
 from types import FrameType
 
 from ksmtuned_py.backends.scan.client import ScanBackend
-from ksmtuned_py.config import Scan
+from ksmtuned_py.config import Config, InForce, Scan
 from ksmtuned_py.door import Door
 from ksmtuned_py.model import Guest, KnobName, Write
 from tests.scan import remap_once
@@ -97,7 +97,7 @@ def nodes_of(one: Writer) -> set[int]:
 def sharing(guests: list[Writer], least_mib: int = MIB) -> Iterator[ScanBackend]:
     """A backend at work that has shared some pages of theirs."""
     settings = Scan(reclaim="remap", remap_guests=("*",), remap_least_mib=least_mib)
-    with closing(ScanBackend(settings, Door("/without-ksm"))) as backend:
+    with closing(ScanBackend(InForce(Config(scan=settings)), Door("/without-ksm"))) as backend:
         backend.watch([Guest(pid=one.pid, start_ticks=0, name=one.name, kind="") for one in guests])
         knobs: dict[KnobName, int] = {"pages_to_scan": 100_000, "sleep_millisecs": 1, "smart_scan": 0, "run": 1}
         for name, value in knobs.items():

@@ -10,7 +10,7 @@ from dataclasses import asdict, replace
 from ksmtuned_py.backends.scan.channel import Channel, Closed, Message, pair
 from ksmtuned_py.backends.scan.choice import target_of
 from ksmtuned_py.backends.scan.target import DEFAULT_KNOBS, Target
-from ksmtuned_py.config import Scan
+from ksmtuned_py.config import InForce, Scan
 from ksmtuned_py.door import Door
 from ksmtuned_py.model import Counters, Guest, Knobs, Write, WriteResult, WriteStatus
 from ksmtuned_py.sensors.pages import OWN_PAGE_BYTES
@@ -28,8 +28,8 @@ class ScanBackend:
     name = "scan"
     page_bytes = OWN_PAGE_BYTES
 
-    def __init__(self, settings: Scan | None = None, door: Door | None = None) -> None:
-        self._settings = settings or Scan()
+    def __init__(self, in_force: InForce, door: Door | None = None) -> None:
+        self._in_force = in_force
         self._door = door or Door()
         self._knobs = dict(DEFAULT_KNOBS)
         self._targets: list[Target] = []
@@ -45,7 +45,7 @@ class ScanBackend:
 
     def watch(self, guests: Iterable[Guest]) -> None:
         """These are the guests to scan from now on."""
-        targets = [target_of(guest, self._settings) for guest in guests]
+        targets = [target_of(guest, self._in_force.config.scan) for guest in guests]
         if targets != self._targets:
             self._targets = targets
             self._send(self._targets_message())
@@ -126,7 +126,7 @@ class ScanBackend:
 
     def _start(self) -> None:
         ours, theirs = pair()
-        self._process = _spawn(theirs, self._door.root, self._settings)
+        self._process = _spawn(theirs, self._door.root, self._in_force.config.scan)
         self._channel = Channel(ours)
         self._send({"knobs": self._knobs})
         self._send(self._targets_message())
