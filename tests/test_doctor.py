@@ -66,6 +66,12 @@ HOST_CAUSES: dict[str, Facts] = {
         huge_pages=HugePages(enabled="madvise", max_ptes_shared=256, max_ptes_none=511),
         vmstat=Vmstat(thp_collapse_alloc=9),
     ),
+    "slow_ksmd": facts(
+        counters=replace(MERGED, pages_scanned=100_000),
+        scanner_cpu_seconds=5.0,
+        vmstat=Vmstat(thp_split_page=300),
+        knobs=replace(KNOBS, use_zero_pages=0),
+    ),
     "swap_off": facts(memory=Memory(total_bytes=16 * GIB, available_bytes=10 * GIB)),
     "swap_full": facts(memory=Memory(total_bytes=16 * GIB, available_bytes=10 * GIB, swap_total_bytes=GIB)),
     "psi_off": facts(pressure=None),
@@ -183,6 +189,21 @@ def test_one_guest_alone_can_be_asked_for() -> None:
 def test_losing_for_a_pass_or_two_is_allowed_while_the_daemon_counts() -> None:
     loser = off(ksm=LOSER, losing_passes=2)
     assert codes(facts(loser, daemon="it runs", settings=Guests(losing_passes=3))) == set()
+
+
+@pytest.mark.parametrize(
+    ("cpu_seconds", "split", "use_zero_pages", "found"),
+    [(100.1, 900, 0, set()), (105, 900, 1, set()), (105, 300, 0, set()), (105, 900, 0, {("", "slow_ksmd")})],
+)
+def test_ksmd_is_judged_by_what_it_did_since_the_daemon_looked(
+    cpu_seconds: float, split: int, use_zero_pages: int, found: set[tuple[str, str]]
+) -> None:
+    now: dict[str, Any] = {"knobs": replace(KNOBS, use_zero_pages=use_zero_pages), "scanner_cpu_seconds": cpu_seconds}
+    earlier = facts(
+        scanner_cpu_seconds=100, counters=replace(MERGED, pages_scanned=10**6), vmstat=Vmstat(thp_split_page=300)
+    )
+    known = facts(**now, counters=replace(MERGED, pages_scanned=10**6 + 10**5), vmstat=Vmstat(thp_split_page=split))
+    assert codes(replace(known, before=earlier.snapshot)) == found
 
 
 def test_a_stopped_ksmd_is_told_once_and_not_of_every_guest() -> None:

@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
@@ -412,21 +410,6 @@ def test_guests_are_an_array_sorted_by_profit(tmp_path: Path) -> None:
     assert table[0].split()[:3] == ["GUEST", "PID", "MEMORY"]
     assert [line.split()[0] for line in table[1:3]] == ["db", "web"]
     assert table[-1].startswith("2 guests: 384 KiB merged in all")
-
-
-def test_exec_makes_all_memory_of_a_program_mergeable() -> None:
-    ask = "import ctypes; print(ctypes.CDLL(None).prctl(68, 0, 0, 0, 0))"
-    probe = subprocess.run([sys.executable, "-c", ask.replace("print(", "exit(0 <= ")], check=False)
-    if probe.returncode != 1:
-        pytest.skip("this kernel has no PR_SET_MEMORY_MERGE")
-    done = verb("exec", "--", sys.executable, "-c", ask)
-    assert (done.returncode, done.stdout.strip()) == (0, "1"), done.stderr
-
-
-def test_exec_says_what_it_cannot_start() -> None:
-    assert verb("exec", "--", "/nonexistent").returncode == 2
-    assert "wanted a program" in verb("exec").stderr
-    assert verb("exec", "echo", "--no-dashes-needed").stdout == "--no-dashes-needed\n"
 
 
 def test_fleets_call_their_guests_as_they_do(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from argparse import REMAINDER, Namespace
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,15 @@ if TYPE_CHECKING:
     from ksmtuned_py.cli.options import Subparsers
 
 PR_SET_MEMORY_MERGE, PR_GET_MEMORY_MERGE = 67, 68  # include/uapi/linux/prctl.h
+WATCHED_SECONDS = (1.0, 4.0, 25.0)
+"""Between looks whether it is still enrolled: what can lose it is ksmd's first visit, before the program has memory."""
 PROBE = f"import ctypes, sys; sys.exit(ctypes.CDLL(None).prctl({PR_GET_MEMORY_MERGE}, 0, 0, 0, 0) != 1)"
+
+
+LOST = """\
+ksmtuned-py: process {program} is not offered to KSM any more, although exec started it so: some kernels (6.12) lose it
+when ksmd comes by before the program has any memory; or it has said no itself. Start it again, or boot a newer kernel.
+"""
 
 
 @dataclass(eq=False)
@@ -55,6 +64,7 @@ def run(args: Namespace) -> int:
     if not words:
         raise NoProgram("exec", "wanted a program, behind --")
     _merge_all()
+    _watched()
     try:
         os.execvp(words[0], words)  # noqa: S606 - to start what the admin names is the point of it
     except OSError as error:
@@ -70,3 +80,37 @@ def _merge_all() -> None:
     # Before 6.7 exec loses it without a word: asked of a child rather than of the kernel's version.
     if subprocess.run([sys.executable, "-I", "-S", "-c", PROBE], check=False).returncode != 0:
         raise NoMergeForAll("exec loses it")
+
+
+def _watched() -> None:
+    """Leaves a watcher behind, which is no child of the program's: after the exec nobody in here can look any more."""
+    program = os.getpid()
+    with suppress(OSError):  # not even a fork: the program is started all the same
+        descriptor = os.pidfd_open(program)
+        if child := os.fork():
+            os.close(descriptor)
+            os.waitpid(child, 0)
+            return
+        if not os.fork():
+            _watch(program, descriptor)
+        os._exit(0)
+
+
+def _watch(program: int, descriptor: int) -> None:
+    """Says when the program is not enrolled any more; ends with it, and after the last look."""
+    import ctypes
+    import select
+
+    from ksmtuned_py.door import Door
+    from ksmtuned_py.guests.enrolment import is_enrolled
+
+    ctypes.CDLL(None).prctl(PR_SET_MEMORY_MERGE, 0, 0, 0, 0)  # it is no guest itself
+    os.closerange(0, 2)  # pipes of the program's, which end with it
+    ended = select.poll()
+    ended.register(descriptor, select.POLLIN)
+    for seconds in WATCHED_SECONDS:
+        if ended.poll(seconds * 1000):
+            return
+        if is_enrolled(Door(), program) is False and not ended.poll(0):
+            os.write(2, LOST.format(program=program).encode())
+            return

@@ -17,6 +17,7 @@ Code = Literal[
     "max_page_sharing",
     "merge_across_nodes",
     "khugepaged",
+    "slow_ksmd",
     # who else steers it
     "advisor_on",
     "knobs_contested",

@@ -82,6 +82,8 @@ class Facts:
     """policy.name."""
     daemon: str = ""
     """What our daemon says of itself, as one line; '' when none runs."""
+    before: Snapshot | None = None
+    """What our daemon saw last, some seconds ago; None when none runs."""
     foreign: tuple[ForeignWrite, ...] = ()
     """Knobs that somebody else wrote since our daemon's last write."""
     managers: tuple[Manager, ...] = ()

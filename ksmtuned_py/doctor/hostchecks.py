@@ -8,6 +8,9 @@ from ksmtuned_py.model import KnobName, Snapshot
 from ksmtuned_py.units import human_bytes
 
 CONFIG = "/etc/ksmtuned-py/config.toml"
+PAGES_TO_JUDGE = 2000
+SLOW_SECONDS = 10e-6
+"""For a page: measured are 0.3 us for one that is merged, 0.9 us for one that is not, 4 us where memory is cold."""
 SETTLED_PASSES = 3
 """A page merges at its second pass at the earliest."""
 
@@ -125,6 +128,22 @@ def khugepaged(facts: Facts, now: Snapshot) -> Iterator[Finding]:
     )
 
 
+def slow_ksmd(facts: Facts, now: Snapshot) -> Iterator[Finding]:
+    """Since Linux 6.12 a split looks through all of the huge page for zeros, which no counter of KSM's shows."""
+    before = facts.before
+    cpu = (now.scanner_cpu_seconds or 0) - ((before.scanner_cpu_seconds or 0) if before else 0)
+    pages = (now.counters.pages_scanned or 0) - ((before.counters.pages_scanned or 0) if before else 0)
+    splits = (now.vmstat.thp_split_page or 0) - ((before.vmstat.thp_split_page or 0) if before else 0)
+    if now.knobs.use_zero_pages == 0 and splits > 0 and pages >= PAGES_TO_JUDGE and cpu / pages > SLOW_SECONDS:
+        yield Finding(
+            code="slow_ksmd",
+            sentence="ksmd is slowed down by huge pages: with each that it splits, it looks for zeros in vain",
+            evidence=f"{'since the daemon looked last' if before else 'since boot'} {cpu / pages * 1e6:.1f} us of CPU "
+            f"for each page looked at, {splits:,} huge pages split; use_zero_pages is 0",
+            mend=f"kernel.use_zero_pages = 1 in {CONFIG}: such pages are merged with the zero page at once",
+        )
+
+
 FACTS_CHECKS: tuple[Callable[[Facts], Iterator[Finding]], ...] = (ksm_absent,)
 HOST_CHECKS: tuple[Callable[[Facts, Snapshot], Iterator[Finding]], ...] = (
     ksm_off,
@@ -133,4 +152,5 @@ HOST_CHECKS: tuple[Callable[[Facts, Snapshot], Iterator[Finding]], ...] = (
     max_page_sharing,
     merge_across_nodes,
     khugepaged,
+    slow_ksmd,
 )

@@ -46,6 +46,7 @@ def read_facts(door: Door, config: Config, status: Status | None) -> Facts:
         system=read_system(door),
         policy=config.policy.name,
         daemon=f"the daemon says: {status.decision.reason}" if status else "",
+        before=status.snapshot if status else None,
         foreign=status.snapshot.foreign if status else (),
         managers=_managers(door, snapshot.suspects) if snapshot else (),
         units=tuple(unit for unit in OLD_UNITS if _is_there(door, unit)),

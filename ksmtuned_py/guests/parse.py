@@ -81,6 +81,13 @@ def parse_ksm_stat(
     )
 
 
+def parse_merge_any(text: str) -> bool | None:
+    """Whether a ksm_stat says that the process is enrolled as a whole; None where the kernel does not say."""
+    lines = dict(line.partition(":")[::2] for line in text.splitlines())
+    said = lines.get("ksm_merge_any")
+    return None if said is None else said.strip() == "yes"
+
+
 def _mergeable(lines: dict[str, str]) -> bool | None:
     answers = [lines[name].strip() == "yes" for name in _SWITCHES if name in lines]
     return any(answers) if answers else None

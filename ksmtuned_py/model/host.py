@@ -77,6 +77,7 @@ class Vmstat:
     pswpout: int | None = None
     oom_kill: int | None = None
     thp_collapse_alloc: int | None = None
+    thp_split_page: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
