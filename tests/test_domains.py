@@ -93,12 +93,15 @@ def test_no_xml_is_garbage() -> None:
     ("text", "path"),
     [
         ("0::/machine.slice/a.scope\n", "/machine.slice/a.scope"),
-        ("9:memory:/v1\n0::/\n", ""),
+        ("0::/\n", ""),
+        ("9:memory:/v1\n0::/\n", None),
+        ("9:memory:/v1\n1:name=systemd:/a.slice\n0::/a.slice\n", "/a.slice"),
         ("0::/gone (deleted)\n", "/gone"),
-        ("", ""),
+        ("9:memory:/v1\n", None),
+        ("", None),
     ],
 )
-def test_the_path_in_the_unified_tree_counts(text: str, path: str) -> None:
+def test_the_path_in_the_unified_tree_counts(text: str, path: str | None) -> None:
     assert parse_cgroup(text) == path
 
 

@@ -110,6 +110,7 @@ def as_object(guest: "Guest", page_bytes: int) -> dict[str, Any]:
         "room_bytes": guest.room_bytes,
         "obstacles": list(guest.obstacles),
         "libvirt_age_seconds": guest.libvirt_age_seconds,
+        "unknown": list(guest.unknown),
         "wanted_merge": guest.merge,
         "wanted_reason": guest.merge_reason,
         "switched_off": guest.switched_off,

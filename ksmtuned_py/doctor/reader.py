@@ -127,7 +127,7 @@ def _managers(door: Door, names: Sequence[str]) -> tuple[Manager, ...]:
 
 def _manager(door: Door, name: str, pid: int | None) -> Manager:
     text = ask_one(Process(door, pid), lambda inside: inside.read("cgroup"), CGROUP_SECONDS) if pid else None
-    cgroup = parse_cgroup(text or "")
+    cgroup = parse_cgroup(text or "") or ""
     if any(word in cgroup for word in CONTAINERS):
         return Manager(name=name, container=cgroup)
     last = cgroup.rpartition("/")[2]

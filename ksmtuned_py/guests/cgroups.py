@@ -22,10 +22,13 @@ class Limit:
     """Without the page cache, which gives way."""
 
 
-def parse_cgroup(text: str) -> str:
-    """The path in the unified tree from /proc/PID/cgroup; '' when it is in the root, or there is no such tree."""
-    paths = [line.removeprefix("0::") for line in text.splitlines() if line.startswith("0::")]
-    return paths[0].removesuffix(" (deleted)").rstrip("/") if paths else ""
+def parse_cgroup(text: str) -> str | None:
+    """The path in the unified tree from /proc/PID/cgroup; '' is the root, None that nobody uses such a tree."""
+    lines = text.splitlines()
+    path = next((line.removeprefix("0::") for line in lines if line.startswith("0::")), None)
+    if path is None or (path == "/" and len(lines) > 1):  # cgroups v1: everything is in the root of the unified tree
+        return None
+    return path.removesuffix(" (deleted)").rstrip("/")
 
 
 def room_bytes(door: Door, cgroup: str) -> int | None:

@@ -159,7 +159,7 @@ class GuestFinder:
         return {pid: Process(self._door, pid) for pid in sorted(pids)}
 
     def _who(self, inside: Inside) -> _Who:
-        cgroup = parse_cgroup(inside.read("cgroup") or "") if self._cgroup_patterns else ""
+        cgroup = (parse_cgroup(inside.read("cgroup") or "") or "") if self._cgroup_patterns else ""
         return _Who(inside.words(), cgroup)
 
     def _judge(self, pid: int, identity: Identity, who: _Who) -> None:

@@ -31,6 +31,10 @@ class View:
     """By UUID."""
     at_seconds: float | None = None
     """When (monotonic); None = never yet."""
+    unread: frozenset[str] = frozenset()
+    """UUIDs of domains that run, and of which it would tell no more."""
+    expected: bool = True
+    """libvirt is here: what it has not told is not known."""
     problem: str = ""
     """Why there is nothing newer, as a sentence; '' while there is."""
 

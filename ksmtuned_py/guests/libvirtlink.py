@@ -57,8 +57,8 @@ class LibvirtLink:
     """Follows the domains behind a URI."""
 
     def __init__(self, uri: str = SYSTEM_URI) -> None:
-        self.view: View = NOTHING_SEEN
         self._uri = uri
+        self.view: View = replace(NOTHING_SEEN, expected=not self._absent())
         self._changed = threading.Event()
         self._again: SimpleQueue[str] = SimpleQueue()
         self._lost = False
@@ -68,11 +68,11 @@ class LibvirtLink:
         self._thread.start()
 
     def fileno(self) -> int:
-        """Readable when a domain has started."""
+        """Readable when a domain has started, or libvirt has told for the first time."""
         return self._wake_read
 
     def drain(self) -> bool:
-        """Whether a domain has started since the last call."""
+        """Whether it was, since the last call."""
         try:
             return bool(os.read(self._wake_read, 4096))
         except BlockingIOError:
@@ -81,7 +81,7 @@ class LibvirtLink:
     def wait_first(self, seconds: float) -> None:
         """Give libvirt this long for its first list: for whoever looks only once."""
         deadline = time.monotonic() + seconds
-        while self.view == NOTHING_SEEN and time.monotonic() < deadline and not self._absent():
+        while self.view == NOTHING_SEEN and time.monotonic() < deadline:
             time.sleep(0.01)
 
     def close(self) -> None:
@@ -96,7 +96,9 @@ class LibvirtLink:
     def _run(self) -> None:
         pause = FIRST_PAUSE_SECONDS
         while not self._closing:
-            if self._absent():
+            absent = self._absent()
+            self.view = replace(self.view, expected=not absent)
+            if absent:
                 self._sleep(ABSENT_SECONDS)
                 continue
             connected_at = time.monotonic()
@@ -132,13 +134,13 @@ class LibvirtLink:
                 self._changed.clear()
                 if self._lost or self._closing:
                     return
-                known = self._list(connection, known)
-                self._show({domain.uuid: domain for domain in known.values()})
+                known, unread = self._list(connection, known)
+                self._show({domain.uuid: domain for domain in known.values()}, unread)
                 self._changed.wait(REFRESH_SECONDS)
 
-    def _show(self, domains: dict[str, Domain]) -> None:
-        started = domains.keys() - self.view.domains.keys()
-        self.view = View(domains=domains, at_seconds=time.monotonic())
+    def _show(self, domains: dict[str, Domain], unread: frozenset[str]) -> None:
+        started = self.view.at_seconds is None or domains.keys() - self.view.domains.keys()
+        self.view = View(domains=domains, at_seconds=time.monotonic(), unread=unread)
         if started:
             self._wake()
 
@@ -175,16 +177,23 @@ class LibvirtLink:
         self._again.put(domain.UUIDString())
         self._changed.set()
 
-    def _list(self, connection: Any, known: dict[tuple[str, int], Domain]) -> dict[tuple[str, int], Domain]:
-        """The running domains by UUID and ID (new at each start); the XML of new and changed ones only is asked for."""
+    def _list(
+        self, connection: Any, known: dict[tuple[str, int], Domain]
+    ) -> tuple[dict[tuple[str, int], Domain], frozenset[str]]:
+        """The running domains by UUID and ID (new at each start), and the UUIDs of those that could not be read.
+
+        The XML of new and changed ones only is asked for.
+        """
         again = {self._again.get_nowait() for _ in range(self._again.qsize())}
-        listed = {}
+        listed, unread = {}, set()
         for domain in connection.listAllDomains(library().VIR_CONNECT_LIST_DOMAINS_ACTIVE):
             key = (domain.UUIDString(), domain.ID())
             found = known.get(key) if key[0] not in again else None
-            with suppress(library().libvirtError, Garbage):  # it stopped since it was listed
+            try:
                 listed[key] = found or parse_domain(domain.XMLDesc())
-        return listed
+            except (library().libvirtError, Garbage):  # it stopped since it was listed, or the next list asks again
+                unread.add(key[0])
+        return listed, frozenset(unread)
 
 
 def memory_backends(uri: str, uuid: str) -> tuple[MemoryBackend, ...]:

@@ -1,6 +1,6 @@
 """Guests whose merging costs the kernel more memory than it saves: counted over passes. PURE."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
 from ksmtuned_py.model import Guest
@@ -17,14 +17,21 @@ class Losses:
     """
 
     passes: dict[Key, int] = field(default_factory=dict)
-    full_scans: int | None = None
+    counted: dict[Key, int] = field(default_factory=dict)
+    """The full_scans at which each was counted last."""
 
-    def after(self, guests: Iterable[Guest], full_scans: int) -> "Losses":
-        """One look later. The count of a guest that was switched off stays: it loses nothing now, but for that."""
-        if full_scans == self.full_scans:
-            return self
-        counts = {guest.key: self._count(guest) for guest in guests}
-        return Losses({key: count for key, count in counts.items() if count}, full_scans)
+    def after(self, guests: Iterable[Guest], fresh: Collection[Key], full_scans: int) -> "Losses":
+        """One look later. Whoever's account was not read at it, or not since the last pass, is not counted again.
+
+        The count of a guest that was switched off stays: it loses nothing now, but for that.
+        """
+        known = list(guests)
+        new = [guest for guest in known if guest.key in fresh and self.counted.get(guest.key) != full_scans]
+        passes = {guest.key: self.passes[guest.key] for guest in known if guest.key in self.passes}
+        counted = {guest.key: self.counted[guest.key] for guest in known if guest.key in self.counted}
+        passes |= {guest.key: self._count(guest) for guest in new}
+        counted |= {guest.key: full_scans for guest in new}
+        return Losses({key: count for key, count in passes.items() if count}, counted)
 
     def _count(self, guest: Guest) -> int:
         before = self.passes.get(guest.key, 0)

@@ -20,7 +20,8 @@ YOUNG_LOOKS = 5
 class Place:
     """One guest's."""
 
-    cgroup: str = ""
+    cgroup: str | None = None
+    """None = not known: it does not answer, or the host has no unified tree."""
     room_bytes: int | None = None
     looks: int = 0
     """How often it was read."""
@@ -52,4 +53,4 @@ class Places:
 
     def _read(self, text: str, place: Place) -> Place:
         cgroup = parse_cgroup(text)
-        return Place(cgroup, room_bytes(self._door, cgroup), place.looks + 1, self._looks)
+        return Place(cgroup, room_bytes(self._door, cgroup or ""), place.looks + 1, self._looks)

@@ -8,11 +8,13 @@ from typing import Protocol
 from ksmtuned_py.config import Guests, InForce
 from ksmtuned_py.door import Door
 from ksmtuned_py.errors import KsmtunedError
+from ksmtuned_py.guests.cgroups import CGROUP_ROOT
 from ksmtuned_py.guests.domains import View
 from ksmtuned_py.guests.losses import Losses
 from ksmtuned_py.guests.names import placed, renamed, told_apart
 from ksmtuned_py.guests.places import Place, Places
-from ksmtuned_py.guests.rules import Key, enrolled_group, grouped, ruled
+from ksmtuned_py.guests.rules import Choice, Key, is_undecided, open_questions, ruled
+from ksmtuned_py.guests.unknown import SETTLED_SECONDS, undecided_sentence, unknown_of
 from ksmtuned_py.model import KSM_DIRECTORY, Guest
 
 STALE_SECONDS = 30.0
@@ -40,6 +42,14 @@ class Finder(Protocol):
         """Close the descriptors on the guests, as long as nobody looks."""
 
 
+class AccountFinder(Finder, Protocol):
+    """One that also tells how new what it tells is."""
+
+    @property
+    def fresh(self) -> frozenset[Key]:
+        """The guests whose accounts were read at the last look."""
+
+
 class Link(Protocol):
     """Tells of libvirt's domains."""
 
@@ -49,7 +59,7 @@ class Link(Protocol):
 class Roster:
     """A finder that knows more."""
 
-    def __init__(self, door: Door, finder: Finder, in_force: InForce, link: Link | None = None) -> None:
+    def __init__(self, door: Door, finder: AccountFinder, in_force: InForce, link: Link | None = None) -> None:
         self._in_force = in_force
         self.switched_off: frozenset[Key] = frozenset()
         """Guests whose memory was taken out of merging; told by whoever does that."""
@@ -58,8 +68,11 @@ class Roster:
         self._link = link
         self._places = Places(door)
         self._losses = Losses()
-        self._enrolled: str | None = None
-        self._libvirt_problem = ""
+        self._choice = Choice()
+        self._began_seconds: float | None = None
+        self._seen_seconds: dict[Key, float] = {}
+        self._undecided_since: float | None = None
+        self._told: tuple[str, ...] = ()
 
     @property
     def settings(self) -> Guests:
@@ -74,7 +87,7 @@ class Roster:
     @property
     def problems(self) -> tuple[str, ...]:
         """What went wrong at the last look, as sentences."""
-        return (*self._finder.problems, *filter(None, [self._libvirt_problem]))
+        return (*self._finder.problems, *filter(None, self._told))
 
     def heed(self, pids: Iterable[int]) -> bool:
         """Whether programs that started matter."""
@@ -87,32 +100,43 @@ class Roster:
     def find(self, now_seconds: float) -> tuple[Guest, ...]:
         """The guests by PID; `now_seconds` is monotonic."""
         found = self._finder.find(now_seconds)
+        self._began_seconds = now_seconds if self._began_seconds is None else self._began_seconds
         view = self._link.view if self._link else None
-        self._libvirt_problem = _problem(view, now_seconds)
         places = self._places.look(found)
+        self._seen_seconds = {guest.key: self._seen_seconds.get(guest.key, now_seconds) for guest in found}
         guests = told_apart(self._known(guest, places[guest.key], view, now_seconds) for guest in found)
-        self._losses = self._losses.after(guests, self._full_scans())
-        return ruled(guests, self.settings, self._enroll(guests), self._losses.passes)
+        self._losses = self._losses.after(guests, self._finder.fresh, self._full_scans())
+        self._choice = self._choice.after(guests, self.settings) if self.settings.isolation == "groups" else Choice()
+        self._told = (_problem(view, now_seconds, self._began_seconds), self._undecided(guests, view, now_seconds))
+        return ruled(guests, self.settings, self._choice.group, self._losses.passes)
 
     def _known(self, guest: Guest, place: Place, view: View | None, now_seconds: float) -> Guest:
         off = guest.key in self.switched_off
         domain = view.domains.get(guest.uuid) if view else None
-        seen = replace(placed(guest, place.cgroup), room_bytes=place.room_bytes, switched_off=off)
+        seen = replace(placed(guest, place.cgroup or ""), room_bytes=place.room_bytes, switched_off=off)
         if view is None or domain is None or view.at_seconds is None:
-            return seen
+            used = bool(self.settings.libvirt_uri)
+            unknown = unknown_of(seen, view, self._seen_seconds[guest.key], libvirt_is_used=used)
+            return replace(seen, unknown=(*unknown, *_unplaced(place)))
         return replace(
             renamed(seen, domain.name, domain.aliases),
+            unknown=_unplaced(place),
             tag=domain.tag,
             obstacles=domain.obstacles,
             libvirt_age_seconds=max(0.0, now_seconds - view.at_seconds),
         )
 
-    def _enroll(self, guests: Sequence[Guest]) -> str:
-        if self.settings.isolation != "groups":
-            self._enrolled = None
+    def _undecided(self, guests: Sequence[Guest], view: View | None, now_seconds: float) -> str:
+        """Told when it lasts: of each new guest libvirt tells only a moment later."""
+        held = [guest for guest in guests if is_undecided(guest, self.settings.rule)]
+        self._undecided_since = (self._undecided_since or now_seconds) if held else None
+        if self._undecided_since is None or now_seconds < self._undecided_since + SETTLED_SECONDS:
             return ""
-        self._enrolled = enrolled_group(grouped(guests, self.settings), self.settings, self._enrolled)
-        return self._enrolled
+        unified = self._door.exists(f"{CGROUP_ROOT}/cgroup.controllers")
+        libvirt = "libvirt has not told of it yet" if view else "guests.libvirt_uri leaves libvirt out"
+        cgroup = "its cgroup cannot be read" if unified else "this host has no unified cgroups, by which rules go"
+        questions = sorted({name for guest in held for name in open_questions(guest, self.settings.rule)})
+        return undecided_sentence(held, questions, {"tag": libvirt, "name": libvirt, "cgroup": cgroup})
 
     def _full_scans(self) -> int:
         with suppress(KsmtunedError):
@@ -120,9 +144,15 @@ class Roster:
         return 0
 
 
-def _problem(view: View | None, now_seconds: float) -> str:
-    if view is None or not view.problem or (not view.domains and view.at_seconds is not None):
+def _unplaced(place: Place) -> tuple[str, ...]:
+    return ("cgroup",) if place.cgroup is None else ()
+
+
+def _problem(view: View | None, now_seconds: float, began_seconds: float) -> str:
+    """libvirt's, when it lasts; one that ended and has no domains is missed by nobody."""
+    if view is None or not view.expected or (not view.domains and view.at_seconds is not None):
         return ""
-    if view.at_seconds is not None and now_seconds - view.at_seconds < STALE_SECONDS:
+    since = began_seconds if view.at_seconds is None else view.at_seconds
+    if now_seconds - since < STALE_SECONDS or (not view.problem and view.at_seconds is not None):
         return ""
-    return f"libvirt does not answer, what it last said still counts: {view.problem}"
+    return f"libvirt does not answer, what it last said still counts: {view.problem or 'it has said nothing yet'}"

@@ -123,6 +123,8 @@ class Guest:
     'vdpa'."""
     libvirt_age_seconds: float | None = None
     """How old that is; None = libvirt does not know it."""
+    unknown: tuple[str, ...] = ()
+    """What rules can ask for and nobody knows yet: 'tag', 'name' (any that libvirt has for it), 'cgroup'."""
     merge: bool | None = None
     """What the rules want of its memory; None = as it is."""
     merge_reason: str = ""

@@ -1,0 +1,33 @@
+"""What nobody knows yet of a guest, so that no rule which asks for it can be judged. PURE."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from ksmtuned_py.guests.domains import View
+from ksmtuned_py.model import Guest
+
+SETTLED_SECONDS = 5.0
+"""libvirt lists a domain long before: one that it does not list when its process has run for so long is none."""
+
+
+def unknown_of(guest: Guest, view: View | None, seen_seconds: float, *, libvirt_is_used: bool) -> tuple[str, ...]:
+    """What libvirt has yet to tell of a guest that was first seen then (monotonic): 'tag', 'name'.
+
+    A QEMU of libvirt's always has a UUID on its command line; what has none has no tag, and no name but its own.
+    """
+    if guest.kind != "qemu" or not guest.uuid:
+        return ()
+    if view is None:
+        return () if libvirt_is_used else ("tag",)
+    if not view.expected and "/machine-qemu" not in guest.cgroup:
+        return ()
+    if guest.uuid in view.domains:
+        return ()
+    told = view.at_seconds is not None and view.at_seconds >= seen_seconds + SETTLED_SECONDS
+    return () if told and guest.uuid not in view.unread else ("tag", "name")
+
+
+def undecided_sentence(held: Sequence[Guest], questions: Iterable[str], why: Mapping[str, str]) -> str:
+    """Which guests are kept out for want of an answer to these questions, and why there is none."""
+    reasons = "; ".join(dict.fromkeys(why[name] for name in questions))
+    count = f"{len(held)} guests are" if len(held) > 1 else f"guest {held[0].name} is"
+    return f"{count} kept out of merging, for it is unknown whether a rule wants that: {reasons}"
