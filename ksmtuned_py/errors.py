@@ -89,13 +89,12 @@ class AlreadyRunning(KsmtunedError):
 
 @dataclass(eq=False)
 class NoRoom(KsmtunedError):
-    """The host has not the memory that unmerging would need."""
+    """The host, or a guest's cgroup, has not the memory that giving merged pages back would need."""
 
-    needed: str
-    found: str
+    reason: str
     exit_code = FAILED
-    template = "unmerging needs {needed} and the host could find {found}"
-    hint_template = "stop or move guests, or add swap, then ask again"
+    template = "no room to unmerge: {reason}"
+    hint_template = "stop or move guests, or raise the limit, then ask again"
 
 
 @dataclass(eq=False)
@@ -144,3 +143,15 @@ class NotRestored(KsmtunedError):
     exit_code = FAILED
     template = "not put back: {knobs}"
     hint_template = "the saved values are kept; try again: ksmtuned-py restore"
+
+
+@dataclass(eq=False)
+class NotOurs(KsmtunedError):
+    """The saved knobs are of another kernel, or of another backend: they are not written here."""
+
+    path: str
+    saved: str
+    here: str
+    root: str
+    template = "{path}: holds the knobs of {saved}, and here is {here}"
+    hint_template = "put them back first: ksmtuned-py restore --root {root}; or name another --runtime-dir"

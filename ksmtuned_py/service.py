@@ -27,10 +27,12 @@ from ksmtuned_py.publish.statusfile import Status, status_of
 from ksmtuned_py.publish.totals import Totals
 from ksmtuned_py.publish.web import Web
 from ksmtuned_py.report import Report
-from ksmtuned_py.restore import bring_to, put_back, wanted_of
 from ksmtuned_py.runtime import Runtime
 from ksmtuned_py.sensors.pressure import open_trigger
 from ksmtuned_py.tick import rehearse, tick
+from ksmtuned_py.undo.giveback import ways_of
+from ksmtuned_py.undo.originals import origin_of, save
+from ksmtuned_py.undo.putback import put_back, take
 from ksmtuned_py.wait import Signals, Waiter
 
 MODEL = "model"
@@ -98,6 +100,8 @@ class _Running:
         self._metrics = Metrics(self._config.guests.max_guest_series)
         self._publisher = Publisher(self._metrics, journal, notifier, runtime.status_path)
         self._web: Web | None = None
+        self._origin = origin_of(machine.door, machine.host.backend.name)
+        self._ways = ways_of(machine, self._config.guests.libvirt_uri, self.warn, notifier.goes_on)
         self._enforcer = Enforcer(self._switch, journal.tell)
 
     @property
@@ -114,8 +118,8 @@ class _Running:
     def take_over(self) -> None:
         """From here on the knobs are ours."""
         if not self._host.dry:
-            self._runtime.save_originals(self._host.backend.knobs())
-            for sentence in bring_to(self._host, wanted_of(self._config.kernel)):
+            save(self._runtime, self._origin, self._host.backend.knobs(), self._config.kernel)
+            for sentence in take(self._ways, self._config.kernel):
                 self.warn(f"[kernel] is not in force: {sentence}")
         self.notifier.ready()
 
@@ -176,7 +180,7 @@ class _Running:
         self._machine.let_go()
         self._reserve.release()
         if not self._host.dry:
-            put_back(self._host, self._runtime, self._config.daemon.on_exit, self.warn)
+            put_back(self._ways, self._runtime, self._origin, self._config.daemon.on_exit)
 
     def close(self) -> None:
         """The web server and the status file away."""
@@ -191,7 +195,7 @@ class _Running:
     def _restore(self) -> None:
         """What does not take now is still owed: the saved values stay, and the next stop tries again."""
         try:
-            put_back(self._host, self._runtime, "restore", self.warn)
+            put_back(self._ways, self._runtime, self._origin, "restore")
         except NotRestored as error:
             self.warn(str(error))
 
@@ -225,7 +229,7 @@ class _Running:
             if reasons:
                 raise NotReloaded(reasons)
             if coming.daemon.mode == "observe" != mode:
-                put_back(self._host, self._runtime, "restore", self.warn)
+                put_back(self._ways, self._runtime, self._origin, "restore", quickly=True)
             undo.pop_all()
         self._machine.in_force.take(new)
         if coming.daemon.mode == "observe":
@@ -246,7 +250,7 @@ class _Running:
         self._web = self._open_web(self._config)
 
     def _save_originals(self, undo: ExitStack) -> None:
-        self._runtime.save_originals(self._host.backend.knobs())
+        save(self._runtime, self._origin, self._host.backend.knobs(), self._config.kernel)
         undo.callback(self._runtime.forget_originals)
 
     def _tell_changes(self, old: Config, new: Config) -> None:

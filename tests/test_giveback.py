@@ -1,16 +1,19 @@
-"""Merged memory given back in stages: on the model, whose guests pass for libvirt's domains."""
+"""Merged memory given back in stages: on the model, whose guests pass for processes and for libvirt's domains."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
 
 from ksmtuned_py.backends.memory import MemoryBackend
-from ksmtuned_py.errors import NoRoom, Unreadable
-from ksmtuned_py.giveback import NotSwitched, give_back_all, give_back_guest, switch_and_wait
+from ksmtuned_py.errors import NoRoom, NotUnmerged, Unreadable
 from ksmtuned_py.host import Host
 from ksmtuned_py.machine import small_model
-from ksmtuned_py.model import Guest, Knobs, Memory
-from ksmtuned_py.restore import settle
+from ksmtuned_py.model import Guest, Knobs, Memory, Write, WriteResult, WriteStatus
+from ksmtuned_py.undo.giveback import NotSwitched, Ways, give_back, give_back_guest, switch_and_wait
+from ksmtuned_py.undo.knobs import settle
+from ksmtuned_py.undo.unshare import PORTION_PAGES
+from ksmtuned_py.undo.unsharing import NotUnshared
 from ksmtuned_py.units import GIB, MIB
 
 
@@ -18,35 +21,100 @@ class Domains(MemoryBackend):
     """The model, with guests that are domains and memory that a test may make short."""
 
     available_bytes: int | None = None
-    room_bytes: int | None = None
+    spent_bytes = 0
+    domains = True
+    pending: Iterator[float] = iter(())
+    """While it lasts, run=2 is pending, and these are the seconds it has worked."""
+    worked_seconds = 0.0
 
     def guests(self, now_seconds: float = 0.0) -> tuple[Guest, ...]:
-        """Each has a limit of its own, perhaps."""
-        return tuple(
-            replace(guest, libvirt_age_seconds=0.0, room_bytes=self.room_bytes) for guest in super().guests(now_seconds)
-        )
+        """Each known to libvirt, perhaps."""
+        age = 0.0 if self.domains else None
+        return tuple(replace(guest, libvirt_age_seconds=age) for guest in super().guests(now_seconds))
 
     def memory(self) -> Memory:
         """As the model says, or less."""
         memory = super().memory()
         if self.available_bytes is None:
             return memory
-        return replace(memory, available_bytes=self.available_bytes, swap_free_bytes=0)
+        return replace(memory, available_bytes=max(0, self.available_bytes - self.spent_bytes), swap_free_bytes=GIB)
+
+    def write(self, write: Write) -> WriteResult:
+        """As the model does, or after a while."""
+        if write.new == 2 and (seconds := next(self.pending, None)) is not None:
+            self.worked_seconds = seconds
+            return WriteResult(write=write, status=WriteStatus.PENDING)
+        return super().write(write)
+
+    def unmerge_seconds(self) -> float:
+        """As told."""
+        return self.worked_seconds
+
+
+class Portions:
+    """The unsharing of a guest, as it would be told; each page of it takes one of the host's."""
+
+    def __init__(self, stage: "Stage", guest: Guest) -> None:
+        assert guest.ksm is not None
+        self.closed = False
+        self._stage = stage
+        self._name = guest.name
+        self._left = guest.ksm.merging_pages
+
+    def merged_pages(self) -> int:
+        if self._name in self._stage.unreadable:
+            raise NotUnshared("not permitted")
+        return self._left
+
+    def go_on(self) -> tuple[int, int]:
+        pages = min(self._left, PORTION_PAGES)
+        self._left -= pages
+        self._stage.unshared[self._name] = self._stage.unshared.get(self._name, 0) + pages
+        self._stage.domains.spent_bytes += pages * 4096
+        return pages, pages if self._stage.unshares else 0
+
+    def close(self) -> None:
+        self.closed = True
 
 
 class Stage:
-    """A host with two guests that have merged, and who was switched."""
+    """A host with two guests that have merged, and what was done to whom."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
         self.switched: list[tuple[str, bool]] = []
         self.said: list[str] = []
+        self.went_on: list[str] = []
         self.failing: tuple[str, ...] = ()
+        self.unreadable: tuple[str, ...] = ()
+        self.unshared: dict[str, int] = {}
+        self.unshares = True
+        self.rooms: dict[str, int] = {}
+        self.portions: list[Portions] = []
         self.domains = Domains(small_model(2, 64 * MIB), lambda: self.seconds)
         self.host = Host(self.domains, self.domains)
         settle(self.host, Knobs(run=1, pages_to_scan=2000, sleep_millisecs=20))
         self.seconds += 4.0
         assert self.host.observe().saved_bytes > 16 * MIB
+
+    @property
+    def ways(self) -> Ways:
+        return Ways(
+            self.host,
+            self.said.append,
+            self.went_on.append,
+            unshare=self.unshare,
+            empty=self.switch,
+            limit_bytes=lambda guest: self.rooms.get(guest.name),
+        )
+
+    @property
+    def guest(self) -> Guest:
+        return self.host.observe().guests[0]
+
+    def unshare(self, guest: Guest) -> Portions:
+        self.portions.append(Portions(self, guest))
+        return self.portions[-1]
 
     def switch(self, guest: Guest, merge: bool) -> str:
         if guest.name in self.failing:
@@ -56,23 +124,33 @@ class Stage:
 
 
 @pytest.fixture
-def stage() -> Stage:
-    return Stage()
+def stage() -> Iterator[Stage]:
+    stage = Stage()
+    yield stage
+    assert all(portions.closed for portions in stage.portions)
 
 
-def test_all_is_given_back_guest_by_guest_and_ksmd_is_stopped(stage: Stage) -> None:
-    give_back_all(stage.host, stage.switch, stage.said.append)
-    assert sorted(stage.switched) == [("model-1", False), ("model-2", False)]
+def test_all_is_given_back_guest_by_guest_from_outside_and_ksmd_is_stopped(stage: Stage) -> None:
+    give_back(stage.ways)
+    assert stage.unshared.keys() == {"model-1", "model-2"}
+    assert stage.switched == []
     assert stage.host.observe().saved_bytes == 0
-    assert stage.host.backend.knobs().run == 0
-    assert any("to give back" in sentence for sentence in stage.said)
+    assert stage.host.backend.knobs().run == 2
+    assert stage.said == []
 
 
-def test_a_guest_that_cannot_be_emptied_is_left_to_the_last_stage(stage: Stage) -> None:
-    stage.failing = ("model-1",)
-    give_back_all(stage.host, stage.switch, stage.said.append)
-    assert stage.switched == [("model-2", False)]
-    assert any("left to the last stage: guest model-1" in said for said in stage.said)
+@pytest.mark.parametrize("unshares", [True, False])
+def test_a_guest_that_cannot_be_unshared_is_emptied_by_its_monitor(stage: Stage, unshares: bool) -> None:
+    stage.unshares, stage.unreadable = unshares, ("model-1",)
+    give_back(stage.ways)
+    assert stage.switched == [("model-1", False)] if unshares else [("model-1", False), ("model-2", False)]
+    assert stage.host.observe().saved_bytes == 0
+
+
+def test_a_guest_that_nobody_can_empty_is_left_to_the_last_stage(stage: Stage) -> None:
+    stage.unreadable, stage.failing = ("model-1",), ("model-1",)
+    give_back(stage.ways)
+    assert any("model-1 is left to the last stage: " in said for said in stage.said)
     assert stage.host.observe().saved_bytes == 0
 
 
@@ -80,29 +158,88 @@ def test_without_room_nothing_is_given_back(stage: Stage) -> None:
     stage.domains.available_bytes = 0
     merged = stage.host.observe().saved_bytes
     with pytest.raises(NoRoom):
-        give_back_all(stage.host, stage.switch, stage.said.append)
-    assert stage.switched == []
+        give_back(stage.ways)
+    assert (stage.switched, stage.unshared) == ([], {})
     assert stage.host.observe().saved_bytes == merged
+    assert stage.host.backend.knobs().run == 0
+
+
+def test_it_is_left_off_when_room_runs_out_in_the_middle(stage: Stage) -> None:
+    size_bytes = stage.host.observe().guests[0].ksm.merging_pages * 4096  # type: ignore[union-attr] # it has merged
+    assert size_bytes > PORTION_PAGES * 4096
+    stage.domains.available_bytes = 256 * MIB + size_bytes
+    stage.rooms = {"model-1": size_bytes + 16 * MIB}
+    with pytest.raises(NoRoom):
+        give_back(stage.ways)
+    assert stage.unshared == {"model-1": size_bytes // 4096}  # and not the second one, for whom nothing is left
+    assert any(said.startswith("model-2 stays merged: it needs ") for said in stage.said)
+
+
+def test_a_guest_whose_limit_has_no_room_stays_merged_and_so_run_2_is_not_written(stage: Stage) -> None:
+    stage.rooms["model-1"] = 17 * MIB
+    merged = stage.host.observe().saved_bytes
+    with pytest.raises(NoRoom, match=r"guest model-1: .*memory\.max leaves 17 MiB"):
+        give_back(stage.ways)
+    assert stage.unshared.keys() == {"model-2"}
+    assert stage.host.observe().saved_bytes == merged  # as the counters have it, until ksmd scans
+    assert stage.host.backend.knobs().run == 0
+
+
+def test_the_last_stage_goes_on_for_as_long_as_it_moves(stage: Stage) -> None:
+    stage.domains.pending = iter([number / 100 for number in range(40)])  # 0.8 s
+    give_back(replace(stage.ways, stall_seconds=0.4))
+    assert stage.host.observe().saved_bytes == 0
+
+
+def test_the_last_stage_ends_when_nothing_moves(stage: Stage) -> None:
+    stage.domains.pending = iter([1.0] * 1000)
+    with pytest.raises(NotUnmerged, match="nothing has moved for"):
+        give_back(replace(stage.ways, stall_seconds=0.1))
+    assert stage.host.backend.knobs().run == 0
+
+
+def test_the_last_stage_ends_when_memory_runs_short(stage: Stage) -> None:
+    def run_short() -> Iterator[float]:
+        yield 1.0
+        stage.domains.available_bytes = 0
+        yield 2.0
+
+    stage.domains.pending = run_short()
+    with pytest.raises(NoRoom):
+        give_back(stage.ways)
+    assert stage.host.backend.knobs().run == 0
 
 
 def test_one_guest_needs_room_under_its_own_limit(stage: Stage) -> None:
-    stage.domains.room_bytes = 1
-    guest = stage.host.observe().guests[0]
+    stage.rooms["model-1"] = 1
     with pytest.raises(NotSwitched, match=r"memory\.max"):
-        give_back_guest(stage.host, guest, stage.switch, stage.said.append)
-    stage.domains.room_bytes = GIB
-    assert give_back_guest(stage.host, guest, stage.switch, stage.said.append) > MIB
-    assert stage.switched == [(guest.name, False)]
+        give_back_guest(stage.ways, stage.guest, stage.switch)
+    stage.rooms["model-1"] = GIB
+    assert give_back_guest(stage.ways, stage.guest, stage.switch) > MIB
+    assert stage.switched == [("model-1", False)]
+    assert stage.unshared.keys() == {"model-1"}  # before, so that its guest stands still for less
+
+
+def test_one_guest_without_a_monitor_gets_its_pages_and_it_is_told_that_they_merge_again(stage: Stage) -> None:
+    assert give_back_guest(stage.ways, stage.guest, None) > MIB
+    assert (stage.switched, set(stage.unshared)) == ([], {"model-1"})
+    assert "ksmd merges it again at its next passes, unless it is stopped" in stage.said[-1]
+
+
+def test_one_guest_that_can_be_given_nothing_by_any_way(stage: Stage) -> None:
+    stage.unreadable = ("model-1",)
+    with pytest.raises(NotSwitched, match="cannot be unshared from outside: not permitted"):
+        give_back_guest(stage.ways, stage.guest, None)
+    give_back_guest(stage.ways, stage.guest, stage.switch)
+    assert stage.switched == [("model-1", False)]
 
 
 def test_a_guest_that_ended_is_not_switched(stage: Stage) -> None:
-    gone = replace(stage.host.observe().guests[0], pid=1)
     with pytest.raises(NotSwitched, match="is gone"):
-        give_back_guest(stage.host, gone, stage.switch, stage.said.append)
+        give_back_guest(stage.ways, replace(stage.guest, pid=1), stage.switch)
 
 
 def test_what_the_monitor_refuses_is_an_error(stage: Stage) -> None:
-    guest = stage.host.observe().guests[0]
-    stage.failing = (guest.name,)
-    with pytest.raises(NotSwitched, match=guest.name):
-        switch_and_wait(guest, True, stage.switch, 4096, stage.said.append)
+    stage.failing = (stage.guest.name,)
+    with pytest.raises(NotSwitched, match=stage.guest.name):
+        switch_and_wait(stage.guest, True, stage.switch, 4096, stage.said.append)

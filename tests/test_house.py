@@ -20,7 +20,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"", "model", "units", "errors", "door"}),
     frozenset({"config", "plan", "backends", "sensors", "guests", "runtime", "descriptors", "wait", "workload"}),
     frozenset({"policy", "report", "publish", "host", "configfile"}),
-    frozenset({"tick", "trace", "simulate", "restore", "machine", "enforce", "giveback", "doctor"}),
+    frozenset({"tick", "trace", "simulate", "machine", "enforce", "undo", "doctor"}),
     frozenset({"daemon", "service"}),
     frozenset({"cli"}),
     frozenset({"__main__"}),

@@ -1,6 +1,8 @@
 """The runtime directory: one lock, and the debt of whoever changed knobs."""
 
+import fcntl
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -9,9 +11,11 @@ import pytest
 
 from ksmtuned_py.errors import AlreadyRunning, Garbage, NoRuntimeDirectory
 from ksmtuned_py.model import Knobs
-from ksmtuned_py.runtime import Runtime, replace_file
+from ksmtuned_py.runtime import Origin, Originals, Runtime, replace_file
+from tests.support.need import need
 
 FOUND = Knobs(run=0, pages_to_scan=100, smart_scan=1, advisor_mode="scan-time")
+HERE = Origin("kernel", "/", "4c4c-4544")
 KILLED_HOLDER = """
 import os, signal, sys
 from pathlib import Path
@@ -65,15 +69,87 @@ def test_a_directory_that_cannot_be(tmp_path: Path) -> None:
 def test_the_first_originals_count(runtime: Runtime) -> None:
     runtime.make()
     assert runtime.originals() is None
-    runtime.save_originals(FOUND)
-    runtime.save_originals(Knobs(run=1, pages_to_scan=5))
-    assert runtime.originals() == FOUND
+    runtime.save_originals(HERE, FOUND)
+    runtime.save_originals(HERE, Knobs(run=1, pages_to_scan=5))
+    assert runtime.originals() == Originals(HERE, FOUND)
     runtime.forget_originals()
     runtime.forget_originals()
     assert runtime.originals() is None
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"run": "on"}', '{"advisor_mode": "fast"}'])
+def test_what_is_saved_later_is_added(runtime: Runtime) -> None:
+    runtime.make()
+    runtime.save_originals(HERE, Knobs(max_page_sharing=256))
+    runtime.save_originals(HERE, Knobs(run=1, max_page_sharing=20))
+    assert runtime.originals() == Originals(HERE, Knobs(run=1, max_page_sharing=256))
+
+
+def test_each_file_has_the_mode_it_should(runtime: Runtime) -> None:
+    before = os.umask(0)
+    try:
+        with runtime.locked():
+            runtime.save_originals(HERE, FOUND)
+    finally:
+        os.umask(before)
+    modes = {path.name: path.stat().st_mode & 0o7777 for path in (runtime.directory, *runtime.directory.iterdir())}
+    assert modes == {runtime.directory.name: 0o755, "lock": 0o600, "originals.json": 0o600}
+
+
+def test_a_lock_that_an_older_version_left_open_to_all_is_closed(runtime: Runtime) -> None:
+    runtime.make()
+    (runtime.directory / "lock").touch(mode=0o644)
+    with runtime.locked():
+        assert (runtime.directory / "lock").stat().st_mode & 0o777 == 0o600
+
+
+def test_another_user_can_not_hold_the_lock(runtime: Runtime) -> None:
+    need(os.geteuid() == 0, "root, to become somebody else")
+    with runtime.locked():
+        pass
+    nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--bounding-set=-all"]
+    command = ["flock", "--nonblock", str(runtime.directory / "lock"), "true"]
+    held = subprocess.run([*nobody, *command], capture_output=True, text=True, check=False)
+    assert "Permission denied" in held.stderr
+
+
+def test_a_holder_who_did_not_write_its_pid_is_not_somebody_who_ended(runtime: Runtime) -> None:
+    subprocess.run([sys.executable, "-c", KILLED_HOLDER, runtime.directory], check=False)  # it leaves its PID
+    with (runtime.directory / "lock").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(AlreadyRunning, match="PID unknown"), runtime.locked():
+            pass
+
+
+@pytest.mark.parametrize("mode", [0o775, 0o777, 0o1777])
+def test_a_directory_that_others_may_write_to_is_refused(runtime: Runtime, mode: int) -> None:
+    runtime.make()
+    runtime.directory.chmod(mode)
+    with pytest.raises(NoRuntimeDirectory, match="others may write to it"), runtime.locked():
+        pass
+
+
+def test_a_directory_of_somebody_else_is_refused(runtime: Runtime) -> None:
+    need(os.geteuid() == 0, "root, to give a directory away")
+    runtime.make()
+    os.chown(runtime.directory, 65534, 65534)
+    with pytest.raises(NoRuntimeDirectory, match="others may write to it"), runtime.locked():
+        pass
+
+
+def test_no_descriptor_left_is_told_as_an_error_of_ours(runtime: Runtime) -> None:
+    runtime.make()
+    runtime.save_originals(HERE, FOUND)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        with pytest.raises(NoRuntimeDirectory, match="Too many open files"):
+            runtime.originals()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert runtime.originals() == Originals(HERE, FOUND)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"run": 1}', '{"advisor_mode": "fast"}'])
 def test_originals_that_make_no_sense(runtime: Runtime, text: str) -> None:
     runtime.make()
     runtime.originals_path.write_text(text)
@@ -83,13 +159,13 @@ def test_originals_that_make_no_sense(runtime: Runtime, text: str) -> None:
 
 def test_originals_that_cannot_be_saved(runtime: Runtime) -> None:
     with pytest.raises(NoRuntimeDirectory, match="No such file or directory"):
-        runtime.save_originals(FOUND)
+        runtime.save_originals(HERE, FOUND)
 
 
 def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
     file = tmp_path / "file"
-    replace_file(file, "old")
+    replace_file(file, b"old")
     with file.open() as reader:
-        replace_file(file, "new")
+        replace_file(file, b"new")
         assert (reader.read(), file.read_text()) == ("old", "new")
     assert list(tmp_path.iterdir()) == [file]

@@ -28,5 +28,11 @@ class Backend(Protocol):
     def write(self, write: Write) -> WriteResult:
         """Set one knob and read it back; returns within a second whatever the scanner is doing."""
 
+    def unmerge_seconds(self) -> float:
+        """CPU time of a run=2 on its way, which grows while that is not stuck; 0 where the counters fall by themselves.
+
+        ksmd's counters fall only when it is done with a whole guest.
+        """
+
     def close(self) -> None:
         """Let go of what the backend holds; merged memory stays merged."""

@@ -109,6 +109,10 @@ class KernelBackend:
             return _refused(write, error)
         return self._read_back(write)
 
+    def unmerge_seconds(self) -> float:
+        """CPU time of the child that unmerges."""
+        return self._unmerging.cpu_seconds if self._unmerging is not None else 0.0
+
     def close(self) -> None:
         """Abort an unmerging that still runs; the kernel then reads run=0."""
         self._abort_unmerging()
@@ -134,8 +138,10 @@ class KernelBackend:
 
     def _unmerge(self, write: Write) -> WriteResult:
         """In a child, which may take its time; asked for again, the same write tells how far it is."""
-        if self._unmerging is None:
-            self._unmerging = Unmerging(self._door)
+        try:
+            self._unmerging = self._unmerging or Unmerging(self._door)
+        except OSError as failure:  # no child can be begun: descriptors or memory are short
+            return _refused(write, failure)
         if self._unmerging.running:
             return WriteResult(write=write, status=WriteStatus.PENDING, detail="unmerging in a child process")
         error, self._unmerging = self._unmerging.error, None

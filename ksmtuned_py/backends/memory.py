@@ -34,6 +34,10 @@ class MemoryBackend:
         """Set one knob."""
         return self._caught_up().write(write)
 
+    def unmerge_seconds(self) -> float:
+        """The model unmerges in no time."""
+        return 0.0
+
     def close(self) -> None:
         """Nothing is held."""
 

@@ -76,19 +76,23 @@ def _stage(args: Namespace, config: "Config") -> "Iterator[tuple[Machine, int]]"
         return
     from ksmtuned_py.cli.terminal import err
     from ksmtuned_py.machine import kernel_machine
-    from ksmtuned_py.restore import put_back, unmerge
     from ksmtuned_py.runtime import Runtime
+    from ksmtuned_py.undo.giveback import give_back, ways_of
+    from ksmtuned_py.undo.originals import origin_of, save
+    from ksmtuned_py.undo.putback import put_back
     from ksmtuned_py.workload import PAGE_BYTES, achievable_pages, workloads
 
     runtime = Runtime(RUNTIME_DIR)
     with ExitStack() as undo:
         machine = undo.enter_context(kernel_machine(Door(), config, dry=False))
         undo.enter_context(runtime.locked())
-        put_back(machine.host, runtime, "restore", err().print)
-        runtime.save_originals(machine.host.backend.knobs())
-        undo.callback(put_back, machine.host, runtime, "restore", err().print)
+        ways = ways_of(machine, config.guests.libvirt_uri, err().print, err().print)
+        origin = origin_of(machine.door, "kernel")
+        put_back(ways, runtime, origin, "restore")
+        save(runtime, origin, machine.host.backend.knobs(), config.kernel)
+        undo.callback(put_back, ways, runtime, origin, "restore")
         if not machine.host.backend.counters().pages_shared:
-            undo.callback(unmerge, machine.host)  # clears what the ended processes leave in ksmd's books
+            undo.callback(give_back, ways)  # clears what the ended processes leave in ksmd's books
         mixes = [_mix(args.size * MIB)] * args.guests
         undo.enter_context(workloads(mixes, prefix="demo"))
         yield machine, achievable_pages(mixes) * PAGE_BYTES

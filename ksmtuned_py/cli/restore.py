@@ -24,7 +24,10 @@ def add(subparsers: "Subparsers") -> None:
 
 
 def run(args: Namespace) -> int:
-    """Restores; raises AlreadyRunning while a daemon is at work, NotRestored when a knob does not take."""
+    """Restores; raises AlreadyRunning while a daemon is at work, NotRestored when a knob does not take.
+
+    NotOurs when what is owed is owed to another kernel.
+    """
     from ksmtuned_py.runtime import Runtime
 
     runtime = Runtime(args.runtime_dir)
@@ -40,15 +43,22 @@ def _put_back(runtime: "Runtime", root: str) -> None:
     from ksmtuned_py.cli.terminal import err
     from ksmtuned_py.config import Config
     from ksmtuned_py.door import Door
-    from ksmtuned_py.machine import open_machine
-    from ksmtuned_py.model import KSM_DIRECTORY
-    from ksmtuned_py.restore import put_back
+    from ksmtuned_py.machine import kernel_machine
+    from ksmtuned_py.publish.notify import Notifier
+    from ksmtuned_py.undo.giveback import ways_of
+    from ksmtuned_py.undo.originals import origin_of, owed
+    from ksmtuned_py.undo.putback import put_back
 
-    door, owed = Door(root), runtime.originals()
-    if owed is None or not door.exists(KSM_DIRECTORY):  # our own scanner's knobs ended with it
+    door, config = Door(root), Config()
+    origin = origin_of(door, "kernel")
+    found, sentence = owed(runtime, origin)
+    if sentence:
+        err().print(sentence)
+    if found is None:
         runtime.forget_originals()
         print("nothing to put back")
         return
-    with open_machine(door, Config()) as machine:
-        put_back(machine.host, runtime, "restore", err().print)
-    print(f"put back: {', '.join(f'{name}={value}' for name, value in owed.items())}")
+    with kernel_machine(door, config, dry=False) as machine:
+        ways = ways_of(machine, config.guests.libvirt_uri, err().print, Notifier().goes_on)
+        done = put_back(ways, runtime, origin, "restore") or found
+    print(f"put back: {', '.join(f'{name}={value}' for name, value in done.items()) or 'nothing yet'}")

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from ksmtuned_py.cli.options import Subparsers
     from ksmtuned_py.machine import Machine
+    from ksmtuned_py.runtime import Runtime
+    from ksmtuned_py.undo.giveback import Ways
 
 
 def add(subparsers: "Subparsers") -> None:
@@ -23,8 +25,9 @@ def add(subparsers: "Subparsers") -> None:
         "unmerge",
         run,
         "give merged memory back, of one guest or of all",
-        "In stages, each after a look whether the host and the guest's cgroup have the room. "
-        "A guest (a libvirt domain) is taken out of merging and stays out, until --undo or a restart of it. "
+        "In stages, each after a look whether the host and the guest's cgroup have the room; what does not fit stays "
+        "merged. A libvirt domain is taken out of merging and stays out, until --undo or a restart of it. "
+        "Any other guest gets its pages back from outside, and ksmd merges them again unless it is stopped. "
         "--all needs that no daemon runs, and leaves ksmd stopped. "
         "Ctrl-C ends it cleanly: what was given back stays so.",
     )
@@ -43,48 +46,55 @@ def run(args: Namespace) -> int:
     if not args.all:
         _one(args)
         return 0
-    with Runtime(args.runtime_dir).locked():
-        _all(args)
+    runtime = Runtime(args.runtime_dir)
+    with runtime.locked():
+        _all(args, runtime)
     return 0
 
 
 def _one(args: Namespace) -> None:
-    from ksmtuned_py.giveback import give_back_guest, switch_and_wait
     from ksmtuned_py.guests.switch import switch
+    from ksmtuned_py.undo.giveback import give_back_guest, switch_and_wait
 
-    with _machine(args) as (machine, uri):
+    with _ways(args) as (machine, ways):
         now = machine.host.observe()
         guest = find_guest(now.guests, args.undo or args.guest)
-        act = partial(switch, machine.door, uri)
+        act = partial(switch, machine.door, load_config(args).config.guests.libvirt_uri)
         if args.undo:
             out().print(f"{guest.name}: {switch_and_wait(guest, True, act, now.page_bytes, _tell)}")
         else:
-            give_back_guest(machine.host, guest, act, _tell)
+            give_back_guest(ways, guest, act if guest.libvirt_age_seconds is not None else None)
 
 
-def _all(args: Namespace) -> None:
-    from ksmtuned_py.giveback import give_back_all
-    from ksmtuned_py.guests.switch import empty
+def _all(args: Namespace, runtime: "Runtime") -> None:
+    from ksmtuned_py.model import Knobs
+    from ksmtuned_py.undo.giveback import give_back
+    from ksmtuned_py.undo.knobs import settle
+    from ksmtuned_py.undo.originals import origin_of
+    from ksmtuned_py.undo.putback import put_back
     from ksmtuned_py.units import human_bytes
 
-    with _machine(args) as (machine, uri):
+    with _ways(args) as (machine, ways):
         try:
-            give_back_all(machine.host, partial(empty, machine.door, uri), _tell)
+            give_back(ways)
+            put_back(ways, runtime, origin_of(machine.door, "kernel"), "stop")  # what waited for this
         finally:
+            settle(machine.host, Knobs(run=0))
             left = human_bytes(machine.host.observe().saved_bytes)
-            out().print(f"{left} still merged; ksmd is stopped (run=0)")
+            out().print(f"at most {left} still merged; ksmd is stopped (run=0)")
 
 
 @contextmanager
-def _machine(args: Namespace) -> "Iterator[tuple[Machine, str]]":
+def _ways(args: Namespace) -> "Iterator[tuple[Machine, Ways]]":
     from ksmtuned_py.door import Door
     from ksmtuned_py.machine import LIBVIRT_SECONDS, kernel_machine
+    from ksmtuned_py.undo.giveback import ways_of
 
     config = load_config(args).config
     with kernel_machine(Door(), config, dry=False) as machine:
         if machine.link is not None:
             machine.link.wait_first(LIBVIRT_SECONDS)
-        yield machine, config.guests.libvirt_uri
+        yield machine, ways_of(machine, config.guests.libvirt_uri, _tell, _tell)
 
 
 def _tell(sentence: str) -> None:

@@ -32,11 +32,16 @@ def lack(needed_bytes: int, memory: Memory) -> str:
     )
 
 
+def limit_lack(needed_bytes: int, limit_bytes: int | None) -> str:
+    """What a guest's cgroup lacks, which lets it take so much on top (None: no limit); '' when it has the room."""
+    if not needed_bytes or limit_bytes is None or needed_bytes <= limit_bytes - CGROUP_RESERVE_BYTES:
+        return ""
+    return f"it needs {human_bytes(needed_bytes)} and its cgroup's memory.max leaves {human_bytes(limit_bytes)}"
+
+
 def guest_lack(needed_bytes: int, memory: Memory, limit_bytes: int | None) -> str:
-    """The same for one guest whose cgroup lets it take so much on top (None: no limit)."""
-    if needed_bytes and limit_bytes is not None and needed_bytes > max(0, limit_bytes - CGROUP_RESERVE_BYTES):
-        return f"it needs {human_bytes(needed_bytes)} and its cgroup's memory.max leaves {human_bytes(limit_bytes)}"
-    return lack(needed_bytes, memory)
+    """What the host or the guest's cgroup lacks; '' when both have the room."""
+    return limit_lack(needed_bytes, limit_bytes) or lack(needed_bytes, memory)
 
 
 def host_lack(now: Snapshot) -> str:
@@ -48,7 +53,7 @@ def host_lack(now: Snapshot) -> str:
 def all_lack(needed_bytes: int, needs: Mapping[Guest, int], memory: Memory) -> str:
     """The same for so much in all, and so much of it for these guests."""
     for guest, bytes_of_it in needs.items():
-        if problem := guest_lack(min(needed_bytes, bytes_of_it), memory, guest.room_bytes):
+        if problem := limit_lack(min(needed_bytes, bytes_of_it), guest.room_bytes):
             return f"guest {guest.name}: {problem}"
     return lack(needed_bytes, memory)
 

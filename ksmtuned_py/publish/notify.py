@@ -10,6 +10,8 @@ import time
 from collections.abc import Mapping
 
 SEND_TIMEOUT_SECONDS = 1.0
+EXTENSION_SECONDS = 60.0
+"""What is waited after the last sign of progress."""
 
 
 class Notifier:
@@ -29,6 +31,11 @@ class Notifier:
     def extend_timeout(self, seconds: float) -> None:
         """The start or the stop goes on: it may last that much longer from now, whatever was configured."""
         self._send(f"EXTEND_TIMEOUT_USEC={round(seconds * 1e6)}")
+
+    def goes_on(self, sentence: str) -> None:
+        """Something takes long at the start or the end, and moves: it is to be waited for."""
+        self.extend_timeout(EXTENSION_SECONDS)
+        self.status(sentence)
 
     def watchdog(self) -> None:
         """The service is alive."""

@@ -8,7 +8,7 @@ from ksmtuned_py.units import GIB
 from ksmtuned_py.workload import Workload, achievable_pages
 from tests.kernel.conftest import MIXES, Start
 from tests.kernel.test_merging import FAST, MERGED_SHARE
-from tests.support.daemon import Sections, merged, one_clear_error, verb
+from tests.support.daemon import Daemon, Sections, merged, verb
 from tests.support.ksmlock import RealKsm, knobs
 from tests.support.need import need
 from tests.support.trees import make_fake_tree, meminfo
@@ -42,7 +42,7 @@ def no_room(tmp_path: Path) -> Path:
     return root
 
 
-def test_changed_at_the_start_and_back_at_exit(
+def test_changed_at_the_start_and_back_when_nothing_is_merged(
     real_ksm: RealKsm, merged_before: dict[str, str], guests: list[Workload], start: Start
 ) -> None:
     daemon = start(merged(FAST, ASKED))
@@ -50,32 +50,36 @@ def test_changed_at_the_start_and_back_at_exit(
     expected = achievable_pages(MIXES, max_page_sharing=FEW, use_zero_pages=True)
     real_ksm.wait_saved(round(MERGED_SHARE * expected), 60)
     assert daemon.end(seconds=60) == 0
+    assert "left as they are while pages are merged: " in daemon.output()
+    assert knobs() == {**merged_before, "merge_across_nodes": "0", "max_page_sharing": str(FEW)}
+    done = verb("unmerge", "--all", "--runtime-dir", daemon.runtime)
+    assert done.returncode == 0, done.stderr
     assert knobs() == merged_before
     assert [guest.wrong_pages() for guest in guests] == [0, 0, 0]
+
+
+def test_a_restart_unmerges_nothing(real_ksm: RealKsm, guests: list[Workload], start: Start) -> None:
+    first = start(merged(FAST, ASKED))
+    saved = real_ksm.wait_saved(round(MERGED_SHARE * achievable_pages(MIXES, max_page_sharing=FEW)), 60)
+    assert first.end(seconds=60) == 0
+    assert verb("restore", "--runtime-dir", first.runtime).returncode == 0
+    assert real_ksm.saved_pages() > saved * 0.9
+    second = Daemon(first.runtime.parent, merged(FAST, ASKED))
+    with second:
+        second.wait_status(lambda status: status["pid"] == second.pid, "first tick")
+        assert real_ksm.saved_pages() > saved * 0.9
+        assert "not in force" not in second.output()
+        assert second.end(seconds=60) == 0
 
 
 def test_without_room_they_stay_and_the_reason_is_told(
     real_ksm: RealKsm, merged_before: dict[str, str], start: Start, no_room: Path
 ) -> None:
     daemon = start(merged(FAST, ASKED), root=no_room)
-    said = daemon.wait_output("[kernel] is not in force: max_page_sharing=20 (unmerging needs ")
-    assert "and the host could find 0 B)" in said
+    said = daemon.wait_output("[kernel] is not in force: max_page_sharing=20 (no room to unmerge: ")
+    assert "and the host has 0 B)" in said
     assert (real_ksm.read("merge_across_nodes"), real_ksm.read("max_page_sharing")) == ("1", "256")
     assert real_ksm.read("use_zero_pages") == "1"  # which needs no room
     assert real_ksm.saved_pages() >= achievable_pages(MIXES)
     assert daemon.end() == 0
-    assert knobs() == merged_before
-
-
-def test_what_cannot_be_put_back_for_want_of_room_stays_owed(
-    real_ksm: RealKsm, merged_before: dict[str, str], start: Start, no_room: Path
-) -> None:
-    daemon = start(merged(FAST, ASKED))
-    real_ksm.wait_saved(100, 60)
-    daemon.process.kill()
-    daemon.wait()
-    said = one_clear_error(verb("restore", "--root", no_room, "--runtime-dir", daemon.runtime), exit_code=1)
-    assert said.startswith("not put back: max_page_sharing=256 (unmerging needs ")
-    assert real_ksm.read("run") == "0"  # all else is
-    assert verb("restore", "--runtime-dir", daemon.runtime).returncode == 0
     assert knobs() == merged_before

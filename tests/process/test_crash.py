@@ -7,7 +7,7 @@ from pathlib import Path
 from tests.process.conftest import Start
 from tests.process.test_signals import knobs
 from tests.support.daemon import EVENTS_ONLY, QUICK, Daemon, free_port, merged, one_clear_error, scrape, verb
-from tests.support.trees import KSM, put
+from tests.support.trees import KSM, make_fake_tree, put
 
 
 def kill(daemon: Daemon) -> None:
@@ -33,6 +33,20 @@ def test_restore_after_a_kill(root: Path, start: Start) -> None:
     assert restore(root, daemon) == "nothing to put back\n"
 
 
+def test_restore_refuses_the_knobs_of_another_tree(root: Path, start: Start, tmp_path: Path) -> None:
+    other = make_fake_tree(tmp_path / "other", run=1, pages_to_scan=500, max_page_sharing=64)
+    before = knobs(other)
+    daemon = start()
+    kill(daemon)
+    for verb_and_more in (("restore",), ("run", "--once", "--config", daemon.config)):
+        done = verb(*verb_and_more, "--root", other, "--runtime-dir", daemon.runtime)
+        said = one_clear_error(done)
+        assert said.startswith(f"{daemon.runtime}/originals.json: holds the knobs of kernel below {root}, boot ")
+        assert f"ksmtuned-py restore --root {root}" in done.stderr
+        assert knobs(other) == before
+    restore(root, daemon)
+
+
 def test_restore_where_no_daemon_ever_ran(root: Path, tmp_path: Path) -> None:
     done = verb("restore", "--root", root, "--runtime-dir", tmp_path / "never")
     assert (done.returncode, done.stdout, done.stderr) == (0, "nothing to put back\n", "")
@@ -45,7 +59,7 @@ def test_the_next_run_puts_back_first_and_so_remembers_the_right_knobs(root: Pat
     kill(first)
     second = start()
     assert "pages_to_scan 123 -> " in second.output()
-    assert json.loads((second.runtime / "originals.json").read_text())["pages_to_scan"] == 123
+    assert json.loads((second.runtime / "originals.json").read_text())["knobs"]["pages_to_scan"] == 123
     assert second.end() == 0
     assert knobs(root) == before
 

@@ -15,7 +15,8 @@ from ksmtuned_py.door import Door
 from ksmtuned_py.model import Counters, Guest, Knobs, Write, WriteResult, WriteStatus
 from ksmtuned_py.sensors.pages import OWN_PAGE_BYTES
 
-_MOST = {"run": 2, "smart_scan": 1}
+_UNMERGE = 2
+_MOST = {"run": _UNMERGE, "smart_scan": 1}
 _U32_MAX = 2**32 - 1
 _ANSWER_SECONDS = 0.8
 _CLOSE_SECONDS = 5.0
@@ -67,19 +68,33 @@ class ScanBackend:
         return None if told is None else self._cpu_before + float(told)
 
     def write(self, write: Write) -> WriteResult:
-        """Hands one knob to the worker; PENDING when it has not answered within a second."""
+        """Hands one knob to the worker; PENDING when it has not answered within a second, or still gives pages back."""
         if write.knob not in DEFAULT_KNOBS or not isinstance(write.new, int):
             return WriteResult(write=write, status=WriteStatus.REFUSED, detail="the scan backend has no such knob")
         if not 0 <= write.new <= _MOST.get(write.knob, _U32_MAX):
             return WriteResult(write=write, status=WriteStatus.REFUSED, detail="EINVAL")
-        self._knobs[write.knob] = write.new
-        self._send({"knobs": {write.knob: write.new}})
+        self._look()
+        if (
+            write.knob != "run" or write.new != _UNMERGE or self._told(write.knob) != write.new
+        ):  # told again, it would begin anew
+            self._knobs[write.knob] = write.new
+            self._send({"knobs": {write.knob: write.new}})
         deadline = time.monotonic() + _ANSWER_SECONDS
         while time.monotonic() < deadline:
-            if self._status.get("knobs", {}).get(write.knob) == write.new:
-                return WriteResult(write=write, status=WriteStatus.OK)
+            if self._told(write.knob) == write.new:
+                return self._taken(write)
             self._look(0.05)
         return WriteResult(write=write, status=WriteStatus.PENDING, detail="the scan worker has not answered yet")
+
+    def _told(self, knob: str) -> int | None:
+        """A knob as the worker has it."""
+        value: int | None = self._status.get("knobs", {}).get(knob)
+        return value
+
+    def _taken(self, write: Write) -> WriteResult:
+        if write.knob == "run" and write.new == _UNMERGE and not self._status.get("given_back"):
+            return WriteResult(write=write, status=WriteStatus.PENDING, detail="the scan worker gives pages back")
+        return WriteResult(write=write, status=WriteStatus.OK)
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -111,6 +126,10 @@ class ScanBackend:
     def worker_pid(self) -> int:
         """The worker's process ID; 0 while there is none."""
         return self._process.pid if self._process else 0
+
+    def unmerge_seconds(self) -> float:
+        """The worker tells how far it is by its counters."""
+        return 0.0
 
     def close(self) -> None:
         """Ends the worker; what it merged stays merged."""

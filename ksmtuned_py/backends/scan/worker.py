@@ -101,6 +101,7 @@ class Worker:
         self._channel.send(
             {
                 "knobs": self._knobs,
+                "given_back": self._given_back,
                 "counters": asdict(scanner.progress()),
                 "cpu_seconds": time.process_time(),
                 "table_bytes": scanner.table_bytes,

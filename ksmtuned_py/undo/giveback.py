@@ -1,0 +1,257 @@
+"""Giving merged memory back, the one way: guest by guest from outside, and what is left by run=2 in a child.
+
+Every stage begins with a look whether the host and the guest's cgroup have the room, and is looked at while it goes
+on; one that does not fit is left out and told of. It may take as long as it likes while it moves: what ends it is a
+lack of room, an interrupt, or that nothing moves any more. Never to be called where a watchdog waits for an answer.
+"""
+
+import time
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Protocol
+
+from ksmtuned_py.enforce import Job, Switch
+from ksmtuned_py.errors import FAILED, KsmtunedError, NoRoom, NotUnmerged
+from ksmtuned_py.guests.cgroups import room_bytes
+from ksmtuned_py.guests.switch import empty
+from ksmtuned_py.host import Host
+from ksmtuned_py.machine import Machine
+from ksmtuned_py.model import Guest, Knobs, Snapshot, Write, WriteStatus
+from ksmtuned_py.plan import RUN_MERGE
+from ksmtuned_py.policy.room import all_lack, guest_lack, merged_bytes
+from ksmtuned_py.undo.knobs import RUN_STOP, RUN_UNMERGE, settle
+from ksmtuned_py.undo.unshare import PORTION_PAGES
+from ksmtuned_py.undo.unsharing import STALL_SECONDS, NotUnshared, Unsharing
+from ksmtuned_py.units import human_bytes, human_seconds
+
+Say = Callable[[str], None]
+COMES_AGAIN = (
+    "ksmd merges it again at its next passes, unless it is stopped: this guest has no monitor that libvirt reaches, "
+    "so no rule can keep it out; start it with mem-merge=off for that"
+)
+TELL_SECONDS = 1.0
+LOOK_SECONDS = 0.02
+"""The kernel copies 50 MiB in that time (0.4 s for a GiB, measured), a fifth of the reserve."""
+
+
+@dataclass(eq=False)
+class NotSwitched(KsmtunedError):
+    """One guest stays as it was."""
+
+    guest: str
+    reason: str
+    exit_code = FAILED
+    template = "guest {guest}: {reason}"
+
+
+class Portions(Protocol):
+    """The unsharing of one guest's pages: what Unsharing is."""
+
+    def merged_pages(self) -> int:
+        """How many it shares; raises NotUnshared."""
+
+    def go_on(self) -> tuple[int, int]:
+        """One portion: its pages, and how many are the guest's own now; (0, 0) at the end; raises NotUnshared."""
+
+    def close(self) -> None:
+        """End it."""
+
+
+@dataclass(frozen=True)
+class Ways:
+    """What there is to give memory back with, and who hears of it."""
+
+    host: Host
+    say: Say
+    progress: Say
+    """Hears, about once a second, that it goes on, and how far it is."""
+    unshare: Callable[[Guest], Portions] | None = None
+    """From outside; None where the guests are not this kernel's processes, or not merged by it."""
+    empty: Switch | None = None
+    """By QEMU's monitor: takes a guest out of merging, and puts it in again."""
+    limit_bytes: Callable[[Guest], int | None] = lambda guest: guest.room_bytes
+    """What a guest's cgroup leaves it now."""
+    stall_seconds: float = STALL_SECONDS
+
+
+def ways_of(machine: Machine, uri: str, say: Say, progress: Say) -> Ways:
+    """All there are on this machine."""
+    if machine.host.backend.name != "kernel" or not machine.is_this_host:
+        return Ways(machine.host, say, progress)
+    return Ways(
+        machine.host,
+        say,
+        progress,
+        unshare=Unsharing,
+        empty=partial(empty, machine.door, uri) if machine.link is not None else None,
+        limit_bytes=lambda guest: room_bytes(machine.door, guest.cgroup),
+    )
+
+
+def give_back(ways: Ways) -> None:
+    """Give everything back; ksmd is stopped then, with run=2, or with run=0 when it was cut short.
+
+    NoRoom when something stays merged for want of it, NotUnmerged when it was cut short.
+    """
+    if ways.host.dry:
+        return
+    settle(ways.host, Knobs(run=RUN_STOP))  # else what is given back would merge again
+    now = ways.host.observe()
+    left = {guest: merged_bytes(guest, now.page_bytes) for guest in now.guests}
+    elsewhere_bytes = max(0, _merged_bytes(now) - sum(left.values()))
+    for guest in sorted(left, key=lambda guest: left[guest]):
+        if left[guest]:
+            left[guest] = _empty(ways, guest, now.page_bytes)
+    _rest(ways, left, min(now.saved_bytes, elsewhere_bytes + sum(left.values())))
+
+
+def give_back_guest(ways: Ways, guest: Guest, switch: Switch | None) -> int:
+    """Give one guest its pages back while it runs, and, with a switch, keep it out of merging from then on.
+
+    The bytes that it had merged; NotSwitched says why it stays as it was.
+    """
+    snapshot = ways.host.observe()
+    now = next((one for one in snapshot.guests if one.key == guest.key), None)
+    if now is None:
+        raise NotSwitched(guest.name, "it is gone")
+    size_bytes = merged_bytes(now, snapshot.page_bytes)
+    if problem := guest_lack(size_bytes, ways.host.memory(), ways.limit_bytes(now)):
+        raise NotSwitched(guest.name, problem)
+    ways.say(f"{guest.name}: {human_bytes(size_bytes)} to give back ...")
+    try:
+        unshared_bytes = unshare(ways, now, snapshot.page_bytes) if size_bytes else 0
+    except (NoRoom, NotUnshared) as error:
+        if switch is None or isinstance(error, NoRoom):
+            raise NotSwitched(guest.name, str(error)) from error
+        ways.say(f"{guest.name}: {error}; QEMU does it at once, and its guest stands still meanwhile")
+    else:
+        ways.say(f"{guest.name}: {human_bytes(unshared_bytes)} were shared with others, and are its own now")
+    if switch is not None:
+        ways.say(f"{guest.name}: {switch_and_wait(now, False, switch, snapshot.page_bytes, ways.progress)}")
+    elif snapshot.knobs.run == RUN_MERGE:
+        ways.say(f"{guest.name}: {COMES_AGAIN}")
+    return size_bytes
+
+
+def unshare(ways: Ways, guest: Guest, page_bytes: int) -> int:
+    """Unshare a guest's pages from outside, portion by portion; the bytes that are its own now.
+
+    NotUnshared where that cannot be done or does nothing; NoRoom as soon as a portion has none.
+    """
+    if ways.unshare is None:
+        raise NotUnshared("its memory is not merged by this machine's kernel")
+    looked_at = alone = 0
+    told_seconds = time.monotonic()
+    with closing(ways.unshare(guest)) as portions:
+        size_bytes = portions.merged_pages() * page_bytes
+        _need_room(ways, guest, size_bytes)
+        did = 1
+        while did:
+            _need_room(ways, guest, min(PORTION_PAGES * page_bytes, size_bytes - looked_at * page_bytes))
+            did, become_its_own = portions.go_on()
+            looked_at, alone = looked_at + did, alone + become_its_own
+            if time.monotonic() - told_seconds > TELL_SECONDS:
+                told_seconds = time.monotonic()
+                ways.progress(f"{guest.name}: {human_bytes(looked_at * page_bytes)} of {human_bytes(size_bytes)} ...")
+    if looked_at and not alone:
+        raise NotUnshared("this kernel leaves pages shared that are only read (before Linux 5.19)")
+    return alone * page_bytes
+
+
+def switch_and_wait(guest: Guest, merge: bool, switch: Switch, page_bytes: int, say: Say) -> str:
+    """Switch a guest and wait for it, to its deadline; what was read back; raises NotSwitched."""
+    job = Job(switch, guest, merge, page_bytes, time.monotonic())
+    try:
+        while not job.wait(TELL_SECONDS):
+            seconds = time.monotonic() - job.began_seconds
+            if time.monotonic() > job.deadline_seconds:
+                raise NotSwitched(guest.name, f"QEMU has not answered for {human_seconds(seconds)}")
+            say(f"{guest.name}: {human_seconds(seconds)} ...")
+    except KeyboardInterrupt:  # QEMU cannot be stopped half way: not left before it is as it was meant to be
+        say(f"{guest.name}: ends when QEMU is done with it ...")
+        job.wait(job.deadline_seconds - time.monotonic())
+        raise
+    if job.error:
+        raise NotSwitched(guest.name, job.error)
+    return job.done
+
+
+def _empty(ways: Ways, guest: Guest, page_bytes: int) -> int:
+    """One guest of all, from outside or else by its monitor; the bytes that it still has to be given."""
+    zero_bytes = max(0, guest.ksm.zero_pages) * page_bytes if guest.ksm else 0
+    size_bytes = merged_bytes(guest, page_bytes)
+    try:
+        unshare(ways, guest, page_bytes)
+        return zero_bytes
+    except NoRoom as error:
+        ways.say(f"{guest.name} stays merged: {error.reason}")
+        return size_bytes
+    except NotUnshared as error:
+        problem = str(error)
+    if ways.empty is not None and guest.libvirt_age_seconds is not None:
+        try:
+            _need_room(ways, guest, size_bytes)
+            switch_and_wait(guest, False, ways.empty, page_bytes, ways.progress)
+            return 0
+        except (NoRoom, NotSwitched) as error:
+            problem = str(error)
+    if ways.unshare is not None:
+        ways.say(f"{guest.name} is left to the last stage: {problem}")
+    return size_bytes
+
+
+def _rest(ways: Ways, left: dict[Guest, int], left_bytes: int) -> None:
+    """Whatever is still merged, by run=2 in a child; ksmd's counters come right only now."""
+    fresh = {replace(guest, room_bytes=ways.limit_bytes(guest)): size for guest, size in left.items() if size}
+    if problem := all_lack(left_bytes, fresh, ways.host.memory()):
+        raise NoRoom(problem)
+    limited: list[Guest | None] = [guest for guest in fresh if guest.room_bytes is not None]
+    ended = False
+    try:
+        _wait(ways, limited)
+        ended = True
+    finally:
+        if not ended:
+            ways.host.apply((Write(knob="run", old=RUN_UNMERGE, new=RUN_STOP),))  # ends the child where it is
+            settle(ways.host, Knobs(run=RUN_STOP))
+    page_bytes = ways.host.backend.page_bytes
+    if rest := ways.host.backend.counters().pages_sharing:
+        raise NotUnmerged(f"{human_bytes(rest * page_bytes)} stay merged")
+
+
+def _wait(ways: Ways, limited: list[Guest | None]) -> None:
+    """run=2 to its end, as long as it moves and there is room for as much as is done between two looks."""
+    backend = ways.host.backend
+    write = Write(knob="run", old=RUN_STOP, new=RUN_UNMERGE)
+    moved: tuple[int, float] | None = None
+    moved_seconds = told_seconds = time.monotonic()
+    while (result := ways.host.apply((write,)).results[0]).status is WriteStatus.PENDING:
+        for guest in limited or [None]:
+            _need_room(ways, guest, 1)
+        now_seconds = time.monotonic()
+        now = (backend.counters().saved_pages, backend.unmerge_seconds())
+        if now != moved:
+            moved, moved_seconds = now, now_seconds
+        if now_seconds - moved_seconds > ways.stall_seconds:
+            raise NotUnmerged(f"nothing has moved for {human_seconds(ways.stall_seconds)}")
+        if now_seconds - told_seconds > TELL_SECONDS and now_seconds - moved_seconds < TELL_SECONDS:
+            told_seconds = now_seconds
+            ways.progress(f"{human_bytes(now[0] * backend.page_bytes)} left ...")
+        time.sleep(LOOK_SECONDS)
+    if result.status in (WriteStatus.REFUSED, WriteStatus.LOST):
+        raise NotUnmerged(result.detail)
+
+
+def _need_room(ways: Ways, guest: Guest | None, needed_bytes: int) -> None:
+    """Look at memory, and at the guest's limit, and at nothing else; raises NoRoom."""
+    limit = ways.limit_bytes(guest) if guest is not None else None
+    if problem := guest_lack(needed_bytes, ways.host.memory(), limit):
+        raise NoRoom(problem)
+
+
+def _merged_bytes(now: Snapshot) -> int:
+    """What the accounts of all processes that merge add up to; the counters lag behind when one has ended."""
+    counters = now.counters
+    return (counters.pages_shared + counters.pages_sharing + max(0, counters.ksm_zero_pages or 0)) * now.page_bytes

@@ -1,0 +1,78 @@
+"""Bringing the knobs to values that are known beforehand: written until they are taken, or the time is over."""
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+from ksmtuned_py.host import Host
+from ksmtuned_py.model import KnobName, Knobs, KnobValue, Write, WriteResult, WriteStatus
+from ksmtuned_py.plan import STRUCTURAL, plan
+
+SETTLE_SECONDS = 10.0
+RETRY_SECONDS = 0.05
+RUN_STOP, RUN_UNMERGE = 0, 2
+
+
+def settle(host: Host, wanted: Knobs, seconds: float = SETTLE_SECONDS) -> list[str]:
+    """Bring the knobs to these values; says what did not take, and why. Structural ones while nothing is merged."""
+    deadline, left = time.monotonic() + seconds, []
+    if structural_writes(host.backend.knobs(), wanted):
+        left += _until_taken(host, lambda: plan(host.backend.knobs(), Knobs(run=RUN_STOP)), deadline)
+        left += _until_taken(host, lambda: structural_writes(host.backend.knobs(), wanted), deadline)
+    left += _until_taken(host, lambda: plan(host.backend.knobs(), wanted), deadline)
+    return left + _confirm_run(host, wanted, deadline)
+
+
+def structural_writes(now: Knobs, wanted: Knobs) -> tuple[Write, ...]:
+    """The writes that need everything unmerged first."""
+    pairs: list[tuple[KnobName, KnobValue | None, KnobValue | None]] = [
+        (name, now.get(name), wanted.get(name)) for name in sorted(STRUCTURAL)
+    ]
+    return tuple(
+        Write(knob=name, old=old, new=new)
+        for name, old, new in pairs
+        if old is not None and new is not None and old != new
+    )
+
+
+def without(knobs: Knobs, names: frozenset[KnobName]) -> Knobs:
+    """The others."""
+    return replace(knobs, **dict.fromkeys(names))
+
+
+def _confirm_run(host: Host, wanted: Knobs, deadline: float) -> list[str]:
+    """Once more, though it reads right: an earlier write may still wait for ksmd's mutex, and would come after us.
+
+    Never for run=2, which is giving memory back, and has been done by who did that.
+    """
+    if wanted.run in (None, RUN_UNMERGE):
+        return []
+    again = Write(knob="run", old=wanted.run, new=wanted.run)
+    while (result := _alone(host, again)).status is WriteStatus.PENDING:
+        if time.monotonic() > deadline:
+            return [_sentence(result)]
+        time.sleep(RETRY_SECONDS)
+    return []
+
+
+def _until_taken(host: Host, left: Callable[[], tuple[Write, ...]], deadline: float) -> list[str]:
+    """Make the writes that are left, over and over for a while: an exiting process can hold merged pages (EBUSY)."""
+    while writes := left():
+        results = [_alone(host, write) for write in writes]
+        failed = [result for result in results if result.status is not WriteStatus.OK]
+        if host.dry:
+            return []
+        if failed and time.monotonic() > deadline:
+            return [_sentence(result) for result in failed]
+        if failed:
+            time.sleep(RETRY_SECONDS)
+    return []
+
+
+def _alone(host: Host, write: Write) -> WriteResult:
+    """One write that does not keep those behind it from being tried, whatever becomes of it."""
+    return host.apply((write,)).results[0]
+
+
+def _sentence(result: WriteResult) -> str:
+    return f"{result.write.knob}={result.write.new} ({result.detail})"

@@ -1,0 +1,91 @@
+"""Leaving the host as it was found, and changing what can only be changed while nothing is merged."""
+
+from dataclasses import replace
+
+from ksmtuned_py.config import Kernel
+from ksmtuned_py.config.types import OnExit
+from ksmtuned_py.errors import KsmtunedError, NoRoom, NotRestored, NotUnmerged
+from ksmtuned_py.model import Knobs, Write
+from ksmtuned_py.plan import STRUCTURAL
+from ksmtuned_py.runtime import Origin, Runtime
+from ksmtuned_py.undo.giveback import Ways, give_back
+from ksmtuned_py.undo.knobs import RUN_STOP, RUN_UNMERGE, SETTLE_SECONDS, settle, structural_writes, without
+from ksmtuned_py.undo.originals import owed
+
+QUICK_SECONDS = 5.0
+
+
+def put_back(ways: Ways, runtime: Runtime, origin: Origin, on_exit: OnExit, *, quickly: bool = False) -> Knobs | None:
+    """Do what on_exit wants with the saved knobs, and forget them; what was put back, None when nothing was owed.
+
+    No memory is given back but with on_exit "unmerge", or where run=2 was found; and not even then when it has to be
+    done quickly, for the thread that answers a watchdog. So structural knobs stay as they are while pages are merged,
+    which is told once, and they stay owed: a restart that wants the same again unmerges nothing.
+    NotRestored names the knobs that did not take, NotOurs whose they are when they are not of this origin.
+    """
+    found, sentence = owed(runtime, origin)
+    if sentence:
+        ways.say(sentence)
+    if found is None or on_exit == "keep":
+        runtime.forget_originals()
+        return None
+    wanted = _with_run(ways, found, on_exit, quickly=quickly)
+    structural = structural_writes(ways.host.backend.knobs(), found)
+    stay = structural if structural and _anything_merged(ways) else ()
+    if stay:
+        wanted = without(wanted, STRUCTURAL)
+    if left := settle(ways.host, wanted, QUICK_SECONDS if quickly else SETTLE_SECONDS):
+        raise NotRestored("; ".join(left))
+    runtime.forget_originals()
+    if stay:
+        runtime.save_originals(origin, Knobs(**{write.knob: write.new for write in stay}))  # type: ignore[arg-type] # whole numbers
+        if wanted.items():
+            ways.say(_stays(stay))
+    return wanted
+
+
+def take(ways: Ways, kernel: Kernel) -> list[str]:
+    """Bring what [kernel] asks for in force, structural knobs too where the host has the room; says what is not."""
+    wanted = wanted_of(kernel)
+    structural = structural_writes(ways.host.backend.knobs(), wanted)
+    try:
+        if structural and _anything_merged(ways):
+            give_back(ways)
+    except (NoRoom, NotUnmerged) as error:
+        refused = [f"{write.knob}={write.new} ({error})" for write in structural]
+        return refused + settle(ways.host, without(wanted, STRUCTURAL))
+    return settle(ways.host, wanted)
+
+
+def wanted_of(kernel: Kernel) -> Knobs:
+    """What the admin asked for in [kernel]; "keep" asks for nothing."""
+    asked = {name: value for name, value in kernel.model_dump().items() if value != "keep"}
+    return Knobs(**asked)
+
+
+def _with_run(ways: Ways, found: Knobs, on_exit: OnExit, *, quickly: bool) -> Knobs:
+    """The knobs to put back: with memory given back first if that is wanted, and run=2 only when it was."""
+    run = found.run if on_exit == "restore" else RUN_STOP
+    if on_exit != "unmerge" and run != RUN_UNMERGE:
+        return replace(found, run=run)
+    try:
+        if quickly:
+            raise NotUnmerged("it would take too long now; ksmtuned-py unmerge --all does it")
+        give_back(ways)
+    except KsmtunedError as error:  # whatever it is, the other knobs are put back
+        ways.say(f"memory stays merged, and ksmd is stopped (run=0): {error}")
+        run = RUN_STOP
+    return replace(found, run=run)
+
+
+def _anything_merged(ways: Ways) -> bool:
+    """As the kernel sees it that refuses structural knobs; yes when nobody can say."""
+    try:
+        return bool(ways.host.backend.counters().pages_shared)
+    except KsmtunedError:
+        return True
+
+
+def _stays(writes: tuple[Write, ...]) -> str:
+    knobs = ", ".join(f"{write.knob}={write.old} ({write.new} was found)" for write in writes)
+    return f"left as they are while pages are merged: {knobs}; ksmtuned-py unmerge --all puts them back, a reboot too"

@@ -1,0 +1,73 @@
+"""The unsharing of one guest's pages, as the one who has it done sees it: portions, each of which may be the last."""
+
+import selectors
+import subprocess
+import sys
+from contextlib import suppress
+from dataclasses import dataclass
+
+from ksmtuned_py.errors import FAILED, KsmtunedError
+from ksmtuned_py.model import Guest
+
+STALL_SECONDS = 30.0
+"""A portion takes 20 ms; longer than this means that something holds the guest's memory map locked."""
+PATIENCE_SECONDS = 0.5
+"""For the end of a child that was killed: it comes at once, but for one that waits for such a lock."""
+
+
+@dataclass(eq=False)
+class NotUnshared(KsmtunedError):
+    """The pages of a guest cannot be unshared from outside."""
+
+    reason: str
+    exit_code = FAILED
+    template = "its pages cannot be unshared from outside: {reason}"
+
+
+class Unsharing:
+    """One guest's, in a child process; nothing is done before `go_on`. NotUnshared when it cannot be begun."""
+
+    def __init__(self, guest: Guest) -> None:
+        try:
+            self._child = subprocess.Popen(
+                [sys.executable, "-m", "ksmtuned_py.undo.unshare", str(guest.pid), str(guest.start_ticks)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                bufsize=0,
+            )
+        except OSError as error:
+            raise NotUnshared(f"no helper can be begun: {error.strerror}") from error
+
+    def merged_pages(self) -> int:
+        """How many pages it shares with others, at the beginning; raises NotUnshared. To be called once, first."""
+        return self._answer()[0]
+
+    def go_on(self) -> tuple[int, int]:
+        """One portion: its pages, and how many of them are the guest's own now; (0, 0) at the end. NotUnshared."""
+        assert self._child.stdin is not None
+        with suppress(BrokenPipeError):  # it has said why
+            self._child.stdin.write(b"\n")
+        looked_at, alone = self._answer()
+        return looked_at, alone
+
+    def close(self) -> None:
+        """End it wherever it is; what is unshared stays so."""
+        self._child.kill()
+        with suppress(subprocess.TimeoutExpired):
+            self._child.wait(PATIENCE_SECONDS)
+        for stream in (self._child.stdin, self._child.stdout, self._child.stderr):
+            assert stream is not None
+            stream.close()
+
+    def _answer(self) -> list[int]:
+        assert self._child.stdout is not None
+        assert self._child.stderr is not None
+        with selectors.PollSelector() as selector:
+            selector.register(self._child.stdout, selectors.EVENT_READ)
+            if not selector.select(STALL_SECONDS):
+                raise NotUnshared(f"nothing has moved for {STALL_SECONDS:.0f} s")
+        line = self._child.stdout.readline()
+        if not line:
+            raise NotUnshared(self._child.stderr.read().decode("utf-8", "replace").strip() or "its helper was killed")
+        return [int(number) for number in line.split()]
