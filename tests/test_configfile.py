@@ -15,8 +15,8 @@ from ksmtuned_py.config import Config
 from ksmtuned_py.configfile.lines import KeyPath, key_lines
 from ksmtuned_py.configfile.load import ORDERED, ConfigErrors, Loaded, changed_keys, load
 from ksmtuned_py.configfile.source import DEFAULT_FILE, ConfigError
-from ksmtuned_py.configfile.text import dotted, flat, toml_value
-from ksmtuned_py.configfile.wanted import REMOVED
+from ksmtuned_py.configfile.text import dotted, flat, render_effective, toml_value
+from ksmtuned_py.configfile.wanted import REMOVED, adds_up, known_keys
 
 KEYS = {dotted(path): value for path, value in flat(Config().model_dump())}
 
@@ -91,6 +91,43 @@ def test_drop_ins_win_key_by_key_in_the_order_of_their_names(tmp_path: Path) -> 
     assert loaded.place("daemon.tick_seconds") == f"{tmp_path}/config.d/a9.toml:2"
     assert loaded.place("daemon.idle_tick_seconds") == f"{tmp_path}/config.d/a10.toml:3"
     assert loaded.origins["daemon.on_exit"] == loaded.place("daemon.on_exit") == "default"
+
+
+ARRAYS_OF_TABLES = {
+    "guests.rule": [{"name": name, "merge": "no"} for name in ("a-*", "b-*", "c-*")],
+    "doctor.accept": [{"code": "swap_off", "reason": reason} for reason in ("a", "b", "c")],
+}
+
+
+def test_these_are_all_lists_of_tables() -> None:
+    assert {key for key in known_keys() if adds_up(tuple(key.split(".")))} == set(ARRAYS_OF_TABLES)
+
+
+@pytest.mark.parametrize(("key", "tables"), ARRAYS_OF_TABLES.items())
+def test_lists_of_tables_add_up_in_the_order_of_the_files(
+    tmp_path: Path, key: str, tables: list[dict[str, str]]
+) -> None:
+    first, second, third = (f"{key} = [{toml_value(table)}]\n" for table in tables)
+    loaded = load(write(tmp_path, first, b10=second, b20=f"\n{third}", b30=f"{key} = []\n"))
+    section, name = key.split(".")
+    found = getattr(getattr(loaded.config, section), name)
+    assert [{each: getattr(table, each) for each in tables[0]} for table in found] == tables
+    directory = tmp_path / "config.d"
+    places = [tmp_path / "config.toml:1", directory / "b10.toml:1", directory / "b20.toml:2", directory / "b30.toml:1"]
+    assert loaded.place(key) == ", ".join(map(str, places))
+    assert f"# {loaded.place(key)}\n" in render_effective(loaded.config, loaded.place)
+
+
+def test_other_lists_replace_one_another(tmp_path: Path) -> None:
+    loaded = load(write(tmp_path, 'guests.name_patterns = ["a"]\n', b10='guests.name_patterns = ["b"]\n'))
+    assert loaded.config.guests.name_patterns == ("b",)
+
+
+def test_a_mistake_in_a_list_that_adds_up_is_told_with_its_own_file_and_line(tmp_path: Path) -> None:
+    good, bad = "[[guests.rule]]\nname = 'a'\n", "[[guests.rule]]\nname = 'b'\nmerge = 'never'\n"
+    assert mistakes(write(tmp_path, good, b10=bad)) == [
+        'config.d/b10.toml:3: guests.rule[0].merge = "never": wanted one of yes, no, keep'
+    ]
 
 
 def test_one_number_of_an_inline_table_can_be_set_alone(tmp_path: Path) -> None:

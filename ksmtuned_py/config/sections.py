@@ -150,7 +150,8 @@ class Guests(Section):
     rule: Annotated[tuple[GuestRule, ...], Strict(False)] = Field(
         (),
         description="of these, the first whose patterns all match a guest holds for it; merge switches it while it\n"
-        "runs. In place of this line, at the end of the file or in a drop-in, tables are easier to read:\n"
+        "runs. Rules of several files add up, config.toml's first, then those of config.d by the files' names.\n"
+        "In place of this line, at the end of the file or in a drop-in, tables are easier to read:\n"
         '[[guests.rule]]\nname = "tenant-a-*"  # also uuid, cgroup, and tag (in libvirt\'s metadata)\n'
         'merge = "no"           # or "yes", or "keep": as it is\n'
         'group = "tenant-a"     # whom it may share memory with',

@@ -1,4 +1,4 @@
-"""The configuration in force: a TOML file and drop-ins, later wins key by key; or every mistake at once."""
+"""The configuration in force: a TOML file and drop-ins, later wins key by key, and lists of tables add up."""
 
 import operator
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from ksmtuned_py.config import Config
 from ksmtuned_py.configfile.lines import KeyPath
 from ksmtuned_py.configfile.source import ConfigError, Source, read_sources
 from ksmtuned_py.configfile.text import dotted, flat, toml_value
-from ksmtuned_py.configfile.wanted import wanted
+from ksmtuned_py.configfile.wanted import adds_up, wanted
 from ksmtuned_py.errors import KsmtunedError
 
 # Keys whose values have to stand in this order, whichever file each comes from.
@@ -64,8 +64,10 @@ class Loaded:
         return {key: setter.file if setter else "default" for key, setter in setters.items()}
 
     def place(self, key: str) -> str:
-        """FILE:LINE that sets a dotted key, or 'default'."""
-        return _place(self.sources, key)
+        """FILE:LINE that sets a dotted key, or 'default'; all of them for a list that adds up."""
+        if not adds_up(tuple(key.split("."))):
+            return _place(self.sources, key)
+        return ", ".join(source.place(key) for source in self.sources if key in source.values) or "default"
 
 
 def load(config_path: Path | None = None, config_dir: Path | None = None) -> Loaded:
@@ -89,12 +91,17 @@ def _flat(table: Mapping[str, Any]) -> dict[str, Any]:
     return {dotted(path): value for path, value in flat(table)}
 
 
-def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Two tables as one, key by key: the one above wins."""
+def _merged(below: Mapping[str, Any], above: Mapping[str, Any], path: KeyPath = ()) -> dict[str, Any]:
+    """Two tables as one, key by key: the one above wins, but lists of tables go on where the one below ends."""
     both = dict(below)
     for key, value in above.items():
-        under = below.get(key)
-        both[key] = _merged(under, value) if isinstance(under, Mapping) and isinstance(value, Mapping) else value
+        match below.get(key), value:
+            case Mapping() as under, Mapping():
+                both[key] = _merged(under, value, (*path, key))
+            case list() | tuple() as under, list() if adds_up((*path, key)):
+                both[key] = [*under, *value]
+            case _:
+                both[key] = value
     return both
 
 

@@ -15,7 +15,8 @@ SAMPLE_HEAD = """\
 The configuration of ksmtuned-py: every key, at its default. Made by packaging/generate.py.
 
 Read from /etc/ksmtuned-py/config.toml, then from config.d/*.toml beside it in the order of their names: later wins,
-key by key. A key that is left out has its default. `ksmtuned-py check` finds mistakes; SIGHUP reloads."""
+key by key. Only lists of tables ([[guests.rule]], [[doctor.accept]]) add up, in this same order; other lists replace
+one another. A key that is left out has its default. `ksmtuned-py check` finds mistakes; SIGHUP reloads."""
 
 
 def toml_value(value: object) -> str:

@@ -40,12 +40,23 @@ def _resolved(node: dict[str, Any]) -> dict[str, Any]:
 
 def wanted(path: KeyPath) -> str:
     """To be said after 'wanted': 'one of quiet, balanced, eager', 'a number from 0 to 100 (percent)'."""
+    node = _node(path)
+    return _sentence(node, path) if node else _other_key(path)
+
+
+def adds_up(path: KeyPath) -> bool:
+    """Whether what several files say of this key is in force together: lists of tables, such as rules."""
+    return bool(_resolved(_node(path).get("items", {})).get("properties"))
+
+
+def _node(path: KeyPath) -> dict[str, Any]:
+    """The schema of a key; empty when there is no such key."""
     node = _schema()
     for part in path:
         node = _resolved(node["items"] if isinstance(part, int) else node.get("properties", {}).get(part, {}))
         if not node:
-            return _other_key(path)
-    return _sentence(node, path)
+            break
+    return node
 
 
 def known_keys(node: dict[str, Any] | None = None, above: str = "") -> list[str]:

@@ -73,9 +73,10 @@ def guest(load: Load) -> Guest:
 
 
 @contextmanager
-def scanning(door: Door, settings: Scan, loads: Sequence[Load], **knobs: int) -> Iterator[ScanBackend]:
+def scanning(door: Door, settings: Scan | InForce, loads: Sequence[Load], **knobs: int) -> Iterator[ScanBackend]:
     """A scan backend at work on the processes, as fast as it can unless the knobs say otherwise."""
-    with closing(ScanBackend(InForce(Config(scan=settings)), door)) as backend:
+    in_force = settings if isinstance(settings, InForce) else InForce(Config(scan=settings))
+    with closing(ScanBackend(in_force, door)) as backend:
         backend.watch([guest(load) for load in loads])
         fast: dict[KnobName, int] = {"pages_to_scan": 100_000, "sleep_millisecs": 1, "smart_scan": 0, "run": 1}
         for name, value in fast.items():

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ksmtuned_py.backends.scan.choice import target_of
 from ksmtuned_py.backends.scan.client import ScanBackend
-from ksmtuned_py.config import GuestRule, Guests, Scan
+from ksmtuned_py.config import Config, GuestRule, Guests, InForce, Scan
 from ksmtuned_py.door import Door
 from ksmtuned_py.guests.rules import ruled
 from ksmtuned_py.model import Guest
@@ -73,6 +73,16 @@ def test_a_guest_that_may_not_merge_any_more_gets_its_pages_back(root: None, no_
         assert (backend.guests[0]["saveable_pages"], backend.guests[0]["zero_pages_out"]) == (0, 0)
         backend.watch(known)
         merged_in(backend, guests, ["", "", ""])
+
+
+def test_who_may_not_be_remapped_any_more_gets_its_pages_back(root: None, no_ksm: Door) -> None:
+    in_force = InForce(Config(scan=REMAP))
+    with workloads([MIX] * 3, mergeable=False) as guests, scanning(no_ksm, in_force, guests) as backend:
+        merged_in(backend, guests, ["", "", ""])
+        in_force.take(Config(scan=REMAP.model_copy(update={"remap_guests": ()})))  # as a reload does
+        backend.watch([guest(one) for one in guests])
+        wait_true(lambda: not any(map(store_in, guests)), "pages given back")
+        assert [one.wrong_pages() for one in guests] == [0, 0, 0]
 
 
 def test_guests_that_change_their_group_leave_the_other_ones_pages(root: None, no_ksm: Door) -> None:

@@ -101,7 +101,8 @@ class Scanner:
         self.watched = {}
         for target in targets:
             watched = known.get((target.pid, target.start_ticks)) or Watched(target)
-            watched.leaving |= not target.merge or target.group != watched.target.group
+            before = watched.target
+            watched.leaving |= not target.merge or target.group != before.group or before.remap > target.remap
             watched.target = target
             self.watched[target.pid, target.start_ticks] = watched
 

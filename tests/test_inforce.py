@@ -1,0 +1,66 @@
+"""The configuration in force: one holder, and what it keeps until the next start."""
+
+import re
+from pathlib import Path
+
+from ksmtuned_py.config import Config, InForce
+from ksmtuned_py.config.inforce import is_start_only
+from ksmtuned_py.config.types import START_ONLY
+from ksmtuned_py.configfile.text import keys, render_sample, sections
+
+PACKAGE = Path(__file__).parent.parent / "ksmtuned_py"
+
+
+def start_only() -> set[str]:
+    """The dotted keys that are marked."""
+    return {
+        ".".join([*map(str, path), name])
+        for path, section in sections(Config())
+        for name, _, _ in keys(section)
+        if is_start_only(section, name)
+    }
+
+
+def test_a_new_configuration_holds_but_for_what_waits_for_the_next_start() -> None:
+    in_force = InForce(Config())
+    new = Config.model_validate(
+        {
+            "daemon": {"mode": "observe", "backend": "scan"},
+            "kernel": {"max_page_sharing": 20},
+            "scan": {"remap_guests": ["test-*"], "reclaim": "remap"},
+            "policy": {"name": "fixed"},
+        }
+    )
+    in_force.take(new)
+    now = in_force.config
+    assert (now.daemon.mode, now.policy.name, now.scan.remap_guests) == ("observe", "fixed", ("test-*",))
+    assert (now.daemon.backend, now.kernel.max_page_sharing, now.scan.reclaim) == ("auto", "keep", "zero")
+    in_force.take(Config())
+    assert in_force.config == Config()
+
+
+def test_what_is_read_once_is_marked() -> None:
+    """By whom each is read: whoever keeps one of them for longer than a call has to have it marked."""
+    once = {f"kernel.{name}" for name in ("use_zero_pages", "merge_across_nodes", "max_page_sharing")}
+    once |= {"daemon.backend", "daemon.pressure_trigger_ms"}  # who merges; the kernel's trigger
+    once |= {f"guests.{name}" for name in ("name_patterns", "cgroup_patterns", "mergeable")}  # the finder
+    once |= {"guests.mergeable_rescan_seconds", "guests.libvirt_uri", "guests.max_guest_series"}
+    once |= {f"scan.{name}" for name in Config().scan.model_dump() if name not in ("groups", "remap_guests")}  # worker
+    assert start_only() == once
+
+
+def test_the_sample_says_which_they_are() -> None:
+    parts = re.split(r"\n\n+", render_sample())
+    assert sum(f"# ({START_ONLY})" in part for part in parts) == len(start_only())
+
+
+def test_nobody_else_keeps_the_configuration() -> None:
+    """An object that outlives a reload and has a part of the configuration in it would go on with the old one."""
+    kept = re.compile(r"self\._?\w+ = (?:\w+\.)*(?:config|settings)(?:\.\w+)*$", re.MULTILINE)
+    found = {
+        f"{file.relative_to(PACKAGE)}: {match.group()}"
+        for file in PACKAGE.rglob("*.py")
+        for match in kept.finditer(file.read_text())
+    }
+    allowed = ("config/inforce.py", "backends/scan/scanner.py", "backends/scan/remap/", "backends/model/")
+    assert {each for each in found if not each.startswith(allowed)} == set()
