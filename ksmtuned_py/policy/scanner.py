@@ -12,7 +12,7 @@ PAGES_TO_JUDGE = 2000
 """Fewer pages than this in an interval tell little about the cost of one."""
 BATCHES_TO_JUDGE = 5
 COST_MIN_SECONDS = 0.05e-6
-COST_MAX_SECONDS = 20e-6
+COST_MAX_SECONDS = 50e-6
 """For a page of 4 KiB; larger ones take longer to look at."""
 OVERSLEEP_MAX_SECONDS = 0.02
 MEMORY_OF_THE_PAST = 0.5

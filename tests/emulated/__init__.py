@@ -1,0 +1,1 @@
+"""Whole kernels in emulated machines; the modules named *_inside run in there, without pytest."""

@@ -1,0 +1,77 @@
+"""The daemon on the kernel of an emulated machine, from the arrival of two guests to its end; prints what was seen.
+
+How many MiB each guest has that no other has, and how long the scanner's rest is judged, are the arguments.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from ksmtuned_py.backends.kernel import find_ksmd
+from ksmtuned_py.door import Door
+from ksmtuned_py.units import MIB
+from ksmtuned_py.workload import Mix, achievable_pages, workloads
+from tests.support.daemon import Daemon, Sections
+from tests.support.process import wait_for
+
+KSM = Path("/sys/kernel/mm/ksm")
+BOOST_PERCENT, CRUISE_PERCENT = 10, 2
+"""Less than the defaults: time in which nothing runs costs nothing in here, so there is more of it to be judged."""
+SECTIONS: Sections = {
+    "metrics": {"address": ""},
+    "adaptive": {"pass_gap_seconds": 1},
+    "adaptive.balanced.boost_percent": {"calm": BOOST_PERCENT},
+    "adaptive.balanced.cruise_percent": {"calm": CRUISE_PERCENT},
+}
+EQUAL_BYTES = 12 * MIB
+LEARNING_SECONDS = 4.0
+"""The emulated processor takes 20 times as long for a page as the daemon believes at its start."""
+PATIENCE_SECONDS = 60.0
+
+
+def main(unique_mib: int, rest_seconds: float) -> None:
+    """Prints one line of JSON."""
+    before, mixes = knobs(), [Mix(equal_bytes=EQUAL_BYTES, unique_bytes=unique_mib * MIB)] * 2
+    found: dict[str, object] = {"counts_pages": (KSM / "pages_scanned").exists()}
+    with TemporaryDirectory() as scratch, Daemon(Path(scratch), SECTIONS) as daemon:
+        wait_mode(daemon, "off")
+        with workloads(mixes, comm="kvm"):
+            wait_mode(daemon, "boost")
+            time.sleep(LEARNING_SECONDS)
+            found["boost"] = share(lambda: wait_mode(daemon, "cruise", "rest"))
+            found["merged"] = int((KSM / "pages_sharing").read_text()) / achievable_pages(mixes)
+            found["rest"] = share(lambda: time.sleep(rest_seconds))
+            found["exit_code"] = daemon.end(seconds=PATIENCE_SECONDS)
+            found["as_found"] = knobs() == before
+    print(json.dumps(found))
+
+
+def wait_mode(daemon: Daemon, *modes: str) -> None:
+    """Waits until the daemon is in one of these modes; it is not asked often, for that takes time in here."""
+    wait_for(
+        lambda: daemon.status().get("decision", {}).get("mode") in modes,
+        PATIENCE_SECONDS,
+        f"{' or '.join(modes)}; the daemon said:\n{daemon.output()}",
+        every_seconds=0.25,
+    )
+
+
+def share(act: Callable[[], object]) -> float:
+    """ksmd's of one core meanwhile, by the scheduler's account."""
+    ksmd = Path(f"/proc/{find_ksmd(Door())}/schedstat")
+    before, begun = ksmd.read_text(), time.monotonic()
+    act()
+    cpu_ns = int(ksmd.read_text().split()[0]) - int(before.split()[0])
+    return cpu_ns / 1e9 / (time.monotonic() - begun)
+
+
+def knobs() -> dict[str, str]:
+    """Every file that can be written, with its text."""
+    return {file.name: file.read_text() for file in KSM.iterdir() if file.stat().st_mode & 0o200}
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), float(sys.argv[2]))
