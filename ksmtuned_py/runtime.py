@@ -7,7 +7,7 @@ whoever can write to it could have any value written to the kernel.
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,6 +79,16 @@ class Runtime:
                 yield
             finally:
                 lock.truncate(0)
+
+    def lock_until(self, undo: ExitStack, *, needed: bool) -> bool:
+        """Hold it until `undo` is done; whether we do, where it is not needed."""
+        try:
+            undo.enter_context(self.locked())
+        except (AlreadyRunning, NoRuntimeDirectory):
+            if needed:
+                raise
+            return False
+        return True
 
     def save_originals(self, origin: Origin, found: Knobs) -> None:
         """Remember what was found, before the first write. The first time counts: what is saved is not changed."""

@@ -13,7 +13,7 @@ from ksmtuned_py.daemon import Daemon
 from ksmtuned_py.descriptors import Reserve, raise_limit
 from ksmtuned_py.door import Door
 from ksmtuned_py.enforce import Enforcer
-from ksmtuned_py.errors import KsmtunedError, NotRestored
+from ksmtuned_py.errors import AddressInUse, KsmtunedError, NotRestored
 from ksmtuned_py.guests.arrivals import open_arrivals
 from ksmtuned_py.guests.switch import switch
 from ksmtuned_py.machine import Machine, check_machine, open_machine
@@ -58,6 +58,8 @@ class Service:
     root: Path
     runtime: Runtime
     debug: bool = False
+    looks: bool = False
+    """It was asked only to look: what it cannot have, beside a running daemon or without rights, it does without."""
 
     def run(self, *, once: bool = False) -> None:
         """Until SIGTERM or SIGINT; raises the house's errors for what keeps it from starting."""
@@ -68,10 +70,13 @@ class Service:
         with ExitStack() as undo:
             # First in, last out: a signal at the start waits for the loop, and one at the end does not cut it short.
             signals = undo.enter_context(closing(Signals()))
-            undo.enter_context(runtime.locked())  # before anything is touched, or a worker started
+            # Before anything is touched, or a worker started.
+            alone = runtime.lock_until(undo, needed=not self.looks)
             machine = undo.enter_context(open_machine(Door(str(self.root)), config))
             running = _Running(self.load, runtime, machine, Notifier(), Journal(debug=self.debug))
             undo.callback(running.close)
+            if alone:
+                running.open(needed=not self.looks)
             running.prepare()
             undo.callback(running.give_back)
             running.take_over()
@@ -98,7 +103,7 @@ class _Running:
         self._journal = journal
         self._reserve = Reserve()
         self._metrics = Metrics(self._config.guests.max_guest_series)
-        self._publisher = Publisher(self._metrics, journal, notifier, runtime.status_path)
+        self._publisher = Publisher(self._metrics, journal, notifier)
         self._web: Web | None = None
         self._origin = origin_of(machine.door, machine.host.backend.name)
         self._ways = ways_of(machine, self._config.guests.libvirt_uri, self.warn, notifier.goes_on)
@@ -108,9 +113,18 @@ class _Running:
     def _config(self) -> Config:
         return self._machine.in_force.config
 
+    def open(self, *, needed: bool) -> None:
+        """The status file and the address, which may be another's: that matters where it is needed."""
+        self._publisher.status_path = self._runtime.status_path
+        try:
+            self._web = self._open_web(self._config)
+        except AddressInUse as error:
+            if needed:
+                raise
+            self.warn(f"no metrics: {error}")
+
     def prepare(self) -> None:
-        """Everything that can fail for the admin to see: the address, a leftover of a crash, the first look."""
-        self._web = self._open_web(self._config)
+        """Everything else that can fail for the admin to see: a leftover of a crash, the first look."""
         if not self._host.dry:
             self._restore()  # what a killed daemon left
         rehearse(self._host, self._config)

@@ -20,6 +20,7 @@ class Told:
     """A publisher whose surfaces can be looked at."""
 
     def __init__(self, status_path: Path, notifier: Notifier) -> None:
+        self.status_path = status_path
         self.records: list[Record] = []
         self.metrics = Metrics()
         self.publisher = Publisher(self.metrics, Journal(self.records.append), notifier, status_path)
@@ -41,7 +42,7 @@ def test_all_surfaces_tell_the_same_tick(tmp_path: Path) -> None:
         told = Told(tmp_path / "status.json", Notifier({"NOTIFY_SOCKET": str(tmp_path / "notify")}))
         told.publisher.publish(report())
         line, ping = manager.recv(4096).decode(), manager.recv(4096).decode()
-    status = statusfile.read(tmp_path / "status.json")
+    status = statusfile.read(told.status_path)
     assert status is not None
     assert (line, ping) == (f"STATUS={status.line}", "WATCHDOG=1")
     assert told.records[0].message == status.decision.reason
@@ -54,7 +55,7 @@ def test_a_failed_tick_keeps_the_last_report_and_counts(told: Told) -> None:
     told.publisher.publish(report())
     told.publisher.failed_tick(Garbage("/sys/x", "?", "a number"))
     assert b'ksmtuned_errors_total{where="tick"} 2.0' in told.metrics.exposition()
-    status = statusfile.read(told.publisher.status_path)
+    status = statusfile.read(told.status_path)
     assert status is not None
     assert status.totals.last_error == "Garbage: /sys/x: wanted a number, found '?'"
     assert status.totals.ticks == 1
@@ -109,5 +110,5 @@ def test_health(told: Told) -> None:
 def test_close_takes_the_status_file_away(told: Told) -> None:
     told.publisher.publish(report())
     told.publisher.close()
-    assert statusfile.read(told.publisher.status_path) is None
+    assert statusfile.read(told.status_path) is None
     told.publisher.close()

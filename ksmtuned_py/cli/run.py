@@ -24,7 +24,9 @@ def add(subparsers: "Subparsers") -> None:
     add_root(parser)
     add_runtime_dir(parser)
     parser.add_argument("--backend", choices=("auto", "kernel", "memory", "scan"), help="instead of the configured one")
-    parser.add_argument("--dry-run", action="store_true", help="decide and explain, but write nothing")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="decide and explain, but write nothing; beside a daemon, too"
+    )
     parser.add_argument("--once", action="store_true", help="one tick, and out again")
     parser.add_argument("--debug", action="store_true", help="tell of every tick, not only of changes")
 
@@ -35,7 +37,8 @@ def run(args: Namespace) -> int:
     from ksmtuned_py.service import Service
 
     runtime = Runtime(args.runtime_dir)
-    Service(load=lambda: _load(args), root=args.root, runtime=runtime, debug=args.debug).run(once=args.once)
+    service = Service(load=lambda: _load(args), root=args.root, runtime=runtime, debug=args.debug, looks=args.dry_run)
+    service.run(once=args.once)
     return 0
 
 

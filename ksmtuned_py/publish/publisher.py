@@ -21,7 +21,8 @@ GRACE_SECONDS = 15.0
 class Publisher:
     """Hands each report to the metrics, the status file, the journal and systemd; none that fails stops a tick."""
 
-    def __init__(self, metrics: Metrics, journal: Journal, notifier: Notifier, status_path: Path) -> None:
+    def __init__(self, metrics: Metrics, journal: Journal, notifier: Notifier, status_path: Path | None = None) -> None:
+        """Without a status path there is no status file: another daemon has it."""
         self.metrics = metrics
         self.journal = journal
         self.notifier = notifier
@@ -57,11 +58,13 @@ class Publisher:
 
     def close(self) -> None:
         """Take the status file away: the daemon is gone."""
-        self._try(lambda: statusfile.remove(self.status_path))
+        if path := self.status_path:
+            self._try(lambda: statusfile.remove(path))
 
     def _show(self, report: Report) -> None:
         self.metrics.publish(report, self.totals)
-        self._try(lambda: statusfile.write(self.status_path, report, self.totals))
+        if path := self.status_path:
+            self._try(lambda: statusfile.write(path, report, self.totals))
 
     def _try(self, surface: Callable[[], None]) -> None:
         try:

@@ -1,13 +1,14 @@
 """Signals to the real process: how it ends, what it leaves, and that none is lost."""
 
 import signal
+import socket
 import time
 from pathlib import Path
 
 import pytest
 
 from tests.process.conftest import Start, content
-from tests.support.daemon import EVENTS_ONLY, QUICK, Daemon, merged
+from tests.support.daemon import EVENTS_ONLY, QUICK, Daemon, free_port, merged, toml, verb
 from tests.support.process import wait_for
 from tests.support.trees import KSM
 
@@ -51,6 +52,33 @@ def test_who_only_watches_changes_nothing(root: Path, start: Start, how: list[st
     assert not (daemon.runtime / "originals.json").exists()
     assert daemon.end() == 0
     assert content(root) == before
+
+
+def test_a_look_needs_nothing_that_the_running_daemon_has(root: Path, start: Start) -> None:
+    port = free_port()
+    daemon = start(merged(QUICK, {"metrics": {"address": f"127.0.0.1:{port}"}}))
+    where = ("--config", daemon.config, "--root", root, "--runtime-dir", daemon.runtime)
+    look = verb("run", "--once", "--dry-run", *where)
+    assert look.returncode == 0, look.stderr
+    assert " of a core: " in look.stderr  # it has decided something
+    ticks = daemon.ticks()
+    daemon.wait_ticks(2)
+    assert daemon.ticks() > ticks
+    assert daemon.status()["pid"] == daemon.process.pid
+    assert verb("run", "--once", *where).returncode == 1  # but a second daemon does
+    assert daemon.end() == 0
+
+
+@pytest.mark.parametrize("how", [["--dry-run"], []])
+def test_a_port_in_use_is_no_hindrance_to_a_look(root: Path, tmp_path: Path, how: list[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+        (tmp_path / "config.toml").write_text(toml({"metrics": {"address": address}}))
+        done = verb(
+            "run", "--once", *how, "--config", tmp_path / "config.toml", "--root", root, "--runtime-dir", tmp_path / "r"
+        )
+    assert done.returncode == (0 if how else 2)
+    assert "cannot listen" in done.stderr
 
 
 def test_sigusr1_ticks_at_once(start: Start) -> None:
