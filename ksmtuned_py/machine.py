@@ -147,7 +147,8 @@ class ScanSenses(KernelSenses):
         """The guests, which are scanned from now on."""
         found = super().guests(now_seconds)
         self._backend.watch(found)
-        return found
+        refused = self._backend.refused
+        return tuple(replace(guest, refused=refused.get(guest.key, "")) for guest in found)
 
     def problems(self) -> tuple[str, ...]:
         """What went wrong among the processes, and what the scanner has to say."""

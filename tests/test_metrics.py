@@ -194,6 +194,12 @@ def test_guests_come_and_go() -> None:
     assert value(scraped(report(guests=(one, two)), report(guests=(two,))), "guest_saved_bytes", **labels) is None
 
 
+def test_guests_that_the_scan_backend_leaves_alone_are_counted() -> None:
+    assert value(scraped(report(guests=(guest(1), guest(2)))), "guests_refused") == 0
+    refused = replace(guest(1), refused="its memory is locked")
+    assert value(scraped(report(guests=(refused, guest(2)))), "guests_refused") == 1
+
+
 def test_two_guests_of_one_name_have_two_series() -> None:
     twins = (replace(guest(1), name="twin"), replace(guest(2), name="twin"))
     keys = [key for key in scraped(report(guests=twins)) if ("guest", "twin") in key[1]]

@@ -109,6 +109,7 @@ def as_object(guest: "Guest", page_bytes: int) -> dict[str, Any]:
         **(account if guest.ksm else dict.fromkeys(account)),
         "room_bytes": guest.room_bytes,
         "obstacles": list(guest.obstacles),
+        "refused": guest.refused,
         "libvirt_age_seconds": guest.libvirt_age_seconds,
         "unknown": list(guest.unknown),
         "wanted_merge": guest.merge,
@@ -138,6 +139,8 @@ def _state(guest: "Guest") -> str:
         return ", ".join(guest.obstacles)
     if guest.merge is False and (guest.ksm is None or guest.ksm.mergeable is not False):
         return f"not switched off yet: {guest.merge_reason}"
+    if guest.refused:
+        return guest.refused
     answers = {True: "yes", False: "no", None: "?"}
     return answers[guest.ksm.mergeable if guest.ksm else None]
 

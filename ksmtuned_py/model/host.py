@@ -132,6 +132,8 @@ class Guest:
     """We took its memory out of merging while it runs."""
     losing_passes: int = 0
     """Passes in a row, up to now, that it costs more memory than it saves."""
+    refused: str = ""
+    """Why the scan backend leaves it alone, or a part of it; '' when it does not."""
 
     @property
     def key(self) -> tuple[int, int]:

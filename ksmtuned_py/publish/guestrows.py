@@ -7,6 +7,11 @@ from ksmtuned_py.publish.rows import Row, Sample, gauge
 
 GUEST_LABELS = ("guest", "uuid", "pid")
 OTHER = ("other", "", "")
+REFUSED = gauge(
+    "guests_refused",
+    "Guests that the scan backend leaves alone, or a part of them: ksmtuned-py guests has the reasons",
+    lambda told: sum(bool(guest.refused) for guest in told.snapshot.guests),
+)
 
 
 def guest_rows(max_series: int) -> tuple[Row, ...]:
@@ -20,6 +25,7 @@ def guest_rows(max_series: int) -> tuple[Row, ...]:
 
     return (
         gauge("guests", "Processes whose memory may merge", lambda told: len(told.snapshot.guests)),
+        REFUSED,
         row("guest_resident_bytes", "Resident memory", lambda _, guest: guest.rss_bytes),
         account(
             "guest_saved_bytes",

@@ -12,6 +12,7 @@ from typing import Protocol
 import pytest
 
 from ksmtuned_py.backends.scan.client import ScanBackend
+from ksmtuned_py.backends.scan.link import Patience
 from ksmtuned_py.config import Config, InForce, Scan
 from ksmtuned_py.door import Door
 from ksmtuned_py.model import Guest, KnobName, Write, WriteStatus
@@ -73,10 +74,12 @@ def guest(load: Load) -> Guest:
 
 
 @contextmanager
-def scanning(door: Door, settings: Scan | InForce, loads: Sequence[Load], **knobs: int) -> Iterator[ScanBackend]:
+def scanning(
+    door: Door, settings: Scan | InForce, loads: Sequence[Load], *, patience: Patience | None = None, **knobs: int
+) -> Iterator[ScanBackend]:
     """A scan backend at work on the processes, as fast as it can unless the knobs say otherwise."""
     in_force = settings if isinstance(settings, InForce) else InForce(Config(scan=settings))
-    with closing(ScanBackend(in_force, door)) as backend:
+    with closing(ScanBackend(in_force, door, patience)) as backend:
         backend.watch([guest(load) for load in loads])
         fast: dict[KnobName, int] = {"pages_to_scan": 100_000, "sleep_millisecs": 1, "smart_scan": 0, "run": 1}
         for name, value in fast.items():

@@ -1,17 +1,26 @@
 """The backend as the control loop sees it: ksmd's knobs and counters, and a worker that may die."""
 
 import os
+import re
 import signal
 import time
+from contextlib import closing
+from functools import partial
+from pathlib import Path
 
-from ksmtuned_py.config import Scan
+from ksmtuned_py.backends.scan.client import ScanBackend
+from ksmtuned_py.backends.scan.link import Patience
+from ksmtuned_py.config import Config, Guests, InForce, Scan
 from ksmtuned_py.door import Door
-from ksmtuned_py.model import KnobName, KnobValue, Write, WriteStatus
+from ksmtuned_py.machine import scan_machine
+from ksmtuned_py.model import Guest, KnobName, KnobValue, Write, WriteStatus
 from ksmtuned_py.units import MIB
 from ksmtuned_py.workload import Mix, workloads
-from tests.scan.conftest import scanning, turn, wait_passes, wait_true
+from tests.scan.conftest import guest, scanning, turn, wait_passes, wait_true
+from tests.support.process import wait_for
 
 REPORT = Scan(reclaim="report")
+REPORT_ONLY = InForce(Config(scan=REPORT))
 MIX = Mix(unique_bytes=16 * MIB, zero_bytes=4 * MIB)
 
 
@@ -73,7 +82,75 @@ def test_a_worker_that_dies_is_reported_and_replaced_with_the_same_knobs(root: N
         wait_true(lambda: backend.counters().full_scans > before.full_scans + 1, "passes of the next worker")
         assert backend.worker_pid not in (0, first)
         assert (backend.counters().pages_scanned or 0) > (before.pages_scanned or 0)
-        assert backend.problems[0] == "the scan worker has died 1 times; last: signal 9"
+        died = "the scan worker has died 1 times; last: it was killed by signal 9 (Killed); was it the OOM killer?"
+        assert backend.problems[0] == died
+
+
+def test_a_worker_that_fails_is_reported_by_its_exit_code(root: None, tmp_path: Path) -> None:
+    """Not by the signal that might have ended it, had it not ended by itself."""
+    (tmp_path / "proc").mkdir()  # there is no meminfo in it
+    with closing(ScanBackend(REPORT_ONLY, Door(str(tmp_path)))) as backend:
+        backend.watch([Guest(pid=1, start_ticks=0, name="one", kind="")])
+        turn(backend, "run", 1)
+        wait_true(lambda: bool(backend.problems), "end of a worker")
+        assert "it ended with exit code 1" in backend.problems[0]
+
+
+def test_workers_that_die_at_once_are_begun_ever_later(root: None, tmp_path: Path) -> None:
+    (tmp_path / "proc").mkdir()
+    with closing(ScanBackend(REPORT_ONLY, Door(str(tmp_path)))) as backend:
+        backend.watch([Guest(pid=1, start_ticks=0, name="one", kind="")])
+        turn(backend, "run", 1)
+        ends = [wait_for(partial(_dead_more_often, backend, count), 60.0, "end") for count in (0, 1, 2)]
+        assert ends[2] - ends[1] >= 1.0  # half a second after the first one
+
+
+def _dead_more_often(backend: ScanBackend, count: int) -> float:
+    return time.monotonic() if backend.counters() and backend.restarts > count else 0.0
+
+
+def test_a_worker_that_says_nothing_is_told_and_then_replaced(root: None, no_ksm: Door) -> None:
+    patience = Patience(told_seconds=0.5, ended_seconds=2.0)
+    with workloads([MIX], mergeable=False) as loads, scanning(no_ksm, REPORT, loads, patience=patience) as backend:
+        wait_passes(backend, 1)
+        first = backend.worker_pid
+        os.kill(first, signal.SIGSTOP)
+        wait_true(lambda: "the scan worker has said nothing for" in str(backend.problems), "problem")
+        wait_true(lambda: "died 1 times" in str(backend.problems), "end of it")
+        wait_true(lambda: bool(backend.counters()) and backend.worker_pid not in (0, first), "another worker")
+        assert re.search(r"died 1 times; last: it had said nothing for .* s, and was ended", backend.problems[0])
+        wait_passes(backend, 2)
+
+
+def test_a_worker_that_comes_back_is_kept(root: None, no_ksm: Door) -> None:
+    patience = Patience(told_seconds=0.3, ended_seconds=30.0)
+    with workloads([MIX], mergeable=False) as loads, scanning(no_ksm, REPORT, loads, patience=patience) as backend:
+        first = backend.worker_pid
+        os.kill(first, signal.SIGSTOP)
+        assert backend.write(Write(knob="pages_to_scan", old=0, new=7000)).status is WriteStatus.PENDING
+        backend.watch([])
+        backend.watch([guest(loads[0]), guest(loads[0])])
+        wait_true(lambda: bool(backend.problems), "problem")
+        os.kill(first, signal.SIGCONT)
+        wait_true(lambda: not backend.problems, "end of the problem")
+        assert backend.write(Write(knob="pages_to_scan", old=0, new=7000)).status is WriteStatus.OK
+        wait_true(lambda: len(backend.guests) == 2, "the guests that were told of last")
+        assert backend.worker_pid == first
+
+
+def test_5000_guests_with_long_names_are_told_of_and_told_back(root: None, no_ksm: Door) -> None:
+    """More than a message of any packet socket can hold, in both directions."""
+    many = [Guest(pid=4_000_000 + number, start_ticks=1, name=f"{number:*>400}", kind="") for number in range(5000)]
+    with closing(ScanBackend(REPORT_ONLY, no_ksm)) as backend:
+        backend.watch(many)
+        turn(backend, "pages_to_scan", 100_000)
+        turn(backend, "run", 1)
+        wait_true(lambda: len(backend.guests) == 5000, "all guests")
+        assert [one["name"] for one in backend.guests] == [one.name for one in many]
+        backend.watch(many[:3])
+        wait_true(lambda: len(backend.guests) == 3, "end of the others")
+        turn(backend, "run", 0)
+        assert (backend.restarts, backend.problems) == (0, ())
 
 
 def test_guests_come_and_go(root: None, no_ksm: Door) -> None:
@@ -84,3 +161,16 @@ def test_guests_come_and_go(root: None, no_ksm: Door) -> None:
         begun = backend.counters().full_scans
         time.sleep(0.3)
         assert backend.counters().full_scans <= begun + 1
+
+
+def test_who_is_refused_is_told_with_the_guest_and_among_the_problems(root: None, no_ksm: Door) -> None:
+    config = Config(guests=Guests(name_patterns=("ksm-workload",), mergeable=False, libvirt_uri=""))
+    config = config.model_copy(update={"scan": REPORT.model_copy(update={"worker_memory_mib": 64})})
+    with workloads([MIX], mergeable=False), scan_machine(no_ksm, config, dry=False) as machine:
+        machine.host.apply((Write(knob="pages_to_scan", old=100, new=100_000),))
+        machine.host.apply((Write(knob="run", old=0, new=1),))
+        refused = wait_for(
+            lambda: [one.refused for one in machine.host.observe().guests if one.refused], 60.0, "reason"
+        )
+        assert "scan.worker_memory_mib is too small" in refused[0]
+        assert refused[0] in str(machine.host.observe().problems)

@@ -6,12 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ksmtuned_py.backends.scan import pagemap
-from ksmtuned_py.backends.scan.channel import Channel, Closed, pair
+from ksmtuned_py.backends.scan.channel import Channel, Closed, Message, pair
 from ksmtuned_py.backends.scan.choice import NoSuchGuest, targets
 from ksmtuned_py.backends.scan.mappings import candidates, parse_maps
 from ksmtuned_py.backends.scan.process import Gone, Process
 from ksmtuned_py.backends.scan.remap import eligibility
 from ksmtuned_py.backends.scan.remap.amd64 import NR, SLOT_DATA, Context
+from ksmtuned_py.backends.scan.sentences import MOST_SENTENCES, guest_sentences
 from ksmtuned_py.backends.scan.swapplace import NO_SWAP, parse_swaps, refusal
 from ksmtuned_py.backends.scan.table import SLAB_BYTES, chunks, windows
 from ksmtuned_py.backends.scan.target import Target
@@ -184,6 +185,31 @@ def test_the_channel_keeps_messages_apart_and_tells_the_end() -> None:
     with pytest.raises(Closed):
         right.send({})
     right.close()
+
+
+def test_what_the_other_side_does_not_read_yet_is_sent_later() -> None:
+    left, right = (Channel(end) for end in pair())
+    messages = [{"number": number, "text": "x" * 300_000} for number in range(5)]
+    for message in messages:
+        left.send(message)
+    assert left.is_full
+    found: list[Message] = []
+    while len(found) < len(messages):
+        found += right.receive(0)
+        left.receive(0)
+    assert found == messages
+    assert not left.is_full
+    left.close()
+    right.close()
+
+
+def test_guests_with_the_same_trouble_are_one_sentence_and_all_are_few() -> None:
+    same = [{"name": f"web-{number}", "rest": "", "refusal": "its memory is locked"} for number in range(5)]
+    assert guest_sentences(same) == ["web-0, web-1, web-2 and 2 more: its memory is locked"]
+    many = [{"name": f"db-{number}", "rest": f"left alone for {number} s", "refusal": ""} for number in range(5000)]
+    found = guest_sentences(many)
+    assert len(found) == MOST_SENTENCES
+    assert found[-1].startswith(f"{5000 - MOST_SENTENCES + 1} more guests")
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from ksmtuned_py.backends.scan.count import count
 from ksmtuned_py.backends.scan.pages import UNREAD, contains, repeated
-from ksmtuned_py.backends.scan.scanner import Scanner
+from ksmtuned_py.backends.scan.scanner import WORK_BYTES, Scanner
 from ksmtuned_py.backends.scan.table import BLOCK_PAGES, PAGE_TABLE_BYTES, SLAB_BYTES, Slab, Table
 from ksmtuned_py.backends.scan.target import Target
 from ksmtuned_py.config import Scan
@@ -119,7 +119,7 @@ def test_equal_pages_are_counted_in_small_steps_however_many_there_are() -> None
 def test_a_guest_for_which_there_is_no_room_is_refused_and_the_others_are_scanned(root: None) -> None:
     mix = Mix(unique_bytes=16 * MIB)
     with workloads([mix, mix], mergeable=False) as loads:
-        scanner = Scanner(Door(), Scan(reclaim="report"), memory_bytes=9000 * 11 * 4 // 3)
+        scanner = Scanner(Door(), Scan(reclaim="report"), memory_bytes=WORK_BYTES + 9000 * 11 * 4 // 3)
         scanner.watch([Target(pid=load.pid, start_ticks=0, name=load.name) for load in loads])
         for _ in range(3):
             passed_once(scanner)

@@ -167,6 +167,7 @@ def test_a_guest_whose_memory_is_all_locked_is_told_and_the_others_go(zram_swap:
     ):
         wait_true(lambda: "locked" in backend.guests[0]["rest"], "the reason")
         assert backend.problems == (f"locked: {backend.guests[0]['rest']}",)
+        assert [key[0] for key in backend.refused] == [locked.pid]
         assert [one["zero_pages_out"] for one in backend.guests] == [0, 2048]
 
 

@@ -1,13 +1,21 @@
-"""What the control loop and the scan worker say to each other: JSON messages on a socket pair, one per packet."""
+"""What the control loop and the scan worker say to each other: JSON messages of any size on a socket pair.
+
+Nobody ever waits for the other side to read: what does not fit into the socket is sent later.
+"""
 
 import contextlib
 import json
 import os
 import select
 import socket
+import struct
+import time
 from typing import Any
 
-MOST_BYTES = 1 << 18
+_LENGTH = struct.Struct("=Q")
+_AT_ONCE = 1 << 20
+_REST_SECONDS = 0.2
+"""How long the rest of a message that has begun is waited for."""
 Message = dict[str, Any]
 
 
@@ -20,38 +28,36 @@ class Channel:
 
     def __init__(self, end: socket.socket) -> None:
         self._end = end
-        for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
-            end.setsockopt(socket.SOL_SOCKET, option, MOST_BYTES)
+        end.setblocking(False)
         self._poll = select.poll()
         self._poll.register(end, select.POLLIN)
+        self._out = bytearray()
+        self._in = bytearray()
 
-    def fileno(self) -> int:
-        """The descriptor, for those who wait for several."""
-        return self._end.fileno()
+    @property
+    def is_full(self) -> bool:
+        """Something that was sent still waits for the other side to read."""
+        return bool(self._out)
 
-    def send(self, message: Message) -> bool:
-        """False when the other side has not read the last ones yet; raises Closed."""
-        try:
-            self._end.send(json.dumps(message).encode(), socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
-        except BlockingIOError:
-            return False
-        except OSError:
-            raise Closed from None
-        return True
+    def send(self, message: Message) -> None:
+        """Now, or as soon as the other side has read enough; raises Closed."""
+        data = json.dumps(message).encode()
+        self._out += _LENGTH.pack(len(data)) + data
+        self._flush()
 
     def receive(self, timeout_seconds: float = 0) -> list[Message]:
         """All messages that are there, after waiting for the first so long; raises Closed."""
-        messages: list[Message] = []
-        while self._poll.poll(0 if messages else timeout_seconds * 1000):
-            try:
-                data = self._end.recv(MOST_BYTES)
-            except OSError:
-                raise Closed from None
-            if not data:
-                if messages:
-                    break
-                raise Closed
-            messages.append(json.loads(data))
+        deadline = time.monotonic() + timeout_seconds
+        rest = max(deadline, time.monotonic() + _REST_SECONDS)
+        while not (messages := self._complete()):
+            wait_seconds = max(0.0, (rest if self._in else deadline) - time.monotonic())
+            events = self._poll.poll(wait_seconds * 1000)
+            if not events:
+                break
+            if events[0][1] & select.POLLOUT:
+                self._flush()
+            if events[0][1] & ~select.POLLOUT:
+                self._take()
         return messages
 
     def close(self) -> None:
@@ -59,10 +65,43 @@ class Channel:
         with contextlib.suppress(OSError):
             self._end.close()
 
+    def _flush(self) -> None:
+        try:
+            while self._out:
+                del self._out[: self._end.send(self._out[:_AT_ONCE], socket.MSG_NOSIGNAL)]
+        except BlockingIOError:
+            pass
+        except OSError:
+            raise Closed from None
+        self._poll.modify(self._end, select.POLLIN | (select.POLLOUT if self._out else 0))
+
+    def _take(self) -> None:
+        try:
+            data = self._end.recv(_AT_ONCE)
+        except BlockingIOError:
+            return
+        except OSError:
+            raise Closed from None
+        if not data:
+            raise Closed
+        self._in += data
+
+    def _complete(self) -> list[Message]:
+        messages: list[Message] = []
+        begin = 0
+        while len(self._in) - begin >= _LENGTH.size:
+            end = begin + _LENGTH.size + _LENGTH.unpack_from(self._in, begin)[0]
+            if end > len(self._in):
+                break
+            messages.append(json.loads(self._in[begin + _LENGTH.size : end]))
+            begin = end
+        del self._in[:begin]
+        return messages
+
 
 def pair() -> tuple[socket.socket, socket.socket]:
-    """Two connected ends that keep packets apart."""
-    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+    """Two connected ends."""
+    return socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
 
 
 def inherited(descriptor: int) -> Channel:

@@ -22,11 +22,14 @@ from ksmtuned_py.backends.scan.zeroplace import place_refusal
 from ksmtuned_py.config import Scan
 from ksmtuned_py.door import Door
 from ksmtuned_py.model import Counters
+from ksmtuned_py.units import MIB
 
 _MEMORY = "proc/meminfo"
 _TABLES_SHARE, _PRINTS_SHARE = 3 / 4, 1 / 16
 """Of the memory that the scanner may take: for what is known of pages, and for what they share."""
 _PRINT_BYTES = 8
+WORK_BYTES = 64 * MIB
+"""Left for counting equal pages, and for what is said about thousands of guests."""
 
 
 @dataclass(slots=True)
@@ -82,8 +85,9 @@ class Scanner:
         self._door = door
         self._settings = settings
         self._merger = merger
-        self._most_pages = int(memory_bytes * _TABLES_SHARE) // PAGE_TABLE_BYTES
-        self._most_prints = int(memory_bytes * _PRINTS_SHARE) // _PRINT_BYTES if merger else 0
+        room_bytes = max(0, memory_bytes - WORK_BYTES)
+        self._most_pages = int(room_bytes * _TABLES_SHARE) // PAGE_TABLE_BYTES
+        self._most_prints = int(room_bytes * _PRINTS_SHARE) // _PRINT_BYTES if merger else 0
         self._sweep = Sweep()
         self._zeros = Zeros(door)
         self.watched: dict[tuple[int, int], Watched] = {}
@@ -93,6 +97,7 @@ class Scanner:
         self.counters = Counters()
         self._full_scans = 0
         self._counted: list[Target] = []
+        self._gives_back = settings.reclaim != "report"
         self._split_huge = False
 
     def watch(self, targets: list[Target]) -> None:
@@ -160,9 +165,7 @@ class Scanner:
         )
 
     def _begin_pass(self, guests: list[Watched]) -> None:
-        no_zeros = self._settings.reclaim == "report"
-        place = place_refusal(self._door, to_disk=self._settings.zero_pages_to_disk)
-        self.refusal = "reclaim is report" if no_zeros else place
+        self.refusal = place_refusal(self._door, to_disk=self._settings.zero_pages_to_disk) if self._gives_back else ""
         self._split_huge = self._memory_is_short()
         self._sweep.pass_number += 1
         self._sweep.room_pages = self._most_pages - sum(guest.table.pages for guest in guests)
@@ -206,7 +209,7 @@ class Scanner:
     def _look_after_zeros(self, process: Process, step: Step, guest: Watched) -> None:
         if step.slab and step.zeros is None:
             self._zeros.look(process, step.slab, guest.zeros)
-        elif step.slab and step.zeros is not None and len(step.zeros) and not self.refusal:
+        elif step.slab and step.zeros is not None and len(step.zeros) and self._gives_back and not self.refusal:
             self._zeros.page_out(process, step.slab, step.zeros, guest.zeros, split_huge=self._split_huge)
 
     def _memory_is_short(self) -> bool:

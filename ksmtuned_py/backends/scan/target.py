@@ -6,6 +6,8 @@ DEFAULT_KNOBS = {"run": 0, "pages_to_scan": 100, "sleep_millisecs": 20, "smart_s
 """ksmd's own, with its defaults; the others have no meaning here."""
 STOP, MERGE, UNMERGE = 0, 1, 2
 """The values of run."""
+GuestKey = tuple[int, int]
+"""PID and start, in ticks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,15 +9,14 @@ from collections.abc import Iterator
 from dataclasses import asdict
 
 from ksmtuned_py.backends.scan.channel import Channel, Closed, Message, inherited
-from ksmtuned_py.backends.scan.scanner import Merger, Scanner
-from ksmtuned_py.backends.scan.target import DEFAULT_KNOBS, MERGE, UNMERGE, Target
+from ksmtuned_py.backends.scan.scanner import Merger, Scanner, Watched
+from ksmtuned_py.backends.scan.target import DEFAULT_KNOBS, MERGE, UNMERGE, GuestKey, Target
 from ksmtuned_py.config import Scan
 from ksmtuned_py.door import Door
-from ksmtuned_py.units import MIB
+from ksmtuned_py.units import KIB, MIB
 
 _NICE = 5  # as ksmd
 _IDLE_SECONDS = 1.0
-_STATUS_SECONDS = 0.1
 _TIDY_SECONDS = 5.0
 """While nothing is scanned, between two looks at what nobody needs any more."""
 _PROVEN = ("x86_64", "aarch64")
@@ -34,10 +33,13 @@ class Worker:
         self._merge_refusal = merge_refusal
         self._knobs = dict(DEFAULT_KNOBS)
         self._steps = scanner.steps()
-        self._next_status = self._next_tidy = 0.0
+        self._next_tidy = 0.0
         self._given_back = True
         self._credit = 0
         """Pages that may be looked at in this batch; below 0: what earlier ones have taken too much."""
+        self._version = 0
+        self._told: dict[GuestKey, Message] = {}
+        """What the other side knows of each guest of this version."""
 
     def serve(self) -> None:
         """Until the parent has ended or closed the channel."""
@@ -45,7 +47,6 @@ class Worker:
             while True:
                 self._obey(self._channel.receive(self._pause_seconds()))
                 self._batch()
-                self._tell()
         except Closed:
             return
 
@@ -57,16 +58,21 @@ class Worker:
             return self._knobs["sleep_millisecs"] / 1000
         return _IDLE_SECONDS
 
-    def _obey(self, messages: list[Message]) -> None:
+    def _obey(self, messages: list[Message]) -> bool:
+        """Answers, and says whether anything is to be done otherwise from now on."""
+        news = False
         for message in messages:
             if "targets" in message:
                 self._scanner.watch([Target(**target) for target in message["targets"]])
-            for name, value in message.get("knobs", {}).items():
-                self._knobs[name] = value
-                self._given_back &= name != "run"
+                self._version, self._told, news = message["version"], {}, True
+            for name, value in message["knobs"].items():
+                if self._knobs[name] != value:
+                    self._knobs[name], news = value, True
+                    self._given_back &= name != "run"
         self._scanner.smart = bool(self._knobs["smart_scan"])
         if messages:
-            self._tell(now=True)
+            self._tell(messages[-1]["ask"])
+        return news
 
     def _batch(self) -> None:
         if self._knobs["run"] == MERGE:
@@ -85,21 +91,18 @@ class Worker:
         """As far as it may, or to the end of the pass; True at the end of all. What is new is heard after each step."""
         for done in steps:
             self._credit -= done
-            if self._credit <= 0 or not done:
-                return False
-            messages = self._channel.receive()
-            if messages:
-                self._obey(messages)
+            if self._credit <= 0 or not done or self._obey(self._channel.receive()):
                 return False
         return True
 
-    def _tell(self, *, now: bool = False) -> None:
-        if not now and time.monotonic() < self._next_status:
-            return
-        self._next_status = time.monotonic() + _STATUS_SECONDS
+    def _tell(self, question: int) -> None:
+        """How it stands; of the guests, those of which the other side knows something else."""
         scanner = self._scanner
+        now = {key: _told_of(guest) for key, guest in scanner.watched.items()}
         self._channel.send(
             {
+                "ask": question,
+                "version": self._version,
                 "knobs": self._knobs,
                 "given_back": self._given_back,
                 "counters": asdict(scanner.progress()),
@@ -108,20 +111,24 @@ class Worker:
                 "refusal": scanner.refusal,
                 "merge_refusal": self._merge_refusal,
                 "window_milliseconds": scanner.window_milliseconds(),
-                "guests": [
-                    {
-                        "pid": guest.target.pid,
-                        "name": guest.target.name,
-                        "zero_pages_out": guest.zeros.out_pages,
-                        "saveable_pages": guest.saveable_pages,
-                        "rests": guest.zeros.rests,
-                        "rest": guest.zeros.reason,
-                        "refusal": guest.refusal,
-                    }
-                    for guest in scanner.watched.values()
-                ],
+                "all": not self._told,
+                "guests": [guest for key, guest in now.items() if guest != self._told.get(key)],
             }
         )
+        self._told = now
+
+
+def _told_of(guest: Watched) -> Message:
+    return {
+        "pid": guest.target.pid,
+        "start_ticks": guest.target.start_ticks,
+        "name": guest.target.name,
+        "zero_pages_out": guest.zeros.out_pages,
+        "saveable_pages": guest.saveable_pages,
+        "rests": guest.zeros.rests,
+        "rest": guest.zeros.reason,
+        "refusal": guest.trouble or guest.refusal,
+    }
 
 
 def merger_for(settings: Scan, door: Door) -> tuple[Merger | None, str]:
@@ -143,7 +150,14 @@ def main(descriptor: int, root: str, settings: Scan) -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     door = Door(root)
     merger, refusal = merger_for(settings, door)
-    Worker(inherited(descriptor), Scanner(door, settings, merger), refusal).serve()
+    scanner = Scanner(door, settings, merger, max(0, limit - _own_bytes()))
+    Worker(inherited(descriptor), scanner, refusal).serve()
+
+
+def _own_bytes() -> int:
+    """What RLIMIT_DATA counts of this process before it has looked at anything: the interpreter and its libraries."""
+    lines = Door().read("proc/self/status").splitlines()
+    return next(int(line.split()[1]) * KIB for line in lines if line.startswith("VmData:"))
 
 
 if __name__ == "__main__":

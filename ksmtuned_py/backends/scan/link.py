@@ -1,0 +1,176 @@
+"""One worker process as its parent sees it: what it was asked, what it has said, and how it ended."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+
+from ksmtuned_py.backends.scan.channel import Channel, Closed, Message, pair
+from ksmtuned_py.backends.scan.target import DEFAULT_KNOBS, GuestKey, Target
+from ksmtuned_py.config import Scan
+from ksmtuned_py.units import human_seconds
+
+_CLOSE_SECONDS = 5.0
+_END_SECONDS = 1.0
+"""From closing its end of the channel until it is gone: less than the interpreter takes to end."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patience:
+    """How long a worker may leave a question open; no step of its work takes a second."""
+
+    told_seconds: float = 5.0
+    """Then it is a problem."""
+    ended_seconds: float = 60.0
+    """Then it is ended, for another one to begin."""
+
+
+@dataclass(slots=True)
+class Wanted:
+    """What the worker is to do."""
+
+    knobs: dict[str, int] = field(default_factory=lambda: dict(DEFAULT_KNOBS))
+    targets: list[Target] = field(default_factory=list)
+    version: int = 1
+    """Of the targets: each change is a new one."""
+
+
+class Link:
+    """A worker that has just been started."""
+
+    def __init__(self, root: str, settings: Scan, patience: Patience) -> None:
+        ours, theirs = pair()
+        self._process = _spawn(theirs, root, settings)
+        self._channel = Channel(ours)
+        self._patience = patience
+        self._begun = time.monotonic()
+        self._heard = self._begun
+        self._asked = 0
+        self._open_since: float | None = None
+        self._sent_version = 0
+        self._closed_at: float | None = None
+        self._ended_for = ""
+        self.status: Message = {}
+        """As it told last; empty before that."""
+        self.guests: dict[GuestKey, Message] = {}
+
+    @property
+    def pid(self) -> int:
+        """Its process ID."""
+        return self._process.pid
+
+    @property
+    def lived_seconds(self) -> float:
+        """Since it was started."""
+        return time.monotonic() - self._begun
+
+    @property
+    def status_seconds(self) -> float:
+        """How old its status is."""
+        return time.monotonic() - self._heard
+
+    @property
+    def silent_seconds(self) -> float:
+        """How long it has left a question open and said nothing; 0 when none is open."""
+        return 0.0 if self._open_since is None else time.monotonic() - self._open_since
+
+    def ask(self, wanted: Wanted) -> None:
+        """How it stands. What it is to do goes with each question, until it says that it knows."""
+        if self._closed_at is not None or self._channel.is_full:
+            return
+        message: Message = {"ask": self._asked + 1, "knobs": wanted.knobs}
+        if wanted.version not in (self.status.get("version"), self._sent_version):
+            message |= {"version": wanted.version, "targets": [asdict(target) for target in wanted.targets]}
+            self._sent_version = wanted.version
+        self._asked += 1
+        self._open_since = self._open_since or time.monotonic()
+        try:
+            self._channel.send(message)
+        except Closed:
+            self._close()
+
+    def hear(self, timeout_seconds: float = 0) -> None:
+        """Takes in what it says, waiting so long for it; a worker that says nothing for too long is ended."""
+        if self._closed_at is not None:
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(timeout_seconds)
+        else:
+            try:
+                for message in self._channel.receive(timeout_seconds):
+                    self._take(message)
+            except Closed:
+                self._close()
+        if self._ended_for:
+            return
+        if self.silent_seconds >= self._patience.ended_seconds:
+            self._end(f"it had said nothing for {human_seconds(self.silent_seconds)}, and was ended")
+        elif self._closed_at is not None and time.monotonic() - self._closed_at > _END_SECONDS:
+            self._end("it had stopped to listen, and was ended")
+
+    def death(self) -> str:
+        """How it ended; '' while it is there."""
+        code = self._process.poll()
+        if code is None:
+            return ""
+        return self._ended_for if self._ended_for and code == -signal.SIGKILL else _cause(code)
+
+    @property
+    def problem(self) -> str:
+        """What is wrong with it, as a sentence; '' when nothing is."""
+        if self._ended_for:
+            return "the scan worker was killed and does not end: it waits for the kernel"
+        if self.silent_seconds >= self._patience.told_seconds:
+            return f"the scan worker has said nothing for {human_seconds(self.silent_seconds)}"
+        return ""
+
+    def close(self) -> None:
+        """Has it end, and waits for that; what it merged stays merged."""
+        self._channel.close()
+        try:
+            self._process.wait(_CLOSE_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            with suppress(subprocess.TimeoutExpired):  # it waits for the kernel, and ends when that is over
+                self._process.wait(_CLOSE_SECONDS)
+
+    def _take(self, message: Message) -> None:
+        if message["all"]:
+            self.guests = {}
+        self.guests |= {(guest["pid"], guest["start_ticks"]): guest for guest in message["guests"]}
+        self.status, self._heard = message, time.monotonic()
+        answered = message["ask"] == self._asked
+        self._open_since = None if answered else self._heard
+        self._sent_version = 0 if answered else self._sent_version
+
+    def _close(self) -> None:
+        """It listens no more: it is about to end, and how it did is only known then."""
+        self._channel.close()
+        self._closed_at = time.monotonic()
+
+    def _end(self, reason: str) -> None:
+        if self._process.poll() is None:
+            self._ended_for = reason
+            self._process.kill()
+
+
+def _cause(code: int) -> str:
+    if code >= 0:
+        return f"it ended with exit code {code}, and said why on its standard error"
+    doubt = "; was it the OOM killer?" if -code == signal.SIGKILL else ""
+    return f"it was killed by signal {-code} ({signal.strsignal(-code)}){doubt}"
+
+
+def _spawn(end: socket.socket, root: str, settings: Scan) -> subprocess.Popen[bytes]:
+    program = [sys.executable, "-m", "ksmtuned_py.backends.scan.worker"]
+    with end:
+        return subprocess.Popen(
+            [*program, str(end.fileno()), root, settings.model_dump_json()],
+            pass_fds=[end.fileno()],
+            stdin=subprocess.DEVNULL,
+            # numpy's linear algebra has no work here, and would begin a thread for each processor.
+            env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
+        )
