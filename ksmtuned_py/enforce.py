@@ -1,10 +1,14 @@
-"""What the rules want of running guests is done: one guest at a time, with room, and never on the tick."""
+"""What the rules want of running guests is done: a few guests at a time, with room, and never on the tick."""
 
+import os
 import threading
+import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from ksmtuned_py.errors import KsmtunedError
+from ksmtuned_py.guests.ledger import Ledger
 from ksmtuned_py.model import Guest, Snapshot
 from ksmtuned_py.policy.room import guest_lack, merged_bytes
 from ksmtuned_py.publish.journal import Field, Priority, Record
@@ -20,7 +24,9 @@ DEADLINE_SECONDS_PER_GIB = 2.0
 RETRY_SECONDS = 60.0
 RECHECK_SECONDS = 600.0
 """Memory that was plugged in since the guest was switched off merges until then."""
-STUCK_LIMIT = 4
+LANES = 4
+"""So many switches at once: a QEMU that does not answer costs its own lane until its deadline, and then none."""
+LOST_LIMIT = 16
 """Switches that may be left waiting for a QEMU that does not answer; then no other is begun."""
 PATIENCE_SECONDS = 10.0
 """libvirt may know a guest only a moment after its process is seen."""
@@ -29,34 +35,39 @@ PATIENCE_SECONDS = 10.0
 class Job:
     """One switch on its way, in a thread."""
 
-    def __init__(self, switch: Switch, guest: Guest, merge: bool, page_bytes: int, now_seconds: float) -> None:
-        """Begin it; the deadline grows with what the guest has merged."""
+    def __init__(
+        self,
+        switch: Switch,
+        guest: Guest,
+        merge: bool,
+        page_bytes: int,
+        now_seconds: float,
+        then: Callable[["Job"], None] = lambda _: None,
+    ) -> None:
+        """Begin it, and go on with `then` on its thread; the deadline grows with what the guest has merged."""
         self.guest = guest
         self.merge = merge
         self.began_seconds = now_seconds
-        patience = DEADLINE_SECONDS + DEADLINE_SECONDS_PER_GIB * merged_bytes(guest, page_bytes) / GIB
-        self.deadline_seconds = now_seconds + patience
+        self.needs_bytes = 0 if merge else merged_bytes(guest, page_bytes)
+        self.deadline_seconds = now_seconds + DEADLINE_SECONDS + DEADLINE_SECONDS_PER_GIB * self.needs_bytes / GIB
         self.done = ""
         self.error = ""
         self._switch = switch
+        self._then = then
         self._thread = threading.Thread(target=self._run, name="switch", daemon=True)
         self._thread.start()
-
-    @property
-    def running(self) -> bool:
-        """Whether it has not come back yet."""
-        return self._thread.is_alive()
 
     def wait(self, timeout_seconds: float) -> bool:
         """Whether it came back within the time."""
         self._thread.join(timeout_seconds)
-        return not self.running
+        return not self._thread.is_alive()
 
     def _run(self) -> None:
         try:
             self.done = self._switch(self.guest, self.merge)
         except (KsmtunedError, OSError) as error:
             self.error = str(error)
+        self._then(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,86 +83,176 @@ class _Case:
 
 
 class Enforcer:
-    """Looks at each snapshot and switches what is not as the rules want it."""
+    """Looks at each snapshot and switches what is not as the rules want it; the next switch begins when one ends."""
 
-    def __init__(self, switch: Switch, tell: Callable[[Record], None]) -> None:
+    def __init__(
+        self,
+        switch: Switch,
+        tell: Callable[[Record], None],
+        ledger: Ledger | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """With a ledger it knows what an earlier one has switched off."""
         self._switch = switch
         self._tell = tell
+        self._ledger = ledger
+        self._clock = clock
+        self._lock = threading.RLock()  # each switch ends on a thread of its own
+        self._known_off = self._read_ledger()
+        self._unmet = self._known_off
+        """Those of them that were not among the guests yet."""
         self._cases: dict[Key, _Case] = {}
-        self._job: Job | None = None
-        self._stuck: list[Job] = []
+        self._queue: list[tuple[Guest, bool]] = []
+        self._running: dict[Key, Job] = {}
+        self._lost: dict[Key, Job] = {}
+        self._seen: Snapshot | None = None
+        self._spent_bytes = 0
+        """Given back since that snapshot, or on the way."""
+        self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._closed = False
 
     @property
     def switched_off(self) -> frozenset[Key]:
         """The guests whose memory was taken out of merging."""
-        return frozenset(key for key, case in self._cases.items() if case.merge is False)
+        with self._lock:
+            return self._known_off
+
+    def fileno(self) -> int:
+        """Readable when all that had to be switched for the first time has been, or has failed."""
+        return self._wake_read
+
+    def drain(self) -> bool:
+        """Whether it was, since the last call."""
+        with suppress(BlockingIOError):
+            return bool(os.read(self._wake_read, 4096))
+        return False
+
+    def close(self) -> None:
+        """Begin nothing more; a switch on its way is left to itself."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            self._queue = []
+            os.close(self._wake_read)
+            os.close(self._wake_write)
 
     def consider(self, snapshot: Snapshot) -> None:
-        """Take in what came of the last switch, and begin the next; never waits."""
+        """Put what is due in the queue; never waits."""
         now = snapshot.clock.monotonic_seconds
-        self._cases = {guest.key: self._cases.get(guest.key, _Case(since_seconds=now)) for guest in snapshot.guests}
-        self._stuck = [job for job in self._stuck if job.running]
-        self._collect(now)
-        if self._job is None and len(self._stuck) < STUCK_LIMIT:
-            self._begin(snapshot)
-
-    def _begin(self, snapshot: Snapshot) -> None:
-        now = snapshot.clock.monotonic_seconds
-        for guest, merge in self._due(snapshot.guests, now):
-            problem = self._obstacle(guest, snapshot, merge)
-            if not problem:
-                self._job = Job(self._switch, guest, merge, snapshot.page_bytes, now)
-                return
-            self._complain(guest, f"not switched {_word(merge)}: {problem}")
+        with self._lock:
+            self._cases = {
+                guest.key: self._cases.get(guest.key)
+                or _Case(since_seconds=now, merge=False if guest.key in self._known_off else None)
+                for guest in snapshot.guests
+            }
+            self._unmet -= self._cases.keys()
+            self._give_up(now)
+            self._remember()
+            self._seen = snapshot
+            self._spent_bytes = sum(job.needs_bytes for job in self._running.values())
+            self._queue = list(self._due(snapshot.guests, now))
+            self._begin()
 
     def _due(self, guests: tuple[Guest, ...], now: float) -> Iterator[tuple[Guest, bool]]:
-        """Who is to be switched, those that may not merge first."""
-        for guest in sorted(guests, key=lambda guest: guest.merge is not False):
-            case = self._cases[guest.key]
-            wanted = True if guest.merge is None and case.merge is False else guest.merge
-            if wanted is None or now < case.not_before_seconds:
-                continue
-            if wanted == case.merge and (wanted or now < case.recheck_seconds):
-                continue
-            if not wanted and guest.ksm is not None and guest.ksm.mergeable is False:
-                continue  # none of it merges anyway
-            if guest.libvirt_age_seconds is None and now < case.since_seconds + PATIENCE_SECONDS:
-                continue
-            yield guest, wanted
+        """What is to be switched: off first, those with the least to give back before; then on; then one again."""
+        wanted = [(guest, merge) for guest in guests if (merge := self._wanted(guest, now)) is not None]
+        first = [(guest, merge) for guest, merge in wanted if merge != self._cases[guest.key].merge]
+        yield from sorted(first, key=lambda pair: (pair[1], _merged_pages(pair[0])))
+        again = [(guest, merge) for guest, merge in wanted if merge == self._cases[guest.key].merge]
+        yield from sorted(again, key=lambda pair: self._cases[pair[0].key].recheck_seconds)[:1]
 
-    def _obstacle(self, guest: Guest, snapshot: Snapshot, merge: bool) -> str:
+    def _wanted(self, guest: Guest, now: float) -> bool | None:
+        """How it has to be switched now; None when it has not."""
+        case = self._cases[guest.key]
+        wanted = True if guest.merge is None and case.merge is False else guest.merge
+        if wanted is None or now < case.not_before_seconds or guest.key in self._running or guest.key in self._lost:
+            return None
+        if wanted == case.merge and (wanted or now < case.recheck_seconds):
+            return None
+        if not wanted and guest.ksm is not None and guest.ksm.mergeable is False:
+            return None  # none of it merges anyway
+        late = now >= case.since_seconds + PATIENCE_SECONDS
+        return wanted if late or guest.libvirt_age_seconds is not None else None
+
+    def _begin(self) -> None:
+        """As many as there are lanes; the rest when one of them ends."""
+        while self._queue and len(self._running) < LANES and len(self._lost) < LOST_LIMIT and self._seen:
+            guest, merge = self._queue.pop(0)
+            if problem := self._obstacle(guest, merge, self._seen):
+                self._complain(guest, f"not switched {_word(merge)}: {problem}")
+                continue
+            job = Job(self._switch, guest, merge, self._seen.page_bytes, self._clock(), self._ended)
+            self._running[guest.key] = job
+            self._spent_bytes += job.needs_bytes
+
+    def _obstacle(self, guest: Guest, merge: bool, seen: Snapshot) -> str:
         if guest.libvirt_age_seconds is None:
             return "it is no domain of libvirt's, through which QEMU's monitor is reached"
         if merge:
             return "its domain says nosharepages" if "nosharepages" in guest.obstacles else ""
-        return guest_lack(merged_bytes(guest, snapshot.page_bytes), snapshot.memory, guest.room_bytes)
+        left = replace(seen.memory, available_bytes=max(0, seen.memory.available_bytes - self._spent_bytes))
+        return guest_lack(merged_bytes(guest, seen.page_bytes), left, guest.room_bytes)
 
-    def _collect(self, now: float) -> None:
-        job = self._job
-        if job is None or (job.running and now < job.deadline_seconds):
-            return
-        self._job = None
-        if job.guest.key not in self._cases:
-            return  # it ended meanwhile
-        if job.running:
-            self._stuck.append(job)
-            self._fail(job, now, f"no answer within {human_seconds(now - job.began_seconds)}")
-        elif job.error:
-            self._fail(job, now, job.error)
-        else:
-            self._succeed(job, now)
+    def _give_up(self, now: float) -> None:
+        """On those that are past their deadline: their lanes are for others from now on."""
+        for key, job in list(self._running.items()):
+            if now >= job.deadline_seconds:
+                self._lost[key] = self._running.pop(key)
+                self._fail(job, now, f"no answer within {human_seconds(now - job.began_seconds)}")
+
+    def _ended(self, job: Job) -> None:
+        """Comes on the job's own thread, however late."""
+        with self._lock:
+            now, key = self._clock(), job.guest.key
+            self._running.pop(key, None)
+            self._lost.pop(key, None)
+            is_first = self._is_first(job)
+            if job.error:
+                self._fail(job, now, job.error)
+            else:
+                self._succeed(job, now)
+            self._begin()
+            if is_first and not any(map(self._is_first, self._running.values())) and not self._closed:
+                with suppress(BlockingIOError):  # a full pipe wakes as well
+                    os.write(self._wake_write, b"s")
+
+    def _is_first(self, job: Job) -> bool:
+        case = self._cases.get(job.guest.key)
+        return case is not None and case.merge != job.merge
 
     def _succeed(self, job: Job, now: float) -> None:
-        case = self._cases[job.guest.key]
+        case = self._cases.get(job.guest.key)
+        if case is None:
+            return  # it ended meanwhile
         if case.merge != job.merge:
             reason = job.guest.merge_reason or "nothing keeps it out any more"
             self._audit(Priority.INFO, job.guest, f"switched {_word(job.merge)}: {reason}; {job.done}")
         self._cases[job.guest.key] = replace(case, merge=job.merge, recheck_seconds=now + RECHECK_SECONDS, told="")
+        self._remember()
+
+    def _read_ledger(self) -> frozenset[Key]:
+        try:
+            return self._ledger.read() if self._ledger else frozenset()
+        except KsmtunedError as error:
+            self._tell(Record(Priority.WARNING, f"who was switched off before is not known: {error}"))
+            return frozenset()
+
+    def _remember(self) -> None:
+        off = self._unmet | {key for key, case in self._cases.items() if case.merge is False}
+        if off == self._known_off:
+            return
+        self._known_off = off
+        if self._ledger:
+            try:
+                self._ledger.write(off)
+            except OSError as error:
+                self._tell(Record(Priority.WARNING, f"a restart will not know which guests were switched off: {error}"))
 
     def _fail(self, job: Job, now: float, problem: str) -> None:
-        case = self._cases[job.guest.key]
-        self._cases[job.guest.key] = replace(case, not_before_seconds=now + RETRY_SECONDS)
-        self._complain(job.guest, f"not switched {_word(job.merge)}: {problem}")
+        if case := self._cases.get(job.guest.key):
+            self._cases[job.guest.key] = replace(case, not_before_seconds=now + RETRY_SECONDS)
+            self._complain(job.guest, f"not switched {_word(job.merge)}: {problem}")
 
     def _complain(self, guest: Guest, sentence: str) -> None:
         """Once for each new reason."""
@@ -168,6 +269,10 @@ class Enforcer:
             "KSMTUNED_GROUP": guest.group,
         }
         self._tell(Record(priority, f"guest {guest.name} {sentence}", fields))
+
+
+def _merged_pages(guest: Guest) -> int:
+    return guest.ksm.merging_pages + guest.ksm.zero_pages if guest.ksm else 0
 
 
 def _word(merge: bool) -> str:

@@ -50,6 +50,7 @@ class Runtime:
         self.directory = directory
         self.status_path = directory / "status.json"
         self.originals_path = directory / "originals.json"
+        self.switched_path = directory / "switched.json"
 
     def make(self) -> None:
         """Create the directory; NoRuntimeDirectory when that is not possible, or it is not ours alone."""

@@ -15,6 +15,7 @@ from ksmtuned_py.door import Door
 from ksmtuned_py.enforce import Enforcer
 from ksmtuned_py.errors import AddressInUse, KsmtunedError, NotRestored
 from ksmtuned_py.guests.arrivals import open_arrivals
+from ksmtuned_py.guests.ledger import Ledger
 from ksmtuned_py.guests.switch import switch
 from ksmtuned_py.machine import Machine, check_machine, open_machine
 from ksmtuned_py.model import Guest
@@ -107,7 +108,9 @@ class _Running:
         self._web: Web | None = None
         self._origin = origin_of(machine.door, machine.host.backend.name)
         self._ways = ways_of(machine, self._config.guests.libvirt_uri, self.warn, notifier.goes_on)
-        self._enforcer = Enforcer(self._switch, journal.tell)
+        self._enforcer = Enforcer(self._switch, journal.tell, self._ledger())
+        if machine.roster is not None:
+            machine.roster.switches = self._enforcer
 
     @property
     def _config(self) -> Config:
@@ -154,6 +157,7 @@ class _Running:
                 pressure=pressure,
                 arrivals=arrivals,
                 domains=self._machine.link,
+                switches=self._enforcer,
                 heed=self._machine.heed,
             )
 
@@ -167,7 +171,6 @@ class _Running:
         self._publisher.publish(report)
         if self._machine.roster is not None and report.snapshot.backend == "kernel" and not self._host.dry:
             self._enforcer.consider(report.snapshot)
-            self._machine.roster.switched_off = self._enforcer.switched_off
 
     def failed_tick(self, error: Exception) -> None:
         """A tick was not."""
@@ -190,6 +193,7 @@ class _Running:
     def give_back(self) -> None:
         """The knobs, as on_exit says; NotRestored names those that did not take."""
         self.notifier.stopping()
+        self._enforcer.close()
         self._close_web()
         self._machine.let_go()
         self._reserve.release()
@@ -199,6 +203,7 @@ class _Running:
     def close(self) -> None:
         """The web server and the status file away."""
         self._close_web()
+        self._enforcer.close()
         self._reserve.release()
         self._publisher.close()
 
@@ -212,6 +217,10 @@ class _Running:
             put_back(self._ways, self._runtime, self._origin, "restore")
         except NotRestored as error:
             self.warn(str(error))
+
+    def _ledger(self) -> Ledger | None:
+        """What a model is, or a captured tree, nobody switches."""
+        return Ledger(self._runtime.switched_path, self._machine.door) if self._machine.is_this_host else None
 
     def _switch(self, guest: Guest, merge: bool) -> str:
         return switch(self._machine.door, self._config.guests.libvirt_uri, guest, merge)

@@ -30,14 +30,14 @@ class ArrivalSource(Protocol):
         """PIDs that started a program since the last drain."""
 
 
-class DomainSource(Protocol):
-    """Tells that a virtual machine was started."""
+class Source(Protocol):
+    """Tells that something happened: libvirt, that a virtual machine started; the enforcer, that it is done."""
 
     def fileno(self) -> int:
         """Readable when there is something to drain."""
 
     def drain(self) -> bool:
-        """Whether one was started since the last drain."""
+        """Whether it happened since the last drain."""
 
 
 class Signals:
@@ -78,20 +78,25 @@ class Waiter:
         *,
         pressure: int | None = None,
         arrivals: ArrivalSource | None = None,
-        domains: DomainSource | None = None,
+        domains: Source | None = None,
+        switches: Source | None = None,
         heed: Callable[[set[int]], bool] = bool,
     ) -> None:
         self._signals = signals
         self._pressure = pressure
         self._arrivals = arrivals
-        self._domains = domains
+        self._sources = {
+            source.fileno(): (source, word)
+            for source, word in ((domains, "guest"), (switches, "switched"))
+            if source is not None
+        }
         self._heed = heed
         self._poll = select.poll()
         self._poll.register(signals.fileno(), select.POLLIN)
         if pressure is not None:
             self._poll.register(pressure, select.POLLPRI)
-        if domains is not None:
-            self._poll.register(domains.fileno(), select.POLLIN)
+        for descriptor in self._sources:
+            self._poll.register(descriptor, select.POLLIN)
         self._deaf_until_seconds = 0.0
 
     def until(self, deadline_seconds: float) -> frozenset[str]:
@@ -121,9 +126,10 @@ class Waiter:
                 self._poll.unregister(descriptor)  # the trigger is gone: go on without it
             else:
                 yield "pressure"
-        elif self._domains is not None and descriptor == self._domains.fileno():
-            if self._domains.drain():
-                yield "guest"
+        elif descriptor in self._sources:
+            source, word = self._sources[descriptor]
+            if source.drain():
+                yield word
         elif self._arrivals is not None:
             if self._heed(self._arrivals.drain()):
                 yield "guest"

@@ -213,7 +213,8 @@ def test_every_decision_tells_all_rules_and_what_would_change_it() -> None:
     for decision in (decide(snapshot()), decide(*settled()), decide(snapshot(guests=()))):
         rules = [verdict.rule for verdict in decision.verdicts]
         assert rules == [
-            "need", "news", "yield", "foreign_writer", "inhibit", "no_guests", "debt", "net_loss", "cow_storm",
+            "need", "news", "yield",
+            "foreign_writer", "inhibit", "unswitched", "no_guests", "debt", "net_loss", "cow_storm",
         ]  # fmt: skip
         assert all(verdict.sentence for verdict in decision.verdicts)
         assert decision.would_change

@@ -8,6 +8,7 @@ from typing import Protocol
 from ksmtuned_py.config import Guests, InForce
 from ksmtuned_py.door import Door
 from ksmtuned_py.errors import KsmtunedError
+from ksmtuned_py.guests.awaited import Awaited
 from ksmtuned_py.guests.cgroups import CGROUP_ROOT
 from ksmtuned_py.guests.domains import View
 from ksmtuned_py.guests.losses import Losses
@@ -56,19 +57,28 @@ class Link(Protocol):
     view: View
 
 
+class Switches(Protocol):
+    """Takes guests' memory out of merging."""
+
+    @property
+    def switched_off(self) -> frozenset[Key]:
+        """The guests whose memory was."""
+
+
 class Roster:
     """A finder that knows more."""
 
     def __init__(self, door: Door, finder: AccountFinder, in_force: InForce, link: Link | None = None) -> None:
         self._in_force = in_force
-        self.switched_off: frozenset[Key] = frozenset()
-        """Guests whose memory was taken out of merging; told by whoever does that."""
+        self.switches: Switches | None = None
+        """Who takes guests' memory out of merging; None where nobody does."""
         self._door = door
         self._finder = finder
         self._link = link
         self._places = Places(door)
         self._losses = Losses()
         self._choice = Choice()
+        self._awaited = Awaited()
         self._began_seconds: float | None = None
         self._seen_seconds: dict[Key, float] = {}
         self._undecided_since: float | None = None
@@ -102,18 +112,23 @@ class Roster:
         found = self._finder.find(now_seconds)
         self._began_seconds = now_seconds if self._began_seconds is None else self._began_seconds
         view = self._link.view if self._link else None
+        off = self.switches.switched_off if self.switches else frozenset()
         places = self._places.look(found)
         self._seen_seconds = {guest.key: self._seen_seconds.get(guest.key, now_seconds) for guest in found}
-        guests = told_apart(self._known(guest, places[guest.key], view, now_seconds) for guest in found)
+        guests = told_apart(
+            replace(self._known(guest, places[guest.key], view, now_seconds), switched_off=guest.key in off)
+            for guest in found
+        )
         self._losses = self._losses.after(guests, self._finder.fresh, self._full_scans())
         self._choice = self._choice.after(guests, self.settings) if self.settings.isolation == "groups" else Choice()
         self._told = (_problem(view, now_seconds, self._began_seconds), self._undecided(guests, view, now_seconds))
-        return ruled(guests, self.settings, self._choice.group, self._losses.passes)
+        wanted = ruled(guests, self.settings, self._choice.group, self._losses.passes)
+        self._awaited = self._awaited.after(wanted, now_seconds)
+        return self._awaited.marked(wanted)
 
     def _known(self, guest: Guest, place: Place, view: View | None, now_seconds: float) -> Guest:
-        off = guest.key in self.switched_off
         domain = view.domains.get(guest.uuid) if view else None
-        seen = replace(placed(guest, place.cgroup or ""), room_bytes=place.room_bytes, switched_off=off)
+        seen = replace(placed(guest, place.cgroup or ""), room_bytes=place.room_bytes)
         if view is None or domain is None or view.at_seconds is None:
             used = bool(self.settings.libvirt_uri)
             unknown = unknown_of(seen, view, self._seen_seconds[guest.key], libvirt_is_used=used)

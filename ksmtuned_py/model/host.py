@@ -130,6 +130,8 @@ class Guest:
     merge_reason: str = ""
     switched_off: bool = False
     """We took its memory out of merging while it runs."""
+    awaits_switch: bool = False
+    """It is about to be, so that merging had better wait for that moment."""
     losing_passes: int = 0
     """Passes in a row, up to now, that it costs more memory than it saves."""
     refused: str = ""
@@ -189,7 +191,7 @@ class Snapshot:
     problems: tuple[str, ...] = ()
     """Sensors that could not be read this time, as sentences; their fields hold None or the default."""
     woken_by: frozenset[str] = frozenset()
-    """What ended the wait before its deadline: 'pressure', 'guest', 'asked' (SIGUSR1), 'reload'."""
+    """What ended the wait before its deadline: 'pressure', 'guest', 'switched', 'asked' (SIGUSR1), 'reload'."""
 
     @property
     def saved_bytes(self) -> int:

@@ -44,7 +44,7 @@ class Adaptive:
             rule=wish.rule,
             reason=wish.reason,
             knobs=self._knobs(wish, guard, now, trend),
-            next_tick_seconds=self._next_tick_seconds(wish.mode, trend.need),
+            next_tick_seconds=self._next_tick_seconds(wish.mode, trend.need, now),
             verdicts=(
                 _need_verdict(now, trend),
                 self._news_verdict(now, trend),
@@ -115,9 +115,9 @@ class Adaptive:
             state = f"no boost, for adaptive.{self.config.adaptive.profile}.boost_percent.{trend.need.word} = 0"
         return Verdict(rule="news", fired=trend.boosting, sentence=f"{trend.news.sentence}, {ago} ago: {state}")
 
-    def _next_tick_seconds(self, mode: Mode, need: Need) -> float:
+    def _next_tick_seconds(self, mode: Mode, need: Need, now: Snapshot) -> float:
         daemon = self.config.daemon
-        busy = mode is Mode.BOOST or need >= Need.SHORT
+        busy = mode is Mode.BOOST or need >= Need.SHORT or any(guest.awaits_switch for guest in now.guests)
         return min(daemon.tick_seconds, daemon.idle_tick_seconds) if busy else daemon.idle_tick_seconds
 
     def _would_change(self, wish: Wish, now: Snapshot, trend: Trend) -> list[str]:

@@ -36,6 +36,7 @@ def guards(now: Snapshot, trend: Trend) -> Iterator[Guard]:
     settings = trend.config.adaptive.guards
     yield foreign_writer(now, trend)
     yield _inhibited(now, settings)
+    yield _unswitched(now)
     yield _no_guests(now)
     yield _debt(now, settings)
     yield _net_loss(now, trend)
@@ -61,6 +62,16 @@ def _inhibited(now: Snapshot, settings: Guards) -> Guard:
 
 def _within(minute: int, begin: int, end: int) -> bool:
     return begin <= minute < end if begin <= end else minute >= begin or minute < end
+
+
+def _unswitched(now: Snapshot) -> Guard:
+    """What has merged once was shared: a guest that is to be kept out is switched off before any pass comes by."""
+    waiting = [guest.name for guest in now.guests if guest.awaits_switch and now.backend == "kernel"]
+    sentence = "no guest waits to be switched off"
+    if waiting:
+        more = f" and {len(waiting) - 1} more are" if len(waiting) > 1 else " is"
+        sentence = f"{waiting[0]}{more} switched off first, as a rule wants it"
+    return Guard(verdict=Verdict(rule="unswitched", fired=bool(waiting), sentence=sentence), allows=Mode.OFF)
 
 
 def _no_guests(now: Snapshot) -> Guard:
