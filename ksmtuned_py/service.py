@@ -19,18 +19,15 @@ from ksmtuned_py.guests.ledger import Ledger
 from ksmtuned_py.guests.switch import switch
 from ksmtuned_py.machine import Machine, check_machine, open_machine
 from ksmtuned_py.model import Guest
-from ksmtuned_py.policy.trend import Trend
 from ksmtuned_py.publish.journal import Journal, Priority, Record
 from ksmtuned_py.publish.metrics import Metrics
 from ksmtuned_py.publish.notify import Notifier
 from ksmtuned_py.publish.publisher import Publisher
-from ksmtuned_py.publish.statusfile import Status, status_of
-from ksmtuned_py.publish.totals import Totals
 from ksmtuned_py.publish.web import Web
 from ksmtuned_py.report import Report
 from ksmtuned_py.runtime import Runtime
 from ksmtuned_py.sensors.pressure import open_trigger
-from ksmtuned_py.tick import rehearse, tick
+from ksmtuned_py.tick import rehearse
 from ksmtuned_py.undo.giveback import ways_of
 from ksmtuned_py.undo.originals import origin_of, save
 from ksmtuned_py.undo.putback import put_back, take
@@ -292,11 +289,3 @@ def _failure(trial: Callable[[], None]) -> KsmtunedError | None:
     except KsmtunedError as error:
         return error
     return None
-
-
-def look_once(root: Path, config: Config) -> Status:
-    """One look without a daemon and without a write: what a daemon would see and decide now."""
-    watching = config.model_copy(update={"daemon": config.daemon.model_copy(update={"mode": "observe"})})
-    with open_machine(Door(str(root)), watching) as machine:
-        report = tick(machine.host, watching, Trend.begin(watching))
-        return status_of(report, Totals().after(report))

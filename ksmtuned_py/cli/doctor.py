@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from ksmtuned_py.cli.guests import find_guest
 from ksmtuned_py.cli.options import add_config, add_root, add_runtime_dir, add_verb, load_config
+from ksmtuned_py.cli.seen import daemons_word
 from ksmtuned_py.cli.terminal import out
 from ksmtuned_py.errors import FAILED
 
@@ -39,11 +40,9 @@ def run(args: Namespace) -> int:
     from ksmtuned_py.doctor.examine import examine
     from ksmtuned_py.doctor.reader import read_facts, with_guests
     from ksmtuned_py.door import Door
-    from ksmtuned_py.publish.statusfile import read
-    from ksmtuned_py.runtime import Runtime
 
     door, config = Door(str(args.root)), load_config(args).config
-    facts = read_facts(door, config, read(Runtime(args.runtime_dir).status_path))
+    facts = read_facts(door, config, daemons_word(args))
     only = find_guest(facts.guests, args.guest) if args.guest else None
     known = with_guests(facts, door, [only] if only else facts.guests)
     findings = accepted(examine(known, only), config.doctor.accept)

@@ -4,7 +4,8 @@ from argparse import Namespace
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ksmtuned_py.cli.options import add_config, add_root, add_runtime_dir, add_verb, load_config
+from ksmtuned_py.cli.options import add_config, add_root, add_runtime_dir, add_verb
+from ksmtuned_py.cli.seen import lateness, seen
 from ksmtuned_py.cli.terminal import err, out
 from ksmtuned_py.errors import KsmtunedError
 
@@ -47,7 +48,10 @@ def add(subparsers: "Subparsers") -> None:
 
 def run(args: Namespace) -> int:
     """Prints the guests, as the daemon saw them last; without a daemon, as they are now."""
-    now = seen(args)
+    found, alive = seen(args)
+    now = found.snapshot
+    if alive and (late := lateness(found)):
+        err().print(late, style="red")
     guests = sorted(now.guests, key=lambda guest: guest.ksm.profit_bytes if guest.ksm else 0, reverse=True)
     if args.json:
         import json
@@ -57,17 +61,6 @@ def run(args: Namespace) -> int:
     _print_table([HEADERS, *(_row(guest, now.page_bytes) for guest in guests)])
     _print_sums(now)
     return 0
-
-
-def seen(args: Namespace) -> "Snapshot":
-    """The daemon's last look; one of our own where none runs."""
-    from ksmtuned_py.door import Door
-    from ksmtuned_py.machine import look
-    from ksmtuned_py.publish.statusfile import read
-    from ksmtuned_py.runtime import Runtime
-
-    found = read(Runtime(args.runtime_dir).status_path)
-    return found.snapshot if found else look(Door(str(args.root)), load_config(args).config)
 
 
 def find_guest(guests: "Iterable[Guest]", word: str) -> "Guest":

@@ -3,7 +3,8 @@
 from argparse import Namespace
 from typing import TYPE_CHECKING
 
-from ksmtuned_py.cli.options import add_config, add_root, add_runtime_dir, add_verb, load_config
+from ksmtuned_py.cli.options import add_config, add_root, add_runtime_dir, add_verb
+from ksmtuned_py.cli.seen import lateness, seen
 from ksmtuned_py.cli.terminal import out
 
 if TYPE_CHECKING:
@@ -11,9 +12,6 @@ if TYPE_CHECKING:
 
     from ksmtuned_py.cli.options import Subparsers
     from ksmtuned_py.publish.statusfile import Status
-
-LATE_SECONDS = 15.0
-"""A status that should have been renewed this long ago is worth a warning."""
 
 
 def add(subparsers: "Subparsers") -> None:
@@ -29,7 +27,7 @@ def add(subparsers: "Subparsers") -> None:
 
 def status(args: Namespace) -> int:
     """Prints how things stand."""
-    found, alive = _look(args)
+    found, alive = seen(args)
     if not args.json:
         _print_daemon(found, alive)
         for name, value in _rows(found):
@@ -40,7 +38,7 @@ def status(args: Namespace) -> int:
 
 def why(args: Namespace) -> int:
     """Prints the decision, each rule with its numbers, and what would change it."""
-    found, alive = _look(args)
+    found, alive = seen(args)
     if args.json:
         return _print_json(found, alive)
     _print_daemon(found, alive)
@@ -55,28 +53,13 @@ def why(args: Namespace) -> int:
     return 0
 
 
-def _look(args: Namespace) -> "tuple[Status, bool]":
-    """What the daemon last said; or, where none runs, one look of our own without writing."""
-    import psutil
-
-    from ksmtuned_py.publish.statusfile import read
-    from ksmtuned_py.runtime import Runtime
-    from ksmtuned_py.service import look_once
-
-    found = read(Runtime(args.runtime_dir).status_path)
-    if found and psutil.pid_exists(found.pid):  # not so after a kill -9
-        return found, True
-    return look_once(args.root, load_config(args).config), False
-
-
 def _print_daemon(found: "Status", alive: bool) -> None:
     from ksmtuned_py.units import human_seconds
 
     if not alive:
         out().print("no daemon runs; this is what one would see and do now", style="yellow")
-    elif found.overdue_seconds > LATE_SECONDS:
-        late = human_seconds(found.overdue_seconds)
-        out().print(f"daemon {found.pid} is late by {late}: it hangs", style="red")
+    elif late := lateness(found):
+        out().print(late, style="red")
     else:
         out().print(f"daemon {found.pid}, {human_seconds(found.age_seconds)} ago: {found.line}", style="green")
 

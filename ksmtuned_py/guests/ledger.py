@@ -2,11 +2,12 @@
 
 import json
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from ksmtuned_py.door import Door
-from ksmtuned_py.errors import Garbage
+from ksmtuned_py.errors import Garbage, KsmtunedError
 from ksmtuned_py.runtime import replace_file
 
 Key = tuple[int, int]
@@ -30,6 +31,12 @@ class Ledger:
             return frozenset()
         except (ValueError, LookupError, TypeError) as error:
             raise Garbage(str(self._path), str(error), "the guests that were switched off") from error
+
+    def peek(self) -> frozenset[Key]:
+        """The same for who only looks; none where it is not ours to read."""
+        with suppress(OSError, KsmtunedError):
+            return self.read()
+        return frozenset()
 
     def write(self, keys: Iterable[Key]) -> None:
         """From now on it is these; raises OSError."""

@@ -1,15 +1,19 @@
 """`status` and `why`, beside a daemon and without one."""
 
 import json
+import shutil
 import signal
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ksmtuned_py.door import Door
+from ksmtuned_py.guests.ledger import Ledger
 from tests.process.conftest import Start
 from tests.support.daemon import EVENTS_ONLY, Daemon, verb
-from tests.support.trees import KSM, put
+from tests.support.trees import GUESTS, KSM, put
 
 PAGES = 262_144
 """A GiB of them."""
@@ -81,11 +85,40 @@ def test_a_daemon_that_was_killed_does_not_run(root: Path, daemon: Daemon) -> No
     assert not as_json("status", root, daemon.runtime)["daemon_running"]
 
 
+def test_what_a_killed_daemon_last_saw_is_nobodys_word(root: Path, daemon: Daemon) -> None:
+    daemon.end(signal.SIGKILL)
+    assert "web" in (daemon.runtime / "status.json").read_text()
+    shutil.rmtree(root / f"proc/{GUESTS[0].pid}")
+    assert verb("guests", "--json", "--root", root, "--runtime-dir", daemon.runtime).stdout == "[]\n"
+    for name in ("status", "why"):
+        assert as_json(name, root, daemon.runtime)["snapshot"]["guests"] == []
+    assert "the daemon says" not in verb("doctor", "--all", "--root", root, "--runtime-dir", daemon.runtime).stdout
+
+
+def test_another_process_with_its_pid_is_not_the_daemon(root: Path, daemon: Daemon) -> None:
+    status = daemon.status()
+    daemon.end(signal.SIGKILL)
+    with subprocess.Popen(["sleep", "60"]) as later:
+        written = status["written_unix_seconds"] - 5.0  # long enough ago for the seconds that the kernel counts in
+        left = {**status, "pid": later.pid, "written_unix_seconds": written}
+        (daemon.runtime / "status.json").write_text(json.dumps(left))
+        assert not as_json("status", root, daemon.runtime)["daemon_running"]
+        later.kill()
+
+
 def test_a_daemon_that_hangs_is_called_late(root: Path, daemon: Daemon) -> None:
     status = daemon.status()
-    status["written_unix_seconds"] -= 1000
+    status["decision"]["next_tick_seconds"] = -1000
     (daemon.runtime / "status.json").write_text(json.dumps(status))
     assert f"daemon {daemon.pid} is late by " in asked("status", root, daemon.runtime)
+    assert f"daemon {daemon.pid} is late by " in verb("guests", "--root", root, "--runtime-dir", daemon.runtime).stderr
+
+
+def test_who_was_left_switched_off_is_known_without_a_daemon(root: Path, tmp_path: Path) -> None:
+    web = GUESTS[0]
+    Ledger(tmp_path / "switched.json", Door(str(root))).write({(web.pid, web.start_ticks)})
+    text = verb("guests", "--json", "--root", root, "--runtime-dir", tmp_path).stdout
+    assert {guest["name"]: guest["switched_off"] for guest in json.loads(text)}["web"]
 
 
 def test_anybody_may_ask(root: Path, daemon: Daemon) -> None:

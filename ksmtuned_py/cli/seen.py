@@ -1,0 +1,84 @@
+"""What the running daemon says, or a look of our own: one answer for all verbs that tell how things are."""
+
+from argparse import Namespace
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ksmtuned_py.cli.options import load_config
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from ksmtuned_py.config import Config
+    from ksmtuned_py.publish.statusfile import Status
+    from ksmtuned_py.runtime import Runtime
+
+LATE_SECONDS = 15.0
+"""A status that should have been renewed this long ago is worth a warning."""
+Key = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class _Left:
+    """What a daemon that ended has left switched off."""
+
+    switched_off: frozenset[Key]
+
+
+def daemons_word(args: Namespace) -> "Status | None":
+    """What the daemon last said; None when it does not run any more, whatever it has left behind."""
+    from ksmtuned_py.publish.statusfile import read
+    from ksmtuned_py.runtime import Runtime
+
+    found = read(Runtime(args.runtime_dir).status_path)
+    return found if found and _is_alive(found) else None
+
+
+def seen(args: Namespace) -> "tuple[Status, bool]":
+    """The daemon's word, and True; or, where none runs, one look of our own without writing."""
+    from ksmtuned_py.runtime import Runtime
+
+    found = daemons_word(args)
+    if found is not None:
+        return found, True
+    return _look_once(args.root, load_config(args).config, Runtime(args.runtime_dir)), False
+
+
+def lateness(found: "Status") -> str:
+    """That the daemon hangs, as a sentence; '' when it does not."""
+    from ksmtuned_py.units import human_seconds
+
+    if found.overdue_seconds <= LATE_SECONDS:
+        return ""
+    return f"daemon {found.pid} is late by {human_seconds(found.overdue_seconds)}: it hangs"
+
+
+def _is_alive(found: "Status") -> bool:
+    """Whether the process that wrote it still runs: not so after a kill -9, though another may have its PID by now."""
+    import psutil
+
+    with suppress(psutil.NoSuchProcess):
+        return psutil.Process(found.pid).create_time() <= found.written_unix_seconds
+    return False
+
+
+def _look_once(root: "Path", config: "Config", runtime: "Runtime") -> "Status":
+    """What a daemon would see and decide now."""
+    from ksmtuned_py.door import Door
+    from ksmtuned_py.guests.ledger import Ledger
+    from ksmtuned_py.machine import LIBVIRT_SECONDS, open_machine
+    from ksmtuned_py.policy.trend import Trend
+    from ksmtuned_py.publish.statusfile import status_of
+    from ksmtuned_py.publish.totals import Totals
+    from ksmtuned_py.tick import tick
+
+    watching = config.model_copy(update={"daemon": config.daemon.model_copy(update={"mode": "observe"})})
+    door = Door(str(root))
+    with open_machine(door, watching) as machine:
+        if machine.link is not None:
+            machine.link.wait_first(LIBVIRT_SECONDS)
+        if machine.roster is not None:
+            machine.roster.switches = _Left(Ledger(runtime.switched_path, door).peek())
+        report = tick(machine.host, watching, Trend.begin(watching))
+        return status_of(report, Totals().after(report))
