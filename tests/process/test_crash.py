@@ -87,6 +87,28 @@ def test_a_second_daemon_is_kept_out(root: Path, start: Start) -> None:
     assert daemon.end() == 0
 
 
+def test_a_model_leaves_the_hosts_own_daemon_alone(root: Path, start: Start) -> None:
+    daemon = start()
+    originals = (daemon.runtime / "originals.json").read_bytes()
+    where = ("--runtime-dir", daemon.runtime, "--config", daemon.config)
+    done = verb("run", "--backend", "memory", "--once", *where)
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    daemon.wait_ticks(2)
+    assert daemon.status()["pid"] == daemon.pid
+    assert (daemon.runtime / "originals.json").read_bytes() == originals
+    assert daemon.end() == 0
+
+
+def test_a_model_needs_nothing_of_what_a_killed_daemon_left(root: Path, start: Start) -> None:
+    before = knobs(root)
+    daemon = start()
+    kill(daemon)
+    where = ("--runtime-dir", daemon.runtime, "--config", daemon.config)
+    assert verb("run", "--backend", "memory", "--once", *where).returncode == 0
+    assert restore(root, daemon).startswith("put back: run=1, pages_to_scan=123")
+    assert knobs(root) == before
+
+
 def test_ticks_that_keep_failing_end_it_with_the_knobs_back(root: Path, start: Start) -> None:
     before = knobs(root)
     daemon = start()

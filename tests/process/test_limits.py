@@ -1,12 +1,17 @@
 """The real process after hundreds of ticks: what it takes of the host stays small and stays the same."""
 
+import resource
+import socket
+from contextlib import ExitStack
 from pathlib import Path
 
 import psutil
 
+from ksmtuned_py.publish.web import CLIENTS_MAX
 from ksmtuned_py.units import MIB
 from tests.process.conftest import Start
-from tests.support.daemon import QUIET, free_port, merged, scrape
+from tests.process.test_signals import knobs
+from tests.support.daemon import QUICK, QUIET, free_port, merged, scrape
 from tests.support.trees import FakeGuest, add_guest
 
 RESIDENT_BYTES_MAX = 64 * MIB
@@ -48,3 +53,38 @@ def test_guests_that_come_and_go_leave_no_open_files(root: Path, start: Start) -
         daemon.wait_status(lambda status: len(status["snapshot"]["guests"]) == 1, "one guest")
     assert process.num_fds() <= before + 1
     assert daemon.status()["snapshot"]["problems"] == []
+
+
+def test_idle_clients_take_nothing_from_a_thousand_guests(root: Path, start: Start) -> None:
+    before = knobs(root)
+    for number in range(1000):
+        add_guest(root, FakeGuest(pid=2000 + number, name=f"guest-{number}"))
+    port = free_port()
+    daemon = start(merged(QUICK, {"metrics": {"address": f"127.0.0.1:{port}"}}))
+    soft, hard = resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE)
+    assert soft == hard
+    process = psutil.Process(daemon.pid)
+    daemon.wait_status(lambda status: len(status["snapshot"]["guests"]) == 1001, "all guests")
+    files = process.num_fds()
+    with ExitStack() as clients:
+        for _ in range(200):
+            clients.enter_context(socket.create_connection(("127.0.0.1", port), timeout=10))
+        daemon.wait_ticks(5)
+        assert scrape(port)
+        assert process.num_fds() <= files + CLIENTS_MAX + 2
+        assert "tick failed" not in daemon.output()
+        assert daemon.end() == 0
+    assert knobs(root) == before
+    assert len(daemon.output().splitlines()) < 20
+
+
+def test_descriptors_that_ran_out_do_not_keep_the_knobs_from_being_put_back(root: Path, start: Start) -> None:
+    before = knobs(root)
+    daemon = start(QUICK)
+    used = {int(file.name) for file in Path(f"/proc/{daemon.pid}/fd").iterdir()}
+    lowest_free = next(number for number in range(len(used) + 1) if number not in used)
+    resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (lowest_free, lowest_free))
+    assert daemon.wait(20.0) == 1  # no tick can be completed
+    assert "Too many open files" in daemon.output()
+    assert knobs(root) == before
+    assert "Traceback" not in daemon.output()

@@ -8,7 +8,7 @@ import pytest
 
 from tests.process.conftest import Start
 from tests.support.daemon import EVENTS_ONLY, QUICK, Sections, free_port, merged, scrape
-from tests.support.trees import KSM
+from tests.support.trees import KSM, NEW_KSM_FILES, OLD_KSM_FILES, make_fake_tree, put
 
 FIXED: Sections = {"policy": {"name": "fixed"}, "fixed": {"pages_to_scan": 777}}
 
@@ -113,3 +113,71 @@ def test_from_steering_to_watching_and_back(root: Path, start: Start) -> None:
     assert (daemon.runtime / "originals.json").exists()
     assert daemon.end() == 0
     assert (knob(root, "pages_to_scan"), knob(root, "sleep_millisecs")) == ("123", "45")
+
+
+def test_a_policy_that_this_kernel_cannot_have(tmp_path: Path, start: Start, root: Path) -> None:
+    make_fake_tree(root, kernel="6.1", guests=[])
+    for name in NEW_KSM_FILES.keys() - OLD_KSM_FILES.keys():
+        (root / KSM / name).unlink()
+    daemon = start(QUICK)
+    daemon.reload("this kernel's KSM has no advisor", merged(QUICK, {"policy": {"name": "advisor"}}))
+    assert "reload refused, the old configuration stays" in daemon.output()
+    daemon.wait_ticks(10)
+    assert "tick failed" not in daemon.output()
+    assert daemon.end() == 0
+
+
+def test_all_that_is_wrong_is_told_and_nothing_is_taken(root: Path, start: Start) -> None:
+    old, watching = free_port(), merged(QUICK, {"daemon": {"mode": "observe"}})
+    daemon = start(merged(watching, address(old)))
+    put(root, f"{KSM}/advisor_mode", None)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        daemon.reload("reload refused", merged(QUICK, {"policy": {"name": "advisor"}}, address(port)))
+    line = next(line for line in daemon.output().splitlines() if "reload refused" in line)
+    assert "has no advisor; metrics.address 127.0.0.1:" in line
+    daemon.wait_ticks(3)
+    assert scrape(old)
+    assert daemon.status()["decision"]["mode"] == "boost"
+    assert knob(root, "pages_to_scan") == "123"
+
+
+def test_knobs_that_cannot_be_saved_are_not_steered(root: Path, start: Start, tmp_path: Path) -> None:
+    daemon = start(merged(QUICK, {"daemon": {"mode": "observe"}}))
+    daemon.runtime.rename(tmp_path / "elsewhere")
+    daemon.reload("cannot be used as the runtime directory", QUICK)
+    (tmp_path / "elsewhere").rename(daemon.runtime)
+    daemon.wait_ticks(3)
+    assert knob(root, "pages_to_scan") == "123"
+    assert daemon.end() == 0
+
+
+def test_the_scan_backends_own_settings_wait_and_who_may_be_remapped_does_not(start: Start) -> None:
+    daemon = start(EVENTS_ONLY)
+    scan: Sections = {"scan": {"reclaim": "report", "remap_least_mib": 66, "remap_guests": ["test-*"]}}
+    said = ["reclaim 'zero' -> 'report' (at the next start)", "remap_least_mib 65 -> 66 (at the next start)"]
+    for each in [*said, "remap_guests () -> ('test-*',)"]:
+        daemon.reload(f"scan.{each}", merged(EVENTS_ONLY, scan))
+    assert "('test-*',) (at" not in daemon.output()
+    daemon.reload("reloaded: scan.reclaim", merged(EVENTS_ONLY, scan))  # told as long as it has to wait
+
+
+def test_who_watches_only_has_nothing_that_others_could_change(root: Path, start: Start) -> None:
+    daemon = start(QUICK)
+    put(root, f"{KSM}/pages_to_scan", "1250\n")
+    daemon.wait_status(lambda status: status["decision"]["mode"] == "held", "hands off")
+    watching = merged(QUICK, {"daemon": {"mode": "observe"}})
+    daemon.reload("daemon.mode 'manage' -> 'observe'", watching)
+    daemon.wait_status(lambda status: status["decision"]["mode"] == "boost", "what would be done")
+    told = daemon.output().count("somebody else")
+    put(root, f"{KSM}/pages_to_scan", "77\n")
+    put(root, f"{KSM}/run", "0\n")
+    daemon.wait_ticks(5)
+    assert daemon.output().count("somebody else") == told
+    assert daemon.status()["decision"]["mode"] == "boost"
+
+
+def test_a_reload_does_not_swallow_what_somebody_else_wrote(root: Path, start: Start) -> None:
+    daemon = start(EVENTS_ONLY)
+    put(root, f"{KSM}/pages_to_scan", "1250\n")
+    daemon.reload("somebody else changed pages_to_scan from our ")

@@ -10,7 +10,7 @@ import pytest
 from tests.process.conftest import Start, content
 from tests.support.daemon import EVENTS_ONLY, QUICK, Daemon, free_port, merged, toml, verb
 from tests.support.process import wait_for
-from tests.support.trees import KSM
+from tests.support.trees import KSM, FakeGuest, add_guest
 
 
 def knobs(root: Path) -> dict[str, str]:
@@ -119,3 +119,15 @@ def test_a_flood_of_signals_is_no_backlog(start: Start) -> None:
         daemon.process.send_signal(signal.SIGUSR1)
     assert daemon.end() == 0
     assert "Traceback" not in daemon.output()
+
+
+def test_ticks_that_are_always_late_hear_it_all_the_same(tmp_path: Path, root: Path, start: Start) -> None:
+    for number in range(300):
+        add_guest(root, FakeGuest(pid=2000 + number, name=f"guest-{number}"))
+    before = knobs(root)
+    daemon = start(merged(QUICK, {"daemon": {"tick_seconds": 0.01, "idle_tick_seconds": 0.01}}))
+    daemon.wait_ticks(3)
+    daemon.process.send_signal(signal.SIGHUP)
+    daemon.wait_output("reloaded: nothing changed")
+    assert daemon.end() == 0
+    assert knobs(root) == before
