@@ -7,7 +7,7 @@ import errno
 import os
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,6 +46,19 @@ class Door:
             return os.listdir(self.path(relative))  # noqa: PTH208 - called for /proc on every tick
         except (FileNotFoundError, NotADirectoryError, ProcessLookupError):
             return []
+
+    def links(self, relative: str, most: int, *, at: int | None = None) -> list[str]:
+        """What the first links in a directory point to, as many as `most`; raises OSError."""
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+        directory = os.open(relative if at is not None else self.path(relative), flags, dir_fd=at)
+        try:
+            found = []
+            for name in os.listdir(directory)[:most]:  # noqa: PTH208 - by descriptor, for many processes
+                with suppress(OSError):  # no link, or closed since
+                    found.append(os.readlink(name, dir_fd=directory))
+            return found
+        finally:
+            os.close(directory)
 
     def read(self, relative: str, *, at: int | None = None) -> str:
         """The file's text, as it is; raises OSError. `at` is a descriptor from `hold`: then the path is below it."""

@@ -127,6 +127,15 @@ def test_causes_are_read_from_the_hosts_files_and_named_alone(code: str, tmp_pat
     assert {name for name, same in found.items() if same[0]["severity"] == "finding"} == {code}
 
 
+def test_it_is_said_by_what_a_guest_was_found(tmp_path: Path) -> None:
+    other = FakeGuest(pid=1002, name="", comm="netdata", command=("netdata",), rmap_items=90, merging_pages=80)
+    well_tree(tmp_path, WEB, other)
+    assert "\nlooked at 2 guests: 1 by program (web), 1 by asked (netdata-1002)\n" in said(tmp_path)
+    assert said(tmp_path, "web").endswith("\nlooked at 1 guest: 1 by program (web)\n")
+    done = verb("guests", "--json", "--root", tmp_path, "--runtime-dir", tmp_path / "none")
+    assert [each["evidence"] for each in json.loads(done.stdout)] == [["program"], ["asked"]]
+
+
 def test_page_cache_fills_no_cgroup(tmp_path: Path) -> None:
     well_tree(tmp_path)
     _full_slice(tmp_path)

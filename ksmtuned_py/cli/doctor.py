@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from ksmtuned_py.cli.options import Subparsers
     from ksmtuned_py.doctor.finding import Finding
+    from ksmtuned_py.model import Guest
 
 
 def add(subparsers: "Subparsers") -> None:
@@ -49,12 +50,12 @@ def run(args: Namespace) -> int:
     if args.json:
         _print_json([finding for finding in findings if args.all or finding.severity != "accepted"])
     else:
-        _print(findings, show_accepted=args.all)
+        _print(findings, [only] if only else known.guests, show_accepted=args.all)
     return FAILED if any(finding.severity == "finding" for finding in findings) else 0
 
 
-def _print(findings: "Sequence[Finding]", *, show_accepted: bool) -> None:
-    from ksmtuned_py.doctor.causes import blocks
+def _print(findings: "Sequence[Finding]", guests: "Sequence[Guest]", *, show_accepted: bool) -> None:
+    from ksmtuned_py.doctor.causes import blocks, found_by
 
     if not any(finding.severity == "finding" for finding in findings):
         out().print("nothing found that keeps memory from merging", style="green")
@@ -69,6 +70,8 @@ def _print(findings: "Sequence[Finding]", *, show_accepted: bool) -> None:
         out().print(f"{word}{block.subject}: {first.sentence} [{first.code}]", style="bold")
         out().print(f"  seen: {first.evidence}{example}")
         out().print(f"  wanted so: {first.reason}" if first.reason else f"  mend: {first.mend}")
+    if guests:
+        out().print(f"looked at {found_by(guests)}")
     if hidden:
         out().print(f"accepted: {hidden}, shown by --all")
 

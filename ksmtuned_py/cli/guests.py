@@ -95,6 +95,7 @@ def as_object(guest: "Guest", page_bytes: int) -> dict[str, Any]:
         "uuid": guest.uuid,
         "pid": guest.pid,
         "kind": guest.kind,
+        "evidence": list(guest.evidence),
         "cgroup": guest.cgroup,
         "group": guest.group,
         "tag": guest.tag,

@@ -6,6 +6,7 @@ from fnmatch import fnmatchcase
 
 from ksmtuned_py.config.doctor import Accept, Code
 from ksmtuned_py.doctor.finding import Finding, Severity
+from ksmtuned_py.model import Guest
 
 _SCANNED: frozenset[Code] = frozenset({"not_yet_scanned", "nothing_equal", "losing"})
 _ASKED: frozenset[Code] = frozenset({"not_mergeable", "memory_not_mergeable"})
@@ -53,9 +54,22 @@ class Block:
         """'host', 'web', or '16 guests (web-1, web-2, web-3 and 13 more)'."""
         if len(self.guests) < 2:
             return self.guests[0] if self.guests else "host"
-        names = ", ".join(self.guests[:SHOWN_NAMES])
-        more = f" and {len(self.guests) - SHOWN_NAMES} more" if len(self.guests) > SHOWN_NAMES else ""
-        return f"{len(self.guests)} guests ({names}{more})"
+        return f"{len(self.guests)} guests ({_first(self.guests)})"
+
+
+def _first(names: Sequence[str]) -> str:
+    """'web-1, web-2, web-3 and 13 more'."""
+    more = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
+    return ", ".join(names[:SHOWN_NAMES]) + more
+
+
+def found_by(guests: Sequence[Guest]) -> str:
+    """Which evidence made them guests: '3 guests: 2 by program and libvirt (web, db), 1 by flag (netdata-77)'."""
+    same: dict[str, list[str]] = {}
+    for guest in guests:
+        same.setdefault(" and ".join(guest.evidence) or "nothing told", []).append(guest.name)
+    parts = ", ".join(f"{len(names)} by {evidence} ({_first(names)})" for evidence, names in same.items())
+    return f"{len(guests)} guest{'s' if len(guests) > 1 else ''}: {parts}"
 
 
 def causes(findings: Iterable[Finding]) -> list[Finding]:

@@ -1,11 +1,8 @@
 """Which processes are guests: looked for among the new PIDs at every look, and among all of them now and then."""
 
 import os
-import resource
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
+from dataclasses import replace
 from functools import partial
 from typing import NamedTuple, TypeVar
 
@@ -13,18 +10,24 @@ from ksmtuned_py.door import Door
 from ksmtuned_py.errors import Garbage
 from ksmtuned_py.guests.accounts import has_asked, read_account
 from ksmtuned_py.guests.cgroups import parse_cgroup
+from ksmtuned_py.guests.evidence import (
+    ASKED,
+    COMMAND_LINE,
+    FLAG,
+    LASTING,
+    LEAST_BYTES,
+    kind_by_clue,
+    kind_by_words,
+)
+from ksmtuned_py.guests.held import SPARE_DESCRIPTORS as SPARE_DESCRIPTORS
+from ksmtuned_py.guests.held import Held, short_of_descriptors
 from ksmtuned_py.guests.names import names_of
 from ksmtuned_py.guests.parse import Identity
 from ksmtuned_py.guests.patience import Patience, unanswered
 from ksmtuned_py.guests.process import Inside, Process
-from ksmtuned_py.guests.programs import (
-    full_name,
-    guest_kind,
-    may_be_guest,
-    program_names,
-    suspects,
-)
+from ksmtuned_py.guests.programs import full_name, may_be_guest, program_names, suspects
 from ksmtuned_py.guests.rounds import Rounds
+from ksmtuned_py.guests.slowlooks import SlowLooks
 from ksmtuned_py.model import Guest, GuestKsm
 from ksmtuned_py.sensors.pages import page_bytes
 
@@ -32,20 +35,8 @@ T = TypeVar("T")
 
 ACCOUNTS_PER_LOOK = 100
 """About 40 us each (measured): 500 guests are all read anew within five looks."""
-SPARE_DESCRIPTORS = 128
-"""Left to the rest of the daemon below RLIMIT_NOFILE."""
 SILENT_GUESTS_MAX = 64
 Key = tuple[int, int]
-
-
-@dataclass(slots=True)
-class _Held:
-    """A guest, its process, and the numbers of the looks that last asked for and read its account (0: none has)."""
-
-    process: Process
-    guest: Guest
-    asked_at: int = 0
-    read_at: int = 0
 
 
 class _Who(NamedTuple):
@@ -80,8 +71,11 @@ class GuestFinder:
         self._own_pid = os.getpid() if os.path.realpath(door.root) == "/" else None  # it means nothing elsewhere
         self._looks = 0
         self._seen: dict[int, Identity | None] = {}
-        self._guests: dict[int, _Held] = {}
+        self._guests: dict[int, Held] = {}
         self._suspects: dict[int, str] = {}
+        self._small: set[int] = set()
+        self._untold: set[int] = set()
+        self._slow = SlowLooks(door, self._page_bytes)
         self._problems: list[str] = []
 
     @property
@@ -112,8 +106,9 @@ class GuestFinder:
         self._read_accounts()
         if self._mergeable:
             self._enrol_mergeable(due - self._guests.keys())
+        self._look_slowly(due, now_seconds)
         others = self._of_hypervisors.silent() + self._of_others.silent()
-        self._problems += [*unanswered(self._of_guests.silent(), others), *self._short_of_descriptors()]
+        self._problems += [*unanswered(self._of_guests.silent(), others), *short_of_descriptors(self._guests.values())]
         return tuple(self._guests[pid].guest for pid in sorted(self._guests))
 
     def heed(self, pids: Iterable[int]) -> bool:
@@ -141,7 +136,7 @@ class GuestFinder:
         strangers: dict[int, Identity] = {}
         for pid in pids:
             identity = self._asked(Process(self._door, pid).identity)
-            if identity and (identity != self._seen.get(pid) or pid in self._guests):
+            if identity and (identity != self._seen.get(pid) or pid in self._guests or pid in self._small):
                 strangers[pid] = identity
             elif identity is None:
                 self._seen[pid] = None
@@ -167,14 +162,18 @@ class GuestFinder:
         known, self._seen[pid] = self._seen.get(pid), identity
         self._suspects.pop(pid, None)
         self._suspects.update((pid, suspect) for suspect in suspects(program_names(name, words)))
-        if kind := guest_kind(name, words, self._patterns) or self._kind_by_cgroup(who.cgroup):
-            self._adopt(pid, identity, kind, name, words)
-        elif identity != known or self._guests[pid].guest.kind != "mergeable":
+        self._small.discard(pid)
+        kind, evidence = kind_by_words(name, words, who.cgroup, self._patterns, self._cgroup_patterns)
+        if evidence == COMMAND_LINE and self._virtual_bytes(pid) < LEAST_BYTES:
+            self._small.add(pid)  # QEMU before it has its memory, or a sudo before it
+        elif kind:
+            self._adopt(pid, identity, kind, name, words, evidence)
+        elif (held := self._guests.get(pid)) and (identity != known or LASTING.isdisjoint(held.guest.evidence)):
             self._drop(pid)
 
-    def _kind_by_cgroup(self, cgroup: str) -> str | None:
-        """A process without memory of its own (a kernel thread) is dropped later."""
-        return "pattern" if any(fnmatchcase(cgroup, pattern) for pattern in self._cgroup_patterns) else None
+    def _virtual_bytes(self, pid: int) -> int:
+        sizes = self._asked(Process(self._door, pid).sizes_pages)
+        return sizes[0] * self._page_bytes if sizes else 0
 
     def _enrol_mergeable(self, pids: Iterable[int]) -> None:
         strangers = self._processes(pid for pid in pids if self._seen.get(pid))
@@ -184,67 +183,71 @@ class GuestFinder:
             return account, inside.words() if has_asked(account) else []
 
         for pid, (account, words) in self._of_others.ask(strangers, asked).items():
+            if account is None or account.mergeable is None:
+                self._untold.add(pid)
             if has_asked(account) and (identity := self._seen.get(pid)):
-                self._adopt(pid, identity, "mergeable", full_name(identity.comm, words), words)
+                self._adopt(pid, identity, "mergeable", full_name(identity.comm, words), words, ASKED)
                 self._take(pid, account)
+
+    def _look_slowly(self, due: Iterable[int], now_seconds: float) -> None:
+        """At what the kernel tells by no cheaper way: who holds a virtual machine, and whose memory may merge."""
+        self._slow.queue(pid for pid in due if self._seen.get(pid) and self._is_open(pid))
+        for pid, clue in self._slow.look(now_seconds, self._untold.__contains__).items():
+            identity, held = self._seen.get(pid), self._guests.get(pid)
+            if identity is None or not self._is_open(pid):
+                continue
+            name = full_name(identity.comm, clue.words)
+            kind, evidence = kind_by_clue(name, clue)
+            if kind:
+                self._adopt(pid, identity, kind, name, clue.words, *evidence)
+            elif held and clue.is_flagged is False and not has_asked(held.guest.ksm):
+                self._drop(pid)
+
+    def _is_open(self, pid: int) -> bool:
+        """No guest so far, or one by a flag that may go."""
+        return pid not in self._guests or FLAG in self._guests[pid].guest.evidence
 
     def _account(self, inside: Inside) -> GuestKsm | None:
         return self._asked(partial(read_account, inside, self._page_bytes))
 
-    def _adopt(self, pid: int, identity: Identity, kind: str, name: str, words: Sequence[str]) -> None:
+    def _adopt(self, pid: int, identity: Identity, kind: str, name: str, words: Sequence[str], *evidence: str) -> None:
         """List it as a guest, unless it is somebody else by now, or has no memory of its own."""
         names = names_of(kind, words)
         called = names.name or f"{name or identity.comm}-{pid}"
         held = self._guests.get(pid)
         if held and held.guest.start_ticks == identity.start_ticks:
-            held.guest = replace(held.guest, name=called, aliases=names.aliases, kind=kind, uuid=names.uuid)
+            held.guest = replace(
+                held.guest, name=called, aliases=names.aliases, kind=kind, uuid=names.uuid, evidence=evidence
+            )
             return
         self._drop(pid)
-        process = Process(self._door, pid)
-        self._hold(process)
         guest = Guest(
             pid=pid,
             start_ticks=identity.start_ticks,
             name=called,
-            aliases=names.aliases,
             kind=kind,
+            evidence=evidence,
+            aliases=names.aliases,
             uuid=names.uuid,
         )
-        held = self._guests[pid] = _Held(process, guest)
-        if self._asked(process.identity) != identity:
+        held = self._guests[pid] = Held(Process(self._door, pid), guest)
+        held.hold()
+        if self._asked(held.process.identity) != identity:
             self._forget(pid)  # the next look meets it anew
-        elif not self._is_alive(held):
+        elif not self._lives(held):
             self._drop(pid)
 
-    def _hold(self, process: Process) -> None:
-        """Without a descriptor (they are short, or it is gone) its files are read by path, and who it is each time."""
-        with suppress(OSError):
-            process.hold()
-            if (process.descriptor or 0) >= _most_descriptors():
-                process.close()
-
-    def _oldest_accounts(self) -> list[_Held]:
+    def _oldest_accounts(self) -> list[Held]:
         return sorted(self._guests.values(), key=lambda held: held.asked_at)[:ACCOUNTS_PER_LOOK]
 
-    def _check(self, guests: Iterable[_Held]) -> None:
+    def _check(self, guests: Iterable[Held]) -> None:
         """Drop those that ended; one whose PID is still listed is met anew: a zombie, or somebody else."""
         for held in guests:
-            if not self._is_alive(held):
+            if not self._lives(held):
                 self._forget(held.process.pid)
 
-    def _is_alive(self, held: _Held) -> bool:
-        """Also takes down how large it is."""
-        process = held.process
-        if process.descriptor is None:
-            self._hold(process)
-            identity = self._asked(process.identity)
-            if identity is None or identity.start_ticks != held.guest.start_ticks:
-                return False
-        pages = self._asked(process.sizes_pages)
-        if pages:
-            virtual_bytes, rss_bytes = (count * self._page_bytes for count in pages)
-            held.guest = replace(held.guest, virtual_bytes=virtual_bytes, rss_bytes=rss_bytes)
-        return pages is not None
+    def _lives(self, held: Held) -> bool:
+        return bool(self._asked(partial(held.is_alive, self._page_bytes)))
 
     def _read_accounts(self) -> None:
         """Those never read, and as many of the oldest as one look may cost."""
@@ -260,7 +263,8 @@ class GuestFinder:
         if (held := self._guests.get(pid)) is None:
             return
         held.asked_at = held.read_at = self._looks
-        if held.guest.kind == "mergeable" and not has_asked(account):
+        untold = account is None or account.mergeable is None
+        if held.guest.kind == "mergeable" and not has_asked(account) and not (untold and FLAG in held.guest.evidence):
             self._drop(pid)
         elif account != held.guest.ksm:
             held.guest = replace(held.guest, ksm=account)
@@ -276,21 +280,11 @@ class GuestFinder:
     def _forget(self, pid: int) -> None:
         self._seen.pop(pid, None)
         self._suspects.pop(pid, None)
+        self._small.discard(pid)
+        self._untold.discard(pid)
+        self._slow.forget(pid)
         self._drop(pid)
 
     def _drop(self, pid: int) -> None:
         if held := self._guests.pop(pid, None):
             held.process.close()
-
-    def _short_of_descriptors(self) -> list[str]:
-        without = sum(held.process.descriptor is None for held in self._guests.values())
-        if not without:
-            return []
-        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        kept = f"RLIMIT_NOFILE is {limit}, and {SPARE_DESCRIPTORS} are kept spare"
-        return [f"{without} of {len(self._guests)} guests cost more to read: {kept}"]
-
-
-def _most_descriptors() -> int:
-    """Descriptors are numbered from the lowest that is free, so the number tells how many are open."""
-    return resource.getrlimit(resource.RLIMIT_NOFILE)[0] - SPARE_DESCRIPTORS

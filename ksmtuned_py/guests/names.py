@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
+from ksmtuned_py.guests.evidence import MACHINE, in_machine
 from ksmtuned_py.guests.parse import printable
 from ksmtuned_py.model import Guest
 
@@ -54,8 +55,8 @@ def names_of(kind: str, words: Sequence[str]) -> Names:
         found = [_socket_name(value) if "/" in value else value for value in _values(words, _NAME_OPTIONS[kind])]
     else:
         found = [_qemu_name(value) for value in _values(words, ("-name",))]
-    if kind == "qemu":
-        found += _values(words, ("-id",))  # Proxmox: kvm -id 102
+    if kind in ("qemu", "vm"):
+        found += _values(words, ("-id",))  # Proxmox: kvm -id 102; Kata with a VMM of its own: -id SANDBOX
     found += [words[0].removeprefix(MICROVM)] if words and words[0].startswith(MICROVM) else []
     names = list(dict.fromkeys(name for given in found if given for name in _forms(given)))
     uuid = "" if kind == "mergeable" else _uuid(words)  # what any program has there is no domain's
@@ -93,7 +94,9 @@ def _unescaped(part: str) -> str:
 def placed(guest: Guest, cgroup: str) -> Guest:
     """The guest in its cgroup, with the names that it has there."""
     vmi = _vmi_name(guest.name) if guest.kind == "qemu" and "kubepods" in cgroup else ""
-    return renamed(replace(guest, cgroup=cgroup), vmi or guest.name, cgroup_names(cgroup))
+    evidence = (*guest.evidence, MACHINE) if in_machine(cgroup) and MACHINE not in guest.evidence else guest.evidence
+    seen = replace(guest, cgroup=cgroup, evidence=evidence)
+    return renamed(seen, vmi or guest.name, cgroup_names(cgroup))
 
 
 def renamed(guest: Guest, name: str, aliases: Iterable[str]) -> Guest:

@@ -73,6 +73,15 @@ class Inside:
         """The file's full path, for messages."""
         return self._process.path(name)
 
+    def links(self, most: int) -> list[str]:
+        """What its descriptors are of, of the first so many; none when they are not ours to see."""
+        process = self._process
+        with suppress(OSError):
+            if process.descriptor is None:
+                return process.door.links(f"proc/{process.pid}/fd", most)
+            return process.door.links("fd", most, at=process.descriptor)
+        return []
+
 
 def _read(process: Process, name: QuickFile | SlowFile) -> str | None:
     with suppress(OSError):

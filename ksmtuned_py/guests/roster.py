@@ -11,6 +11,7 @@ from ksmtuned_py.errors import KsmtunedError
 from ksmtuned_py.guests.awaited import Awaited
 from ksmtuned_py.guests.cgroups import CGROUP_ROOT
 from ksmtuned_py.guests.domains import View
+from ksmtuned_py.guests.evidence import LIBVIRT
 from ksmtuned_py.guests.losses import Losses
 from ksmtuned_py.guests.names import placed, renamed, told_apart
 from ksmtuned_py.guests.places import Place, Places
@@ -138,6 +139,7 @@ class Roster:
             unknown=_unplaced(place),
             tag=domain.tag,
             obstacles=domain.obstacles,
+            evidence=tuple(dict.fromkeys([*seen.evidence, LIBVIRT])),
             libvirt_age_seconds=max(0.0, now_seconds - view.at_seconds),
         )
 

@@ -1,6 +1,6 @@
 """The host as it was seen at one moment."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ksmtuned_py.model.ksm import RMAP_ITEM_BYTES, Counters, KnobName, Knobs, KnobValue
 
@@ -102,7 +102,10 @@ class Guest:
     """Field 22 of /proc/PID/stat: with the PID it names one process for good, whatever PIDs are reused."""
     name: str
     kind: str
-    """What found it: 'qemu', 'cloud-hypervisor', 'firecracker', 'crosvm', 'stratovirt', 'pattern', or 'mergeable'."""
+    """'qemu', 'cloud-hypervisor', 'firecracker', 'crosvm', 'stratovirt', 'vm' (another), 'pattern', or 'mergeable'."""
+    evidence: tuple[str, ...] = field(default=(), compare=False)
+    """What made it one: 'program', 'pattern', 'cgroup', 'command line', 'kvm', 'machine', 'libvirt', 'asked', 'flag'.
+    How it was found is no part of what it is."""
     aliases: tuple[str, ...] = ()
     """What else it is called, by other tools."""
     uuid: str = ""

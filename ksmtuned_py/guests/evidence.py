@@ -1,0 +1,84 @@
+"""What makes a process a guest, apart from the name of its program. PURE.
+
+The names of hypervisors are a list, and lists have gaps: a symlink, a patched build, a VMM of one's own. What follows
+here is seen instead of known.
+"""
+
+import re
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from typing import NamedTuple
+
+from ksmtuned_py.guests.programs import guest_kind
+from ksmtuned_py.units import MIB
+
+PROGRAM, PATTERN, CGROUP, COMMAND_LINE = "program", "pattern", "cgroup", "command line"
+KVM, MACHINE, LIBVIRT, ASKED, FLAG = "kvm", "machine", "libvirt", "asked", "flag"
+LASTING = frozenset({KVM, MACHINE, LIBVIRT, ASKED, FLAG})
+"""Evidence that is not in the name and the command line, so that a look at those alone does not take it away."""
+KVM_LINKS = re.compile(r"anon_inode:\[?kvm-(vm|vcpu)")
+"""What a descriptor on a virtual machine, or on one of its processors, is a link to."""
+LEAST_BYTES = 64 * MIB
+"""Mapped by any virtual machine, and by no sudo, strace or numactl that has its command line."""
+
+# QEMU's options as every tool spells them; of the first at least one says who the guest is.
+_WHO = frozenset({"-name", "-uuid", "-smbios"})
+_QEMU = _WHO | {"-machine", "-M", "-accel", "-enable-kvm", "-cpu", "-m", "-nodefaults", "-no-user-config"}
+_FLAG = re.compile(r"^VmFlags:.*\bmg\b", re.MULTILINE)
+_MACHINE = re.compile(r"/machine-qemu|/qemu\.slice/\d+\.scope")
+_HELPERS = re.compile(r"virtiofsd|vhost-(user|device).*|qemu-(storage-da|pr-helper|vhost|bridge).*|swtpm|passt.*")
+"""They are in the cgroup of the guest that they help, and some map its memory."""
+
+
+class Clue(NamedTuple):
+    """What a slow look at a process has shown."""
+
+    words: list[str]
+    resident_bytes: int = 0
+    cgroup: str = ""
+    has_kvm: bool = False
+    is_libvirts: bool = False
+    is_flagged: bool | None = None
+    """Some of its memory may merge; None = not looked at."""
+
+
+def speaks_of_a_guest(words: Sequence[str]) -> bool:
+    """Whether a command line is QEMU's, whatever the program is called."""
+    options = _QEMU.intersection(words[1:])
+    return len(options) > 1 and not options.isdisjoint(_WHO)
+
+
+def kind_by_words(
+    name: str, words: Sequence[str], cgroup: str, patterns: Sequence[str], cgroup_patterns: Sequence[str]
+) -> tuple[str | None, str]:
+    """What a process is as a guest by its name, its command line and what was configured; and by which of these."""
+    if kind := guest_kind(name, words, patterns):
+        return kind, PATTERN if kind == "pattern" else PROGRAM
+    if any(fnmatchcase(cgroup, pattern) for pattern in cgroup_patterns):
+        return "pattern", CGROUP
+    return ("qemu", COMMAND_LINE) if speaks_of_a_guest(words) else (None, "")
+
+
+def in_machine(cgroup: str) -> bool:
+    """Whether a cgroup is one that libvirt or Proxmox made for a virtual machine."""
+    return bool(_MACHINE.search(cgroup))
+
+
+def is_flagged(smaps: str) -> bool:
+    """Whether some mapping has the flag mg: the kernels before 6.18 show it nowhere else until ksmd has looked."""
+    return bool(_FLAG.search(smaps))
+
+
+def kind_by_clue(name: str, clue: Clue) -> tuple[str | None, tuple[str, ...]]:
+    """What it is as a guest, if it is one, and by which evidence."""
+    evidence = []
+    if clue.has_kvm:
+        evidence.append(KVM)
+    if clue.is_libvirts:
+        evidence.append(LIBVIRT)
+    if in_machine(clue.cgroup) and clue.resident_bytes >= LEAST_BYTES and not _HELPERS.fullmatch(name):
+        evidence.append(MACHINE)
+    if evidence:
+        of_qemu = clue.is_libvirts or MACHINE in evidence or speaks_of_a_guest(clue.words)
+        return "qemu" if of_qemu else "vm", tuple(evidence)
+    return ("mergeable", (FLAG,)) if clue.is_flagged else (None, ())

@@ -1,0 +1,118 @@
+"""Looks that cost too much for a tick: at a process's descriptors, and at the flags of its mappings.
+
+They are made on account: a share of a core is saved up for them, and a look that took more is made up for by waiting.
+Reading smaps walks page tables: 20 ms for each GiB in pages of 4 KiB (measured), and 0.1 ms for a list of descriptors.
+"""
+
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+
+from ksmtuned_py.door import Door
+from ksmtuned_py.errors import Garbage, KsmtunedError
+from ksmtuned_py.guests.cgroups import parse_cgroup
+from ksmtuned_py.guests.evidence import KVM_LINKS, Clue, is_flagged
+from ksmtuned_py.guests.patience import Patience
+from ksmtuned_py.guests.process import Inside, Process
+
+SHARE = 0.001
+"""Of a core, however many processes there are: with more of them a round over all takes longer."""
+FIRST_SECONDS = 0.2
+"""At the start, when everybody is new."""
+MOST_SECONDS = 0.06
+"""Saved up while there is nobody to look at: a minute's worth."""
+LIBVIRT_PIDS = "run/libvirt/qemu"
+ASK_LIBVIRT_SECONDS = 60.0
+DESCRIPTORS_MAX = 2000
+"""Of one process: a virtual machine's own are among its first."""
+
+
+class SlowLooks:
+    """A queue of processes: whoever was not looked at for longest, and of the new ones the largest, as guests are."""
+
+    def __init__(self, door: Door, page_bytes: int, meter: Callable[[], float] = time.thread_time) -> None:
+        """`meter` tells the CPU time of the thread that calls it."""
+        self.spent_seconds = 0.0
+        self._door = door
+        self._page_bytes = page_bytes
+        self._meter = meter
+        self._patience = Patience()
+        self._queue: dict[int, int] = {}
+        self._looked_seconds: dict[int, float] = {}
+        self._allowance_seconds = FIRST_SECONDS
+        self._at_seconds: float | None = None
+        self._libvirts: set[int] = set()
+        self._asked_seconds: float | None = None
+
+    def queue(self, pids: Iterable[int]) -> None:
+        """These processes, unless they have no memory."""
+        for pid in pids:
+            with suppress(Garbage):
+                if sizes := Process(self._door, pid).sizes_pages():
+                    self._queue[pid] = sizes[1] * self._page_bytes
+
+    def forget(self, pid: int) -> None:
+        """It is gone."""
+        self._queue.pop(pid, None)
+        self._looked_seconds.pop(pid, None)
+
+    def _turn(self, pid: int) -> tuple[float, int]:
+        return self._looked_seconds.get(pid, float("-inf")), -self._queue[pid]
+
+    def look(self, now_seconds: float, wants_flags: Callable[[int], bool]) -> dict[int, Clue]:
+        """What was seen of as many of them as may be looked at now."""
+        since = now_seconds if self._at_seconds is None else self._at_seconds
+        self._at_seconds = now_seconds
+        self._allowance_seconds += max(0.0, now_seconds - since) * SHARE
+        clues: dict[int, Clue] = {}
+        if self._queue and self._allowance_seconds > 0:
+            self._ask_libvirt(now_seconds)
+        for pid in sorted(self._queue, key=self._turn):
+            if self._allowance_seconds <= 0:
+                break
+            self._looked_seconds[pid] = now_seconds
+            look = self._metered(pid, self._queue.pop(pid), flags=wants_flags(pid))
+            found = self._patience.ask({pid: Process(self._door, pid)}, look)
+            if not found:
+                break  # one that does not answer is enough waiting for once
+            clues |= found
+        self._allowance_seconds = min(self._allowance_seconds, MOST_SECONDS)
+        return clues
+
+    def _ask_libvirt(self, now_seconds: float) -> None:
+        """It keeps a file with the PID of each domain."""
+        if self._asked_seconds is not None and now_seconds - self._asked_seconds < ASK_LIBVIRT_SECONDS:
+            return
+        began, self._asked_seconds = self._meter(), now_seconds
+        self._libvirts.clear()
+        for name in self._door.names(LIBVIRT_PIDS):
+            if name.endswith(".pid"):
+                with suppress(KsmtunedError):
+                    self._libvirts.add(self._door.read_int(f"{LIBVIRT_PIDS}/{name}") or 0)
+        self._pay(self._meter() - began)
+
+    def _metered(self, pid: int, resident_bytes: int, *, flags: bool) -> Callable[[Inside], Clue]:
+        def look(inside: Inside) -> Clue:
+            began = self._meter()
+            try:
+                seen = _look(inside, flags=flags)
+                return seen._replace(resident_bytes=resident_bytes, is_libvirts=pid in self._libvirts)
+            finally:
+                self._pay(self._meter() - began)
+
+        return look
+
+    def _pay(self, seconds: float) -> None:
+        self.spent_seconds += seconds
+        self._allowance_seconds -= seconds
+
+
+def _look(inside: Inside, *, flags: bool) -> Clue:
+    has_kvm = any(KVM_LINKS.match(link) for link in inside.links(DESCRIPTORS_MAX))
+    smaps = inside.read("smaps") if flags and not has_kvm else None
+    return Clue(
+        words=inside.words(),
+        cgroup=parse_cgroup(inside.read("cgroup") or "") or "",
+        has_kvm=has_kvm,
+        is_flagged=is_flagged(smaps) if smaps else None,
+    )
