@@ -10,6 +10,7 @@ from ksmtuned_py.errors import NoRoom, NotUnmerged, Unreadable
 from ksmtuned_py.host import Host
 from ksmtuned_py.machine import small_model
 from ksmtuned_py.model import Guest, Knobs, Memory, Write, WriteResult, WriteStatus
+from ksmtuned_py.policy.room import RESERVE_BYTES, merged_bytes
 from ksmtuned_py.undo.giveback import NotSwitched, Ways, give_back, give_back_guest, switch_and_wait
 from ksmtuned_py.undo.knobs import settle
 from ksmtuned_py.undo.unshare import PORTION_PAGES
@@ -59,7 +60,7 @@ class Portions:
         self.closed = False
         self._stage = stage
         self._name = guest.name
-        self._left = guest.ksm.merging_pages
+        self._left = 0 if guest.name in stage.alone else guest.ksm.merging_pages
 
     def merged_pages(self) -> int:
         if self._name in self._stage.unreadable:
@@ -87,6 +88,8 @@ class Stage:
         self.went_on: list[str] = []
         self.failing: tuple[str, ...] = ()
         self.unreadable: tuple[str, ...] = ()
+        self.alone: tuple[str, ...] = ()
+        """Whose merged pages nobody else has any more."""
         self.unshared: dict[str, int] = {}
         self.unshares = True
         self.rooms: dict[str, int] = {}
@@ -183,6 +186,19 @@ def test_a_guest_whose_limit_has_no_room_stays_merged_and_so_run_2_is_not_writte
     assert stage.unshared.keys() == {"model-2"}
     assert stage.host.observe().saved_bytes == merged  # as the counters have it, until ksmd scans
     assert stage.host.backend.knobs().run == 0
+
+
+def test_merged_pages_that_only_one_guest_has_left_count_against_its_limit(stage: Stage) -> None:
+    stage.alone, stage.rooms["model-2"] = ("model-2",), 17 * MIB
+    with pytest.raises(NoRoom, match=r"guest model-2: .*memory\.max leaves 17 MiB"):
+        give_back(stage.ways)
+
+
+def test_merged_pages_that_only_one_guest_has_left_cost_the_host_nothing(stage: Stage) -> None:
+    size_bytes = merged_bytes(stage.guest, 4096)
+    stage.alone, stage.domains.available_bytes = ("model-2",), RESERVE_BYTES + size_bytes + MIB
+    give_back(stage.ways)
+    assert stage.host.observe().saved_bytes == 0
 
 
 def test_the_last_stage_goes_on_for_as_long_as_it_moves(stage: Stage) -> None:

@@ -81,6 +81,10 @@ def test_the_saved_knobs_outlive_a_crash() -> None:
     assert settings()["RuntimeDirectoryPreserve"] == ["yes"]
 
 
+def test_the_restore_after_a_stop_may_ask_for_time() -> None:
+    assert settings()["NotifyAccess"] == ["exec"]
+
+
 def test_the_watchdog_is_patient_enough() -> None:
     assert settings()["Type"] == ["notify"]
     assert int(settings()["WatchdogSec"][0]) / 2 > Config().daemon.idle_tick_seconds

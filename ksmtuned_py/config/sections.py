@@ -36,7 +36,7 @@ class Daemon(Section):
     on_exit: OnExit = Field(
         "restore",
         description="the knobs at exit: restore what was found, keep ours, stop ksmd (run=0),\n"
-        "or unmerge everything (run=2, only when the host has the room)",
+        "or unmerge everything (as far as the host and each guest's cgroup have the room)",
     )
     tick_seconds: TickSeconds = Field(1.0, description="between two looks at the host while something happens")
     idle_tick_seconds: TickSeconds = Field(
@@ -77,10 +77,12 @@ class Kernel(Section):
         "keep", description="merge empty pages with the kernel's zero page"
     )
     merge_across_nodes: AtStart[Literal["keep", 0, 1]] = Field(
-        "keep", description="0 merges within NUMA nodes only; a change unmerges everything first"
+        "keep",
+        description="0 merges within NUMA nodes only; a change unmerges everything first,\n"
+        "and at exit it is put back only if nothing is merged",
     )
     max_page_sharing: AtStart[Literal["keep"] | Annotated[int, Field(ge=2, le=2**31 - 1)]] = Field(
-        "keep", description="sharers of one page, at least 2; a change unmerges everything first"
+        "keep", description="sharers of one page, at least 2; a change unmerges everything first, as above"
     )
 
 

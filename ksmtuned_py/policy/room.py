@@ -47,13 +47,13 @@ def guest_lack(needed_bytes: int, memory: Memory, limit_bytes: int | None) -> st
 def host_lack(now: Snapshot) -> str:
     """What is lacking to give everything back, to the host or to one of its guests; '' when there is room."""
     needs = {guest: merged_bytes(guest, now.page_bytes) for guest in now.guests}
-    return all_lack(now.saved_bytes, needs, now.memory)
+    return all_lack(now.saved_bytes, needs, now.memory) if now.saved_bytes else ""
 
 
 def all_lack(needed_bytes: int, needs: Mapping[Guest, int], memory: Memory) -> str:
-    """The same for so much in all, and so much of it for these guests."""
-    for guest, bytes_of_it in needs.items():
-        if problem := limit_lack(min(needed_bytes, bytes_of_it), guest.room_bytes):
+    """The same for so much of the host's, and so much on top for these guests, which may be another's before."""
+    for guest, bytes_on_top in needs.items():
+        if problem := limit_lack(bytes_on_top, guest.room_bytes):
             return f"guest {guest.name}: {problem}"
     return lack(needed_bytes, memory)
 

@@ -99,12 +99,15 @@ def give_back(ways: Ways) -> None:
         return
     settle(ways.host, Knobs(run=RUN_STOP))  # else what is given back would merge again
     now = ways.host.observe()
-    left = {guest: merged_bytes(guest, now.page_bytes) for guest in now.guests}
-    elsewhere_bytes = max(0, _merged_bytes(now) - sum(left.values()))
-    for guest in sorted(left, key=lambda guest: left[guest]):
-        if left[guest]:
-            left[guest] = _empty(ways, guest, now.page_bytes)
-    _rest(ways, left, min(now.saved_bytes, elsewhere_bytes + sum(left.values())))
+    merged = {guest: merged_bytes(guest, now.page_bytes) for guest in now.guests}
+    elsewhere_bytes = max(0, _merged_bytes(now) - sum(merged.values()))
+    left = {
+        guest: _empty(ways, guest, now.page_bytes)
+        for guest in sorted(merged, key=lambda guest: merged[guest])
+        if merged[guest]
+    }
+    host_bytes = elsewhere_bytes + sum(each.host_bytes for each in left.values())
+    _rest(ways, left, min(now.saved_bytes, host_bytes))
 
 
 def give_back_guest(ways: Ways, guest: Guest, switch: Switch | None) -> int:
@@ -143,7 +146,7 @@ def unshare(ways: Ways, guest: Guest, page_bytes: int) -> int:
     if ways.unshare is None:
         raise NotUnshared("its memory is not merged by this machine's kernel")
     looked_at = alone = 0
-    told_seconds = time.monotonic()
+    told_seconds = -TELL_SECONDS
     with closing(ways.unshare(guest)) as portions:
         size_bytes = portions.merged_pages() * page_bytes
         _need_room(ways, guest, size_bytes)
@@ -178,33 +181,43 @@ def switch_and_wait(guest: Guest, merge: bool, switch: Switch, page_bytes: int, 
     return job.done
 
 
-def _empty(ways: Ways, guest: Guest, page_bytes: int) -> int:
-    """One guest of all, from outside or else by its monitor; the bytes that it still has to be given."""
+@dataclass(frozen=True, slots=True)
+class _Left:
+    """What copying the rest of a guest's merged pages would take."""
+
+    host_bytes: int
+    """From the host: pages that it still shares with others."""
+    guest_bytes: int
+    """From its cgroup: also those that only it has left, but that count as another's."""
+
+
+def _empty(ways: Ways, guest: Guest, page_bytes: int) -> _Left:
+    """One guest of all, from outside or else by its monitor."""
     zero_bytes = max(0, guest.ksm.zero_pages) * page_bytes if guest.ksm else 0
     size_bytes = merged_bytes(guest, page_bytes)
+    all_of_it = _Left(size_bytes, size_bytes)
     try:
-        unshare(ways, guest, page_bytes)
-        return zero_bytes
+        return _Left(zero_bytes, max(zero_bytes, size_bytes - unshare(ways, guest, page_bytes)))
     except NoRoom as error:
         ways.say(f"{guest.name} stays merged: {error.reason}")
-        return size_bytes
+        return all_of_it
     except NotUnshared as error:
         problem = str(error)
     if ways.empty is not None and guest.libvirt_age_seconds is not None:
         try:
             _need_room(ways, guest, size_bytes)
             switch_and_wait(guest, False, ways.empty, page_bytes, ways.progress)
-            return 0
+            return _Left(0, 0)
         except (NoRoom, NotSwitched) as error:
             problem = str(error)
     if ways.unshare is not None:
         ways.say(f"{guest.name} is left to the last stage: {problem}")
-    return size_bytes
+    return all_of_it
 
 
-def _rest(ways: Ways, left: dict[Guest, int], left_bytes: int) -> None:
+def _rest(ways: Ways, left: dict[Guest, _Left], left_bytes: int) -> None:
     """Whatever is still merged, by run=2 in a child; ksmd's counters come right only now."""
-    fresh = {replace(guest, room_bytes=ways.limit_bytes(guest)): size for guest, size in left.items() if size}
+    fresh = {replace(guest, room_bytes=ways.limit_bytes(guest)): each.guest_bytes for guest, each in left.items()}
     if problem := all_lack(left_bytes, fresh, ways.host.memory()):
         raise NoRoom(problem)
     limited: list[Guest | None] = [guest for guest in fresh if guest.room_bytes is not None]
@@ -226,7 +239,7 @@ def _wait(ways: Ways, limited: list[Guest | None]) -> None:
     backend = ways.host.backend
     write = Write(knob="run", old=RUN_STOP, new=RUN_UNMERGE)
     moved: tuple[int, float] | None = None
-    moved_seconds = told_seconds = time.monotonic()
+    moved_seconds, told_seconds = time.monotonic(), -TELL_SECONDS
     while (result := ways.host.apply((write,)).results[0]).status is WriteStatus.PENDING:
         for guest in limited or [None]:
             _need_room(ways, guest, 1)

@@ -1,5 +1,6 @@
 """What can only be changed while nothing is merged: at the start where the host has the room, and back at exit."""
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -8,9 +9,10 @@ from ksmtuned_py.units import GIB
 from ksmtuned_py.workload import Workload, achievable_pages
 from tests.kernel.conftest import MIXES, Start
 from tests.kernel.test_merging import FAST, MERGED_SHARE
-from tests.support.daemon import Daemon, Sections, merged, verb
+from tests.support.daemon import Daemon, Sections, merged, service_manager, verb
 from tests.support.ksmlock import RealKsm, knobs
 from tests.support.need import need
+from tests.support.process import wait_for
 from tests.support.trees import make_fake_tree, meminfo
 
 pytestmark = pytest.mark.kernel
@@ -82,4 +84,25 @@ def test_without_room_they_stay_and_the_reason_is_told(
     assert real_ksm.read("use_zero_pages") == "1"  # which needs no room
     assert real_ksm.saved_pages() >= achievable_pages(MIXES)
     assert daemon.end() == 0
+    assert knobs() == merged_before
+
+
+def test_the_service_manager_is_told_to_wait_while_memory_is_given_back(
+    real_ksm: RealKsm, merged_before: dict[str, str], tmp_path: Path
+) -> None:
+    asked = merged(FAST, ASKED, {"daemon": {"on_exit": "unmerge"}})
+    with service_manager(tmp_path) as manager, Daemon(tmp_path / "d", asked, environment=manager.environment) as daemon:
+        manager.wait("READY=1")
+        starting = manager.heard()[: manager.heard().index("READY=1")]
+        assert "EXTEND_TIMEOUT_USEC=60000000" in starting
+        assert any(said.startswith("STATUS=") for said in starting)
+        wait_for(lambda: (manager.heard(), real_ksm.saved_pages() > 100)[1], 60, "merging")
+        daemon.process.send_signal(signal.SIGTERM)
+        wait_for(
+            lambda: (manager.heard(), daemon.process.poll() is not None)[1], 60, "end"
+        )  # a full socket loses words
+        assert daemon.wait() == 0
+        ending = manager.heard()[manager.heard().index("STOPPING=1") :]
+        assert "EXTEND_TIMEOUT_USEC=60000000" in ending
+    assert real_ksm.saved_pages() == 0
     assert knobs() == merged_before

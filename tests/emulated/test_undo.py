@@ -1,0 +1,32 @@
+"""Pages are unshared from outside by the kernels of Debian 12 and 13, and a guest without room is left as it is."""
+
+import json
+
+import pytest
+
+from tests.emulated.undo_inside import EQUAL_BYTES
+from tests.support.emulated import run_inside
+
+pytestmark = pytest.mark.qemu
+
+SECONDS = 600.0
+"""One takes about a minute where nothing else runs."""
+
+
+@pytest.mark.parametrize("release", ["6.1", "6.12"])
+def test_memory_is_given_back_from_outside_and_not_beyond_a_limit(release: str) -> None:
+    shown = run_inside(release, "tests.emulated.undo_inside", seconds=SECONDS)
+    print(shown)
+    found = json.loads(shown)
+
+    def grown(step: str) -> list[bool]:
+        grown_bytes = [now - before for before, now in zip(found["merged"], found[step], strict=True)]
+        return [size > EQUAL_BYTES * 9 // 10 for size in grown_bytes]
+
+    assert grown("one") == [True, False, False]
+    assert grown("all_but_one")[::2] == [True, True]
+    assert "load-2 stays merged: it needs " in " ".join(found["said"])
+    assert "guest load-2: it needs 12 MiB and its cgroup's memory.max leaves " in found["refused"]
+    assert found["stopped"] == 0
+    assert grown("all") == [True, True, True]
+    assert (found["still_merged"], found["wrong_pages"]) == (0, 0)
