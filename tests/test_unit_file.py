@@ -90,6 +90,10 @@ def test_the_watchdog_is_patient_enough() -> None:
     assert int(settings()["WatchdogSec"][0]) / 2 > Config().daemon.idle_tick_seconds
 
 
+def test_thousands_of_guests_have_a_descriptor_each() -> None:
+    assert settings()["LimitNOFILE"] == ["65536"]
+
+
 def test_the_knobs_stay_writable() -> None:
     assert settings()["ProtectKernelTunables"] == ["yes"]
     assert settings()["ReadWritePaths"] == [f"-/{KSM_DIRECTORY}"]

@@ -48,12 +48,13 @@ class Container:
 
 
 @contextmanager
-def booted(files: Sequence[tuple[Path, str]]) -> Iterator[Container]:
+def booted(files: Sequence[tuple[Path, str]], writable: Sequence[tuple[Path, str]] = ()) -> Iterator[Container]:
     """A container with these files of ours at these places, until the end of a with block."""
     need(os.geteuid() == 0 and bool(shutil.which("systemd-nspawn")), "root, and systemd-nspawn (systemd-container)")
     binds = [*files, (ROOT, SOURCE), (Path(sys.prefix), PYTHON)]
     command = ["systemd-nspawn", "--quiet", "--register=no", "--keep-unit", "--private-network", "--volatile=yes"]
-    command += ["--capability=all", "--directory=/", *(f"--bind-ro={path}:{place}" for path, place in binds), "--boot"]
+    command += ["--capability=all", "--directory=/", *(f"--bind-ro={path}:{place}" for path, place in binds)]
+    command += [*(f"--bind={path}:{place}" for path, place in writable), "--boot"]
     command += ["systemd.firstboot=off", "systemd.unit=basic.target"]  # asks nothing; and no services of this machine
     # No filter of its own: who is under one, as its parents are, cannot read others'.
     environment = {**os.environ, "SYSTEMD_SECCOMP": "0"}
