@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from ksmtuned_py.cli.main import main
@@ -133,6 +135,10 @@ def _put_into_a_machine(root: Path) -> None:
     put(root, "proc/1001/cgroup", "0::/machine.slice/machine-qemu\\x2d3\\x2dweb.scope/libvirt/emulator\n")
 
 
+def _put_into_a_machine_of_old(root: Path) -> None:
+    put(root, "proc/1001/cgroup", "9:memory:/machine.slice/machine-qemu\\x2d3\\x2dweb.scope\n1:cpu:/\n0::/\n")
+
+
 def _put_into_proxmox(root: Path) -> None:
     put(root, "proc/1001/cgroup", "0::/qemu.slice/102.scope\n")
 
@@ -144,7 +150,12 @@ def _put_into_libvirts_files(root: Path) -> None:
 
 @pytest.mark.parametrize(
     ("how", "evidence"),
-    [(_put_into_a_machine, "machine"), (_put_into_proxmox, "machine"), (_put_into_libvirts_files, "libvirt")],
+    [
+        (_put_into_a_machine, "machine"),
+        (_put_into_a_machine_of_old, "machine"),
+        (_put_into_proxmox, "machine"),
+        (_put_into_libvirts_files, "libvirt"),
+    ],
 )
 def test_who_is_a_domain_is_a_guest_whatever_it_is_called(
     how: Callable[[Path], None], evidence: str, tmp_path: Path
@@ -188,7 +199,7 @@ def test_a_command_line_of_qemus(line: str, is_one: bool) -> None:
 
 
 def test_a_small_process_in_a_machine_is_none() -> None:
-    clue = Clue(["x"], cgroup="/machine.slice/machine-qemu-1-web.scope", resident_bytes=10 * MIB)
+    clue = Clue(["x"], cgroups="0::/machine.slice/machine-qemu-1-web.scope", resident_bytes=10 * MIB)
     assert kind_by_clue("dbus-daemon", clue) == (None, ())
 
 
@@ -294,3 +305,22 @@ def test_an_enrolled_program_is_found_by_what_it_asked() -> None:
         process.communicate("\n")
     assert one.evidence in (("asked",), ("flag",))  # by how much the kernel tells
     assert flagged == {process.pid: True}
+
+
+def test_a_program_in_a_container_is_a_guest_like_any_other(tmp_path: Path) -> None:
+    need(os.geteuid() == 0 and bool(shutil.which("systemd-nspawn")), "root, and systemd-nspawn (systemd-container)")
+    program = "import ctypes; print(ctypes.CDLL(None).prctl(67, 1, 0, 0, 0), flush=True); input()"
+    options = ["--quiet", "--register=no", "--keep-unit", "--private-network", "--volatile=yes", "--directory=/"]
+    command = ["systemd-nspawn", *options, "--capability=CAP_SYS_RESOURCE", "--pipe", "/usr/bin/python3", "-c", program]
+    environment = {**os.environ, "SYSTEMD_SECCOMP": "0"}
+    with subprocess.Popen(
+        command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as nspawn:
+        assert nspawn.stdout
+        said = nspawn.stdout.readline()
+        inside = {child.pid for child in psutil.Process(nspawn.pid).children(recursive=True)}
+        with closing(GuestFinder(Door())) as finder:
+            found_inside = [guest.evidence for guest in finder.find(0.0) if guest.pid in inside]
+        nspawn.communicate("\n")
+    need(said == "0\n", "a kernel with PR_SET_MEMORY_MERGE")
+    assert found_inside in ([("asked",)], [("flag",)])  # by how much the kernel tells

@@ -5,11 +5,12 @@ import re
 import shutil
 import subprocess
 import sys
+from argparse import ArgumentParser
 from pathlib import Path
 
 import pytest
 
-from ksmtuned_py.cli.main import build_parser
+from ksmtuned_py.cli.main import VERBS, build_parser
 from tests.support.need import need
 
 SOURCE_TREE = Path(__file__).parent.parent
@@ -58,6 +59,15 @@ def test_groff_has_nothing_against_the_pages(name: str, generated: Path) -> None
     )
     assert done.stderr == ""
     assert done.stdout.startswith(Path(name).name.rpartition(".")[0].upper())
+
+
+def test_no_help_shows_what_argparse_wants_escaped() -> None:
+    for verb in VERBS:
+        subparsers = ArgumentParser().add_subparsers()
+        verb.add(subparsers)
+        helps = [parser.format_help() for parser in subparsers.choices.values()]
+        assert helps
+        assert [text for text in helps if "%%" in text] == []
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh"])

@@ -23,7 +23,7 @@ def add(subparsers: "Subparsers") -> None:
         "demo",
         run,
         "show what merging saves, on processes made for it",
-        "Half of their memory is equal, 15 %% zero, 25 %% unique, 10 %% rewritten all the time. "
+        "Half of their memory is equal, 15 % zero, 25 % unique, 10 % rewritten all the time. "
         "Puts everything back at the end. With --backend memory it needs no rights: the host is a model.",
     )
     parser.add_argument("--backend", choices=("kernel", "memory"), default="kernel", help="default: %(default)s")

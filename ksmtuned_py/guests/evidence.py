@@ -35,7 +35,8 @@ class Clue(NamedTuple):
 
     words: list[str]
     resident_bytes: int = 0
-    cgroup: str = ""
+    cgroups: str = ""
+    """All that it is in, one a line: with cgroups v1 there are many trees."""
     has_kvm: bool = False
     is_libvirts: bool = False
     is_flagged: bool | None = None
@@ -59,9 +60,9 @@ def kind_by_words(
     return ("qemu", COMMAND_LINE) if speaks_of_a_guest(words) else (None, "")
 
 
-def in_machine(cgroup: str) -> bool:
-    """Whether a cgroup is one that libvirt or Proxmox made for a virtual machine."""
-    return bool(_MACHINE.search(cgroup))
+def in_machine(cgroups: str) -> bool:
+    """Whether one of these is a cgroup that libvirt or Proxmox made for a virtual machine."""
+    return bool(_MACHINE.search(cgroups))
 
 
 def is_flagged(smaps: str) -> bool:
@@ -76,7 +77,7 @@ def kind_by_clue(name: str, clue: Clue) -> tuple[str | None, tuple[str, ...]]:
         evidence.append(KVM)
     if clue.is_libvirts:
         evidence.append(LIBVIRT)
-    if in_machine(clue.cgroup) and clue.resident_bytes >= LEAST_BYTES and not _HELPERS.fullmatch(name):
+    if in_machine(clue.cgroups) and clue.resident_bytes >= LEAST_BYTES and not _HELPERS.fullmatch(name):
         evidence.append(MACHINE)
     if evidence:
         of_qemu = clue.is_libvirts or MACHINE in evidence or speaks_of_a_guest(clue.words)

@@ -10,7 +10,6 @@ from contextlib import suppress
 
 from ksmtuned_py.door import Door
 from ksmtuned_py.errors import Garbage, KsmtunedError
-from ksmtuned_py.guests.cgroups import parse_cgroup
 from ksmtuned_py.guests.evidence import KVM_LINKS, Clue, is_flagged
 from ksmtuned_py.guests.patience import Patience
 from ksmtuned_py.guests.process import Inside, Process
@@ -112,7 +111,7 @@ def _look(inside: Inside, *, flags: bool) -> Clue:
     smaps = inside.read("smaps") if flags and not has_kvm else None
     return Clue(
         words=inside.words(),
-        cgroup=parse_cgroup(inside.read("cgroup") or "") or "",
+        cgroups=inside.read("cgroup") or "",
         has_kvm=has_kvm,
         is_flagged=is_flagged(smaps) if smaps else None,
     )
