@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.util import find_spec
@@ -18,12 +18,15 @@ from ksmtuned_py.config import Config, InForce
 from ksmtuned_py.config.types import BackendName
 from ksmtuned_py.door import Door
 from ksmtuned_py.errors import NoKsm, NoScanner, NotPermitted
+from ksmtuned_py.guests.arrivals import open_arrivals
 from ksmtuned_py.guests.discovery import GuestFinder
 from ksmtuned_py.guests.libvirtlink import LibvirtLink
 from ksmtuned_py.guests.roster import Roster
 from ksmtuned_py.host import Host, KernelSenses
 from ksmtuned_py.model import KSM_DIRECTORY, Guest, Snapshot
+from ksmtuned_py.sensors.pressure import open_trigger
 from ksmtuned_py.units import MIB
+from ksmtuned_py.wait import Signals, Source, Waiter
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,21 @@ class Machine:
     link: LibvirtLink | None = None
     """What libvirt tells; None where it is not asked."""
 
+    @contextmanager
+    def waiter(self, signals: Signals, warn: Callable[[str], None], switches: Source | None = None) -> Iterator[Waiter]:
+        """The one wait of who watches it, with whatever this kernel lets us wait for."""
+        stall_ms = self.in_force.config.daemon.pressure_trigger_ms
+        with ExitStack() as undo:
+            pressure = open_trigger(self.door, stall_ms) if stall_ms and self.is_this_host else None
+            if pressure is not None:
+                undo.callback(os.close, pressure)
+            arrivals = open_arrivals(warn) if self.is_this_host else None
+            if arrivals is not None:
+                undo.enter_context(closing(arrivals))
+            yield Waiter(
+                signals, pressure=pressure, arrivals=arrivals, domains=self.link, switches=switches, heed=self.heed
+            )
+
     def let_go(self) -> None:
         """Close what guests are watched with; they can still be looked at, which costs more."""
         if self.roster is not None:
@@ -56,8 +74,7 @@ LIBVIRT_SECONDS = 2.0
 
 def look(door: Door, config: Config) -> Snapshot:
     """One look without a write, with what libvirt has to say, and all suspects; raises NoKsm or NotPermitted."""
-    watching = config.model_copy(update={"daemon": config.daemon.model_copy(update={"mode": "observe"})})
-    with open_machine(door, watching) as machine:
+    with open_machine(door, config.watching) as machine:
         if machine.link is not None:
             machine.link.wait_first(LIBVIRT_SECONDS)
         snapshot = machine.host.observe()

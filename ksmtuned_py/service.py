@@ -1,10 +1,8 @@
 """Puts the daemon together from a configuration, and takes it apart again in the right order."""
 
-import os
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import dataclass
-from pathlib import Path
 
 from ksmtuned_py.config import Config
 from ksmtuned_py.config.inforce import at_reload
@@ -14,7 +12,6 @@ from ksmtuned_py.descriptors import Reserve, raise_limit
 from ksmtuned_py.door import Door
 from ksmtuned_py.enforce import Enforcer
 from ksmtuned_py.errors import AddressInUse, KsmtunedError, NotRestored
-from ksmtuned_py.guests.arrivals import open_arrivals
 from ksmtuned_py.guests.ledger import Ledger
 from ksmtuned_py.guests.switch import switch
 from ksmtuned_py.machine import Machine, check_machine, open_machine
@@ -26,7 +23,6 @@ from ksmtuned_py.publish.publisher import Publisher
 from ksmtuned_py.publish.web import Web
 from ksmtuned_py.report import Report
 from ksmtuned_py.runtime import Runtime
-from ksmtuned_py.sensors.pressure import open_trigger
 from ksmtuned_py.tick import rehearse
 from ksmtuned_py.undo.giveback import ways_of
 from ksmtuned_py.undo.originals import origin_of, save
@@ -47,43 +43,38 @@ class NotReloaded(KsmtunedError):
         return "; ".join(self.reasons)
 
 
-@dataclass(frozen=True)
+def serve(
+    load: Callable[[], Loaded], door: Door, runtime: Runtime, *, debug: bool = False, looks: bool = False, once: bool
+) -> None:
+    """Until SIGTERM or SIGINT, or for one tick; raises the house's errors for what keeps it from starting.
+
+    `load` reads the configuration anew, with what the command line sets in it. Who was asked only to look does without
+    what it cannot have, beside a running daemon or without rights.
+    """
+    config = load().config
+    if config.daemon.backend == "memory":
+        runtime = Runtime(runtime.directory / MODEL)
+    check_machine(door, config)
+    raise_limit()
+    with ExitStack() as undo:
+        # First in, last out: a signal at the start waits for the loop, and one at the end does not cut it short.
+        signals = undo.enter_context(closing(Signals()))
+        # Before anything is touched, or a worker started.
+        alone = runtime.lock_until(undo, needed=not looks)
+        machine = undo.enter_context(open_machine(door, config))
+        service = Service(load, runtime, machine, Notifier(), Journal(debug=debug))
+        undo.callback(service.close)
+        if alone:
+            service.open(needed=not looks)
+        service.prepare()
+        undo.callback(service.give_back)
+        service.take_over()
+        with service.waiter(signals) as waits:
+            service.daemon(waits).run(once=once)
+
+
 class Service:
-    """What the admin asked for."""
-
-    load: Callable[[], Loaded]
-    """The configuration anew, with what the command line sets in it."""
-    root: Path
-    runtime: Runtime
-    debug: bool = False
-    looks: bool = False
-    """It was asked only to look: what it cannot have, beside a running daemon or without rights, it does without."""
-
-    def run(self, *, once: bool = False) -> None:
-        """Until SIGTERM or SIGINT; raises the house's errors for what keeps it from starting."""
-        config = self.load().config
-        runtime = Runtime(self.runtime.directory / MODEL) if config.daemon.backend == "memory" else self.runtime
-        check_machine(Door(str(self.root)), config)
-        raise_limit()
-        with ExitStack() as undo:
-            # First in, last out: a signal at the start waits for the loop, and one at the end does not cut it short.
-            signals = undo.enter_context(closing(Signals()))
-            # Before anything is touched, or a worker started.
-            alone = runtime.lock_until(undo, needed=not self.looks)
-            machine = undo.enter_context(open_machine(Door(str(self.root)), config))
-            running = _Running(self.load, runtime, machine, Notifier(), Journal(debug=self.debug))
-            undo.callback(running.close)
-            if alone:
-                running.open(needed=not self.looks)
-            running.prepare()
-            undo.callback(running.give_back)
-            running.take_over()
-            with running.waiter(signals) as waits:
-                running.daemon(waits).run(once=once)
-
-
-class _Running:
-    """The parts of one running service, and how they start, reload and end."""
+    """What runs, and how it starts, reloads and ends."""
 
     def __init__(
         self,
@@ -137,26 +128,9 @@ class _Running:
                 self.warn(f"[kernel] is not in force: {sentence}")
         self.notifier.ready()
 
-    @contextmanager
-    def waiter(self, signals: Signals) -> Iterator[Waiter]:
-        """The daemon's one wait, with whatever this kernel lets us wait for."""
-        with ExitStack() as undo:
-            stall_ms = self._config.daemon.pressure_trigger_ms
-            here = self._machine.is_this_host
-            pressure = open_trigger(self._machine.door, stall_ms) if stall_ms and here else None
-            if pressure is not None:
-                undo.callback(os.close, pressure)
-            arrivals = open_arrivals(self.warn) if here else None
-            if arrivals is not None:
-                undo.enter_context(closing(arrivals))
-            yield Waiter(
-                signals,
-                pressure=pressure,
-                arrivals=arrivals,
-                domains=self._machine.link,
-                switches=self._enforcer,
-                heed=self._machine.heed,
-            )
+    def waiter(self, signals: Signals) -> AbstractContextManager[Waiter]:
+        """The daemon's one wait."""
+        return self._machine.waiter(signals, self.warn, self._enforcer)
 
     def daemon(self, waits: Waiter) -> Daemon:
         """The loop."""

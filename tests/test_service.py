@@ -2,15 +2,17 @@
 
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from ksmtuned_py.config import Config
 from ksmtuned_py.configfile.load import Loaded
+from ksmtuned_py.door import Door
 from ksmtuned_py.errors import AlreadyRunning
 from ksmtuned_py.runtime import Runtime
-from ksmtuned_py.service import Service
+from ksmtuned_py.service import serve
 from tests.support.need import need
 from tests.support.trees import make_fake_tree
 
@@ -22,11 +24,11 @@ sys.addaudithook(lambda event, arguments: STARTED.append(arguments) if event == 
 def test_who_comes_second_starts_no_worker(tmp_path: Path) -> None:
     need(os.geteuid() == 0, "root, to read other processes' memory")
     config = Config.model_validate({"daemon": {"backend": "scan"}, "metrics": {"address": ""}})
-    runtime = Runtime(tmp_path / "runtime")
-    second = Service(lambda: Loaded(config, ()), make_fake_tree(tmp_path / "root"), runtime)
+    runtime, door = Runtime(tmp_path / "runtime"), Door(str(make_fake_tree(tmp_path / "root")))
+    second = partial(serve, lambda: Loaded(config, ()), door, runtime, once=True)
     STARTED.clear()
     with runtime.locked(), pytest.raises(AlreadyRunning):
-        second.run()
+        second()
     assert STARTED == []
-    second.run(once=True)
+    second()
     assert len(STARTED) == 1

@@ -9,10 +9,13 @@ if TYPE_CHECKING:
     from argparse import _SubParsersAction
 
     from ksmtuned_py.configfile.load import Loaded
+    from ksmtuned_py.runtime import Runtime
 
     Subparsers = _SubParsersAction[ArgumentParser]
 
 RUNTIME_DIR = Path("/run/ksmtuned-py")
+TREES = RUNTIME_DIR / "trees"
+HOST = Path("/")
 CONFIG_HELP = "the configuration (default: /etc/ksmtuned-py/config.toml, if there is one)"
 
 # What shtab would have as shtab.FILE and shtab.DIRECTORY; written out, because shtab is loaded by one verb only.
@@ -58,13 +61,21 @@ def add_config_dir(parser: ArgumentParser) -> None:
 def add_root(parser: ArgumentParser) -> None:
     """--root."""
     text = "where to find sys and proc: a captured tree, for instance (default: %(default)s)"
-    add_directory(parser, "--root", text, default=Path("/"))
+    add_directory(parser, "--root", text, default=HOST)
 
 
 def add_runtime_dir(parser: ArgumentParser) -> None:
     """--runtime-dir."""
-    text = "where the daemon keeps its status and the original knobs (default: %(default)s)"
-    add_directory(parser, "--runtime-dir", text, default=RUNTIME_DIR)
+    text = f"where the daemon keeps its status and the original knobs (default: {RUNTIME_DIR}; with --root, {TREES})"
+    add_directory(parser, "--runtime-dir", text)
+
+
+def runtime_of(args: Namespace) -> "Runtime":
+    """The runtime directory: the one that was named, or the usual one of this host, which is no captured tree's."""
+    from ksmtuned_py.runtime import Runtime
+
+    usual = RUNTIME_DIR if getattr(args, "root", HOST) == HOST else TREES
+    return Runtime(args.runtime_dir or usual)
 
 
 def load_config(args: Namespace) -> "Loaded":

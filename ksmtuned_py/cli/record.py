@@ -8,9 +8,6 @@ from ksmtuned_py.cli.options import add_config, add_file, add_root, add_verb, lo
 
 if TYPE_CHECKING:
     from ksmtuned_py.cli.options import Subparsers
-    from ksmtuned_py.config import Config
-    from ksmtuned_py.machine import Machine
-    from ksmtuned_py.wait import Signals, Waiter
 
 
 def add(subparsers: "Subparsers") -> None:
@@ -37,6 +34,7 @@ def add(subparsers: "Subparsers") -> None:
 
 def run(args: Namespace) -> int:
     """Until a signal ends it; raises NotRecorded, NoZstd, ConfigErrors, NoKsm."""
+    from ksmtuned_py.cli.terminal import err
     from ksmtuned_py.daemon import Daemon
     from ksmtuned_py.door import Door
     from ksmtuned_py.machine import open_machine
@@ -44,35 +42,15 @@ def run(args: Namespace) -> int:
     from ksmtuned_py.units import MIB
     from ksmtuned_py.wait import Signals
 
-    config = load_config(args).config
-    watching = config.model_copy(update={"daemon": config.daemon.model_copy(update={"mode": "observe"})})
+    watching = load_config(args).config.watching
     with ExitStack() as undo:
         signals = undo.enter_context(closing(Signals()))
         machine = undo.enter_context(open_machine(Door(str(args.root)), watching))
         writer = undo.enter_context(closing(TraceWriter(args.file, watching, args.max_mib * MIB)))
-        waiter = _waiter(undo, signals, machine, watching)
+        waiter = undo.enter_context(machine.waiter(signals, err().print))
         Daemon(machine.host, machine.in_force, waiter, writer).run()
     print(f"recorded to {args.file}")
     return 0
-
-
-def _waiter(undo: ExitStack, signals: "Signals", machine: "Machine", config: "Config") -> "Waiter":
-    """Woken by what wakes the daemon, so that its ticks are seen."""
-    import os
-
-    from ksmtuned_py.cli.terminal import err
-    from ksmtuned_py.guests.arrivals import open_arrivals
-    from ksmtuned_py.sensors.pressure import open_trigger
-    from ksmtuned_py.wait import Waiter
-
-    stall_ms = config.daemon.pressure_trigger_ms
-    pressure = open_trigger(machine.door, stall_ms) if stall_ms else None
-    if pressure is not None:
-        undo.callback(os.close, pressure)
-    arrivals = open_arrivals(err().print) if machine.is_this_host else None
-    if arrivals is not None:
-        undo.enter_context(closing(arrivals))
-    return Waiter(signals, pressure=pressure, arrivals=arrivals, heed=machine.heed)
 
 
 def _positive(text: str) -> int:

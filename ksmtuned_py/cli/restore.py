@@ -3,7 +3,7 @@
 from argparse import Namespace
 from typing import TYPE_CHECKING
 
-from ksmtuned_py.cli.options import add_root, add_runtime_dir, add_verb
+from ksmtuned_py.cli.options import add_root, add_runtime_dir, add_verb, runtime_of
 
 if TYPE_CHECKING:
     from ksmtuned_py.cli.options import Subparsers
@@ -28,9 +28,7 @@ def run(args: Namespace) -> int:
 
     NotOurs when what is owed is owed to another kernel.
     """
-    from ksmtuned_py.runtime import Runtime
-
-    runtime = Runtime(args.runtime_dir)
+    runtime = runtime_of(args)
     if not runtime.directory.exists():
         print("nothing to put back")
     else:

@@ -4,7 +4,7 @@ from argparse import Namespace
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ksmtuned_py.cli.options import add_config, add_root, add_runtime_dir, add_verb, load_config
+from ksmtuned_py.cli.options import add_config, add_root, add_runtime_dir, add_verb, load_config, runtime_of
 
 if TYPE_CHECKING:
     from ksmtuned_py.cli.options import Subparsers
@@ -33,21 +33,18 @@ def add(subparsers: "Subparsers") -> None:
 
 def run(args: Namespace) -> int:
     """Until a signal ends it."""
-    from ksmtuned_py.runtime import Runtime
-    from ksmtuned_py.service import Service
+    from ksmtuned_py.door import Door
+    from ksmtuned_py.service import serve
 
-    runtime = Runtime(args.runtime_dir)
-    service = Service(load=lambda: _load(args), root=args.root, runtime=runtime, debug=args.debug, looks=args.dry_run)
-    service.run(once=args.once)
+    door, runtime = Door(str(args.root)), runtime_of(args)
+    serve(lambda: _load(args), door, runtime, debug=args.debug, looks=args.dry_run, once=args.once)
     return 0
 
 
 def _load(args: Namespace) -> "Loaded":
     """The configuration, with what the command line sets in it."""
     loaded = load_config(args)
-    asked = {"backend": args.backend} if args.backend else {}
-    if args.dry_run:
-        asked["mode"] = "observe"
-    return replace(
-        loaded, config=loaded.config.model_copy(update={"daemon": loaded.config.daemon.model_copy(update=asked)})
-    )
+    config = loaded.config.watching if args.dry_run else loaded.config
+    if args.backend:
+        config = config.model_copy(update={"daemon": config.daemon.model_copy(update={"backend": args.backend})})
+    return replace(loaded, config=config)

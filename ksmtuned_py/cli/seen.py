@@ -5,7 +5,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ksmtuned_py.cli.options import load_config
+from ksmtuned_py.cli.options import load_config, runtime_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,20 +29,17 @@ class _Left:
 def daemons_word(args: Namespace) -> "Status | None":
     """What the daemon last said; None when it does not run any more, whatever it has left behind."""
     from ksmtuned_py.publish.statusfile import read
-    from ksmtuned_py.runtime import Runtime
 
-    found = read(Runtime(args.runtime_dir).status_path)
+    found = read(runtime_of(args).status_path)
     return found if found and _is_alive(found) else None
 
 
 def seen(args: Namespace) -> "tuple[Status, bool]":
     """The daemon's word, and True; or, where none runs, one look of our own without writing."""
-    from ksmtuned_py.runtime import Runtime
-
     found = daemons_word(args)
     if found is not None:
         return found, True
-    return _look_once(args.root, load_config(args).config, Runtime(args.runtime_dir)), False
+    return _look_once(args.root, load_config(args).config, runtime_of(args)), False
 
 
 def lateness(found: "Status") -> str:
@@ -73,8 +70,7 @@ def _look_once(root: "Path", config: "Config", runtime: "Runtime") -> "Status":
     from ksmtuned_py.publish.totals import Totals
     from ksmtuned_py.tick import tick
 
-    watching = config.model_copy(update={"daemon": config.daemon.model_copy(update={"mode": "observe"})})
-    door = Door(str(root))
+    door, watching = Door(str(root)), config.watching
     with open_machine(door, watching) as machine:
         if machine.link is not None:
             machine.link.wait_first(LIBVIRT_SECONDS)

@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from ksmtuned_py.cli.guests import find_guest
-from ksmtuned_py.cli.options import add_config, add_runtime_dir, add_verb, load_config
+from ksmtuned_py.cli.options import add_config, add_runtime_dir, add_verb, load_config, runtime_of
 from ksmtuned_py.cli.terminal import err, out
 
 if TYPE_CHECKING:
@@ -41,12 +41,10 @@ def add(subparsers: "Subparsers") -> None:
 
 def run(args: Namespace) -> int:
     """Raises NoRoom, NotUnmerged, NotSwitched, UnknownGuest, or AlreadyRunning (with --all)."""
-    from ksmtuned_py.runtime import Runtime
-
     if not args.all:
         _one(args)
         return 0
-    runtime = Runtime(args.runtime_dir)
+    runtime = runtime_of(args)
     with runtime.locked():
         _all(args, runtime)
     return 0

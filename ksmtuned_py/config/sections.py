@@ -195,3 +195,8 @@ class Config(Section):
     guests: Guests = Guests()
     doctor: Doctor = Doctor()
     metrics: Metrics = Metrics()
+
+    @property
+    def watching(self) -> "Config":
+        """The same, but that it writes nothing."""
+        return self.model_copy(update={"daemon": self.daemon.model_copy(update={"mode": "observe"})})

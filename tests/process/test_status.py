@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from ksmtuned_py.cli.main import build_parser
+from ksmtuned_py.cli.options import RUNTIME_DIR, runtime_of
 from ksmtuned_py.door import Door
 from ksmtuned_py.guests.ledger import Ledger
 from tests.process.conftest import Start
@@ -124,3 +126,16 @@ def test_who_was_left_switched_off_is_known_without_a_daemon(root: Path, tmp_pat
 def test_anybody_may_ask(root: Path, daemon: Daemon) -> None:
     assert (daemon.runtime / "status.json").stat().st_mode & 0o777 == 0o644
     assert daemon.runtime.stat().st_mode & 0o777 == 0o755
+
+
+@pytest.mark.parametrize(
+    ("words", "directory"),
+    [
+        ("run", RUNTIME_DIR),
+        ("unmerge --all", RUNTIME_DIR),
+        ("status --root /srv/tree", RUNTIME_DIR / "trees"),
+        ("restore --root /srv/tree --runtime-dir /srv/run", Path("/srv/run")),
+    ],
+)
+def test_a_trees_runtime_directory_is_not_the_hosts(words: str, directory: Path) -> None:
+    assert runtime_of(build_parser().parse_args(words.split())).directory == directory
