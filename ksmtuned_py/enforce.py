@@ -188,7 +188,7 @@ class Enforcer:
 
     def _obstacle(self, guest: Guest, merge: bool, seen: Snapshot) -> str:
         if guest.libvirt_age_seconds is None:
-            return "it is no domain of libvirt's, through which QEMU's monitor is reached"
+            return "no domain of libvirt's is known for it, through which QEMU's monitor is reached"
         if merge:
             return "its domain says nosharepages" if "nosharepages" in guest.obstacles else ""
         left = replace(seen.memory, available_bytes=max(0, seen.memory.available_bytes - self._spent_bytes))

@@ -160,7 +160,7 @@ def test_a_guest_that_is_no_domain_is_told_of_once(bench: Bench) -> None:
     bench.tick(bare, after=20.0)
     bench.tick(bare)
     assert len(bench.told) == 1
-    assert "no domain of libvirt's" in bench.told[0]
+    assert "no domain of libvirt's is known for it" in bench.told[0]
 
 
 def test_nosharepages_is_libvirts_word_and_stays(bench: Bench) -> None:

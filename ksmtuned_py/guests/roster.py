@@ -81,6 +81,7 @@ class Roster:
         self._choice = Choice()
         self._awaited = Awaited()
         self._began_seconds: float | None = None
+        self._now_seconds = 0.0
         self._seen_seconds: dict[Key, float] = {}
         self._undecided_since: float | None = None
         self._told: tuple[str, ...] = ()
@@ -111,13 +112,14 @@ class Roster:
     def find(self, now_seconds: float) -> tuple[Guest, ...]:
         """The guests by PID; `now_seconds` is monotonic."""
         found = self._finder.find(now_seconds)
+        self._now_seconds = now_seconds
         self._began_seconds = now_seconds if self._began_seconds is None else self._began_seconds
         view = self._link.view if self._link else None
         off = self.switches.switched_off if self.switches else frozenset()
         places = self._places.look(found)
         self._seen_seconds = {guest.key: self._seen_seconds.get(guest.key, now_seconds) for guest in found}
         guests = told_apart(
-            replace(self._known(guest, places[guest.key], view, now_seconds), switched_off=guest.key in off)
+            self._known(replace(guest, switched_off=True) if guest.key in off else guest, places[guest.key], view)
             for guest in found
         )
         self._losses = self._losses.after(guests, self._finder.fresh, self._full_scans())
@@ -127,20 +129,20 @@ class Roster:
         self._awaited = self._awaited.after(wanted, now_seconds)
         return self._awaited.marked(wanted)
 
-    def _known(self, guest: Guest, place: Place, view: View | None, now_seconds: float) -> Guest:
+    def _known(self, guest: Guest, place: Place, view: View | None) -> Guest:
         domain = view.domains.get(guest.uuid) if view else None
         seen = replace(placed(guest, place.cgroup or ""), room_bytes=place.room_bytes)
         if view is None or domain is None or view.at_seconds is None:
             used = bool(self.settings.libvirt_uri)
-            unknown = unknown_of(seen, view, self._seen_seconds[guest.key], libvirt_is_used=used)
-            return replace(seen, unknown=(*unknown, *_unplaced(place)))
+            unknown = unknown_of(seen, view, self._seen_seconds[guest.key], libvirt_is_used=used) + _unplaced(place)
+            return replace(seen, unknown=unknown) if unknown else seen
         return replace(
             renamed(seen, domain.name, domain.aliases),
             unknown=_unplaced(place),
             tag=domain.tag,
             obstacles=domain.obstacles,
             evidence=tuple(dict.fromkeys([*seen.evidence, LIBVIRT])),
-            libvirt_age_seconds=max(0.0, now_seconds - view.at_seconds),
+            libvirt_age_seconds=max(0.0, self._now_seconds - view.at_seconds),
         )
 
     def _undecided(self, guests: Sequence[Guest], view: View | None, now_seconds: float) -> str:

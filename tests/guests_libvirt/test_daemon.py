@@ -106,6 +106,55 @@ def test_one_guest_is_switched_out_while_it_runs_and_in_again(
         assert daemon.end() == 0
 
 
+ADAPTIVE: Sections = {"metrics": {"address": ""}, "daemon": {"tick_seconds": 0.5, "idle_tick_seconds": 2}}
+
+
+def test_a_new_guest_that_a_rule_keeps_out_is_switched_off_before_any_pass_merges_it(
+    libvirtd: Libvirtd, real_ksm: RealKsm, tmp_path: Path
+) -> None:
+    base = merged(ADAPTIVE, {"guests": {"libvirt_uri": libvirtd.uri}})
+    with Daemon(tmp_path, base) as daemon:
+        daemon.wait_ticks()
+        put_rules(daemon, base, rule(name="secret*", merge="no"))
+        daemon.wait_output("reloaded")
+        others = [libvirtd.create(name) for name in ("web", "db")]
+        wait_merged(others)
+        for number in range(2):
+            secret = libvirtd.create(f"secret-{number}")
+            most: list[int] = []
+
+            def is_off(secret: Domain = secret, most: list[int] = most) -> bool:
+                most.append(secret.merging_pages())
+                return bool(guest(daemon.status(), secret.name).get("switched_off"))
+
+            wait_for(is_off, 10.0, f"switch of {secret.name}")
+            assert not secret.ram()[1]
+            assert max(most) < LEFT_PAGES
+        assert "is switched off first, as a rule wants it" in daemon.output()
+        daemon.wait_status(lambda status: status["snapshot"]["knobs"]["run"] == 1, "merging of the others")
+        assert daemon.end() == 0
+
+
+def test_a_rule_by_tag_holds_while_libvirtd_hangs(libvirtd: Libvirtd, real_ksm: RealKsm, tmp_path: Path) -> None:
+    base = sections(libvirtd)
+    web, gold = libvirtd.create("web"), libvirtd.create("gold", tag="gold")
+    os.kill(libvirtd.pid, signal.SIGSTOP)
+    try:
+        with Daemon(tmp_path, base) as daemon:
+            daemon.wait_ticks()
+            put_rules(daemon, base, rule(tag="gold", merge="no"))
+            seen = daemon.wait_status(lambda status: guest(status, "web").get("merge") is False, "web kept out")
+            assert guest(seen, "web")["unknown"] == ["tag", "name"]
+            daemon.wait_output("libvirt has not told of it yet", 20.0)
+            os.kill(libvirtd.pid, signal.SIGCONT)
+            daemon.wait_status(lambda status: guest(status, "gold").get("switched_off"), "switch of gold", 30.0)
+            daemon.wait_status(lambda status: guest(status, "web").get("merge") is None, "web let in", 30.0)
+            assert (web.ram()[1], gold.ram()[1]) == (True, False)
+            assert daemon.end() == 0
+    finally:
+        os.kill(libvirtd.pid, signal.SIGCONT)
+
+
 def test_of_two_groups_one_merges_and_a_tag_moves_a_guest(
     libvirtd: Libvirtd, real_ksm: RealKsm, tmp_path: Path
 ) -> None:
