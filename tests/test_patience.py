@@ -158,7 +158,7 @@ def test_a_locked_cgroup_holds_up_no_place(tmp_path: Path, locked: Locked) -> No
     locked.lock(tmp_path / "proc/70/cgroup")
     (tmp_path / "proc/71/cgroup").write_text("0::/a.slice\n")
     places = Places(Door(str(tmp_path))).look([guest("web", 70), guest("db", 71)])
-    assert [place.cgroup for place in places.values()] == ["", "/a.slice"]
+    assert [place.cgroup for place in places.values()] == [None, "/a.slice"]
 
 
 def test_whoever_asks_once_gets_an_answer_or_none(tmp_path: Path, locked: Locked) -> None:
