@@ -68,7 +68,7 @@ def run(args: Namespace) -> int:
         from ksmtuned_py.cli.scanplot import draw
         from ksmtuned_py.simulate.plot import write_figure
 
-        draw(figure, samples, each, found, _page_bytes())
+        draw(figure, samples, each, _sentence(found), _page_bytes())
         write_figure(figure, args.plot)
     return 0
 
@@ -143,16 +143,16 @@ def _print(share: float, samples: "list[Sample]", each: "list[Saveable]", found:
     from rich.table import Table
 
     from ksmtuned_py.cli.terminal import out
-    from ksmtuned_py.units import human_bytes, human_percent
+    from ksmtuned_py.units import human_bytes
 
     page = _page_bytes()
     table = Table(box=None)
     for column in ("guest", "PID", "private", "zero", "within", "across"):
         table.add_column(column, justify="left" if column == "guest" else "right")
     for one, saveable in zip(samples, each, strict=True):
-        private = (one.zero_pages + one.filled_pages) * page
-        sizes = (private, saveable.zero_bytes, saveable.self_bytes, saveable.cross_bytes)
-        table.add_row(one.name, str(one.pid), *map(human_bytes, sizes))
+        private = human_bytes((one.zero_pages + one.filled_pages) * page)
+        equal = (f"{_least(saveable)}{human_bytes(size)}" for size in (saveable.self_bytes, saveable.cross_bytes))
+        table.add_row(one.name, str(one.pid), private, human_bytes(saveable.zero_bytes), *equal)
     out().print(table)
     total = sum(one.zero_pages + one.filled_pages for one in samples) * page
     kinds = (
@@ -163,11 +163,34 @@ def _print(share: float, samples: "list[Sample]", each: "list[Saveable]", found:
     )
     for kind, size in kinds:
         out().print(f"{kind:>16} {_bar(size, total)} {human_bytes(size)}")
-    print(
-        f"{human_bytes(found.saveable_bytes)} of {human_bytes(total)} could be saved "
-        f"({human_bytes(found.low)} to {human_bytes(found.high)} with 95 % confidence, from {human_percent(share)} "
-        "of the contents)"
-    )
+    print(_sentence(found, f" of {human_bytes(total)}"))
+    print(f"({_basis(share, found)})")
+
+
+def _least(found: "Saveable") -> str:
+    """Before a number of which only the least is known."""
+    return "≥ " if found.high is None else ""
+
+
+def _sentence(found: "Saveable", of_all: str = "") -> str:
+    """How much could be saved."""
+    from ksmtuned_py.units import human_bytes
+
+    if found.high is None:
+        return f"at least {human_bytes(found.low)}{of_all} could be saved"
+    interval = f", {human_bytes(found.low)} to {human_bytes(found.high)} with 95 % confidence"
+    exact = found.low == found.high
+    return f"{human_bytes(found.saveable_bytes)}{of_all} could be saved{'' if exact else interval}"
+
+
+def _basis(share: float, found: "Saveable") -> str:
+    """What it was found from, and what would say more."""
+    from ksmtuned_py.units import human_percent
+
+    basis = f"from {human_percent(share)} of the contents"
+    if found.high is not None:
+        return basis
+    return f"{basis}, of which too few are equal to tell how much more; --sample 100% is exact"
 
 
 def _bar(size: int, total: int) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ksmtuned_py.units import GIB, MIB, human_bytes
+from ksmtuned_py.units import GIB, MIB
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -30,28 +30,35 @@ def bars(samples: Sequence["Sample"], each: Sequence["Saveable"], page_bytes: in
     }
 
 
+def margins(each: Sequence["Saveable"]) -> tuple[list[int], list[int]]:
+    """How far below and above the end of what each guest could save the true end may be; 0 above where nobody knows."""
+    below = [max(0, one.saveable_bytes - one.low) for one in each]
+    above = [0 if one.high is None else max(0, one.high - one.saveable_bytes) for one in each]
+    return below, above
+
+
 def draw(
-    figure: "Figure", samples: Sequence["Sample"], each: Sequence["Saveable"], found: "Saveable", page_bytes: int
+    figure: "Figure", samples: Sequence["Sample"], each: Sequence["Saveable"], title: str, page_bytes: int
 ) -> None:
-    """Fills the picture; the black line on a bar is where what it could save ends with 95 % confidence."""
+    """Fills the picture; the black line on a bar is where what it could save ends with 95 % confidence.
+
+    An arrow at its end says that nobody knows how much more it is.
+    """
     parts = bars(samples, each, page_bytes)
     widest = max(map(sum, zip(*parts.values(), strict=True)), default=0)
     unit, length = ("GiB", GIB) if widest >= GIB else ("MiB", MIB)
     axes, places = figure.subplots(), range(len(samples))
     begin = [0.0] * len(samples)
     for (kind, sizes), color in zip(parts.items(), ("tab:green", "tab:blue", "tab:orange", "lightgray"), strict=True):
-        widths = [size / length for size in sizes]
-        axes.barh(places, widths, left=begin, color=color, label=kind)
-        begin = [left + width for left, width in zip(begin, widths, strict=True)]
+        lengths = [size / length for size in sizes]
+        axes.barh(places, lengths, left=begin, color=color, label=kind)
+        begin = [left + more for left, more in zip(begin, lengths, strict=True)]
     ends = [one.saveable_bytes / length for one in each]
-    below = [max(0.0, end - one.low / length) for end, one in zip(ends, each, strict=True)]
-    above = [max(0.0, one.high / length - end) for end, one in zip(ends, each, strict=True)]
-    axes.errorbar(ends, places, xerr=(below, above), fmt="none", color="black", capsize=3)
+    widths = [[size / length for size in sizes] for sizes in margins(each)]
+    axes.errorbar(ends, places, xerr=widths, fmt="none", color="black", capsize=3)
+    unknown = [place for place, one in zip(places, each, strict=True) if one.high is None]
+    axes.plot([ends[place] for place in unknown], unknown, ">", color="black")
     axes.set_yticks(places, [one.name for one in samples])
     axes.invert_yaxis()
-    axes.set(
-        xlabel=f"private memory, {unit}",
-        title=f"{human_bytes(found.saveable_bytes)} could be saved "
-        f"({human_bytes(found.low)} to {human_bytes(found.high)} with 95 % confidence)",
-    )
+    axes.set(xlabel=f"private memory, {unit}", title=title)
     figure.legend(loc="outside lower center", ncols=len(parts), fontsize="small")

@@ -1,13 +1,17 @@
-"""PURE: from a sample of contents, how many pages could be saved in all, with an interval.
+"""PURE: from a sample of contents, how many pages could be saved in all, with an interval or as the least that is sure.
 
 The sample is one of contents, not of addresses: a page is in it when its content is, and then all its copies are, too.
 (Of addresses, 5 % would hold a quarter of a percent of all pairs.) With p the share of contents drawn and m the copies
 of a content, (m - 1) / p summed over the sample is an unbiased estimate of what can be saved. All pages are counted
 exactly, so the known error of m / p summed over the sample corrects it (a control variate, as in survey sampling's
 regression estimator): that leaves about a third of the error.
+
+Contents with very many copies are common: they are known from a sample of addresses, counted one by one, and no part
+of the sample of contents. Where what is left rests on a few contents after all, nobody knows how much more there is:
+then only what was seen is told.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import sqrt
 from typing import Any
 
@@ -17,6 +21,10 @@ from numpy.typing import NDArray
 from ksmtuned_py.backends.scan.pages import Prints
 
 _TWO_SIGMA = 1.96
+_FEW_CONTENTS = 20
+"""An interval of 95 % that rests on fewer equals holds less often than that; see tests/scan/test_estimate.py."""
+Copies = NDArray[np.int64]
+Saved = NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +38,10 @@ class Sample:
     filled_pages: int
     """All other private pages in memory."""
     prints: Prints
-    """Of those whose content is in the sample."""
+    """Of those whose content is in the sample; not the common ones."""
+    common: Prints = field(default_factory=lambda: np.empty(0, np.uint64))
+    """Contents that were counted one by one, ascending."""
+    common_copies: Copies = field(default_factory=lambda: np.empty(0, np.int64))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,8 +54,8 @@ class Saveable:
     cross_bytes: int
     """Equal to a page of another guest of the group, and the first of its kind in its own."""
     low: int
-    high: int
-    """Where the sum lies with 95 % confidence."""
+    high: int | None
+    """Where the sum lies with 95 % confidence; without `high` it is the least that is sure."""
 
     @property
     def saveable_bytes(self) -> int:
@@ -52,42 +63,60 @@ class Saveable:
         return self.zero_bytes + self.self_bytes + self.cross_bytes
 
 
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Pages that could be saved."""
+
+    seen: float
+    """By what is in the sample itself: so many are sure."""
+    found: float
+    """In all, by the estimate."""
+    variance: float
+    known: bool
+    """The estimate rests on enough contents."""
+
+
 def estimate(samples: list[Sample], share: float, page_bytes: int) -> Saveable:
     """Over all guests, share being the part of all contents that was drawn; pages are shared only within a group."""
-    zero = sum(sample.zero_pages for sample in samples)
-    filled = sum(sample.filled_pages for sample in samples)
-    own = sum(_copies([sample], share)[0] for sample in samples)
-    parts = [_copies(group, share) for group in _groups(samples).values()]
-    equal, variance = (sum(column) for column in zip((0.0, 0.0), *parts, strict=True))
-    return _saveable(zero, filled, own, equal, variance, page_bytes)
+    own, parts = 0.0, []
+    for group in _groups(samples).values():
+        parts.append(_equal(group, share))
+        owns = [_equal([sample], share) for sample in group]
+        own += sum(one.found if parts[-1].known else one.seen for one in owns)
+    return _saveable(samples, own, parts, page_bytes)
 
 
 def estimate_each(samples: list[Sample], share: float, page_bytes: int) -> list[Saveable]:
     """Of each guest, in order; what is saved by sharing with others counts in equal parts for all that share."""
-    sharers = {
-        name: np.unique(np.concatenate([np.unique(one.prints) for one in group]), return_counts=True)
-        for name, group in _groups(samples).items()
-    }
+    groups = _groups(samples)
+    drawn = {name: _sharers([np.unique(one.prints) for one in group]) for name, group in groups.items()}
+    common = {name: _sharers([one.common for one in group]) for name, group in groups.items()}
     found = []
     for sample in samples:
         prints, copies = np.unique(sample.prints, return_counts=True)
-        contents, counts = sharers[sample.group]
-        having = counts[np.searchsorted(contents, prints)]
-        own, _ = _total(copies, copies - 1.0, sample.filled_pages, share)
-        equal, variance = _total(copies, copies - 1 / having, sample.filled_pages, share)
-        found.append(_saveable(sample.zero_pages, sample.filled_pages, own, equal, variance, page_bytes))
+        exact = float((sample.common_copies - 1 / _having(common[sample.group], sample.common)).sum())
+        saved = copies - 1 / _having(drawn[sample.group], prints)
+        part = _part(copies, saved, _light_pages([sample]), share, exact)
+        own = _equal([sample], share)
+        found.append(_saveable([sample], own.found if part.known else own.seen, [part], page_bytes))
     return found
 
 
-def _saveable(zero: int, filled: int, own: float, equal: float, variance: float, page_bytes: int) -> Saveable:
-    """From pages: `own` copies within guests, of all `equal` ones."""
-    within, all_equal, margin = round(own), round(max(own, equal)), _TWO_SIGMA * sqrt(variance)
+def _saveable(samples: list[Sample], own: float, parts: list[_Part], page_bytes: int) -> Saveable:
+    """From pages: `own` copies within guests, of all equal ones."""
+    zero, filled = sum(one.zero_pages for one in samples), sum(one.filled_pages for one in samples)
+    known = all(part.known for part in parts)
+    equal = sum(part.found if part.known else part.seen for part in parts)
+    margin = _TWO_SIGMA * sqrt(sum(part.variance for part in parts if part.known))
+    sure = zero + sum(part.seen for part in parts)
+    within, all_equal = round(own), round(max(own, equal))
+    low = min(zero + all_equal, round(max(sure, zero + all_equal - margin)))
     return Saveable(
         zero_bytes=zero * page_bytes,
         self_bytes=within * page_bytes,
         cross_bytes=(all_equal - within) * page_bytes,
-        low=round(max(zero, zero + all_equal - margin)) * page_bytes,
-        high=round(min(zero + filled, zero + all_equal + margin)) * page_bytes,
+        low=low * page_bytes,
+        high=round(min(zero + filled, zero + all_equal + margin)) * page_bytes if known else None,
     )
 
 
@@ -98,20 +127,44 @@ def _groups(samples: list[Sample]) -> dict[str, list[Sample]]:
     return groups
 
 
-def _copies(samples: list[Sample], share: float) -> tuple[float, float]:
-    """How many pages are a copy of another one, and the variance of that."""
+def _sharers(contents: list[Prints]) -> tuple[Prints, Copies]:
+    """Each content, and how many guests have it."""
+    found, counts = np.unique(np.concatenate(contents), return_counts=True)
+    return found, counts
+
+
+def _having(sharers: tuple[Prints, Copies], prints: Prints) -> Copies:
+    having: Copies = sharers[1][np.searchsorted(sharers[0], prints)]
+    return having
+
+
+def _light_pages(samples: list[Sample]) -> int:
+    """Of contents that were not counted one by one."""
+    return sum(sample.filled_pages - int(sample.common_copies.sum()) for sample in samples)
+
+
+def _equal(samples: list[Sample], share: float) -> _Part:
+    """How many pages are a copy of another one."""
     copies = np.unique(np.concatenate([sample.prints for sample in samples]), return_counts=True)[1]
-    return _total(copies, copies - 1.0, sum(sample.filled_pages for sample in samples), share)
+    common = np.unique(np.concatenate([sample.common for sample in samples]))
+    exact = sum(int(sample.common_copies.sum()) for sample in samples) - len(common)
+    return _part(copies, copies - 1.0, _light_pages(samples), share, exact)
 
 
-def _total(
-    copies: NDArray[np.int64], saved: NDArray[np.floating[Any]], pages: int, share: float
-) -> tuple[float, float]:
-    """What is saved over all contents, given what each of the sample saves, and the variance of that."""
+def _part(copies: Copies, saved: Saved, pages: int, share: float, exact: float) -> _Part:
+    """What is saved over all contents, given what each of the sample saves, and what is known exactly."""
+    seen = exact + float(saved.sum())
     if not len(copies):
-        return 0.0, 0.0
+        return _Part(seen, seen, 0.0, share >= 1 or not pages)
     slope = float((copies * saved).sum() / (copies * copies).sum())
     rest = saved - slope * copies
-    found = float(rest.sum()) / share + slope * pages
+    found = min(float(pages), max(0.0, float(rest.sum()) / share + slope * pages))
     variance = (1 - share) / share**2 * float((rest * rest).sum())
-    return min(float(pages), max(0.0, found)), variance
+    return _Part(seen, max(seen, exact + found), variance, share >= 1 or _equals(saved) >= _FEW_CONTENTS)
+
+
+def _equals(saved: Saved) -> float:
+    """Of how many contents that save the same the sum would be as uncertain: a few large ones count little."""
+    squares = saved * saved
+    total = float(squares.sum())
+    return total * total / float((squares * squares).sum()) if total else 0.0

@@ -1,68 +1,114 @@
 """Looks once at every page of some guests, for an estimate of what merging could save; nothing is changed."""
 
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
 from ksmtuned_py.backends.scan.estimate import Sample
-from ksmtuned_py.backends.scan.pagemap import PAGE, PRIVATE, Runs, page_count
-from ksmtuned_py.backends.scan.pages import ZERO, Prints, chosen, prints
+from ksmtuned_py.backends.scan.pagemap import PAGE, PRIVATE, page_count
+from ksmtuned_py.backends.scan.pages import LEAST, UNREAD, ZERO, Prints, chosen, contains, repeated
 from ksmtuned_py.backends.scan.process import Gone, Process
-from ksmtuned_py.backends.scan.table import BLOCK_PAGES, chunks
+from ksmtuned_py.backends.scan.refusal import Refused
+from ksmtuned_py.backends.scan.sweep import blocks, pages_in, read_block
+from ksmtuned_py.backends.scan.table import BLOCK_PAGES, windows
 from ksmtuned_py.backends.scan.target import Target
 from ksmtuned_py.door import Door
+from ksmtuned_py.errors import NotPermitted
 
+ADDRESS_SHARE = 1 / 20
+"""Of all pages, wherever they are, that are looked at beforehand."""
 Tell = Callable[[int, int], None]
 """Pages looked at, pages in all."""
 
 
 def survey(targets: list[Target], share: float, door: Door, tell: Tell) -> list[Sample]:
-    """One sample for each guest that is still there, of that share of all contents; raises NotPermitted, Unreadable."""
-    found = {target: _runs(target, door) for target in targets}
-    pages, done = sum(page_count(runs) for runs in found.values()), 0
+    """One sample for each guest that is still there, of that share of all contents; raises NotPermitted, Unreadable.
+
+    A content with very many copies would be in such a sample by chance only, and decide everything. So contents of
+    which two copies are in a sample of addresses are counted one by one.
+    """
+    there = {target: pages for target in targets if (pages := _page_count(target, door)) is not None}
+    pages, done = sum(there.values()), 0
+    common = _common(list(there), door) if share < 1 else np.empty(0, np.uint64)
     samples = []
-    for target, runs in found.items():
-        try:
-            with Process(target, door) as process:
-                samples.append(_sample(process, runs, share, partial(_tell_all, tell, done, pages)))
-        except Gone:
-            continue
-        done += page_count(runs)
+    for target in there:
+        sample = _Sampler(target, share, common)
+        for found in _looked_at(target, door):
+            sample.add(found)
+            tell(done + sample.seen_pages, pages)
+        done += there[target]
+        samples.append(sample.done())
     return samples
 
 
-def _tell_all(tell: Tell, done: int, pages: int, more: int) -> None:
-    tell(done + more, pages)
+class _Sampler:
+    """What is kept of one guest while it is looked at."""
+
+    def __init__(self, target: Target, share: float, common: Prints) -> None:
+        self._target = target
+        self._share = share
+        self._common = common
+        self._copies = np.zeros(len(common), np.int64)
+        self._parts: list[Prints] = [np.empty(0, np.uint64)]
+        self._zero_pages = 0
+        self.seen_pages = 0
+
+    def add(self, found: Prints) -> None:
+        """Some of its pages."""
+        self.seen_pages += int(np.count_nonzero(found != UNREAD))
+        self._zero_pages += int(np.count_nonzero(found == ZERO))
+        is_common = contains(self._common, found)
+        np.add.at(self._copies, np.searchsorted(self._common, found[is_common]), 1)
+        self._parts.append(chosen(found[~is_common], self._share))
+
+    def done(self) -> Sample:
+        """All of it."""
+        having = self._copies > 0
+        return Sample(
+            name=self._target.name,
+            pid=self._target.pid,
+            group=self._target.group,
+            zero_pages=self._zero_pages,
+            filled_pages=self.seen_pages - self._zero_pages,
+            prints=np.concatenate(self._parts),
+            common=self._common[having],
+            common_copies=self._copies[having],
+        )
 
 
-def _runs(target: Target, door: Door) -> Runs:
-    try:
-        with Process(target, door) as process:
-            parts = [process.runs(start, end, PRIVATE) for start, end in process.ranges()]
-            return np.concatenate(parts) if parts else np.empty((0, 2), np.uint64)
-    except Gone:
-        return np.empty((0, 2), np.uint64)
+def _common(targets: list[Target], door: Door) -> Prints:
+    """The contents of which two copies are in a sample of addresses, sorted."""
+    chance = np.random.default_rng(1)
+    parts = [found[found >= LEAST] for target in targets for found in _looked_at(target, door, chance)]
+    return repeated(parts)
 
 
-def _sample(process: Process, runs: Runs, share: float, tell: Callable[[int], None]) -> Sample:
+def _looked_at(target: Target, door: Door, chance: np.random.Generator | None = None) -> Iterator[Prints]:
+    """The prints of its pages, some at a time: of all of them, or of some addresses; as far as it lives."""
     buffer = memoryview(bytearray(BLOCK_PAGES * PAGE))
-    parts: list[Prints] = [np.empty(0, np.uint64)]
-    seen = zeros = 0
-    for chunk in chunks(runs, BLOCK_PAGES):
-        block = buffer[: page_count(chunk) * PAGE]
-        if process.read_pages(chunk, block):  # else: unmapped since; too little to matter
-            found = prints(block)
-            zeros += int(np.count_nonzero(found == ZERO))
-            seen += len(found)
-            parts.append(chosen(found, share))
-        tell(seen)
-    target = process.target
-    return Sample(
-        name=target.name,
-        pid=target.pid,
-        group=target.group,
-        zero_pages=zeros,
-        filled_pages=seen - zeros,
-        prints=np.concatenate(parts),
-    )
+    try:
+        with _opened(target, door) as process:
+            for base, ranges in windows(process.ranges()).items():
+                pages = pages_in(process, base, ranges, PRIVATE)
+                if chance:
+                    pages = pages[chance.random(len(pages)) < ADDRESS_SHARE]
+                for block in blocks(pages):
+                    yield read_block(process, base, block, PRIVATE, buffer)
+    except Gone:
+        return
+
+
+def _page_count(target: Target, door: Door) -> int | None:
+    """None when it has ended."""
+    try:
+        with _opened(target, door) as process:
+            return sum(page_count(process.runs(start, end, PRIVATE)) for start, end in process.ranges())
+    except Gone:
+        return None
+
+
+def _opened(target: Target, door: Door) -> Process:
+    try:
+        return Process(target, door)
+    except Refused:
+        raise NotPermitted(door.path(f"proc/{target.pid}/mem"), "read it") from None

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ksmtuned_py.backends.scan.mappings import candidates
-from ksmtuned_py.backends.scan.pagemap import PAGE, Kind, Runs, joined
+from ksmtuned_py.backends.scan.pagemap import PAGE, Kind, joined
 from ksmtuned_py.backends.scan.pages import UNREAD, ZERO, Prints, prints
 from ksmtuned_py.backends.scan.process import Process
 from ksmtuned_py.backends.scan.table import BLOCK_PAGES, PageNumbers, Slab, Table, numbers, windows
@@ -48,7 +48,7 @@ class Sweep:
         table.left_out_pages = 0
         for base, ranges in cut.items():
             slab = table.slab(base)
-            listed = numbers(_runs(process, ranges, kind), base)
+            listed = pages_in(process, base, ranges, kind)
             if len(listed) - len(slab.pages) > self.room_pages:
                 table.left_out_pages += len(listed)
                 listed = listed[:0]
@@ -60,24 +60,38 @@ class Sweep:
     def _fill(self, process: Process, slab: Slab, kind: Kind, due: NDArray[np.intp]) -> Iterator[Step]:
         """Reads what is due, block by block."""
         self.pages_skipped += len(slab.pages) - len(due)
-        blocks = slab.pages[due] // BLOCK_PAGES
-        for places in np.split(due, np.flatnonzero(np.diff(blocks)) + 1) if len(due) else ():
-            pages = slab.pages[places]
-            found = self._prints(process, slab.base, pages, kind)
+        begin = 0
+        for pages in blocks(slab.pages[due]):
+            places = due[begin : begin + len(pages)]
+            found = read_block(process, slab.base, pages, kind, self._buffer)
             same = slab.saw(places, found)
+            begin += len(pages)
             self.pages_scanned += len(pages)
             yield Step(len(pages), slab, pages[same & (found == ZERO)])
 
-    def _prints(self, process: Process, base: int, pages: PageNumbers, kind: Kind) -> Prints:
-        """Of pages of one block. They are listed once more: what was swapped out since then would be fetched for it."""
-        found = np.full(len(pages), UNREAD, np.uint64)
-        start, end = (base + page * PAGE for page in (int(pages[0]), int(pages[-1]) + 1))
-        there = np.isin(pages, numbers(process.runs(start, end, kind), base), assume_unique=True)
-        block = self._buffer[: int(np.count_nonzero(there)) * PAGE]
-        if len(block) and process.read_pages(joined(pages[there], base), block):
-            found[there] = prints(block)
-        return found
+
+def pages_in(process: Process, base: int, ranges: list[tuple[int, int]], kind: Kind) -> PageNumbers:
+    """The pages of that kind in the ranges of a window; raises Gone."""
+    return numbers(np.concatenate([process.runs(start, end, kind) for start, end in ranges]), base)
 
 
-def _runs(process: Process, ranges: list[tuple[int, int]], kind: Kind) -> Runs:
-    return np.concatenate([process.runs(start, end, kind) for start, end in ranges])
+def blocks(pages: PageNumbers) -> list[PageNumbers]:
+    """Ascending pages of a window, cut at the borders of blocks."""
+    if not len(pages):
+        return []
+    cut: list[PageNumbers] = np.split(pages, np.flatnonzero(np.diff(pages // BLOCK_PAGES)) + 1)
+    return cut
+
+
+def read_block(process: Process, base: int, pages: PageNumbers, kind: Kind, buffer: memoryview) -> Prints:
+    """The prints of pages of one block; raises Gone.
+
+    They are listed once more: what was swapped out since it was listed would be fetched for it.
+    """
+    found = np.full(len(pages), UNREAD, np.uint64)
+    start, end = (base + page * PAGE for page in (int(pages[0]), int(pages[-1]) + 1))
+    there = np.isin(pages, numbers(process.runs(start, end, kind), base), assume_unique=True)
+    block = buffer[: int(np.count_nonzero(there)) * PAGE]
+    if len(block) and process.read_pages(joined(pages[there], base), block):
+        found[there] = prints(block)
+    return found
