@@ -210,26 +210,31 @@ class Service:
 
     def _take(self, new: Config) -> None:
         """First everything is tried that may fail, and what was done for that undone when anything does."""
-        coming, mode = at_reload(self._config, new), self._config.daemon.mode
+        mode, coming = self._config.daemon.mode, at_reload(self._config, new)
         with ExitStack() as undo:
             trials = [
                 lambda: check_machine(self._machine.door, coming),
                 lambda: rehearse(self._host, coming),
                 lambda: self._swap_web(coming, undo),
             ]
-            if coming.daemon.mode == "manage" != mode:
-                trials.append(lambda: self._save_originals(undo))
-            reasons = [str(error) for trial in trials if (error := _failure(trial))]
+            reasons = [reason for trial in trials if (reason := _failure(trial))]
             if reasons:
                 raise NotReloaded(reasons)
-            if coming.daemon.mode == "observe" != mode:
-                put_back(self._ways, self._runtime, self._origin, "restore", quickly=True)
+            if coming.daemon.mode != mode:
+                self._change_mode(coming, undo)
             undo.pop_all()
         self._machine.in_force.take(new)
-        if coming.daemon.mode == "observe":
-            self._host.watch()
-        else:
+
+    def _change_mode(self, coming: Config, undo: ExitStack) -> None:
+        """The knobs go back first: ours, where we only watch from now on, or what a killed daemon left."""
+        if coming.daemon.mode == "manage":
             self._host.steer()
+            undo.callback(self._host.watch)
+        put_back(self._ways, self._runtime, self._origin, "restore", quickly=True)
+        if coming.daemon.mode == "manage":
+            save(self._runtime, self._origin, self._host.backend.knobs(), coming.kernel)
+        else:
+            self._host.watch()
 
     def _swap_web(self, new: Config, undo: ExitStack) -> None:
         """The old one goes first, for the new address may overlap it; it comes back when anything fails."""
@@ -243,10 +248,6 @@ class Service:
         self._close_web()
         self._web = self._open_web(self._config)
 
-    def _save_originals(self, undo: ExitStack) -> None:
-        save(self._runtime, self._origin, self._host.backend.knobs(), self._config.kernel)
-        undo.callback(self._runtime.forget_originals)
-
     def _tell_changes(self, old: Config, new: Config) -> None:
         """What the new one says otherwise, and what of that has to wait."""
         changed = {key for key, _, _ in changed_keys(old, self._config)}
@@ -257,9 +258,12 @@ class Service:
         self._journal.tell(Record(Priority.INFO, f"reloaded: {', '.join(changes) or 'nothing changed'}"))
 
 
-def _failure(trial: Callable[[], None]) -> KsmtunedError | None:
+def _failure(trial: Callable[[], None]) -> str:
+    """Why it failed; a bug is a reason, too, as in a tick: the old configuration had none so far."""
     try:
         trial()
     except KsmtunedError as error:
-        return error
-    return None
+        return str(error)
+    except Exception as error:  # a rehearsal is a tick: a bug in it must not end what runs well without
+        return f"{type(error).__name__}: {error}"
+    return ""

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from ksmtuned_py.workload import Mix
 
 
+DAEMON = {"backend": "kernel", "idle_tick_seconds": 1.0}
+
+
 def add(subparsers: "Subparsers") -> None:
     """Adds the verb."""
     parser = add_verb(
@@ -42,7 +45,7 @@ def run(args: Namespace) -> int:
     from ksmtuned_py.daemon import Daemon
     from ksmtuned_py.wait import Signals, Waiter
 
-    config = Config.model_validate({"adaptive": {"profile": args.profile}, "daemon": {"idle_tick_seconds": 1.0}})
+    config = Config.model_validate({"adaptive": {"profile": args.profile}, "daemon": DAEMON})
     with ExitStack() as undo:
         signals = undo.enter_context(closing(Signals()))
         machine, achievable_bytes = undo.enter_context(_stage(args, config))
@@ -75,7 +78,7 @@ def _stage(args: Namespace, config: "Config") -> "Iterator[tuple[Machine, int]]"
         yield _model_stage(args.guests, args.size * MIB, config)
         return
     from ksmtuned_py.cli.terminal import err
-    from ksmtuned_py.machine import kernel_machine
+    from ksmtuned_py.machine import check_machine, kernel_machine
     from ksmtuned_py.runtime import Runtime
     from ksmtuned_py.undo.giveback import give_back, ways_of
     from ksmtuned_py.undo.originals import origin_of, save
@@ -83,9 +86,10 @@ def _stage(args: Namespace, config: "Config") -> "Iterator[tuple[Machine, int]]"
     from ksmtuned_py.workload import PAGE_BYTES, achievable_pages, workloads
 
     runtime = Runtime(RUNTIME_DIR)
+    check_machine(Door(), config)
     with ExitStack() as undo:
-        machine = undo.enter_context(kernel_machine(Door(), config, dry=False))
         undo.enter_context(runtime.locked())
+        machine = undo.enter_context(kernel_machine(Door(), config, dry=False))
         ways = ways_of(machine, config.guests.libvirt_uri, err().print, err().print)
         origin = origin_of(machine.door, "kernel")
         put_back(ways, runtime, origin, "restore")

@@ -7,7 +7,7 @@ from urllib.error import URLError
 import pytest
 
 from tests.process.conftest import Start
-from tests.support.daemon import EVENTS_ONLY, QUICK, Sections, free_port, merged, scrape
+from tests.support.daemon import EVENTS_ONLY, QUICK, Daemon, Sections, free_port, merged, scrape
 from tests.support.trees import KSM, NEW_KSM_FILES, OLD_KSM_FILES, make_fake_tree, put
 
 FIXED: Sections = {"policy": {"name": "fixed"}, "fixed": {"pages_to_scan": 777}}
@@ -150,6 +150,20 @@ def test_knobs_that_cannot_be_saved_are_not_steered(root: Path, start: Start, tm
     daemon.wait_ticks(3)
     assert knob(root, "pages_to_scan") == "123"
     assert daemon.end() == 0
+
+
+def test_what_is_owed_to_another_kernel_is_not_taken_for_what_was_found(
+    root: Path, start: Start, tmp_path: Path
+) -> None:
+    with Daemon(tmp_path / "other", QUICK, root=make_fake_tree(tmp_path / "elsewhere")) as killed:
+        killed.wait_ticks(1)
+    daemon = start(merged(QUICK, {"daemon": {"mode": "observe"}}))
+    (killed.runtime / "originals.json").rename(daemon.runtime / "originals.json")
+    daemon.reload("reload refused, the old configuration stays: ", QUICK)
+    daemon.wait_ticks(3)
+    assert knob(root, "pages_to_scan") == "123"
+    assert daemon.end() == 0
+    assert (daemon.runtime / "originals.json").exists()
 
 
 def test_the_scan_backends_own_settings_wait_and_who_may_be_remapped_does_not(start: Start) -> None:
