@@ -179,6 +179,7 @@ def test_a_shared_window_is_a_note_and_hides_nothing() -> None:
 def test_of_a_daemon_that_runs_the_reason_is_told() -> None:
     (found,) = examine(facts(knobs=replace(KNOBS, run=0), daemon="the daemon says: no need"))
     assert "no need" in found.evidence
+    assert found.severity == "note"  # it is wanted so, and no reason for an alarm
 
 
 def test_one_guest_alone_can_be_asked_for() -> None:

@@ -36,10 +36,11 @@ def ksm_absent(facts: Facts) -> Iterator[Finding]:
 
 
 def ksm_off(facts: Facts, now: Snapshot) -> Iterator[Finding]:
-    """Nothing scans."""
+    """Nothing scans. A daemon that runs has its reasons, and plenty of memory is the usual one."""
     if now.knobs.run != 1 and now.guests:
         yield Finding(
             code="ksm_off",
+            severity="note" if facts.daemon else "finding",
             sentence="ksmd does not scan",
             evidence=f"{facts.ksm_path}/run is {now.knobs.run}" + (f"; {facts.daemon}" if facts.daemon else ""),
             mend="ksmtuned-py why says what it waits for" if facts.daemon else "start the daemon: ksmtuned-py run",
