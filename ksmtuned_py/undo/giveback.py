@@ -155,7 +155,7 @@ def unshare(ways: Ways, guest: Guest, page_bytes: int) -> int:
             _need_room(ways, guest, min(PORTION_PAGES * page_bytes, size_bytes - looked_at * page_bytes))
             did, become_its_own = portions.go_on()
             looked_at, alone = looked_at + did, alone + become_its_own
-            if time.monotonic() - told_seconds > TELL_SECONDS:
+            if did and time.monotonic() - told_seconds > TELL_SECONDS:
                 told_seconds = time.monotonic()
                 ways.progress(f"{guest.name}: {human_bytes(looked_at * page_bytes)} of {human_bytes(size_bytes)} ...")
     if looked_at and not alone:

@@ -128,6 +128,17 @@ def test_unmerge_gives_everything_back_zero_pages_too(real_ksm: RealKsm, guests:
     assert [guest.wrong_pages() for guest in guests] == [0, 0, 0]
 
 
+def test_run_2_as_it_was_found_is_put_back_behind_giving_everything_back(
+    real_ksm: RealKsm, guests: list[Workload], start: Start
+) -> None:
+    real_ksm.write("run", 2)
+    before = knobs()
+    daemon = start(FAST)
+    real_ksm.wait_saved(100, 60)
+    assert daemon.end(seconds=60) == 0
+    assert (real_ksm.saved_pages(), knobs()) == (0, before)
+
+
 def test_somebody_else_who_writes_is_left_alone(real_ksm: RealKsm, guests: list[Workload], start: Start) -> None:
     port = free_port()
     daemon = start(merged(FAST, {"metrics": {"address": f"127.0.0.1:{port}"}}))
