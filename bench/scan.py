@@ -1,16 +1,19 @@
 """`python -m bench.scan` (root): the scan backend beside ksmd, on the same memory, one after the other.
 
-Pages for each CPU-second of a first and of later passes, with and without smart scanning; then remapping: how long a
-guest is stopped at a time, and what the tables take.
+A first pass, and what later passes cost when some pages have changed since the one before; then how long the steps of
+zero mode take, how long remapped guests are stopped at a time, and what the tables take.
 """
 
 import argparse
 import json
+import subprocess
+import sys
 import time
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table as Printed
 
@@ -24,33 +27,93 @@ from ksmtuned_py.door import Door
 from ksmtuned_py.model import Guest, KnobName, Write
 from ksmtuned_py.units import MIB
 from ksmtuned_py.workload import Mix, Workload, workloads
+from tests.scan.conftest import zram
 from tests.support.ksmlock import RealKsm, held_ksm
 
-PASSES = 6
+CHANGED = (0, 2, 64, 1024)
+"""Pages written between two passes."""
+WARM_PASSES, PASSES = 18, 18
+"""A page that does not change is looked at in every ninth pass in the end."""
 PASS_SECONDS = 120.0
-Rates = list[float]
-"""Millions of pages covered for each CPU-second, one for each pass."""
+CHANGER = str(Path(__file__).parent.parent / "tests/scan/changer.py")
+Figures = dict[str, float]
 
 
-def ksmd_rates(ksm: RealKsm, *, smart: bool) -> Rates:
-    """Of ksmd's first passes over the children's memory."""
-    for name, value in {"smart_scan": int(smart), "pages_to_scan": 5000, "sleep_millisecs": 4, "run": 1}.items():
-        ksm.write(name, value)
-    rates, pages, cpu = [], _covered(ksm), ksmd_cpu_seconds()
-    for _ in range(PASSES):
-        begun = ksm.number("full_scans")
+class Changer:
+    """A process with unique pages that change when they are told to."""
+
+    def __init__(self, process: "subprocess.Popen[str]") -> None:
+        self._process = process
+        self._expect("ready")
+
+    @property
+    def pid(self) -> int:
+        """Its process ID."""
+        return self._process.pid
+
+    def change(self, pages: int) -> None:
+        """Has it write to so many of its pages."""
+        assert self._process.stdin
+        self._process.stdin.write(f"{pages}\n")
+        self._expect(str(pages))
+
+    def _expect(self, word: str) -> None:
+        assert self._process.stdout
+        assert self._process.stdout.readline().strip() == word
+
+
+@contextmanager
+def changer(mib: int) -> Iterator[Changer]:
+    """Ready, for the length of a with block."""
+    command = [sys.executable, CHANGER, str(mib)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1) as process:
+        yield Changer(process)
+        process.communicate(timeout=10)
+
+
+class OfScan:
+    """The scan backend's passes over one process."""
+
+    def __init__(self, load: Changer, *, smart: bool) -> None:
+        self._scanner = Scanner(Door(), Scan(reclaim="report"))
+        self._scanner.smart = smart
+        self._scanner.watch([Target(pid=load.pid, start_ticks=0)])
+        self._steps = self._scanner.steps()
+
+    def one_pass(self) -> tuple[int, int, float]:
+        """Pages read and left out, and CPU-seconds."""
+        before, cpu = self._scanner.progress(), time.process_time()
+        while (now := self._scanner.progress()).full_scans == before.full_scans:
+            next(self._steps)
+        read, left = (now.pages_scanned or 0) - (before.pages_scanned or 0), now.pages_skipped or 0
+        return read, left - (before.pages_skipped or 0), time.process_time() - cpu
+
+    def table_bytes_per_page(self) -> float:
+        """Of what was found."""
+        return self._scanner.table_bytes / self._scanner.progress().candidate_pages
+
+
+class OfKsmd:
+    """ksmd's passes over the same process."""
+
+    def __init__(self, ksm: RealKsm, *, smart: bool) -> None:
+        self._ksm = ksm
+        for name, value in {"smart_scan": int(smart), "pages_to_scan": 500, "sleep_millisecs": 1}.items():
+            ksm.write(name, value)
+
+    def one_pass(self) -> tuple[int, int, float]:
+        """Pages read and left out, and CPU-seconds; as near to one pass as it can be stopped."""
+        begun, cpu, passes = self._pages(), ksmd_cpu_seconds(), self._ksm.number("full_scans")
+        self._ksm.write("run", 1)
         deadline = time.monotonic() + PASS_SECONDS
-        while ksm.number("full_scans") == begun and time.monotonic() < deadline:
+        while self._ksm.number("full_scans") == passes and time.monotonic() < deadline:
             time.sleep(0.001)
-        now, spent = _covered(ksm), ksmd_cpu_seconds()
-        rates.append((now - pages) / max(1e-9, spent - cpu) / 1e6)
-        pages, cpu = now, spent
-    ksm.unmerge()
-    return rates
+        self._ksm.write("run", 0)
+        read, left = (now - then for now, then in zip(self._pages(), begun, strict=True))
+        return read, left, ksmd_cpu_seconds() - cpu
 
-
-def _covered(ksm: RealKsm) -> int:
-    return ksm.number("pages_scanned") + ksm.number("pages_skipped")
+    def _pages(self) -> tuple[int, int]:
+        return self._ksm.number("pages_scanned"), self._ksm.number("pages_skipped")
 
 
 def ksmd_cpu_seconds() -> float:
@@ -58,25 +121,51 @@ def ksmd_cpu_seconds() -> float:
     return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e9
 
 
-def scan_rates(loads: list[Workload], *, smart: bool) -> tuple[Rates, float]:
-    """Of the scan backend's, and the bytes that its tables take for each page."""
-    scanner = Scanner(Door(), Scan(reclaim="report"))
-    scanner.smart = smart
-    scanner.watch([Target(pid=load.pid, start_ticks=0) for load in loads])
-    steps, rates = scanner.steps(), []
-    for number in range(1, PASSES + 1):
-        before, cpu = scanner.progress(), time.process_time()
-        while (now := scanner.progress()).full_scans < number:
+def first_pass(scanner: OfScan | OfKsmd) -> Figures:
+    """Millions of pages for each CPU-second."""
+    read, _, cpu = scanner.one_pass()
+    return {"M pages/s": read / cpu / 1e6}
+
+
+def later_passes(scanner: OfScan | OfKsmd, load: Changer, changed: int) -> Figures:
+    """What a pass costs when so many pages have changed since the one before, and how many pages it reads."""
+    found = []
+    for _ in range(WARM_PASSES + PASSES):
+        load.change(changed)
+        found.append(scanner.one_pass())
+    read, left, cpu = (float(np.mean(column)) for column in zip(*found[WARM_PASSES:], strict=True))
+    return {"read %": 100 * read / (read + left), "ms/pass": 1000 * cpu}
+
+
+def percentiles(seconds: list[float]) -> Figures:
+    """In milliseconds."""
+    p50, p99, longest = np.percentile(seconds or [0.0], (50, 99, 100)) * 1000
+    return {"p50 ms": float(p50), "p99 ms": float(p99), "longest ms": float(longest)}
+
+
+def zero_steps(mib: int) -> Figures:
+    """How long the steps take that give pages of zeros back: nothing else is heard meanwhile."""
+    with zram(), workloads([Mix(zero_bytes=mib * MIB)], mergeable=False) as loads:
+        scanner = Scanner(Door(), Scan())
+        scanner.watch([Target(pid=loads[0].pid, start_ticks=0)])
+        steps, seconds, out = scanner.steps(), list[float](), 0
+        while scanner.progress().full_scans < 3:
+            begun = time.monotonic()
             next(steps)
-        pages = [(each.pages_scanned or 0) + (each.pages_skipped or 0) for each in (before, now)]
-        rates.append((pages[1] - pages[0]) / (time.process_time() - cpu) / 1e6)
-    return rates, scanner.table_bytes / now.candidate_pages
+            took, before = time.monotonic() - begun, out
+            out = sum(len(slab.paged_out) for one in scanner.watched.values() for slab in one.table.slabs.values())
+            seconds += [took] if out > before else []
+        rests = sum(one.zeros.rests for one in scanner.watched.values())
+        return {"pages": out, **percentiles(seconds), "failed": rests}
 
 
-def remap(loads: list[Workload], pages: int) -> dict[str, float]:
-    """Shares all equal pages: how long guests were stopped, and what it took in all."""
-    settings = Scan(reclaim="remap", remap_guests=("*",), remap_least_mib=8)
-    with closing(ScanBackend(InForce(Config(scan=settings)))) as backend:
+def remap(mib: int) -> Figures:
+    """Shares all equal pages of two guests: how long they were stopped, and what it took in all."""
+    settings, pages = Scan(reclaim="remap", remap_guests=("*",), remap_least_mib=8), mib * 256
+    with (
+        workloads([Mix(equal_bytes=mib * MIB)] * 2) as loads,
+        closing(ScanBackend(InForce(Config(scan=settings)))) as backend,
+    ):
         backend.watch([_guest(load) for load in loads])
         knobs: dict[KnobName, int] = {"pages_to_scan": 100_000, "sleep_millisecs": 1, "smart_scan": 0, "run": 1}
         for name, value in knobs.items():
@@ -84,14 +173,9 @@ def remap(loads: list[Workload], pages: int) -> dict[str, float]:
         begun = time.monotonic()
         while backend.counters().pages_sharing < 0.9 * pages and time.monotonic() - begun < PASS_SECONDS:
             time.sleep(0.05)
-        shared = backend.counters().pages_sharing
-        return {
-            "shared_pages": shared,
-            "of_pages": pages,
-            "seconds": time.monotonic() - begun,
-            "cpu_seconds": backend.scanner_cpu_seconds() or 0.0,
-            **{f"stop_ms_{name}": value for name, value in backend.window_milliseconds.items()},
-        }
+        seconds, shared = time.monotonic() - begun, backend.counters().pages_sharing
+        cpu = {"seconds": seconds, "CPU seconds": backend.scanner_cpu_seconds() or 0.0}
+        return {"pages": shared, **cpu, **backend.window_milliseconds}
 
 
 def _guest(load: Workload) -> Guest:
@@ -99,37 +183,39 @@ def _guest(load: Workload) -> Guest:
     return Guest(pid=load.pid, start_ticks=start_ticks(stat), name=load.name, kind="pattern")
 
 
-def measure(mib: int, tell: Callable[[str], None]) -> dict[str, object]:
-    """Everything, on two children with so much unique memory each; and remapping on as much equal memory."""
-    found: dict[str, object] = {}
-    for smart in (False, True):
-        with held_ksm() as ksm, workloads([Mix(unique_bytes=mib * MIB)] * 2) as loads:
-            tell(f"smart scanning {'on' if smart else 'off'}")
-            found[f"scan smart={int(smart)}"], found["table_bytes_per_page"] = scan_rates(loads, smart=smart)
-            found[f"ksmd smart={int(smart)}"] = ksmd_rates(ksm, smart=smart)
-    with workloads([Mix(equal_bytes=mib * MIB)] * 2) as loads:
-        tell("remapping")
-        found["remap"] = remap(loads, mib * 256)
+def measure(mib: int, tell: Callable[[str], None]) -> dict[str, Figures]:
+    """Everything, with so much memory each time."""
+    found: dict[str, Figures] = {}
+    for changed in CHANGED:
+        tell(f"{changed} changed pages")
+        with held_ksm() as ksm, changer(mib) as load:
+            scan, ksmd = OfScan(load, smart=True), OfKsmd(ksm, smart=True)
+            found["scan, first pass"], found["ksmd, first pass"] = first_pass(scan), first_pass(ksmd)
+            found[f"scan, later, {changed} changed"] = later_passes(scan, load, changed)
+            found[f"ksmd, later, {changed} changed"] = later_passes(ksmd, load, changed)
+            found["tables"] = {"bytes/page": scan.table_bytes_per_page()}
+            ksm.unmerge()
+    tell("zero")
+    found["zero, steps"] = zero_steps(mib)
+    tell("remap")
+    found["remap, stops"] = remap(mib)
     return found
 
 
 def main() -> None:
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("--mib", type=int, default=256, help="of each of the two children (default: %(default)s)")
+    parser.add_argument("--mib", type=int, default=256, help="of memory each time (default: %(default)s)")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
-    console = Console(stderr=True)
-    found = measure(args.mib, console.print)
+    found = measure(args.mib, Console(stderr=True).print)
     if args.json:
         print(json.dumps(found))
         return
-    printed = Printed("M pages per CPU-second", *(f"pass {number}" for number in range(1, PASSES + 1)))
-    for name, rates in found.items():
-        if isinstance(rates, list):
-            printed.add_row(name, *(f"{rate:.2f}" for rate in rates))
+    printed = Printed("", "", box=None)
+    for name, figures in found.items():
+        printed.add_row(name, ", ".join(f"{what} {value:.4g}" for what, value in figures.items()))
     Console().print(printed)
-    print({name: value for name, value in found.items() if not isinstance(value, list)})
 
 
 if __name__ == "__main__":

@@ -161,11 +161,11 @@ class ScanSenses(KernelSenses):
         self._backend = backend
 
     def guests(self, now_seconds: float) -> tuple[Guest, ...]:
-        """The guests, which are scanned from now on."""
+        """The guests, which are scanned from now on, offered to ksmd or not: its account of them says nothing here."""
         found = super().guests(now_seconds)
         self._backend.watch(found)
         refused = self._backend.refused
-        return tuple(replace(guest, refused=refused.get(guest.key, "")) for guest in found)
+        return tuple(replace(guest, ksm=None, refused=refused.get(guest.key, "")) for guest in found)
 
     def problems(self) -> tuple[str, ...]:
         """What went wrong among the processes, and what the scanner has to say."""

@@ -43,6 +43,13 @@ def no_ksm(tmp_path: Path) -> Door:
 @pytest.fixture
 def zram_swap(root: None) -> Iterator[None]:
     """A swap device in memory, for this test alone."""
+    with zram():
+        yield
+
+
+@contextmanager
+def zram() -> Iterator[None]:
+    """A swap device in memory, for the length of a with block; one at a time on this machine."""
     need(ZRAM.is_dir() and bool(shutil.which("mkswap")), "a free zram0 and mkswap")
     with SWAP_LOCK.open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
