@@ -3,6 +3,7 @@
 import resource
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from http.client import HTTPConnection, HTTPResponse
@@ -123,6 +124,7 @@ def test_descriptors_that_ran_out_do_not_fill_the_log(caplog: pytest.LogCaptureF
             with suppress(OSError):
                 while True:
                     clients.enter_context(socket.create_connection(("127.0.0.1", web.port), timeout=10))
+            time.sleep(0.2)  # in which the server tries to take the last of them
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, limits)
         assert get(web, "/metrics")[0].status == 200
