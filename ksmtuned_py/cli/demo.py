@@ -90,7 +90,7 @@ def _stage(args: Namespace, config: "Config") -> "Iterator[tuple[Machine, int]]"
     with ExitStack() as undo:
         undo.enter_context(runtime.locked())
         machine = undo.enter_context(kernel_machine(Door(), config, dry=False))
-        ways = ways_of(machine, config.guests.libvirt_uri, err().print, err().print)
+        ways = ways_of(machine, config.guests.libvirt_uri, err().print, lambda _: None)
         origin = origin_of(machine.door, "kernel")
         put_back(ways, runtime, origin, "restore")
         save(runtime, origin, machine.host.backend.knobs(), config.kernel)
