@@ -6,11 +6,9 @@ zero mode take, how long remapped guests are stopped at a time, and what the tab
 
 import argparse
 import json
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +25,7 @@ from ksmtuned_py.door import Door
 from ksmtuned_py.model import Guest, KnobName, Write
 from ksmtuned_py.units import MIB
 from ksmtuned_py.workload import Mix, Workload, workloads
+from tests.scan.changing import Changer, changer
 from tests.scan.conftest import zram
 from tests.support.ksmlock import RealKsm, held_ksm
 
@@ -35,40 +34,7 @@ CHANGED = (0, 2, 64, 1024)
 WARM_PASSES, PASSES = 18, 18
 """A page that does not change is looked at in every ninth pass in the end."""
 PASS_SECONDS = 120.0
-CHANGER = str(Path(__file__).parent.parent / "tests/scan/changer.py")
 Figures = dict[str, float]
-
-
-class Changer:
-    """A process with unique pages that change when they are told to."""
-
-    def __init__(self, process: "subprocess.Popen[str]") -> None:
-        self._process = process
-        self._expect("ready")
-
-    @property
-    def pid(self) -> int:
-        """Its process ID."""
-        return self._process.pid
-
-    def change(self, pages: int) -> None:
-        """Has it write to so many of its pages."""
-        assert self._process.stdin
-        self._process.stdin.write(f"{pages}\n")
-        self._expect(str(pages))
-
-    def _expect(self, word: str) -> None:
-        assert self._process.stdout
-        assert self._process.stdout.readline().strip() == word
-
-
-@contextmanager
-def changer(mib: int) -> Iterator[Changer]:
-    """Ready, for the length of a with block."""
-    command = [sys.executable, CHANGER, str(mib)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1) as process:
-        yield Changer(process)
-        process.communicate(timeout=10)
 
 
 class OfScan:

@@ -1,5 +1,7 @@
 """What is remembered of pages, what each pass reads of them, and how equal ones are counted."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -15,6 +17,7 @@ from ksmtuned_py.config import Scan
 from ksmtuned_py.door import Door
 from ksmtuned_py.units import MIB
 from ksmtuned_py.workload import Mix, workloads
+from tests.scan.changing import changer
 
 
 def passed(slab: Slab, number: int, *, changed: NDArray[np.intp] | None = None, smart: bool = True) -> int:
@@ -121,20 +124,41 @@ def test_a_guest_for_which_there_is_no_room_is_refused_and_the_others_are_scanne
     with workloads([mix, mix], mergeable=False) as loads:
         scanner = Scanner(Door(), Scan(reclaim="report"), memory_bytes=WORK_BYTES + 9000 * 11 * 4 // 3)
         scanner.watch([Target(pid=load.pid, start_ticks=0, name=load.name) for load in loads])
+        steps = scanner.steps()
         for _ in range(3):
-            passed_once(scanner)
+            passed_once(scanner, steps)
         first, second = scanner.watched.values()
         assert first.trouble == ""
         assert first.table.pages >= 4096
         assert "worker_memory_mib is too small" in second.trouble
         assert second.table.pages <= 9000 - first.table.pages
         scanner.watch([second.target])
-        passed_once(scanner)
+        passed_once(scanner, steps)
         assert (second.trouble, second.table.pages >= 4096) == ("", True)
 
 
-def passed_once(scanner: Scanner) -> None:
+def test_a_guest_that_writes_to_a_few_pages_has_a_fifth_of_them_read_at_most(root: None) -> None:
+    with changer(64) as load:
+        scanner = Scanner(Door(), Scan(reclaim="report"))
+        scanner.watch([Target(pid=load.pid, start_ticks=0)])
+        steps = scanner.steps()
+        for warm in (True, False):
+            before = scanner.progress()
+            for _ in range(18):
+                load.change(16)  # of 16,384
+                passed_once(scanner, steps)
+            read, left_out = (
+                (now or 0) - (then or 0)
+                for now, then in (
+                    (scanner.progress().pages_scanned, before.pages_scanned),
+                    (scanner.progress().pages_skipped, before.pages_skipped),
+                )
+            )
+            assert warm or read <= (read + left_out) / 5
+
+
+def passed_once(scanner: Scanner, steps: Iterator[int]) -> None:
     """A whole pass."""
-    goal, steps = scanner.progress().full_scans + 1, scanner.steps()
+    goal = scanner.progress().full_scans + 1
     while scanner.progress().full_scans < goal:
         next(steps)
