@@ -10,7 +10,7 @@ python=/usr/bin/python3 # Debian's own: another python3 may come first on PATH
 build_packages=(ca-certificates gcc libc6-dev libsystemd-dev libvirt-dev pkg-config python3-dev python3-venv)
 # Without libvirt-daemon-system: the tests start a libvirtd of their own, and the machine shall not get a service.
 test_packages=(busybox-static cpio git groff-base libvirt-clients libvirt-daemon libvirt-daemon-driver-qemu
-    qemu-system-arm qemu-system-x86 shellcheck strace systemd systemd-container zsh)
+    procps qemu-system-arm qemu-system-x86 shellcheck strace systemd systemd-container zsh)
 run_extras=libvirt,systemd,scan
 test_extras=$run_extras,bench,test
 

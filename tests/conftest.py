@@ -8,10 +8,23 @@ from hypothesis import settings
 
 from tests.support.ksmlock import RealKsm, held_ksm, knobs_at_rest, need_real_ksm
 from tests.support.process import adopt_orphans, children, leftovers
+from tests.support.workers import group
 
 adopt_orphans()
 settings.register_profile("any machine", deadline=None)  # how long a step takes is no test's business
 settings.load_profile("any machine")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    """With several workers, each group is one worker's; not by xdist's marks, which pytest 9.2 loses without a word."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Groups(LoadScopeScheduling):  # type: ignore[misc] # it ships no types
+        def _split_scope(self, nodeid: str) -> str:
+            return group(nodeid)
+
+    return Groups(config, log)
 
 
 @pytest.fixture(autouse=True)

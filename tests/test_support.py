@@ -16,6 +16,7 @@ from tests.support.emulated import BEGUN, ENDED, output, run_inside
 from tests.support.ksmlock import RealKsm, held_ksm, knobs, knobs_at_rest, need_real_ksm
 from tests.support.need import need
 from tests.support.process import Program, children, end_all, leftovers, wait_for
+from tests.support.workers import group
 
 SLEEPER = [sys.executable, "-c", "import time; time.sleep(60)"]
 ORPHAN = f"import subprocess; subprocess.Popen({SLEEPER!r})"
@@ -92,7 +93,6 @@ def test_real_ksm_merges_and_others_see_that_it_is_taken(real_ksm: RealKsm) -> N
 MESS = {"merge_across_nodes": 0, "max_page_sharing": 20, "pages_to_scan": 777, "advisor_mode": "scan-time", "run": 1}
 KILLED_HOLDER = """
 import json, os, signal
-from tests.support.emulated import BEGUN, ENDED, output, run_inside
 from tests.support.ksmlock import held_ksm, knobs
 with held_ksm() as ksm:
     print(json.dumps(knobs()), flush=True)
@@ -130,7 +130,7 @@ def test_a_holder_that_was_killed_is_mended_by_the_next() -> None:
         assert knobs() == json.loads(killed.stdout)
 
 
-@pytest.mark.qemu
+@pytest.mark.emulated
 def test_an_emulated_machine_that_takes_too_long_says_so() -> None:
     with pytest.raises(AssertionError, match=r"json.tool on 6.1: .* timed out after .*; its console:"):
         run_inside("6.1", "json.tool", seconds=0.5)
@@ -152,3 +152,21 @@ def test_a_program_that_does_not_end_well_in_an_emulated_machine_fails_with_the_
 
 def test_the_output_of_a_program_in_an_emulated_machine_is_what_it_printed() -> None:
     assert output(f"booting\n{BEGUN}\na pony\n{ENDED}0\nhalted\n", "no pony") == "a pony\n"
+
+
+@pytest.mark.parametrize(
+    ("file", "alone"),
+    [
+        ("kernel/test_merging.py", True),
+        ("scan/test_remap.py", True),
+        ("guests_libvirt/test_link.py", True),
+        ("test_qemu.py", True),
+        ("scan/test_arm64.py", False),
+        ("emulated/test_daemon.py", False),
+        ("test_batch.py", False),
+    ],
+)
+def test_what_uses_this_machine_is_one_workers_alone(file: str, alone: bool) -> None:
+    one, other = (group(f"tests/{file}::test_{number}") for number in (1, 2))
+    assert (one == other == group("tests/kernel/test_backend.py::test")) is alone
+    assert (one == other) is alone

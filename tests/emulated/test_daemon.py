@@ -8,7 +8,7 @@ import pytest
 from tests.emulated.daemon_inside import BOOST_PERCENT, CRUISE_PERCENT
 from tests.support.emulated import run_inside
 
-pytestmark = pytest.mark.qemu
+pytestmark = pytest.mark.emulated
 
 SECONDS = 600.0
 """One takes about a minute where nothing else runs."""

@@ -7,7 +7,7 @@ import pytest
 from tests.emulated.undo_inside import EQUAL_BYTES
 from tests.support.emulated import run_inside
 
-pytestmark = pytest.mark.qemu
+pytestmark = pytest.mark.emulated
 
 SECONDS = 600.0
 """One takes about a minute where nothing else runs."""

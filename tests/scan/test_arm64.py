@@ -14,7 +14,7 @@ SECONDS = 1200.0
 """It takes about two minutes where nothing else runs."""
 
 
-@pytest.mark.qemu
+@pytest.mark.emulated
 def test_guests_are_remapped_and_survive_kills_in_an_emulated_machine() -> None:
     assert run_inside("arm64", "tests.scan.arm64_inside", seconds=SECONDS).endswith("OK\n")
 
