@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from ksmtuned_py.cli.options import RUNTIME_DIR
 from tests.support.container import PYTHON, ROOT, SOURCE, Container, booted
 from tests.support.daemon import Sections, toml
 from tests.support.ksmlock import RealKsm
@@ -78,7 +79,7 @@ class Service:
 
     def status(self) -> dict[str, Any]:
         """Its status file; empty while there is none."""
-        said = self.container.run("cat", "/run/ksmtuned-py/status.json")
+        said = self.container.run("cat", f"{RUNTIME_DIR}/status.json")
         found: dict[str, Any] = json.loads(said) if said.startswith("{") else {}
         return found
 
@@ -124,7 +125,7 @@ def on_a_tree(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     directory = tmp_path_factory.mktemp("systemd")
     tree = directory / "tree"
     tree.mkdir()
-    with _service(directory, tree, TREE, f"--root {TREE}") as service:
+    with _service(directory, tree, TREE, f"--root {TREE} --runtime-dir {RUNTIME_DIR}") as service:
         yield replace(service, ksm=tree / KSM)
 
 

@@ -5,12 +5,14 @@ import time
 
 import pytest
 
+from ksmtuned_py.cli.options import RUNTIME_DIR
 from ksmtuned_py.config import Config
 from tests.support.container import PYTHON
 from tests.support.daemon import Sections
 from tests.support.process import wait_for
 from tests.systemd.conftest import SECONDS, Service
 
+LOCK = f"{RUNTIME_DIR}/lock"
 PORT = Config().metrics.address.rpartition(":")[2]
 IDLE = """
 import socket, sys
@@ -85,8 +87,9 @@ def test_a_thousand_guests_and_two_hundred_idle_connections(service: Service) ->
 def test_the_lock_is_nobodys(service: Service) -> None:
     service.start()
     service.stop()
+    assert service.container.run("stat", "--format=%a %U", LOCK) == "600 root\n"
     locking = subprocess.run(
-        service.nobody("flock", "--exclusive", "--nonblock", "/run/ksmtuned-py/lock", "sleep", "1"),
+        service.nobody("flock", "--exclusive", "--nonblock", LOCK, "sleep", "1"),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
