@@ -120,7 +120,7 @@ class Scan(Section):
         25, description="of vm.max_map_count that a remapped guest may have in all"
     )
     worker_memory_mib: AtStart[Annotated[int, Field(ge=64)]] = Field(
-        4096, description="the scanner's own memory at most; it needs 11 to 32 bytes per page"
+        4096, description="the scanner's own memory at most: 4096 is enough for 1 TiB of guests"
     )
 
 
