@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from ksmtuned_py.backends.scan.count import count
+from ksmtuned_py.backends.scan.count import Counted, count
 from ksmtuned_py.backends.scan.pages import UNREAD, contains, repeated
 from ksmtuned_py.backends.scan.scanner import WORK_BYTES, Scanner
 from ksmtuned_py.backends.scan.table import BLOCK_PAGES, PAGE_TABLE_BYTES, SLAB_BYTES, Slab, Table
@@ -99,24 +99,40 @@ def known_guest(prints: NDArray[np.uint64], slabs: int) -> Table:
     return table
 
 
+def counted(tables: list[Table], most_kept: int) -> tuple[Counted, list[int]]:
+    """What was found, and the work of each step."""
+    works, steps = [], count(tables, most_kept)
+    while True:
+        try:
+            works.append(next(steps))
+        except StopIteration as end:
+            return end.value, works
+
+
+MOST_WORK = 100_000
+"""Of one step, in pages that could be read meanwhile: 0.2 s."""
+
+
 def test_equal_pages_are_counted_in_small_steps_however_many_there_are() -> None:
     chance, slabs = np.random.default_rng(3), 48
     parts = [chance.integers(2, 2**64 - 1, slabs * 65536, dtype=np.uint64) for _ in range(2)]
     parts[0][:100_000] = 1  # zeros
     parts[1][: 1 << 20] = parts[0][1 << 20 : 2 << 20]
     parts[1][-5000:] = 7
-    works, steps = [], count([known_guest(part, slabs) for part in parts], most_kept=3000)
-    while True:
-        try:
-            works.append(next(steps))
-        except StopIteration as end:
-            found = end.value
-            break
+    found, works = counted([known_guest(part, slabs) for part in parts], most_kept=3000)
     assert found.pages == [100_000 + (1 << 20), (1 << 20) + 5000]
     assert len(found.prints) == 3000
     assert (np.diff(found.prints.astype(np.float64)) > 0).all()
-    assert max(works) < 100_000  # in pages that could have been read: 0.2 s
+    assert max(works) < MOST_WORK
     assert len(works) > 2 * slabs
+
+
+def test_a_content_that_fills_the_memory_does_not_make_a_step_longer() -> None:
+    prints = np.full(48 * 65536, 7, np.uint64)
+    found, works = counted([known_guest(prints, 48), known_guest(prints[:65536], 1)], most_kept=10)
+    assert found.pages == [48 * 65536, 65536]
+    assert found.prints.tolist() == [7]
+    assert max(works) < 100
 
 
 def test_a_guest_for_which_there_is_no_room_is_refused_and_the_others_are_scanned(root: None) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ksmtuned_py.backends.scan.pages import LEAST, ZERO, Prints, contains, repeated
 from ksmtuned_py.backends.scan.table import Table
@@ -16,6 +17,7 @@ _LOOKED_AT_PER_PAGE, _SORTED_PER_PAGE = 1024, 16
 """How many prints are looked at, or sorted, while one page is read."""
 _END = 2**64
 _NO_PRINTS: Prints = np.empty(0, np.uint64)
+_NO_COPIES = np.empty(0, np.int32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,28 +37,44 @@ def count(tables: list[Table], most_kept: int) -> Generator[int, None, Counted]:
     known = sum(table.pages for table in tables)
     for low, high in _cuts(LEAST, _END, min(_MOST_CUTS, 1 + known // AT_ONCE)):
         parts = yield from _steady(tables, low, high)
-        for least, end in _cuts(low, high, 1 + sum(map(len, parts)) // AT_ONCE):
-            some = [np.sort(part[_between(part, least, end)]) for part in parts]
-            again = repeated(some)
+        size = sum(len(part.prints) for part in parts)
+        for least, end in _cuts(low, high, 1 + size // AT_ONCE):
+            some = [part.between(least, end) for part in parts]
+            again = repeated([array for part in some for array in (part.prints, part.prints[part.copies > 1])])
             for number, part in enumerate(some):
-                pages[number] += int(np.count_nonzero(contains(again, part)))
+                pages[number] += int(part.copies[contains(again, part.prints)].sum())
             kept.append(again[:most_kept])
             most_kept -= len(kept[-1])
-            yield 1 + sum(map(len, some)) // _SORTED_PER_PAGE + sum(map(len, parts)) // _LOOKED_AT_PER_PAGE
+            yield 1 + sum(len(part.prints) for part in some) // _SORTED_PER_PAGE + size // _LOOKED_AT_PER_PAGE
     for number, table in enumerate(tables):
         pages[number] += yield from _zeros(table)
     return Counted(np.concatenate(kept), pages)
 
 
-def _steady(tables: list[Table], low: int, end: int) -> Generator[int, None, list[Prints]]:
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Prints of a guest, each once for a slab: one content may fill all memory."""
+
+    prints: Prints
+    copies: NDArray[np.int32]
+
+    def between(self, low: int, end: int) -> "_Part":
+        """Those in the range."""
+        chosen = _between(self.prints, low, end)
+        return _Part(self.prints[chosen], self.copies[chosen])
+
+
+def _steady(tables: list[Table], low: int, end: int) -> Generator[int, None, list[_Part]]:
     """The prints of each guest's steady pages, in that range."""
     found = []
     for table in tables:
-        parts = [_NO_PRINTS]
+        prints, copies = [_NO_PRINTS], [_NO_COPIES]
         for slab in table.slabs.values():
-            parts.append(slab.prints[slab.steady & _between(slab.prints, low, end)])
+            some, counts = np.unique(slab.prints[slab.steady & _between(slab.prints, low, end)], return_counts=True)
+            prints.append(some)
+            copies.append(counts.astype(np.int32))
             yield 1 + len(slab.pages) // _LOOKED_AT_PER_PAGE
-        found.append(np.concatenate(parts))
+        found.append(_Part(np.concatenate(prints), np.concatenate(copies)))
     return found
 
 
@@ -68,7 +86,7 @@ def _zeros(table: Table) -> Generator[int, None, int]:
     return found
 
 
-def _between(prints: Prints, low: int, end: int) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
+def _between(prints: Prints, low: int, end: int) -> NDArray[np.bool_]:
     return (prints >= np.uint64(low)) & (prints <= np.uint64(end - 1))
 
 

@@ -85,12 +85,13 @@ def joined(pages: NDArray[Any], base: int) -> Runs:
 
 
 def _scan(pagemap: int, start: int, end: int, kind: Kind) -> Runs:
-    vector = np.empty((_VECTOR_LENGTH, 3), np.uint64)
+    length = min(_VECTOR_LENGTH, (end - start) // PAGE)
+    vector = np.empty((length, 3), np.uint64)
     parts = []
     while start < end:
         argument = bytearray(
             _ARGUMENT.pack(
-                _ARGUMENT.size, 0, start, end, 0, vector.ctypes.data, _VECTOR_LENGTH, 0,
+                _ARGUMENT.size, 0, start, end, 0, vector.ctypes.data, length, 0,
                 kind.lacking, kind.having | kind.lacking, kind.any_of, _PRESENT,
             )
         )  # fmt: skip

@@ -39,7 +39,7 @@ def chosen(found: Prints, share: float) -> Prints:
 
 
 def repeated(parts: list[Prints]) -> Prints:
-    """The prints that occur more than once, sorted; each part is sorted, and without ZERO and UNREAD."""
+    """The prints that occur more than once, sorted; the parts are without ZERO and UNREAD."""
     chosen = np.concatenate(parts or [_NONE])
     chosen.sort(kind="stable")  # which takes what is sorted already as it is
     again: Prints = chosen[1:][chosen[1:] == chosen[:-1]]
@@ -58,5 +58,5 @@ def contains(haystack: Prints, needles: Prints) -> NDArray[np.bool_]:
 
 def _hashes(block: memoryview, pages: NDArray[np.intp]) -> Prints:
     digest = xxhash.xxh3_64_intdigest
-    found = (max(LEAST, digest(block[page * PAGE : (page + 1) * PAGE])) for page in pages.tolist())
-    return np.fromiter(found, np.uint64, len(pages))
+    found = (digest(block[page * PAGE : (page + 1) * PAGE]) for page in pages.tolist())
+    return np.maximum(np.fromiter(found, np.uint64, len(pages)), np.uint64(LEAST))

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ksmtuned_py.backends.scan.mappings import candidates
-from ksmtuned_py.backends.scan.pagemap import PAGE, Kind, joined
+from ksmtuned_py.backends.scan.pagemap import PAGE, Kind, joined, page_count
 from ksmtuned_py.backends.scan.pages import UNREAD, ZERO, Prints, prints
 from ksmtuned_py.backends.scan.process import Process
 from ksmtuned_py.backends.scan.table import BLOCK_PAGES, PageNumbers, Slab, Table, numbers, windows
@@ -88,9 +88,13 @@ def read_block(process: Process, base: int, pages: PageNumbers, kind: Kind, buff
 
     They are listed once more: what was swapped out since it was listed would be fetched for it.
     """
-    found = np.full(len(pages), UNREAD, np.uint64)
     start, end = (base + page * PAGE for page in (int(pages[0]), int(pages[-1]) + 1))
-    there = np.isin(pages, numbers(process.runs(start, end, kind), base), assume_unique=True)
+    runs = process.runs(start, end, kind)
+    if page_count(runs) == len(pages) == (end - start) // PAGE:  # the usual case: all that lies there
+        block = buffer[: end - start]
+        return prints(block) if process.read_pages(runs, block) else np.full(len(pages), UNREAD, np.uint64)
+    found = np.full(len(pages), UNREAD, np.uint64)
+    there = np.isin(pages, numbers(runs, base), assume_unique=True)
     block = buffer[: int(np.count_nonzero(there)) * PAGE]
     if len(block) and process.read_pages(joined(pages[there], base), block):
         found[there] = prints(block)
