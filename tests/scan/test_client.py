@@ -118,7 +118,22 @@ def test_a_worker_that_says_nothing_is_told_and_then_replaced(root: None, no_ksm
         wait_true(lambda: "the scan worker has said nothing for" in str(backend.problems), "problem")
         wait_true(lambda: "died 1 times" in str(backend.problems), "end of it")
         wait_true(lambda: bool(backend.counters()) and backend.worker_pid not in (0, first), "another worker")
-        assert re.search(r"died 1 times; last: it had said nothing for .* s, and was ended", backend.problems[0])
+        cause = r"died 1 times; last: it had said nothing for .* at process [0-9]+, and was ended"
+        assert re.search(cause, backend.problems[0])
+        wait_passes(backend, 2)
+
+
+def test_the_guest_that_a_worker_hung_at_is_left_alone_and_the_others_are_not(root: None, no_ksm: Door) -> None:
+    patience = Patience(told_seconds=0.5, ended_seconds=1.0)
+    with workloads([MIX] * 2, mergeable=False) as loads, scanning(no_ksm, REPORT, loads, patience=patience) as backend:
+        wait_passes(backend, 1)
+        os.kill(backend.worker_pid, signal.SIGSTOP)  # in the middle of a pass over one of them, as good as always
+        wait_true(lambda: bool(backend.counters()) and backend.restarts == 1, "end of the worker")
+        (hung,) = backend.refused
+        assert "hung at it" in backend.refused[hung]
+        backend.watch([guest(load) for load in loads])
+        wait_true(lambda: len(backend.guests) == 1, "the other guest")
+        assert backend.guests[0]["pid"] != hung[0]
         wait_passes(backend, 2)
 
 

@@ -7,6 +7,7 @@ from dataclasses import asdict, replace
 from ksmtuned_py.backends.scan.channel import Message
 from ksmtuned_py.backends.scan.choice import target_of
 from ksmtuned_py.backends.scan.link import Link, Patience, Wanted
+from ksmtuned_py.backends.scan.mark import NOBODY
 from ksmtuned_py.backends.scan.sentences import guest_sentences
 from ksmtuned_py.backends.scan.target import DEFAULT_KNOBS, GuestKey
 from ksmtuned_py.config import InForce
@@ -20,6 +21,7 @@ _U32_MAX = 2**32 - 1
 _ANSWER_SECONDS = 0.8
 _STEP_SECONDS = 0.05
 """A status of that age is a new one, and so long is an answer waited for."""
+_HUNG_SECONDS = 600.0
 _FIRST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS = 0.5, 60.0
 
 
@@ -39,6 +41,8 @@ class ScanBackend:
         self._cpu_before = 0.0
         self.restarts = 0
         self._death = ""
+        self._hung: dict[GuestKey, float] = {}
+        """Guests at which a worker hung, and until when they are no matter for the next ones."""
         self._wait_seconds = _FIRST_WAIT_SECONDS
         self._start_at = 0.0
         self._link: Link | None = None
@@ -46,7 +50,9 @@ class ScanBackend:
 
     def watch(self, guests: Iterable[Guest]) -> None:
         """These are the guests to scan from now on."""
-        targets = [target_of(guest, self._in_force.config.scan) for guest in guests]
+        known = [target_of(guest, self._in_force.config.scan) for guest in guests]
+        self._hung = {key: until for key, until in self._hung.items() if until > time.monotonic()}
+        targets = [target for target in known if (target.pid, target.start_ticks) not in self._hung]
         if targets != self._wanted.targets:
             self._wanted.targets = targets
             self._wanted.version += 1
@@ -108,6 +114,7 @@ class ScanBackend:
     def refused(self) -> dict[GuestKey, str]:
         """Why guests are left alone, or a part of them, by PID and start; the others are not in it."""
         found = {(one["pid"], one["start_ticks"]): one["refusal"] or one["rest"] for one in self._told()}
+        found |= dict.fromkeys(self._hung, "the scan worker hung at it: it is left alone for some minutes")
         return {key: reason for key, reason in found.items() if reason}
 
     @property
@@ -182,6 +189,8 @@ class ScanBackend:
         self._last = {"counters": asdict(replace(last, full_scans=0, pages_scanned=0, pages_skipped=0))}
         self._link = None
         self.restarts += 1
+        if link.hung_at != NOBODY:
+            self._hung[link.hung_at] = time.monotonic() + _HUNG_SECONDS
         if link.lived_seconds > _LONGEST_WAIT_SECONDS:
             self._wait_seconds = _FIRST_WAIT_SECONDS
         self._start_at = time.monotonic() + self._wait_seconds

@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 
 from ksmtuned_py.backends.scan.channel import Channel, Closed, Message, pair
+from ksmtuned_py.backends.scan.mark import NOBODY, Mark, new_mark
 from ksmtuned_py.backends.scan.target import DEFAULT_KNOBS, GuestKey, Target
 from ksmtuned_py.config import Scan
 from ksmtuned_py.units import human_seconds
@@ -44,7 +45,12 @@ class Link:
 
     def __init__(self, root: str, settings: Scan, patience: Patience) -> None:
         ours, theirs = pair()
-        self._process = _spawn(theirs, root, settings)
+        mark = new_mark()
+        try:
+            self._mark = Mark(mark)
+            self._process = _spawn(theirs, mark, root, settings)
+        finally:
+            os.close(mark)
         self._channel = Channel(ours)
         self._patience = patience
         self._begun = time.monotonic()
@@ -54,6 +60,8 @@ class Link:
         self._sent_version = 0
         self._closed_at: float | None = None
         self._ended_for = ""
+        self.hung_at = NOBODY
+        """The guest that it was at when it had said nothing for too long."""
         self.status: Message = {}
         """As it told last; empty before that."""
         self.guests: dict[GuestKey, Message] = {}
@@ -107,7 +115,9 @@ class Link:
         if self._ended_for:
             return
         if self.silent_seconds >= self._patience.ended_seconds:
-            self._end(f"it had said nothing for {human_seconds(self.silent_seconds)}, and was ended")
+            self.hung_at = self._mark.get()
+            where = "" if self.hung_at == NOBODY else f" at process {self.hung_at[0]}"
+            self._end(f"it had said nothing for {human_seconds(self.silent_seconds)}{where}, and was ended")
         elif self._closed_at is not None and time.monotonic() - self._closed_at > _END_SECONDS:
             self._end("it had stopped to listen, and was ended")
 
@@ -130,6 +140,7 @@ class Link:
     def close(self) -> None:
         """Has it end, and waits for that; what it merged stays merged."""
         self._channel.close()
+        self._mark.close()
         try:
             self._process.wait(_CLOSE_SECONDS)
         except subprocess.TimeoutExpired:
@@ -164,12 +175,12 @@ def _cause(code: int) -> str:
     return f"it was killed by signal {-code} ({signal.strsignal(-code)}){doubt}"
 
 
-def _spawn(end: socket.socket, root: str, settings: Scan) -> subprocess.Popen[bytes]:
+def _spawn(end: socket.socket, mark: int, root: str, settings: Scan) -> subprocess.Popen[bytes]:
     program = [sys.executable, "-m", "ksmtuned_py.backends.scan.worker"]
     with end:
         return subprocess.Popen(
-            [*program, str(end.fileno()), root, settings.model_dump_json()],
-            pass_fds=[end.fileno()],
+            [*program, str(end.fileno()), str(mark), root, settings.model_dump_json()],
+            pass_fds=[end.fileno(), mark],
             stdin=subprocess.DEVNULL,
             # numpy's linear algebra has no work here, and would begin a thread for each processor.
             env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},

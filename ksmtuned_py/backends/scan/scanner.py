@@ -2,7 +2,8 @@
 
 import sys
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -10,13 +11,14 @@ import numpy as np
 
 from ksmtuned_py.backends.scan.backoff import Account
 from ksmtuned_py.backends.scan.count import count
+from ksmtuned_py.backends.scan.mark import NOBODY
 from ksmtuned_py.backends.scan.pagemap import PAGE, PRIVATE
 from ksmtuned_py.backends.scan.pages import Prints
 from ksmtuned_py.backends.scan.process import Gone, Process
 from ksmtuned_py.backends.scan.refusal import own_trouble
 from ksmtuned_py.backends.scan.sweep import Step, Sweep
 from ksmtuned_py.backends.scan.table import PAGE_TABLE_BYTES, Table
-from ksmtuned_py.backends.scan.target import Target
+from ksmtuned_py.backends.scan.target import GuestKey, Target
 from ksmtuned_py.backends.scan.zero import Zeros
 from ksmtuned_py.backends.scan.zeroplace import place_refusal
 from ksmtuned_py.config import Scan
@@ -80,9 +82,15 @@ class Scanner:
     """All guests, their tables, and the counters of ksmd."""
 
     def __init__(
-        self, door: Door, settings: Scan, merger: Merger | None = None, memory_bytes: int = sys.maxsize
+        self,
+        door: Door,
+        settings: Scan,
+        merger: Merger | None = None,
+        memory_bytes: int = sys.maxsize,
+        mark: Callable[[GuestKey], None] | None = None,
     ) -> None:
         self._door = door
+        self._mark = mark or _nobody_looks
         self._settings = settings
         self._merger = merger
         room_bytes = max(0, memory_bytes - WORK_BYTES)
@@ -170,6 +178,16 @@ class Scanner:
         self._sweep.pass_number += 1
         self._sweep.room_pages = self._most_pages - sum(guest.table.pages for guest in guests)
 
+    @contextmanager
+    def _at(self, guest: Watched) -> Iterator[Process]:
+        """The guest for a with block: whatever hangs in it hangs because of that guest. Raises Gone, Refused."""
+        self._mark((guest.target.pid, guest.target.start_ticks))
+        try:
+            with Process(guest.target, self._door) as process:
+                yield process
+        finally:
+            self._mark(NOBODY)
+
     def _let_go(self) -> Iterator[int]:
         """Who leaves gets back what it has merged; in the next pass again, when that was refused."""
         for guest in self.watched.values():
@@ -183,7 +201,7 @@ class Scanner:
         if not self._merger:
             return False
         try:
-            with own_trouble(guest.tell), Process(guest.target, self._door) as process:
+            with own_trouble(guest.tell), self._at(guest) as process:
                 yield from self._merger.give_back(process)
                 return any(mapping.merged for mapping in process.mappings())
         except Gone:
@@ -193,7 +211,7 @@ class Scanner:
     def _read(self, guest: Watched) -> Iterator[int]:
         guest.trouble = ""
         try:
-            with own_trouble(guest.tell), Process(guest.target, self._door) as process:
+            with own_trouble(guest.tell), self._at(guest) as process:
                 for step in self._sweep.guest(process, guest.table, PRIVATE, smart=self.smart):
                     self._look_after_zeros(process, step, guest)
                     yield step.work
@@ -233,7 +251,7 @@ class Scanner:
         for guest in guests:
             if guest.target.remap:
                 try:
-                    with own_trouble(guest.tell), Process(guest.target, self._door) as process:
+                    with own_trouble(guest.tell), self._at(guest) as process:
                         yield from merger.merge(process, guest, prints, split_huge=self._split_huge)
                 except Gone:
                     guest.forget()
@@ -256,3 +274,7 @@ class Scanner:
             ksm_zero_pages=zeros,
             general_profit=(sharing + zeros) * PAGE - self.table_bytes,
         )
+
+
+def _nobody_looks(_: GuestKey) -> None:
+    """Where there is no parent."""

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 
 from ksmtuned_py.backends.scan.channel import Channel, Closed, Message, inherited
+from ksmtuned_py.backends.scan.mark import Mark
 from ksmtuned_py.backends.scan.scanner import Merger, Scanner, Watched
 from ksmtuned_py.backends.scan.target import DEFAULT_KNOBS, MERGE, UNMERGE, GuestKey, Target
 from ksmtuned_py.config import Scan
@@ -142,7 +143,7 @@ def merger_for(settings: Scan, door: Door) -> tuple[Merger | None, str]:
     return Remapper(door, settings), ""
 
 
-def main(descriptor: int, root: str, settings: Scan) -> None:
+def main(descriptor: int, mark: Mark, root: str, settings: Scan) -> None:
     """One worker on the inherited end of a channel."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C in the terminal is the parent's business
     os.nice(_NICE)
@@ -150,7 +151,7 @@ def main(descriptor: int, root: str, settings: Scan) -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     door = Door(root)
     merger, refusal = merger_for(settings, door)
-    scanner = Scanner(door, settings, merger, max(0, limit - _own_bytes()))
+    scanner = Scanner(door, settings, merger, max(0, limit - _own_bytes()), mark.set)
     Worker(inherited(descriptor), scanner, refusal).serve()
 
 
@@ -161,4 +162,4 @@ def _own_bytes() -> int:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2], Scan.model_validate_json(sys.argv[3]))
+    main(int(sys.argv[1]), Mark(int(sys.argv[2])), sys.argv[3], Scan.model_validate_json(sys.argv[4]))
