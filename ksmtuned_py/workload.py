@@ -34,6 +34,7 @@ _CHANGE_SECONDS = 0.1
 """Between two rounds of rewriting: short against a pass of ksmd, long against what a wake-up costs."""
 _STAMP = struct.Struct("=QQ")
 _PR_SET_NAME = 15  # linux/prctl.h
+_NOBODY = 65534
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -261,6 +262,14 @@ class _Child:
                 _answer("spoiled", self._equal.rewrite_next(int(pages)))
 
 
+def become_nobody() -> None:
+    """A guest has no right of root, where its parent has: the scan backend refuses one that has."""
+    if os.geteuid() == 0:
+        os.setgroups([])
+        os.setresgid(_NOBODY, _NOBODY, _NOBODY)
+        os.setresuid(_NOBODY, _NOBODY, _NOBODY)
+
+
 def _answer(word: str, number: int) -> None:
     os.write(1, f"{word} {number}\n".encode())
 
@@ -276,6 +285,7 @@ def main() -> None:
     options = vars(parser.parse_args())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C in the terminal is the parent's business
     ctypes.CDLL(None).prctl(_PR_SET_NAME, options["comm"].encode())
+    become_nobody()
     _Child(Mix(**{key: options[key] for key in asdict(Mix())}), mergeable=not options["private"]).serve()
 
 

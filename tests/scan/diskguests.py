@@ -1,5 +1,6 @@
 """Real QEMU guests with a disk that the kernel reads and writes on its own."""
 
+import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -8,7 +9,7 @@ from pathlib import Path
 from random import Random
 
 from ksmtuned_py.units import MIB
-from tests.support.qemu import BOOT_SECONDS, UP, FilledGuest, guest_kernel
+from tests.support.qemu import BOOT_SECONDS, NOBODY, UP, FilledGuest, guest_kernel, inherited
 
 EQUAL_BYTES, OWN_BYTES, DISK_BYTES = 12 * MIB, 8 * MIB, 16 * MIB
 MODULES = ("virtio_ring", "virtio", "virtio_pci_legacy_dev", "virtio_pci_modern_dev", "virtio_pci", "virtio_blk")
@@ -29,24 +30,27 @@ def loop_device(path: Path) -> Iterator[Path]:
     """The file as a block device."""
     done = subprocess.run(["losetup", "--find", "--show", str(path)], check=True, capture_output=True, text=True)
     device = Path(done.stdout.strip())
+    owner = device.stat().st_uid
     try:
+        os.chown(device, NOBODY, -1)
         yield device
     finally:
+        os.chown(device, owner, -1)
         subprocess.run(["losetup", "--detach", str(device)], check=True)
 
 
 class DiskGuest(FilledGuest):
     """One guest; its disk is busy all the time once `work` was called."""
 
-    def __init__(self, name: str, directory: Path, disk: Path, aio: str) -> None:
+    def __init__(self, name: str, directory: Path, disk: int, aio: str) -> None:
         modules = {f"/{module}.ko": _module(module) for module in MODULES}
         more = [
             *("-machine", "mem-merge=off"),
-            *("-drive", f"file={disk},format=raw,if=none,id=disk,cache=none,aio={aio}"),
+            *("-drive", f"file={inherited(disk)},format=raw,if=none,id=disk,cache=none,aio={aio}"),
             *("-device", "virtio-blk-pci,drive=disk"),
         ]
         content = {"/equal": Random("equal").randbytes(EQUAL_BYTES), "/own": Random(name).randbytes(OWN_BYTES)}
-        super().__init__(name, content | modules, directory, more)
+        super().__init__(name, content | modules, directory, more, files=[disk])
 
     def work(self) -> None:
         """Keeps the disk busy."""
@@ -68,8 +72,10 @@ def disk_guests(names: list[str], directory: Path, aio: str, *, block: bool = Fa
         for name in names:
             disk = directory / f"{name}.disk"
             disk.write_bytes(bytes(DISK_BYTES))
+            disk.chmod(0o666)
             disk = stack.enter_context(loop_device(disk)) if block else disk
-            guests.append(stack.enter_context(DiskGuest(name, directory, disk, aio)))
+            with disk.open("r+b") as file:
+                guests.append(stack.enter_context(DiskGuest(name, directory, file.fileno(), aio)))
         for one in guests:
             one.wait_text(UP, BOOT_SECONDS)
             one.work()

@@ -14,6 +14,8 @@ import threading
 import time
 from collections.abc import Callable
 
+from ksmtuned_py.workload import become_nobody
+
 PAGE = 4096
 PAGES = int(sys.argv[1]) * 256
 THREADS = 3
@@ -74,6 +76,7 @@ COMMANDS: dict[str, Callable[[], str]] = {"check": check}
 
 
 def main() -> None:
+    become_nobody()
     fill()
     signal.signal(signal.SIGALRM, beat)
     signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)  # interrupts system calls all the time

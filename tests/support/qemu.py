@@ -4,6 +4,7 @@ A guest holds two files in its memory, one equal in all guests and one of its ow
 """
 
 import hashlib
+import os
 import random
 import re
 import shutil
@@ -12,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from ksmtuned_py.units import MIB
 from tests.support.debian import kernel_package, unpacked
@@ -24,6 +25,9 @@ BOOT_SECONDS = 120.0
 """One guest is up in 5 s on an idle core; several at once, on two busy ones, take their time."""
 COMMAND_SECONDS = 60.0
 UP = "the guest is up"
+NOBODY = 65534
+_AS_NOBODY: dict[str, Any] = {"user": NOBODY, "group": NOBODY, "extra_groups": []}
+"""As management software starts it: the scan backend refuses guests with the rights of root."""
 INIT = f"""\
 #!/bin/busybox sh
 /bin/busybox mkdir -p /proc /sys /dev /tmp
@@ -41,17 +45,27 @@ class Guest:
     """One guest in a with block; it boots as soon as it is made."""
 
     def __init__(
-        self, name: str, kernel: Path, initrd: Path, *, memory_mib: int = 256, more: Sequence[str] = ()
+        self,
+        name: str,
+        kernel: Path,
+        initrd: Path,
+        *,
+        memory_mib: int = 256,
+        more: Sequence[str] = (),
+        files: Sequence[int] = (),
     ) -> None:
+        """`files` are descriptors that QEMU inherits."""
         self.name = name
         self._console = initrd.with_name(f"{name}.console")
         self._answers = 0
-        with self._console.open("wb") as console:
+        with self._console.open("wb") as console, kernel.open("rb") as code, initrd.open("rb") as disk:
             self._process = subprocess.Popen(
-                [*_command(name, kernel, initrd, memory_mib), *more],
+                [*_command(name, inherited(code.fileno()), inherited(disk.fileno()), memory_mib), *more],
                 stdin=subprocess.PIPE,
                 stdout=console,
                 stderr=subprocess.STDOUT,
+                pass_fds=[code.fileno(), disk.fileno(), *files],
+                **_AS_NOBODY if os.geteuid() == 0 else {},
             )
 
     @property
@@ -111,9 +125,16 @@ class Guest:
 class FilledGuest(Guest):
     """A guest with known content in its memory."""
 
-    def __init__(self, name: str, content: dict[str, bytes], directory: Path, more: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        name: str,
+        content: dict[str, bytes],
+        directory: Path,
+        more: Sequence[str] = (),
+        files: Sequence[int] = (),
+    ) -> None:
         self.checksums = {file: hashlib.md5(data).hexdigest() for file, data in content.items()}
-        super().__init__(name, guest_kernel(), make_initrd(directory / name, content), more=more)
+        super().__init__(name, guest_kernel(), make_initrd(directory / name, content), more=more, files=files)
 
     def checksums_inside(self) -> dict[str, str]:
         """The checksums of its content as the guest itself reads it now; to be compared with `checksums`."""
@@ -140,6 +161,11 @@ def filled_guests(
         for guest in guests:
             guest.wait_text(UP, BOOT_SECONDS)
         yield guests
+
+
+def inherited(descriptor: int) -> str:
+    """Where QEMU finds a file that it inherits: it runs as nobody, who may not enter the directories of tests."""
+    return f"/proc/self/fd/{descriptor}"
 
 
 def need_qemu() -> None:
@@ -182,7 +208,7 @@ def make_initrd(directory: Path, content: dict[str, bytes], init: str = INIT) ->
     return initrd
 
 
-def _command(name: str, kernel: Path, initrd: Path, memory_mib: int) -> list[str]:
+def _command(name: str, kernel: str, initrd: str, memory_mib: int) -> list[str]:
     machine = [
         "-name",
         f"guest={name}",
@@ -196,5 +222,5 @@ def _command(name: str, kernel: Path, initrd: Path, memory_mib: int) -> list[str
         "-no-reboot",
     ]
     console = ["-display", "none", "-monitor", "none", "-serial", "stdio"]
-    boot = ["-kernel", str(kernel), "-initrd", str(initrd), "-append", "console=ttyS0 quiet panic=-1"]
+    boot = ["-kernel", kernel, "-initrd", initrd, "-append", "console=ttyS0 quiet panic=-1"]
     return [QEMU, *machine, *console, *boot]
