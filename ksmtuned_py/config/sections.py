@@ -114,7 +114,8 @@ class Scan(Section):
         "of its process (at most 64 MiB each), which rely on MADV_DONTNEED giving zeros",
     )
     stop_window_ms: AtStart[Annotated[float, Field(ge=0.5, le=100)]] = Field(
-        5, description="a remapped guest is stopped for about this long at a time"
+        5,
+        description="a remapped guest is stopped for about this long at a time, or left alone",
     )
     mappings_percent: AtStart[Annotated[float, Field(ge=1, le=80)]] = Field(
         25, description="of vm.max_map_count that a remapped guest may have in all"

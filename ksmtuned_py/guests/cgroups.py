@@ -41,6 +41,35 @@ def room_bytes(door: Door, cgroup: str) -> int | None:
     return min(rooms, default=None)
 
 
+def process_room_bytes(door: Door, text: str) -> int | None:
+    """What a process with this /proc/PID/cgroup may still take, in either kind of tree; None = no limit."""
+    rooms = [room_bytes(door, parse_cgroup(text) or "")]
+    path = _controller(text, "memory")
+    while path:
+        limit, used = (
+            door.read_int(f"{CGROUP_ROOT}/memory{path}/memory.{name}_in_bytes") for name in ("limit", "usage")
+        )
+        rooms.append(None if limit is None or used is None else max(0, limit - used))
+        path = path.rpartition("/")[0]
+    return min((room for room in rooms if room is not None), default=None)
+
+
+def is_frozen(door: Door, text: str) -> bool:
+    """Whether a process with this /proc/PID/cgroup is kept from running, in either kind of tree."""
+    events = [
+        door.read_if_there(f"{root}{_controller(text, '')}/cgroup.events") or ""
+        for root in (CGROUP_ROOT, f"{CGROUP_ROOT}/unified")
+    ]
+    state = door.read_if_there(f"{CGROUP_ROOT}/freezer{_controller(text, 'freezer')}/freezer.state")
+    return any("frozen 1" in one for one in events) or (state or "THAWED").strip() != "THAWED"
+
+
+def _controller(text: str, name: str) -> str:
+    """The path in the tree of one controller; '' in its root, or without such a tree."""
+    fields = (line.split(":", 2) for line in text.splitlines())
+    return next((path.rstrip("/") for _, names, path in fields if name in names.split(",")), "")
+
+
 def _own_room_bytes(door: Door, directory: str) -> int | None:
     try:
         limit = door.read_if_there(f"{directory}/memory.max")

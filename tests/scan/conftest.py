@@ -33,9 +33,10 @@ def root() -> None:
 
 @pytest.fixture
 def no_ksm(tmp_path: Path) -> Door:
-    """This machine as one without CONFIG_KSM: its /proc, and an empty /sys."""
+    """This machine as one without CONFIG_KSM: its /proc, and of /sys only the control groups."""
     (tmp_path / "root").mkdir()
     (tmp_path / "root/sys").mkdir()
+    (tmp_path / "root/sys/fs").symlink_to("/sys/fs")
     (tmp_path / "root/proc").symlink_to("/proc")
     return Door(str(tmp_path / "root"))
 
@@ -110,6 +111,12 @@ def wait_passes(backend: ScanBackend, passes: int) -> None:
 def wait_true(look: Callable[[], bool], what: str) -> None:
     """Waits for something that a few passes bring about."""
     wait_for(look, PASS_SECONDS, what)
+
+
+def told(backend: ScanBackend, words: str) -> bool:
+    """Whether that is among what the admin is told by now."""
+    backend.counters()
+    return any(words in problem for problem in backend.problems)
 
 
 def vmstat(name: str) -> int:

@@ -1,5 +1,7 @@
 """The pure parts of the scan backend: what is parsed, refused, remembered and encoded."""
 
+import stat
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -10,7 +12,7 @@ from ksmtuned_py.backends.scan.channel import Channel, Closed, Message, pair
 from ksmtuned_py.backends.scan.choice import NoSuchGuest, targets
 from ksmtuned_py.backends.scan.mappings import candidates, parse_maps
 from ksmtuned_py.backends.scan.process import Gone, Process
-from ksmtuned_py.backends.scan.remap import eligibility
+from ksmtuned_py.backends.scan.remap import eligibility, opened, system
 from ksmtuned_py.backends.scan.remap.amd64 import NR, SLOT_DATA, Context
 from ksmtuned_py.backends.scan.sentences import MOST_SENTENCES, guest_sentences
 from ksmtuned_py.backends.scan.swapplace import NO_SWAP, parse_swaps, refusal
@@ -47,27 +49,54 @@ def test_a_line_that_is_no_mapping_is_garbage() -> None:
         parse_maps("hello\n")
 
 
+REGULAR, DISK, DEVICE = stat.S_IFREG, stat.S_IFBLK, stat.S_IFCHR
+
+
 @pytest.mark.parametrize(
-    ("link", "word"),
+    ("name", "word"),
     [
         ("/dev/vfio/12", "VFIO"),
         ("/srv/jail/guest/root/dev/vfio/12", "VFIO"),
         ("/dev/vhost-net", "vhost"),
         ("/dev/sg0", "/dev/sg0"),
-        ("anon_inode:[io_uring]", "io_uring"),
-        ("anon_inode:[userfaultfd]", "userfaultfd"),
         ("/dev/infiniband/uverbs0", "RDMA"),
-        ("/dev/dri/renderD128", "/dev/dri/renderD128"),
-        ("anon_inode:[something new]", "something new"),
+        ("/srv/jail/dev/null", "/srv/jail/dev/null"),
     ],
 )
-def test_who_may_write_behind_a_guests_back_is_refused_by_name(link: str, word: str) -> None:
-    assert word in eligibility.descriptor_refusal(["/dev/null", link])
+def test_a_device_that_may_write_behind_a_guests_back_is_refused_by_name(name: str, word: str) -> None:
+    assert not opened.is_harmless_file(name, system.File(DEVICE, (240, 3), (1, 2)), set())
+    assert word in opened.reason(name)
 
 
-def test_what_every_guest_has_open_is_no_reason() -> None:
-    links = ["/dev/kvm", "/dev/net/tun", "anon_inode:kvm-vm", "anon_inode:kvm-vcpu:3", "socket:[1]", "/var/a.img"]
-    assert eligibility.descriptor_refusal([*links, "anon_inode:[eventpoll]", "disk:/dev/dm-3", "/dev/pts/1"]) == ""
+@pytest.mark.parametrize(
+    ("name", "word"),
+    [
+        ("anon_inode:[io_uring]", "io_uring"),
+        ("anon_inode:[userfaultfd]", "userfaultfd"),
+        ("anon_inode:[something new]", "something new"),
+        ("something:[4]", "something:[4]"),
+        ("a socket of XDP", "XDP"),
+    ],
+)
+def test_an_object_of_the_kernel_that_may_do_so_is_refused_by_name(name: str, word: str) -> None:
+    assert not opened.is_harmless_object(name)
+    assert word in opened.reason(name)
+
+
+def test_native_aio_looks_like_a_file_and_is_none() -> None:
+    assert not opened.is_harmless_file("/[aio] (deleted)", system.File(REGULAR, (0, 0), (1, 2)), set())
+    assert "native AIO" in opened.reason("/[aio] (deleted)")
+
+
+@pytest.mark.parametrize(
+    ("mode", "device"),
+    [(DEVICE, (10, 232)), (DEVICE, (10, 200)), (DEVICE, (1, 3)), (DEVICE, (136, 1)), (DEVICE, (251, 0)),
+     (DISK, (253, 3)), (REGULAR, (0, 0)), (stat.S_IFIFO, (0, 0))],
+)  # fmt: skip
+def test_what_every_guest_has_open_is_no_reason(mode: int, device: tuple[int, int]) -> None:
+    assert opened.is_harmless_file("/whatever", system.File(mode, device, (1, 2)), {251})
+    for name in ("anon_inode:kvm-vm", "anon_inode:kvm-vcpu:3", "anon_inode:[eventpoll]", "pipe:[7]"):
+        assert opened.is_harmless_object(name)
 
 
 @pytest.mark.parametrize(
@@ -79,6 +108,11 @@ def test_what_every_guest_has_open_is_no_reason() -> None:
         ("State:\tS (sleeping)\nTracerPid:\t7\nSeccomp:\t0\n", "debugger"),
         ("State:\tT (stopped)\nTracerPid:\t0\nSeccomp:\t0\n", "stopped"),
         ("State:\tZ (zombie)\nTracerPid:\t0\nSeccomp:\t0\n", "ended"),
+        ("Name:\tmig/src/main\nState:\tS (sleeping)\n", "migrated"),
+        ("State:\tS (sleeping)\nUid:\t64055\t64055\t64055\t64055\n", ""),
+        ("State:\tS (sleeping)\nUid:\t64055\t64055\t0\t64055\n", "as root"),
+        ("State:\tS (sleeping)\nUid:\t7\t7\t7\t7\nCapPrm:\t0000000000003400\n", ""),
+        ("State:\tS (sleeping)\nUid:\t7\t7\t7\t7\nCapPrm:\t0000000000000002\n", "capabilities"),
     ],
 )
 def test_a_process_is_refused_for_its_status(status: str, word: str) -> None:
@@ -88,12 +122,30 @@ def test_a_process_is_refused_for_its_status(status: str, word: str) -> None:
 
 
 def test_more_refusals_are_named() -> None:
-    aio = parse_maps("7f0000000000-7f0000001000 rw-s 00000000 00:0e 5       /[aio] (deleted)\n")
-    assert "native AIO" in eligibility.mappings_refusal(aio, MIB)
     assert "vhost-user" in eligibility.mappings_refusal(parse_maps(MAPS), MIB)
     assert eligibility.mappings_refusal(parse_maps(MAPS), 2 * MIB) == ""
-    assert "free page reporting" in eligibility.command_refusal("qemu -device virtio-balloon,free-page-reporting=on")
-    assert eligibility.command_refusal("qemu -device virtio-balloon") == ""
+    reporting = ["qemu", "-device", "virtio-balloon,free-page-reporting=on"]
+    assert "free page reporting" in eligibility.command_refusal(reporting)
+    assert eligibility.command_refusal(["qemu", "-device", "virtio-balloon"]) == ""
+    assert "-incoming" in eligibility.command_refusal(["qemu", "-incoming", "defer"])
+
+
+@pytest.mark.parametrize(
+    ("line", "refused"),
+    [
+        ("qemu -cpu host", True),
+        ("qemu -cpu max,vmx=on", True),
+        ("qemu", True),
+        ("firecracker --id a", True),
+        ("qemu -cpu Skylake-Server,vmx=on", True),
+        ("qemu -cpu Skylake-Server,+vmx", True),
+        ("qemu -cpu Skylake-Server,ssbd=on", False),
+        ("qemu -cpu host,vmx=off", False),
+        ("qemu -cpu host,-vmx", False),
+    ],
+)
+def test_a_guest_that_may_have_guests_is_refused(line: str, refused: bool) -> None:
+    assert bool(eligibility.nested_refusal(line.split(), "vmx")) is refused
 
 
 def test_flags_of_a_mapping_are_restored_or_it_is_refused() -> None:
@@ -106,6 +158,8 @@ def test_flags_of_a_mapping_are_restored_or_it_is_refused() -> None:
     assert found == []
     assert "flag lo" in reason
     assert eligibility.eligible(SMAPS.format(flags=""), None, 256 * MIB)[0] == []
+    keyed = SMAPS.format(flags="").replace("VmFlags:", "ProtectionKey:         3\nVmFlags:")
+    assert "protection key 3" in eligibility.eligible(keyed, None, MIB)[1]
 
 
 def test_zero_pages_go_only_where_no_disk_is_written() -> None:

@@ -17,6 +17,7 @@ from ksmtuned_py.backends.scan.remap import amd64
 from ksmtuned_py.backends.scan.remap.calls import CALLS, NATIVE
 from ksmtuned_py.backends.scan.remap.permits import Permits, forbidden_by
 from ksmtuned_py.backends.scan.remap.seccomp import ALLOW, KILL, LOG, Call, actions
+from ksmtuned_py.backends.scan.remap.stops import Stops
 from ksmtuned_py.backends.scan.target import Target
 from ksmtuned_py.door import Door
 from tests.scan.conftest import scanning, turn, wait_passes, wait_true
@@ -167,7 +168,7 @@ def test_a_guest_with_a_filter_that_forbids_a_call_is_left_alone(
             Process(Target(pid=guest.pid, start_ticks=0), Door()) as process,
             pytest.raises(Refused, match="its seccomp filter forbids mincore"),
         ):
-            Permits.of(process)
+            Permits.of(process, Stops(0.05))
         with scanning(no_ksm, REMAP, [guest]) as backend:
             wait_passes(backend, 4)
             assert backend.counters().pages_sharing == 0

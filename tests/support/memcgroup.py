@@ -23,6 +23,11 @@ class MemoryCgroup:
         """What its processes have been charged for."""
         return int((self.directory / self.usage).read_text())
 
+    def limit(self, size_bytes: int) -> None:
+        """They may take so much in all."""
+        file = "memory.limit_in_bytes" if (self.directory / "memory.limit_in_bytes").exists() else "memory.max"
+        (self.directory / file).write_text(str(size_bytes))
+
     def starting(self, *command: str) -> list[str]:
         """The command, as one that joins the cgroup before it begins."""
         return ["sh", "-c", f'echo $$ > {self.directory}/cgroup.procs && exec "$@"', "sh", *command]

@@ -2,9 +2,8 @@
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
-from stat import S_ISBLK
 from types import TracebackType
 from typing import Self
 
@@ -14,7 +13,9 @@ from ksmtuned_py.backends.scan.refusal import Refused
 from ksmtuned_py.backends.scan.target import Target
 from ksmtuned_py.door import Door
 
-_FLAGS_FIELD, _START_TICKS_FIELD = 9, 22
+_FLAGS_FIELD, _THREADS_FIELD, _START_TICKS_FIELD = 9, 20, 22
+KERNEL_THREAD = 0x200000
+"""Of `kernel_flags`: PF_KTHREAD."""
 
 
 @dataclass(eq=False)
@@ -34,7 +35,7 @@ class Process:
         self.target = target
         self._door = door
         self.pidfd = self.directory = self.mem = self.pagemap = -1
-        self._settled_pages = ""
+        self._settled_pages = ("", "")
         try:
             self._open()
         except (FileNotFoundError, ProcessLookupError):
@@ -76,16 +77,6 @@ class Process:
         """Whether it has mapped or unmapped anything since it was settled, by its size; raises Gone."""
         return self._space_pages() != self._settled_pages
 
-    def open_files(self) -> list[str]:
-        """What each of its open files is: a path, 'disk:PATH', or 'anon_inode:...' and the like; raises Gone."""
-        links = []
-        with self._open_directory("fd") as descriptor:
-            for name in os.listdir(descriptor):  # noqa: PTH208 - a Path takes no descriptor
-                with suppress(FileNotFoundError):  # closed since
-                    link = os.readlink(name, dir_fd=descriptor)
-                    links.append(f"disk:{link}" if _is_disk(link, name, descriptor) else link)
-        return links
-
     def runs(self, start: int, end: int, kind: Kind) -> Runs:
         """Its pages of that kind; raises Gone."""
         try:
@@ -125,8 +116,10 @@ class Process:
     ) -> None:
         self.close()
 
-    def _space_pages(self) -> str:
-        return self.read_text("statm").split()[0]
+    def _space_pages(self) -> tuple[str, str]:
+        """Of all its mappings, and of those that it may write to."""
+        words = self.read_text("statm").split()
+        return words[0], words[5]
 
     @contextmanager
     def _open_directory(self, name: str) -> Iterator[int]:
@@ -148,11 +141,6 @@ class Process:
         self.pagemap = os.open("pagemap", os.O_RDONLY | os.O_CLOEXEC, dir_fd=self.directory)
 
 
-def _is_disk(link: str, name: str, directory: int) -> bool:
-    """Whether it is a block device. Only devices are asked: a file's server may not answer."""
-    return link.startswith("/dev/") and S_ISBLK(os.stat(name, dir_fd=directory).st_mode)
-
-
 def start_ticks(stat: str) -> int:
     """When it started, from /proc/PID/stat."""
     return _stat_number(stat, _START_TICKS_FIELD)
@@ -161,6 +149,11 @@ def start_ticks(stat: str) -> int:
 def kernel_flags(stat: str) -> int:
     """What kind of thread it is, from /proc/PID/stat (PF_* in include/linux/sched.h)."""
     return _stat_number(stat, _FLAGS_FIELD)
+
+
+def thread_count(stat: str) -> int:
+    """How many threads it has, from /proc/PID/stat."""
+    return _stat_number(stat, _THREADS_FIELD)
 
 
 def _stat_number(stat: str, field: int) -> int:

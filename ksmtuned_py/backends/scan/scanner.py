@@ -54,6 +54,10 @@ class Watched:
         """Nothing is known of it any more."""
         self.table, self.zeros, self.saveable_pages = Table(), Account(), 0
 
+    def refuse(self, reason: str) -> None:
+        """It is not remapped, or not given back what it has merged; '' when it is."""
+        self.refusal = reason
+
     def tell(self, reason: str) -> None:
         """Something went wrong with it in this pass."""
         self.trouble = reason
@@ -74,8 +78,8 @@ class Merger(Protocol):
     def look_after(self, guests: list[Target]) -> None:
         """Counts what is still shared and frees what nobody maps any more."""
 
-    def give_back(self, process: Process) -> Iterator[int]:
-        """Gives the guest all its pages back as private memory."""
+    def give_back(self, process: Process) -> Generator[int, None, str]:
+        """Gives the guest its pages back as private memory; returns why not all of them, or ''."""
 
 
 class Scanner:
@@ -194,7 +198,6 @@ class Scanner:
             if guest.leaving:
                 guest.forget()
                 guest.leaving = yield from self._give_back_to(guest)
-                guest.refusal = "its merged pages cannot be given back now" if guest.leaving else ""
 
     def _give_back_to(self, guest: Watched) -> Generator[int, None, bool]:
         """Whether it still has merged pages."""
@@ -202,8 +205,10 @@ class Scanner:
             return False
         try:
             with own_trouble(guest.tell), self._at(guest) as process:
-                yield from self._merger.give_back(process)
-                return any(mapping.merged for mapping in process.mappings())
+                reason = yield from self._merger.give_back(process)
+                still = any(mapping.merged for mapping in process.mappings())
+                guest.refuse(reason if still else "")
+                return still
         except Gone:
             return False
         return True

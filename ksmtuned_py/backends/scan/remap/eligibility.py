@@ -1,39 +1,23 @@
-"""PURE: which guests, and which of their mappings, may be remapped. Everything not known to be harmless is refused.
-
-Stopping all threads of a process does not stop a device, a kernel worker or another process that writes to its memory:
-what they wrote between our comparison and the remapping would be lost without a trace.
-"""
+"""PURE: which guests, and which of their mappings, may be remapped; see opened.py for what they have open."""
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
-from ksmtuned_py.backends.scan.mappings import Mapping, parse_maps
+from ksmtuned_py.backends.scan.mappings import Mapping, candidates, parse_maps
 from ksmtuned_py.backends.scan.remap.numa import Policy, parse_policy
 from ksmtuned_py.guests.balloon import parse_balloon
 
-_DEVICES = re.compile(
-    r"/dev/(null|zero|full|u?random|tty.*|pts/.*|ptmx|console|kmsg|kvm|net/tun|tap\d+|rtc\d*|log|shm/.*|mqueue/.*)$"
-)
-"""Devices that write to memory only in a system call of the process itself; KVM follows a change of mappings.
-
-So do disks ('disk:...'): a thread that reads from one past the page cache, or sends it a command, waits for the end of
-it in a way that cannot be stopped, and so the guest is left alone meanwhile.
-"""
-_ANONYMOUS = re.compile(
-    r"anon_inode:(\[(eventfd|eventpoll|timerfd|signalfd|pidfd|fanotify|kvm-vm|kvm-vcpu(-stats)?:.*|perf_event)\]"
-    r"|inotify|kvm-vm|kvm-vcpu(-stats)?:.*|kvm-vm-stats)$"
-)
-_REASONS = (
-    ("/dev/vfio", "a device of its own (VFIO) may write to its memory at any time"),
-    ("/dev/vhost", "the kernel (vhost) may write to its memory at any time"),
-    ("/dev/infiniband", "a network card (RDMA) may write to its memory at any time"),
-    ("anon_inode:[io_uring]", "the kernel (io_uring) may write to its memory at any time"),
-    ("anon_inode:[userfaultfd]", "its missing pages are handled by userfaultfd"),
-)
-_RINGS = {"/[aio]": "native AIO", "anon_inode:[io_uring]": "io_uring"}
-"""How the kernel's queues are called in mappings."""
+_HARMLESS_CAPABILITIES = sum(1 << number for number in (10, 12, 13, 14, 23))
+"""NET_BIND_SERVICE, NET_ADMIN, NET_RAW, IPC_LOCK, SYS_NICE: none of them opens a file of root's for writing."""
+_MIGRATION = ("mig/", "live_migr", "multifd", "postcopy", "bg_snap")
+"""How QEMU's threads are called that move it to another host, or write a snapshot of it."""
+_STOPPED = re.compile(r"^State:\t[Tt]", re.MULTILINE)
+_HEADER = re.compile(r"[0-9a-f]+-[0-9a-f]+ ")
+_NO_KEY = "0"
+"""The protection key that memory has by itself."""
 _PLAIN_FLAGS = frozenset("rd wr mr mw me ac sd nr".split())  # noqa: SIM905 - as they stand in the file
 ADVICE = {"rr": 1, "sr": 2, "dc": 10, "mg": 12, "hg": 14, "nh": 15, "dd": 16}
 """Flags that madvise sets again: random, sequential, don't fork, mergeable, huge pages, no huge pages, don't dump."""
@@ -51,19 +35,6 @@ class Eligible:
     """If it has one of its own."""
 
 
-def descriptor_refusal(links: Iterable[str]) -> str:
-    """Why a process with these open files is refused; ''."""
-    for link in links:
-        for begin, reason in _REASONS:
-            if begin in link:  # jailed guests have a /dev of their own somewhere
-                return reason
-        if link.startswith("/dev/") and not _DEVICES.match(link):
-            return f"it has {link} open, which may write to its memory at any time"
-        if link.startswith("anon_inode:") and not _ANONYMOUS.match(link):
-            return f"it has {link} open, which may write to its memory at any time"
-    return ""
-
-
 def status_refusal(status: str) -> str:
     """Why a process or thread with this /proc/PID/status is refused; ''."""
     found = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
@@ -71,24 +42,51 @@ def status_refusal(status: str) -> str:
         return "it runs under strict seccomp, which forbids any system call of ours"
     if found.get("TracerPid", "0") != "0":
         return "a debugger is attached to it"
-    if found.get("State", "").startswith(("T", "t")):
+    if is_stopped(status):
         return "it is stopped"
-    return "it has ended" if found.get("State", "").startswith(("Z", "X")) else ""
+    if found.get("State", "").startswith(("Z", "X")):
+        return "its first thread has ended"
+    if found.get("Name", "").startswith(_MIGRATION):
+        return "it is being migrated, or a snapshot of it is taken"
+    if "0" in found.get("Uid", "").split():
+        return "it runs as root, and so could write to what all others have mapped"
+    if int(found.get("CapPrm", "0"), 16) & ~_HARMLESS_CAPABILITIES:
+        return "it has capabilities of root's, and so might write to what all others have mapped"
+    return ""
 
 
-def command_refusal(command_line: str) -> str:
-    """Why a guest started like this is refused; ''. Given-back memory must read as zeros: merged memory would not."""
-    balloon = parse_balloon(command_line.split())
+def is_stopped(status: str) -> bool:
+    """Whether somebody keeps it from running."""
+    return bool(_STOPPED.search(status))
+
+
+def command_refusal(words: Sequence[str]) -> str:
+    """Why a guest with this command line is refused; ''."""
+    balloon = parse_balloon(words)
     if balloon.reports_free_pages or balloon.pluggable:
         return "free page reporting or virtio-mem gives its memory back already, and better"
+    if "-incoming" in words or "--incoming" in words:
+        return "it came from another host (-incoming): what is fetched on demand would not be asked for"
     return ""
+
+
+def nested_refusal(words: Sequence[str], vendor: str) -> str:
+    """Why a guest of KVM is refused on a host whose module allows guests of guests (vmx, svm); ''.
+
+    Their control pages are pinned, and no change of mappings moves them.
+    """
+    models = [value.split(",") for option, value in pairwise(words) if option.lstrip("-") == "cpu"]
+    if models and {f"{vendor}=off", f"-{vendor}"} & set(models[-1]):
+        return ""
+    named = models and models[-1][0] not in ("host", "max", "base")
+    if named and not any(vendor in word for word in models[-1]):
+        return ""
+    return f"it may have guests of its own, whose pages KVM pins: switch that off ({vendor}=off, or kvm's nested=0)"
 
 
 def mappings_refusal(mappings: Iterable[Mapping], least_bytes: int) -> str:
     """Why a process with these mappings is refused; ''."""
     for mapping in mappings:
-        if ring := _ring(mapping):
-            return f"the kernel ({ring}) may write to its memory at any time"
         if mapping.permissions.startswith("rw") and mapping.permissions[3] == "s" and mapping.size >= least_bytes:
             return "its memory is shared with other processes (vhost-user, virtiofs)"
     return ""
@@ -105,12 +103,17 @@ def eligible(smaps: str, policies: dict[int, str] | None, least_bytes: int) -> t
         odd = flags - _PLAIN_FLAGS - ADVICE.keys()
         if odd or (text and not policy):
             if mapping.size >= least_bytes:
-                what = f"flag {min(odd)}" if odd else f"NUMA policy {text}"
+                what = f"flag {max(odd, key=len)}" if odd else f"NUMA policy {text}"
                 reason = f"a mapping of it has the {what}, which we cannot restore"
             continue
         advice = tuple(number for flag, number in ADVICE.items() if flag in flags)
         found.append(Eligible(mapping, "nr" not in flags, advice, policy))
     return [one for group in _neighbours(found) if _size(group) >= least_bytes for one in group], reason
+
+
+def large(mappings: Iterable[Mapping], least_bytes: int) -> list[tuple[int, int]]:
+    """Pieces of private memory of that size, as address ranges: all that may be remapped is in them."""
+    return [(start, end) for start, end in candidates(list(mappings)) if end - start >= least_bytes]
 
 
 def of_one_policy(found: list[Eligible]) -> tuple[list[Eligible], Policy | None, str]:
@@ -134,20 +137,16 @@ def _name(policy: Policy | None) -> str:
     return policy.text if policy else "default"
 
 
-def _ring(mapping: Mapping) -> str:
-    return next((what for name, what in _RINGS.items() if mapping.name.startswith(name)), "")
-
-
 def _with_flags(smaps: str) -> Iterable[tuple[Mapping, frozenset[str]]]:
-    header = ""
+    header, key = "", _NO_KEY
     for line in smaps.splitlines():
         if line.startswith("VmFlags:"):
-            yield parse_maps(header)[0], frozenset(line.split()[1:])
+            keys = frozenset() if key == _NO_KEY else frozenset({f"protection key {key}"})
+            yield parse_maps(header)[0], frozenset(line.split()[1:]) | keys
+        elif line.startswith("ProtectionKey:"):
+            key = line.split()[1]
         elif _HEADER.match(line):
-            header = line
-
-
-_HEADER = re.compile(r"[0-9a-f]+-[0-9a-f]+ ")
+            header, key = line, _NO_KEY
 
 
 def _neighbours(found: list[Eligible]) -> list[list[Eligible]]:

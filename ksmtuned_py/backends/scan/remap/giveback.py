@@ -9,31 +9,59 @@ from ksmtuned_py.backends.scan.process import Gone, Process
 from ksmtuned_py.backends.scan.refusal import Refused
 from ksmtuned_py.backends.scan.remap.architecture import NR
 from ksmtuned_py.backends.scan.remap.eligibility import Eligible
+from ksmtuned_py.backends.scan.remap.intact import change
 from ksmtuned_py.backends.scan.remap.layout import END
-from ksmtuned_py.backends.scan.remap.runs import advise, bind, closed, in_turn
+from ksmtuned_py.backends.scan.remap.runs import Run, advise, bind, closed, in_turn
 from ksmtuned_py.backends.scan.remap.session import Session, Window
+from ksmtuned_py.door import Door
+from ksmtuned_py.guests.cgroups import process_room_bytes
+from ksmtuned_py.sensors.memory import read_memory
+from ksmtuned_py.units import MIB
 
 _PAGES = 256
 """Of one window: about 1 ms."""
 _PIECE_PAGES = 16
 """What a piece costs, however short, in pages: the guest is told twice what to do."""
+_RESERVE_BYTES, _HOST_RESERVE_BYTES = 16 * MIB, 256 * MIB
+"""What a guest's control group, and the host, must be able to take for a window to be given back."""
 _READ_WRITE, _PRIVATE, _ANONYMOUS, _NORESERVE = 3, 2, 0x20, 0x4000
 _MAYMOVE_FIXED = 3
 
 
+class NoRoom(Refused):
+    """It would take more memory than there is for it."""
+
+
 def give_back(
-    process: Process, session: Session, merged: list[Eligible], standing: Callable[[], AbstractContextManager[Window]]
+    door: Door,
+    process: Process,
+    session: Session,
+    merged: list[Eligible],
+    standing: Callable[[], AbstractContextManager[Window]],
 ) -> Iterator[int]:
-    """Window by window; yields pages. Raises Refused and Gone."""
+    """Window by window; yields pages. Raises NoRoom, Refused and Gone."""
     mem = os.open("mem", os.O_RDWR | os.O_CLOEXEC, dir_fd=process.directory)
     try:
         for some in _portions(merged):
+            _refuse_without_room(door, process)
             with standing() as window:
+                if reason := change(process, [Run(address, length // PAGE, 0, one) for address, length, one in some]):
+                    raise Refused(reason)
                 for address, length, one in some:
                     _one(process, session, window, mem, address, length, one)
             yield sum(length for _, length, _ in some) // PAGE
     finally:
         os.close(mem)
+
+
+def _refuse_without_room(door: Door, process: Process) -> None:
+    """Whose pages are shared has not paid for them; given back, its control group does, and the host."""
+    room = process_room_bytes(door, process.read_text("cgroup"))
+    if room is not None and room < _RESERVE_BYTES:
+        raise NoRoom("the memory limit of its control group leaves no room for its own copies: they stay merged")
+    memory = read_memory(door)
+    if memory.headroom_bytes + memory.swap_free_bytes < _HOST_RESERVE_BYTES:
+        raise NoRoom("the host has no room for its own copies: they stay merged")
 
 
 def _portions(merged: list[Eligible]) -> Iterator[list[tuple[int, int, Eligible]]]:

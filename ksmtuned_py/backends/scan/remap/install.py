@@ -7,24 +7,29 @@ import array
 import os
 import socket
 import struct
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from types import TracebackType
 from typing import Self
 
 from ksmtuned_py.backends.scan.process import Process
 from ksmtuned_py.backends.scan.refusal import Refused
-from ksmtuned_py.backends.scan.remap import ptrace
+from ksmtuned_py.backends.scan.remap import ptrace, system
 from ksmtuned_py.backends.scan.remap.architecture import MACHINE, Context
 from ksmtuned_py.backends.scan.remap.area import AREA_BYTES, AREA_NAME, CODE_BYTES, HEADER_BYTES, NOTES, Area, Left
-from ksmtuned_py.backends.scan.remap.threads import Thread, Threads
+from ksmtuned_py.backends.scan.remap.stops import NotStopped
+from ksmtuned_py.backends.scan.remap.threads import Lost, Thread, Threads
 
 _READ, _WRITE, _EXEC = 1, 2, 4
 _SHARED, _PRIVATE, _ANONYMOUS = 1, 2, 0x20
 _DONTFORK, _DONTDUMP = 10, 16
 _CMSG_CLOEXEC = 0x40000000
 _PAGE = 4096
+_MESSAGE = struct.Struct("=QIIQQQQI4x")
+"""struct msghdr: name, its length, vectors, their number, control data, its length, flags."""
+_CONTROL, _CONTROL_HEAD = struct.Struct("=Qiiii"), 16
+"""struct cmsghdr: length, level, kind; then two descriptors."""
 
 
 class FirstCalls:
@@ -54,9 +59,10 @@ class FirstCalls:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            if self._thread.moved and self._thread in self._threads.all:
-                self._back()
-            self._write(self._code, bytes(MACHINE.ROOM))
+            if self._thread in self._threads.all:  # else it has ended, or is to find its way back by this code
+                if self._thread.moved:
+                    self._back()
+                self._write(self._code, bytes(MACHINE.ROOM))
         except OSError:
             pass  # it has ended
         finally:
@@ -105,20 +111,56 @@ def install(process: Process, threads: Threads, area: Area, store: int) -> tuple
     with FirstCalls(process, threads) as first:
         _clear_up(first, process, threads)
         page = first.call("mmap", 0, _PAGE, _READ | _WRITE, _PRIVATE | _ANONYMOUS, 2**64 - 1, 0)
-        kind = socket.SOCK_STREAM | socket.SOCK_CLOEXEC
-        first.call("socketpair", socket.AF_UNIX, kind, 0, page)
-        line, other = struct.unpack("=ii", first.read(page, 8))
-        ours = _take(process, other)
-        first.call("close", other)
-        area_there, store_there = _hand_over(first, ours, line, page, [area.descriptor, store])
-        address = first.call("mmap", 0, AREA_BYTES, _READ | _EXEC, _SHARED, area_there, 0)
-        first.call("mprotect", address + CODE_BYTES, AREA_BYTES - CODE_BYTES, _READ | _WRITE)
-        for advice in (_DONTFORK, _DONTDUMP):
-            first.call("madvise", address, AREA_BYTES, advice)
+        with _undone(first, "munmap", page, _PAGE):
+            ours, line = _line(first, process, page)
+            with _undone(first, "close", line), _closed_on_error(ours):
+                area_there, store_there = _hand_over(first, process, ours, (line, page), (area.descriptor, store))
+                with _undone(first, "close", area_there), _undone(first, "close", store_there):
+                    address = _map(first, area_there)
         first.call("close", area_there)
         first.call("munmap", page, _PAGE)
     area.settle(address, line, store_there)
     return ours, line, store_there
+
+
+def _line(first: FirstCalls, process: Process, page: int) -> tuple[socket.socket, int]:
+    """A pair of sockets of which we take one: ours, and the guest's number of the other."""
+    kind = socket.SOCK_STREAM | socket.SOCK_CLOEXEC
+    first.call("socketpair", socket.AF_UNIX, kind, 0, page)
+    line, other = struct.unpack("=ii", first.read(page, 8))
+    with _undone(first, "close", line), _undone(first, "close", other):
+        ours = _take(process, other)
+    first.call("close", other)
+    return ours, line
+
+
+def _map(first: FirstCalls, area_there: int) -> int:
+    address = first.call("mmap", 0, AREA_BYTES, _READ | _EXEC, _SHARED, area_there, 0)
+    first.call("mprotect", address + CODE_BYTES, AREA_BYTES - CODE_BYTES, _READ | _WRITE)
+    for advice in (_DONTFORK, _DONTDUMP):
+        first.call("madvise", address, AREA_BYTES, advice)
+    return address
+
+
+@contextmanager
+def _undone(first: FirstCalls, name: str, *arguments: int) -> Iterator[None]:
+    """A refusal in the with block leaves nothing behind: the call undoes what was done before it."""
+    try:
+        yield
+    except (NotStopped, Lost):  # nor would it run this call
+        raise
+    except Refused:
+        first.call(name, *arguments)
+        raise
+
+
+@contextmanager
+def _closed_on_error(ours: socket.socket) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:  # a Ctrl-C, too
+        ours.close()
+        raise
 
 
 def _clear_up(first: FirstCalls, process: Process, threads: Threads) -> None:
@@ -144,31 +186,47 @@ def _clear_up(first: FirstCalls, process: Process, threads: Threads) -> None:
 def file_key(process: Process, descriptor: int) -> tuple[int, int]:
     """What file a descriptor of the guest is: device and inode."""
     with suppress(OSError):
-        found = os.stat(f"fd/{descriptor}", dir_fd=process.directory)
-        return found.st_dev, found.st_ino
+        return system.file(f"fd/{descriptor}", process.directory).key
     return 0, 0
 
 
+def key_of(descriptor: int) -> tuple[int, int]:
+    """The same of a descriptor of ours."""
+    found = os.fstat(descriptor)
+    return found.st_dev, found.st_ino
+
+
 def _take(process: Process, number: int) -> socket.socket:
-    import ctypes
-
-    libc = ctypes.CDLL(None, use_errno=True)
-    taken: int = libc.syscall(438, process.pidfd, number, 0)  # pidfd_getfd, Linux 5.6+
-    if taken < 0:
-        raise Refused(f"pidfd_getfd: {os.strerror(ctypes.get_errno())}")
-    return socket.socket(fileno=taken)
+    try:
+        return socket.socket(fileno=system.call("pidfd_getfd", process.pidfd, number, 0))  # Linux 5.6+
+    except OSError as error:
+        raise Refused(f"a descriptor of it cannot be had (pidfd_getfd): {error.strerror}") from None
 
 
-def _hand_over(first: FirstCalls, ours: socket.socket, line: int, page: int, descriptors: list[int]) -> tuple[int, int]:
-    """Passes descriptors through the line; the guest's numbers of them."""
-    passed = array.array("i", descriptors)
-    ours.sendmsg([b"."], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, passed)])
+def _hand_over(
+    first: FirstCalls, process: Process, ours: socket.socket, there: tuple[int, int], sent: tuple[int, int]
+) -> tuple[int, int]:
+    """Passes two descriptors through the line; the guest's numbers of them. Raises Refused unless both have arrived.
+
+    `there` is the guest's end of the line, and a page of its memory. What has arrived alone is closed again.
+    """
+    line, page = there
+    ours.sendmsg([b"."], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", sent))])
     byte, control, vector = page + 256, page + 512, page + 128
     first.write(vector, struct.pack("=QQ", byte, 1))
-    first.write(page, struct.pack("=QIIQQQQI4x", 0, 0, 0, vector, 1, control, 64, 0))  # struct msghdr
+    first.write(page, _MESSAGE.pack(0, 0, 0, vector, 1, control, 64, 0))
     first.call("recvmsg", line, page, _CMSG_CLOEXEC)
-    area, store = struct.unpack("=ii", first.read(control + 16, 8))
-    return area, store
+    length, flags = _MESSAGE.unpack(first.read(page, _MESSAGE.size))[6:]
+    size, level, kind, *numbers = _CONTROL.unpack(first.read(control, _CONTROL.size))
+    arrived = numbers[: max(0, min(length, size) - _CONTROL_HEAD) // 4]
+    pairs = zip(arrived, sent, strict=False)
+    ours_there = [number for number, one in pairs if file_key(process, number) == key_of(one)]
+    whole = (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS) and not flags & socket.MSG_CTRUNC
+    if whole and len(ours_there) == len(sent):
+        return ours_there[0], ours_there[1]
+    for number in ours_there:
+        first.call("close", number)
+    raise Refused("it takes no two more descriptors: it has no room for them, or a security module keeps them from it")
 
 
 def _vdso_end(process: Process) -> int:

@@ -21,7 +21,6 @@ class Pace:
     def __init__(self, longest_seconds: float) -> None:
         self._longest_seconds = longest_seconds
         self._work_per_window = _FIRST_WORK
-        self.window_seconds: deque[float] = deque(maxlen=10_000)
 
     def portions(self, runs: list[Run]) -> Iterator[list[Run]]:
         """So much at a time as fits."""
@@ -40,7 +39,6 @@ class Pace:
 
     def took(self, runs: list[Run], seconds: float) -> None:
         """A window with these took so long."""
-        self.window_seconds.append(seconds)
         work = sum(run.pages + _RUN_WORK for run in runs)
         fits = work * self._longest_seconds * _AIM / seconds
         wanted = min(fits, self._work_per_window * 1.2)

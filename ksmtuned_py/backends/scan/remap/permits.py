@@ -8,6 +8,7 @@ from ksmtuned_py.backends.scan.refusal import Refused
 from ksmtuned_py.backends.scan.remap import ptrace
 from ksmtuned_py.backends.scan.remap.calls import CALLS, NATIVE
 from ksmtuned_py.backends.scan.remap.seccomp import permits
+from ksmtuned_py.backends.scan.remap.stops import Stops
 from ksmtuned_py.backends.scan.remap.threads import Lost, Threads
 
 _ONLY_SOMETIMES = frozenset({"mbind"})
@@ -23,9 +24,9 @@ class Permits:
     """Calls that only some guests need."""
 
     @classmethod
-    def of(cls, process: Process) -> "Permits":
+    def of(cls, process: Process, stops: Stops) -> "Permits":
         """Stops the guest for a moment to read them; raises Refused when one forbids what every guest needs."""
-        with Threads(process) as threads:
+        with Threads(process, stops) as threads:
             filters = _filters(process, threads)
         forbidden = frozenset[str]().union(*map(forbidden_by, filters))
         refuse_forbidden(forbidden - _ONLY_SOMETIMES)

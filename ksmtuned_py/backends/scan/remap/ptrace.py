@@ -1,6 +1,5 @@
 """ptrace(2) by ctypes: the few requests that stopping all threads of a process and moving one aside needs."""
 
-import contextlib
 import ctypes
 import errno
 import os
@@ -15,12 +14,14 @@ _GETSIGMASK, _SETSIGMASK = 0x420A, 0x420B
 _SECCOMP_GET_FILTER = 0x420C
 _FILTER_INSTRUCTION_BYTES = 8
 _GET_RSEQ = 0x420F
+_GET_DISPATCH = 0x4211
 _NT_PRSTATUS = 1
 _O_TRACESYSGOOD = 1
 _EVENT_STOP = 128
 _WALL = 0x40000000
 SYSCALL_TRAP = signal.SIGTRAP | 0x80
 _RSEQ_CONFIGURATION = struct.Struct("=QIII4x")
+_DISPATCH = struct.Struct("=4Q")  # struct ptrace_sud_config: mode, selector, offset, length
 _RSEQ_CS_OFFSET = 8  # struct rseq: cpu_id_start, cpu_id, rseq_cs
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -66,14 +67,22 @@ def resume_to_syscall(thread: int) -> None:
     _request(_SYSCALL, thread)
 
 
-def detach(thread: int) -> None:
-    """Lets it run on untraced; one that was killed meanwhile is reaped, or its parent would wait for that."""
+def detach(thread: int) -> bool:
+    """Lets it run on untraced; False when it was killed meanwhile, and is still to be reaped by us."""
     try:
         _request(_DETACH, thread)
     except ProcessLookupError:
-        with contextlib.suppress(ChildProcessError):
-            while os.WIFSTOPPED(os.waitpid(thread, _WALL)[1]):
-                pass
+        return is_over(thread)
+    return True
+
+
+def is_over(thread: int) -> bool:
+    """Whether a thread that was killed has ended; then it is reaped, or its parent would wait for that."""
+    try:
+        status = wait(thread, block=False)
+    except ChildProcessError:
+        return True
+    return status is not None and not os.WIFSTOPPED(status)
 
 
 def wait(thread: int, *, block: bool) -> int | None:
@@ -138,6 +147,18 @@ def restartable_sequence(thread: int) -> int:
         raise
     pointer: int = _RSEQ_CONFIGURATION.unpack(buffer.raw)[0]
     return pointer + _RSEQ_CS_OFFSET if pointer else 0
+
+
+def dispatches_itself(thread: int) -> bool:
+    """Whether it has system calls from foreign code, as ours are, sent to a handler of its own (prctl(2))."""
+    buffer = ctypes.create_string_buffer(_DISPATCH.size)
+    try:
+        _request(_GET_DISPATCH, thread, _DISPATCH.size, ctypes.addressof(buffer))
+    except OSError as error:
+        if error.errno in (errno.EIO, errno.EINVAL):  # Linux before 6.4: it shows when the first call does not come
+            return False
+        raise
+    return bool(_DISPATCH.unpack(buffer.raw)[0])
 
 
 def seccomp_filters(thread: int) -> list[bytes]:

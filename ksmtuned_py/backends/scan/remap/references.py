@@ -1,5 +1,6 @@
 """Who still maps merged pages: every process of the host is asked, since a child inherits its parent's mappings."""
 
+import errno
 import os
 from contextlib import suppress
 from dataclasses import dataclass
@@ -10,8 +11,8 @@ from numpy.typing import NDArray
 
 from ksmtuned_py.backends.scan.mappings import PAGES_NAME, Mapping, parse_maps
 from ksmtuned_py.backends.scan.pagemap import COPIED, PAGE, page_numbers, runs
-from ksmtuned_py.backends.scan.process import start_ticks
-from ksmtuned_py.backends.scan.remap.eligibility import status_refusal
+from ksmtuned_py.backends.scan.process import KERNEL_THREAD, kernel_flags, start_ticks, thread_count
+from ksmtuned_py.backends.scan.remap.eligibility import is_stopped
 from ksmtuned_py.door import Door
 from ksmtuned_py.errors import KsmtunedError
 
@@ -50,13 +51,26 @@ def references(door: Door, ends: dict[int, int], since_ticks: int) -> tuple[dict
 
 def merged_mappings(door: Door, pid: str) -> list[Mapping]:
     """The mappings of merged pages that a process has; raises OSError and KsmtunedError when it cannot be asked."""
-    if not pid.isdecimal():
+    text = _maps(door, pid) if pid.isdecimal() else ""
+    if PAGES_NAME not in text:
         return []
-    with suppress(FileNotFoundError, ProcessLookupError):  # it has ended
-        text = door.read(f"proc/{pid}/maps")
-        if PAGES_NAME in text:
-            return [mapping for mapping in parse_maps(text) if mapping.name.startswith(f"/memfd:{PAGES_NAME}")]
-    return []
+    return [mapping for mapping in parse_maps(text) if mapping.name.startswith(f"/memfd:{PAGES_NAME}")]
+
+
+def _maps(door: Door, pid: str) -> str:
+    """What it has mapped; raises OSError where that is not known.
+
+    Of a first thread that has ended it is nothing, though the others go on with all that the process has. Only of a
+    process with one thread does that prove that it has nothing any more.
+    """
+    for name in ("maps", *(f"task/{thread}/maps" for thread in door.names(f"proc/{pid}/task"))):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            if text := door.read(f"proc/{pid}/{name}"):
+                return text
+    stat = door.read_if_there(f"proc/{pid}/stat")
+    if stat is None or kernel_flags(stat) & KERNEL_THREAD or thread_count(stat) <= 1:
+        return ""
+    raise OSError(errno.ESRCH, "it has threads, and no mappings that can be seen")
 
 
 def mapped_end(door: Door, inode: int) -> int:
@@ -80,17 +94,21 @@ def _count(door: Door, pid: str, mapping: Mapping, counts: References) -> bool:
 
     Such a one may still be about to map pages for a worker that was killed.
     """
-    try:
+    held = np.ones(mapping.size // PAGE, np.uint32)
+    held[_copied(door, pid, mapping)] = 0
+    begin = mapping.offset // PAGE
+    held = held[: max(0, len(counts.readers) - begin)]  # beyond the end there is nothing to be freed
+    counts.readers[begin : begin + len(held)] += held
+    counts.covered[begin : begin + len(held)] = True
+    return not is_stopped(door.read_if_there(f"proc/{pid}/status") or "")
+
+
+def _copied(door: Door, pid: str, mapping: Mapping) -> NDArray[np.uint32]:
+    """The mapping's pages of which the process has a copy; none where that is not known."""
+    with suppress(OSError):
         descriptor = os.open(door.path(f"proc/{pid}/pagemap"), os.O_RDONLY | os.O_CLOEXEC)
         try:
-            copied = page_numbers(runs(descriptor, mapping.start, mapping.end, COPIED), mapping.start)
+            return page_numbers(runs(descriptor, mapping.start, mapping.end, COPIED), mapping.start)
         finally:
             os.close(descriptor)
-        held = np.ones(mapping.size // PAGE, np.uint32)
-        held[copied] = 0
-        pages = slice(mapping.offset // PAGE, mapping.offset // PAGE + len(held))
-        counts.readers[pages] += held
-        counts.covered[pages] = True
-        return not status_refusal(door.read(f"proc/{pid}/status")).startswith("it is stopped")
-    except ValueError:  # a mapping beyond the store's end: not one of this worker's making
-        return False
+    return np.empty(0, np.uint32)

@@ -3,34 +3,30 @@
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 
 import numpy as np
 
 from ksmtuned_py.backends.scan.mappings import Mapping, are_still_there
-from ksmtuned_py.backends.scan.pagemap import PAGE, PRIVATE, PRIVATE_SMALL, page_count
-from ksmtuned_py.backends.scan.pages import Prints
-from ksmtuned_py.backends.scan.process import Gone, Process
+from ksmtuned_py.backends.scan.pagemap import PAGE, PRIVATE, PRIVATE_SMALL, Kind, page_count
+from ksmtuned_py.backends.scan.pages import Prints, contains
+from ksmtuned_py.backends.scan.process import Process
 from ksmtuned_py.backends.scan.refusal import Refused
-from ksmtuned_py.backends.scan.remap.eligibility import (
-    Eligible,
-    command_refusal,
-    descriptor_refusal,
-    eligible,
-    mappings_refusal,
-    of_one_policy,
-    status_refusal,
-)
+from ksmtuned_py.backends.scan.remap.eligibility import Eligible, eligible, large, mappings_refusal, of_one_policy
 from ksmtuned_py.backends.scan.remap.giveback import give_back
+from ksmtuned_py.backends.scan.remap.intact import change
+from ksmtuned_py.backends.scan.remap.looks import look
 from ksmtuned_py.backends.scan.remap.numa import policies
+from ksmtuned_py.backends.scan.remap.opened import Belongings
 from ksmtuned_py.backends.scan.remap.pace import Pace
 from ksmtuned_py.backends.scan.remap.permits import refuse_forbidden
 from ksmtuned_py.backends.scan.remap.references import references
-from ksmtuned_py.backends.scan.remap.runs import Run, operations, plan
+from ksmtuned_py.backends.scan.remap.runs import Run, operations, plan, steady_prints
 from ksmtuned_py.backends.scan.remap.session import Session, Window
 from ksmtuned_py.backends.scan.remap.sharers import Sharers
+from ksmtuned_py.backends.scan.remap.stops import NotStopped, Stops
 from ksmtuned_py.backends.scan.remap.store import Store
 from ksmtuned_py.backends.scan.remap.stores import Stores
 from ksmtuned_py.backends.scan.remap.threads import Lost
@@ -39,6 +35,7 @@ from ksmtuned_py.backends.scan.table import SLAB_BYTES
 from ksmtuned_py.backends.scan.target import Target
 from ksmtuned_py.config import Scan
 from ksmtuned_py.door import Door
+from ksmtuned_py.errors import KsmtunedError
 from ksmtuned_py.units import MIB
 
 _TRIES, _AGAIN_SECONDS = 10, 0.05
@@ -47,6 +44,8 @@ _STOPS = 5
 """In a row, for one window: of a guest whose mappings have changed in the millisecond since they were looked at."""
 _LOOK_SECONDS = 1.0
 """Between two looks at every process of the host for merged pages, as long as nothing more is merged."""
+_LOOK_RESTS = 20
+"""And so many times as long as one takes, on a host with thousands of processes."""
 Standing = Callable[[], AbstractContextManager[Window]]
 """Stops a guest for a with block."""
 
@@ -61,6 +60,7 @@ class Remapper:
         self._stores = Stores(door)
         self._sessions: dict[tuple[int, int], Session] = {}
         self._pace = Pace(settings.stop_window_ms / 1000)
+        self._stops = Stops(settings.stop_window_ms / 1000)
         self._next_look = 0.0
         self._outdated = True
         """Something was merged or given back since the last look."""
@@ -68,42 +68,74 @@ class Remapper:
         self.pages_sharing = 0
 
     def window_milliseconds(self) -> dict[str, float]:
-        """How long guests were stopped: median, 99th percentile and longest of the last windows."""
-        if not self._pace.window_seconds:
+        """How long guests were stopped: median, 99th percentile and longest of the last stops, and how many failed."""
+        if not self._stops.seconds:
             return {}
-        p50, p99, longest = np.percentile(self._pace.window_seconds, (50, 99, 100)) * 1000
-        return {"p50": float(p50), "p99": float(p99), "max": float(longest)}
+        p50, p99, longest = np.percentile(self._stops.seconds, (50, 99, 100)) * 1000
+        return {"p50": float(p50), "p99": float(p99), "max": float(longest), "failed": self._stops.failed}
 
     def merge(self, process: Process, watched: Watched, prints: Prints, *, split_huge: bool) -> Iterator[int]:
         """Shares the guest's steady pages with these prints; yields pages it worked on."""
+        if self._stops.rests.is_due(process.target.pid):
+            with self._own_trouble(process, watched.refuse):
+                yield from self._merge(process, watched, prints, PRIVATE if split_huge else PRIVATE_SMALL)
+
+    def _merge(self, process: Process, watched: Watched, prints: Prints, kind: Kind) -> Iterator[int]:
+        self._stops.refuse_late(process.target.pid)
+        belongings = look(self._door, process, self._least_bytes)
+        watched.refusal = ""
+        if not self._is_worth_it(process, watched, prints):
+            return
+        Sharers(self._door, process).look_at_all()
+        found, reason = self._eligible(process, self._least_bytes)
+        allowed, policy, other = of_one_policy(found)
+        watched.refusal = reason or other
+        store = self._stores.of(process.target.group, policy)
+        runs: list[Run] = []
+        for slab in watched.table.slabs.values():
+            for one in allowed:
+                if _touches(one, slab.base):
+                    runs += plan(process, slab, prints, store, one, kind)
+        runs = self._affordable(process, runs)
+        if runs:
+            self._outdated = True
+            yield from self._exchange(process, belongings, store, runs, [one.mapping for one in allowed])
+
+    def _is_worth_it(self, process: Process, watched: Watched, prints: Prints) -> bool:
+        """Whether it has pages that could be shared: to read smaps takes long, and keeps the guest waiting."""
+        pieces = large(process.mappings(), self._least_bytes)
+        known = [prints, *self._stores.known(process.target.group)]
+        return any(
+            contains(wanted, steady_prints(slab, start, end)).any()
+            for slab in watched.table.slabs.values()
+            for start, end in pieces
+            for wanted in known
+        )
+
+    @contextmanager
+    def _own_trouble(self, process: Process, refuse: Callable[[str], None]) -> Iterator[None]:
+        """Whatever goes wrong with one guest is that guest's: told, and what we have in it is let go of if need be."""
         try:
-            self._check(process)
-            found, reason = self._eligible(process, self._least_bytes)
-            allowed, policy, other = of_one_policy(found)
-            watched.refusal = reason or other
-            store = self._stores.of(process.target.group, policy)
-            kind = PRIVATE if split_huge else PRIVATE_SMALL
-            runs: list[Run] = []
-            for slab in watched.table.slabs.values():
-                for one in allowed:
-                    if _touches(one, slab.base):
-                        runs += plan(process, slab, prints, store, one, kind)
-            runs = self._affordable(process, runs)
-            if runs:
-                wanted = [one.mapping for one in allowed]
-                self._outdated = True
-                yield from self._exchange(process, store, runs, wanted)
-        except Refused as refused:
-            if isinstance(refused, Lost):
-                self._drop(process)
-            watched.refusal = str(refused)
+            yield
+        except NotStopped as error:
+            self._stops.rests.begin(process.target.pid)
+            refuse(str(error))
+        except Lost as error:
+            self._stops.rests.begin(process.target.pid)
+            self._drop(process)  # the end of the line lets all go on that wait at the gate
+            refuse(str(error))
+        except Refused as error:
+            refuse(str(error))
+        except (OSError, KsmtunedError) as error:
+            self._drop(process)
+            refuse(str(error))
 
     def look_after(self, guests: list[Target]) -> None:
         """Counts what is shared, by all processes of the host, and frees what nobody maps any more."""
         due = time.monotonic() >= self._next_look
         if not due and not self._outdated:
             return
-        self._outdated = False
+        self._outdated, begun_seconds = False, time.monotonic()
         for key in self._sessions.keys() - {(guest.pid, guest.start_ticks) for guest in guests}:
             self._sessions.pop(key).close()
         stores = {inode: store for inode, store in self._stores.by_inode().items() if store.end}
@@ -114,88 +146,80 @@ class Remapper:
         self.pages_sharing = sum(int(found.readers.sum()) for found in counts.values()) - self.pages_shared
         if not due:
             return
-        self._next_look = time.monotonic() + _LOOK_SECONDS
+        now_seconds = time.monotonic()
+        self._next_look = now_seconds + max(_LOOK_SECONDS, _LOOK_RESTS * (now_seconds - begun_seconds))
         if certain:
             for inode, store in stores.items():
                 store.free_unused(counts[inode])
 
-    def give_back(self, process: Process) -> Iterator[int]:
-        """Gives the guest all its pages back as private memory."""
+    def give_back(self, process: Process) -> Generator[int, None, str]:
+        """Gives the guest its pages back as private memory; returns why not all of them, or ''."""
         self._outdated = True
+        reasons = [""]
         tries, least = _TRIES, sys.maxsize
-        while tries and (merged := [mapping for mapping in process.mappings() if mapping.merged]):
-            size = sum(mapping.size for mapping in merged)
+        while tries and (size := sum(mapping.size for mapping in process.mappings() if mapping.merged)):
+            if not self._stops.rests.is_due(process.target.pid):
+                return reasons[-1] or "it could not be stopped, and is left alone for some seconds"
             tries = _TRIES if size < least else tries - 1
             least = min(size, least)
-            try:
-                self._check(process)
+            with self._own_trouble(process, reasons.append):
                 yield from self._give_back(process)
-            except Refused as refused:
-                if isinstance(refused, Lost):
-                    self._drop(process)
-                time.sleep(_AGAIN_SECONDS)
+                continue
+            time.sleep(_AGAIN_SECONDS)
+            yield 1
+        return reasons[-1]
 
     def _give_back(self, process: Process) -> Iterator[int]:
-        merged = [one for one in self._eligible(process, PAGE)[0] if one.mapping.merged]
+        self._stops.refuse_late(process.target.pid)
+        belongings = look(self._door, process, self._least_bytes)
+        Sharers(self._door, process).look_at_all()
+        found, reason = self._eligible(process, PAGE)
+        merged = [one for one in found if one.mapping.merged]
+        if not merged:
+            raise Refused(reason or "its mappings have changed")
         store = self._stores.of(process.target.group, of_one_policy(merged)[1])
         session = self._session(process, store)
         if any(one.policy for one in merged):
             refuse_forbidden(session.permits.forbidden)
         wanted = [one.mapping for one in merged]
-        return give_back(process, session, merged, self._prepared(process, session, wanted))
+        standing = self._prepared(process, belongings, session, wanted)
+        return give_back(self._door, process, session, merged, standing)
 
     def _eligible(self, process: Process, least_bytes: int) -> tuple[list[Eligible], str]:
         numa = self._door.exists("proc/self/numa_maps")
         smaps = process.read_text("smaps")
         return eligible(smaps, policies(process.read_text("numa_maps")) if numa else None, least_bytes)
 
-    def _check(self, process: Process) -> None:
-        """Raises Refused for a guest that cannot be remapped safely."""
-        command_line = process.read_text("cmdline").replace("\0", " ")
-        reason = (
-            descriptor_refusal(process.open_files())
-            or command_refusal(command_line)
-            or mappings_refusal(process.mappings(), self._least_bytes)
-        )
-        for thread in process.names("task"):
-            with suppress(Gone):  # that thread only
-                reason = reason or status_refusal(process.read_text(f"task/{thread}/status"))
-        if reason:
-            raise Refused(reason)
-        Sharers(self._door, process).look_at_all()
-
-    def _prepared(self, process: Process, session: Session, wanted: list[Mapping]) -> Standing:
+    def _prepared(self, process: Process, belongings: Belongings, session: Session, wanted: list[Mapping]) -> Standing:
         """What stops it, once all is looked at that takes long; raises Refused."""
         sharers = Sharers(self._door, process)
         with session.window(process):
             sharers.stand()
         sharers.look_at_all()
-        self._settle(process, wanted)
-        return partial(self._standing, process, session, wanted, sharers)
+        self._settle(process, belongings, wanted)
+        return partial(self._standing, process, belongings, session, wanted, sharers)
 
-    def _settle(self, process: Process, wanted: list[Mapping]) -> None:
+    def _settle(self, process: Process, belongings: Belongings, wanted: list[Mapping]) -> None:
         """What it has mapped otherwise may come and go, as QEMU's coroutines do; raises Refused."""
         mappings = process.settle()
-        if reason := mappings_refusal(mappings, self._least_bytes):
+        if reason := mappings_refusal(mappings, self._least_bytes) or belongings.refusal(mappings):
             raise Refused(reason)
         if not are_still_there(wanted, mappings):
             raise Refused("its mappings have changed")
 
     @contextmanager
     def _standing(
-        self, process: Process, session: Session, wanted: list[Mapping], sharers: Sharers
+        self, process: Process, belongings: Belongings, session: Session, wanted: list[Mapping], sharers: Sharers
     ) -> Iterator[Window]:
         """It stands still, and what was checked before still holds, now that nothing can change it any more."""
         for _ in range(_STOPS):
             with session.window(process) as window:
-                if reason := descriptor_refusal(process.open_files()):
-                    raise Refused(reason)
-                if not process.has_changed():
+                if not belongings.new() and not process.has_changed():
                     sharers.look_at_new()
                     yield window
                     return
-            self._settle(process, wanted)
-        raise Refused("its mappings are changing all the time")
+            self._settle(process, belongings, wanted)
+        raise Refused("its mappings, or what it has open, are changing all the time")
 
     def _affordable(self, process: Process, runs: list[Run]) -> list[Run]:
         """The longest runs, as far as the guest may have more mappings; each can cost two."""
@@ -204,20 +228,19 @@ class Remapper:
         longest = sorted(runs, key=lambda run: run.pages, reverse=True)[:room]
         return sorted(longest, key=lambda run: run.address)
 
-    def _exchange(self, process: Process, store: Store, runs: list[Run], wanted: list[Mapping]) -> Iterator[int]:
+    def _exchange(
+        self, process: Process, belongings: Belongings, store: Store, runs: list[Run], wanted: list[Mapping]
+    ) -> Iterator[int]:
         session = self._session(process, store)
         if runs[0].eligible.policy:
             refuse_forbidden(session.permits.forbidden)
-        return self._windows(process, store, session, runs, self._prepared(process, session, wanted))
-
-    def _windows(
-        self, process: Process, store: Store, session: Session, runs: list[Run], standing: Standing
-    ) -> Iterator[int]:
+        standing = self._prepared(process, belongings, session, wanted)
         for some in self._pace.portions(runs):
             contents = [store.read(run.offset, run.pages) for run in some]
             with standing() as window:
                 self._share(process, window, session, some, contents)
             self._pace.took(some, time.monotonic() - window.begun_seconds)
+            self._stops.rests.forget(process.target.pid)
             yield sum(run.pages for run in some)
 
     def _share(
@@ -226,6 +249,8 @@ class Remapper:
         equal = [
             part for run, content in zip(runs, contents, strict=True) for part in _equal_parts(process, run, content)
         ]
+        if equal and (reason := change(process, equal)):
+            raise Refused(reason)
         area = session.area
         if equal and (policy := equal[0].eligible.policy):
             area.put_nodes(policy.nodes)
@@ -241,7 +266,7 @@ class Remapper:
         if key in self._sessions and self._sessions[key].store_key != store.key:
             self._drop(process)  # its group or NUMA policy has changed: what it has open is the old one's memfd
         if key not in self._sessions:
-            self._sessions[key] = Session.begin(process, store.descriptor)
+            self._sessions[key] = Session.begin(process, store.readable, self._stops)
         return self._sessions[key]
 
     def _drop(self, process: Process) -> None:

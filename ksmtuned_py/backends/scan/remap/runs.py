@@ -49,7 +49,7 @@ def plan(process: Process, slab: Slab, wanted: Prints, store: Store, eligible: E
 
     Only pages of the kind are taken.
     """
-    chosen = slice(*_within(slab, eligible))
+    chosen = slice(*_between(slab, eligible.mapping.start, eligible.mapping.end))
     contents, pages = slab.prints[chosen], slab.pages[chosen]
     able = slab.steady[chosen] & (contents != ZERO) & (contains(wanted, contents) | contains(store.known, contents))
     if not able.any():
@@ -60,6 +60,13 @@ def plan(process: Process, slab: Slab, wanted: Prints, store: Store, eligible: E
     _add_missing(process, slab.base, pages, contents, store)
     kept = contains(store.known, contents)
     return _runs(slab.base, pages[kept], store.offsets(contents[kept]).astype(np.int64), eligible)
+
+
+def steady_prints(slab: Slab, start: int, end: int) -> Prints:
+    """Of the slab's pages between two addresses, those that may be merged and are not zero."""
+    chosen = slice(*_between(slab, start, end))
+    found: Prints = slab.prints[chosen][slab.steady[chosen] & (slab.prints[chosen] != ZERO)]
+    return found
 
 
 def operations(runs: list[Run], store_there: int, vector: int, nodes: int) -> tuple[list[Operation], list[int]]:
@@ -116,10 +123,9 @@ def closed(table: list[Operation]) -> list[Operation]:
     ]
 
 
-def _within(slab: Slab, eligible: Eligible) -> tuple[int, int]:
-    """The slab's pages that lie in the mapping, as a slice."""
-    first = (eligible.mapping.start - slab.base) // PAGE
-    last = (eligible.mapping.end - slab.base) // PAGE
+def _between(slab: Slab, start: int, end: int) -> tuple[int, int]:
+    """The slab's pages that lie between these addresses, as a slice."""
+    first, last = (start - slab.base) // PAGE, (end - slab.base) // PAGE
     begin, end = np.searchsorted(slab.pages.astype(np.int64), (first, last)).tolist()
     return begin, end
 

@@ -7,16 +7,20 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from typing import NoReturn
 
 from ksmtuned_py.backends.scan.process import Gone, Process
 from ksmtuned_py.backends.scan.refusal import Refused
 from ksmtuned_py.backends.scan.remap import ptrace
 from ksmtuned_py.backends.scan.remap.area import Area, Operation
-from ksmtuned_py.backends.scan.remap.install import best_worker, file_key, install
+from ksmtuned_py.backends.scan.remap.install import best_worker, file_key, install, key_of
 from ksmtuned_py.backends.scan.remap.permits import Permits
+from ksmtuned_py.backends.scan.remap.stops import Stops
 from ksmtuned_py.backends.scan.remap.threads import Lost, Thread, Threads
 
 _ANSWER_SECONDS = 0.02
+_TABLE_SECONDS = 0.5
+"""For a table of operations, which takes some milliseconds; a busy host may keep the guest from running."""
 _URGENT = -10
 FileKey = tuple[int, int]
 """Device and inode."""
@@ -33,21 +37,22 @@ class Session:
     line_key: FileKey
     store_key: FileKey
     permits: Permits
+    stops: Stops
 
     @classmethod
-    def begin(cls, process: Process, store: int) -> "Session":
-        """Raises Refused or Gone."""
+    def begin(cls, process: Process, store: int, stops: Stops) -> "Session":
+        """With a descriptor of the store that cannot be written to; raises Refused or Gone."""
         with _gone_when_killed(process):
-            permits = Permits.of(process)
+            permits = Permits.of(process, stops)
         area = Area()
         try:
-            with _gone_when_killed(process), Threads(process) as threads:
+            with _gone_when_killed(process), Threads(process, stops) as threads:
                 permits.check(process, threads)
                 line, line_there, store_there = install(process, threads, area, store)
+                line_key, store_key = file_key(process, line_there), key_of(store)
+                area.note_files(*line_key, *store_key)
             line.settimeout(_ANSWER_SECONDS)
-            line_key, store_key = file_key(process, line_there), file_key(process, store_there)
-            area.note_files(*line_key, *store_key)
-            return cls(area, line, line_there, store_there, line_key, store_key, permits)
+            return cls(area, line, line_there, store_there, line_key, store_key, permits, stops)
         except BaseException:  # whatever it was, the memory is of no use then
             area.close()
             raise
@@ -60,7 +65,7 @@ class Session:
     def window(self, process: Process) -> Iterator["Window"]:
         """All threads stopped; nothing in the guest is changed unless the window is told to."""
         begun_seconds = time.monotonic()
-        with hurry(), _gone_when_killed(process), Threads(process) as threads:
+        with hurry(), _gone_when_killed(process), Threads(process, self.stops) as threads:
             self._check(process, threads)
             window = Window(self, threads, begun_seconds)
             try:
@@ -104,10 +109,12 @@ class Window:
         area, line = self._session.area, self._session.line
         worker = self._worker or self._set_aside()
         area.table(operations)
+        deadline = time.monotonic() + _TABLE_SECONDS
         try:
             line.send(b".", socket.MSG_NOSIGNAL)
             while not (answer := self._answer(worker)):
-                pass
+                if time.monotonic() > deadline:
+                    self._give_up(worker)
         except OSError:
             raise Gone("it has ended") from None
         if answer != b".":
@@ -120,6 +127,11 @@ class Window:
             self._threads.stop_again(self._worker)
             self._session.area.shut_gate(shut=False)
             self._threads.put_back()
+
+    def _give_up(self, worker: Thread) -> NoReturn:
+        """As if we were killed: when it runs again, it carries out the rest, opens the gate, and all go on."""
+        self._threads.abandon(worker)
+        raise Lost("it did not do in time what it was told to: its control group is frozen, or has no time")
 
     def _set_aside(self) -> Thread:
         """Points every thread to its slot. Killed before the gate is shut, all go on; after that, slot 0 goes first."""

@@ -1,18 +1,12 @@
 """Other processes with the very same memory (clone with CLONE_VM, without CLONE_THREAD): they would not be stopped."""
 
-import ctypes
-import os
-
-from ksmtuned_py.backends.scan.process import Process, kernel_flags
+from ksmtuned_py.backends.scan.process import KERNEL_THREAD, Process, kernel_flags
 from ksmtuned_py.backends.scan.refusal import Refused
+from ksmtuned_py.backends.scan.remap.system import same_memory
 from ksmtuned_py.door import Door
 
-_KCMP = {"x86_64": 312, "aarch64": 272}.get(os.uname().machine, -1)
-_MEMORY = 1  # KCMP_VM
-_KERNEL_THREAD = 0x200000  # PF_KTHREAD
 _MOST_NEW = 500
 """Processes that are looked at while the guest stands still: about 2 us each."""
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Sharers:
@@ -53,7 +47,7 @@ class Sharers:
 
     def _look_at(self, number: int) -> None:
         try:
-            same = _same_memory(self._pid, number)
+            same = same_memory(self._pid, number)
         except ProcessLookupError:
             return
         except PermissionError:  # some security module protects it
@@ -68,16 +62,8 @@ class Sharers:
         if self._door.exists(f"proc/{self._pid}/task/{number}"):
             return True
         stat = self._door.read_if_there(f"proc/{number}/stat")
-        return stat is None or bool(kernel_flags(stat) & _KERNEL_THREAD)
+        return stat is None or bool(kernel_flags(stat) & KERNEL_THREAD)
 
     def _size(self, number: int) -> str:
         """In pages; equal for two with the same memory, whenever it does not change in between."""
         return (self._door.read_if_there(f"proc/{number}/statm") or f"{number} has ended").split()[0]
-
-
-def _same_memory(one: int, other: int) -> bool:
-    """By kcmp(2); raises OSError."""
-    order: int = _libc.syscall(_KCMP, one, other, _MEMORY, ctypes.c_ulong(0), ctypes.c_ulong(0))
-    if order < 0:
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-    return order == 0

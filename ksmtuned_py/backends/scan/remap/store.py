@@ -4,6 +4,7 @@ import ctypes
 import fcntl
 import mmap
 import os
+from contextlib import suppress
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,10 @@ _PUNCH_HOLE, _KEEP_SIZE = 2, 1
 _READ_PAGES = 1024
 Offsets = NDArray[np.uint32]
 """Page numbers in the store."""
+_OURS = "trusted.ksmtuned-py"
+"""An attribute that takes CAP_SYS_ADMIN to set, which no guest has, nor root in a container."""
+_MARK = b"1"
+_MODE = 0o100600
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.mmap.restype = ctypes.c_void_p
 
@@ -36,6 +41,8 @@ class Store:
         """When the memfd was made, in clock ticks since boot: what had begun before cannot have inherited it."""
         self.descriptor = _create(name) if descriptor is None else descriptor
         self._lock = lock(self.descriptor)
+        self.readable = os.open(Door().path(f"proc/self/fd/{self.descriptor}"), os.O_RDONLY | os.O_CLOEXEC)
+        """For guests: by this descriptor nobody can write to what all have mapped, nor get another one that can."""
         self._prints: Prints = np.empty(0, np.uint64)
         self._offsets: Offsets = np.empty(0, np.uint32)
         self.end = 0
@@ -67,6 +74,7 @@ class Store:
     def close(self) -> None:
         """Lets go of it."""
         os.close(self._lock)
+        os.close(self.readable)
         os.close(self.descriptor)
 
     @property
@@ -148,10 +156,31 @@ def lock(descriptor: int) -> int:
     return own
 
 
+def is_ours(descriptor: int) -> bool:
+    """Whether a worker of ours has made this memfd; anybody can make one of that name."""
+    found = os.fstat(descriptor)
+    with suppress(OSError):
+        marked = os.getxattr(descriptor, _OURS) == _MARK and fcntl.fcntl(descriptor, fcntl.F_GET_SEALS) == SEALS
+        return marked and (found.st_uid, found.st_mode, found.st_size) == (0, _MODE, STORE_BYTES)
+    return False
+
+
+def memfd_device() -> int:
+    """On which device all memfds lie."""
+    descriptor = os.memfd_create("ksmtuned-py-device", os.MFD_CLOEXEC)
+    try:
+        return os.fstat(descriptor).st_dev
+    finally:
+        os.close(descriptor)
+
+
 def _create(name: str) -> int:
     descriptor = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    os.fchmod(descriptor, _MODE)
     os.ftruncate(descriptor, STORE_BYTES)
     fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, SEALS)
+    with suppress(OSError):  # without the right to, or a kernel without such attributes, nobody will adopt it
+        os.setxattr(descriptor, _OURS, _MARK)
     return descriptor
 
 

@@ -7,12 +7,17 @@ import time
 from contextlib import suppress
 
 from ksmtuned_py.backends.scan.mappings import PAGES_NAME
+from ksmtuned_py.backends.scan.pages import Prints
 from ksmtuned_py.backends.scan.refusal import Refused
+from ksmtuned_py.backends.scan.remap import system
 from ksmtuned_py.backends.scan.remap.numa import Policy
 from ksmtuned_py.backends.scan.remap.references import mapped_end, merged_mappings
-from ksmtuned_py.backends.scan.remap.store import Store
+from ksmtuned_py.backends.scan.remap.store import Store, is_ours, memfd_device
 from ksmtuned_py.door import Door
 from ksmtuned_py.errors import KsmtunedError
+
+_MOST_OF_MEMORY = 4
+"""Times all memory: so far a guest's mappings may reach into a store that is taken over. The tables are as long."""
 
 
 class Stores:
@@ -33,6 +38,10 @@ class Stores:
             self._stores[group, policy] = store
         return self._stores[group, policy]
 
+    def known(self, group: str) -> list[Prints]:
+        """What is merged already in a group, by its stores."""
+        return [store.known for (name, _), store in self._stores.items() if name == group]
+
     def by_inode(self) -> dict[int, Store]:
         """As the mappings of guests name them."""
         return {store.key[1]: store for store in self._stores.values()}
@@ -48,10 +57,25 @@ class Stores:
                     if found and mapping.inode not in tried:
                         tried.add(mapping.inode)
                         path = f"proc/{pid}/map_files/{mapping.start:x}-{mapping.end:x}"
-                        descriptor = os.open(self._door.path(path), os.O_RDWR | os.O_CLOEXEC)
-                        store = _take_over(found[1], int(found[2], 16), descriptor)
-                        store.end = max(store.end, mapped_end(self._door, mapping.inode))
-                        return store
+                        if store := self._take_over(found[1], int(found[2], 16), path):
+                            return store
+        return None
+
+    def _take_over(self, name: str, since_ticks: int, path: str) -> Store | None:
+        """The memfd that is mapped there, if it is one of ours, and not used as no worker of ours would."""
+        if system.file(self._door.path(path), system.ANYWHERE).key[0] != memfd_device():
+            return None  # a file of that name, whose server may not answer when it is opened
+        descriptor = os.open(self._door.path(path), os.O_RDWR | os.O_CLOEXEC)
+        end = mapped_end(self._door, os.fstat(descriptor).st_ino)
+        if is_ours(descriptor) and end < _MOST_OF_MEMORY * os.sysconf("SC_PHYS_PAGES"):
+            try:
+                store = Store(name, since_ticks, descriptor)
+            except OSError:
+                os.close(descriptor)
+                raise
+            store.end = max(store.end, end)
+            return store
+        os.close(descriptor)
         return None
 
 
@@ -59,14 +83,6 @@ def _new(name: str) -> Store:
     """One with the time in its name, for whoever adopts it."""
     ticks = int(time.clock_gettime(time.CLOCK_BOOTTIME) * os.sysconf("SC_CLK_TCK"))
     return Store(f"{name}-{ticks:x}", ticks)
-
-
-def _take_over(name: str, since_ticks: int, descriptor: int) -> Store:
-    try:
-        return Store(name, since_ticks, descriptor)
-    except OSError:
-        os.close(descriptor)
-        raise
 
 
 def _bind(store: Store, policy: Policy) -> None:

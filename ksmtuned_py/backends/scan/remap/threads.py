@@ -1,5 +1,6 @@
 """All threads of a guest, stopped for a moment. They run on when we let go, and also when we are killed."""
 
+import errno
 import os
 import signal
 import time
@@ -13,13 +14,15 @@ from ksmtuned_py.backends.scan.process import Gone, Process
 from ksmtuned_py.backends.scan.refusal import Refused
 from ksmtuned_py.backends.scan.remap import ptrace
 from ksmtuned_py.backends.scan.remap.architecture import MACHINE, Context
+from ksmtuned_py.backends.scan.remap.stops import NotStopped, Stops
 
 MOST_THREADS = 127
-_PATIENCE_SECONDS = 0.05
-_LAST_PATIENCE_SECONDS = 5.0
+_LAST_PATIENCE_SECONDS = 0.5
+"""For a thread that works for us: a busy host, or a limit of its CPU time, may keep it from running for long."""
 _ALL_SIGNALS = 2**64 - 1
 _CONTINUE_BIT = 1 << (signal.SIGCONT - 1)
 _POLL_SECONDS = 0.00002
+_DISPATCHES = "it has system calls sent to a handler of its own (syscall user dispatch)"
 _UNTRACEABLE = (
     "one of its threads cannot be traced: it is a kernel worker or a debugger's, it has ended, "
     "or a seccomp filter forbids us to trace (systemd/remap.conf)"
@@ -46,19 +49,24 @@ class Thread:
 class Threads:
     """In a with block: every thread stopped; afterwards each is as it was and runs."""
 
-    def __init__(self, process: Process) -> None:
+    def __init__(self, process: Process, stops: Stops) -> None:
         self._process = process
+        self._stops = stops
+        self._begun_seconds = 0.0
         self._seized: set[int] = set()
         self._unstopped: set[int] = set()
         self._signals: list[int] = []
         self.all: list[Thread] = []
 
     def __enter__(self) -> Self:
+        self._stops.refuse_late(self._process.target.pid)
+        self._begun_seconds = time.monotonic()
         try:
-            self._stop_all(time.monotonic() + _PATIENCE_SECONDS)
+            self._stop_all(self._begun_seconds + self._stops.longest_seconds)
             self.all = [self._look(number) for number in sorted(self._seized)]
         except BaseException:  # a Ctrl-C, too: no thread may stay stopped
             self._let_go()
+            self._stops.failed += 1
             raise
         return self
 
@@ -87,13 +95,24 @@ class Threads:
                 thread.moved = thread.ran = False
 
     def stop_again(self, thread: Thread) -> None:
-        """Waits until a thread that was resumed has stopped at our asking; raises Gone when it has ended."""
+        """Waits until a thread that was resumed has stopped at our asking; raises Gone when it has ended, or Lost."""
         with suppress(ProcessLookupError):
             ptrace.interrupt(thread.number)
         self._unstopped.add(thread.number)
-        if not self._await(thread.number, time.monotonic() + _LAST_PATIENCE_SECONDS, later=True):
-            raise Gone(self._process.target.name)
+        try:
+            if not self._await(thread.number, time.monotonic() + _LAST_PATIENCE_SECONDS, later=True):
+                raise Gone(self._process.target.name)
+        except NotStopped:
+            self.abandon(thread)
+            raise Lost("one of its threads did not stop again: its control group is frozen, or has no time") from None
         thread.ran = True
+
+    def abandon(self, thread: Thread) -> None:
+        """It does not come back in time: nothing is put back, since all find their way once it runs on."""
+        with suppress(ProcessLookupError):
+            ptrace.interrupt(thread.number)
+        self._unstopped.add(thread.number)
+        self.all = []
 
     def nudge(self, thread: Thread) -> None:
         """Lets a resumed thread run on if it has stopped for anything: a SIGSTOP, put aside, or a SIGCONT's notice.
@@ -111,16 +130,26 @@ class Threads:
 
     def step_to_syscall(self, thread: Thread) -> None:
         """Runs it to the next edge of a system call; signals that come up meanwhile are sent again at the end."""
+        deadline = time.monotonic() + _LAST_PATIENCE_SECONDS
         while True:
             ptrace.resume_to_syscall(thread.number)
-            status = ptrace.wait(thread.number, block=True)
-            assert status is not None
+            status = self._next_status(thread, deadline)
             if not os.WIFSTOPPED(status):
                 self._forget(thread.number)
                 raise Gone(self._process.target.name)
             if os.WSTOPSIG(status) == ptrace.SYSCALL_TRAP:
                 return
+            if os.WSTOPSIG(status) == signal.SIGSYS:
+                raise Refused(_DISPATCHES)
             self._keep_signal(status)
+
+    def _next_status(self, thread: Thread, deadline: float) -> int:
+        while (status := self._status(thread.number)) is None:
+            if time.monotonic() > deadline:
+                self.stop_again(thread)
+                raise NotStopped("it does not run on when it is told to: its control group is frozen, or has no time")
+            time.sleep(_POLL_SECONDS)
+        return status
 
     def _stop_all(self, deadline: float) -> None:
         """Threads can begin others until they are stopped: so look again until there is none that is new."""
@@ -143,9 +172,20 @@ class Threads:
             return  # it has ended meanwhile
         except PermissionError:
             raise Refused(_UNTRACEABLE) from None
-        self._seized.add(number)
-        self._unstopped.add(number)
-        ptrace.interrupt(number)
+        with suppress(ProcessLookupError):
+            ptrace.interrupt(number)
+        if self._is_one_of_its(number):  # and stays so: a traced thread's number is not given out again
+            self._seized.add(number)
+            self._unstopped.add(number)
+        else:  # it was another process's by then
+            self._stops.leave(number, 0)
+
+    def _is_one_of_its(self, number: int) -> bool:
+        try:
+            os.stat(f"task/{number}", dir_fd=self._process.directory)
+        except (FileNotFoundError, ProcessLookupError):
+            return False
+        return True
 
     def _await(self, number: int, deadline: float, *, later: bool = False) -> bool:
         """Whether it has stopped as asked; False when it has ended. Signals it stops for on the way are delivered."""
@@ -153,7 +193,7 @@ class Threads:
             status = self._status(number)
             if status is None:
                 if time.monotonic() > deadline:
-                    raise Refused("one of its threads does not stop: it waits for a device")
+                    raise NotStopped("one of its threads does not stop: it waits for a device")
                 time.sleep(_POLL_SECONDS)
             elif not os.WIFSTOPPED(status):
                 self._forget(number)
@@ -181,12 +221,19 @@ class Threads:
             self._signals.append(os.WSTOPSIG(status))
 
     def _look(self, number: int) -> Thread:
-        context = MACHINE.look(partial(ptrace.registers, number), self._memory)
+        try:
+            context = MACHINE.look(partial(ptrace.registers, number), self._memory)
+        except OSError as error:
+            if error.errno == errno.ENOEXEC:
+                raise Refused("it runs 32-bit code") from None
+            raise
         if context.refusal:
             raise Refused(context.refusal)
         pointer = ptrace.restartable_sequence(number)
         if pointer and any(self._memory(pointer, 8)):
             raise Refused("one of its threads is in a restartable sequence")
+        if ptrace.dispatches_itself(number):
+            raise Refused(_DISPATCHES)
         return Thread(number, context, ptrace.signal_mask(number))
 
     def _memory(self, address: int, size: int) -> bytes:
@@ -214,16 +261,15 @@ class Threads:
 
     def _let_go(self) -> None:
         self._send_again()
-        for number in sorted(self._seized - self._unstopped, reverse=True):  # the first thread is reaped last
-            ptrace.detach(number)
-        deadline = time.monotonic() + _LAST_PATIENCE_SECONDS
-        for number in tuple(self._unstopped):
-            try:
-                if self._await(number, deadline):
-                    ptrace.detach(number)
-            except Refused:
-                self._detach_or_end(number)
+        late = set(self._unstopped)
+        for number in sorted(self._seized - late, reverse=True):  # the first thread is reaped last
+            if not ptrace.detach(number):
+                late.add(number)
+        for number in late:
+            self._stops.leave(number, self._process.target.pid)
         self._seized.clear()
+        self._unstopped.clear()
+        self._stops.seconds.append(time.monotonic() - self._begun_seconds)
 
     def _send_again(self) -> None:
         """Signals that were put aside; but no SIGSTOP after which a SIGCONT has come: that one still waits for us."""
@@ -234,9 +280,3 @@ class Threads:
             for number in self._signals:
                 if number != signal.SIGSTOP or not waiting & _CONTINUE_BIT:
                     signal.pidfd_send_signal(self._process.pidfd, number)
-
-    def _detach_or_end(self, number: int) -> None:
-        """A thread that never stops cannot be let go of by us, but by the kernel when we end: so that is what we do."""
-        if number in self._unstopped:
-            raise SystemExit(f"thread {number} of {self._process.target.name} does not stop; letting go of it")
-        ptrace.detach(number)

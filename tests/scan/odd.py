@@ -1,0 +1,143 @@
+"""A guest that never rests, and tries what a hostile or unusual one would: `python -m tests.scan.odd MIB WHAT`."""
+
+import ctypes
+import mmap
+import os
+import resource
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+from tests.scan import writer
+
+AF_XDP = 44
+SYSCALL_USER_DISPATCH, ON, BLOCK = 59, 1, 1
+CLONE_VFORK = 0x4000
+_libc = ctypes.CDLL(None, use_errno=True)
+_pause, _usleep = (ctypes.cast(function, ctypes.c_void_p) for function in (_libc.pause, _libc.usleep))
+
+
+def spoil() -> str:
+    """Writes to whatever memfd of merged pages it has open, in every way there is; says by which it could."""
+    ways: dict[str, Callable[[int], object]] = {
+        "pwrite": lambda fd: os.pwrite(fd, b"spoiled", 0),
+        "map": lambda fd: mmap.mmap(fd, mmap.PAGESIZE, flags=mmap.MAP_SHARED).write(b"spoiled"),
+        "reopen": lambda fd: os.pwrite(os.open(f"/proc/self/fd/{fd}", os.O_RDWR), b"spoiled", 0),
+        "chmod": lambda fd: os.fchmod(fd, 0o777),
+        "truncate": lambda fd: os.ftruncate(fd, 0),
+        "punch": _punch,
+    }
+    there = [int(path.name) for path in Path("/proc/self/fd").iterdir() if _is_of_merged_pages(path)]
+    able = []
+    for name, way in ways.items():
+        for descriptor in there:
+            with suppress(OSError):
+                way(descriptor)
+                able.append(name)
+    return f"open {len(there)} able {'+'.join(able) or 'none'}"
+
+
+def _is_of_merged_pages(path: Path) -> bool:
+    with suppress(FileNotFoundError):
+        return "ksmtuned-py-pages" in str(path.readlink())
+    return False
+
+
+def _punch(descriptor: int) -> None:
+    if _libc.fallocate(descriptor, 3, ctypes.c_int64(0), ctypes.c_int64(mmap.PAGESIZE)):
+        raise OSError(ctypes.get_errno(), "fallocate")
+
+
+def few_descriptors() -> None:
+    """Two more can be opened, and no third one."""
+    os.closerange(3, 256)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (5, 5))
+
+
+def xdp() -> None:
+    """As a network backend of QEMU has it: opened with rights that are given up then."""
+    kept.append(socket.socket(AF_XDP, socket.SOCK_RAW))
+
+
+def device(path: str) -> None:
+    """A device node somewhere, whatever it is called."""
+    kept.append(os.open(path, os.O_RDONLY))
+
+
+def dispatching() -> None:
+    """System calls of its first thread that do not come from below the vdso go to a handler of its own."""
+    lines = Path("/proc/self/maps").read_text().splitlines()
+    vdso = next(int(line.split("-")[0], 16) for line in lines if line.endswith("[vdso]"))
+    selector = ctypes.c_ubyte(BLOCK)
+    kept.append(selector)
+    done = _libc.prctl(
+        SYSCALL_USER_DISPATCH, ON, ctypes.c_ulong(0), ctypes.c_ulong(vdso), ctypes.c_void_p(ctypes.addressof(selector))
+    )
+    assert not done, os.strerror(ctypes.get_errno())
+
+
+def lock() -> str:
+    """Locks the last of what it merges, as much as anybody may."""
+    size = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0] // 2
+    address = ctypes.addressof(ctypes.c_char.from_buffer(writer.memory)) + len(writer.memory) - size
+    done = _libc.mlock(ctypes.c_void_p(address), ctypes.c_size_t(size))
+    return f"{address} {size} {os.strerror(ctypes.get_errno()) if done else 'locked'}"
+
+
+def grow() -> str:
+    """Takes 32 MiB more."""
+    kept.append(bytearray(os.urandom(1 << 20)) * 32)
+    return "grown"
+
+
+def wait() -> str:
+    """A thread waits in the kernel, and cannot be stopped, until a child of it has ended."""
+    threading.Thread(target=_clone, args=(_pause, 0), daemon=True).start()
+    return "waiting"
+
+
+def wait_often() -> str:
+    """A thread does so 83 ms at a time, all the time, as one does whose disk is slow."""
+
+    def work() -> None:
+        while True:
+            os.waitpid(_clone(_usleep, 83_000), 0)
+
+    threading.Thread(target=work, daemon=True).start()
+    return "waiting"
+
+
+def _clone(function: ctypes.c_void_p, argument: int) -> int:
+    """A child with memory of its own, which runs nothing but that function; returns when it has ended."""
+    stack = ctypes.create_string_buffer(1 << 16)
+    top = (ctypes.addressof(stack) + len(stack) - 64) & ~15
+    pid: int = _libc.clone(function, ctypes.c_void_p(top), CLONE_VFORK | signal.SIGCHLD, ctypes.c_void_p(argument))
+    return pid
+
+
+kept: list[object] = []
+SETUPS: dict[str, Callable[..., None]] = {
+    "few": few_descriptors,
+    "xdp": xdp,
+    "device": device,
+    "dispatching": dispatching,
+}
+COMMANDS: dict[str, Callable[[], str]] = {
+    "spoil": spoil,
+    "lock": lock,
+    "grow": grow,
+    "wait": wait,
+    "wait often": wait_often,
+}
+
+if __name__ == "__main__":
+    what, *arguments = sys.argv[2:] or ["plain"]
+    if what in SETUPS:
+        partial(SETUPS[what], *arguments)()
+    writer.COMMANDS.update(COMMANDS)
+    writer.main()

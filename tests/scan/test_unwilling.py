@@ -1,0 +1,239 @@
+"""Guests that do not stand still, or change while they are merged: each is that guest's trouble, and nobody else's."""
+
+import ctypes
+import math
+import mmap
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+
+from ksmtuned_py.backends.scan.process import Process
+from ksmtuned_py.backends.scan.remap.eligibility import Eligible
+from ksmtuned_py.backends.scan.remap.intact import change
+from ksmtuned_py.backends.scan.remap.runs import Run
+from ksmtuned_py.backends.scan.remap.stops import Stops
+from ksmtuned_py.backends.scan.remap.threads import Threads
+from ksmtuned_py.backends.scan.target import Target
+from ksmtuned_py.door import Door
+from tests.scan.conftest import scanning, told, turn, wait_passes, wait_true
+from tests.scan.narrow import MIB, Narrow
+from tests.scan.test_hostile import odd
+from tests.scan.test_remap import REMAP
+from tests.scan.writers import Writer, runs_freely, stores, writers
+from tests.support.memcgroup import memory_cgroup
+from tests.support.process import wait_for
+
+CGROUPS = Path("/sys/fs/cgroup")
+FREEZERS = [
+    (root, file, on, off)
+    for root, file, on, off in (
+        (CGROUPS, "cgroup.freeze", "1", "0"),
+        (CGROUPS / "unified", "cgroup.freeze", "1", "0"),
+        (CGROUPS / "freezer", "freezer.state", "FROZEN", "THAWED"),
+    )
+    if (root / "cgroup.procs").exists()
+]
+PAGE = mmap.PAGESIZE
+libc = ctypes.CDLL(None, use_errno=True)
+
+
+class Freezer:
+    """A control group that can be kept from running."""
+
+    def __init__(self, directory: Path, file: str, on: str, off: str) -> None:
+        self.directory, self._file, self._words = directory, directory / file, {True: on, False: off}
+
+    def freeze(self, *, on: bool) -> None:
+        self._file.write_text(self._words[on])
+
+
+@contextmanager
+def freezer(root: Path, file: str, on: str, off: str, one: Writer) -> Iterator[Freezer]:
+    """A new one with this guest in it."""
+    directory = root / f"ksmtuned-py-test-{os.getpid()}"
+    directory.mkdir()
+    try:
+        (directory / "cgroup.procs").write_text(str(one.pid))
+        found = Freezer(directory, file, on, off)
+        try:
+            yield found
+        finally:
+            found.freeze(on=False)
+            (root / "cgroup.procs").write_text(str(one.pid))
+    finally:
+        directory.rmdir()
+
+
+@pytest.mark.parametrize(("root_of", "file", "on", "off"), FREEZERS)
+def test_a_frozen_guest_is_refused_and_the_others_go_on(
+    root: None, no_ksm: Door, root_of: Path, file: str, on: str, off: str
+) -> None:
+    with writers(3) as guests, freezer(root_of, file, on, off, guests[0]) as frozen:
+        frozen.freeze(on=True)
+        with scanning(no_ksm, REMAP, guests) as backend:
+            wait_true(lambda: told(backend, "writer-0: its control group is frozen"), "reason")
+            wait_true(lambda: bool(stores(guests[1]) & stores(guests[2])), "pages shared by the others")
+            wait_passes(backend, 2)
+            frozen.freeze(on=False)
+            wait_true(lambda: bool(stores(guests[0])), "pages shared by it, too")
+            assert backend.restarts == 0
+        assert [one.check()["wrong"] for one in guests] == [0, 0, 0]
+
+
+@pytest.mark.parametrize(("root_of", "file", "on", "off"), FREEZERS)
+def test_a_guest_that_is_frozen_at_any_moment_loses_no_byte_and_holds_nobody_up(
+    root: None, no_ksm: Door, root_of: Path, file: str, on: str, off: str
+) -> None:
+    with (
+        writers(2) as guests,
+        freezer(root_of, file, on, off, guests[0]) as frozen,
+        scanning(no_ksm, REMAP, guests, sleep_millisecs=0) as backend,
+    ):
+        for turn_number in range(60):
+            time.sleep(0.003 * (turn_number % 17))
+            frozen.freeze(on=True)
+            time.sleep(1.2 if turn_number % 20 == 0 else 0.01)
+            frozen.freeze(on=False)
+            assert [one.check()["wrong"] for one in guests] == [0, 0]
+        wait_passes(backend, 2)
+        assert backend.restarts == 0
+        wait_for(lambda: all(runs_freely(one) for one in guests), 5.0, "guests that run freely")
+
+
+def test_system_calls_that_a_guest_handles_by_itself_are_a_reason(root: None, no_ksm: Door) -> None:
+    with odd("dispatching", "dispatching") as one, writers(2) as others:
+        with scanning(no_ksm, REMAP, [one, *others]) as backend:
+            wait_true(lambda: told(backend, "syscall user dispatch"), "reason")
+            wait_true(lambda: bool(stores(others[0])), "pages shared by the others")
+            assert backend.restarts == 0
+        assert one.check()["wrong"] == 0
+
+
+def test_a_thread_that_waits_for_seconds_costs_the_others_nothing(root: None, no_ksm: Door) -> None:
+    with odd("waiting") as one, writers(2) as others, scanning(no_ksm, REMAP, [one, *others]) as backend:
+        one.ask("wait")
+        child = wait_for(lambda: psutil.Process(one.pid).children(), 5.0, "child that it waits for")[0]
+        try:
+            wait_true(lambda: told(backend, "it waits for a device"), "reason")
+            wait_true(lambda: bool(stores(others[0]) & stores(others[1])), "pages shared by the others")
+            time.sleep(6.0)
+            wait_passes(backend, 2)
+            assert backend.restarts == 0
+            assert one.check()["wrong"] == 0
+            assert not stores(one)
+        finally:
+            child.kill()
+        wait_for(lambda: runs_freely(one), 5.0, "guest that nobody traces any more")
+
+
+def test_stops_that_fail_are_few_and_are_counted(root: None, no_ksm: Door) -> None:
+    with odd("slow") as one, scanning(no_ksm, REMAP, [one]) as backend:
+        one.ask("wait often")
+        begun = time.monotonic()
+        wait_true(lambda: told(backend, "it waits for a device"), "reason")
+        wait_passes(backend, 12)
+        failed = backend.window_milliseconds["failed"]
+        assert 1 <= failed <= 2 + 2 * math.log2(2 + time.monotonic() - begun)
+        assert backend.window_milliseconds["max"] > 0
+        assert one.check()["wrong"] == 0
+
+
+def test_a_32_bit_guest_is_refused_by_name(root: None, no_ksm: Door, tmp_path: Path) -> None:
+    with (
+        Narrow("narrow", tmp_path, 16 * MIB) as one,
+        writers(2) as others,
+        scanning(no_ksm, REMAP, [one, *others]) as backend,
+    ):
+        wait_true(lambda: told(backend, "narrow: it runs 32-bit code"), "reason")
+        wait_true(lambda: bool(stores(others[0])), "pages shared by the others")
+        assert backend.restarts == 0
+
+
+def test_what_a_memory_limit_has_no_room_for_stays_merged(root: None, no_ksm: Door) -> None:
+    with memory_cgroup(f"ksmtuned-py-test-{os.getpid()}") as group, writers(1) as (other,):
+        words = (sys.executable, "-m", "tests.scan.odd", "32")
+        with Writer("limited", command=group.starting(*words)) as one:
+            group.limit(72 * MIB)
+            with scanning(no_ksm, REMAP, [one, other]) as backend:
+                wait_for(lambda: backend.counters().pages_sharing > 8000, 180.0, "shared pages")
+                one.ask("grow")
+                turn(backend, "run", 2)
+                wait_true(lambda: told(backend, "limited: the memory limit of its control group"), "reason")
+                wait_true(lambda: not stores(other), "pages given back to the other")
+                assert one.check()["wrong"] == 0
+                assert stores(one)
+
+
+def test_memory_that_is_locked_while_it_is_merged_stays_locked(root: None, no_ksm: Door) -> None:
+    with odd("locking") as one, scanning(no_ksm, REMAP, [one], pages_to_scan=300) as backend:
+        wait_true(lambda: bool(stores(one)), "first shared pages")
+        address, size, done = one.ask("lock").split()
+        assert done == "locked"
+        wait_passes(backend, 3)
+        assert unlocked_bytes(one, int(address), int(size)) == 0
+        assert one.check()["wrong"] == 0
+
+
+def unlocked_bytes(one: Writer, begin: int, size: int) -> int:
+    """Of this memory, what smaps shows without the flag."""
+    found, start, end = 0, 0, 0
+    for line in Path(f"/proc/{one.pid}/smaps").read_text().splitlines():
+        if line.startswith("VmFlags:") and " lo" not in line:
+            found += max(0, min(end, begin + size) - max(start, begin))
+        elif "-" in line.split()[0] and not line.split()[0].endswith(":"):
+            start, end = (int(word, 16) for word in line.split()[0].split("-"))
+    return found
+
+
+def test_memory_that_is_locked_or_protected_or_gone_is_seen() -> None:
+    with mmap.mmap(-1, 4 * PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
+        memory[:] = b"a" * len(memory)
+        anchor = ctypes.c_char.from_buffer(memory)
+        address = ctypes.addressof(anchor)
+        with Process(Target(pid=os.getpid(), start_ticks=0), Door()) as process:
+            (mapping,) = [one for one in process.mappings() if one.start <= address < one.end]
+            runs = [Run(address, 4, 0, Eligible(mapping, True, ()))]
+            second = ctypes.c_void_p(address + PAGE)
+            assert change(process, runs) == ""
+            assert not libc.mlock(second, PAGE)
+            assert "locked" in change(process, runs)
+            assert not libc.munlock(second, PAGE)
+            assert change(process, runs) == ""
+            assert not libc.mprotect(second, PAGE, mmap.PROT_READ)
+            assert "protected" in change(process, runs)
+            assert not libc.mprotect(second, PAGE, mmap.PROT_READ | mmap.PROT_WRITE)
+            assert change(process, runs) == ""
+            assert not libc.munmap(second, PAGE)
+            assert change(process, runs) != ""
+        del anchor
+
+
+class Confused(Process):
+    """A process in whose list of threads a stranger's number is found once: it was given out again in that moment."""
+
+    stranger = 0
+
+    def names(self, name: str) -> list[str]:
+        found, self.stranger = [str(self.stranger)] if self.stranger else [], 0
+        return super().names(name) + found
+
+
+def test_a_thread_of_somebody_else_is_let_go_of(root: None) -> None:
+    with writers(1) as (one,), subprocess.Popen(["sleep", "60"]) as stranger:
+        stops = Stops(0.05)
+        with Confused(Target(pid=one.pid, start_ticks=0), Door()) as process:
+            process.stranger = stranger.pid
+            with Threads(process, stops) as threads:
+                assert stranger.pid not in [thread.number for thread in threads.all]
+                assert len(threads.all) > 1
+        wait_for(lambda: "TracerPid:\t0\n" in Path(f"/proc/{stranger.pid}/status").read_text(), 5.0, "end of tracing")
+        assert signal.getsignal(signal.SIGCHLD) is signal.SIG_DFL
+        stranger.kill()
