@@ -74,7 +74,8 @@ def test_settled_news_rests_with_smart_scan() -> None:
 def test_cheap_pages_do_not_make_a_cruise_run_into_dear_ones() -> None:
     """A pass of 1 CPU-s and 500,000 pages; then a stretch of merged pages, at a tenth of its cost per page."""
     counters = [
-        Counters(full_scans=scans, pages_scanned=pages) for scans, pages in ((0, 0), (4, 500_000), (4, 1_000_000))
+        Counters(full_scans=scans, pages_scanned=pages, pages_unshared=1000)
+        for scans, pages in ((0, 0), (4, 500_000), (4, 1_000_000))
     ]
     at = ((0, 0.0), (10, 1.0), (20, 1.1))
     looks = [snapshot(at=at, counters=now, cpu_seconds=cpu) for now, (at, cpu) in zip(counters, at, strict=True)]

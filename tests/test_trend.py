@@ -8,6 +8,7 @@ import pytest
 from ksmtuned_py.config import Config
 from ksmtuned_py.model import Counters, ForeignWrite, Guest, GuestKsm, Knobs, Snapshot
 from ksmtuned_py.policy.need import Need
+from ksmtuned_py.policy.news import ASKING_SECONDS
 from ksmtuned_py.policy.scanner import Passes
 from ksmtuned_py.policy.trend import FOREIGN_HOLD_SECONDS, Trend
 from ksmtuned_py.units import GIB, MIB
@@ -49,7 +50,7 @@ def test_all_guests_are_news_at_the_start_and_settled_after_two_whole_passes() -
     trend = after(passes(0, 10))
     assert trend.boosting
     assert trend.news.sentence == "new guest: web"
-    assert trend.news.done_at_pass == 3  # one is under way
+    assert trend.news.boost.done_at_pass == 3  # one is under way
     trend = trend.after(passes(1, 12))
     assert trend.boosting
     trend = trend.after(passes(2, 13))
@@ -58,7 +59,7 @@ def test_all_guests_are_news_at_the_start_and_settled_after_two_whole_passes() -
 
 def test_a_boost_goes_on_while_passes_pay() -> None:
     trend = after(passes(0, 0), passes(1, 3, cpu=1, sharing=262_144))
-    assert trend.passes.done == trend.news.done_at_pass == 3
+    assert trend.passes.done == trend.news.boost.done_at_pass == 3
     assert trend.boosting
     trend = trend.after(passes(2, 4, cpu=2, sharing=262_144))
     assert not trend.boosting
@@ -70,12 +71,12 @@ def test_a_stuck_pass_does_not_count_but_not_for_ever() -> None:
     def stuck(at: float, scans: int) -> Snapshot:
         return snapshot(at=at, counters=Counters(full_scans=scans, pages_sharing=1000, pages_volatile=9000))
 
-    trend = after(stuck(0, 0), stuck(1, 3))
-    assert trend.boosting
-    assert trend.news.stuck_passes == 1
-    trend = trend.after(stuck(2, 4))
-    assert trend.boosting
-    trend = trend.after(stuck(3, 5))
+    trend = after(stuck(0, 0))
+    for scans in (1, 2, 3, 4, 5):
+        trend = trend.after(stuck(scans, scans))
+        assert trend.boosting
+    assert trend.news.boost.mute_passes == 3
+    trend = trend.after(stuck(6, 6))
     assert not trend.boosting  # it is no bad luck: this memory changes all the time
 
 
@@ -87,7 +88,7 @@ def test_on_a_big_host_a_new_guest_gets_a_quick_look_if_a_pass_is_cheap_enough()
     small = guest("late", pid=900)
     quick = paying.after(passes(3, 2, guests=(*many, small), sharing=50_000_000)).news
     assert quick.sentence == "the guests' memory grew by 1 GiB, worth a quick look"
-    assert quick.thorough_until_pass == paying.news.thorough_until_pass
+    assert quick.boost.thorough_until_pass == paying.news.boost.thorough_until_pass
     assert settled.after(passes(3, 3, guests=(*many, small), sharing=50_000_000, cpu=1000)).news.number == 1
     large = guest("large", pid=901, rss_bytes=200 * GIB)
     grown = settled.after(passes(3, 3, guests=(*many, large), sharing=50_000_000, cpu=1000)).news
@@ -156,7 +157,7 @@ def test_what_a_quick_look_leaves_unmerged_is_news_once_it_is_unusual_and_worth_
     )  # half of that would be usual, the rest is too little
     again = looked.after(look(300))
     assert "150 GiB more found no equal" in again.news.sentence
-    assert again.news.thorough_until_pass > again.passes.done
+    assert again.news.boost.thorough_until_pass > again.passes.done
 
 
 def test_a_quick_pass_is_not_taken_for_stuck_because_it_skips() -> None:
@@ -164,11 +165,11 @@ def test_a_quick_pass_is_not_taken_for_stuck_because_it_skips() -> None:
     trend = after(passes(0, 0, guests=many), passes(1, 3, guests=many, cpu=10))
     late = guest("late", pid=900, rss_bytes=50 * GIB)
     trend = trend.after(passes(2, 3, guests=(*many, late), cpu=10))
-    assert trend.news.open
-    skipping = Counters(full_scans=5, pages_sharing=1000, pages_volatile=9000)
+    assert trend.news.boost.open
+    skipping = Counters(full_scans=5, pages_sharing=1000, pages_volatile=9000, pages_skipped=2 * 9000)
     trend = trend.after(snapshot(at=3, counters=skipping, cpu_seconds=20, guests=(*many, late)))
     assert not trend.boosting
-    assert trend.news.stuck_passes == 0
+    assert trend.news.boost.mute_passes == 0
 
 
 def test_scarce_memory_on_a_big_host_calls_for_quick_passes_at_full_budget() -> None:
@@ -176,18 +177,18 @@ def test_scarce_memory_on_a_big_host_calls_for_quick_passes_at_full_budget() -> 
     calm = after(passes(0, 0, guests=many), passes(1, 3, guests=many, cpu=10), passes(2, 4, guests=many, cpu=20))
     scarce = calm.after(passes(3, 4, guests=many, cpu=20, available_bytes=GIB))
     assert "scarce" in scarce.news.sentence
-    assert scarce.news.done_at_pass == 4 + 1 + 2
-    assert scarce.news.thorough_until_pass <= scarce.passes.done
+    assert scarce.news.boost.done_at_pass == 4 + 1 + 2
+    assert scarce.news.boost.thorough_until_pass <= scarce.passes.done
 
 
-def test_a_guest_that_never_asks_for_merging_is_a_false_alarm() -> None:
+def test_a_guest_arrives_when_it_asks_for_merging() -> None:
     trend = after(passes(0, 0), passes(1, 4))
-    mute = replace(guest("mute", pid=300), ksm=GuestKsm(mergeable=False))
+    mute = replace(guest("mute", pid=300, rss_bytes=9 * GIB), ksm=GuestKsm(mergeable=False))
     trend = trend.after(passes(2, 4, guests=(guest(), mute)))
-    assert trend.boosting  # it has just begun
-    assert trend.after(passes(8, 4, guests=(guest(), mute))).boosting is False
+    assert not trend.boosting
+    assert trend.news.asking_until_seconds == 2 + ASKING_SECONDS  # it is looked at often meanwhile
     asked = replace(mute, ksm=GuestKsm(mergeable=True))
-    assert trend.after(passes(8, 4, guests=(guest(), asked))).boosting
+    assert trend.after(passes(8, 4, guests=(guest(), asked))).news.sentence == "new guest: mute"
 
 
 def test_slow_growth_adds_up() -> None:

@@ -1,5 +1,6 @@
 """The adaptive policy: boost on news, cruise while passes pay, rest when they do not; guards last. Pure."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from ksmtuned_py.config import Config
@@ -44,7 +45,7 @@ class Adaptive:
             rule=wish.rule,
             reason=wish.reason,
             knobs=self._knobs(wish, guard, now, trend),
-            next_tick_seconds=self._next_tick_seconds(wish.mode, trend.need, now),
+            next_tick_seconds=self._next_tick_seconds(wish.mode, now, trend),
             verdicts=(
                 _need_verdict(now, trend),
                 self._news_verdict(now, trend),
@@ -59,7 +60,7 @@ class Adaptive:
 
     def _boost(self, now: Snapshot, trend: Trend) -> Wish:
         budget = self._boost_budget(trend)
-        left = trend.news.done_at_pass - trend.passes.done
+        left = trend.news.boost.done_at_pass - trend.passes.done
         why = f"{left} more pass{'es' if left > 1 else ''} to go" if left > 0 else "passes still pay"
         ago = human_seconds(now.clock.monotonic_seconds - trend.news.seconds)
         return Wish(
@@ -75,17 +76,18 @@ class Adaptive:
         if not cap:
             zero = f"adaptive.{self.config.adaptive.profile}.cruise_percent.{trend.need.word} = 0"
             return Wish(mode=Mode.OFF, budget=0, rule="budget", reason=f"off: {zero}, and no boost is due")
-        gap, last = trend.gap_seconds, trend.passes.last
-        pass_cpu = last.each_cpu_seconds if last else None
-        budget = cap if pass_cpu is None else min(cap, pass_cpu / gap)
+        gap, pass_cpu = trend.gap_seconds, trend.pass_cpu_seconds
+        budget = max(BUDGET_MIN, cap if pass_cpu is None else min(cap, pass_cpu / gap))
+        pace = f"passes are meant to be {human_seconds(gap)} apart"
+        if pass_cpu is not None and pass_cpu > budget * gap:
+            pace = f"a pass like the last takes {human_seconds(pass_cpu / budget)} at that"
         resting = gap > self.config.adaptive.pass_gap_seconds
         word, rule = ("resting", "price") if resting else ("cruising", "yield")
         return Wish(
             mode=Mode.REST if resting else Mode.CRUISE,
-            budget=max(budget, BUDGET_MIN),
+            budget=budget,
             rule=rule,
-            reason=f"{word} at {human_percent(max(budget, BUDGET_MIN))} of a core: {_yield_verdict(trend).sentence}; "
-            f"passes are meant to be {human_seconds(gap)} apart",
+            reason=f"{word} at {human_percent(budget)} of a core: {_yield_verdict(trend).sentence}; {pace}",
         )
 
     def _knobs(self, wish: Wish, guard: Guard | None, now: Snapshot, trend: Trend) -> Knobs:
@@ -94,8 +96,8 @@ class Adaptive:
         if wish.mode is Mode.OFF:
             return Knobs(run=RUN_UNMERGE if guard and guard.unmerge else RUN_STOP, smart_scan=1)
         boost = wish.mode is Mode.BOOST
-        thorough = boost and trend.passes.done < trend.news.thorough_until_pass
-        skips_nothing = thorough and not trend.news.are_young(now.counters)
+        thorough = boost and trend.passes.done < trend.news.boost.thorough_until_pass
+        skips_nothing = thorough and not trend.news.usual.are_young(now.counters)
         cost_seconds = trend.scanner.cost_seconds if boost else trend.page_cost_seconds
         batch = batch_for(wish.budget, cost_seconds, trend.scanner.oversleep_seconds)
         return Knobs(
@@ -115,16 +117,17 @@ class Adaptive:
             state = f"no boost, for adaptive.{self.config.adaptive.profile}.boost_percent.{trend.need.word} = 0"
         return Verdict(rule="news", fired=trend.boosting, sentence=f"{trend.news.sentence}, {ago} ago: {state}")
 
-    def _next_tick_seconds(self, mode: Mode, need: Need, now: Snapshot) -> float:
-        daemon = self.config.daemon
-        busy = mode is Mode.BOOST or need >= Need.SHORT or any(guest.awaits_switch for guest in now.guests)
+    def _next_tick_seconds(self, mode: Mode, now: Snapshot, trend: Trend) -> float:
+        daemon, asking = self.config.daemon, now.clock.monotonic_seconds < trend.news.asking_until_seconds
+        awaited = asking or any(guest.awaits_switch for guest in now.guests)
+        busy = mode is Mode.BOOST or trend.need >= Need.SHORT or awaited
         return min(daemon.tick_seconds, daemon.idle_tick_seconds) if busy else daemon.idle_tick_seconds
 
     def _would_change(self, wish: Wish, now: Snapshot, trend: Trend) -> list[str]:
         settings, sentences = self.config.adaptive, []
         if wish.mode is Mode.BOOST:
             sentences.append(
-                f"cruise: {trend.news.done_at_pass} passes done (now {trend.passes.done}) and a pass that "
+                f"cruise: {trend.news.boost.done_at_pass} passes done (now {trend.passes.done}) and a pass that "
                 f"costs more than {trend.price:g} CPU-s per GiB"
             )
         else:
@@ -132,6 +135,7 @@ class Adaptive:
                 "boost: a new guest, or growth of the guests' memory, now "
                 f"{human_bytes(sum(guest.rss_bytes for guest in now.guests))}"
             )
+            sentences += _deaf_sentences(now, trend)
         if trend.need < Need.SHORT:
             enter = settings.need.short_enter_percent
             sentences.append(
@@ -161,6 +165,14 @@ def _need_verdict(now: Snapshot, trend: Trend) -> Verdict:
         f"tasks stalled on memory {stall} of the last 10 s"
     )
     return Verdict(rule="need", fired=trend.need > Need.CALM, sentence=sentence)
+
+
+def _deaf_sentences(now: Snapshot, trend: Trend) -> Iterator[str]:
+    for kind, record in trend.news.records.items():
+        left = record.deaf_until_seconds - now.clock.monotonic_seconds
+        if left > 0:
+            brought = f"{human_bytes(record.gained_bytes)} for {record.cpu_seconds:.3g} CPU-s"
+            yield f"news of {kind} in {human_seconds(left)}: it is not heard now, for its last boost gained {brought}"
 
 
 def _yield_verdict(trend: Trend) -> Verdict:

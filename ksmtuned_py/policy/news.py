@@ -1,13 +1,33 @@
-"""News: reasons to think that there is memory which nobody has tried to merge yet. Pure."""
+"""News: reasons to think that there is memory which nobody has tried to merge yet. Pure.
 
-from collections.abc import Mapping
+Theory of operation
+===================
+Looking at memory costs CPU, so ksmd works hard only for a reason. There are five, in the table REASONS: a guest
+arrived, much is unmerged that usually is not, it is time for another try after a loss, memory became scarce, or the
+guests' memory grew. At each tick the first that holds is the news. It opens a boost (boost.py), or joins the open one.
+
+There are two kinds of look. A thorough one skips nothing old, so that pages that nobody shared meet their new equals.
+It is dear where there is much memory. There, new memory gets a quick look first, with smart_scan: new pages are not
+skipped, and find each other, and all that is merged already. What that leaves unmerged may be worth a thorough one.
+
+Each reason remembers what it brought. When a boost is over and was not worth its CPU, its reasons are not heard for as
+long as it took, the next time for twice as long, and so on, up to an hour. One that was worth it makes them as good as
+new. What a reason has to tell adds up while it is not heard. And a boost that stopped paying is not made longer by what
+has made it already.
+
+Only guests that may merge are of interest. A guest asks for merging a moment after its start, and arrives when it does.
+"""
+
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
-from ksmtuned_py.model import Counters, Snapshot
+from ksmtuned_py.model import Snapshot
+from ksmtuned_py.policy.boost import NO_BOOST, WHOLE_PASSES, Boost
+from ksmtuned_py.policy.record import FRUITLESS_MAX_SECONDS, Kind, Record
+from ksmtuned_py.policy.scanner import Pass
+from ksmtuned_py.policy.usual import NOT_SEEN, Usual
 from ksmtuned_py.units import GIB, MIB, human_bytes
 
-WHOLE_PASSES = 2
-"""A page merges when its checksum was the same in two passes, so news is settled after two whole ones."""
 GuestKey = tuple[int, int]
 """A process for good: PID and start."""
 GROWTH_MIN_BYTES = 16 * MIB
@@ -15,66 +35,38 @@ DEAR_CPU_SECONDS = 5.0
 """Two thorough passes that take longer than this are not for every guest that comes: from 4 to 10 GiB of guests on."""
 ASKING_SECONDS = 5.0
 """A program that became a guest's has asked for merging by then, or never will."""
-OLD_SHARE = 0.1
-"""Of what is unmerged: if smart_scan skips no more, most of what new memory could be equal to is looked at."""
-STUCK_UNSHARED, STUCK_VOLATILE = 0.01, 0.25
-STUCK_PASSES_MAX = 2
-"""More than these are no bad luck but memory that changes all the time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class News:
-    """The latest news, and what is needed to notice the next."""
+    """The latest news, its boost, and what is needed to notice the next."""
 
     number: int = 0
     """Counts the news."""
     sentence: str = ""
-    seconds: float = 0.0
+    seconds: float = float("-inf")
     """When it came (monotonic)."""
-    thorough_until_pass: int = 0
-    """Until so many passes are done nothing old is skipped ..."""
-    done_at_pass: int = 0
-    """... it is settled when this many are done ..."""
-    open: bool = False
-    """... and the last of them no longer paid."""
-    stuck_passes: int = 0
-    """Passes of these that did not count, because ksmd's unstable tree was stuck."""
+    boost: Boost = NO_BOOST
+    kinds: frozenset[Kind] = frozenset()
+    """Why there is this boost."""
+    records: Mapping[Kind, Record] = field(default_factory=dict)
+    usual: Usual = NOT_SEEN
     guests: frozenset[GuestKey] = frozenset()
-    arrived: frozenset[GuestKey] = frozenset()
-    """The guests whose arrival it is."""
+    gone_bytes: float = 0.0
+    """What guests that ended had merged; ksmd takes it out of the counters in the pass under way."""
+    asking_until_seconds: float = float("-inf")
+    """A guest has just begun, and may still ask for merging."""
     seen_bytes: Mapping[GuestKey, int] = field(default_factory=dict)
-    """Each guest's memory at the last news, or the least since then: what the passes since have looked at."""
-    unmerged_share: float | None = None
-    """Of what ksmd tracks, as the last thorough passes left it, or the least since; None before they are done."""
-    old_pages: int | None = None
-    """What smart_scan has skipped at most in a pass since ksmd tracked nothing; None: that was not seen yet."""
+    """The memory of each guest that may merge, at the last news or the least since: what was looked at since then."""
 
-    @property
-    def is_thorough(self) -> bool:
-        """Nothing old is skipped until it is settled."""
-        return self.thorough_until_pass >= self.done_at_pass
+    def record(self, kind: Kind) -> Record:
+        """What this kind brought so far."""
+        return self.records.get(kind, Record())
 
-    def are_young(self, counters: Counters) -> bool:
-        """Whether smart_scan skips next to nothing: then there is no point in switching it off, and pages age on."""
-        return self.old_pages is not None and self.old_pages <= counters.unmerged_pages * OLD_SHARE
-
-    def with_another_pass(self) -> "News":
-        """One of its passes, a thorough one, did not count."""
-        return replace(
-            self,
-            thorough_until_pass=self.thorough_until_pass + 1,
-            done_at_pass=self.done_at_pass + 1,
-            stuck_passes=self.stuck_passes + 1,
-        )
-
-    def called_off(self, passes_done: int) -> "News":
-        """It was none."""
-        return replace(self, open=False, thorough_until_pass=0, done_at_pass=passes_done, arrived=frozenset())
-
-    def settled(self, counters: Counters, passes_done: int) -> "News":
-        """Nothing more is to be found."""
-        share = counters.unmerged_share if self.thorough_until_pass else self.unmerged_share
-        return replace(self.called_off(passes_done), unmerged_share=share)
+    def hears(self, kind: Kind, seconds: float) -> bool:
+        """Whether news of this kind would be one now."""
+        stale = self.boost.open and kind in self.kinds and self.boost.unpaid_passes >= WHOLE_PASSES
+        return seconds >= self.record(kind).deaf_until_seconds and not stale
 
 
 NO_NEWS = News()
@@ -89,26 +81,61 @@ class Prospect:
     """CPU-seconds that a saved GiB may cost."""
     page_cost_seconds: float
     pass_cpu_seconds: float | None
-    """What the last pass took; None = unknown."""
+    """What the last pass took, each; None = unknown."""
     pass_skipped_pages: int
     """How many it passed over."""
-
-    def thorough_cpu_seconds(self, guest_bytes: int, page_bytes: int) -> float:
-        """Of two whole passes over all guests, skipping nothing."""
-        return WHOLE_PASSES * guest_bytes / page_bytes * self.page_cost_seconds
-
-    def quick_bytes(self) -> float:
-        """Memory that would pay for another pass like the last one; infinite as long as nobody knows."""
-        return float("inf") if self.pass_cpu_seconds is None else self.worth_bytes(self.pass_cpu_seconds)
+    ended: Pass | None
+    """The last pass, if it was found to be over at this look."""
+    scarce_since_seconds: float | None
+    """When memory last became scarce; None = it is not."""
+    retry: bool
+    """The time for another try has come."""
 
     def worth_bytes(self, cpu_seconds: float) -> int:
         """Memory that would pay for so much CPU if all of it merged."""
         return max(GROWTH_MIN_BYTES, round(cpu_seconds / max(self.price, 1e-9) * GIB))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """All that a reason may go by."""
+
+    now: Snapshot
+    past: News
+    prospect: Prospect
+    bytes_now: Mapping[GuestKey, int]
+    """The memory of each guest that may merge."""
+
+    @property
+    def arrived(self) -> frozenset[GuestKey]:
+        """Guests that no news has counted yet."""
+        return frozenset(self.bytes_now) - frozenset(self.past.seen_bytes)
+
+    @property
+    def growth_bytes(self) -> int:
+        """What the guests have taken since the last news, each for itself, whoever has left."""
+        return sum(self.bytes_now.values()) - sum(self.past.seen_bytes.values())
+
+    @property
+    def thorough_cpu_seconds(self) -> float:
+        """Of two whole passes over all guests, skipping nothing."""
+        pages = sum(self.bytes_now.values()) / self.now.page_bytes
+        return WHOLE_PASSES * pages * self.prospect.page_cost_seconds
+
+    @property
+    def cheap(self) -> bool:
+        """Whether that is so little that every guest is worth it."""
+        return self.thorough_cpu_seconds <= DEAR_CPU_SECONDS
+
+    @property
+    def thorough_worth_bytes(self) -> int:
+        """Memory that would pay for it."""
+        return self.prospect.worth_bytes(self.thorough_cpu_seconds)
+
+
 @dataclass(frozen=True, slots=True)
-class Tidings:
-    """What is new, and what has to be done about it."""
+class Look:
+    """The passes that news wants, and its sentence."""
 
     sentence: str
     thorough: bool
@@ -117,121 +144,132 @@ class Tidings:
     """Whole ones."""
 
 
-def find_news(past: News, now: Snapshot, prospect: Prospect, *, need_rose: bool, retry: bool) -> News:
-    """The news after this snapshot: past itself, but for its bookkeeping, when there is none.
+def next_news(past: News, now: Snapshot, prospect: Prospect) -> News:
+    """The news after this snapshot: past itself, but for its boost and bookkeeping, when there is none."""
+    seconds = now.clock.monotonic_seconds
+    known = _bookkept(_boosted(past, now, prospect), now, prospect)
+    case = Case(now=now, past=known, prospect=prospect, bytes_now=_bytes_now(now))
+    for kind, reason in REASONS.items():
+        look = reason(case) if known.hears(kind, seconds) else None
+        if look:
+            return _heard(case, kind, look)
+    return known
 
-    There are two kinds. Thorough passes skip nothing old, so that pages that nobody shared meet their new equals. They
-    are dear where there is much memory. There, new memory gets a quick look first, with smart_scan: new pages are not
-    skipped, and find each other, and all that is merged already. What that leaves unmerged may be worth a thorough one.
+
+def _arrival(case: Case) -> Look | None:
+    """Every guest is worth a thorough look where that is cheap; the first ones always are."""
+    if not case.arrived or not (case.cheap or not case.past.number):
+        return None
+    names = sorted(guest.name for guest in case.now.guests if guest.key in case.arrived)
+    shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    return Look(f"new guest{'s' if len(names) > 1 else ''}: {shown}", thorough=True)
+
+
+def _unmerged(case: Case) -> Look | None:
+    """Quick looks left more than usual, and so much that it may pay for a thorough one."""
+    unmerged = 0 if case.past.boost.open else case.past.usual.unmerged_beyond_bytes(case.now)
+    if unmerged < case.thorough_worth_bytes:
+        return None
+    worth = f"worth a look at all from {human_bytes(case.thorough_worth_bytes)} on"
+    return Look(f"{human_bytes(unmerged)} more found no equal, {worth}", thorough=True)
+
+
+def _retry(case: Case) -> Look | None:
+    """Merging was at a loss, and the time of the next try has come."""
+    return Look("merging was given up long enough ago for another try", thorough=True) if case.prospect.retry else None
+
+
+def _scarce(case: Case) -> Look | None:
+    """Memory became short since the last news."""
+    since = case.prospect.scarce_since_seconds
+    if since is None or case.past.seconds >= since or not case.bytes_now:
+        return None
+    return Look(f"memory became scarce: {case.now.memory.available_fraction:.0%} available", thorough=case.cheap)
+
+
+def _growth(case: Case) -> Look | None:
+    """The guests grew by what would pay for two thorough passes, or at least for one like the last.
+
+    Where growth has brought nothing for long, one like the last is all that it gets.
     """
-    now_bytes = {guest.key: guest.rss_bytes for guest in now.guests if guest.may_merge}
-    guests = frozenset(guest.key for guest in now.guests)
-    seen = {key: min(past.seen_bytes[key], size) for key, size in now_bytes.items() if key in past.seen_bytes}
-    known = replace(
-        past,
-        guests=guests,
-        seen_bytes=seen,
-        unmerged_share=_least_unmerged(past, now.counters),
-        old_pages=_old_pages(past, now.counters, prospect),
-    )
-    arrived, growth = guests - past.guests, sum(now_bytes.values()) - sum(seen.values())
-    found = _tidings(known, now, prospect, arrived, growth, need_rose=need_rose, retry=retry)
-    if found is None:
-        return known
-    if known.open:  # a false alarm must not settle other news
-        arrived = known.arrived | arrived if known.arrived else frozenset()
-    under_way = 1 if now.counters.candidate_pages else 0  # a pass that began before the news does not count
-    done_at_pass = prospect.passes_done + under_way + found.passes
-    return replace(
-        known,
-        number=known.number + 1,
-        sentence=found.sentence,
-        seconds=now.clock.monotonic_seconds,
-        thorough_until_pass=done_at_pass if found.thorough else known.thorough_until_pass,
-        done_at_pass=max(done_at_pass, known.done_at_pass),
-        open=True,
-        stuck_passes=0,
-        arrived=arrived,
-        seen_bytes=now_bytes,
-    )
-
-
-def _tidings(
-    known: News,
-    now: Snapshot,
-    prospect: Prospect,
-    arrived: frozenset[GuestKey],
-    growth: int,
-    *,
-    need_rose: bool,
-    retry: bool,
-) -> Tidings | None:
-    """The first of all reasons for a boost that holds."""
-    guest_bytes = sum(known.seen_bytes.values()) + growth
-    thorough_cpu_seconds = prospect.thorough_cpu_seconds(guest_bytes, now.page_bytes)
-    cheap = thorough_cpu_seconds <= DEAR_CPU_SECONDS
-    worthwhile = prospect.worth_bytes(thorough_cpu_seconds)
-    unmerged = 0 if known.open else _unusually_unmerged_bytes(now, known.unmerged_share)
-    if arrived and (cheap or not known.number):
-        return Tidings(_arrival_sentence(now, arrived), thorough=True)
-    if unmerged >= worthwhile:
-        sizes = f"{human_bytes(unmerged)} more found no equal, worth a look at all from {human_bytes(worthwhile)} on"
-        return Tidings(sizes, thorough=True)
-    if retry:
-        return Tidings("merging was given up long enough ago for another try", thorough=True)
-    grew = f"the guests' memory grew by {human_bytes(growth)}"
-    if growth >= worthwhile:
-        return Tidings(f"{grew}, worth a look from {human_bytes(worthwhile)} on", thorough=cheap)
-    if need_rose and now.guests:
-        return Tidings(f"memory became scarce: {now.memory.available_fraction:.0%} available", thorough=cheap)
-    if growth >= prospect.quick_bytes():
-        return Tidings(f"{grew}, worth a quick look", thorough=cheap, passes=1)
+    hopeless = case.past.record(Kind.GROWTH).wait_seconds >= FRUITLESS_MAX_SECONDS
+    grew = f"the guests' memory grew by {human_bytes(case.growth_bytes)}"
+    if case.growth_bytes >= case.thorough_worth_bytes and not hopeless:
+        return Look(f"{grew}, worth a look from {human_bytes(case.thorough_worth_bytes)} on", thorough=case.cheap)
+    pass_cpu_seconds = case.prospect.pass_cpu_seconds
+    if pass_cpu_seconds is not None and case.growth_bytes >= case.prospect.worth_bytes(pass_cpu_seconds):
+        return Look(f"{grew}, worth a quick look", thorough=case.cheap, passes=1)
     return None
 
 
-def is_false_alarm(news: News, now: Snapshot) -> bool:
-    """Whether those that came have ended, or have not asked for merging in all the time that a guest needs for it."""
-    waited = now.clock.monotonic_seconds - news.seconds >= ASKING_SECONDS
-    return bool(waited and news.arrived) and not any(
-        guest.key in news.arrived and guest.may_merge for guest in now.guests
+REASONS: Mapping[Kind, Callable[[Case], Look | None]] = {
+    Kind.ARRIVAL: _arrival,
+    Kind.UNMERGED: _unmerged,
+    Kind.RETRY: _retry,
+    Kind.SCARCE: _scarce,
+    Kind.GROWTH: _growth,
+}
+"""All of them, the first one first."""
+
+
+def _boosted(past: News, now: Snapshot, prospect: Prospect) -> News:
+    """With the boost as it stands, and with what it brought when it is over."""
+    running = {guest.key for guest in now.guests}
+    gone = sum(size for key, size in past.seen_bytes.items() if key not in running)
+    gone_bytes = past.gone_bytes + gone * (1 - now.counters.unmerged_share)
+    ended, each = prospect.ended, prospect.pass_cpu_seconds or 0.0
+    boost = past.boost.after(
+        now,
+        ended,
+        passes_done=prospect.passes_done,
+        gained_bytes=ended.gained_bytes + round(gone_bytes) if ended else 0,
+        cpu_seconds=each * ended.passes if ended else 0.0,
+        price=prospect.price,
+    )
+    known = replace(past, boost=boost, gone_bytes=0 if ended else gone_bytes)
+    if boost.open or not past.boost.open:
+        return known
+    seconds = now.clock.monotonic_seconds
+    told = {kind: past.record(kind).after(boost, seconds) for kind in past.kinds}
+    share = now.counters.unmerged_share if boost.thorough_until_pass else past.usual.unmerged_share
+    usual = replace(past.usual, unmerged_share=share)
+    return replace(known, records={**past.records, **told}, usual=usual)
+
+
+def _bookkept(past: News, now: Snapshot, prospect: Prospect) -> News:
+    """With what is needed to notice the next."""
+    begun = [guest for guest in now.guests if guest.key not in past.guests and not guest.may_merge]
+    asking = now.clock.monotonic_seconds + ASKING_SECONDS if begun else past.asking_until_seconds
+    seen = {key: min(past.seen_bytes[key], size) for key, size in _bytes_now(now).items() if key in past.seen_bytes}
+    return replace(
+        past,
+        guests=frozenset(guest.key for guest in now.guests),
+        asking_until_seconds=asking,
+        seen_bytes=seen,
+        usual=past.usual.after(now.counters, prospect.pass_skipped_pages),
     )
 
 
-def _old_pages(past: News, counters: Counters, prospect: Prospect) -> int | None:
-    if not counters.candidate_pages and counters.pages_skipped is not None:
-        return 0
-    return None if past.old_pages is None else max(past.old_pages, prospect.pass_skipped_pages)
-
-
-def _least_unmerged(past: News, counters: Counters) -> float | None:
-    """The least share since; nothing tracked says nothing."""
-    if past.unmerged_share is None or not counters.candidate_pages:
-        return past.unmerged_share
-    return min(past.unmerged_share, counters.unmerged_share)
-
-
-def _unusually_unmerged_bytes(now: Snapshot, usual_share: float | None) -> int:
-    """What is unmerged beyond the usual share of it."""
-    if usual_share is None:
-        return 0
-    usual = usual_share * now.counters.candidate_pages
-    return round((now.counters.unmerged_pages - usual) * now.page_bytes)
-
-
-def is_stuck(counters: Counters) -> bool:
-    """Whether the last pass left nothing in the unstable tree though much is unmerged.
-
-    When the page at the tree's root cannot be fetched, every insertion of that pass fails (mm/ksm.c,
-    unstable_tree_search_insert): full_scans advances, and pages that could have met did not. Only thorough passes can
-    be judged so: with smart_scan the kernel counts what it skips as volatile.
-    """
-    candidates = counters.candidate_pages
-    return (
-        counters.pages_unshared < candidates * STUCK_UNSHARED and counters.pages_volatile > candidates * STUCK_VOLATILE
+def _heard(case: Case, kind: Kind, look: Look) -> News:
+    """The news that this is."""
+    known, seconds = case.past, case.now.clock.monotonic_seconds
+    boost = known.boost.wanted(
+        case.now,
+        passes_done=case.prospect.passes_done,
+        passes=look.passes,
+        thorough=look.thorough,
+        price=case.prospect.price,
+    )
+    return replace(
+        known,
+        number=known.number + 1,
+        sentence=look.sentence,
+        seconds=seconds,
+        boost=boost,
+        kinds=(known.kinds if known.boost.open else frozenset()) | {kind},
+        seen_bytes=case.bytes_now,
     )
 
 
-def _arrival_sentence(now: Snapshot, arrived: frozenset[GuestKey]) -> str:
-    names = sorted(guest.name for guest in now.guests if guest.key in arrived)
-    shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-    return f"new guest{'s' if len(names) > 1 else ''}: {shown}"
+def _bytes_now(now: Snapshot) -> dict[GuestKey, int]:
+    return {guest.key: guest.rss_bytes for guest in now.guests if guest.may_merge}

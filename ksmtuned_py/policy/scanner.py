@@ -89,6 +89,8 @@ class Pass:
     cpu_seconds: float | None
     gained_bytes: int
     """Net of what copy-on-write took back; may be negative."""
+    new_pages: int = 0
+    """More than were tracked before: seen for the first time."""
     pages: int = 0
     """Looked at; skipped ones do not count. Where the kernel does not count them: all that it keeps track of."""
     skipped_pages: int = 0
@@ -157,6 +159,7 @@ def _pass(since: Snapshot, now: Snapshot, passes: int) -> Pass:
         seconds=now.clock.monotonic_seconds - since.clock.monotonic_seconds,
         cpu_seconds=cpu,
         gained_bytes=now.saved_bytes - since.saved_bytes,
+        new_pages=max(0, now.counters.candidate_pages - since.counters.candidate_pages),
         pages=passes * now.counters.candidate_pages
         if now.counters.pages_scanned is None
         else max(0, now.counters.pages_scanned - (since.counters.pages_scanned or 0)),

@@ -4,17 +4,9 @@ from dataclasses import dataclass, field, replace
 
 from ksmtuned_py.config import Config
 from ksmtuned_py.model import Snapshot
+from ksmtuned_py.policy.boost import pays
 from ksmtuned_py.policy.need import Need, by_need, next_need
-from ksmtuned_py.policy.news import (
-    NO_NEWS,
-    STUCK_PASSES_MAX,
-    GuestKey,
-    News,
-    Prospect,
-    find_news,
-    is_false_alarm,
-    is_stuck,
-)
+from ksmtuned_py.policy.news import NO_NEWS, GuestKey, News, Prospect, next_news
 from ksmtuned_py.policy.scanner import Passes, Scanner
 from ksmtuned_py.policy.state import PolicyState, next_state
 
@@ -87,6 +79,8 @@ class Trend:
     """What it was judged by last; who advances it brings the one in force."""
     previous: Snapshot | None = None
     need: Need = Need.CALM
+    scarce_since_seconds: float | None = None
+    """When the need last rose to short or beyond; None = it is less."""
     scanner: Scanner = field(default_factory=Scanner)
     passes: Passes = field(default_factory=Passes)
     news: News = NO_NEWS
@@ -113,12 +107,19 @@ class Trend:
         return by_need(self.config.adaptive.chosen.price_cpu_seconds_per_gib, self.need)
 
     @property
+    def pass_cpu_seconds(self) -> float | None:
+        """What a pass takes, by the last one; reckoned from its pages where the scanner's CPU time is not known."""
+        last = self.passes.last
+        if last is None:
+            return None
+        reckoned = last.pages / last.passes * self.scanner.cost_seconds
+        return reckoned if last.each_cpu_seconds is None else last.each_cpu_seconds
+
+    @property
     def last_pass_pays(self) -> bool:
-        """Whether the last pass gained enough for its CPU; True as long as nobody can say."""
-        if self.passes.last is None:
-            return True
-        cost = self.passes.last.cpu_seconds_per_gib
-        return self.passes.last.gained_bytes > 0 if cost is None else cost <= self.price
+        """Whether the last pass gained enough for its CPU; True as long as there is none."""
+        last, each = self.passes.last, self.pass_cpu_seconds
+        return last is None or each is None or pays(last.gained_bytes, each * last.passes, self.price)
 
     @property
     def page_cost_seconds(self) -> float:
@@ -132,8 +133,8 @@ class Trend:
 
     @property
     def boosting(self) -> bool:
-        """Whether there is news whose passes are not done, or which still pays."""
-        return self.passes.done < self.news.done_at_pass or (self.news.open and self.last_pass_pays)
+        """Whether news has a boost that is not over."""
+        return self.news.boost.open
 
     def after(self, snapshot: Snapshot) -> "Trend":
         """The trend with one more snapshot taken in."""
@@ -153,25 +154,21 @@ class Trend:
         return seen._with_news(self, snapshot)._with_gap(self)._with_loss(self, snapshot)
 
     def _with_news(self, past: "Trend", snapshot: Snapshot) -> "Trend":
-        news = find_news(
-            past.news,
-            snapshot,
-            Prospect(
-                passes_done=self.passes.done,
-                price=self.price,
-                page_cost_seconds=self.page_cost_seconds,
-                pass_cpu_seconds=self.passes.last.each_cpu_seconds if self.passes.last else None,
-                pass_skipped_pages=self.passes.last.each_skipped_pages if self.passes.last else 0,
-            ),
-            need_rose=self.need > past.need and self.need >= Need.SHORT,
+        last, scarce = self.passes.last, self.scarce_since_seconds
+        if self.need > past.need:
+            scarce = snapshot.clock.monotonic_seconds
+        scarce = scarce if self.need >= Need.SHORT else None
+        prospect = Prospect(
+            passes_done=self.passes.done,
+            price=self.price,
+            page_cost_seconds=self.page_cost_seconds,
+            pass_cpu_seconds=self.pass_cpu_seconds,
+            pass_skipped_pages=last.each_skipped_pages if last else 0,
+            ended=last if self.passes.done > past.passes.done else None,
+            scarce_since_seconds=scarce,
             retry=_is_over(past.given_up.until_seconds, snapshot),
         )
-        if news.open and is_false_alarm(news, snapshot):
-            news = news.called_off(self.passes.done)
-        elif news.open and self.passes.done >= news.done_at_pass and not self.last_pass_pays:
-            again = news.is_thorough and is_stuck(snapshot.counters) and news.stuck_passes < STUCK_PASSES_MAX
-            news = news.with_another_pass() if again else news.settled(snapshot.counters, self.passes.done)
-        return replace(self, news=news)
+        return replace(self, news=next_news(past.news, snapshot, prospect), scarce_since_seconds=scarce)
 
     def _with_gap(self, past: "Trend") -> "Trend":
         settings = self.config.adaptive

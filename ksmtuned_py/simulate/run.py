@@ -2,7 +2,8 @@
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from math import inf
 
 from ksmtuned_py.backends.memory import MemoryBackend
 from ksmtuned_py.backends.model.modelhost import ModelHost
@@ -12,7 +13,7 @@ from ksmtuned_py.model import Clock, Guest, Memory, Mode, Vmstat
 from ksmtuned_py.plan import plan
 from ksmtuned_py.policy import policy_of
 from ksmtuned_py.policy.trend import Trend
-from ksmtuned_py.simulate.scenario import Event, Scenario, events
+from ksmtuned_py.simulate.scenario import Event, Guests, Scenario, events
 from ksmtuned_py.units import GIB
 
 MINUTES_OF_DAY = 1440
@@ -50,7 +51,7 @@ class Stage:
 
     scenario: Scenario
     now_seconds: float = 0.0
-    guests_now: dict[str, Guest] = field(default_factory=dict)
+    guests_now: dict[str, tuple[Guest, Guests]] = field(default_factory=dict)
     achievable_bytes: int = 0
 
     def __post_init__(self) -> None:
@@ -60,6 +61,7 @@ class Stage:
         )
         self.backend = MemoryBackend(self.model, lambda: self.now_seconds)
         self.cpus = size.cpus
+        self.next_stall_seconds = size.stall_every_seconds or inf
 
     def clock(self) -> Clock:
         """The simulated time; its day begins at midnight."""
@@ -72,12 +74,20 @@ class Stage:
             if event.comes:
                 kind = self.scenario.guests[event.kind]
                 groups = kind.groups(event.number, self.model.page_bytes)
-                self.guests_now[event.name] = self.model.add_guest(event.name, groups)
+                guest = self.model.add_guest(event.name, groups)
+                self.guests_now[event.name] = (replace(guest, ksm=None), kind)
             else:
                 self.model.remove_guest(event.name)
                 del self.guests_now[event.name]
         if happened:
             self.achievable_bytes = self.model.mergeable_pages() * self.model.page_bytes
+
+    def stalls(self) -> bool:
+        """Whether some task stalls on memory now; if so, the next stall is a while away."""
+        stalls = self.now_seconds >= self.next_stall_seconds
+        if stalls:
+            self.next_stall_seconds += self.scenario.host.stall_every_seconds
+        return stalls
 
     def memory(self) -> Memory:
         """The model's memory."""
@@ -91,8 +101,13 @@ class Stage:
         return self.backend.vmstat()
 
     def guests(self, now_seconds: float) -> tuple[Guest, ...]:  # noqa: ARG002 - the clock is ours
-        """As they came: ksmd's account of each of 500 guests at every tick would take most of the simulation's time."""
-        return tuple(self.guests_now.values())
+        """As they came, without ksmd's accounts: those of 500 guests at every tick would take most of the time."""
+        return tuple(
+            replace(guest, rss_bytes=round(guest.rss_bytes * kind.resident_share(self.now_seconds)))
+            if kind.swing_percent
+            else guest
+            for guest, kind in self.guests_now.values()
+        )
 
     def suspects(self) -> tuple[str, ...]:
         """No other program runs in the model."""
@@ -130,7 +145,8 @@ def _ticks(scenario: Scenario, config: Config) -> Iterator[tuple[Sample, float]]
             happened.append(coming.pop())
         host.backend.counters()  # the model catches up with the clock before its guests change
         stage.play(happened)
-        snapshot = host.observe(frozenset({"guest"} if any(event.comes for event in happened) else ()))
+        woken_by = {"guest"} if any(event.comes for event in happened) else set()
+        snapshot = host.observe(frozenset(woken_by | ({"pressure"} if stage.stalls() else set())))
         began = time.process_time()
         trend = trend.after(snapshot)
         decision = policy.decide(snapshot, trend)
@@ -149,4 +165,4 @@ def _ticks(scenario: Scenario, config: Config) -> Iterator[tuple[Sample, float]]
             seconds,
         )
         next_tick = stage.now_seconds + decision.next_tick_seconds
-        stage.now_seconds = min(next_tick, coming[-1].seconds) if coming else next_tick
+        stage.now_seconds = min(next_tick, stage.next_stall_seconds, *(event.seconds for event in coming[-1:]))

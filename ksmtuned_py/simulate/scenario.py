@@ -47,6 +47,8 @@ class HostSize(Section):
     total_gib: Gib
     used_gib: Gib = 1.0
     cpus: Count = 4
+    stall_every_seconds: Moment = 0.0
+    """Some task stalls on memory so often, and that wakes the daemon. 0: never."""
 
 
 class Guests(Section):
@@ -62,6 +64,10 @@ class Guests(Section):
     changing_percent: Percent = 10
     rewrites_per_second: Annotated[float, Field(ge=0, le=1000)] = 1.0
     """Of each changing page."""
+    swing_percent: Percent = 0
+    """Of its memory: it is given back to the host and taken anew, with other content ..."""
+    swing_seconds: Moment = 3600.0
+    """... once in this time."""
     first_seconds: Moment = 0.0
     every_seconds: Moment = 0.0
     lifetime_seconds: Moment = 0.0
@@ -69,8 +75,8 @@ class Guests(Section):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        if self.equal_percent + self.zero_percent + self.changing_percent > 100:
-            raise ValueError("equal_percent, zero_percent and changing_percent are more than 100 together")
+        if self.equal_percent + self.zero_percent + self.changing_percent + self.swing_percent > 100:
+            raise ValueError("equal, zero, changing and swing_percent are more than 100 together")
         return self
 
     def groups(self, number: int, page_bytes: int) -> tuple[PageGroup, ...]:
@@ -79,12 +85,19 @@ class Guests(Section):
         same = round(pages * self.equal_percent / 100)
         zeroes = round(pages * self.zero_percent / 100)
         changing = round(pages * self.changing_percent / 100)
+        swinging = round(pages * self.swing_percent / 100)
         return (
             equal(f"{self.name}-{number % self.images}", same),
             zero(zeroes),
-            unique(pages - same - zeroes - changing),
+            unique(pages - same - zeroes - changing - swinging),
+            unique(swinging, rewrites_per_second=1 / self.swing_seconds if self.swing_seconds else 0),
             unique(changing, rewrites_per_second=self.rewrites_per_second),
         )
+
+    def resident_share(self, seconds: float) -> float:
+        """Of its memory, at a time: it falls evenly for half of a swing, and rises again."""
+        phase = seconds / self.swing_seconds % 1 if self.swing_seconds else 0.0
+        return 1 - self.swing_percent / 100 * (1 - abs(2 * phase - 1))
 
 
 class Scenario(Section):
