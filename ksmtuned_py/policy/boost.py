@@ -26,7 +26,7 @@ WHOLE_PASSES = 2
 MUTE_UNSHARED, MUTE_VOLATILE = 0.01, 0.25
 MUTE_PASSES_MAX = 3
 """The rest of a pass among what ended guests left, a first look, and bad luck: more is memory that always changes."""
-FRUITLESS_PRICE = 5.0
+FRUITLESS_PRICE = 10.0
 """Times the price: a boost may be dearer than a pass, for most of it goes to memory that is no news. Sim, churn: 3."""
 NOTHING_SECONDS = 10.0
 """A scanner that has anything to look at has begun by then, at any budget."""

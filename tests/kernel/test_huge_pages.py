@@ -1,0 +1,54 @@
+"""Guests in huge pages that were there before the daemon: pages meet late, and a boost waits until they could."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import pytest
+
+from ksmtuned_py.units import MIB
+from ksmtuned_py.workload import Mix, workloads
+from tests.kernel.conftest import Start
+from tests.support.daemon import QUIET, merged
+from tests.support.hugeguest import mergeable_pages
+from tests.support.ksmlock import RealKsm
+from tests.support.process import wait_for
+
+pytestmark = pytest.mark.kernel
+
+GUEST_MIB = 512
+SLOW = {"pages_to_scan": 100, "sleep_millisecs": 20, "run": 1}
+TICKS = merged(QUIET, {"daemon": {"tick_seconds": 0.2, "idle_tick_seconds": 0.2}})
+
+
+@contextmanager
+def huge_guests(count: int) -> Iterator[None]:
+    words = [sys.executable, "-m", "tests.support.hugeguest", str(GUEST_MIB)]
+    with ExitStack() as stack:
+        guests = [
+            stack.enter_context(subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE))
+            for _ in range(count)
+        ]
+        for guest in guests:
+            assert guest.stdout
+            assert guest.stdout.readline() == b"ready\n"
+        yield
+
+
+def in_the_middle_of_a_pass(ksm: RealKsm) -> None:
+    """ksmd stopped within a pass over processes that have ended since: the rest of that pass looks at nothing."""
+    with workloads([Mix(unique_bytes=64 * MIB)] * 2):
+        begun = ksm.number("pages_scanned")
+        for name, value in SLOW.items():
+            ksm.write(name, value)
+        wait_for(lambda: ksm.number("pages_scanned") > begun + 500, 10, "a pass under way")
+        ksm.write("run", 0)
+
+
+def test_what_can_merge_is_merged(real_ksm: RealKsm, start: Start) -> None:
+    in_the_middle_of_a_pass(real_ksm)
+    with huge_guests(2):
+        daemon = start(TICKS)
+        daemon.wait_status(lambda status: status["decision"]["mode"] in ("cruise", "rest"), "the end of the boost", 120)
+        assert real_ksm.saved_pages() >= 0.9 * mergeable_pages(GUEST_MIB)

@@ -1,0 +1,45 @@
+"""A process like a guest whose memory is in huge pages: `python -m tests.support.hugeguest MIB` says 'ready'.
+
+A tenth of its pages is the same in each such process, in runs of four as on real guests; a twentieth is zero.
+"""
+
+import ctypes
+import mmap
+import os
+import random
+import sys
+
+from ksmtuned_py.units import MIB
+from ksmtuned_py.workload import PAGE_BYTES
+
+COMM = b"qemu-system-x86"
+RUN_BYTES = 4 * PAGE_BYTES
+EQUAL_PERCENT, ZERO_PERCENT = 10, 5
+PR_SET_NAME = 15  # linux/prctl.h
+
+
+def mergeable_pages(mib: int) -> int:
+    """What two of them can save: half of the equal pages, and all of the zero pages but some."""
+    pages = mib * MIB // PAGE_BYTES
+    return pages * EQUAL_PERCENT // 100 + 2 * pages * ZERO_PERCENT // 100
+
+
+def main() -> None:
+    """Fills the memory and waits for the end of standard input."""
+    size_bytes = int(sys.argv[1]) * MIB
+    ctypes.CDLL(None).prctl(PR_SET_NAME, COMM)
+    memory = mmap.mmap(-1, size_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    memory.madvise(mmap.MADV_HUGEPAGE)
+    runs = list(range(size_bytes // RUN_BYTES))
+    random.Random(0).shuffle(runs)
+    equal, zero = (len(runs) * percent // 100 for percent in (EQUAL_PERCENT, EQUAL_PERCENT + ZERO_PERCENT))
+    for place, run in enumerate(runs):
+        content = random.Random(run).randbytes(RUN_BYTES) if place < equal else os.urandom(RUN_BYTES)
+        memory[run * RUN_BYTES : (run + 1) * RUN_BYTES] = bytes(RUN_BYTES) if equal <= place < zero else content
+    memory.madvise(mmap.MADV_MERGEABLE)
+    print("ready", flush=True)
+    sys.stdin.read()
+
+
+if __name__ == "__main__":
+    main()
