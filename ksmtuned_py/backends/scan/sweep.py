@@ -71,8 +71,11 @@ class Sweep:
 
 
 def pages_in(process: Process, base: int, ranges: list[tuple[int, int]], kind: Kind) -> PageNumbers:
-    """The pages of that kind in the ranges of a window; raises Gone."""
-    return numbers(np.concatenate([process.runs(start, end, kind) for start, end in ranges]), base)
+    """The pages of that kind in the ranges of a window, ascending; raises Gone.
+
+    A mapping that changes while the list of all is read can be in it twice.
+    """
+    return np.unique(numbers(np.concatenate([process.runs(start, end, kind) for start, end in ranges]), base))
 
 
 def blocks(pages: PageNumbers) -> list[PageNumbers]:
