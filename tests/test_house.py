@@ -35,7 +35,14 @@ WAITING = frozenset({"cmdline", "environ", "maps", "smaps", "smaps_rollup", "pag
 """Files of a process that wait for its memory map, or for the cgroups' locks."""
 MOST_FUNCTION_LINES = 40
 MOST_FILE_LINES = 300
-SHELL_SCRIPTS = ("packaging/bootstrap.sh", ".ci/run", "tests/support/capture/capture.sh")
+SHELL_SCRIPTS = (
+    "packaging/bootstrap.sh",
+    ".ci/run",
+    "tests/support/capture/capture.sh",
+    "packaging/build.sh",
+    "packaging/lock.sh",
+    "packaging/stage.sh",
+)
 
 
 @cache
