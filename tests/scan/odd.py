@@ -89,12 +89,6 @@ def lock() -> str:
     return f"{address} {size} {os.strerror(ctypes.get_errno()) if done else 'locked'}"
 
 
-def grow() -> str:
-    """Takes 32 MiB more."""
-    kept.append(bytearray(os.urandom(1 << 20)) * 32)
-    return "grown"
-
-
 def wait() -> str:
     """A thread waits in the kernel, and cannot be stopped, until a child of it has ended."""
     threading.Thread(target=_clone, args=(_pause, 0), daemon=True).start()
@@ -130,7 +124,6 @@ SETUPS: dict[str, Callable[..., None]] = {
 COMMANDS: dict[str, Callable[[], str]] = {
     "spoil": spoil,
     "lock": lock,
-    "grow": grow,
     "wait": wait,
     "wait often": wait_often,
 }

@@ -6,7 +6,6 @@ import mmap
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,10 +22,11 @@ from ksmtuned_py.backends.scan.remap.stops import Stops
 from ksmtuned_py.backends.scan.remap.threads import Threads
 from ksmtuned_py.backends.scan.target import Target
 from ksmtuned_py.door import Door
+from ksmtuned_py.workload import Mix, Workload, workloads
 from tests.scan.conftest import scanning, told, turn, wait_passes, wait_true
 from tests.scan.narrow import MIB, Narrow
 from tests.scan.test_hostile import odd
-from tests.scan.test_remap import REMAP
+from tests.scan.test_remap import REMAP, maps
 from tests.scan.writers import Writer, runs_freely, stores, writers
 from tests.support.memcgroup import memory_cgroup
 from tests.support.process import wait_for
@@ -42,6 +42,7 @@ FREEZERS = [
     if (root / "cgroup.procs").exists()
 ]
 PAGE = mmap.PAGESIZE
+MERGED = " /memfd:ksmtuned-py-pages"
 libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -158,18 +159,25 @@ def test_a_32_bit_guest_is_refused_by_name(root: None, no_ksm: Door, tmp_path: P
 
 
 def test_what_a_memory_limit_has_no_room_for_stays_merged(root: None, no_ksm: Door) -> None:
-    with memory_cgroup(f"ksmtuned-py-test-{os.getpid()}") as group, writers(1) as (other,):
-        words = (sys.executable, "-m", "tests.scan.odd", "32")
-        with Writer("limited", command=group.starting(*words)) as one:
-            group.limit(72 * MIB)
-            with scanning(no_ksm, REMAP, [one, other]) as backend:
-                wait_for(lambda: backend.counters().pages_sharing > 8000, 180.0, "shared pages")
-                one.ask("grow")
+    mix = Mix(equal_bytes=32 * MIB)
+    with (
+        memory_cgroup(f"ksmtuned-py-test-{os.getpid()}") as group,
+        workloads([mix], mergeable=False) as (other,),
+        Workload("limited", mix, mergeable=False) as one,
+    ):
+        group.add(one.pid)
+        one.wait_ready()
+        group.limit(64 * MIB)
+        with scanning(no_ksm, REMAP, [one, other]) as backend:
+            wait_true(lambda: backend.counters().pages_sharing > 0.95 * mix.equal_bytes // PAGE, "shared pages")
+            with Workload("grown", Mix(unique_bytes=24 * MIB), mergeable=False) as grown:
+                group.add(grown.pid)
+                grown.wait_ready()
                 turn(backend, "run", 2)
                 wait_true(lambda: told(backend, "limited: the memory limit of its control group"), "reason")
-                wait_true(lambda: not stores(other), "pages given back to the other")
-                assert one.check()["wrong"] == 0
-                assert stores(one)
+                wait_true(lambda: MERGED not in maps(other), "pages given back to the other")
+                assert one.wrong_pages() == other.wrong_pages() == 0
+                assert MERGED in maps(one)
 
 
 def test_memory_that_is_locked_while_it_is_merged_stays_locked(root: None, no_ksm: Door) -> None:

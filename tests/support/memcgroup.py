@@ -23,6 +23,10 @@ class MemoryCgroup:
         """What its processes have been charged for."""
         return int((self.directory / self.usage).read_text())
 
+    def add(self, pid: int) -> None:
+        """What it takes from now on is charged here."""
+        (self.directory / "cgroup.procs").write_text(str(pid))
+
     def limit(self, size_bytes: int) -> None:
         """They may take so much in all."""
         file = "memory.limit_in_bytes" if (self.directory / "memory.limit_in_bytes").exists() else "memory.max"
