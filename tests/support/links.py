@@ -1,0 +1,47 @@
+"""The links of a Markdown page to files and headings of this repository."""
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.support.prose import CODE, FENCE, LINK
+
+TARGET = re.compile(r"\]\(([^)\s]+)[^)]*\)")
+HEADING = re.compile(r"^#+\s+(.*?)\s*$", re.MULTILINE)
+ELSEWHERE = ("http:", "https:", "mailto:")
+
+
+def broken_links(page: Path) -> list[str]:
+    """The targets that a page names and that are not there."""
+    return [target for target in targets(page.read_text()) if not _resolves(page, target)]
+
+
+def targets(text: str) -> Iterator[str]:
+    """What the links of a page point to within the repository."""
+    for target in TARGET.findall(CODE.sub("", FENCE.sub("", text))):
+        if not target.startswith(ELSEWHERE):
+            yield target
+
+
+def _resolves(page: Path, target: str) -> bool:
+    """Whether the file is there, and the heading in it."""
+    name, _, anchor = target.partition("#")
+    file = page.parent / name if name else page
+    return file.exists() and (not anchor or anchor in anchors(file.read_text()))
+
+
+def anchors(text: str) -> set[str]:
+    """The names that a page's headings have in links, as code hosts make them."""
+    seen: Counter[str] = Counter()
+    found = set()
+    for heading in HEADING.findall(FENCE.sub("", text)):
+        name = _slug(LINK.sub(r"\1", heading))
+        found.add(f"{name}-{seen[name]}" if seen[name] else name)
+        seen[name] += 1
+    return found
+
+
+def _slug(heading: str) -> str:
+    """A heading in small letters, without punctuation, and with dashes for its spaces."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")

@@ -1,0 +1,89 @@
+"""The documentation's sentences stay short, and its links lead somewhere."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.support.links import anchors, broken_links, targets
+from tests.support.prose import Bounds, cells, paragraphs, sentences, too_long
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "packaging").glob("*.md")])
+NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
+NOT_YET = {
+    "README.md",
+    "docs/architecture.md",
+    "docs/benchmarks.md",
+    "docs/dependencies.md",
+    "docs/doctor.md",
+    "docs/migration.md",
+    "docs/policy.md",
+    "docs/scan-backend.md",
+    "docs/simulation.md",
+    "packaging/zram.md",
+}
+TEN = "one two three four five six seven eight nine ten"
+
+
+@pytest.mark.parametrize("page", [page for page, name in zip(PAGES, NAMES, strict=True) if name not in NOT_YET])
+def test_a_page_is_within_its_bounds(page: Path) -> None:
+    assert too_long(page.read_text()) == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_links_lead_somewhere(page: Path) -> None:
+    assert broken_links(page) == []
+
+
+def test_the_pages_are_found() -> None:
+    assert {"README.md", "docs/index.md", "packaging/zram.md"} <= set(NAMES)
+
+
+def test_every_page_is_in_the_index() -> None:
+    index = ROOT / "docs" / "index.md"
+    listed = {(index.parent / target.partition("#")[0]).resolve() for target in targets(index.read_text())}
+    assert {page for page in PAGES if page.is_relative_to(ROOT / "docs")} - listed == {index}
+
+
+def test_a_long_sentence_is_found() -> None:
+    long = f"{TEN} {TEN} {TEN} {TEN}"
+    assert too_long(f"{long}.") == ["sentence of 40 words: " + long[:60], "40.0 words a sentence"]
+
+
+def test_sentences_that_are_long_on_average_are_found() -> None:
+    assert too_long(f"{TEN} {TEN}. {TEN} {TEN}.") == ["20.0 words a sentence"]
+
+
+def test_a_long_paragraph_is_found() -> None:
+    assert too_long(f"{TEN}. " * 7) == [f"paragraph of 70 words: {TEN}. {TEN}"[:83]]
+
+
+def test_a_table_is_no_place_to_hide_prose() -> None:
+    assert too_long(f"| a | {TEN} {TEN} |", Bounds(cell=15)) == [f"cell of 20 words: {TEN} {TEN}"[:78]]
+
+
+def test_code_headings_and_tables_are_no_prose() -> None:
+    page = f"# {TEN}\n\n```\n{TEN}\n```\n\n    {TEN}\n    {TEN}\n\n| {TEN} |\n\nA `{TEN}` and [a link]({TEN}).\n"
+    assert list(paragraphs(page)) == ["A code and a link."]
+    assert cells(page) == ["", TEN, ""]
+
+
+def test_an_item_of_a_list_is_a_paragraph() -> None:
+    assert list(paragraphs("- one\n  two\n- three\n    - four\n1. five")) == ["one two", "three", "four", "five"]
+
+
+def test_a_sentence_ends_where_a_reader_pauses() -> None:
+    text = "It waits 1, 2, 4 ... 64 s. ksmd does not: The 0.5 % stay (yes.) So: two parts; three."
+    expected = ["It waits 1, 2, 4 ... 64 s.", "ksmd does not:", "The 0.5 % stay (yes.", "So: two parts; three."]
+    assert sentences(text) == expected
+
+
+def test_a_broken_link_is_found(tmp_path: Path) -> None:
+    page = tmp_path / "a.md"
+    (tmp_path / "b.md").write_text("# One head\n\n# One head\n")
+    page.write_text("[1](b.md#one-head-1) [2](b.md#two) [3](c.md) [4](#here) [5](https://example.org/)\n\n## Here\n")
+    assert broken_links(page) == ["b.md#two", "c.md"]
+
+
+def test_headings_are_named_as_code_hosts_name_them() -> None:
+    assert anchors("## What could be saved: `ksmtuned-py scan`\n") == {"what-could-be-saved-ksmtuned-py-scan"}
