@@ -24,7 +24,7 @@ class Bounds:
     cell: int = 40
 
 
-def too_long(text: str, most: Bounds = Bounds()) -> list[str]:  # noqa: B008 - it is frozen
+def too_long(text: str, most: Bounds = Bounds()) -> list[str]:
     """What a page has that is longer than its bounds."""
     whole = list(paragraphs(text))
     single = [sentence for paragraph in whole for sentence in sentences(paragraph)]
