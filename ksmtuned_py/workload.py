@@ -158,7 +158,7 @@ def command(name: str, mix: Mix, comm: str = COMM, *, mergeable: bool = True) ->
     """The command line of one child; the name is given as QEMU spells it, so that guest discovery finds it."""
     options = [] if mergeable else ["--private"]
     options += [f"--{key.replace('_', '-')}={value}" for key, value in asdict(mix).items() if value]
-    return [sys.executable, "-m", "ksmtuned_py.workload", "-name", f"guest={name}", f"--comm={comm}", *options]
+    return [sys.executable, "-P", "-m", "ksmtuned_py.workload", "-name", f"guest={name}", f"--comm={comm}", *options]
 
 
 class Region:

@@ -187,6 +187,17 @@ def functions() -> Iterator[tuple[str, ast.FunctionDef]]:
         yield from ((module, node) for node in ast.walk(tree) if isinstance(node, ast.FunctionDef))
 
 
+def test_no_child_takes_its_code_from_the_directory_we_happen_to_be_in() -> None:
+    """That may be anybody's, and we are root: python -m looks there first, unless it is told -P or -I."""
+    begun = [line for file in (ROOT / PACKAGE).rglob("*.py") for line in _lines_with(file, "sys.executable")]
+    assert begun
+    assert [line for line in begun if '"-P"' not in line and '"-I"' not in line] == []
+
+
+def _lines_with(file: Path, text: str) -> list[str]:
+    return [line.strip() for line in file.read_text().splitlines() if text in line]
+
+
 def test_functions_and_files_stay_short() -> None:
     long = [f"{module}.{node.name}" for module, node in functions() if _lines(node) > MOST_FUNCTION_LINES]
     files = (ROOT / PACKAGE).rglob("*.py")

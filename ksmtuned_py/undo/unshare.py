@@ -49,7 +49,7 @@ class Guest:
         self._pagemap = os.open("pagemap", os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._directory)
         self._kpageflags = _kpageflags(door)
         if parse_stat(door.read("stat", at=self._directory)).start_ticks != start_ticks:
-            raise ProcessLookupError
+            raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH))
 
     def merged(self) -> Iterator[int]:
         """Addresses of the pages that it shares with others now."""

@@ -29,8 +29,8 @@ class Unsharing:
 
     def __init__(self, guest: Guest) -> None:
         try:
-            self._child = subprocess.Popen(
-                [sys.executable, "-m", "ksmtuned_py.undo.unshare", str(guest.pid), str(guest.start_ticks)],
+            self._child = subprocess.Popen(  # -P: nothing of the directory we are in, which may be anybody's
+                [sys.executable, "-P", "-m", "ksmtuned_py.undo.unshare", str(guest.pid), str(guest.start_ticks)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,

@@ -176,7 +176,7 @@ def _cause(code: int) -> str:
 
 
 def _spawn(end: socket.socket, mark: int, root: str, settings: Scan) -> subprocess.Popen[bytes]:
-    program = [sys.executable, "-m", "ksmtuned_py.backends.scan.worker"]
+    program = [sys.executable, "-P", "-m", "ksmtuned_py.backends.scan.worker"]
     with end:
         return subprocess.Popen(
             [*program, str(end.fileno()), str(mark), root, settings.model_dump_json()],
