@@ -9,9 +9,14 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from ksmtuned_py.errors import Garbage, NotPermitted, Unreadable
+from ksmtuned_py.units import MIB
+
+MOST_BYTES = 64 * MIB
+"""Of one file: far more than the kernel's own have. What a process may make longer has limits of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,18 +58,22 @@ class Door:
         directory = os.open(relative if at is not None else self.path(relative), flags, dir_fd=at)
         try:
             found = []
-            for name in os.listdir(directory)[:most]:  # noqa: PTH208 - by descriptor, for many processes
-                with suppress(OSError):  # no link, or closed since
-                    found.append(os.readlink(name, dir_fd=directory))
+            with os.scandir(directory) as entries:
+                for entry in islice(entries, most):
+                    with suppress(OSError):  # no link, or closed since
+                        found.append(os.readlink(entry.name, dir_fd=directory))
             return found
         finally:
             os.close(directory)
 
-    def read(self, relative: str, *, at: int | None = None) -> str:
-        """The file's text, as it is; raises OSError. `at` is a descriptor from `hold`: then the path is below it."""
+    def read(self, relative: str, *, at: int | None = None, most_bytes: int = MOST_BYTES) -> str:
+        """The file's text, as it is; raises OSError, EFBIG when there is more of it.
+
+        `at` is a descriptor from `hold`: then the path is below it.
+        """
         descriptor = os.open(relative if at is not None else self.path(relative), os.O_RDONLY | os.O_CLOEXEC, dir_fd=at)
         try:
-            return _read_all(descriptor).decode("utf-8", "replace")
+            return _read_all(descriptor, most_bytes).decode("utf-8", "replace")
         finally:
             os.close(descriptor)
 
@@ -142,8 +151,11 @@ def unreadable(path: str, error: OSError) -> NotPermitted | Unreadable:
     return Unreadable(path, error.strerror or str(error))
 
 
-def _read_all(descriptor: int) -> bytes:
-    chunks = []
+def _read_all(descriptor: int, most_bytes: int) -> bytes:
+    chunks, size = [], 0
     while chunk := os.read(descriptor, 65536):
         chunks.append(chunk)
+        size += len(chunk)
+        if size > most_bytes:
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
     return b"".join(chunks)

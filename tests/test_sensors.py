@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ksmtuned_py.door import Door
+from ksmtuned_py.door import MOST_BYTES, Door
 from ksmtuned_py.errors import Garbage, Unreadable
 from ksmtuned_py.model import Pressure, Stall, Vmstat
 from ksmtuned_py.sensors.memory import parse_arcstats, parse_meminfo, read_memory
@@ -106,7 +106,7 @@ def test_a_kernel_without_pressure(tmp_path: Path) -> None:
 class DisabledAtBoot(Door):
     """psi=0: the file is there, but it cannot be read (kernel/sched/psi.c)."""
 
-    def read(self, relative: str, *, at: int | None = None) -> str:
+    def read(self, relative: str, *, at: int | None = None, most_bytes: int = MOST_BYTES) -> str:
         raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP), self.path(relative))
 
 

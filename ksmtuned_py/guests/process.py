@@ -5,15 +5,20 @@ cgroups (Inside). Nobody can read the second kind by a Process: Patience makes a
 """
 
 import os
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
 from ksmtuned_py.door import Door
 from ksmtuned_py.guests.parse import Identity, parse_stat, parse_statm, printable, printable_lines, split_words
+from ksmtuned_py.units import MIB
 
 QuickFile = Literal["stat", "statm", "comm"]
 SlowFile = Literal["cmdline", "ksm_stat", "ksm_merging_pages", "smaps", "cgroup"]
+MOST_BYTES: Mapping[QuickFile | SlowFile, int] = {"cmdline": MIB, "smaps": 8 * MIB}
+"""Any process may say that its command line is all its memory (PR_SET_MM), and have 65,530 mappings of 0.7 KiB each."""
+MOST_BYTES_OF_OTHERS = MIB
 
 
 @dataclass(slots=True)
@@ -61,12 +66,12 @@ class Inside:
         self._process = process
 
     def read(self, name: SlowFile) -> str | None:
-        """The file's lines; None when the process is gone, or has no such file, or it is not ours to read."""
+        """The file's lines; None when the process is gone, or has no such file, or it is not ours, or too long."""
         text = _read(self._process, name)
         return None if text is None else printable_lines(text)
 
     def words(self) -> list[str]:
-        """Its command line; none when it is gone, or a kernel thread."""
+        """Its command line; none when it is gone, or a kernel thread, or when it is too long to be one."""
         return [printable(word) for word in split_words(_read(self._process, "cmdline") or "")]
 
     def path(self, name: SlowFile) -> str:
@@ -84,8 +89,9 @@ class Inside:
 
 
 def _read(process: Process, name: QuickFile | SlowFile) -> str | None:
+    most = MOST_BYTES.get(name, MOST_BYTES_OF_OTHERS)
     with suppress(OSError):
         if process.descriptor is None:
-            return process.door.read(f"proc/{process.pid}/{name}")
-        return process.door.read(name, at=process.descriptor)
+            return process.door.read(f"proc/{process.pid}/{name}", most_bytes=most)
+        return process.door.read(name, at=process.descriptor, most_bytes=most)
     return None
