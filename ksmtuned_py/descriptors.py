@@ -1,8 +1,9 @@
-"""Open files are budgeted: as many as the system allows, and a few set aside for giving back."""
+"""Open files and threads are budgeted: as many as the system allows, a few set aside for giving back."""
 
 import os
 import resource
 from contextlib import suppress
+from threading import Thread
 
 SET_ASIDE = 32
 """Giving back reads and writes a dozen files at a time, and starts a child with pipes."""
@@ -13,6 +14,15 @@ def raise_limit() -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(OSError, ValueError):  # where even that is forbidden, the guests that are too many are read by path
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def begin(thread: Thread) -> bool:
+    """Start it; whether there could be one more (TasksMax of the unit, RLIMIT_NPROC)."""
+    try:
+        thread.start()
+    except RuntimeError:
+        return False
+    return True
 
 
 class Reserve:

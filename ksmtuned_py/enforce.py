@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from ksmtuned_py.errors import KsmtunedError
+from ksmtuned_py.descriptors import begin
+from ksmtuned_py.errors import FAILED, KsmtunedError
 from ksmtuned_py.guests.ledger import Ledger
 from ksmtuned_py.model import Guest, Snapshot
 from ksmtuned_py.policy.room import guest_lack, merged_bytes
@@ -32,6 +33,14 @@ PATIENCE_SECONDS = 10.0
 """libvirt may know a guest only a moment after its process is seen."""
 
 
+@dataclass(eq=False)
+class NoThread(KsmtunedError):
+    """There are as many threads as there may be."""
+
+    exit_code = FAILED
+    template = "no thread can be begun for it"
+
+
 class Job:
     """One switch on its way, in a thread."""
 
@@ -44,7 +53,10 @@ class Job:
         now_seconds: float,
         then: Callable[["Job"], None] = lambda _: None,
     ) -> None:
-        """Begin it, and go on with `then` on its thread; the deadline grows with what the guest has merged."""
+        """Begin it, and go on with `then` on its thread; the deadline grows with what the guest has merged.
+
+        NoThread when it cannot be begun.
+        """
         self.guest = guest
         self.merge = merge
         self.began_seconds = now_seconds
@@ -55,7 +67,8 @@ class Job:
         self._switch = switch
         self._then = then
         self._thread = threading.Thread(target=self._run, name="switch", daemon=True)
-        self._thread.start()
+        if not begin(self._thread):
+            raise NoThread
 
     def wait(self, timeout_seconds: float) -> bool:
         """Whether it came back within the time."""
@@ -182,7 +195,11 @@ class Enforcer:
             if problem := self._obstacle(guest, merge, self._seen):
                 self._complain(guest, f"not switched {_word(merge)}: {problem}")
                 continue
-            job = Job(self._switch, guest, merge, self._seen.page_bytes, self._clock(), self._ended)
+            try:
+                job = Job(self._switch, guest, merge, self._seen.page_bytes, self._clock(), self._ended)
+            except NoThread as error:
+                self._complain(guest, f"not switched {_word(merge)}: {error}")
+                return
             self._running[guest.key] = job
             self._spent_bytes += job.needs_bytes
 

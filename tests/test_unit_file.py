@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 from collections import defaultdict
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,16 @@ import pytest
 from ksmtuned_py.cli.main import build_parser
 from ksmtuned_py.cli.options import RUNTIME_DIR
 from ksmtuned_py.config import Config
+from ksmtuned_py.door import Door
+from ksmtuned_py.enforce import LANES, LOST_LIMIT
 from ksmtuned_py.errors import BAD_INPUT
+from ksmtuned_py.guests.discovery import SILENT_GUESTS_MAX, GuestFinder
+from ksmtuned_py.guests.patience import Patience
+from ksmtuned_py.guests.places import Places
+from ksmtuned_py.guests.slowlooks import SlowLooks
 from ksmtuned_py.model import KSM_DIRECTORY
 from tests.support.need import need
+from tests.support.trees import make_fake_tree
 
 UNIT = Path(__file__).parent.parent / "systemd" / "ksmtuned-py.service"
 PROGRAM = "/usr/bin/ksmtuned-py"
@@ -92,6 +100,20 @@ def test_the_watchdog_is_patient_enough() -> None:
 
 def test_thousands_of_guests_have_a_descriptor_each() -> None:
     assert settings()["LimitNOFILE"] == ["65536"]
+
+
+def test_there_may_be_a_thread_for_each_process_that_does_not_answer(tmp_path: Path) -> None:
+    """Of whatever has a Patience, and of QEMUs that are switched; besides, what always runs and its children."""
+    door = Door(str(make_fake_tree(tmp_path)))
+    with closing(GuestFinder(door)) as finder:
+        silent = sum(each.limit for each in owned(finder) + owned(SlowLooks(door, 4096)) + owned(Places(door)))
+    assert silent > SILENT_GUESTS_MAX
+    assert silent + LANES + LOST_LIMIT + 20 < int(settings()["TasksMax"][0])
+
+
+def owned(room: object) -> list[Patience]:
+    """What it asks processes with."""
+    return [each for each in vars(room).values() if isinstance(each, Patience)]
 
 
 def test_the_knobs_stay_writable() -> None:

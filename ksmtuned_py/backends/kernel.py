@@ -4,6 +4,7 @@ import errno
 import threading
 
 from ksmtuned_py.backends.unmerge import Unmerging
+from ksmtuned_py.descriptors import begin
 from ksmtuned_py.door import Door, parse_int
 from ksmtuned_py.errors import Garbage, NoKsm
 from ksmtuned_py.model import (
@@ -48,14 +49,21 @@ def find_ksmd(door: Door) -> int | None:
 
 
 class _Pending:
-    """A write that may wait for ksmd's mutex, in a thread of its own."""
+    """A write that may wait for ksmd's mutex, in a thread of its own; where there can be none, it is waited for."""
 
     def __init__(self, door: Door, write: Write) -> None:
         self.write = write
         self.error: OSError | None = None
         self._door = door
-        self.thread = threading.Thread(target=self._run, daemon=True, name="ksm-mutex")
-        self.thread.start()
+        self._thread = threading.Thread(target=self._run, daemon=True, name="ksm-mutex")
+        if not begin(self._thread):
+            self._run()
+
+    def is_over(self, patience_seconds: float = 0.0) -> bool:
+        """Whether it ended within the time."""
+        if self._thread.is_alive():
+            self._thread.join(patience_seconds)
+        return not self._thread.is_alive()
 
     def _run(self) -> None:
         try:
@@ -150,13 +158,12 @@ class KernelBackend:
         return self._read_back(write)
 
     def _write_in_thread(self, write: Write) -> WriteResult:
-        if self._pending is not None and not self._pending.thread.is_alive():
+        if self._pending is not None and self._pending.is_over():
             self._pending = None
         if self._pending is None:
             self._pending = _Pending(self._door, write)
         pending = self._pending
-        pending.thread.join(MUTEX_PATIENCE_SECONDS)
-        if pending.thread.is_alive() or pending.write != write:
+        if not pending.is_over(MUTEX_PATIENCE_SECONDS) or pending.write != write:
             return WriteResult(write=write, status=WriteStatus.PENDING, detail="ksmd holds its mutex for a long batch")
         return _refused(write, pending.error) if pending.error else self._read_back(write)
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from threading import Thread
 from typing import Generic, TypeVar
 
+from ksmtuned_py.descriptors import begin
 from ksmtuned_py.guests.process import Inside, Process
 
 T = TypeVar("T")
@@ -28,7 +29,7 @@ class Patience:
 
     def __init__(self, limit: int = 32, seconds: float = 0.1) -> None:
         """Not more than `limit` threads are left behind; `seconds` without one more answer, and another thread asks."""
-        self._limit = limit
+        self.limit = limit
         self._seconds = seconds
         self._silent: dict[int, Thread] = {}
 
@@ -36,7 +37,7 @@ class Patience:
         """The answers by PID, asked in this order; those of processes that do not answer are missing."""
         self._silent = {pid: thread for pid, thread in self._silent.items() if thread.is_alive()}
         answers: dict[int, T] = {}
-        for _ in range(min(self.NEW_AT_ONCE, self._limit - len(self._silent))):
+        for _ in range(min(self.NEW_AT_ONCE, self.limit - len(self._silent))):
             rest = {pid: one for pid, one in processes.items() if pid not in answers and pid not in self._silent}
             if not rest or not self._falls_silent(_Asking(rest, question, answers)):
                 break
@@ -47,7 +48,8 @@ class Patience:
         return tuple(pid for pid, thread in self._silent.items() if thread.is_alive())
 
     def _falls_silent(self, asking: "_Asking[T]") -> bool:
-        asking.start()
+        if not begin(asking):
+            return False
         asked = -1
         while asking.is_alive() and asked < asking.asked:
             asked = asking.asked

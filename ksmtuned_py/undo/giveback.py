@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
 
-from ksmtuned_py.enforce import Job, Switch
+from ksmtuned_py.enforce import Job, NoThread, Switch
 from ksmtuned_py.errors import FAILED, KsmtunedError, NoRoom, NotUnmerged
 from ksmtuned_py.guests.cgroups import room_bytes
 from ksmtuned_py.guests.switch import empty
@@ -165,7 +165,10 @@ def unshare(ways: Ways, guest: Guest, page_bytes: int) -> int:
 
 def switch_and_wait(guest: Guest, merge: bool, switch: Switch, page_bytes: int, say: Say) -> str:
     """Switch a guest and wait for it, to its deadline; what was read back; raises NotSwitched."""
-    job = Job(switch, guest, merge, page_bytes, time.monotonic())
+    try:
+        job = Job(switch, guest, merge, page_bytes, time.monotonic())
+    except NoThread as error:
+        raise NotSwitched(guest.name, str(error)) from error
     try:
         while not job.wait(TELL_SECONDS):
             seconds = time.monotonic() - job.began_seconds

@@ -1,5 +1,6 @@
 """The real process after hundreds of ticks: what it takes of the host stays small and stays the same."""
 
+import os
 import resource
 import socket
 from contextlib import ExitStack
@@ -12,6 +13,8 @@ from ksmtuned_py.units import MIB
 from tests.process.conftest import Start
 from tests.process.test_signals import knobs
 from tests.support.daemon import QUICK, QUIET, free_port, merged, scrape
+from tests.support.need import need
+from tests.support.pidscgroup import few_tasks
 from tests.support.trees import FakeGuest, add_guest
 
 RESIDENT_BYTES_MAX = 64 * MIB
@@ -88,3 +91,21 @@ def test_descriptors_that_ran_out_do_not_keep_the_knobs_from_being_put_back(root
     assert "Too many open files" in daemon.output()
     assert knobs(root) == before
     assert "Traceback" not in daemon.output()
+
+
+def test_threads_that_ran_out_end_nothing_and_the_knobs_are_put_back(root: Path, start: Start) -> None:
+    """Any user can have processes that do not answer, with a file system of its own (FUSE)."""
+    need(os.geteuid() == 0, "root, to limit what it may have")
+    before = knobs(root)
+    daemon = start(merged(QUICK, {"daemon": {"on_exit": "stop"}}))
+    with few_tasks("ksmtuned-few-tasks", daemon.pid, more=4):
+        for pid in range(2000, 2030):
+            add_guest(root, FakeGuest(pid=pid, name="", comm="cp", command=("cp",), mergeable=False))
+            (root / f"proc/{pid}/cmdline").unlink()
+            os.mkfifo(root / f"proc/{pid}/cmdline")
+        daemon.wait_status(lambda status: any("discovery" in one for one in status["snapshot"]["problems"]), "silence")
+        daemon.wait_ticks(20)
+        assert knobs(root) != before
+        assert daemon.end() == 0
+    assert "tick failed" not in daemon.output()
+    assert knobs(root) == {**before, "run": "0"}
