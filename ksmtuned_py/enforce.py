@@ -78,8 +78,8 @@ class Job:
     def _run(self) -> None:
         try:
             self.done = self._switch(self.guest, self.merge)
-        except (KsmtunedError, OSError) as error:
-            self.error = str(error)
+        except Exception as error:  # whatever it is, the lane is free again, and it is tried again
+            self.error = str(error) or type(error).__name__
         self._then(self)
 
 

@@ -11,6 +11,7 @@ from ksmtuned_py.errors import Garbage
 from ksmtuned_py.guests.cgroups import parse_cgroup, room_bytes
 from ksmtuned_py.guests.discovery import GuestFinder
 from ksmtuned_py.guests.domains import NOTHING_SEEN, Domain, View, parse_domain
+from ksmtuned_py.guests.monitor import MemoryBackend, parse_answer, parse_backends
 from ksmtuned_py.guests.places import PER_LOOK, YOUNG_LOOKS, Places
 from ksmtuned_py.guests.roster import STALE_SECONDS, Roster
 from ksmtuned_py.guests.smaps import parse_smaps, ram_mappings
@@ -87,6 +88,48 @@ def test_other_tools_names_are_in_the_metadata(inside: str, aliases: tuple[str, 
 def test_no_xml_is_garbage() -> None:
     with pytest.raises(Garbage):
         parse_domain("<domain")
+
+
+def test_a_cell_that_is_no_number_is_garbage() -> None:
+    with pytest.raises(Garbage):
+        parse_domain("<domain><memoryBacking><hugepages><page nodeset='all'/></hugepages></memoryBacking></domain>")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "null", "[]", "{}", "[" * 100_000, '{"error": "no"}', '{"return": ', '{"error": {}, "id": 1}']
+)
+def test_a_monitor_may_answer_anything(text: str) -> None:
+    with pytest.raises(Garbage):
+        parse_answer("query-memdev", text)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        None,
+        7,
+        "text",
+        {"size": 1},
+        [None],
+        ["x"],
+        [{}],
+        [{"size": 1}],
+        [{"size": "1", "merge": True}],
+        [{"size": 1, "merge": "no"}],
+        [{"size": 1, "merge": True}] * 2000,
+    ],
+)
+def test_a_monitor_may_tell_anything_of_its_memory(answer: object) -> None:
+    with pytest.raises(Garbage):
+        parse_backends(answer)
+
+
+def test_what_a_monitor_tells() -> None:
+    text = '{"return": [{"id": "pc.ram", "size": 1024, "merge": true, "share": false, "policy": "default"}]}'
+    answer, error = parse_answer("query-memdev", text)
+    assert error == ""
+    assert parse_backends(answer) == (MemoryBackend(name="pc.ram", size_bytes=1024, merge=True, shared=False),)
+    assert parse_answer("qom-set", '{"error": {"class": "x", "desc": "no\\u001b[2J"}}') == (None, r"no\x1b[2J")
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,8 @@ class Monitor:
 
         self.stuck: set[str] = set()
         """These guests' QEMUs do not answer before it is free."""
+        self.babbling: set[str] = set()
+        """Whoever talks to these guests' QEMUs meets what nobody thought of."""
         self.at_once = 0
         self.most_at_once = 0
 
@@ -45,6 +47,8 @@ class Monitor:
         if not self.stuck or guest.name in self.stuck:
             self.free.wait(20.0)
         self.at_once -= 1
+        if guest.name in self.babbling:
+            raise KeyError("return")
         if self.failure:
             raise Unreadable("monitor", self.failure)
         self.switched.append((guest.name, merge))
@@ -240,6 +244,16 @@ def test_a_monitor_that_does_not_answer_holds_up_neither_the_tick_nor_the_others
     assert switching() == 1  # it is not asked twice
     bench.monitor.free.set()
     wait_for(lambda: web.key in bench.enforcer.switched_off, 5.0, "web, late")
+
+
+def test_monitors_that_babble_keep_nobody_else_from_being_switched(bench: Bench) -> None:
+    babbling = [domain(f"babbles-{number}", 1000 + number, ksm=None) for number in range(LOST_LIMIT + LANES)]
+    bench.monitor.babbling = {each.name for each in babbling}
+    bench.tick(*babbling)
+    bench.tick(*babbling, after=3600.0)
+    bench.tick(*babbling, domain("web", 1), after=3600.0)
+    assert bench.monitor.switched == [("web", False)]
+    assert "guest babbles-0 not switched off: 'return'" in bench.told
 
 
 def test_not_more_than_a_few_threads_are_left_waiting(bench: Bench) -> None:

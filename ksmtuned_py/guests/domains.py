@@ -69,9 +69,12 @@ def parse_domain(text: str) -> Domain:
     except ElementTree.ParseError as error:
         raise Garbage("domain XML", str(error), "XML") from error
     obstacles = dict.fromkeys(name for name, path in _OBSTACLES if root.find(path) is not None)
-    obstacles |= dict.fromkeys(
-        name for name, holds in _OF_CELLS.items() if all(holds(root, cell) for cell in _cells(root))
-    )
+    try:
+        obstacles |= dict.fromkeys(
+            name for name, holds in _OF_CELLS.items() if all(holds(root, cell) for cell in _cells(root))
+        )
+    except ValueError as error:
+        raise Garbage("domain XML", str(error), "numbers of NUMA cells") from error
     aliases = dict.fromkeys((root.findtext(path) or "").strip() for path in _ALIASES)
     return Domain(
         uuid=printable(root.findtext("uuid", "").lower()),

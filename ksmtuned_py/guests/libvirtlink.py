@@ -19,6 +19,7 @@ from typing import Any
 
 from ksmtuned_py.errors import FAILED, Garbage, KsmtunedError
 from ksmtuned_py.guests.domains import NOTHING_SEEN, Domain, View, parse_domain
+from ksmtuned_py.guests.monitor import MemoryBackend, parse_answer, parse_backends
 from ksmtuned_py.guests.parse import printable
 
 SYSTEM_URI = "qemu:///system"
@@ -41,16 +42,6 @@ class LibvirtRefused(KsmtunedError):
     reason: str
     exit_code = FAILED
     template = "{what}: {reason}"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MemoryBackend:
-    """One piece of a guest's memory, as QEMU has it."""
-
-    name: str
-    size_bytes: int
-    merge: bool
-    shared: bool
 
 
 class LibvirtLink:
@@ -106,8 +97,8 @@ class LibvirtLink:
             try:
                 self._follow()
                 problem = "the connection was lost"
-            except LibvirtRefused as error:
-                problem = str(error)
+            except Exception as error:  # whatever it is: the thread that follows them must not end for good
+                problem = str(error) if isinstance(error, KsmtunedError) else f"{type(error).__name__}: {error}"
             self.view = replace(self.view, problem=problem)
             lasted = time.monotonic() - connected_at > LONGEST_PAUSE_SECONDS
             pause = FIRST_PAUSE_SECONDS if lasted else min(pause * 2, LONGEST_PAUSE_SECONDS)
@@ -197,45 +188,33 @@ class LibvirtLink:
 
 
 def memory_backends(uri: str, uuid: str) -> tuple[MemoryBackend, ...]:
-    """A domain's memory as QEMU has it now; waits for QEMU's monitor, for ever if need be; raises LibvirtRefused."""
+    """A domain's memory as QEMU has it now; waits for its monitor, for ever if need be; LibvirtRefused or Garbage."""
     with connected(uri) as connection, told(f"asking the monitor of domain {uuid}"):
-        return _backends(_ask(connection.lookupByUUIDString(uuid), "query-memdev"))
+        return parse_backends(_ask(connection.lookupByUUIDString(uuid), "query-memdev"))
 
 
 def set_merging(uri: str, uuid: str, merge: bool) -> tuple[MemoryBackend, ...]:
     """Take a domain's memory out of merging, or back in, and tell how it is then.
 
     QEMU calls madvise on its memory, and its guest stands still until that is done: 0.4 s for each merged GiB taken out
-    (6.18). Waits for QEMU's monitor, for ever if need be; raises LibvirtRefused.
+    (6.18). Waits for QEMU's monitor, for ever if need be; raises LibvirtRefused or Garbage.
     """
     with connected(uri) as connection, told(f"switching domain {uuid}"):
         domain = connection.lookupByUUIDString(uuid)
-        for backend in _backends(_ask(domain, "query-memdev")):
+        for backend in parse_backends(_ask(domain, "query-memdev")):
             if backend.merge != merge:
                 _ask(domain, "qom-set", path=f"/objects/{backend.name}", property="merge", value=merge)
-        return _backends(_ask(domain, "query-memdev"))
+        return parse_backends(_ask(domain, "query-memdev"))
 
 
 def _ask(domain: Any, command: str, **arguments: Any) -> Any:
     import libvirt_qemu
 
     question = {"execute": command, **({"arguments": arguments} if arguments else {})}
-    answer = json.loads(libvirt_qemu.qemuMonitorCommand(domain, json.dumps(question), 0))
-    if "error" in answer:
-        raise LibvirtRefused(f"QEMU's {command}", printable(str(answer["error"].get("desc", answer["error"]))))
-    return answer["return"]
-
-
-def _backends(answer: list[dict[str, Any]]) -> tuple[MemoryBackend, ...]:
-    return tuple(
-        MemoryBackend(
-            name=str(each.get("id", "")),
-            size_bytes=int(each["size"]),
-            merge=bool(each["merge"]),
-            shared=bool(each.get("share")),
-        )
-        for each in answer
-    )
+    answer, error = parse_answer(command, libvirt_qemu.qemuMonitorCommand(domain, json.dumps(question), 0))
+    if error:
+        raise LibvirtRefused(f"QEMU's {command}", error)
+    return answer
 
 
 @cache

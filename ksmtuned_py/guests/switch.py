@@ -4,7 +4,9 @@ Everything here may wait as long as one QEMU does: call it where waiting hurts n
 """
 
 from ksmtuned_py.door import Door
-from ksmtuned_py.guests.libvirtlink import LibvirtRefused, MemoryBackend, memory_backends, set_merging
+from ksmtuned_py.guests.libvirtlink import LibvirtRefused, memory_backends, set_merging
+from ksmtuned_py.guests.monitor import MemoryBackend
+from ksmtuned_py.guests.parse import printable
 from ksmtuned_py.guests.patience import ask_one
 from ksmtuned_py.guests.process import Process
 from ksmtuned_py.guests.smaps import SMAPS_SECONDS, parse_smaps, ram_mappings
@@ -13,9 +15,9 @@ from ksmtuned_py.units import human_bytes
 
 
 def switch(door: Door, uri: str, guest: Guest, merge: bool) -> str:
-    """Switch it and say what was read back; raises LibvirtRefused."""
+    """Switch it and say what was read back; raises LibvirtRefused, or Garbage when QEMU answers that."""
     backends = set_merging(uri, guest.uuid, merge)
-    stubborn = [backend.name for backend in backends if backend.merge != merge]
+    stubborn = [printable(backend.name) for backend in backends if backend.merge != merge]
     if stubborn:
         raise LibvirtRefused(f"domain {guest.uuid}", f"QEMU still says merge={not merge} of {', '.join(stubborn)}")
     return _read_back(door, guest.pid, [backend for backend in backends if not backend.shared], merge)
@@ -24,7 +26,7 @@ def switch(door: Door, uri: str, guest: Guest, merge: bool) -> str:
 def empty(door: Door, uri: str, guest: Guest, merge: bool) -> str:
     """Take it out of merging and, if it was in, put it in again: its merged pages are its own then, until ksmd scans.
 
-    Raises LibvirtRefused.
+    Raises as switch does.
     """
     if not any(backend.merge for backend in memory_backends(uri, guest.uuid)):
         return "its memory does not merge"

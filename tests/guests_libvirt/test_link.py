@@ -5,6 +5,7 @@ import select
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -35,6 +36,13 @@ def test_the_test_driver_has_one_domain() -> None:
     with closing(LibvirtLink("test:///default")) as link:
         assert names(seen(link, lambda view: view.domains, "domain")) == {"test"}
         assert link.view.problem == ""
+
+
+def test_what_nobody_thought_of_is_told_and_tried_again() -> None:
+    """libvirt-python raises a ValueError for this one."""
+    with closing(LibvirtLink("test:///\0")) as link:
+        assert "ValueError" in seen(link, lambda view: view.problem, "problem").problem
+        assert any(thread.name == "libvirt" for thread in threading.enumerate())
 
 
 def test_a_start_wakes_whoever_waits_and_a_stop_forgets(libvirtd: Libvirtd) -> None:

@@ -1,0 +1,53 @@
+"""What QEMU's monitor answers. It may be its guest's by now, so it may be anything. PURE; raises Garbage."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from ksmtuned_py.errors import Garbage
+from ksmtuned_py.guests.parse import printable
+
+BACKENDS_MAX = 1024
+"""More pieces of memory than any guest has."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryBackend:
+    """One piece of a guest's memory, as QEMU has it."""
+
+    name: str
+    size_bytes: int
+    merge: bool
+    shared: bool
+
+
+def parse_answer(command: str, text: str) -> tuple[Any, str]:
+    """What it returned, and its error, which is '' when there is none."""
+    try:
+        answer = json.loads(text)
+        refusal = answer.get("error")
+        return (None, printable(str(refusal.get("desc", refusal)))) if refusal else (answer["return"], "")
+    except (ValueError, LookupError, AttributeError, RecursionError) as error:
+        raise _garbage(command, text) from error
+
+
+def parse_backends(answer: Any) -> tuple[MemoryBackend, ...]:
+    """From query-memdev."""
+    try:
+        found = tuple(_backend(each) for each in answer[: BACKENDS_MAX + 1])
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise _garbage("query-memdev", str(answer)) from error
+    if len(found) > BACKENDS_MAX:
+        raise _garbage("query-memdev", str(answer))
+    return found
+
+
+def _backend(each: dict[str, Any]) -> MemoryBackend:
+    size, merge = each["size"], each["merge"]
+    if not isinstance(size, int) or not isinstance(merge, bool):
+        raise TypeError
+    return MemoryBackend(name=str(each.get("id", "")), size_bytes=size, merge=merge, shared=bool(each.get("share")))
+
+
+def _garbage(command: str, text: str) -> Garbage:
+    return Garbage(f"QEMU's {command}", text[:60], "an answer of QEMU's")
