@@ -12,7 +12,7 @@ from ksmtuned_py.guests.domains import NOTHING_SEEN, Domain, View
 from ksmtuned_py.guests.roster import STALE_SECONDS, Roster
 from ksmtuned_py.guests.unknown import SETTLED_SECONDS
 from ksmtuned_py.model import Guest
-from tests.support.trees import FakeGuest, make_fake_tree, put
+from tests.support.trees import FakeGuest, add_guest, make_fake_tree, put
 
 WEB = FakeGuest(pid=1001, name="web", uuid="u-1")
 JAVA = FakeGuest(pid=1002, name="java", comm="java", command=("/usr/bin/java",))
@@ -149,3 +149,32 @@ def test_isolation_chooses_when_libvirt_has_told_of_all(tmp_path: Path) -> None:
     put(tmp_path, f"proc/{JAVA.pid}/statm", "100 100 0 0 0 0 0\n")
     bench.told.tell(101.0, u1="gold")
     assert {name: guest.merge for name, guest in bench.look(101.0).items()} == {"u-1": None, "java": False}
+
+
+CLAIM = FakeGuest(pid=900, name="tenant-x", uuid="u-1", comm="kvm")
+
+
+def claimed(root: Path, pid_file: str | None) -> dict[int, Guest]:
+    """A gold domain, and somebody's process that says it is that one; by PID, as a roster sees them."""
+    bench = Bench(root, GuestRule(name="tenant-*", merge="yes"), NO_GOLD)
+    add_guest(root, CLAIM)
+    put(root, f"proc/{CLAIM.pid}/cgroup", "0::/user.slice\n")
+    put(root, "run/libvirt/qemu/g1.pid", pid_file)
+    bench.told.tell(100.0, g1="gold")
+    return {guest.pid: guest for guest in bench.roster.find(101.0)}
+
+
+def test_nobody_passes_for_another_domain_by_its_uuid(tmp_path: Path) -> None:
+    """Its rule's switch would be made in that other one, which a rule wants to be kept out."""
+    found = claimed(tmp_path, "1001\n")
+    assert (found[900].tag, found[900].libvirt_age_seconds, found[900].unknown) == ("", None, ())
+    assert (found[1001].tag, found[1001].merge) == ("gold", False)
+    assert found[1001].libvirt_age_seconds is not None
+
+
+@pytest.mark.parametrize("pid_file", [None, "nonsense"])
+def test_where_nobody_tells_who_is_the_domain_none_of_them_is(tmp_path: Path, pid_file: str | None) -> None:
+    found = claimed(tmp_path, pid_file)
+    for guest in (found[900], found[1001]):
+        assert (guest.tag, guest.libvirt_age_seconds, guest.unknown) == ("", None, ("tag", "name"))
+    assert found[1001].merge is False

@@ -1,6 +1,6 @@
 """The guests with all that is known of them: from the kernel, from libvirt, and from the admin's rules."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Protocol
@@ -10,6 +10,7 @@ from ksmtuned_py.door import Door
 from ksmtuned_py.errors import KsmtunedError
 from ksmtuned_py.guests.awaited import Awaited
 from ksmtuned_py.guests.cgroups import CGROUP_ROOT
+from ksmtuned_py.guests.claims import claimed
 from ksmtuned_py.guests.domains import View
 from ksmtuned_py.guests.evidence import LIBVIRT
 from ksmtuned_py.guests.losses import Losses
@@ -118,8 +119,11 @@ class Roster:
         off = self.switches.switched_off if self.switches else frozenset()
         places = self._places.look(found)
         self._seen_seconds = {guest.key: self._seen_seconds.get(guest.key, now_seconds) for guest in found}
+        claims = claimed(self._door, found, view.domains) if view else {}
         guests = told_apart(
-            self._known(replace(guest, switched_off=True) if guest.key in off else guest, places[guest.key], view)
+            self._known(
+                replace(guest, switched_off=True) if guest.key in off else guest, places[guest.key], view, claims
+            )
             for guest in found
         )
         self._losses = self._losses.after(guests, self._finder.fresh, self._full_scans())
@@ -129,9 +133,12 @@ class Roster:
         self._awaited = self._awaited.after(wanted, now_seconds)
         return self._awaited.marked(wanted)
 
-    def _known(self, guest: Guest, place: Place, view: View | None) -> Guest:
+    def _known(self, guest: Guest, place: Place, view: View | None, claims: Mapping[str, int | None]) -> Guest:
         domain = view.domains.get(guest.uuid) if view else None
         seen = replace(placed(guest, place.cgroup or ""), room_bytes=place.room_bytes)
+        if claims.get(guest.uuid, guest.pid) != guest.pid:
+            nobodys = claims[guest.uuid] is None
+            return replace(seen, unknown=(("tag", "name") if nobodys else ()) + _unplaced(place))
         if view is None or domain is None or view.at_seconds is None:
             used = bool(self.settings.libvirt_uri)
             unknown = unknown_of(seen, view, self._seen_seconds[guest.key], libvirt_is_used=used) + _unplaced(place)

@@ -1,0 +1,27 @@
+"""Which process is the domain that several say they are: any user may start one that has a domain's UUID.
+
+What is taken for another's domain would be judged by that one's tag, and the switch that is meant for it would be
+made in that one. libvirt keeps a file with the PID of each of its domains.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+from ksmtuned_py.door import Door
+from ksmtuned_py.errors import KsmtunedError
+from ksmtuned_py.guests.domains import Domain
+from ksmtuned_py.guests.slowlooks import LIBVIRT_PIDS
+from ksmtuned_py.model import Guest
+
+
+def claimed(door: Door, guests: Iterable[Guest], domains: Mapping[str, Domain]) -> dict[str, int | None]:
+    """The PID by each UUID that several have; None where libvirt does not say either."""
+    count = Counter(guest.uuid for guest in guests)
+    return {uuid: _pid(door, domain) for uuid, domain in domains.items() if count[uuid] > 1}
+
+
+def _pid(door: Door, domain: Domain) -> int | None:
+    try:
+        return door.read_int(f"{LIBVIRT_PIDS}/{domain.name}.pid")
+    except KsmtunedError:
+        return None
