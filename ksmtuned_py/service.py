@@ -11,7 +11,7 @@ from ksmtuned_py.daemon import Daemon
 from ksmtuned_py.descriptors import Reserve, raise_limit
 from ksmtuned_py.door import Door
 from ksmtuned_py.enforce import Enforcer
-from ksmtuned_py.errors import AddressInUse, KsmtunedError, NotRestored
+from ksmtuned_py.errors import KsmtunedError, NotRestored
 from ksmtuned_py.guests.ledger import Ledger
 from ksmtuned_py.guests.switch import switch
 from ksmtuned_py.machine import Machine, check_machine, open_machine
@@ -49,7 +49,7 @@ def serve(
     """Until SIGTERM or SIGINT, or for one tick; raises the house's errors for what keeps it from starting.
 
     `load` reads the configuration anew, with what the command line sets in it. Who was asked only to look does without
-    what it cannot have, beside a running daemon or without rights.
+    the lock, the status file and the address: they are a daemon's, which may run beside it, or be started.
     """
     config = load().config
     if config.daemon.backend == "memory":
@@ -59,13 +59,13 @@ def serve(
     with ExitStack() as undo:
         # First in, last out: a signal at the start waits for the loop, and one at the end does not cut it short.
         signals = undo.enter_context(closing(Signals()))
-        # Before anything is touched, or a worker started.
-        alone = runtime.lock_until(undo, needed=not looks)
+        if not looks:
+            undo.enter_context(runtime.locked())  # before anything is touched, or a worker started
         machine = undo.enter_context(open_machine(door, config))
         service = Service(load, runtime, machine, Notifier(), Journal(debug=debug))
         undo.callback(service.close)
-        if alone:
-            service.open(needed=not looks)
+        if not looks:
+            service.open()
         service.prepare()
         undo.callback(service.give_back)
         service.take_over()
@@ -94,6 +94,8 @@ class Service:
         self._metrics = Metrics(self._config.guests.max_guest_series)
         self._publisher = Publisher(self._metrics, journal, notifier)
         self._web: Web | None = None
+        self._serves = False
+        """Others are told by a status file and /metrics."""
         self._origin = origin_of(machine.door, machine.host.backend.name)
         self._ways = ways_of(machine, self._config.guests.libvirt_uri, self.warn, notifier.goes_on)
         self._enforcer = Enforcer(self._switch, journal.tell, self._ledger())
@@ -104,15 +106,11 @@ class Service:
     def _config(self) -> Config:
         return self._machine.in_force.config
 
-    def open(self, *, needed: bool) -> None:
-        """The status file and the address, which may be another's: that matters where it is needed."""
+    def open(self) -> None:
+        """The status file and the address; raises AddressInUse."""
+        self._serves = True
         self._publisher.status_path = self._runtime.status_path
-        try:
-            self._web = self._open_web(self._config)
-        except AddressInUse as error:
-            if needed:
-                raise
-            self.warn(f"no metrics: {error}")
+        self._web = self._open_web(self._config)
 
     def prepare(self) -> None:
         """Everything else that can fail for the admin to see: a leftover of a crash, the first look."""
@@ -197,7 +195,7 @@ class Service:
         return switch(self._machine.door, self._config.guests.libvirt_uri, guest, merge)
 
     def _open_web(self, config: Config) -> Web | None:
-        if not config.metrics.address:
+        if not (self._serves and config.metrics.address):
             return None
         web = Web(config.metrics.address, self._metrics.registry, self._publisher.trouble)
         web.start()

@@ -1,6 +1,7 @@
 """The main job on the real kernel: what can be merged is merged, and every knob is as before afterwards."""
 
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -92,13 +93,13 @@ def test_a_killed_daemon_leaves_a_debt_that_the_next_one_pays(
 
 
 def test_one_tick_and_a_mere_look_leave_every_knob(
-    real_ksm: RealKsm, guests: list[Workload], odd_knobs: dict[str, str], start: Start
+    real_ksm: RealKsm, guests: list[Workload], odd_knobs: dict[str, str], tmp_path: Path
 ) -> None:
-    daemon = start(FAST, "--dry-run")
-    daemon.wait_ticks(3)
-    assert knobs() == odd_knobs
-    assert daemon.end() == 0
-    done = verb("run", "--once", "--config", daemon.config, "--runtime-dir", daemon.runtime)
+    with Daemon(tmp_path / "look", FAST, "--dry-run") as look:
+        look.wait_output("dry")
+        assert knobs() == odd_knobs
+        assert look.end() == 0
+    done = verb("run", "--once", "--config", look.config, "--runtime-dir", look.runtime)
     assert done.returncode == 0
     assert "advisor_mode scan-time -> none; pages_to_scan 100 -> " in done.stderr
     assert knobs() == odd_knobs
