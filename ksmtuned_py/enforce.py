@@ -251,7 +251,7 @@ class Enforcer:
     def _read_ledger(self) -> frozenset[Key]:
         try:
             return self._ledger.read() if self._ledger else frozenset()
-        except KsmtunedError as error:
+        except (KsmtunedError, OSError) as error:
             self._tell(Record(Priority.WARNING, f"who was switched off before is not known: {error}"))
             return frozenset()
 

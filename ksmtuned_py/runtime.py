@@ -1,13 +1,15 @@
 """The runtime directory: one daemon's lock, and the knobs it found, kept for whoever has to put them back.
 
-The directory may be read by everybody, for the status in it; what is locked or put back from may not. It must be ours:
-whoever can write to it could have any value written to the kernel.
+The directory may be read by everybody, for the status in it; what is locked or put back from may not. It must be ours,
+and the way to it: whoever can write to it could have any value written to the kernel.
 """
 
+import errno
 import fcntl
 import os
+import stat
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +20,8 @@ from ksmtuned_py.model import Knobs
 
 DIRECTORY_MODE, PRIVATE_MODE = 0o755, 0o600
 OTHERS_WRITE = 0o022
+MOST_BYTES = 1 << 20
+"""Of a file of ours: thousands of guests that were switched off."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +59,16 @@ class Runtime:
     def make(self) -> None:
         """Create the directory; NoRuntimeDirectory when that is not possible, or it is not ours alone."""
         with self._in_use():
-            self.directory.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
+            for above in reversed(self.directory.parents):  # mkdir's parents=True would go by the umask
+                if not above.exists():
+                    above.mkdir(mode=DIRECTORY_MODE)
+            self.directory.mkdir(mode=DIRECTORY_MODE, exist_ok=True)
             seen = self.directory.stat()
-        if seen.st_uid not in (0, os.geteuid()) or seen.st_mode & OTHERS_WRITE:
-            raise NoRuntimeDirectory(str(self.directory), f"others may write to it (mode {seen.st_mode & 0o7777:o})")
+            if not _is_ours(seen):
+                reason = f"others may write to it (mode {seen.st_mode & 0o7777:o})"
+                raise NoRuntimeDirectory(str(self.directory), reason)
+            if foreign := _foreign_above(self.directory):
+                raise NoRuntimeDirectory(str(self.directory), f"others may put another in its place, in {foreign}")
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -66,30 +76,22 @@ class Runtime:
         self.make()
         path = self.directory / "lock"
         with self._in_use():
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE_MODE)
-        with os.fdopen(descriptor, "r+") as lock:
-            os.fchmod(descriptor, PRIVATE_MODE)  # whoever may open it may lock it
+            lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, PRIVATE_MODE)
+        try:
+            os.fchmod(lock, PRIVATE_MODE)  # whoever may open it may lock it
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise AlreadyRunning(str(path), _holder(lock.read())) from None
-            lock.truncate(0)
-            lock.write(str(os.getpid()))
-            lock.flush()
+                raise AlreadyRunning(str(path), _holder(os.pread(lock, 32, 0))) from None
+            os.ftruncate(lock, 0)
+            with suppress(OSError):  # it is for a sentence: whoever has to put knobs back does so on a full disk, too
+                os.pwrite(lock, str(os.getpid()).encode(), 0)
             try:
                 yield
             finally:
-                lock.truncate(0)
-
-    def lock_until(self, undo: ExitStack, *, needed: bool) -> bool:
-        """Hold it until `undo` is done; whether we do, where it is not needed."""
-        try:
-            undo.enter_context(self.locked())
-        except (AlreadyRunning, NoRuntimeDirectory):
-            if needed:
-                raise
-            return False
-        return True
+                os.ftruncate(lock, 0)
+        finally:
+            os.close(lock)
 
     def save_originals(self, origin: Origin, found: Knobs) -> None:
         """Remember what was found, before the first write. The first time counts: what is saved is not changed."""
@@ -102,7 +104,7 @@ class Runtime:
         """What was found; None when nothing is owed. Garbage, or NoRuntimeDirectory when it cannot be read."""
         with self._in_use():
             try:
-                text = self.originals_path.read_bytes()
+                text = read_file(self.originals_path)
             except FileNotFoundError:
                 return None
         try:
@@ -126,7 +128,22 @@ class Runtime:
             raise NoRuntimeDirectory(str(self.directory), error.strerror or str(error)) from error
 
 
-def _holder(text: str) -> str:
+def _is_ours(seen: os.stat_result) -> bool:
+    return seen.st_uid in (0, os.geteuid()) and not seen.st_mode & OTHERS_WRITE
+
+
+def _foreign_above(directory: Path) -> Path | None:
+    """A directory, or a link, on the way to root's, by which somebody else could have another in its place."""
+    ways = (directory.absolute(), directory.resolve()) if os.geteuid() == 0 else ()
+    for place in (each for way in ways for each in (way, *way.parents)):
+        seen = place.lstat()
+        is_kept = stat.S_ISLNK(seen.st_mode) or seen.st_mode & stat.S_ISVTX  # by its owner, or its entries by theirs
+        if not _is_ours(seen) and not (is_kept and seen.st_uid in (0, os.geteuid())):
+            return place
+    return None
+
+
+def _holder(text: bytes) -> str:
     """Who has the lock: the process that wrote its PID there, if it still runs."""
     with suppress(ValueError, ProcessLookupError, OverflowError):
         os.kill(int(text), 0)
@@ -134,11 +151,26 @@ def _holder(text: str) -> str:
     return "PID unknown"
 
 
-def replace_file(path: Path, text: bytes) -> None:
-    """Write a whole file that only we may read, or nothing: readers see the old or the new text, never a part."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, PRIVATE_MODE)
-    with os.fdopen(descriptor, "wb") as file:
-        os.fchmod(descriptor, PRIVATE_MODE)
-        file.write(text)
-    temporary.replace(path)
+def read_file(path: Path) -> bytes:
+    """A file of ours; raises OSError, also when it is somebody else's, no file, or longer than any of ours."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb") as file:
+        seen = os.fstat(descriptor)
+        if not (_is_ours(seen) and stat.S_ISREG(seen.st_mode) and seen.st_size <= MOST_BYTES):
+            raise PermissionError(errno.EPERM, f"{path.name} is not a file of ours")
+        return file.read(MOST_BYTES)
+
+
+def replace_file(path: Path, text: bytes, mode: int = PRIVATE_MODE) -> None:
+    """Write a whole file, or nothing: readers see the old or the new text, never a part. One writer at a time."""
+    new = path.with_name(f"{path.name}.new")
+    new.unlink(missing_ok=True)  # what one that was killed in here has left
+    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            os.fchmod(descriptor, mode)
+            file.write(text)
+        new.replace(path)
+    except OSError:  # a full disk: nor is what is left of it filled by us
+        new.unlink(missing_ok=True)
+        raise

@@ -5,6 +5,8 @@ import os
 import resource
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -160,6 +162,119 @@ def test_originals_that_make_no_sense(runtime: Runtime, text: str) -> None:
 def test_originals_that_cannot_be_saved(runtime: Runtime) -> None:
     with pytest.raises(NoRuntimeDirectory, match="No such file or directory"):
         runtime.save_originals(HERE, FOUND)
+
+
+@pytest.fixture
+def full(tmp_path: Path) -> Iterator[Path]:
+    """A directory on a disk of its own that has no room left, not for a byte."""
+    need(os.geteuid() == 0, "root, to mount a disk")
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=16k,mode=755", "tmpfs", str(disk)]
+    need(subprocess.run(mount, check=False).returncode == 0, "mounts")
+    try:
+        Runtime(disk / "run").make()
+        yield disk / "run"
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def fill(directory: Path) -> None:
+    """Not a byte more has room there."""
+    with (directory.parent / "fill").open("wb", buffering=0) as file, suppress(OSError):
+        while True:
+            file.write(b"x" * 4096)
+
+
+def test_a_full_disk_keeps_nobody_from_putting_back(full: Path) -> None:
+    runtime = Runtime(full)
+    runtime.save_originals(HERE, FOUND)
+    fill(full)
+    with runtime.locked():
+        assert runtime.originals() == Originals(HERE, FOUND)
+        with pytest.raises(AlreadyRunning, match="PID unknown"), Runtime(full).locked():
+            pass
+        runtime.forget_originals()
+
+
+def test_a_full_disk_is_not_filled_with_what_could_not_be_saved(full: Path) -> None:
+    runtime = Runtime(full)
+    fill(full)
+    with pytest.raises(NoRuntimeDirectory, match="No space left"):
+        runtime.save_originals(HERE, FOUND)
+    assert list(full.iterdir()) == []
+    assert runtime.originals() is None
+
+
+def test_what_a_killed_one_left_half_written_is_nothing(runtime: Runtime, tmp_path: Path) -> None:
+    runtime.make()
+    (tmp_path / "elsewhere").write_text("kept")
+    (runtime.directory / "originals.json.new").symlink_to(tmp_path / "elsewhere")
+    runtime.save_originals(HERE, FOUND)
+    assert runtime.originals() == Originals(HERE, FOUND)
+    assert [path.name for path in runtime.directory.iterdir()] == ["originals.json"]
+    assert (tmp_path / "elsewhere").read_text() == "kept"
+
+
+def a_link(path: Path) -> None:
+    """To a file that is good otherwise."""
+    path.rename(path.with_name("real"))
+    path.symlink_to("real")
+
+
+def a_pipe(path: Path) -> None:
+    """Nobody writes to it: who reads it waits for ever."""
+    path.unlink()
+    os.mkfifo(path)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        a_link,
+        a_pipe,
+        lambda path: os.chown(path, 65534, 65534),
+        lambda path: path.chmod(0o666),
+        lambda path: os.truncate(path, 1 << 30),
+    ],
+    ids=["link", "pipe", "nobody's", "open to all", "huge"],
+)
+def test_knobs_that_somebody_else_may_have_written_are_not_put_back(
+    runtime: Runtime, spoil: Callable[[Path], None]
+) -> None:
+    need(os.geteuid() == 0, "root, to give a file away")
+    runtime.make()
+    runtime.save_originals(HERE, FOUND)
+    spoil(runtime.originals_path)
+    with pytest.raises(NoRuntimeDirectory):
+        runtime.originals()
+
+
+@pytest.mark.parametrize("how", ["open to all", "nobody's", "a link of nobody's"])
+def test_a_way_by_which_others_may_put_another_directory_there_is_refused(tmp_path: Path, how: str) -> None:
+    need(os.geteuid() == 0, "root, to give a directory away")
+    above = tmp_path / "above"
+    Runtime(above / "run").make()
+    place = above
+    match how:
+        case "open to all":
+            above.chmod(0o777)
+        case "nobody's":
+            os.chown(above, 65534, 65534)
+        case _:
+            place = tmp_path / "link"
+            place.symlink_to(above)
+            os.lchown(place, 65534, 65534)
+    with pytest.raises(NoRuntimeDirectory, match="others may put another in its place"):
+        Runtime(place / "run").make()
+
+
+def test_a_directory_where_all_keep_their_own_and_a_link_of_ours_will_do(tmp_path: Path) -> None:
+    (tmp_path / "above").mkdir()
+    (tmp_path / "above").chmod(0o1777)
+    (tmp_path / "link").symlink_to(tmp_path / "above")
+    with Runtime(tmp_path / "link/run").locked():
+        pass
 
 
 def test_a_file_is_replaced_whole(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from ksmtuned_py.door import Door
 from ksmtuned_py.errors import Garbage, KsmtunedError
-from ksmtuned_py.runtime import replace_file
+from ksmtuned_py.runtime import read_file, replace_file
 
 Key = tuple[int, int]
 BOOT_ID = "proc/sys/kernel/random/boot_id"
@@ -22,9 +22,9 @@ class Ledger:
         self._boot = f"{door.root} {(door.read_if_there(BOOT_ID) or '').strip()}"
 
     def read(self) -> frozenset[Key]:
-        """The guests that were switched off and not on again; raises Garbage."""
+        """The guests that were switched off and not on again; Garbage, or OSError where they cannot be read."""
         try:
-            found: dict[str, Any] = json.loads(self._path.read_text())
+            found: dict[str, Any] = json.loads(read_file(self._path))
             keys = frozenset((int(pid), int(start)) for pid, start in found["switched_off"])
             return keys if found["boot"] == self._boot else frozenset()
         except FileNotFoundError:

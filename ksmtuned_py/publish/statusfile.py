@@ -29,8 +29,10 @@ from ksmtuned_py.model import Decision, Outcome, Snapshot
 from ksmtuned_py.publish.totals import Totals
 from ksmtuned_py.publish.words import status_line
 from ksmtuned_py.report import Report
+from ksmtuned_py.runtime import replace_file
 
 SCHEMA = 1
+PUBLIC_MODE = 0o644
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,12 +66,7 @@ class Status:
 
 def write(path: Path, report: Report, totals: Totals) -> None:
     """Replace the file in one step, so that nobody reads half of it; raises OSError."""
-    # Not opened with O_EXCL: what a daemon that was killed in here has left is simply overwritten.
-    new = path.with_name(path.name + ".new")
-    with open(new, "wb") as file:
-        os.fchmod(file.fileno(), 0o644)
-        file.write(status_json(status_of(report, totals)))
-    new.replace(path)
+    replace_file(path, status_json(status_of(report, totals)), PUBLIC_MODE)
 
 
 def read(path: Path) -> Status | None:
