@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ksmtuned_py.config import Need as Thresholds
+from ksmtuned_py.model import Memory
 from ksmtuned_py.policy.need import Need, next_need
 from ksmtuned_py.units import GIB
 from tests.support.snapshots import snapshot
@@ -60,3 +61,44 @@ def test_without_psi_memory_alone_counts() -> None:
 def test_need_never_falls_when_memory_does(previous: Need, one: float, other: float) -> None:
     less, more = sorted((one, other))
     assert need_at(less, previous) >= need_at(more, previous)
+
+
+def with_swap(free_gib: float, total_gib: float = 64, available_gib: float = 50, previous: Need = Need.CALM) -> Need:
+    memory = Memory(
+        total_bytes=100 * GIB,
+        available_bytes=round(available_gib * GIB),
+        swap_total_bytes=round(total_gib * GIB),
+        swap_free_bytes=round(free_gib * GIB),
+    )
+    return next_need(previous, snapshot(memory=memory), THRESHOLDS)
+
+
+@pytest.mark.parametrize(
+    ("free_gib", "total_gib", "previous", "need"),
+    [
+        (4, 64, Need.CALM, Need.WARY),
+        (10, 64, Need.CALM, Need.CALM),  # 16 % are left
+        (10, 64, Need.WARY, Need.WARY),
+        (14, 64, Need.WARY, Need.CALM),
+        (0, 2, Need.CALM, Need.CALM),  # full for good, of what nobody needs
+        (0, 50, Need.CALM, Need.CALM),  # all of it would fit
+        (0, 51, Need.CALM, Need.WARY),
+        (0, 45, Need.WARY, Need.WARY),
+        (0, 0, Need.CALM, Need.CALM),
+    ],
+)
+def test_swap_that_runs_out_makes_wary(free_gib: float, total_gib: float, previous: Need, need: Need) -> None:
+    assert with_swap(free_gib, total_gib, previous=previous) is need
+
+
+def test_swap_alone_is_no_more_than_that_but_stalls_count_then() -> None:
+    full = Memory(total_bytes=100 * GIB, available_bytes=50 * GIB, swap_total_bytes=64 * GIB, swap_free_bytes=2 * GIB)
+    assert next_need(Need.CALM, snapshot(memory=full, some_percent=6), THRESHOLDS) is Need.SHORT
+
+
+@given(st.sampled_from(Need), st.floats(0, 64), st.floats(0, 64), st.floats(0, 100))
+def test_need_never_falls_when_swap_does(previous: Need, one: float, other: float, available: float) -> None:
+    less, more = sorted((one, other))
+    assert with_swap(less, available_gib=available, previous=previous) >= with_swap(
+        more, available_gib=available, previous=previous
+    )

@@ -4,7 +4,7 @@ from enum import IntEnum
 
 from ksmtuned_py.config import ByNeed
 from ksmtuned_py.config import Need as Thresholds
-from ksmtuned_py.model import Snapshot
+from ksmtuned_py.model import Memory, Snapshot
 
 
 class Need(IntEnum):
@@ -23,6 +23,10 @@ class Need(IntEnum):
 
 STALL_LEAVE_FACTOR = 0.5
 """A state entered for stalls is left when they are half of what entered it."""
+SWAP_ENTER_FREE, SWAP_LEAVE_FREE = 0.1, 0.2
+"""Of swap: with less of it left, there is soon no other room than memory."""
+SWAP_LEAVE_FACTOR = 0.8
+"""Of available memory: what is in swap would fit into it with so much to spare."""
 
 
 def by_need(values: ByNeed, need: Need) -> float:
@@ -37,6 +41,7 @@ def next_need(previous: Need, snapshot: Snapshot, thresholds: Thresholds) -> Nee
     stalls count only where memory is wary at least.
     """
     need = _by_memory(previous, snapshot.memory.available_fraction * 100, thresholds)
+    need = max(need, _by_swap(previous, snapshot.memory))
     if need is Need.CALM:
         return need
     trigger = Need.SHORT if "pressure" in snapshot.woken_by else Need.CALM
@@ -53,6 +58,18 @@ def _by_memory(previous: Need, available_percent: float, thresholds: Thresholds)
         if available_percent < (leave if previous >= need else enter):
             return need
     return Need.CALM
+
+
+def _by_swap(previous: Need, memory: Memory) -> Need:
+    """Wary when swap runs out, unless what is in it would fit into available memory: a small swap may be full for good.
+
+    Guests that want their memory back find no room then, however much seems to be available.
+    """
+    wary = previous >= Need.WARY
+    least_free = memory.swap_total_bytes * (SWAP_LEAVE_FREE if wary else SWAP_ENTER_FREE)
+    fits = memory.headroom_bytes * (SWAP_LEAVE_FACTOR if wary else 1)
+    used = memory.swap_total_bytes - memory.swap_free_bytes
+    return Need.WARY if memory.swap_free_bytes < least_free and used > fits else Need.CALM
 
 
 def _by_stalls(previous: Need, snapshot: Snapshot, thresholds: Thresholds) -> Need:
