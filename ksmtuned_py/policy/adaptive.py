@@ -160,9 +160,12 @@ def _lowered(wish: Wish, guard: Guard, cruise: Wish) -> Wish:
 
 def _need_verdict(now: Snapshot, trend: Trend) -> Verdict:
     stall = f"{now.pressure.some.avg10_percent:g} %" if now.pressure else "unknown"
+    memory = now.memory
+    free = memory.swap_free_bytes / memory.swap_total_bytes if memory.swap_total_bytes else None
     sentence = (
-        f"need is {trend.need.word}: {human_percent(now.memory.available_fraction)} of memory available, "
-        f"tasks stalled on memory {stall} of the last 10 s"
+        f"need is {trend.need.word}: {human_percent(memory.available_fraction)} of memory available, "
+        + (f"{human_percent(free)} of swap free, " if free is not None else "")
+        + f"tasks stalled on memory {stall} of the last 10 s"
     )
     return Verdict(rule="need", fired=trend.need > Need.CALM, sentence=sentence)
 
@@ -184,4 +187,6 @@ def _yield_verdict(trend: Trend) -> Verdict:
         said = f"the last pass gained {human_bytes(last.gained_bytes)}"
     else:
         said = f"the last pass gained {human_bytes(last.gained_bytes)} at {cost:.3g} CPU-s per GiB"
+    if last.freed_bytes:
+        said += f" ({human_bytes(last.freed_bytes)} of it from huge pages that were split)"
     return Verdict(rule="yield", fired=trend.last_pass_pays, sentence=f"{said}, where {trend.price:g} is the price")

@@ -80,7 +80,8 @@ def _no_guests(now: Snapshot) -> Guard:
     left = now.counters.candidate_pages - now.counters.pages_shared
     sentence = f"{may} of {len(now.guests)} guest{'s' if len(now.guests) > 1 else ''} may merge"
     if fired:
-        sentence = "no guest runs" + (f"; {left} pages of ended ones are still to be cleared away" if left else "")
+        tracked = f"; {left} pages are tracked still, of ended ones or of some that nobody knows"
+        sentence = "no guest runs" + (tracked if left else "")
     return Guard(
         verdict=Verdict(rule="no_guests", fired=fired, sentence=sentence), allows=Mode.REST if left else Mode.OFF
     )

@@ -89,6 +89,8 @@ class Pass:
     cpu_seconds: float | None
     gained_bytes: int
     """Net of what copy-on-write took back; may be negative."""
+    freed_bytes: int = 0
+    """Of that, what the splitting of huge pages gave back, which is in no counter."""
     new_pages: int = 0
     """More than were tracked before: seen for the first time."""
     pages: int = 0
@@ -126,31 +128,35 @@ class Passes:
     done: int = 0
     since: Snapshot | None = None
     """When the pass under way began."""
+    freed_since_bytes: int = 0
+    """What the splitting of huge pages had given back by then."""
     last: Pass | None = None
     losing: int = 0
     """Passes in a row at whose end merging had cost more memory than it saved."""
     losing_since_seconds: float = 0.0
     """When the first of them ended."""
 
-    def after(self, now: Snapshot, before: Snapshot | None) -> "Passes":
-        """With one more snapshot taken in."""
+    def after(self, now: Snapshot, before: Snapshot | None, freed_bytes: int = 0) -> "Passes":
+        """With one more snapshot taken in; `freed_bytes` is what the splitting of huge pages has given back so far."""
         if before is None or self.since is None:
-            return replace(self, since=now)
+            return replace(self, since=now, freed_since_bytes=freed_bytes)
         finished = now.counters.full_scans - before.counters.full_scans
         if finished < 0:  # run=2 reset it
             finished = now.counters.full_scans
         if finished == 0:
             return self
+        freed = freed_bytes - self.freed_since_bytes
         return Passes(
             done=self.done + finished,
             since=now,
-            last=_pass(self.since, now, finished),
-            losing=self.losing + finished if now.profit_bytes < 0 else 0,
+            freed_since_bytes=freed_bytes,
+            last=_pass(self.since, now, finished, freed),
+            losing=self.losing + finished if now.profit_bytes + freed < 0 else 0,
             losing_since_seconds=self.losing_since_seconds if self.losing else now.clock.monotonic_seconds,
         )
 
 
-def _pass(since: Snapshot, now: Snapshot, passes: int) -> Pass:
+def _pass(since: Snapshot, now: Snapshot, passes: int, freed_bytes: int) -> Pass:
     cpu = None
     if since.scanner_cpu_seconds is not None and now.scanner_cpu_seconds is not None:
         cpu = max(0.0, now.scanner_cpu_seconds - since.scanner_cpu_seconds)
@@ -158,7 +164,8 @@ def _pass(since: Snapshot, now: Snapshot, passes: int) -> Pass:
         passes=passes,
         seconds=now.clock.monotonic_seconds - since.clock.monotonic_seconds,
         cpu_seconds=cpu,
-        gained_bytes=now.saved_bytes - since.saved_bytes,
+        gained_bytes=now.saved_bytes - since.saved_bytes + freed_bytes,
+        freed_bytes=freed_bytes,
         new_pages=max(0, now.counters.candidate_pages - since.counters.candidate_pages),
         pages=passes * now.counters.candidate_pages
         if now.counters.pages_scanned is None

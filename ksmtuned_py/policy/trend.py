@@ -8,6 +8,7 @@ from ksmtuned_py.policy.boost import pays
 from ksmtuned_py.policy.need import Need, by_need, next_need
 from ksmtuned_py.policy.news import NO_NEWS, GuestKey, News, Prospect, next_news
 from ksmtuned_py.policy.scanner import Passes, Scanner
+from ksmtuned_py.policy.splits import Splits
 from ksmtuned_py.policy.state import PolicyState, next_state
 
 FOREIGN_HOLD_SECONDS = 60.0
@@ -83,6 +84,7 @@ class Trend:
     """When the need last rose to short or beyond; None = it is less."""
     scanner: Scanner = field(default_factory=Scanner)
     passes: Passes = field(default_factory=Passes)
+    splits: Splits = field(default_factory=Splits)
     news: News = NO_NEWS
     gap_seconds: float
     """Aimed at between the starts of two passes outside boosts."""
@@ -139,12 +141,14 @@ class Trend:
     def after(self, snapshot: Snapshot) -> "Trend":
         """The trend with one more snapshot taken in."""
         before, settings = self.previous, self.config.adaptive
+        splits = self.splits.after(snapshot, boosting=self.boosting)
         seen = replace(
             self,
+            splits=splits,
             previous=replace(snapshot, guests=()),  # many, and nobody looks back at them
             need=next_need(self.need, snapshot, settings.need),
             scanner=self.scanner.after(before, snapshot, self.passes.last) if before else Scanner.begin(snapshot),
-            passes=self.passes.after(replace(snapshot, guests=()), before),
+            passes=self.passes.after(replace(snapshot, guests=()), before, splits.freed_bytes),
             foreign=self.foreign.after(snapshot),
             copy_on_write=self.copy_on_write.after(before, snapshot, settings.guards.cow_storm_percent_per_minute)
             if before
