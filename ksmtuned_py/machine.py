@@ -182,21 +182,34 @@ def _around(
     dry: bool,
 ) -> Iterator[Machine]:
     """The host around a backend that merges the memory of real processes."""
+    with _watched(door, in_force) as (roster, link):
+        host = Host(backend, senses_of(door, roster, os.cpu_count() or 1), dry=dry)
+        with closing(host):
+            yield Machine(door, host, in_force, roster.heed, door.root == "/", roster, link)
+
+
+@contextmanager
+def _watched(door: Door, in_force: InForce) -> Iterator[tuple[Roster, LibvirtLink | None]]:
+    """Who may merge, with what libvirt tells of this host's."""
     guests = in_force.config.guests
-    is_this_host = door.root == "/"
     finder = GuestFinder(
         door, guests.name_patterns, guests.mergeable, guests.mergeable_rescan_seconds, guests.cgroup_patterns
     )
-    link = LibvirtLink(guests.libvirt_uri) if is_this_host and guests.libvirt_uri else None
-    roster = Roster(door, finder, in_force, link)
-    host = Host(backend, senses_of(door, roster, os.cpu_count() or 1), dry=dry)
+    link = LibvirtLink(guests.libvirt_uri) if door.root == "/" and guests.libvirt_uri else None
     try:
-        yield Machine(door, host, in_force, roster.heed, is_this_host, roster, link)
+        yield Roster(door, finder, in_force, link), link
     finally:
         if link is not None:
             link.close()
         finder.close()
-        host.close()
+
+
+def known_guests(door: Door, config: Config) -> tuple[Guest, ...]:
+    """The guests by one look, whoever merges their memory, if anybody does."""
+    with _watched(door, InForce(config)) as (roster, link):
+        if link is not None:
+            link.wait_first(LIBVIRT_SECONDS)
+        return roster.find(time.monotonic())
 
 
 def small_model(guests: int = 4, guest_bytes: int = 256 * MIB) -> ModelHost:

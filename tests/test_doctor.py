@@ -10,7 +10,7 @@ from ksmtuned_py.config import Guests
 from ksmtuned_py.config.doctor import CODES, Accept
 from ksmtuned_py.doctor.causes import accepted, blocks
 from ksmtuned_py.doctor.examine import examine
-from ksmtuned_py.doctor.finding import Facts, HugePages, Manager, Seen
+from ksmtuned_py.doctor.finding import Facts, Finding, HugePages, Manager, Seen
 from ksmtuned_py.doctor.system import System, Tuned
 from ksmtuned_py.guests.balloon import Balloon
 from ksmtuned_py.guests.cgroups import Limit
@@ -306,6 +306,15 @@ def test_the_same_finding_of_many_guests_is_one_block() -> None:
 def test_guests_whose_mends_differ_are_blocks_of_their_own() -> None:
     two = (off(ksm=NOT_ASKED), off(name="db", pid=101, ksm=NOT_ASKED, kind="cloud-hypervisor"))
     assert [block.subject for block in blocks(examine(facts(guests=two)))] == ["web", "db"]
+
+
+def test_a_guest_is_meant_by_any_of_its_names() -> None:
+    twin = replace(guest("web-7"), aliases=("web", "102"))
+    found = [Finding(code="losing", guest="web-7", sentence="s", evidence="e", mend="m")]
+    for pattern in ("web", "1*2", "web-*"):
+        accept = [Accept(code="losing", guest=pattern, reason="r")]
+        assert [each.severity for each in accepted(found, accept, [twin])] == ["accepted"]
+    assert accepted(found, [Accept(code="losing", guest="103", reason="r")], [twin]) == found
 
 
 def test_what_is_accepted_is_so_by_code_and_guest() -> None:

@@ -46,7 +46,7 @@ def run(args: Namespace) -> int:
     facts = read_facts(door, config, daemons_word(args))
     only = find_guest(facts.guests, args.guest) if args.guest else None
     known = with_guests(facts, door, [only] if only else facts.guests)
-    findings = accepted(examine(known, only), config.doctor.accept)
+    findings = accepted(examine(known, only), config.doctor.accept, known.guests)
     if args.json:
         _print_json([finding for finding in findings if args.all or finding.severity != "accepted"])
     else:

@@ -1,7 +1,7 @@
 """`ksmtuned-py scan`: how much merging could save on this host, before anything is turned on."""
 
 from argparse import ArgumentTypeError, Namespace
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from ksmtuned_py.cli.options import add_config, add_file, add_root, add_verb, load_config
@@ -99,11 +99,10 @@ def _page_bytes() -> int:
 
 def _targets(args: Namespace, door: "Door") -> "list[Target]":
     from ksmtuned_py.backends.scan.choice import NoSuchGuest, targets
-    from ksmtuned_py.guests.discovery import GuestFinder
+    from ksmtuned_py.machine import known_guests
 
     config = load_config(args).config
-    with closing(GuestFinder(door, config.guests.name_patterns, config.guests.mergeable)) as finder:
-        guests = finder.find(0)
+    guests = known_guests(door, config)
     if args.guests or guests:
         return targets(args.guests, guests, config.scan, door)
     raise NoSuchGuest("any guest")

@@ -93,14 +93,15 @@ def _explains(finding: Finding) -> bool:
     return finding.severity == "finding" or finding.code in ("switched_off", "nosharepages")
 
 
-def accepted(findings: Iterable[Finding], accept: Sequence[Accept]) -> list[Finding]:
-    """With those that are wanted so marked as that."""
-    return [_accepted(finding, accept) for finding in findings]
+def accepted(findings: Iterable[Finding], accept: Sequence[Accept], guests: Iterable[Guest] = ()) -> list[Finding]:
+    """With those that are wanted so marked as that; a guest may be meant by any of its names."""
+    names = {guest.name: (guest.name, *guest.aliases) for guest in guests}
+    return [_accepted(finding, accept, names.get(finding.guest, (finding.guest,))) for finding in findings]
 
 
-def _accepted(finding: Finding, accept: Sequence[Accept]) -> Finding:
+def _accepted(finding: Finding, accept: Sequence[Accept], names: Sequence[str]) -> Finding:
     for one in accept:
-        if one.code == finding.code and fnmatchcase(finding.guest, one.guest):
+        if one.code == finding.code and any(fnmatchcase(name, one.guest) for name in names):
             return replace(finding, severity="accepted", reason=one.reason)
     return finding
 

@@ -1,28 +1,26 @@
 """Reads what the doctor looks at; writes nothing."""
 
 from collections.abc import Iterable, Sequence
-from contextlib import closing, suppress
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from stat import S_ISREG
 
 from ksmtuned_py.backends.scan.zeroplace import place_refusal
-from ksmtuned_py.config import Config, InForce
+from ksmtuned_py.config import Config
 from ksmtuned_py.doctor.finding import Facts, HugePages, Manager, Seen
 from ksmtuned_py.doctor.system import read_system
 from ksmtuned_py.door import Door
 from ksmtuned_py.errors import KsmtunedError
 from ksmtuned_py.guests.balloon import Balloon, parse_balloon, tells_of_devices
 from ksmtuned_py.guests.cgroups import Limit, limits, parse_cgroup
-from ksmtuned_py.guests.discovery import GuestFinder
 from ksmtuned_py.guests.obstacles import parse_command_line, parse_readconfig, read_files
 from ksmtuned_py.guests.patience import ask_one
 from ksmtuned_py.guests.process import Inside, Process
 from ksmtuned_py.guests.programs import COMM_LENGTH
-from ksmtuned_py.guests.roster import Roster
 from ksmtuned_py.guests.smaps import SMAPS_SECONDS, Mapping, parse_smaps
-from ksmtuned_py.machine import look
+from ksmtuned_py.machine import known_guests, look
 from ksmtuned_py.model import KSM_DIRECTORY, Guest, Snapshot
 from ksmtuned_py.publish.statusfile import Status
 from ksmtuned_py.units import KIB, MIB
@@ -55,7 +53,7 @@ def read_facts(door: Door, config: Config, status: Status | None) -> Facts:
         limits=_limits(door, snapshot.guests) if snapshot else (),
         scanning=config.daemon.backend == "scan",
         zeros_refused=_zeros_refused(door, config),
-        guests_without_ksm=() if snapshot else _guests(door, config),
+        guests_without_ksm=() if snapshot else known_guests(door, config),
     )
 
 
@@ -146,12 +144,6 @@ def _snapshot(door: Door, config: Config, status: Status | None) -> Snapshot | N
     now = look(door, config)
     known = {(guest.pid, guest.start_ticks): guest for guest in status.snapshot.guests} if status else {}
     return replace(now, guests=tuple(_as_the_daemon_knows(guest, known.get(guest.key)) for guest in now.guests))
-
-
-def _guests(door: Door, config: Config) -> tuple[Guest, ...]:
-    patterns = config.guests.name_patterns, config.guests.cgroup_patterns
-    with closing(GuestFinder(door, patterns[0], mergeable=False, cgroup_patterns=patterns[1])) as finder:
-        return Roster(door, finder, InForce(config)).find(0)
 
 
 def _zeros_refused(door: Door, config: Config) -> str:

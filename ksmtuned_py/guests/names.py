@@ -4,6 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from functools import lru_cache
 
 from ksmtuned_py.guests.evidence import MACHINE, in_machine
@@ -127,6 +128,11 @@ def _told_apart(guest: Guest, taken: Counter[str]) -> Guest:
 def goes_by(guest: Guest, word: str) -> bool:
     """Whether a person may mean this guest by the word: a name of it, its UUID or its PID."""
     return word in (guest.name, *guest.aliases, str(guest.pid)) or (guest.uuid != "" and word.lower() == guest.uuid)
+
+
+def is_called(guest: Guest, pattern: str) -> bool:
+    """Whether a name of it is like a shell pattern, whichever tool calls it so."""
+    return any(fnmatchcase(name, pattern) for name in (guest.name, *guest.aliases))
 
 
 def _uuid(words: Sequence[str]) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 from ksmtuned_py.config import GuestRule, Guests
+from ksmtuned_py.guests.names import is_called
 from ksmtuned_py.model import Guest
 
 Key = tuple[int, int]
@@ -24,20 +25,19 @@ def matches(rule: GuestRule, guest: Guest) -> bool | None:
 
     A name that matches does so for good: what libvirt may add is another name.
     """
-    names = (guest.name, *guest.aliases)
     found = (
-        _matches(rule.name, names) or (None if "name" in guest.unknown else False),
-        _matches(rule.uuid.lower(), (guest.uuid,)),
-        _matches(rule.tag, (guest.tag,), known="tag" not in guest.unknown),
-        _matches(rule.cgroup, (guest.cgroup,), known="cgroup" not in guest.unknown),
+        is_called(guest, rule.name) or (None if "name" in guest.unknown else False),
+        _matches(rule.uuid.lower(), guest.uuid),
+        _matches(rule.tag, guest.tag, known="tag" not in guest.unknown),
+        _matches(rule.cgroup, guest.cgroup, known="cgroup" not in guest.unknown),
     )
     return False if False in found else None if None in found else True
 
 
-def _matches(pattern: str, values: Sequence[str], *, known: bool = True) -> bool | None:
+def _matches(pattern: str, value: str, *, known: bool = True) -> bool | None:
     if pattern == "*":
         return True
-    return any(fnmatchcase(value, pattern) for value in values) if known else None
+    return fnmatchcase(value, pattern) if known else None
 
 
 def possible_rules(guest: Guest, rules: Sequence[GuestRule]) -> tuple[GuestRule, ...]:

@@ -1,6 +1,7 @@
 """The pure parts of the scan backend: what is parsed, refused, remembered and encoded."""
 
 import stat
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -226,6 +227,8 @@ def test_guests_are_named_or_given_by_number() -> None:
     assert [(one.pid, one.group, one.remap) for one in found] == [(7, "web-*", False), (8, "", True)]
     with pytest.raises(NoSuchGuest, match="nobody"):
         targets(["nobody"], guests, settings, Door())
+    fleet = [replace(guests[0], aliases=("102",), uuid="0c5f")]
+    assert all([one.pid for one in targets([word], fleet, settings, Door())] == [7] for word in ("102", "0C5F"))
 
 
 def test_the_channel_keeps_messages_apart_and_tells_the_end() -> None:

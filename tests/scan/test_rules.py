@@ -36,6 +36,13 @@ def test_only_the_enrolled_group_merges_with_isolation() -> None:
     assert [target_of(one, Scan()).merge for one in ruled(guests, settings, "a", {})] == [True, False]
 
 
+def test_every_name_of_a_guest_counts_for_its_group_and_for_remapping() -> None:
+    settings = Scan(groups=("web-*",), remap_guests=("102",))
+    proxmox = target_of(known("web-1-102", aliases=("web-1", "102")), settings)
+    assert (proxmox.group, proxmox.remap) == ("web-*", True)
+    assert not target_of(known("web-1", aliases=("103",)), settings).remap
+
+
 def test_a_rules_group_goes_before_the_one_by_name() -> None:
     settings = Scan(groups=("web-*",))
     assert target_of(known("web-1"), settings).group == "web-*"

@@ -2,12 +2,12 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 
 from ksmtuned_py.backends.scan.target import Target
 from ksmtuned_py.config import Scan
 from ksmtuned_py.door import Door
 from ksmtuned_py.errors import KsmtunedError
+from ksmtuned_py.guests.names import goes_by, is_called
 from ksmtuned_py.model import Guest
 
 
@@ -26,20 +26,20 @@ def target_of(guest: Guest, settings: Scan) -> Target:
         pid=guest.pid,
         start_ticks=guest.start_ticks,
         name=guest.name,
-        group=guest.group or next((pattern for pattern in settings.groups if fnmatchcase(guest.name, pattern)), ""),
-        remap=any(fnmatchcase(guest.name, pattern) for pattern in settings.remap_guests),
+        group=guest.group or next((pattern for pattern in settings.groups if is_called(guest, pattern)), ""),
+        remap=any(is_called(guest, pattern) for pattern in settings.remap_guests),
         merge=not guest.kept_out,
     )
 
 
 def targets(words: Sequence[str], guests: Iterable[Guest], settings: Scan, door: Door) -> list[Target]:
-    """The guests of those names and the processes of those PIDs; all guests without any; raises NoSuchGuest."""
-    known = [target_of(guest, settings) for guest in guests]
+    """The guests that go by those words and the processes of those PIDs; all guests without any; raises NoSuchGuest."""
+    known = list(guests)
     if not words:
-        return known
+        return [target_of(guest, settings) for guest in known]
     found: dict[int, Target] = {}
     for word in words:
-        chosen = [target for target in known if word in (target.name, str(target.pid))]
+        chosen = [target_of(guest, settings) for guest in known if goes_by(guest, word)]
         if not chosen and word.isdecimal() and door.exists(f"proc/{word}/maps"):
             chosen = [Target(pid=int(word), start_ticks=0, name=word)]
         if not chosen:
