@@ -1,10 +1,15 @@
 """A real guest in a real swap, as the doctor sees it."""
 
 import json
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from ksmtuned_py.doctor.mends import ZRAM
+from ksmtuned_py.units import GIB, KIB
 from tests.support.daemon import verb
 from tests.support.need import need
 
@@ -33,3 +38,32 @@ def test_a_guest_in_swap_is_told_of_as_that(zram_swap: None, tmp_path: Path) -> 
     assert done.returncode == 1
     assert found["guest"].endswith(f"-{process.pid}")
     assert " MiB are in swap, by /proc/" in found["evidence"]
+
+
+def swaps() -> dict[str, int]:
+    """Each swap device with its size in KiB."""
+    lines = [line.split() for line in Path("/proc/swaps").read_text().splitlines()[1:]]
+    return {device: int(size) for device, _, size, *_ in lines}
+
+
+@contextmanager
+def taken_out_again() -> Iterator[None]:
+    """The swap devices in memory that were not there before are gone at the end."""
+    before, blocks = swaps(), {path.name for path in Path("/sys/block").glob("zram*")}
+    try:
+        yield
+    finally:
+        for device in swaps().keys() - before.keys():
+            subprocess.run(["swapoff", device], check=True)
+        for name in {path.name for path in Path("/sys/block").glob("zram*")} - blocks:
+            Path("/sys/class/zram-control/hot_remove").write_text(name.removeprefix("zram"))
+
+
+def test_the_mend_for_want_of_swap_leaves_a_device_alone_that_is_somebodys(zram_swap: None) -> None:
+    need(bool(shutil.which("zramctl")) and Path("/sys/class/zram-control").is_dir(), "zramctl")
+    before = swaps()
+    with taken_out_again():
+        subprocess.run(["sh", "-c", ZRAM], check=True, capture_output=True)
+        after = swaps()
+    assert before.items() <= after.items()
+    assert [round(size * KIB / GIB) for device, size in after.items() if device not in before] == [4]
