@@ -46,10 +46,10 @@ class Door:
         return os.path.exists(self.path(relative))  # noqa: PTH110 - called for every process on the host
 
     def names(self, relative: str) -> list[str]:
-        """The names in a directory; none when it is not there."""
+        """The names in a directory; none when it is not there, or not ours to see."""
         try:
             return os.listdir(self.path(relative))  # noqa: PTH208 - called for /proc on every tick
-        except (FileNotFoundError, NotADirectoryError, ProcessLookupError):
+        except (FileNotFoundError, NotADirectoryError, ProcessLookupError, PermissionError):
             return []
 
     def links(self, relative: str, most: int, *, at: int | None = None) -> list[str]:

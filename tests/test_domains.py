@@ -56,6 +56,8 @@ XML = "<domain><name>web</name><uuid>u-1</uuid>{}</domain>"
         ("<cpu><numa><cell id='0' memAccess='shared'/></numa></cpu>", ("shared",)),
         ("<devices><hostdev mode='subsystem' type='pci'/><hostdev type='pci'/></devices>", ("vfio",)),
         ("<devices><hostdev mode='subsystem' type='usb'/></devices>", ()),
+        ("<devices><hostdev mode='subsystem' type='mdev' model='vfio-pci'/></devices>", ("vfio",)),
+        ("<devices><hostdev mode='subsystem' type='mdev' model='vfio-ap'/></devices>", ()),
         ("<devices><interface type='hostdev'/></devices>", ("vfio",)),
     ],
 )
@@ -83,6 +85,30 @@ ONE = "http://opennebula.org/xmlns/libvirt/1.0"
 )
 def test_other_tools_names_are_in_the_metadata(inside: str, aliases: tuple[str, ...]) -> None:
     assert parse_domain(XML.format(inside)).aliases == aliases
+
+
+@pytest.mark.parametrize(
+    "inside",
+    [
+        "<memoryBacking><hugepages><page nodeset='many'/></hugepages></memoryBacking>",
+        "<cpu><numa><cell id='first'/></numa></cpu><memoryBacking><hugepages><page nodeset='0'/></hugepages>"
+        "</memoryBacking>",
+    ],
+)
+def test_a_domain_that_makes_no_sense_is_garbage_and_nothing_worse(inside: str) -> None:
+    with pytest.raises(Garbage):
+        parse_domain(f"<domain><uuid>u</uuid>{inside}</domain>")
+
+
+def test_hostile_xml_is_garbage_or_read() -> None:
+    entities = "".join(f"<!ENTITY e{n} '{f'&e{n - 1};' * 10}'>" for n in range(1, 12))
+    with pytest.raises(Garbage):
+        parse_domain(f"<!DOCTYPE d [<!ENTITY e0 'x'>{entities}]><domain><name>&e11;</name></domain>")
+    with pytest.raises(Garbage):
+        parse_domain("<!DOCTYPE d [<!ENTITY x SYSTEM 'file:///etc/hostname'>]><domain><name>&x;</name></domain>")
+    deep = 100_000  # of elements that are in each other
+    assert parse_domain(f"<domain><name>web</name>{'<a>' * deep}{'</a>' * deep}</domain>").name == "web"
+    assert parse_domain("<?xml version='1.0' encoding='UTF-16'?><domain><name>web</name></domain>").name == "web"
 
 
 def test_no_xml_is_garbage() -> None:

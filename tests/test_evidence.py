@@ -19,7 +19,7 @@ import pytest
 from ksmtuned_py.cli.main import main
 from ksmtuned_py.door import Door
 from ksmtuned_py.guests.discovery import GuestFinder
-from ksmtuned_py.guests.evidence import Clue, is_flagged, kind_by_clue, speaks_of_a_guest
+from ksmtuned_py.guests.evidence import Clue, in_machine, is_flagged, kind_by_clue, speaks_of_a_guest
 from ksmtuned_py.guests.patience import Patience
 from ksmtuned_py.guests.process import Process
 from ksmtuned_py.guests.slowlooks import FIRST_SECONDS, SHARE, SlowLooks
@@ -163,6 +163,27 @@ def test_who_is_a_domain_is_a_guest_whatever_it_is_called(
     make_fake_tree(tmp_path, guests=[PLAIN])
     how(tmp_path)
     assert found(tmp_path) == [("netdata-1001", "qemu", (evidence,))]
+
+
+@pytest.mark.parametrize(
+    ("path", "is_one"),
+    [
+        (r"/machine.slice/machine-qemu\x2d3\x2dweb.scope", True),
+        (r"/production.slice/production-a.slice/machine-qemu\x2d3\x2dweb.scope/libvirt/vcpu0", True),
+        ("/machine/qemu-3-web.libvirt-qemu/emulator", True),  # without systemd
+        ("/qemu.slice/102.scope", True),
+        # A user, or who is in a container, can have cgroups of any name below the unit that is his.
+        (r"/user.slice/user-1000.slice/user@1000.service/machine-qemu\x2d3\x2dweb.scope", False),
+        (r"/user.slice/user-1000.slice/user@1000.service/a.slice/machine-qemu\x2d3\x2dweb.scope", False),
+        (r"/machine.slice/libpod-1.scope/machine.slice/machine-qemu\x2d3\x2dweb.scope", False),
+        ("/system.slice/a.service/qemu.slice/102.scope", False),
+        ("/kubepods.slice/machine/qemu-3-web.libvirt-qemu", False),
+    ],
+)
+def test_a_machines_cgroup_is_one_that_only_root_can_make(path: str, is_one: bool) -> None:
+    assert in_machine(f"0::{path}") is is_one
+    assert in_machine(f"9:memory:{path}\n1:cpu:/\n0::/") is is_one
+    assert in_machine(path) is is_one
 
 
 @pytest.mark.parametrize("comm", ["virtiofsd", "swtpm", "passt.avx2", "qemu-storage-da"])

@@ -13,7 +13,7 @@ from ksmtuned_py.guests.cgroups import parse_cgroup
 from ksmtuned_py.guests.domains import parse_domain
 from ksmtuned_py.guests.names import cgroup_names
 from ksmtuned_py.guests.parse import parse_stat, printable, split_words
-from ksmtuned_py.guests.process import Inside, Process
+from ksmtuned_py.guests.process import WORD_LENGTH, WORDS, Inside, Process
 from ksmtuned_py.guests.smaps import parse_smaps
 from ksmtuned_py.machine import look
 from tests.support.daemon import EVENTS_ONLY, Daemon, verb
@@ -64,6 +64,14 @@ def test_what_makes_no_sense_is_told_without_it() -> None:
     with pytest.raises(Garbage) as caught:
         parse_stat(f"70 {HOSTILE}")
     assert str(caught.value).isprintable()
+
+
+def test_a_command_line_is_read_as_far_as_any_guests_goes(tmp_path: Path) -> None:
+    add_process(tmp_path, 70, ["kvm", "-name", "web", *["a"] * 10**5])
+    add_process(tmp_path, 71, ["kvm", "-object", "memory-backend-" * 10**4])
+    many, long = (Inside(Process(Door(str(tmp_path)), pid)).words() for pid in (70, 71))
+    assert (many[:3], len(many)) == (["kvm", "-name", "web"], WORDS)
+    assert max(map(len, long)) == WORD_LENGTH
 
 
 @pytest.mark.parametrize(

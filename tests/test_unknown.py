@@ -172,6 +172,18 @@ def test_nobody_passes_for_another_domain_by_its_uuid(tmp_path: Path) -> None:
     assert found[1001].libvirt_age_seconds is not None
 
 
+def test_who_says_so_is_told_and_no_rule_by_uuid_is_for_it(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, GuestRule(uuid="u-1", group="gold"))
+    add_guest(tmp_path, CLAIM)
+    put(tmp_path, "run/libvirt/qemu/g1.pid", "1001\n")
+    bench.told.tell(100.0, g1="gold")
+    assert {guest.pid: guest.group for guest in bench.roster.find(101.0)} == {900: "", 1001: "gold", 1002: ""}
+    assert (
+        bench.said
+        == "the processes 900, 1001 all say that they are u-1: libvirt's is 1001, and no other is taken for it"
+    )
+
+
 @pytest.mark.parametrize("pid_file", [None, "nonsense"])
 def test_where_nobody_tells_who_is_the_domain_none_of_them_is(tmp_path: Path, pid_file: str | None) -> None:
     found = claimed(tmp_path, pid_file)

@@ -89,7 +89,12 @@ def cgroup_full(facts: Facts, _: Snapshot) -> Iterator[Finding]:
 def sensors(_: Facts, now: Snapshot) -> Iterator[Finding]:
     """What could not be read."""
     for problem in now.problems:
-        yield Finding(code="problem", sentence="something could not be read", evidence=problem, mend="see there")
+        yield Finding(
+            code="problem",
+            sentence="something could not be read, or cannot be true",
+            evidence=problem,
+            mend="see there",
+        )
 
 
 MEMORY_CHECKS: tuple[Callable[[Facts, Snapshot], Iterator[Finding]], ...] = (

@@ -5,7 +5,7 @@ made in that one. libvirt keeps a file with the PID of each of its domains.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from ksmtuned_py.door import Door
 from ksmtuned_py.errors import KsmtunedError
@@ -18,6 +18,16 @@ def claimed(door: Door, guests: Iterable[Guest], domains: Mapping[str, Domain]) 
     """The PID by each UUID that several have; None where libvirt does not say either."""
     count = Counter(guest.uuid for guest in guests)
     return {uuid: _pid(door, domain) for uuid, domain in domains.items() if count[uuid] > 1}
+
+
+def told(claims: Mapping[str, int | None], guests: Iterable[Guest]) -> Iterator[str]:
+    """What the admin is told of them."""
+    pids: dict[str, list[int]] = {}
+    for guest in guests:
+        pids.setdefault(guest.uuid, []).append(guest.pid)
+    for uuid, pid in claims.items():
+        whose = f"libvirt's is {pid}, and no other is taken for it" if pid else "whose it is nobody can say"
+        yield f"the processes {', '.join(map(str, pids[uuid]))} all say that they are {uuid}: {whose}"
 
 
 def _pid(door: Door, domain: Domain) -> int | None:

@@ -46,7 +46,7 @@ _OBSTACLES: tuple[tuple[str, str], ...] = (
     ("nosharepages", "memoryBacking/nosharepages"),
     ("encrypted", "launchSecurity"),  # sev, sev-snp, tdx, s390-pv, and what comes
     ("vfio", "devices/hostdev[@type='pci']"),
-    ("vfio", "devices/hostdev[@type='mdev']"),
+    ("vfio", "devices/hostdev[@type='mdev'][@model='vfio-pci']"),  # vfio-ap, vfio-ccw (s390x): a page now and then
     ("vfio", "devices/interface[@type='hostdev']"),
     ("nvme", "devices/disk[@type='nvme']"),
     ("vdpa", "devices/disk[@type='vhostvdpa']"),

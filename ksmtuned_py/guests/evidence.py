@@ -25,7 +25,12 @@ LEAST_BYTES = 64 * MIB
 _WHO = frozenset({"-name", "-uuid", "-smbios"})
 _QEMU = _WHO | {"-machine", "-M", "-accel", "-enable-kvm", "-cpu", "-m", "-nodefaults", "-no-user-config"}
 _FLAG = re.compile(r"^VmFlags:.*\bmg\b", re.MULTILINE)
-_MACHINE = re.compile(r"/machine-qemu|/qemu\.slice/\d+\.scope")
+# From the root on: below a service or a scope, of which users have some, anybody makes cgroups of any name.
+_LIBVIRTS = r"(?:/[^/]+\.slice)+/machine-qemu[^/]*\.scope|/machine/qemu-[^/]+\.libvirt-qemu"
+_PROXMOX = r"/qemu\.slice/\d+\.scope"
+_IN_LIBVIRTS, _IN_MACHINE = (
+    re.compile(rf"^(?:\d+:[^:]*:)?(?:{path})(?:/|$)", re.MULTILINE) for path in (_LIBVIRTS, f"{_LIBVIRTS}|{_PROXMOX}")
+)
 _HELPERS = re.compile(r"virtiofsd|vhost-(user|device).*|qemu-(storage-da|pr-helper|vhost|bridge).*|swtpm|passt.*")
 """They are in the cgroup of the guest that they help, and some map its memory."""
 
@@ -62,7 +67,12 @@ def kind_by_words(
 
 def in_machine(cgroups: str) -> bool:
     """Whether one of these is a cgroup that libvirt or Proxmox made for a virtual machine."""
-    return bool(_MACHINE.search(cgroups))
+    return bool(_IN_MACHINE.search(cgroups))
+
+
+def in_libvirts(cgroups: str) -> bool:
+    """Whether one of these is a cgroup that libvirt made for a domain of QEMU's."""
+    return bool(_IN_LIBVIRTS.search(cgroups))
 
 
 def is_flagged(smaps: str) -> bool:

@@ -16,6 +16,8 @@ from ksmtuned_py.units import MIB
 
 QuickFile = Literal["stat", "statm", "comm"]
 SlowFile = Literal["cmdline", "ksm_stat", "ksm_merging_pages", "smaps", "cgroup"]
+WORDS, WORD_LENGTH = 4096, 4096
+"""Of a QEMU with a hundred disks: 700 words, the longest of 600 letters."""
 MOST_BYTES: Mapping[QuickFile | SlowFile, int] = {"cmdline": MIB, "smaps": 8 * MIB}
 """Any process may say that its command line is all its memory (PR_SET_MM), and have 65,530 mappings of 0.7 KiB each."""
 MOST_BYTES_OF_OTHERS = MIB
@@ -71,8 +73,12 @@ class Inside:
         return None if text is None else printable_lines(text)
 
     def words(self) -> list[str]:
-        """Its command line; none when it is gone, or a kernel thread, or when it is too long to be one."""
-        return [printable(word) for word in split_words(_read(self._process, "cmdline") or "")]
+        """Its command line; none when it is gone, or a kernel thread, or when it is too long to be one.
+
+        Its end is cut, and so is each word: whoever searches them takes the square of a word's length.
+        """
+        words = split_words(_read(self._process, "cmdline") or "")
+        return [printable(word[:WORD_LENGTH]) for word in words[:WORDS]]
 
     def path(self, name: SlowFile) -> str:
         """The file's full path, for messages."""

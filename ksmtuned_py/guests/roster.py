@@ -10,7 +10,7 @@ from ksmtuned_py.door import Door
 from ksmtuned_py.errors import KsmtunedError
 from ksmtuned_py.guests.awaited import Awaited
 from ksmtuned_py.guests.cgroups import CGROUP_ROOT
-from ksmtuned_py.guests.claims import claimed
+from ksmtuned_py.guests.claims import claimed, told
 from ksmtuned_py.guests.domains import View
 from ksmtuned_py.guests.evidence import LIBVIRT
 from ksmtuned_py.guests.losses import Losses
@@ -128,7 +128,11 @@ class Roster:
         )
         self._losses = self._losses.after(guests, self._finder.fresh, self._full_scans())
         self._choice = self._choice.after(guests, self.settings) if self.settings.isolation == "groups" else Choice()
-        self._told = (_problem(view, now_seconds, self._began_seconds), self._undecided(guests, view, now_seconds))
+        self._told = (
+            _problem(view, now_seconds, self._began_seconds),
+            self._undecided(guests, view, now_seconds),
+            *told(claims, found),
+        )
         wanted = ruled(guests, self.settings, self._choice.group, self._losses.passes)
         self._awaited = self._awaited.after(wanted, now_seconds)
         return self._awaited.marked(wanted)
@@ -137,8 +141,9 @@ class Roster:
         domain = view.domains.get(guest.uuid) if view else None
         seen = replace(placed(guest, place.cgroup or ""), room_bytes=place.room_bytes)
         if claims.get(guest.uuid, guest.pid) != guest.pid:
-            nobodys = claims[guest.uuid] is None
-            return replace(seen, unknown=(("tag", "name") if nobodys else ()) + _unplaced(place))
+            if claims[guest.uuid] is None:
+                return replace(seen, unknown=("tag", "name", *_unplaced(place)))
+            return replace(seen, uuid="", unknown=_unplaced(place))
         if view is None or domain is None or view.at_seconds is None:
             used = bool(self.settings.libvirt_uri)
             unknown = unknown_of(seen, view, self._seen_seconds[guest.key], libvirt_is_used=used) + _unplaced(place)

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 from ksmtuned_py.guests.domains import View
+from ksmtuned_py.guests.evidence import in_libvirts
 from ksmtuned_py.model import Guest
 
 SETTLED_SECONDS = 5.0
@@ -18,7 +19,7 @@ def unknown_of(guest: Guest, view: View | None, seen_seconds: float, *, libvirt_
         return ()
     if view is None:
         return () if libvirt_is_used else ("tag",)
-    if not view.expected and "/machine-qemu" not in guest.cgroup:
+    if not view.expected and not in_libvirts(guest.cgroup):
         return ()
     if guest.uuid in view.domains:
         return ()
