@@ -216,6 +216,26 @@ def test_a_comment_in_any_encoding_is_a_comment(
     assert "line 3: LOGFILE=" in text
 
 
+@pytest.mark.parametrize("verb", ["import-legacy", "check"])
+def test_what_is_no_file_of_settings_is_refused_unread(
+    verb: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    big = tmp_path / "big.conf"
+    with big.open("wb") as file:
+        file.truncate(100 * MIB)
+    for path in (big, Path("/dev/zero")):
+        assert main([verb, str(path)]) == 2
+        assert f"{path}: wanted a file of settings, of" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "text", ["KSM_NPAGES_MAX=$(touch here)", "KSM_NPAGES_MAX=1\0", "\0KSM_NPAGES_MAX=1", "\ufeffKSM_NPAGES_MAX=1"]
+)
+def test_what_a_shell_would_run_or_not_know_is_refused(text: str) -> None:
+    with pytest.raises(BadLegacyFile, match="old:1:"):
+        parse_legacy("old", text)
+
+
 def test_only_what_ends_a_line_in_a_shell_ends_one() -> None:
     comment = "# a\x0bKSM_NPAGES_MAX=1\x0cKSM_NPAGES_MAX=2\x1cKSM_NPAGES_MAX=3\u2028KSM_NPAGES_MAX=4"
     assert parse_legacy("old", f"\ufeff{comment}\r\nKSM_NPAGES_MAX=100\r\n").settings.npages_max == 100

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from ksmtuned_py.cli.options import Subparsers
 
 OLD_FILE = Path("/etc/ksmtuned.conf")
+MOST_BYTES = 65536
+"""What distributions ship has 1000."""
 
 
 def add(subparsers: "Subparsers") -> None:
@@ -65,9 +67,6 @@ def _total_bytes(root: Path) -> int | None:
 
 def _read(path: Path) -> str:
     """As a shell reads it: bytes, of which only ASCII means something."""
-    from ksmtuned_py.configfile.source import ConfigError
+    from ksmtuned_py.configfile.source import read_bytes
 
-    try:
-        return path.read_bytes().decode("utf-8", "surrogateescape")
-    except OSError as error:
-        raise ConfigError(str(path), 0, "", "", f"a readable file ({error.strerror})") from error
+    return read_bytes(path, MOST_BYTES).decode("utf-8", "surrogateescape")

@@ -14,6 +14,8 @@ from ksmtuned_py.errors import KsmtunedError
 
 DEFAULT_FILE = Path("/etc/ksmtuned-py/config.toml")
 DROP_INS = "config.d"
+MOST_BYTES = 2**20
+"""A rule for each of 5000 guests."""
 VALUE_LENGTH = 60
 """Longer values are cut in messages."""
 
@@ -96,17 +98,29 @@ def _drop_ins(directory: Path, *, may_miss: bool) -> Iterator[Path]:
 def _read(path: Path, *, may_miss: bool) -> Iterator[Source]:
     """One source, or none when it may miss and does; raises ConfigError."""
     try:
-        data = path.read_bytes()
-    except OSError as error:
-        if may_miss and isinstance(error, FileNotFoundError):
+        data = read_bytes(path, MOST_BYTES)
+    except ConfigError as error:
+        if may_miss and isinstance(error.__cause__, FileNotFoundError):
             return
-        raise ConfigError(str(path), 0, "", "", f"a readable file ({error.strerror})") from error
+        raise
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise ConfigError(str(path), line, "", "", "UTF-8 text") from error
     yield Source(str(path), text, _parsed(str(path), text))
+
+
+def read_bytes(path: Path, most: int) -> bytes:
+    """The whole file; raises ConfigError when it has more than that, as a picture or a device has."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(most + 1)
+    except OSError as error:
+        raise ConfigError(str(path), 0, "", "", f"a readable file ({error.strerror})") from error
+    if len(data) > most:
+        raise ConfigError(str(path), 0, "", "", f"a file of settings, of {most:,} bytes at most")
+    return data
 
 
 def _parsed(file: str, text: str) -> dict[str, Any]:
