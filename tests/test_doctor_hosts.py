@@ -210,6 +210,8 @@ def with_process(root: Path, comm: str, cgroup: str) -> None:
         ("mine", {"etc/tuned/profiles/mine/tuned.conf": "[sysfs]\n/sys/kernel/mm/ksm/run=0\n"}, 1),
         ("mine", {"etc/tuned/mine/tuned.conf": "[sysfs]\n# /sys/kernel/mm/ksm/run=0\n"}, 0),
         ("virtual-host mine", {"usr/lib/tuned/mine/script.sh": "start() {\n    disable_ksm\n}\n"}, 1),
+        ("\0\0", {}, 0),
+        ("../../etc/tuned/mine", {"etc/tuned/mine/tuned.conf": "[sysfs]\n/sys/kernel/mm/ksm/run=0\n"}, 0),
         ("a", {"etc/tuned/a/tuned.conf": "[main]\ninclude=b\n", "etc/tuned/b/tuned.conf": "[main]\ninclude = a\n"}, 0),
     ],
 )

@@ -8,12 +8,15 @@ from fnmatch import fnmatchcase
 
 from ksmtuned_py.door import Door
 from ksmtuned_py.errors import KsmtunedError
+from ksmtuned_py.guests.parse import printable
 from ksmtuned_py.model import KSM_DIRECTORY
 
 UKSM_DIRECTORY = "sys/kernel/mm/uksm"
 SYSTEMD_LIBRARIES = ("usr/lib/systemd", "lib/systemd")
 _SYSTEMD = re.compile(r"libsystemd-shared-(\d+)")
 TUNED_PROFILES = ("etc/tuned/profiles", "etc/tuned", "usr/lib/tuned/profiles", "usr/lib/tuned")
+_PROFILE = re.compile(r"[\w.+-]+")
+"""What a directory of a profile may be called; anything else is no path to look at."""
 _INCLUDE = re.compile(r"^\s*include\s*=\s*(\S+)", re.MULTILINE)
 _WRITES_KSM = re.compile(r"^[^#\n]*(/sys/kernel/mm/ksm/|\bdisable_ksm\b)", re.MULTILINE)
 TUNED_WRITERS = ("cpu-partitioning*", "realtime-virtual-host")
@@ -80,8 +83,9 @@ def _tuned(door: Door) -> Tuned | None:
     profile = _text(door, "etc/tuned/active_profile").strip()
     if not profile:
         return None
-    writers = (writer for name in profile.split() for writer in _writers(door, name, frozenset()))
-    return Tuned(profile=profile, writes_in=next(writers, ""))
+    names = filter(_PROFILE.fullmatch, profile.split())
+    writers = (writer for name in names for writer in _writers(door, name, frozenset()))
+    return Tuned(profile=printable(profile), writes_in=next(writers, ""))
 
 
 def _writers(door: Door, profile: str, above: frozenset[str]) -> Iterator[str]:
@@ -95,5 +99,5 @@ def _writers(door: Door, profile: str, above: frozenset[str]) -> Iterator[str]:
             yield door.path(f"{directory}/{name}")
         if name == "tuned.conf":
             included = {part for match in _INCLUDE.finditer(text) for part in match[1].split(",")}
-            for other in sorted(included - above - {profile}):
+            for other in filter(_PROFILE.fullmatch, sorted(included - above - {profile})):
                 yield from _writers(door, other, above | {profile})

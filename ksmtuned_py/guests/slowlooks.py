@@ -5,8 +5,8 @@ Reading smaps walks page tables: 20 ms for each GiB in pages of 4 KiB (measured)
 """
 
 import time
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 
 from ksmtuned_py.door import Door
 from ksmtuned_py.errors import Garbage, KsmtunedError
@@ -45,10 +45,15 @@ class SlowLooks:
 
     def queue(self, pids: Iterable[int]) -> None:
         """These processes, unless they have no memory."""
-        for pid in pids:
-            with suppress(Garbage):
-                if sizes := Process(self._door, pid).sizes_pages():
-                    self._queue[pid] = sizes[1] * self._page_bytes
+        with self._paid():
+            for pid in pids:
+                if pid not in self._queue:
+                    self._add(pid)
+
+    def _add(self, pid: int) -> None:
+        with suppress(Garbage):
+            if sizes := Process(self._door, pid).sizes_pages():
+                self._queue[pid] = sizes[1] * self._page_bytes
 
     def forget(self, pid: int) -> None:
         """It is gone."""
@@ -62,10 +67,16 @@ class SlowLooks:
         """What was seen of as many of them as may be looked at now."""
         since = now_seconds if self._at_seconds is None else self._at_seconds
         self._at_seconds = now_seconds
-        self._allowance_seconds += max(0.0, now_seconds - since) * SHARE
-        clues: dict[int, Clue] = {}
-        if self._queue and self._allowance_seconds > 0:
+        earned = max(0.0, now_seconds - since) * SHARE
+        self._allowance_seconds = min(self._allowance_seconds + earned, max(MOST_SECONDS, self._allowance_seconds))
+        if not self._queue or self._allowance_seconds <= 0:
+            return {}
+        with self._paid():
             self._ask_libvirt(now_seconds)
+            return self._look_at_some(now_seconds, wants_flags)
+
+    def _look_at_some(self, now_seconds: float, wants_flags: Callable[[int], bool]) -> dict[int, Clue]:
+        clues: dict[int, Clue] = {}
         for pid in sorted(self._queue, key=self._turn):
             if self._allowance_seconds <= 0:
                 break
@@ -75,35 +86,37 @@ class SlowLooks:
             if not found:
                 break  # one that does not answer is enough waiting for once
             clues |= found
-        self._allowance_seconds = min(self._allowance_seconds, MOST_SECONDS)
         return clues
 
     def _ask_libvirt(self, now_seconds: float) -> None:
         """It keeps a file with the PID of each domain."""
         if self._asked_seconds is not None and now_seconds - self._asked_seconds < ASK_LIBVIRT_SECONDS:
             return
-        began, self._asked_seconds = self._meter(), now_seconds
+        self._asked_seconds = now_seconds
         self._libvirts.clear()
         for name in self._door.names(LIBVIRT_PIDS):
             if name.endswith(".pid"):
                 with suppress(KsmtunedError):
                     self._libvirts.add(self._door.read_int(f"{LIBVIRT_PIDS}/{name}") or 0)
-        self._pay(self._meter() - began)
 
     def _metered(self, pid: int, resident_bytes: int, *, flags: bool) -> Callable[[Inside], Clue]:
         def look(inside: Inside) -> Clue:
-            began = self._meter()
-            try:
+            with self._paid():
                 seen = _look(inside, flags=flags)
                 return seen._replace(resident_bytes=resident_bytes, is_libvirts=pid in self._libvirts)
-            finally:
-                self._pay(self._meter() - began)
 
         return look
 
-    def _pay(self, seconds: float) -> None:
-        self.spent_seconds += seconds
-        self._allowance_seconds -= seconds
+    @contextmanager
+    def _paid(self) -> Iterator[None]:
+        """What this thread does in a with block is on account."""
+        began = self._meter()
+        try:
+            yield
+        finally:
+            seconds = self._meter() - began
+            self.spent_seconds += seconds
+            self._allowance_seconds -= seconds
 
 
 def _look(inside: Inside, *, flags: bool) -> Clue:

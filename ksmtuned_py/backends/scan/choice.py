@@ -17,7 +17,7 @@ class NoSuchGuest(KsmtunedError):
 
     name: str
     template = "{name}: found no such guest, nor a process of that number"
-    hint_template = "ksmtuned-py status lists the guests; any process can be named by its PID"
+    hint_template = "ksmtuned-py guests lists them; any process can be named by its PID"
 
 
 def target_of(guest: Guest, settings: Scan) -> Target:
