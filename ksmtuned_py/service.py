@@ -89,7 +89,6 @@ class Service:
         self._runtime = runtime
         self._machine = machine
         self._host = machine.host
-        self._journal = journal
         self._reserve = Reserve()
         self._metrics = Metrics(self._config.guests.max_guest_series)
         self._publisher = Publisher(self._metrics, journal, notifier)
@@ -98,7 +97,7 @@ class Service:
         """Others are told by a status file and /metrics."""
         self._origin = origin_of(machine.door, machine.host.backend.name)
         self._ways = ways_of(machine, self._config.guests.libvirt_uri, self.warn, notifier.goes_on)
-        self._enforcer = Enforcer(self._switch, journal.tell, self._ledger())
+        self._enforcer = Enforcer(self._switch, self._publisher.tell, self._ledger())
         if machine.roster is not None:
             machine.roster.switches = self._enforcer
 
@@ -178,7 +177,7 @@ class Service:
 
     def warn(self, sentence: str) -> None:
         """A sentence for the admin."""
-        self._journal.tell(Record(Priority.WARNING, sentence))
+        self._publisher.tell(Record(Priority.WARNING, sentence))
 
     def _restore(self) -> None:
         """What does not take now is still owed: the saved values stay, and the next stop tries again."""
@@ -253,7 +252,7 @@ class Service:
             f"{key} {before!r} -> {after!r}{'' if key in changed else ' (at the next start)'}"
             for key, before, after in changed_keys(old, new)
         ]
-        self._journal.tell(Record(Priority.INFO, f"reloaded: {', '.join(changes) or 'nothing changed'}"))
+        self._publisher.tell(Record(Priority.INFO, f"reloaded: {', '.join(changes) or 'nothing changed'}"))
 
 
 def _failure(trial: Callable[[], None]) -> str:

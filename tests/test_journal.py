@@ -172,9 +172,9 @@ def test_a_plain_line_has_the_writes_and_is_one_line() -> None:
     assert plain_line(record) == "info: a guest called so [cruise, yield; pages_to_scan 100 -> 500]"
 
 
-def test_without_a_journal_lines_go_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_journal_lines_go_to_stderr(capfd: pytest.CaptureFixture[str]) -> None:
     default_sink()(Record(Priority.WARNING, "look out"))
-    clock, line = capsys.readouterr().err.split(" ", 1)
+    clock, line = capfd.readouterr().err.split(" ", 1)
     assert (len(clock), line) == (len("12:34:56"), "warning: look out\n")
 
 

@@ -1,6 +1,8 @@
 """The journal: one record for each change, a summary every hour, and every tick for whoever debugs."""
 
+import errno
 import os
+import select
 import sys
 import time
 import traceback
@@ -188,5 +190,12 @@ def plain_line(record: Record) -> str:
 
 
 def _print(line: str) -> None:
-    sys.stderr.write(f"{line}\n")
-    sys.stderr.flush()
+    """Unless that would wait for whoever reads it; raises OSError, BlockingIOError then."""
+    if sys.stderr is None:  # closed when we began, and its number is another file's by now
+        return
+    stderr = select.poll()
+    stderr.register(2, select.POLLOUT)
+    if not stderr.poll(0):
+        raise BlockingIOError(errno.EAGAIN, "nobody reads standard error")
+    text = line.encode("utf-8", "backslashreplace")
+    os.write(2, text[: select.PIPE_BUF - 1] + b"\n")  # for so much a pipe that can be written to has room

@@ -49,6 +49,11 @@ class Publisher:
         if self._report:
             self._show(self._report)
 
+    def tell(self, record: Record) -> None:
+        """One sentence, in the journal alone, from any thread; where that cannot be written, it is lost."""
+        with suppress(OSError, ValueError):
+            self.journal.tell(record)
+
     def trouble(self) -> str:
         """What is wrong, for /healthz: '' while ticks keep coming."""
         if self._due_seconds is None:

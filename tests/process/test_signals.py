@@ -1,14 +1,18 @@
 """Signals to the real process: how it ends, what it leaves, and that none is lost."""
 
+import os
 import signal
 import socket
+import subprocess
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from tests.process.conftest import Start, content
-from tests.support.daemon import EVENTS_ONLY, QUICK, Daemon, free_port, merged, scrape, toml, verb
+from tests.support.daemon import EVENTS_ONLY, KSMTUNED, QUICK, Daemon, free_port, merged, scrape, toml, verb
 from tests.support.process import wait_for
 from tests.support.trees import KSM, FakeGuest, add_guest
 
@@ -146,4 +150,52 @@ def test_ticks_that_are_always_late_hear_it_all_the_same(tmp_path: Path, root: P
     daemon.process.send_signal(signal.SIGHUP)
     daemon.wait_output("reloaded: nothing changed")
     assert daemon.end() == 0
+    assert knobs(root) == before
+
+
+def a_full_disk() -> int:
+    """A standard error that takes nothing."""
+    return os.open("/dev/full", os.O_WRONLY)
+
+
+def a_reader_who_left() -> int:
+    """A pipe that breaks."""
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    return write_end
+
+
+def a_reader_who_sleeps() -> int:
+    """A pipe that is full and stays so."""
+    read_end, write_end = os.pipe2(os.O_CLOEXEC)
+    SLEEPERS.append(read_end)
+    os.set_blocking(write_end, False)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(write_end, b"x" * 4096)
+    os.set_blocking(write_end, True)
+    return write_end
+
+
+SLEEPERS: list[int] = []
+
+
+@pytest.mark.parametrize("stderr", [a_full_disk, a_reader_who_left, a_reader_who_sleeps])
+def test_a_log_that_cannot_be_written_ends_nothing(root: Path, tmp_path: Path, stderr: Callable[[], int]) -> None:
+    before, descriptor = knobs(root), stderr()
+    (tmp_path / "config.toml").write_text(toml(QUICK))
+    where = ["--config", str(tmp_path / "config.toml"), "--root", str(root), "--runtime-dir", str(tmp_path / "r")]
+    daemon = subprocess.Popen([*KSMTUNED, "run", "--debug", *where], stderr=descriptor)
+    try:
+        wait_for((tmp_path / "r/status.json").exists, 20.0, "first tick")
+        daemon.send_signal(signal.SIGHUP)
+        time.sleep(0.5)
+        daemon.terminate()
+        assert daemon.wait(20.0) == 0
+    finally:
+        daemon.kill()
+        daemon.wait()
+        for each in (descriptor, *SLEEPERS):
+            os.close(each)
+        SLEEPERS.clear()
     assert knobs(root) == before
