@@ -10,7 +10,7 @@ from contextlib import closing
 
 import pytest
 
-from ksmtuned_py.wait import Signals, Waiter
+from ksmtuned_py.wait import ROUNDS, Signals, Waiter
 from tests.support.process import wait_for
 
 LONG_SECONDS = 30.0
@@ -182,6 +182,18 @@ def test_after_one_that_does_not_matter_programs_are_gathered_and_none_is_lost(
         programs.start(pid)
     assert waiter.until(soon()) == {"guest"}
     assert asked == [{1}, {2, 3, 9}]
+
+
+def test_a_flood_of_programs_that_matter_leaves_time_for_others(signals: Signals, programs: Programs) -> None:
+    """Any user can start hypervisors, or what is called so, all day long."""
+    waiter, ticks, took_seconds = Waiter(signals, arrivals=programs), 0, 0.05
+    end = soon(1.5)
+    while time.monotonic() < end:
+        programs.start(7)
+        if waiter.until(end) == {"guest"}:
+            ticks += 1
+            time.sleep(took_seconds)  # that is the tick
+    assert 2 <= ticks <= 1.5 / (took_seconds * ROUNDS) + 2
 
 
 def test_a_signal_does_not_wait_for_programs_to_gather(signals: Signals, programs: Programs) -> None:
