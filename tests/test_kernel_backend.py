@@ -13,7 +13,7 @@ from ksmtuned_py.door import Door
 from ksmtuned_py.errors import Garbage, NoKsm
 from ksmtuned_py.model import KNOB_NAMES, Counters, KnobName, Knobs, KnobValue, Write, WriteResult, WriteStatus
 from tests.support.process import children, wait_for
-from tests.support.trees import KSM, KSMD_PID, make_fake_tree, put
+from tests.support.trees import KSM, KSMD_PID, FakeGuest, add_guest, make_fake_tree, put
 
 OK, PENDING, REFUSED, LOST = WriteStatus.OK, WriteStatus.PENDING, WriteStatus.REFUSED, WriteStatus.LOST
 ADVISOR: tuple[KnobName, ...] = tuple(name for name in KNOB_NAMES if name.startswith("advisor_"))
@@ -103,6 +103,15 @@ def test_cpu_time_of_ksmd(root: Path) -> None:
     put(root, f"proc/{KSMD_PID}/schedstat", "1500000000 200 3\n")
     assert find_ksmd(Door(str(root))) == KSMD_PID
     assert KernelBackend(Door(str(root))).scanner_cpu_seconds() == 1.5
+
+
+def test_nobody_passes_for_ksmd_by_its_name(root: Path) -> None:
+    """Where there are many processors, PIDs that were given anew are below that of ksmd."""
+    for pid in range(1, KSMD_PID):
+        add_guest(root, FakeGuest(pid=pid, name="", comm="ksmd"))
+    assert find_ksmd(Door(str(root))) == KSMD_PID
+    put(root, f"proc/{KSMD_PID}/stat", None)
+    assert find_ksmd(Door(str(root))) is None
 
 
 def test_no_cpu_time_where_ksmd_cannot_be_seen(root: Path) -> None:

@@ -26,6 +26,8 @@ from ksmtuned_py.sensors.pages import page_bytes
 RUN_MASK = 3
 """run also shows a bit for memory hot-remove in progress (KSM_RUN_OFFLINE = 4)."""
 RUN_UNMERGE = 2
+FLAGS, PF_KTHREAD = 6, 0x00200000
+"""Field 9 of /proc/PID/stat, the seventh behind the name; include/linux/sched.h."""
 MUTEX_PATIENCE_SECONDS = 0.1
 """Ours are batches of 50 ms at most, so a longer wait means somebody else's batch."""
 
@@ -41,10 +43,12 @@ def parse_advisor_mode(path: str, text: str) -> AdvisorMode:
 
 
 def find_ksmd(door: Door) -> int | None:
-    """The PID of ksmd; None when there is none to see."""
-    for name in door.names("proc"):
-        if name.isdigit() and door.read_if_there(f"proc/{name}/comm") == "ksmd\n":
-            return int(name)
+    """The PID of ksmd; None when there is none to see. Any user may call a process so, but not a kernel's thread."""
+    for name in filter(str.isdecimal, door.names("proc")):
+        if door.read_if_there(f"proc/{name}/comm") == "ksmd\n":
+            fields = (door.read_if_there(f"proc/{name}/stat") or "").rpartition(")")[2].split()
+            if len(fields) > FLAGS and fields[FLAGS].isdecimal() and int(fields[FLAGS]) & PF_KTHREAD:
+                return int(name)
     return None
 
 

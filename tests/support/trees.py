@@ -17,6 +17,8 @@ CAPTURED = Path(__file__).parent.parent / "data" / "captured"
 PAGE_BYTES = 4096
 KSM = "sys/kernel/mm/ksm"
 KSMD_PID = 42
+KERNEL_THREAD = 2097216
+"""The flags of one (PF_KTHREAD)."""
 BOOTED_UNIX_SECONDS = 1_700_000_000
 
 OLD_KSM_FILES: Mapping[str, object] = {
@@ -188,15 +190,17 @@ def _host_files(kernel: KernelVersion, architecture: Architecture) -> dict[str, 
         "proc/version": f"Linux version {kernel}.0\n",
         f"proc/{KSMD_PID}/comm": "ksmd\n",
         f"proc/{KSMD_PID}/cmdline": "",
-        f"proc/{KSMD_PID}/stat": _stat(KSMD_PID, "ksmd", 50, 0),
+        f"proc/{KSMD_PID}/stat": _stat(KSMD_PID, "ksmd", 50, 0, flags=KERNEL_THREAD),
         f"proc/{KSMD_PID}/status": _status(KSMD_PID, "ksmd", 0),
         f"proc/{KSMD_PID}/schedstat": "0 0 0\n",
     }
 
 
-def _stat(pid: int, comm: str, start_ticks: int, rss_pages: int, page_bytes: int = PAGE_BYTES) -> str:
-    """proc(5): 52 fields, of which 22 is the start, 23 the size in bytes and 24 the resident pages."""
-    before = f"{pid} ({comm}) S 1 {pid} {pid} 0 -1 4194560 100 0 0 0 10 5 0 0 20 0 4 0"
+def _stat(
+    pid: int, comm: str, start_ticks: int, rss_pages: int, page_bytes: int = PAGE_BYTES, flags: int = 4194560
+) -> str:
+    """proc(5): 52 fields, of which 9 are the flags, 22 is the start, 23 the size in bytes and 24 the resident pages."""
+    before = f"{pid} ({comm}) S 1 {pid} {pid} 0 -1 {flags} 100 0 0 0 10 5 0 0 20 0 4 0"
     return f"{before} {start_ticks} {rss_pages * 2 * page_bytes} {rss_pages} 18446744073709551615{' 0' * 27}\n"
 
 
