@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from ksmtuned_py.sensors.pages import OWN_PAGE_BYTES
 from ksmtuned_py.units import KIB, MIB
 from ksmtuned_py.workload import Mix, Workload, workloads
 from tests.support.daemon import KSMTUNED, verb
@@ -15,29 +16,29 @@ from tests.support.process import Program, children, wait_for
 pytestmark = pytest.mark.kernel
 
 PROCESSES, EQUAL_BYTES = 4, 128 * MIB
-INTERPRETER_BYTES = 7 * MIB
 
 
 @pytest.fixture
 def guests(real_ksm: RealKsm) -> Iterator[list[Workload]]:
     """Processes that have merged all they can, and a ksmd that is stopped."""
     with workloads([Mix(equal_bytes=EQUAL_BYTES)] * PROCESSES) as guests:
-        merge_all(real_ksm, guests)
+        merge_all(real_ksm)
         real_ksm.write("run", 0)
         yield guests
         assert [guest.wrong_pages() for guest in guests] == [0] * PROCESSES
 
 
-def merge_all(ksm: RealKsm, guests: list[Workload]) -> None:
+def merge_all(ksm: RealKsm) -> None:
     for name, value in {"smart_scan": 0, "pages_to_scan": 50_000, "sleep_millisecs": 2, "run": 1}.items():
         ksm.write(name, value)
-    wait_for(lambda: all_bytes(guests) < EQUAL_BYTES * 12 // 10, 180.0, "merging", every_seconds=0.2)
+    ksm.wait_saved((PROCESSES - 1) * EQUAL_BYTES // OWN_PAGE_BYTES, 60.0)
 
 
 def own_bytes(guest: Workload) -> int:
-    """Its memory, with its part of what it shares; less the interpreter's own."""
-    lines = Path(f"/proc/{guest.pid}/smaps_rollup").read_text().splitlines()
-    return next(int(line.split()[1]) * KIB for line in lines if line.startswith("Pss:")) - INTERPRETER_BYTES
+    """Its memory to merge, its largest mapping, with its part of what it shares."""
+    lines = [line.split() for line in Path(f"/proc/{guest.pid}/smaps").read_text().splitlines()]
+    sizes, parts = ([int(words[1]) * KIB for words in lines if words[0] == name] for name in ("Size:", "Pss:"))
+    return max(zip(sizes, parts, strict=True))[1]
 
 
 def all_bytes(guests: list[Workload]) -> int:
