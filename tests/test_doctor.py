@@ -95,7 +95,7 @@ def off(**fields: Any) -> Guest:
 
 NOT_ASKED = GuestKsm(mergeable=False)
 LOSER = replace(WELL_KSM, rmap_items=10**6, profit_bytes=-1)
-SHARED = replace(RAM, shared=True, flags=frozenset({"rd", "sh"}), path="/memfd:ram (deleted)")
+SHARED = replace(RAM, shared=True, flags=frozenset({"rd", "wr", "sh"}), path="/memfd:ram (deleted)")
 GUEST_CAUSES: dict[str, Facts] = {
     "switched_off": facts(off(switched_off=True, merge=False, merge_reason="a rule")),
     "nosharepages": facts(off(obstacles=("nosharepages", "vfio", "encrypted"), ksm=NOT_ASKED), None),
@@ -103,7 +103,7 @@ GUEST_CAUSES: dict[str, Facts] = {
     "memory_not_mergeable": facts(mapping=replace(RAM, flags=frozenset({"rd", "wr"}))),
     "encrypted": facts(off(obstacles=("encrypted",), ksm=GuestKsm(rmap_items=9, mergeable=True))),
     "shared": facts(off(ksm=NOT_ASKED, kind="cloud-hypervisor"), SHARED),
-    "hugetlb": facts(mapping=replace(RAM, flags=frozenset({"rd", "ht"}), path="/dev/hugepages/x (deleted)")),
+    "hugetlb": facts(mapping=replace(RAM, flags=frozenset({"rd", "wr", "ht"}), path="/dev/hugepages/x (deleted)")),
     "vfio": facts(off(obstacles=("vfio",), ksm=GuestKsm(rmap_items=9, mergeable=True))),
     "nvme": facts(off(obstacles=("nvme",))),
     "vdpa": facts(seen=Seen(mappings=(RAM,), obstacles=frozenset({"vdpa"}))),
@@ -163,6 +163,21 @@ def test_free_page_reporting_is_told_of_in_the_words_of_the_hypervisor(kind: str
     (found,) = examine(facts(off(kind=kind), seen=Seen(mappings=(RAM,), balloon=balloon)))
     assert word in found.mend
     assert ("virtio-mem" in found.evidence) == balloon.pluggable
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"kind": "cloud-hypervisor"}, "without shared=on"),
+        ({"evidence": ("program",)}, "share=off"),
+        ({"evidence": ("program", "libvirt")}, "<access mode='private'/>"),
+        ({"libvirt_age_seconds": 1.0}, "<access mode='private'/>"),
+        ({"kind": "vm"}, "share=off"),
+    ],
+)
+def test_private_memory_is_asked_for_in_the_words_of_who_starts_it(fields: dict[str, Any], words: str) -> None:
+    (found,) = (each for each in examine(facts(off(**fields), SHARED)) if each.code == "shared")
+    assert words in found.mend
 
 
 def test_vfio_is_seen_in_smaps_too() -> None:

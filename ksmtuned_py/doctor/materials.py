@@ -5,7 +5,9 @@ from collections.abc import Callable, Iterator
 from ksmtuned_py.config.doctor import Code
 from ksmtuned_py.doctor.finding import Finding
 from ksmtuned_py.doctor.patient import LARGE_BYTES, Patient
+from ksmtuned_py.guests.evidence import LIBVIRT, MACHINE
 from ksmtuned_py.guests.smaps import Mapping
+from ksmtuned_py.model import Guest
 from ksmtuned_py.units import human_bytes, human_percent
 
 HUGE_SHARE = 0.5
@@ -61,11 +63,18 @@ def shared(patient: Patient) -> Iterator[Finding]:
             f"{human_bytes(size)} mapped shared in /proc/{patient.guest.pid}/smaps"
             if size
             else "shared access, or memfd without access mode='private', in its configuration",
-            "needed for virtiofs and vhost-user; without those use private memory: "
-            + (
-                "--memory without shared=on" if patient.guest.kind == "cloud-hypervisor" else "<access mode='private'/>"
-            ),
+            f"needed for virtiofs and vhost-user; without those use private memory: {_private(patient.guest)}",
         )
+
+
+def _private(guest: Guest) -> str:
+    """How such a guest is given private memory."""
+    if guest.kind == "cloud-hypervisor":
+        return "--memory without shared=on"
+    in_xml, on_command_line = "<access mode='private'/> in its domain's XML", "share=off with its memory backend"
+    if guest.libvirt_age_seconds is not None or not {LIBVIRT, MACHINE}.isdisjoint(guest.evidence):
+        return in_xml
+    return on_command_line if guest.kind == "qemu" else f"{in_xml}, or {on_command_line}"
 
 
 def _as_much(patient: Patient, size_bytes: int) -> Callable[[Code, str, str, str], Finding]:

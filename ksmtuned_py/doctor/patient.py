@@ -41,8 +41,8 @@ class Patient:
         return obstacle in self.guest.obstacles or obstacle in self.seen.obstacles
 
     def large(self, wanted: Callable[[Mapping], bool]) -> list[Mapping]:
-        """Its large mappings that are like that."""
-        return [each for each in self.seen.mappings if each.size_bytes >= LARGE_BYTES and wanted(each)]
+        """Its large pieces of memory that are like that."""
+        return [each for each in self.seen.mappings if _is_memory(each) and wanted(each)]
 
     def large_bytes(self, wanted: Callable[[Mapping], bool]) -> int:
         """How large they are together."""
@@ -57,3 +57,8 @@ class Patient:
         return Finding(
             code=code, severity="note", guest=self.guest.name, sentence=sentence, evidence=evidence, mend=mend
         )
+
+
+def _is_memory(mapping: Mapping) -> bool:
+    """Not what is reserved and never touched, and not the gigabyte into which QEMU translates code (TCG)."""
+    return mapping.size_bytes >= LARGE_BYTES and "wr" in mapping.flags and "ex" not in mapping.flags
