@@ -12,7 +12,7 @@ from ksmtuned_py.guests.cgroups import parse_cgroup, room_bytes
 from ksmtuned_py.guests.discovery import GuestFinder
 from ksmtuned_py.guests.domains import NOTHING_SEEN, Domain, View, parse_domain
 from ksmtuned_py.guests.monitor import MemoryBackend, parse_answer, parse_backends
-from ksmtuned_py.guests.places import PER_LOOK, YOUNG_LOOKS, Places
+from ksmtuned_py.guests.places import PER_LOOK, YOUNG_LOOKS, Places, rooms
 from ksmtuned_py.guests.roster import STALE_SECONDS, Roster
 from ksmtuned_py.guests.smaps import parse_smaps, ram_mappings
 from ksmtuned_py.units import KIB, MIB
@@ -186,6 +186,41 @@ def test_the_tightest_limit_on_the_way_up_counts(tmp_path: Path) -> None:
     assert room_bytes(door, "/a.slice/b.scope") == 0
     put(tmp_path, "sys/fs/cgroup/a.slice/b.scope/memory.max", "nonsense\n")
     assert room_bytes(door, "/a.slice/b.scope") == 600_000
+
+
+@pytest.mark.parametrize(
+    ("text", "files"),
+    [
+        ("0::/a/b\n", {"a/memory.max": 1000, "a/memory.current": 900, "a/b/memory.max": "max"}),
+        (
+            "4:cpu,memory:/a/b\n0::/a/b\n",
+            {
+                "memory/a/memory.limit_in_bytes": 1000,
+                "memory/a/memory.usage_in_bytes": 900,
+                "memory/a/b/memory.limit_in_bytes": 2**63 - 4096,
+                "memory/a/b/memory.usage_in_bytes": 900,
+            },
+        ),
+    ],
+    ids=["one tree", "a tree for memory"],
+)
+def test_a_limit_is_seen_in_either_kind_of_tree(tmp_path: Path, text: str, files: dict[str, object]) -> None:
+    put(tmp_path, "proc/100/cgroup", text)
+    for path, value in files.items():
+        put(tmp_path, f"sys/fs/cgroup/{path}", f"{value}\n")
+    door, web = Door(str(tmp_path)), guest("web", 100)
+    assert Places(door).look([web])[web.key].room_bytes == 100
+    left = rooms(door)
+    assert left(web) == 100
+    name = next(path for path, value in files.items() if value == 900)
+    put(tmp_path, f"sys/fs/cgroup/{name}", "950\n")
+    assert left(web) == 50
+    put(tmp_path, f"sys/fs/cgroup/{name}", "nonsense\n")
+    assert left(web) != 50  # no limit that can be told, and no error
+
+
+def test_who_does_not_answer_keeps_the_room_that_was_seen(tmp_path: Path) -> None:
+    assert rooms(Door(str(tmp_path)))(replace(guest("web", 100), room_bytes=7)) == 7
 
 
 def test_places_are_read_at_once_for_new_guests_and_in_turn_later(tmp_path: Path) -> None:

@@ -154,7 +154,7 @@ def test_without_room_in_its_cgroup_another_goes_first(bench: Bench) -> None:
     tight = domain("tight", 1, room_bytes=100 * MIB)
     bench.tick(tight, domain("web", 2))
     assert bench.monitor.switched == [("web", False)]
-    assert "its cgroup's memory.max leaves 100 MiB" in bench.told[0]
+    assert "its cgroup's limit leaves 100 MiB" in bench.told[0]
 
 
 def test_a_guest_that_is_no_domain_is_told_of_once(bench: Bench) -> None:

@@ -39,7 +39,7 @@ def test_the_reserve_is_never_given_away() -> None:
 def test_a_guest_needs_room_under_its_own_limit() -> None:
     assert guest_lack(MIB, MEMORY, None) == ""
     assert guest_lack(MIB, MEMORY, CGROUP_RESERVE_BYTES + MIB) == ""
-    assert "memory.max leaves" in guest_lack(MIB, MEMORY, CGROUP_RESERVE_BYTES + MIB - 1)
+    assert "limit leaves" in guest_lack(MIB, MEMORY, CGROUP_RESERVE_BYTES + MIB - 1)
     assert guest_lack(0, MEMORY, 0) == ""  # nothing is merged
 
 
@@ -48,7 +48,7 @@ def test_a_guest_needs_room_under_its_own_limit() -> None:
     [
         (None, ""),
         (2 * GIB, ""),
-        (CGROUP_RESERVE_BYTES, "guest web: it needs 512 MiB and its cgroup's memory.max leaves 16 MiB"),
+        (CGROUP_RESERVE_BYTES, "guest web: it needs 512 MiB and its cgroup's limit leaves 16 MiB"),
     ],
 )
 def test_one_guest_without_room_is_a_lack_of_the_whole_host(room: int | None, said: str) -> None:

@@ -1,4 +1,4 @@
-"""The cgroup of a process, and how much memory it may still take. Only cgroup v2 has both in one tree."""
+"""The cgroup of a process, by which rules go, and how much memory it may still take. Only cgroup v2 has one tree."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -47,7 +47,7 @@ def process_room_bytes(door: Door, text: str) -> int | None:
     path = _controller(text, "memory")
     while path:
         limit, used = (
-            door.read_int(f"{CGROUP_ROOT}/memory{path}/memory.{name}_in_bytes") for name in ("limit", "usage")
+            _number(door, f"{CGROUP_ROOT}/memory{path}/memory.{name}_in_bytes") for name in ("limit", "usage")
         )
         rooms.append(None if limit is None or used is None else max(0, limit - used))
         path = path.rpartition("/")[0]

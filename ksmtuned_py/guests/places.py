@@ -1,17 +1,18 @@
 """Where each guest lives: its cgroup, and the room that is left there. A few are read anew at each look."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from ksmtuned_py.door import Door
-from ksmtuned_py.guests.cgroups import parse_cgroup, room_bytes
-from ksmtuned_py.guests.patience import Patience
+from ksmtuned_py.guests.cgroups import parse_cgroup, process_room_bytes
+from ksmtuned_py.guests.patience import Patience, ask_one
 from ksmtuned_py.guests.process import Process
 from ksmtuned_py.model import Guest
 
 Key = tuple[int, int]
 PER_LOOK = 10
 """About 0.1 ms each (measured: 4 levels of cgroups): 500 guests take 50 looks."""
+ANSWER_SECONDS = 1.0
 YOUNG_LOOKS = 5
 """A guest is put into its cgroup shortly after it has started."""
 
@@ -52,5 +53,17 @@ class Places:
         return self._places
 
     def _read(self, text: str, place: Place) -> Place:
-        cgroup = parse_cgroup(text)
-        return Place(cgroup, room_bytes(self._door, cgroup or ""), place.looks + 1, self._looks)
+        return Place(parse_cgroup(text), process_room_bytes(self._door, text), place.looks + 1, self._looks)
+
+
+def rooms(door: Door) -> Callable[[Guest], int | None]:
+    """What a guest's cgroups leave it now, of who asks often; in which it is, it is asked only once."""
+    known: dict[Key, str | None] = {}
+
+    def room_bytes(guest: Guest) -> int | None:
+        if guest.key not in known:
+            known[guest.key] = ask_one(Process(door, guest.pid), lambda inside: inside.read("cgroup"), ANSWER_SECONDS)
+        text = known[guest.key]
+        return guest.room_bytes if text is None else process_room_bytes(door, text)
+
+    return room_bytes

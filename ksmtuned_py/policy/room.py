@@ -36,7 +36,7 @@ def limit_lack(needed_bytes: int, limit_bytes: int | None) -> str:
     """What a guest's cgroup lacks, which lets it take so much on top (None: no limit); '' when it has the room."""
     if not needed_bytes or limit_bytes is None or needed_bytes <= limit_bytes - CGROUP_RESERVE_BYTES:
         return ""
-    return f"it needs {human_bytes(needed_bytes)} and its cgroup's memory.max leaves {human_bytes(limit_bytes)}"
+    return f"it needs {human_bytes(needed_bytes)} and its cgroup's limit leaves {human_bytes(limit_bytes)}"
 
 
 def guest_lack(needed_bytes: int, memory: Memory, limit_bytes: int | None) -> str:

@@ -14,7 +14,7 @@ from typing import Protocol
 
 from ksmtuned_py.enforce import Job, NoThread, Switch
 from ksmtuned_py.errors import FAILED, KsmtunedError, NoRoom, NotUnmerged
-from ksmtuned_py.guests.cgroups import room_bytes
+from ksmtuned_py.guests.places import rooms
 from ksmtuned_py.guests.switch import empty
 from ksmtuned_py.host import Host
 from ksmtuned_py.machine import Machine
@@ -86,7 +86,7 @@ def ways_of(machine: Machine, uri: str, say: Say, progress: Say) -> Ways:
         progress,
         unshare=Unsharing,
         empty=partial(empty, machine.door, uri) if machine.link is not None else None,
-        limit_bytes=lambda guest: room_bytes(machine.door, guest.cgroup),
+        limit_bytes=rooms(machine.door),
     )
 
 

@@ -26,7 +26,7 @@ def test_memory_is_given_back_from_outside_and_not_beyond_a_limit(release: str) 
     assert grown("one") == [True, False, False]
     assert grown("all_but_one")[::2] == [True, True]
     assert "load-2 stays merged: it needs " in " ".join(found["said"])
-    assert "guest load-2: it needs 12 MiB and its cgroup's memory.max leaves " in found["refused"]
+    assert "guest load-2: it needs 12 MiB and its cgroup's limit leaves " in found["refused"]
     assert found["stopped"] == 0
     assert grown("all") == [True, True, True]
     assert (found["still_merged"], found["wrong_pages"]) == (0, 0)
