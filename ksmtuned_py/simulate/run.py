@@ -10,10 +10,9 @@ from ksmtuned_py.backends.model.modelhost import ModelHost
 from ksmtuned_py.config import Config
 from ksmtuned_py.host import Host
 from ksmtuned_py.model import Clock, Guest, Memory, Mode, Vmstat
-from ksmtuned_py.plan import plan
-from ksmtuned_py.policy import policy_of
 from ksmtuned_py.policy.trend import Trend
 from ksmtuned_py.simulate.scenario import Event, Guests, Scenario, events
+from ksmtuned_py.tick import decide
 from ksmtuned_py.units import GIB
 
 MINUTES_OF_DAY = 1440
@@ -135,8 +134,8 @@ def _with_ticks(config: Config, scenario: Scenario) -> Config:
 
 
 def _ticks(scenario: Scenario, config: Config) -> Iterator[tuple[Sample, float]]:
-    """A tick as tick() has it, with a stopwatch around what is the policy's."""
-    stage, policy, trend = Stage(scenario), policy_of(config), Trend.begin(config)
+    """The daemon's ticks, with a stopwatch around what is the policy's."""
+    stage, trend = Stage(scenario), Trend.begin(config)
     host = Host(stage.backend, stage, stage.clock)
     coming = events(scenario)[::-1]
     while stage.now_seconds <= scenario.seconds:
@@ -148,9 +147,7 @@ def _ticks(scenario: Scenario, config: Config) -> Iterator[tuple[Sample, float]]
         woken_by = {"guest"} if any(event.comes for event in happened) else set()
         snapshot = host.observe(frozenset(woken_by | ({"pressure"} if stage.stalls() else set())))
         began = time.process_time()
-        trend = trend.after(snapshot)
-        decision = policy.decide(snapshot, trend)
-        writes = plan(snapshot.knobs, decision.knobs)
+        trend, decision, writes = decide(snapshot, config, trend)
         seconds = time.process_time() - began
         host.apply(writes)
         yield (

@@ -9,8 +9,8 @@ from itertools import groupby, pairwise
 
 from ksmtuned_py.config import Config
 from ksmtuned_py.model import Decision, Mode
-from ksmtuned_py.policy import policy_of
 from ksmtuned_py.policy.trend import Trend
+from ksmtuned_py.tick import decide
 from ksmtuned_py.trace.lines import Tick
 
 
@@ -62,12 +62,11 @@ class Comparison:
 
 def replay(ticks: Iterable[Tick], config: Config) -> Iterator[Step]:
     """Each tick with what the configured policy makes of it."""
-    policy, trend, begin = policy_of(config), Trend.begin(config), None
+    trend, begin = Trend.begin(config), None
     for tick in ticks:
         seconds = tick.snapshot.clock.monotonic_seconds
         begin = seconds if begin is None else begin
-        trend = trend.after(tick.snapshot)
-        replayed = policy.decide(tick.snapshot, trend)
+        trend, replayed, _ = decide(tick.snapshot, config, trend)
         yield Step(seconds=seconds - begin, recorded=tick.decision, replayed=replayed)
 
 
