@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry, Gauge
+from prometheus_client.core import GaugeMetricFamily
 
 from ksmtuned_py.errors import AddressInUse
-from ksmtuned_py.publish.web import CLIENTS_MAX, LIMITS, Web
+from ksmtuned_py.publish.web import CLIENTS_MAX, LIMITS, REST, Web
 
 
 def open_files() -> int:
@@ -83,6 +84,37 @@ def test_health() -> None:
     with serving(trouble="the tick is 40 s late") as web:
         response, body = get(web, "/healthz")
         assert (response.status, body) == (503, b"the tick is 40 s late\n")
+
+
+class Dear:
+    """A registry that takes a while."""
+
+    def __init__(self) -> None:
+        self.collected = 0
+        self.spent_seconds = 0.0
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        began = time.thread_time()
+        while time.thread_time() < began + 0.02:
+            pass
+        self.collected += 1
+        self.spent_seconds += time.thread_time() - began
+        yield GaugeMetricFamily("dear", "So", value=self.collected)
+
+
+def test_a_flood_of_scrapes_has_a_fifth_of_a_core() -> None:
+    dear, registry = Dear(), CollectorRegistry(support_collectors_without_names=True)
+    registry.register(dear)  # type: ignore[arg-type]  # as prometheus_client takes one
+    web = Web("127.0.0.1:0", registry, lambda: "")
+    web.start()
+    try:
+        began = time.monotonic()
+        for _ in range(10):
+            assert get(web, "/metrics")[0].status == 200
+        assert dear.collected == 10
+        assert time.monotonic() - began > dear.spent_seconds * (1 + REST) * 0.8  # there is no rest after the last
+    finally:
+        web.stop()
 
 
 def test_a_registry_that_raises_is_an_error_for_that_client_only() -> None:
