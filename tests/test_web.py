@@ -104,7 +104,7 @@ class Dear:
 
 def test_a_flood_of_scrapes_has_a_fifth_of_a_core() -> None:
     dear, registry = Dear(), CollectorRegistry(support_collectors_without_names=True)
-    registry.register(dear)  # type: ignore[arg-type]  # as prometheus_client takes one
+    registry.register(dear)
     web = Web("127.0.0.1:0", registry, lambda: "")
     web.start()
     try:

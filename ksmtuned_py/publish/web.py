@@ -72,7 +72,7 @@ class _Client(HTTPChannel):  # type: ignore[misc]  # waitress has no types
 
 
 class Paced:
-    """An application that takes a fifth of a core at most, whoever floods it: one request at a time, and then a rest."""
+    """An application that takes a fifth of a core at most, whoever floods it: one request at a time, then a rest."""
 
     def __init__(self, application: Application) -> None:
         self._application = application
