@@ -55,6 +55,8 @@ class Runtime:
         self.status_path = directory / "status.json"
         self.originals_path = directory / "originals.json"
         self.switched_path = directory / "switched.json"
+        self._saved: Originals | None = None
+        """By this process: whatever becomes of the file, it is for those that come after."""
 
     def make(self) -> None:
         """Create the directory; NoRuntimeDirectory when that is not possible, or it is not ours alone."""
@@ -99,9 +101,12 @@ class Runtime:
         knobs = Knobs(**{**dict(found.items()), **dict(saved.knobs.items() if saved else ())})  # type: ignore[arg-type] # as the file has them
         with self._in_use():
             replace_file(self.originals_path, _ORIGINALS.dump_json(Originals(origin, knobs), exclude_none=True))
+        self._saved = Originals(origin, knobs)
 
     def originals(self) -> Originals | None:
         """What was found; None when nothing is owed. Garbage, or NoRuntimeDirectory when it cannot be read."""
+        if self._saved is not None:
+            return self._saved
         with self._in_use():
             try:
                 text = read_file(self.originals_path)
@@ -116,6 +121,7 @@ class Runtime:
 
     def forget_originals(self) -> None:
         """The debt is paid, and what a killed daemon last said is of no use any more."""
+        self._saved = None
         with self._in_use():
             self.originals_path.unlink(missing_ok=True)
             self.status_path.unlink(missing_ok=True)

@@ -1,8 +1,12 @@
 """Ends that nobody asked for, and two of a kind: what is left, who puts it right, and who is kept out."""
 
 import json
+import shutil
 import signal
+from collections.abc import Callable
 from pathlib import Path
+
+import pytest
 
 from tests.process.conftest import Start
 from tests.process.test_signals import knobs
@@ -153,3 +157,25 @@ def test_a_runtime_directory_that_goes_away_does_not_stop_it(root: Path, start: 
     (tmp_path / "elsewhere").rename(daemon.runtime)
     daemon.wait_ticks(2)
     assert daemon.end() == 0
+
+
+def edited(runtime: Path) -> None:
+    """By an admin who looked for the knobs."""
+    file = runtime / "originals.json"
+    file.write_text(file.read_text().replace("123", "4000000000"))
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [edited, lambda runtime: (runtime / "originals.json").write_text(""), shutil.rmtree],
+    ids=["edited", "emptied", "directory gone"],
+)
+def test_what_becomes_of_the_saved_knobs_while_it_runs_is_not_put_back(
+    root: Path, start: Start, spoil: Callable[[Path], None]
+) -> None:
+    before = knobs(root)
+    daemon = start(EVENTS_ONLY)
+    assert knobs(root) != before
+    spoil(daemon.runtime)
+    assert daemon.end() == 0
+    assert knobs(root) == before
