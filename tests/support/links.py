@@ -1,4 +1,4 @@
-"""The links of a Markdown page to files and headings of this repository."""
+"""What a Markdown page says of this repository: its links to files and headings, and the files that it names."""
 
 import re
 from collections import Counter
@@ -9,6 +9,8 @@ from tests.support.prose import CODE, FENCE, LINK
 
 TARGET = re.compile(r"\]\(([^)\s]+)[^)]*\)")
 HEADING = re.compile(r"^#+\s+(.*?)\s*$", re.MULTILINE)
+FILE = re.compile(r"`([\w.-]+(?:/[\w.-]+)*\.(?:py|sh)|(?:[\w.-]+/)+)`")
+"""A program or a folder of this repository, as pages write it."""
 ELSEWHERE = ("http:", "https:", "mailto:")
 
 
@@ -45,3 +47,14 @@ def anchors(text: str) -> set[str]:
 def _slug(heading: str) -> str:
     """A heading in small letters, without punctuation, and with dashes for its spaces."""
     return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+def missing_files(text: str, root: Path) -> list[str]:
+    """The programs and folders that a page names and that are nowhere in the repository, below any folder."""
+    named = FILE.findall(FENCE.sub("", text))
+    return [name for name in named if not (root / name).exists() and not _is_below(name, root)]
+
+
+def _is_below(name: str, root: Path) -> bool:
+    folders = (folder for folder in root.iterdir() if folder.is_dir() and not folder.name.startswith("."))
+    return any(found for folder in folders for found in folder.rglob(name))
