@@ -101,6 +101,17 @@ def test_when_there_are_other_groups_a_much_larger_one_takes_its_place() -> None
     assert chosen(one, *several, before=as_large) == as_large  # growth alone is no reason to give all back
 
 
+def test_where_there_are_domains_nobody_else_has_a_say_in_which_group_merges() -> None:
+    """A process of any user's: its resident size grows by mapping one page over and over."""
+    domains = [replace(guest("a", number), libvirt_age_seconds=1.0) for number in (1, 2)]
+    first = chosen(*domains)
+    huge = [replace(guest(name, 9), rss_bytes=2**50) for name in ("b", "x")]
+    assert first.group == "a"
+    for one in huge:
+        assert chosen(*domains, one, before=first).group == "a"
+        assert chosen(one).group == ("b" if one.name == "b" else "")  # without domains there is nobody else
+
+
 def test_no_group_is_chosen_before_libvirt_has_told_of_all() -> None:
     tagged = [replace(guest(f"vm-{number}", number), uuid=f"u-{number}", unknown=("tag",)) for number in range(1, 21)]
     java = guest("java", 99)

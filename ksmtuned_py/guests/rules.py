@@ -122,7 +122,8 @@ class Choice:
         Guests without a group are a group of their own. Nothing is chosen while it is unknown in which group some
         guest is: once chosen, a group would stay, and keep all others out. The first choice is the one with the most
         profit, or at the start, where nobody has any, the largest; later ones go by size alone, for whoever is kept
-        out has no profit.
+        out has no profit. Where there are domains of libvirt's, they alone count: nobody else can be switched, and any
+        user's process may be called a guest, and be as large as it likes by mapping one page over and over.
         """
         if settings.isolation_group:
             return Choice(settings.isolation_group)
@@ -130,8 +131,10 @@ class Choice:
         if not guests or any(len(groups) > 1 for groups in possible):
             return self
         members: dict[str, list[Guest]] = {}
+        domains = any(guest.libvirt_age_seconds is not None for guest in guests)
         for guest, (group,) in zip(guests, possible, strict=True):
-            members.setdefault(group, []).append(guest)
+            if guest.libvirt_age_seconds is not None or not domains:
+                members.setdefault(group, []).append(guest)
         return self._among(members)
 
     def _among(self, members: Mapping[str, Sequence[Guest]]) -> "Choice":
