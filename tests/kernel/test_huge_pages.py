@@ -4,6 +4,8 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +15,7 @@ from tests.kernel.conftest import Start
 from tests.support.daemon import QUIET, merged
 from tests.support.hugeguest import mergeable_pages
 from tests.support.ksmlock import RealKsm
+from tests.support.need import need
 from tests.support.process import wait_for
 
 pytestmark = pytest.mark.kernel
@@ -52,3 +55,13 @@ def test_what_can_merge_is_merged(real_ksm: RealKsm, start: Start) -> None:
         daemon = start(TICKS)
         daemon.wait_status(lambda status: status["decision"]["mode"] in ("cruise", "rest"), "the end of the boost", 120)
         assert real_ksm.saved_pages() >= 0.9 * mergeable_pages(GUEST_MIB)
+
+
+def test_what_their_splitting_frees_is_a_gain(real_ksm: RealKsm, start: Start) -> None:
+    need("swpout_zero" in Path("/proc/vmstat").read_text(), "Linux 6.12, as that line, too")
+    with huge_guests(2):
+        start(TICKS).wait_status(_tells_of_splits, "a pass that gained by splits", 120)
+
+
+def _tells_of_splits(status: dict[str, Any]) -> bool:
+    return any("from huge pages that were split" in verdict["sentence"] for verdict in status["decision"]["verdicts"])
