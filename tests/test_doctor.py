@@ -1,5 +1,6 @@
 """The doctor: each cause is named alone, with evidence and a mend, on a host where nothing else is wrong."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import pytest
 
 from ksmtuned_py.config import Guests
 from ksmtuned_py.config.doctor import CODES, Accept
+from ksmtuned_py.configfile.wanted import known_keys
 from ksmtuned_py.doctor.causes import accepted, blocks
 from ksmtuned_py.doctor.examine import examine
 from ksmtuned_py.doctor.finding import Facts, Finding, HugePages, Manager, Seen
@@ -141,6 +143,14 @@ def test_each_finding_has_evidence_and_a_mend(code: str) -> None:
     assert found.evidence
     assert found.mend
     assert found.severity == ("note" if code in NOTES else "finding")
+
+
+@pytest.mark.parametrize("code", ALL)
+def test_keys_that_a_mend_names_are_there(code: str) -> None:
+    sections = {key.partition(".")[0] for key in known_keys() if "." in key}
+    for found in examine(ALL[code]):
+        named = re.findall(r"(?<![\w./-])([a-z_]+(?:\.[a-z_]+)+)", found.mend)
+        assert {key for key in named if key.partition(".")[0] in sections} <= set(known_keys()), found.mend
 
 
 def test_every_code_is_tried_and_has_its_paragraph_with_a_command() -> None:

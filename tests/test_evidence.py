@@ -166,6 +166,16 @@ def test_who_is_a_domain_is_a_guest_whatever_it_is_called(
     assert found(tmp_path) == [("netdata-1001", "qemu", (evidence,))]
 
 
+def test_whoever_may_not_see_libvirts_files_does_without(tmp_path: Path) -> None:
+    need(os.geteuid() == 0, "root, to become somebody else")
+    tmp_path.chmod(0o700)
+    os.seteuid(65534)
+    try:
+        assert Door(str(tmp_path)).names("run/libvirt/qemu") == Door(str(tmp_path)).names("") == []
+    finally:
+        os.seteuid(0)
+
+
 @pytest.mark.parametrize(
     ("path", "is_one"),
     [

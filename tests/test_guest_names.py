@@ -78,6 +78,7 @@ def test_names(kind: str, line: str, name: str) -> None:
 
 
 SANDBOX = "ee5f2f02aa" + 54 * "0"
+SHORT = [SANDBOX[:13], SANDBOX[:12]]
 PROXMOX = f"/usr/bin/kvm -id 102 -name web,debug-threads=on -smbios type=0,vendor=x -smbios type=1,uuid={UUID.upper()}"
 
 
@@ -102,6 +103,19 @@ PROXMOX = f"/usr/bin/kvm -id 102 -name web,debug-threads=on -smbios type=0,vendo
         ("firecracker", "fc --api-sock /srv/jailer/firecracker/551e/root/run/firecracker.socket", ["551e"]),
         ("crosvm", "crosvm run -s /run/vms/web/control.sock k", ["web"]),
         ("stratovirt", "stratovirt -name web -uuid x", ["web"]),
+        ("vm", f"containerd-shim-kata-v2 -namespace k8s.io -id {SANDBOX} -address x", [SANDBOX, *SHORT]),  # Dragonball
+        ("cloud-hypervisor", f"ch --api-socket /run/vc/vm/{SANDBOX}/clh-api.sock", [SANDBOX, *SHORT]),
+        ("firecracker", "/firecracker --id 6b1f0f1a --start-time-us 1 --config-file fcConfig.json", ["6b1f0f1a"]),
+        ("firecracker", "microvm@web --config-file x.json --api-sock web.sock", ["web"]),
+        ("cloud-hypervisor", "microvm@db --api-socket db.sock", ["db"]),
+        ("cloud-hypervisor", "ch --api-socket fd=3", []),
+        ("cloud-hypervisor", "ch --api-socket api.sock", []),
+        ("qemu", f"qemu-system-x86_64 -S -name v1 -uuid {UUID} -daemonize -readconfig /run/incus/v1/qemu.conf", ["v1"]),
+        ("qemu", f"qemu-system-x86_64 -S -name project_v1 -uuid {UUID} -nographic -nodefaults", ["project_v1"]),
+        ("qemu", "/usr/bin/kvm -id 9000 -name tmpl,,x,debug-threads=on -no-shutdown", ["tmpl,x", "9000"]),
+        ("qemu", "qemu-kvm-one -name guest=one-7-clone,debug-threads=on", ["one-7-clone"]),
+        ("crosvm", "crosvm run --socket=/run/vm/android/crosvm.sock -m 2048", ["android"]),
+        ("stratovirt", "stratovirt -machine microvm -name guest=web,debug-threads=on -qmp unix:/s", ["web"]),
         ("mergeable", "postgres: app app@10.0.0.1 idle", []),
         ("mergeable", "java -id 7 -jar x", []),
     ],

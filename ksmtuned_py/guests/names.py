@@ -16,6 +16,7 @@ _NAME_OPTIONS = {
     "firecracker": ("--id", "--api-sock"),
     "crosvm": ("--name", "--socket", "-s"),
 }
+_SOCKETS = frozenset({"--api-socket", "--api-sock", "--socket", "-s"})
 # Sockets and directories that every guest has under the same name are made of these words alone.
 _COMMON = re.compile(
     r"api|ch|clh|cloud|control|crosvm|ctl|fc|firecracker|http|hypervisor|jailer|kata|kvm|lib|mnt|monitor|opt|proc|qmp|"
@@ -53,7 +54,8 @@ class Names:
 def names_of(kind: str, words: Sequence[str]) -> Names:
     """From its command line; '' where it does not tell."""
     if kind in _NAME_OPTIONS:
-        found = [_socket_name(value) if "/" in value else value for value in _values(words, _NAME_OPTIONS[kind])]
+        given = ((option, value) for option in _NAME_OPTIONS[kind] for value in _values(words, (option,)))
+        found = [_socket_name(value) if option in _SOCKETS else value for option, value in given]
     else:
         found = [_qemu_name(value) for value in _values(words, ("-name",))]
     if kind in ("qemu", "vm"):
@@ -167,6 +169,8 @@ def _qemu_name(value: str) -> str:
 
 def _socket_name(value: str) -> str:
     """A guest's name from its socket: the file's, or that of the first directory above that is not called alike."""
+    if value.startswith("fd="):  # one that was opened before: its number says nothing
+        return ""
     parts = value.removeprefix("path=").split("/")
     parts[-1] = parts[-1].partition(".")[0]
     return next((part for part in reversed(parts) if part and not _is_common(part)), "")
