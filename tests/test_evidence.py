@@ -90,6 +90,14 @@ def test_memory_that_may_merge_is_found_where_the_kernel_says_it_nowhere_else(wi
     assert decided(tmp_path)["decision"]["mode"] == "boost"
 
 
+def test_pages_of_nobody_known_are_not_called_those_of_ended_guests(tmp_path: Path) -> None:
+    make_fake_tree(tmp_path, kernel="6.1", guests=[], pages_sharing=60_000, pages_unshared=1000, run=1)
+    assert (
+        "61000 pages are tracked still, of ended ones or of some that nobody knows"
+        in decided(tmp_path)["decision"]["reason"]
+    )
+
+
 def test_a_kernel_that_says_it_is_believed(tmp_path: Path) -> None:
     make_fake_tree(tmp_path, kernel="6.18", guests=[PLAIN])
     put(tmp_path, "proc/1001/smaps", mapping("mg"))

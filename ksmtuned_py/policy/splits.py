@@ -9,7 +9,7 @@ not counted again when a guest grows and shrinks.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from ksmtuned_py.model import Snapshot
 
@@ -62,7 +62,7 @@ class Splits:
     """In all boosts."""
     boost_bytes: int = 0
     """In the one under way."""
-    witnesses: Witnesses | None = field(default=None)
+    witnesses: Witnesses | None = None
     """None outside of boosts."""
 
     def after(self, now: Snapshot, *, boosting: bool) -> "Splits":
