@@ -1,10 +1,12 @@
 """The documentation's sentences stay short, and its links lead somewhere."""
 
+from functools import cache
 from pathlib import Path
 
 import pytest
 
-from tests.support.links import anchors, broken_links, missing_files, targets
+from ksmtuned_py.cli.main import build_parser
+from tests.support.links import anchors, broken_links, missing_files, targets, verbs
 from tests.support.prose import Bounds, cells, paragraphs, sentences, too_long
 
 ROOT = Path(__file__).parent.parent
@@ -26,6 +28,26 @@ def test_links_lead_somewhere(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
 def test_files_that_are_named_are_there(page: Path) -> None:
     assert missing_files(page.read_text(), ROOT) == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_commands_are_there(page: Path) -> None:
+    assert {verb for verb in verbs(page.read_text()) if not _is_verb(verb)} == set()
+
+
+@cache
+def _is_verb(name: str) -> bool:
+    try:
+        build_parser().parse_args([name, "--help"])
+    except SystemExit as ended:
+        return ended.code == 0
+    return False
+
+
+def test_commands_are_found_in_code_alone() -> None:
+    page = "ksmtuned-py does `ksmtuned-py run`.\n\n    ksmtuned-py check\n\n```\n$ ksmtuned-py why\n```\n"
+    assert verbs(page) == {"run", "check", "why"}
+    assert not _is_verb("dance")
 
 
 def test_a_file_that_is_gone_is_found(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a Markdown page says of this repository: its links to files and headings, and the files that it names."""
+"""What a Markdown page says of this repository: where its links go, and which files and commands it names."""
 
 import re
 from collections import Counter
@@ -11,6 +11,7 @@ TARGET = re.compile(r"\]\(([^)\s]+)[^)]*\)")
 HEADING = re.compile(r"^#+\s+(.*?)\s*$", re.MULTILINE)
 FILE = re.compile(r"`([\w.-]+(?:/[\w.-]+)*\.(?:py|sh)|(?:[\w.-]+/)+)`")
 """A program or a folder of this repository, as pages write it."""
+COMMAND = re.compile(r"ksmtuned-py ([a-z][a-z-]+)")
 ELSEWHERE = ("http:", "https:", "mailto:")
 
 
@@ -58,3 +59,10 @@ def missing_files(text: str, root: Path) -> list[str]:
 def _is_below(name: str, root: Path) -> bool:
     folders = (folder for folder in root.iterdir() if folder.is_dir() and not folder.name.startswith("."))
     return any(found for folder in folders for found in folder.rglob(name))
+
+
+def verbs(text: str) -> set[str]:
+    """The verbs of ours that a page tells to run, in code of any kind."""
+    blocks = [found[0] for found in FENCE.finditer(text)]
+    indented = [line for line in FENCE.sub("", text).splitlines() if line.startswith("    ")]
+    return set(COMMAND.findall("\n".join([*blocks, *indented, *CODE.findall(FENCE.sub("", text))])))
