@@ -84,7 +84,7 @@ def ways_of(machine: Machine, uri: str, say: Say, progress: Say) -> Ways:
         machine.host,
         say,
         progress,
-        unshare=Unsharing,
+        unshare=partial(Unsharing, progress=progress),
         empty=partial(empty, machine.door, uri) if machine.link is not None else None,
         limit_bytes=rooms(machine.door),
     )

@@ -6,7 +6,8 @@ is stopped, ksmd's mutex is not needed, and it can be left off after any portion
 
 Whatever locks the guest's memory map holds up this process alone, and it is the first that the kernel kills when
 memory runs out. It says how many pages are merged, then does a portion for each line it is sent, and says of how many
-pages it was and how many of them are the guest's own since. It ends with its standard input.
+pages it was and how many of them are the guest's own since. While it looks for them, which takes a minute for a TiB, an
+empty line each second says that it does. It ends with its standard input.
 """
 
 import ctypes
@@ -14,6 +15,7 @@ import errno
 import os
 import signal
 import sys
+import time
 from array import array
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -29,6 +31,8 @@ PORTION_PAGES = 4096
 """Some 20 ms, and what one more look at the room may be late by: 16 MiB."""
 _LOOKED_AT = 1 << 14
 """Pages of one read of pagemap: 128 KiB."""
+_NOTHING = bytes(8 * _LOOKED_AT)
+_SIGN_SECONDS = 1.0
 _CALL_PAGES = 1024
 """IOV_MAX."""
 # Documentation/admin-guide/mm/pagemap.rst: 63 in memory, 61 of a file or shared memory, 56 mapped once only, which a
@@ -48,6 +52,7 @@ class Guest:
         self._directory = door.hold(f"proc/{pid}")
         self._pagemap = os.open("pagemap", os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._directory)
         self._kpageflags = _kpageflags(door)
+        self._said_seconds = time.monotonic()
         if parse_stat(door.read("stat", at=self._directory)).start_ticks != start_ticks:
             raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH))
 
@@ -63,17 +68,27 @@ class Guest:
         for address in addresses:
             if start < 0 or address >= start + len(words) * PAGE:
                 start, words = address, self._words(address, _LOOKED_AT)
-            count += bool(words[(address - start) // PAGE] & _ALONE)
+            place = (address - start) // PAGE
+            count += place < len(words) and bool(words[place] & _ALONE)
         return count
 
     def _merged_in(self, mapping: Mapping) -> Iterator[int]:
         for start in range(mapping.start, mapping.end, _LOOKED_AT * PAGE):
+            self._say_that_we_live()
             words = self._words(start, min(_LOOKED_AT, (mapping.end - start) // PAGE))
             shared = [index for index, word in enumerate(words) if word & (_PRESENT | _FILE | _ALONE) == _PRESENT]
             yield from (start + index * PAGE for index in shared if self._is_merged(words[index] & _FRAME))
 
     def _words(self, start: int, pages: int) -> "array[int]":
-        return array("Q", os.pread(self._pagemap, pages * 8, start // PAGE * 8))
+        """None where nothing is in memory: that is most of a guest that more could be plugged into."""
+        read = os.pread(self._pagemap, pages * 8, start // PAGE * 8)
+        return array("Q", b"" if _NOTHING.startswith(read) else read)
+
+    def _say_that_we_live(self) -> None:
+        now_seconds = time.monotonic()
+        if now_seconds - self._said_seconds > _SIGN_SECONDS:
+            self._said_seconds = now_seconds
+            _say()
 
     def _is_merged(self, frame: int) -> bool:
         """Not shared with a child of its own, nor the zero page; whoever may not see frames takes it for merged."""

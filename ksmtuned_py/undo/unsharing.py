@@ -3,6 +3,7 @@
 import selectors
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -27,7 +28,10 @@ class NotUnshared(KsmtunedError):
 class Unsharing:
     """One guest's, in a child process; nothing is done before `go_on`. NotUnshared when it cannot be begun."""
 
-    def __init__(self, guest: Guest) -> None:
+    def __init__(self, guest: Guest, progress: Callable[[str], None] = lambda _: None) -> None:
+        """`progress` hears, while its merged pages are looked for, that this goes on."""
+        self._looks = f"{guest.name}: its merged pages are looked for ..."
+        self._progress = progress
         try:
             self._child = subprocess.Popen(  # -P: nothing of the directory we are in, which may be anybody's
                 [sys.executable, "-P", "-m", "ksmtuned_py.undo.unshare", str(guest.pid), str(guest.start_ticks)],
@@ -65,9 +69,12 @@ class Unsharing:
         assert self._child.stderr is not None
         with selectors.PollSelector() as selector:
             selector.register(self._child.stdout, selectors.EVENT_READ)
-            if not selector.select(STALL_SECONDS):
+            while selector.select(STALL_SECONDS):
+                if (line := self._child.stdout.readline()) != b"\n":
+                    break
+                self._progress(self._looks)
+            else:
                 raise NotUnshared(f"nothing has moved for {STALL_SECONDS:.0f} s")
-        line = self._child.stdout.readline()
         if not line:
             raise NotUnshared(self._child.stderr.read().decode("utf-8", "replace").strip() or "its helper was killed")
         return [int(number) for number in line.split()]
