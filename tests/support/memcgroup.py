@@ -47,10 +47,11 @@ def memory_cgroup(name: str) -> Iterator[MemoryCgroup]:
         need((directory / usage).exists(), "a cgroup with the memory controller")
         yield MemoryCgroup(directory, usage)
     finally:
-        wait_for(lambda: _removed(directory), 2.0, f"end of all processes in {directory}")
+        wait_for(lambda: removed(directory), 2.0, f"end of all processes in {directory}")
 
 
-def _removed(directory: Path) -> bool:
+def removed(directory: Path) -> bool:
+    """Whether a cgroup is gone, once its processes are."""
     with suppress(OSError):
         directory.rmdir()
     return not directory.exists()

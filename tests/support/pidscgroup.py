@@ -1,9 +1,10 @@
 """A cgroup that may have only so many tasks, as TasksMax= of a unit makes one."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
+from tests.support.memcgroup import removed
 from tests.support.need import need
 from tests.support.process import wait_for
 
@@ -23,10 +24,4 @@ def few_tasks(name: str, pid: int, more: int) -> Iterator[None]:
         (directory / "pids.max").write_text(str(int((directory / "pids.current").read_text()) + more))
         yield
     finally:
-        wait_for(lambda: _removed(directory), 5.0, f"end of all processes in {directory}")
-
-
-def _removed(directory: Path) -> bool:
-    with suppress(OSError):
-        directory.rmdir()
-    return not directory.exists()
+        wait_for(lambda: removed(directory), 5.0, f"end of all processes in {directory}")
