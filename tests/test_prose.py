@@ -1,17 +1,24 @@
 """The documentation's sentences stay short, and its links lead somewhere."""
 
+import re
 from functools import cache
 from pathlib import Path
 
 import pytest
 
 from ksmtuned_py.cli.main import build_parser
+from ksmtuned_py.config import Config
+from ksmtuned_py.configfile.text import dotted, keys, sections
 from tests.support.links import anchors, broken_links, missing_files, targets, verbs
 from tests.support.prose import Bounds, cells, paragraphs, sentences, too_long
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "packaging").glob("*.md")])
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
+KEYS = {dotted((*path, name)) for path, section in sections(Config()) for name, *_ in keys(section)}
+KEY = re.compile(
+    rf"`((?:{'|'.join(sorted({key.partition('.')[0] for key in KEYS}))})\.(?!conf\b|service\b)[a-z_.]+)[` ]"
+)
 TEN = "one two three four five six seven eight nine ten"
 
 
@@ -42,6 +49,16 @@ def _is_verb(name: str) -> bool:
     except SystemExit as ended:
         return ended.code == 0
     return False
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_keys_of_the_configuration_are_there(page: Path) -> None:
+    assert {name for name in re.findall(KEY, page.read_text()) if name not in KEYS} == set()
+
+
+def test_a_key_that_is_gone_is_found() -> None:
+    found = re.findall(KEY, '`daemon.tick_seconds` `daemon.tock` `scan.conf` `policy.name = "mom"` policy.no `a.b`')
+    assert [name for name in found if name not in KEYS] == ["daemon.tock"]
 
 
 def test_commands_are_found_in_code_alone() -> None:
