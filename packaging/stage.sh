@@ -8,6 +8,7 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 flavour=$1
 mkdir -p "$2"
 stage=$(cd "$2" && pwd)
+python=/usr/bin/python3
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
@@ -29,6 +30,7 @@ stage_private() {
     rm -rf "${home:?}"/include "${home:?}"/lib64 "${home:?}"/share
     find "$home" -name RECORD -exec sed -i '\#^\.\./#d' {} +
     install_command /usr/lib/ksmtuned-py/bin/python
+    python=$home/bin/python
 }
 
 stage_system() {
@@ -46,7 +48,7 @@ unpack_wheel() {
 # install_command PYTHON: isolated, so that no directory or variable of whoever calls it can add a module.
 install_command() {
     mkdir -p "$stage/usr/bin"
-    printf '#!%s -I\nfrom ksmtuned_py.__main__ import main\n\nmain()\n' "$1" >"$stage/usr/bin/ksmtuned-py"
+    printf '#!%s -I\nimport sys\n\nfrom ksmtuned_py.__main__ import main\n\nsys.exit(main())\n' "$1" >"$stage/usr/bin/ksmtuned-py"
     chmod 755 "$stage/usr/bin/ksmtuned-py"
 }
 
@@ -74,14 +76,9 @@ stage_completion() {
     complete_with zsh >"$zsh/_ksmtuned-py"
 }
 
-# Completion comes from the parser, which needs two of the libraries, here at the versions of the lock file.
+# Completion comes from the parser, with the libraries that the package uses.
 complete_with() {
-    if [[ ! -d $work/complete ]]; then
-        /usr/bin/python3 -m venv "$work/complete"
-        "$work/complete/bin/pip" --quiet --disable-pip-version-check install --no-deps --require-hashes \
-            --requirement "$root/packaging/lock/requirements.txt" >&2
-    fi
-    PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=$root "$work/complete/bin/python" -m ksmtuned_py completion "$1"
+    PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=$root "$python" -m ksmtuned_py completion "$1"
 }
 
 "stage_$flavour"

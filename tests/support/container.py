@@ -1,4 +1,7 @@
-"""Debian's systemd as the first process of a container: this machine's /usr, this source, and nothing else."""
+"""Debian's systemd as the first process of a container.
+
+The container is made of this machine's /usr and this source, or it is a bare Debian of its own.
+"""
 
 import os
 import shutil
@@ -26,43 +29,85 @@ COMMAND_SECONDS = 120.0
 class Container:
     """A container that is up."""
 
-    def __init__(self, leader: int) -> None:
+    def __init__(self, leader: int, directory: str = SOURCE) -> None:
         self.leader = leader
         """The host's number of its first process."""
+        self._directory = directory
 
     def inside(self, *command: str) -> list[str]:
         """The command line that runs a command inside."""
-        return ["nsenter", f"--target={self.leader}", "--all", f"--wdns={SOURCE}", *command]
+        return ["nsenter", f"--target={self.leader}", "--all", f"--wdns={self._directory}", *command]
+
+    def online(self, *command: str) -> list[str]:
+        """The same, but with this machine's network: the container itself has none."""
+        spaces = ("mount", "uts", "ipc", "pid", "cgroup")
+        words = [f"--{space}" for space in spaces]
+        return ["nsenter", f"--target={self.leader}", *words, f"--wdns={self._directory}", *command]
 
     def run(self, *command: str) -> str:
         """What the command says on both streams, whatever its exit code."""
-        done = subprocess.run(
-            self.inside(*command),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=False,
-            timeout=COMMAND_SECONDS,
-        )
-        return done.stdout
+        return self.ended(*command).stdout
+
+    def ended(self, *command: str) -> subprocess.CompletedProcess[str]:
+        """How the command ended, with all it said on both streams."""
+        return _ended(self.inside(*command))
+
+    def ended_online(self, *command: str) -> subprocess.CompletedProcess[str]:
+        """The same with this machine's network."""
+        return _ended(self.online(*command))
+
+
+def _ended(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+        timeout=COMMAND_SECONDS,
+    )
 
 
 @contextmanager
 def booted(files: Sequence[tuple[Path, str]], writable: Sequence[tuple[Path, str]] = ()) -> Iterator[Container]:
-    """A container with these files of ours at these places, until the end of a with block."""
-    need(os.geteuid() == 0 and bool(shutil.which("systemd-nspawn")), "root, and systemd-nspawn (systemd-container)")
+    """A container of this machine's /usr with these files of ours at these places, until the end of a with block."""
     binds = [*files, (ROOT, SOURCE), (Path(sys.prefix), PYTHON)]
-    command = ["systemd-nspawn", "--quiet", "--register=no", "--keep-unit", "--private-network", "--volatile=yes"]
-    command += ["--capability=all", "--directory=/", *(f"--bind-ro={path}:{place}" for path, place in binds)]
+    command = ["--volatile=yes", "--directory=/", *(f"--bind-ro={path}:{place}" for path, place in binds)]
     command += [*(f"--bind={path}:{place}" for path, place in writable), "--boot"]
     command += ["systemd.firstboot=off", "systemd.unit=basic.target"]  # asks nothing; and no services of this machine
+    with _booted(command, SOURCE) as container:
+        yield container
+
+
+@contextmanager
+def booted_system(
+    system: Path, files: Sequence[tuple[Path, str]], writable: Sequence[tuple[Path, str]] = ()
+) -> Iterator[Container]:
+    """A container that is this system, with all its services; what is changed in it is gone at the end of the block."""
+    command = ["--volatile=overlay", f"--directory={system}", "--bind-ro=/etc/resolv.conf"]
+    command += [*(f"--bind-ro={path}:{place}" for path, place in files)]
+    command += [*(f"--bind={path}:{place}" for path, place in writable), "--boot"]
+    with _booted(command, "/") as container:
+        yield container
+
+
+@contextmanager
+def _booted(options: Sequence[str], directory: str) -> Iterator[Container]:
+    need(os.geteuid() == 0 and bool(shutil.which("systemd-nspawn")), "root, and systemd-nspawn (systemd-container)")
+    command = ["systemd-nspawn", "--quiet", "--register=no", "--keep-unit", "--private-network", "--capability=all"]
     # No filter of its own: who is under one, as its parents are, cannot read others'.
     environment = {**os.environ, "SYSTEMD_SECCOMP": "0"}
     with subprocess.Popen(
-        command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        [*command, *options],
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
     ) as nspawn:
         try:
-            container = Container(wait_for(lambda: _first_process(nspawn.pid), BOOT_SECONDS, "first process"))
+            leader = wait_for(lambda: _first_process(nspawn.pid), BOOT_SECONDS, "first process")
+            container = Container(leader, directory)
             wait_for(
                 lambda: container.run("systemctl", "is-system-running").strip() in ("running", "degraded"),
                 BOOT_SECONDS,

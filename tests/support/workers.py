@@ -5,7 +5,7 @@ from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent.parent
-MACHINE_ROOMS = frozenset({"kernel", "scan", "guests_libvirt"})
+MACHINE_ROOMS = frozenset({"kernel", "scan", "guests_libvirt", "packages"})
 TOUCHES_MACHINE = re.compile(r"\breal_ksm\b|\bmark\.(kernel|qemu)\b")
 APART_FROM_MACHINE = "mark.emulated"
 

@@ -1,21 +1,19 @@
 """The service under a systemd of its own: the unit as it is shipped, on a made-up tree, or on the real KSM."""
 
-import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from ksmtuned_py.cli.options import RUNTIME_DIR
-from tests.support.container import PYTHON, ROOT, SOURCE, Container, booted
+from tests.support.container import PYTHON, ROOT, SOURCE, booted
 from tests.support.daemon import Sections, toml
 from tests.support.ksmlock import RealKsm
-from tests.support.process import wait_for
 from tests.support.trees import KSM, FakeGuest, KernelVersion, make_fake_tree
+from tests.support.unit import Unit
 
 UNIT = "/etc/systemd/system/ksmtuned-py.service"
 TREE = "/opt/tree"
@@ -27,25 +25,19 @@ ExecStart=
 ExecStart={PROGRAM} run {{where}}
 ExecReload=
 ExecReload={PROGRAM} check
-ExecReload=/bin/kill -HUP $MAINPID
+ExecReload=/bin/sh -c "kill -HUP $MAINPID"
 ExecStopPost=
 ExecStopPost={PROGRAM} restore {{where}}
 ReadWritePaths={{writable}}
 """
 """As if it were installed in /usr/bin, and on that host."""
-SECONDS = 30.0
 
 
 @dataclass
-class Service:
-    """The service in its container."""
+class Service(Unit):
+    """The service of this source in its container."""
 
-    container: Container
-    config: Path
-    ksm: Path
-    """The knobs it steers, as this process sees them."""
-    found: dict[str, str] = field(default_factory=dict)
-    """The knobs as it finds them."""
+    config: Path = Path()
 
     def make_tree(self, kernel: KernelVersion = "6.18", guests: int = 1) -> None:
         """Another tree for it to steer."""
@@ -60,49 +52,9 @@ class Service:
         """Replaces its configuration; it is heeded at the next start, or reload."""
         self.config.write_text(toml(sections))
 
-    def systemctl(self, *words: str) -> str:
-        """What systemctl says; nothing when all is well."""
-        return self.container.run("systemctl", *words, "ksmtuned-py")
-
-    def shows(self, name: str) -> str:
-        """What systemd knows of it: MainPID, ActiveState, Result, NRestarts."""
-        return self.container.run("systemctl", "show", f"--property={name}", "--value", "ksmtuned-py").strip()
-
-    def start(self) -> None:
-        """Ready when it returns."""
-        assert self.systemctl("start") == "", self.journal()
-
-    def stop(self) -> None:
-        """It has ended well when it returns."""
-        self.systemctl("stop")
-        assert self.shows("Result") == "success", self.journal()
-
-    def status(self) -> dict[str, Any]:
-        """Its status file; empty while there is none."""
-        said = self.container.run("cat", f"{RUNTIME_DIR}/status.json")
-        found: dict[str, Any] = json.loads(said) if said.startswith("{") else {}
-        return found
-
-    def wait_ticks(self, more: int) -> None:
-        """Waits for so many more ticks."""
-        wanted = self._ticks() + more
-        wait_for(lambda: self._ticks() >= wanted, SECONDS, f"tick {wanted}")
-
-    def journal(self) -> str:
-        """All it has said since the test began."""
-        return self.container.run("journalctl", "--no-pager", "--output=cat", "--unit=ksmtuned-py")
-
-    def knobs(self) -> dict[str, str]:
-        """What a daemon may change."""
-        names = ("run", "pages_to_scan", "sleep_millisecs", "smart_scan", "advisor_mode", "max_page_sharing")
-        return {name: (self.ksm / name).read_text().strip() for name in names if (self.ksm / name).exists()}
-
     def nobody(self, *command: str) -> list[str]:
         """The command line by which a user without rights does this inside."""
         return self.container.inside("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", *command)
-
-    def _ticks(self) -> int:
-        return int(self.status().get("totals", {}).get("ticks", 0))
 
 
 @contextmanager
@@ -116,7 +68,7 @@ def _service(directory: Path, writable: Path, place: str, where: str) -> Iterato
         (directory / "config.toml", "/etc/ksmtuned-py/config.toml"),
     ]
     with booted(files, [(writable, place)]) as container:
-        yield Service(container, directory / "config.toml", writable)
+        yield Service(container, writable, config=directory / "config.toml")
 
 
 @pytest.fixture(scope="session")

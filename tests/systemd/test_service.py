@@ -10,7 +10,8 @@ from ksmtuned_py.config import Config
 from tests.support.container import PYTHON
 from tests.support.daemon import Sections
 from tests.support.process import wait_for
-from tests.systemd.conftest import SECONDS, Service
+from tests.support.unit import SECONDS
+from tests.systemd.conftest import Service
 
 LOCK = f"{RUNTIME_DIR}/lock"
 PORT = Config().metrics.address.rpartition(":")[2]

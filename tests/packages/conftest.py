@@ -1,0 +1,99 @@
+"""Packages as they are built from this tree, and bare systems on which they are installed."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.support.container import ROOT, booted_system
+from tests.support.debian import CACHE
+from tests.support.ksmlock import KSM, held_ksm, need_real_ksm
+from tests.support.need import need
+from tests.support.roots import bare
+from tests.support.unit import Unit
+
+PACKAGES, TREE = "/opt/packages", "/opt/ksm"
+"""Where the built packages, and this machine's knobs, are inside."""
+BUILD_SECONDS = 300
+
+
+def build(directory: Path, *words: str) -> list[Path]:
+    """Builds a package as an admin would, into this directory."""
+    need(shutil.which("dh") is not None, "debhelper")
+    done = subprocess.run(
+        ["packaging/build.sh", *words, "--out", directory],
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+        timeout=BUILD_SECONDS,
+    )
+    assert done.returncode == 0, done.stdout
+    return sorted(directory.iterdir())
+
+
+@dataclass
+class Installed(Unit):
+    """A bare system, on which the package is put and taken away."""
+
+    def shell(self, line: str) -> str:
+        """What a line says on both streams; it has to end well."""
+        done = self.container.ended("sh", "-c", line)
+        assert done.returncode == 0, f"{line}\n{done.stdout}"
+        return done.stdout
+
+    def apt_get(self, *words: str) -> str:
+        """What apt-get says, with this machine's network; it has to end well."""
+        settings = ["DEBIAN_FRONTEND=noninteractive", "LC_ALL=C.UTF-8"]
+        done = self.container.ended_online("env", *settings, "apt-get", "-q", "-y", *words)
+        assert done.returncode == 0, done.stdout
+        return done.stdout
+
+    def files(self) -> set[str]:
+        """Every file of the system, but for what changes by itself, and what package managers keep for themselves."""
+        passing = "/proc /sys /dev /run /tmp /opt /var/log /var/cache /var/lib/apt /var/lib/dpkg"
+        pruned = " -o ".join(f"-path {path}" for path in passing.split())
+        return set(self.shell(rf"find / \( {pruned} \) -prune -o -print").splitlines())
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind() -> None:
+    """What runs in a container goes with it, and who has one holds the knobs' lock, which looks at them at its end."""
+
+
+@contextmanager
+def system(suite: str, packages: Path) -> Iterator[Installed]:
+    """A bare Debian of that suite that is up, with this machine's knobs to write to, and these packages at hand."""
+    need(os.geteuid() == 0, "root, to boot a container")
+    need_real_ksm()
+    archives = CACHE / "archives" / suite
+    (archives / "partial").mkdir(parents=True, exist_ok=True)
+    writable = [(KSM, TREE), (archives, "/var/cache/apt/archives")]
+    with held_ksm(), booted_system(bare(suite), [(packages, PACKAGES)], writable) as container:
+        one = Installed(container, KSM)
+        one.shell(f"mount --bind {TREE} {KSM}")  # over the container's own, which is read-only
+        one.apt_get("update")
+        one.found = one.knobs()
+        yield one
+
+
+@pytest.fixture(scope="session")
+def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The package that is built on this machine, in a directory of its own."""
+    directory = tmp_path_factory.mktemp("packages")
+    build(directory, "deb")
+    return directory
+
+
+@pytest.fixture(scope="module")
+def debian(packages: Path) -> Iterator[Installed]:
+    """A bare Debian 12."""
+    with system("bookworm", packages) as one:
+        yield one
