@@ -18,6 +18,7 @@ from ksmtuned_py.model import (
     KnobValue,
     Memory,
     Outcome,
+    Pause,
     Pressure,
     Snapshot,
     Vmstat,
@@ -111,6 +112,8 @@ class Host:
         self._senses = senses
         self._clock = clock
         self._held: dict[KnobName, KnobValue] = {}
+        self.pause: Callable[[float], Pause | None] = _no_pause
+        """The pause that is in force at that time, in seconds since 1970."""
 
     @property
     def dry(self) -> bool:
@@ -150,6 +153,7 @@ class Host:
             vmstat=_optional(self._senses.vmstat, problems) or Vmstat(),
             scanner_cpu_seconds=_optional(self.backend.scanner_cpu_seconds, problems),
             guests=self._senses.guests(clock.monotonic_seconds),
+            pause=_optional(lambda: self.pause(clock.unix_seconds), problems),
             problems=(*problems, *self._senses.problems()),
         )
 
@@ -196,6 +200,10 @@ class Host:
         for write in found:
             del self._held[write.knob]
         return found
+
+
+def _no_pause(_unix_seconds: float) -> None:
+    """Where nobody can ask for one."""
 
 
 def _optional(read: Callable[[], T | None], problems: list[str]) -> T | None:

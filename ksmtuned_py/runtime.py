@@ -16,9 +16,9 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from ksmtuned_py.errors import AlreadyRunning, Garbage, NoRuntimeDirectory
-from ksmtuned_py.model import Knobs
+from ksmtuned_py.model import Knobs, Pause
 
-DIRECTORY_MODE, PRIVATE_MODE = 0o755, 0o600
+DIRECTORY_MODE, PRIVATE_MODE, PUBLIC_MODE = 0o755, 0o600, 0o644
 OTHERS_WRITE = 0o022
 MOST_BYTES = 1 << 20
 """Of a file of ours: thousands of guests that were switched off."""
@@ -45,6 +45,7 @@ class Originals:
 
 
 _ORIGINALS = TypeAdapter(Originals)
+_PAUSE = TypeAdapter(Pause)
 
 
 class Runtime:
@@ -55,6 +56,7 @@ class Runtime:
         self.status_path = directory / "status.json"
         self.originals_path = directory / "originals.json"
         self.switched_path = directory / "switched.json"
+        self.pause_path = directory / "pause.json"
         self._saved: Originals | None = None
         """By this process: whatever becomes of the file, it is for those that come after."""
 
@@ -125,6 +127,30 @@ class Runtime:
         with self._in_use():
             self.originals_path.unlink(missing_ok=True)
             self.status_path.unlink(missing_ok=True)
+
+    def save_pause(self, pause: Pause) -> None:
+        """From now on no daemon scans, until then. A daemon of another user may read it, too."""
+        self.make()
+        with self._in_use():
+            replace_file(self.pause_path, _PAUSE.dump_json(pause), PUBLIC_MODE)
+
+    def pause(self, now_unix_seconds: float) -> Pause | None:
+        """The pause that is in force then; raises Garbage, or NoRuntimeDirectory when it cannot be read."""
+        with self._in_use():
+            try:
+                text = read_file(self.pause_path)
+            except FileNotFoundError:
+                return None
+        try:
+            found = _PAUSE.validate_json(text)
+        except ValidationError as error:
+            raise Garbage(str(self.pause_path), str(error.errors()[0]["msg"]), "a pause") from error
+        return found if now_unix_seconds < found.until_unix_seconds else None
+
+    def forget_pause(self) -> None:
+        """The pause is over."""
+        with self._in_use():
+            self.pause_path.unlink(missing_ok=True)
 
     @contextmanager
     def _in_use(self) -> Iterator[None]:

@@ -98,6 +98,7 @@ class Service:
         self._origin = origin_of(machine.door, machine.host.backend.name)
         self._ways = ways_of(machine, self._config.guests.libvirt_uri, self.warn, notifier.goes_on)
         self._enforcer = Enforcer(self._switch, self._publisher.tell, self._ledger())
+        machine.host.pause = runtime.pause
         if machine.roster is not None:
             machine.roster.switches = self._enforcer
 

@@ -74,6 +74,7 @@ def _look_once(root: "Path", config: "Config", runtime: "Runtime") -> "Status":
     with open_machine(door, watching) as machine:
         if machine.link is not None:
             machine.link.wait_first(LIBVIRT_SECONDS)
+        machine.host.pause = runtime.pause
         if machine.roster is not None:
             machine.roster.switches = _Left(Ledger(runtime.switched_path, door).peek())
         report = tick(machine.host, watching, Trend.begin(watching))

@@ -74,12 +74,15 @@ def _print_json(found: "Status", alive: bool) -> int:
 
 
 def _rows(found: "Status") -> "Iterator[tuple[str, str]]":
+    from ksmtuned_py.cli.pause import pause_sentence
     from ksmtuned_py.publish.words import scanner_name
     from ksmtuned_py.units import human_bytes, human_percent
 
     now, decision = found.snapshot, found.decision
     knobs, memory = now.knobs, now.memory
     yield decision.mode, decision.reason
+    if now.pause is not None:
+        yield "paused", pause_sentence(now.pause)
     yield "saved", f"{human_bytes(now.saved_bytes)}, net of bookkeeping {human_bytes(now.profit_bytes)}"
     if found.totals.scanner_share is not None:
         yield scanner_name(now), f"{human_percent(found.totals.scanner_share)} of a core lately"

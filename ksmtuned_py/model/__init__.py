@@ -1,7 +1,18 @@
 """The nouns of the house: what was seen, what is wanted, what was written. Frozen, pure, with units in the names."""
 
 from ksmtuned_py.model.acts import Decision, Mode, Outcome, Verdict, Write, WriteResult, WriteStatus
-from ksmtuned_py.model.host import Clock, ForeignWrite, Guest, GuestKsm, Memory, Pressure, Snapshot, Stall, Vmstat
+from ksmtuned_py.model.host import (
+    Clock,
+    ForeignWrite,
+    Guest,
+    GuestKsm,
+    Memory,
+    Pause,
+    Pressure,
+    Snapshot,
+    Stall,
+    Vmstat,
+)
 from ksmtuned_py.model.ksm import (
     COUNTER_NAMES,
     KNOB_NAMES,
@@ -34,6 +45,7 @@ __all__ = [
     "Memory",
     "Mode",
     "Outcome",
+    "Pause",
     "Pressure",
     "Snapshot",
     "Stall",

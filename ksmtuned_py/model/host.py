@@ -172,6 +172,14 @@ class ForeignWrite:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Pause:
+    """Somebody asked for no scanning until then: for a live migration, a backup, a real-time window."""
+
+    until_unix_seconds: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
     """All that is known about the host at one moment."""
 
@@ -191,10 +199,17 @@ class Snapshot:
     """Knobs somebody else wrote since our last write."""
     suspects: tuple[str, ...] = ()
     """Programs seen running that are known to write these knobs."""
+    pause: Pause | None = None
+    """The pause that is in force."""
     problems: tuple[str, ...] = ()
     """Sensors that could not be read this time, as sentences; their fields hold None or the default."""
     woken_by: frozenset[str] = frozenset()
     """What ended the wait before its deadline: 'pressure', 'guest', 'switched', 'asked' (SIGUSR1), 'reload'."""
+
+    @property
+    def pause_left_seconds(self) -> float:
+        """How long the pause still lasts; 0 when there is none."""
+        return self.pause.until_unix_seconds - self.clock.unix_seconds if self.pause else 0.0
 
     @property
     def saved_bytes(self) -> int:

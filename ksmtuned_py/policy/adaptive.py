@@ -7,6 +7,7 @@ from ksmtuned_py.config import Config
 from ksmtuned_py.model import Decision, Knobs, Mode, Snapshot, Verdict
 from ksmtuned_py.policy.batch import batch_for
 from ksmtuned_py.policy.guards import Guard, guards
+from ksmtuned_py.policy.held import before_pause_ends
 from ksmtuned_py.policy.need import Need, by_need
 from ksmtuned_py.policy.trend import RUN_UNMERGE, Trend
 from ksmtuned_py.units import human_bytes, human_percent, human_seconds
@@ -121,7 +122,8 @@ class Adaptive:
         daemon, asking = self.config.daemon, now.clock.monotonic_seconds < trend.news.asking_until_seconds
         awaited = asking or any(guest.awaits_switch for guest in now.guests)
         busy = mode is Mode.BOOST or trend.need >= Need.SHORT or awaited
-        return min(daemon.tick_seconds, daemon.idle_tick_seconds) if busy else daemon.idle_tick_seconds
+        seconds = min(daemon.tick_seconds, daemon.idle_tick_seconds) if busy else daemon.idle_tick_seconds
+        return before_pause_ends(now, seconds)
 
     def _would_change(self, wish: Wish, now: Snapshot, trend: Trend) -> list[str]:
         settings, sentences = self.config.adaptive, []

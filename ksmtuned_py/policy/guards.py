@@ -35,6 +35,7 @@ def guards(now: Snapshot, trend: Trend) -> Iterator[Guard]:
     """All guards, the strictest first, so that the first that fired is the one to obey."""
     settings = trend.config.adaptive.guards
     yield foreign_writer(now, trend)
+    yield paused(now)
     yield _inhibited(now, settings)
     yield _unswitched(now)
     yield _no_guests(now)
@@ -51,6 +52,15 @@ def foreign_writer(now: Snapshot, trend: Trend) -> Guard:
     if fired:
         sentence = f"somebody else writes the knobs ({trend.foreign.sentence}): hands off for {human_seconds(left)}"
     return Guard(verdict=Verdict(rule="foreign_writer", fired=fired, sentence=sentence), allows=Mode.HELD)
+
+
+def paused(now: Snapshot) -> Guard:
+    """No scanning while somebody asked for a pause: every policy obeys this one, too."""
+    sentence = "nobody asked for a pause"
+    if now.pause is not None:
+        sentence = f"paused for {human_seconds(now.pause_left_seconds)} more ({now.pause.reason})"
+    verdict = Verdict(rule="paused", fired=now.pause is not None, sentence=sentence)
+    return Guard(verdict=verdict, allows=Mode.OFF)
 
 
 def _inhibited(now: Snapshot, settings: Guards) -> Guard:

@@ -1,21 +1,29 @@
-"""Hands off while somebody else writes the knobs: every policy obeys. Pure."""
+"""What every policy obeys: hands off while somebody else writes the knobs, and no scanning in a pause. Pure."""
 
 from ksmtuned_py.config import Config
 from ksmtuned_py.model import Decision, Knobs, Mode, Snapshot
-from ksmtuned_py.policy.guards import foreign_writer
+from ksmtuned_py.policy.guards import foreign_writer, paused
 from ksmtuned_py.policy.trend import Trend
+
+RUN_STOP = 0
 
 
 def held(now: Snapshot, trend: Trend, config: Config) -> Decision | None:
-    """The decision to write nothing, when somebody else writes the knobs; else None."""
-    verdict = foreign_writer(now, trend).verdict
-    if not verdict.fired:
+    """The decision to write nothing when somebody else writes the knobs, or to stop in a pause; else None."""
+    guard = next((each for each in (foreign_writer(now, trend), paused(now)) if each.verdict.fired), None)
+    if guard is None:
         return None
+    hands_off = guard.allows is Mode.HELD
     return Decision(
-        mode=Mode.HELD,
-        rule=verdict.rule,
-        reason=f"hands off: {verdict.sentence}",
-        knobs=Knobs(),
-        next_tick_seconds=config.daemon.idle_tick_seconds,
-        verdicts=(verdict,),
+        mode=guard.allows,
+        rule=guard.verdict.rule,
+        reason=f"{'hands off' if hands_off else 'off'}: {guard.verdict.sentence}",
+        knobs=Knobs() if hands_off else Knobs(run=RUN_STOP),
+        next_tick_seconds=before_pause_ends(now, config.daemon.idle_tick_seconds),
+        verdicts=(guard.verdict,),
     )
+
+
+def before_pause_ends(now: Snapshot, seconds: float) -> float:
+    """The time to the next tick, not beyond the end of a pause."""
+    return min(seconds, max(now.pause_left_seconds, 0.01)) if now.pause else seconds

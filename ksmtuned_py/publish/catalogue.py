@@ -223,6 +223,11 @@ TREND_ROWS = (
 
 OWN_ROWS = (
     gauge("libvirt_age_seconds", "How old is what libvirt said of the guests", _libvirt_age_seconds),
+    gauge(
+        "pause_left_seconds",
+        "Time until a pause that somebody asked for ends; 0 when there is none",
+        lambda told: told.snapshot.pause_left_seconds,
+    ),
     gauge("next_tick_seconds", "Time to the next tick", lambda told: told.report.decision.next_tick_seconds),
     gauge(
         "last_tick_timestamp_seconds",

@@ -1,0 +1,117 @@
+"""`ksmtuned-py pause` and `ksmtuned-py resume`: no scanning for a while, for what must not be disturbed."""
+
+import re
+from argparse import ArgumentTypeError, Namespace
+from typing import TYPE_CHECKING
+
+from ksmtuned_py.cli.options import add_runtime_dir, add_verb, runtime_of
+from ksmtuned_py.cli.terminal import out
+
+if TYPE_CHECKING:
+    from ksmtuned_py.cli.options import Subparsers
+    from ksmtuned_py.model import Pause
+    from ksmtuned_py.publish.statusfile import Status
+
+DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
+UNIT_SECONDS = (86_400, 3600, 60, 1)
+LONGEST_SECONDS = 7 * 86_400
+"""Who needs no merging for longer has a configuration for that."""
+HEEDED_SECONDS = 10.0
+"""What a daemon may take until it has heeded it: it is woken for that."""
+
+
+def add(subparsers: "Subparsers") -> None:
+    """Adds both verbs."""
+    parser = add_verb(
+        subparsers,
+        "pause",
+        pause,
+        "stop scanning for a while: for a live migration, a backup, a real-time window",
+        "What is merged stays merged. It ends by itself, survives a restart of the daemon, and not a reboot. "
+        "Another pause takes the place of the one before.",
+    )
+    parser.add_argument(
+        "--for",
+        dest="seconds",
+        type=_seconds,
+        required=True,
+        metavar="TIME",
+        help="how long: 90s, 30m, 1h, 1h30m, 2d; a week at most",
+    )
+    parser.add_argument("--reason", default="no reason given", metavar="TEXT", help="what for; status shows it")
+    add_runtime_dir(parser)
+    parser = add_verb(subparsers, "resume", resume, "end a pause now")
+    add_runtime_dir(parser)
+
+
+def pause(args: Namespace) -> int:
+    """Asks for a pause and waits until the daemon has heeded it; raises NoRuntimeDirectory without the right to."""
+    import time
+
+    from ksmtuned_py.model import Pause
+
+    asked = Pause(until_unix_seconds=time.time() + args.seconds, reason=" ".join(args.reason.split()))
+    runtime_of(args).save_pause(asked)
+    out().print(f"paused {pause_sentence(asked)}")
+    _tell_whether_heeded(args, asked)
+    return 0
+
+
+def resume(args: Namespace) -> int:
+    """Ends the pause and waits until the daemon has heeded that."""
+    import time
+
+    runtime = runtime_of(args)
+    if runtime.pause(time.time()) is None:
+        out().print("nobody asked for a pause")
+        return 0
+    runtime.forget_pause()
+    out().print("the pause is over")
+    _tell_whether_heeded(args, None)
+    return 0
+
+
+def pause_sentence(asked: "Pause") -> str:
+    """'until Thu 15:04:05: live migration'."""
+    import time
+
+    return f"until {time.strftime('%a %H:%M:%S', time.localtime(asked.until_unix_seconds))}: {asked.reason}"
+
+
+def _tell_whether_heeded(args: Namespace, wanted: "Pause | None") -> None:
+    import time
+
+    from ksmtuned_py.cli.seen import daemons_word
+
+    deadline, woken = time.monotonic() + HEEDED_SECONDS, False
+    while (found := daemons_word(args)) is not None:
+        if found.snapshot.pause == wanted:
+            out().print(f"the daemon heeds it: {found.decision.reason}")
+            return
+        if time.monotonic() > deadline:
+            out().print(f"the daemon does not heed it yet; ksmtuned-py status tells: {found.line}", style="yellow")
+            return
+        woken = woken or _wake(args, found)
+        time.sleep(0.05)
+    out().print("no daemon runs now")
+
+
+def _wake(args: Namespace, found: "Status") -> bool:
+    """A tick now. The status is its user's own word: only a process of that user is sent a signal for it."""
+    import os
+    import signal
+
+    import psutil
+
+    if psutil.Process(found.pid).uids().real == runtime_of(args).status_path.stat().st_uid:
+        os.kill(found.pid, signal.SIGUSR1)
+    return True
+
+
+def _seconds(text: str) -> int:
+    parts = DURATION.fullmatch(text)
+    numbers = (int(part or 0) for part in parts.groups()) if parts else (0, 0, 0, 0)
+    seconds = sum(number * unit for number, unit in zip(numbers, UNIT_SECONDS, strict=True))
+    if not 0 < seconds <= LONGEST_SECONDS:
+        raise ArgumentTypeError(f"{text}: wanted a time like 90s, 30m, 1h or 2d, a week at most")
+    return seconds

@@ -1,0 +1,93 @@
+"""`pause` and `resume` beside a daemon at work on a made-up tree."""
+
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from ksmtuned_py.runtime import Runtime
+from tests.process.conftest import Start
+from tests.support.daemon import EVENTS_ONLY, Daemon, free_port, merged, scrape, verb
+from tests.support.need import need
+from tests.support.trees import KSM
+
+HOUR = ("pause", "--for", "1h", "--reason", "live migration")
+
+
+def ask(daemon: Daemon, *words: str) -> str:
+    """What a verb says about this daemon."""
+    done = verb(*words, "--runtime-dir", daemon.runtime)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+def run_knob(root: Path) -> str:
+    """Whether ksmd scans."""
+    return (root / KSM / "run").read_text().strip()
+
+
+def test_it_is_heeded_at_once_and_told_everywhere(root: Path, start: Start) -> None:
+    port = free_port()
+    daemon = start(merged(EVENTS_ONLY, {"metrics": {"address": f"127.0.0.1:{port}"}}))
+    assert run_knob(root) == "1"
+    assert scrape(port)["ksmtuned_pause_left_seconds"] == 0
+    said = ask(daemon, *HOUR)
+    assert re.search(r"the daemon heeds it: off: paused for .* more \(live migration\)", said)
+    assert run_knob(root) == "0"
+    assert 3500 < scrape(port)["ksmtuned_pause_left_seconds"] <= 3600
+    assert ": live migration\n" in ask(daemon, "status", "--root", str(root)).partition("  paused ")[2]
+    assert "* paused" in ask(daemon, "why", "--root", str(root))
+    daemon.wait_output("(live migration)")
+    assert "the daemon heeds it: boosting" in ask(daemon, "resume")
+    assert run_knob(root) == "1"
+    assert ask(daemon, "resume") == "nobody asked for a pause\n"
+
+
+def test_it_survives_a_restart(root: Path, start: Start) -> None:
+    first = start(EVENTS_ONLY)
+    ask(first, *HOUR)
+    assert first.end() == 0
+    second = start(EVENTS_ONLY)
+    assert second.status()["decision"]["rule"] == "paused"
+    assert run_knob(root) == "0"
+
+
+def test_it_ends_by_itself(root: Path, start: Start) -> None:
+    daemon = start(EVENTS_ONLY)
+    ask(daemon, "pause", "--for", "2s")
+    daemon.wait_status(lambda status: status["snapshot"]["pause"] is None, "the end of the pause")
+    assert run_knob(root) == "1"
+
+
+def test_without_a_daemon_it_waits_for_one(tmp_path: Path) -> None:
+    done = verb(*HOUR, "--runtime-dir", tmp_path / "runtime")
+    assert done.stdout.endswith("no daemon runs now\n")
+    assert Runtime(tmp_path / "runtime").pause(time.time()) is not None
+
+
+@pytest.mark.parametrize("text", ["", "1", "0s", "8d", "1h 30m", "-1h", "1.5h"])
+def test_what_is_no_time_is_refused(text: str) -> None:
+    done = verb("pause", f"--for={text}")
+    assert done.returncode == 2
+    assert "wanted a time like 90s" in done.stderr
+
+
+def test_nobody_can_have_another_users_process_signalled(start: Start) -> None:
+    """The status file names a process; its owner may be another than root."""
+    need(os.geteuid() == 0, "root, who could signal anybody")
+    daemon = start(EVENTS_ONLY)
+    text = (daemon.runtime / "status.json").read_text()
+    daemon.end()
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as bystander:
+        time.sleep(0.05)  # the status is newer than the process
+        forged = text.replace(f'"pid":{daemon.pid}', f'"pid":{bystander.pid}')
+        forged = forged.replace('"written_unix_seconds":', f'"written_unix_seconds":{time.time()},"was":')
+        (daemon.runtime / "status.json").write_text(forged)
+        os.chown(daemon.runtime / "status.json", 65534, 65534)
+        assert "does not heed it yet" in ask(daemon, *HOUR)
+        assert bystander.poll() is None
+        bystander.kill()

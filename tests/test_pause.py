@@ -1,0 +1,46 @@
+"""A pause: every policy obeys it, and it is in force until its time and not longer."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from ksmtuned_py.config import Config
+from ksmtuned_py.config.types import PolicyName
+from ksmtuned_py.errors import Garbage
+from ksmtuned_py.model import Mode, Pause
+from ksmtuned_py.policy import policy_of
+from ksmtuned_py.policy.trend import Trend
+from ksmtuned_py.runtime import Runtime
+from tests.support.snapshots import guest, snapshot
+
+
+@pytest.mark.parametrize("name", get_args(PolicyName))
+def test_every_policy_obeys(name: str) -> None:
+    config = Config.model_validate({"policy": {"name": name}})
+    now = snapshot(guests=(guest(),))
+    paused = replace(now, pause=Pause(until_unix_seconds=now.clock.unix_seconds + 3, reason="backup"))
+    decision = policy_of(config).decide(paused, Trend.begin(config).after(paused))
+    assert (decision.mode, decision.rule, decision.knobs.run) == (Mode.OFF, "paused", 0)
+    assert decision.reason == "off: paused for 3 s more (backup)"
+    assert decision.next_tick_seconds <= 3  # it ends in time
+    assert policy_of(config).decide(now, Trend.begin(config).after(now)).rule != "paused"
+
+
+def test_it_is_over_at_its_time(tmp_path: Path) -> None:
+    runtime = Runtime(tmp_path / "runtime")
+    assert runtime.pause(0) is None
+    asked = Pause(until_unix_seconds=100, reason="backup")
+    runtime.save_pause(asked)
+    assert (runtime.pause(99), runtime.pause(100)) == (asked, None)
+    runtime.forget_pause()
+    assert runtime.pause(99) is None
+
+
+def test_a_file_that_holds_none_is_an_error(tmp_path: Path) -> None:
+    runtime = Runtime(tmp_path / "runtime")
+    runtime.make()
+    runtime.pause_path.write_text("{}")
+    with pytest.raises(Garbage, match="wanted a pause"):
+        runtime.pause(0)
