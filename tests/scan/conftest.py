@@ -11,8 +11,10 @@ from typing import Protocol
 
 import pytest
 
+from ksmtuned_py.backends.scan.choice import target_of
 from ksmtuned_py.backends.scan.client import ScanBackend
 from ksmtuned_py.backends.scan.link import Patience
+from ksmtuned_py.backends.scan.survey import survey
 from ksmtuned_py.config import Config, InForce, Scan
 from ksmtuned_py.door import Door
 from ksmtuned_py.model import Guest, KnobName, Write, WriteStatus
@@ -22,6 +24,10 @@ from tests.support.process import wait_for
 SWAP_LOCK = Path("/run/lock/ksmtuned-py-swap.lock")
 ZRAM = Path("/sys/block/zram0")
 ZRAM_BYTES = 1 << 30
+SWAP_LABEL = b"ksmtuned-tests"
+"""At most 15 characters fit."""
+LABEL_AT = 1024 + 12 + 16
+"""In the header of a swap device, behind its version, last page, bad pages and UUID (include/linux/swap.h)."""
 PASS_SECONDS = 60.0
 
 
@@ -54,16 +60,25 @@ def zram() -> Iterator[None]:
     need(ZRAM.is_dir() and bool(shutil.which("mkswap")), "a free zram0 and mkswap")
     with SWAP_LOCK.open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        need("/dev/zram0" not in Path("/proc/swaps").read_text(), "a zram0 that is not in use")
-        (ZRAM / "reset").write_text("1")
+        take_over_zram()
         (ZRAM / "disksize").write_text(str(ZRAM_BYTES))
         try:
-            subprocess.run(["mkswap", "/dev/zram0"], check=True, capture_output=True)
+            subprocess.run(["mkswap", "--label", SWAP_LABEL, "/dev/zram0"], check=True, capture_output=True)
             subprocess.run(["swapon", "-p", "100", "/dev/zram0"], check=True)
             yield
         finally:
             subprocess.run(["swapoff", "/dev/zram0"], check=False, capture_output=True)
             (ZRAM / "reset").write_text("1")
+
+
+def take_over_zram() -> None:
+    """Makes zram0 empty: one that nobody uses, or that a test of ours has left in use when it was killed."""
+    if "/dev/zram0" in Path("/proc/swaps").read_text():
+        with Path("/dev/zram0").open("rb") as device:
+            device.seek(LABEL_AT)
+            need(device.read(len(SWAP_LABEL)) == SWAP_LABEL, "a zram0 that is not in use")
+        subprocess.run(["swapoff", "/dev/zram0"], check=True, capture_output=True)
+    (ZRAM / "reset").write_text("1")
 
 
 class Load(Protocol):
@@ -128,3 +143,9 @@ def vmstat(name: str) -> int:
 def rss_bytes(pid: int) -> int:
     """A process's resident memory."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
+
+
+def zero_pages(loads: Sequence[Load], door: Door) -> int:
+    """How many they have, by a look of its own; an interpreter has some beside those that it was told to have."""
+    targets = [target_of(guest(load), Scan()) for load in loads]
+    return sum(sample.zero_pages for sample in survey(targets, 0.01, door, lambda done, pages: None))

@@ -4,13 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from ksmtuned_py.backends.scan.choice import target_of
-from ksmtuned_py.backends.scan.survey import survey
 from ksmtuned_py.config import Scan
 from ksmtuned_py.door import Door
-from tests.scan.conftest import guest, rss_bytes, scanning, turn, wait_true
+from tests.scan.conftest import rss_bytes, scanning, turn, wait_true, zero_pages
 from tests.scan.test_remap import pss_bytes
-from tests.support.qemu import FilledGuest, filled_guests, need_qemu
+from tests.support.qemu import filled_guests, need_qemu
 
 EQUAL_BYTES = 32 << 20
 AS_LIBVIRT = (
@@ -61,9 +59,3 @@ def test_two_guests_give_their_zero_pages_back(zram_swap: None, no_ksm: Door, tm
         for one in guests:
             assert one.checksums_inside() == one.checksums
             assert one.command("echo still here") == "still here\n"
-
-
-def zero_pages(guests: list[FilledGuest], door: Door) -> int:
-    """How many there are, by a look of its own."""
-    targets = [target_of(guest(one), Scan()) for one in guests]
-    return sum(sample.zero_pages for sample in survey(targets, 0.01, door, lambda done, pages: None))

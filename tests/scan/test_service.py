@@ -32,6 +32,8 @@ ExecStopPost={PYTHON}/bin/python -m ksmtuned_py restore
 """
 """As if it were installed in /usr/bin."""
 SECONDS = 60.0
+ENVIRONMENT = (f"PYTHONPATH={PACKAGES}:{SOURCE}", "WRITER_REST_SECONDS=0.05")
+"""Of guests: writers that rest, or what is equal in them is gone before a busy machine has merged it."""
 
 
 class Service:
@@ -42,7 +44,7 @@ class Service:
 
     def guest(self, *words: str) -> list[str]:
         """The command line of a guest inside."""
-        return self.container.inside("env", f"PYTHONPATH={PACKAGES}:{SOURCE}", GUEST, *words)
+        return self.container.inside("env", *ENVIRONMENT, GUEST, *words)
 
     def writer(self, *words: str) -> "WriterInside":
         """A guest inside that never rests."""
