@@ -6,6 +6,7 @@ import mmap
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -145,6 +146,57 @@ def test_stops_that_fail_are_few_and_are_counted(root: None, no_ksm: Door) -> No
         assert 1 <= failed <= 2 + 2 * math.log2(2 + time.monotonic() - begun)
         assert backend.window_milliseconds["max"] > 0
         assert one.check()["wrong"] == 0
+
+
+HOG = """
+import os, sys, time
+os.sched_setaffinity(0, {int(sys.argv[1])})
+os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
+print(flush=True)
+while True:
+    end = time.monotonic() + 0.04
+    while time.monotonic() < end:
+        pass
+    time.sleep(0.16)
+"""
+
+
+def test_a_stop_that_a_busy_host_delays_is_tried_again(root: None) -> None:
+    """The guest's processor is taken away for 40 of 200 ms; there it cannot stop in the 5 ms of a stop."""
+    processor = max(os.sched_getaffinity(0))
+    words = [sys.executable, "-c", HOG, str(processor)]
+    stops = Stops(0.005)
+
+    def was_delayed() -> bool:
+        time.sleep(0.013)
+        with Process(Target(pid=one.pid, start_ticks=0), Door()) as process, Threads(process, stops) as threads:
+            return len(threads.all) > 1 and stops.failed > 3
+
+    with writers(1) as (one,), subprocess.Popen(words, stdout=subprocess.PIPE) as hog:
+        try:
+            for thread in Path(f"/proc/{one.pid}/task").iterdir():
+                os.sched_setaffinity(int(thread.name), {processor})
+            assert hog.stdout
+            hog.stdout.readline()
+            wait_true(was_delayed, "stops that were delayed")
+        finally:
+            hog.kill()
+        assert one.check()["wrong"] == 0
+
+
+def test_a_guest_that_did_not_stand_still_is_given_back_later(root: None, no_ksm: Door) -> None:
+    with odd("waiting") as one, writers(1) as (other,), scanning(no_ksm, REMAP, [one, other]) as backend:
+        wait_true(lambda: bool(stores(one) & stores(other)), "pages shared by both")
+        one.ask("wait")
+        child = wait_for(lambda: psutil.Process(one.pid).children(), 5.0, "child that it waits for")[0]
+        try:
+            turn(backend, "run", 2)
+            wait_true(lambda: told(backend, "waiting: one of its threads"), "reason")
+            wait_true(lambda: not stores(other), "pages given back to the other")
+        finally:
+            child.kill()
+        wait_true(lambda: not stores(one), "pages given back to it, too")
+        assert one.check()["wrong"] == other.check()["wrong"] == 0
 
 
 def test_a_32_bit_guest_is_refused_by_name(root: None, no_ksm: Door, tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ class Worker:
         elif time.monotonic() >= self._next_tidy:
             self._next_tidy = time.monotonic() + _TIDY_SECONDS
             self._scanner.tidy()
-            self._given_back &= not self._scanner.counters.pages_sharing  # who refused is tried again
+            self._given_back &= not self._scanner.counters.pages_shared  # who refused is tried again
 
     def _work(self, steps: Iterator[int]) -> bool:
         """As far as it may, or to the end of the pass; True at the end of all. What is new is heard after each step."""

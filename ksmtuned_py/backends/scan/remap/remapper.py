@@ -132,6 +132,7 @@ class Remapper:
 
     def look_after(self, guests: list[Target]) -> None:
         """Counts what is shared, by all processes of the host, and frees what nobody maps any more."""
+        self._stores.take_over()
         due = time.monotonic() >= self._next_look
         if not due and not self._outdated:
             return
@@ -217,6 +218,7 @@ class Remapper:
                 if not belongings.new() and not process.has_changed():
                     sharers.look_at_new()
                     yield window
+                    self._stops.rests.forget(process.target.pid)
                     return
             self._settle(process, belongings, wanted)
         raise Refused("its mappings, or what it has open, are changing all the time")
@@ -240,7 +242,6 @@ class Remapper:
             with standing() as window:
                 self._share(process, window, session, some, contents)
             self._pace.took(some, time.monotonic() - window.begun_seconds)
-            self._stops.rests.forget(process.target.pid)
             yield sum(run.pages for run in some)
 
     def _share(

@@ -64,10 +64,9 @@ class Session:
     @contextmanager
     def window(self, process: Process) -> Iterator["Window"]:
         """All threads stopped; nothing in the guest is changed unless the window is told to."""
-        begun_seconds = time.monotonic()
         with hurry(), _gone_when_killed(process), Threads(process, self.stops) as threads:
             self._check(process, threads)
-            window = Window(self, threads, begun_seconds)
+            window = Window(self, threads)
             try:
                 yield window
             finally:
@@ -94,8 +93,8 @@ class Session:
 class Window:
     """The guest, stopped, with what can be done to it."""
 
-    def __init__(self, session: Session, threads: Threads, begun_seconds: float) -> None:
-        self.begun_seconds = begun_seconds
+    def __init__(self, session: Session, threads: Threads) -> None:
+        self.begun_seconds = threads.begun_seconds
         """By the monotonic clock, when its threads were asked to stop."""
         self._session = session
         self._threads = threads

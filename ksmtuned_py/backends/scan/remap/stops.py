@@ -20,6 +20,10 @@ class NotStopped(Refused):
     """It did not stand still in the time that a stop may take."""
 
 
+class Busy(NotStopped):
+    """One of its threads got no processor in that time: the host's trouble, which is soon over or not its own."""
+
+
 class Rests:
     """Guests that could not be stopped are left alone for 1, 2, 4 ... seconds."""
 

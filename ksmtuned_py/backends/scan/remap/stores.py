@@ -19,6 +19,9 @@ from ksmtuned_py.errors import KsmtunedError
 _MOST_OF_MEMORY = 4
 """Times all memory: so far a guest's mappings may reach into a store that is taken over. The tables are as long."""
 
+_NAME = re.compile(rf"/memfd:({PAGES_NAME}-[0-9a-f]{{8}})-([0-9a-f]{{1,16}}) ")
+"""Of a store: the hash of its group and policy, and when it was made."""
+
 
 class Stores:
     """All stores of this worker."""
@@ -26,57 +29,79 @@ class Stores:
     def __init__(self, door: Door) -> None:
         self._door = door
         self._stores: dict[tuple[str, Policy | None], Store] = {}
+        self._left: dict[str, list[Store]] = {}
+        """What workers before us have left, by its name without the time, as long as no guest is merged with it."""
+        self._has_looked = False
 
     def of(self, group: str, policy: Policy | None) -> Store:
         """The one there is already, or one that a worker before us has left, or a new one; raises Refused."""
         if (group, policy) not in self._stores:
             text = f"{group}\0{policy.text}" if policy else group
             name = f"{PAGES_NAME}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
-            store = self._adopted(name) or _new(name)
+            if not self._left.get(name):
+                self._look()
+            left = self._left.get(name)
+            store = left.pop() if left else _new(name)
             if policy:
                 _bind(store, policy)
             self._stores[group, policy] = store
         return self._stores[group, policy]
 
+    def take_over(self) -> None:
+        """What workers before us have left is counted, and freed when nobody needs it, also if no guest is merged."""
+        if not self._has_looked:
+            self._look()
+
     def known(self, group: str) -> list[Prints]:
-        """What is merged already in a group, by its stores."""
-        return [store.known for (name, _), store in self._stores.items() if name == group]
+        """What is merged already in a group, by its stores; of those that were left, each may be of the group."""
+        return [store.known for store in self._all(group)]
 
     def by_inode(self) -> dict[int, Store]:
         """As the mappings of guests name them."""
-        return {store.key[1]: store for store in self._stores.values()}
+        return {store.key[1]: store for store in self._all()}
 
-    def _adopted(self, name: str) -> Store | None:
-        """A store that nobody works with any more."""
-        tried: set[int] = set()
-        with_time = re.compile(rf"/memfd:({name}-([0-9a-f]+)) ")
+    def _all(self, group: str | None = None) -> list[Store]:
+        used = [store for (name, _), store in self._stores.items() if group in (None, name)]
+        return [*used, *(store for stores in self._left.values() for store in stores)]
+
+    def _look(self) -> None:
+        """Takes over the stores that nobody works with any more."""
+        self._has_looked = True
+        tried = set(self.by_inode())
         for pid in self._door.names("proc"):
             with suppress(OSError, KsmtunedError):
                 for mapping in merged_mappings(self._door, pid):
-                    found = with_time.match(mapping.name)
+                    found = _NAME.match(mapping.name)
                     if found and mapping.inode not in tried:
                         tried.add(mapping.inode)
-                        path = f"proc/{pid}/map_files/{mapping.start:x}-{mapping.end:x}"
-                        if store := self._take_over(found[1], int(found[2], 16), path):
-                            return store
-        return None
+                        self._take_over(found, f"proc/{pid}/map_files/{mapping.start:x}-{mapping.end:x}")
 
-    def _take_over(self, name: str, since_ticks: int, path: str) -> Store | None:
+    def _take_over(self, name: re.Match[str], path: str) -> None:
         """The memfd that is mapped there, if it is one of ours, and not used as no worker of ours would."""
-        if system.file(self._door.path(path), system.ANYWHERE).key[0] != memfd_device():
-            return None  # a file of that name, whose server may not answer when it is opened
-        descriptor = os.open(self._door.path(path), os.O_RDWR | os.O_CLOEXEC)
-        end = mapped_end(self._door, os.fstat(descriptor).st_ino)
-        if is_ours(descriptor) and end < _MOST_OF_MEMORY * os.sysconf("SC_PHYS_PAGES"):
+        with suppress(OSError):
+            if system.file(self._door.path(path), system.ANYWHERE).key[0] != memfd_device():
+                return  # a file of that name, whose server may not answer when it is opened
+            descriptor = os.open(self._door.path(path), os.O_RDWR | os.O_CLOEXEC)
             try:
-                store = Store(name, since_ticks, descriptor)
+                store = self._opened(name, descriptor)
             except OSError:
                 os.close(descriptor)
                 raise
-            store.end = max(store.end, end)
-            return store
-        os.close(descriptor)
-        return None
+            if store:
+                self._left.setdefault(name[1], []).append(store)
+            else:
+                os.close(descriptor)
+
+    def _opened(self, name: re.Match[str], descriptor: int) -> Store | None:
+        """Only one of ours is worth a look at every process of the host: anybody can make thousands of that name."""
+        if not is_ours(descriptor):
+            return None
+        end = mapped_end(self._door, os.fstat(descriptor).st_ino)
+        if end >= _MOST_OF_MEMORY * os.sysconf("SC_PHYS_PAGES"):
+            return None
+        store = Store(f"{name[1]}-{name[2]}", int(name[2], 16), descriptor)
+        store.end = max(store.end, end)
+        return store
 
 
 def _new(name: str) -> Store:

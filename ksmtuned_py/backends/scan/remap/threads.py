@@ -14,7 +14,7 @@ from ksmtuned_py.backends.scan.process import Gone, Process
 from ksmtuned_py.backends.scan.refusal import Refused
 from ksmtuned_py.backends.scan.remap import ptrace
 from ksmtuned_py.backends.scan.remap.architecture import MACHINE, Context
-from ksmtuned_py.backends.scan.remap.stops import NotStopped, Stops
+from ksmtuned_py.backends.scan.remap.stops import Busy, NotStopped, Stops
 
 MOST_THREADS = 127
 _LAST_PATIENCE_SECONDS = 0.5
@@ -22,6 +22,8 @@ _LAST_PATIENCE_SECONDS = 0.5
 _ALL_SIGNALS = 2**64 - 1
 _CONTINUE_BIT = 1 << (signal.SIGCONT - 1)
 _POLL_SECONDS = 0.00002
+_TRIES, _REST_TIMES = 5, 20
+"""Of a stop on a busy host, and how much longer than one may take the guest runs in between: it loses 5 % at most."""
 _DISPATCHES = "it has system calls sent to a handler of its own (syscall user dispatch)"
 _UNTRACEABLE = (
     "one of its threads cannot be traced: it is a kernel worker or a debugger's, it has ended, "
@@ -52,22 +54,20 @@ class Threads:
     def __init__(self, process: Process, stops: Stops) -> None:
         self._process = process
         self._stops = stops
-        self._begun_seconds = 0.0
+        self.begun_seconds = 0.0
+        """By the monotonic clock, when its threads were asked to stop."""
         self._seized: set[int] = set()
         self._unstopped: set[int] = set()
         self._signals: list[int] = []
         self.all: list[Thread] = []
 
     def __enter__(self) -> Self:
-        self._stops.refuse_late(self._process.target.pid)
-        self._begun_seconds = time.monotonic()
-        try:
-            self._stop_all(self._begun_seconds + self._stops.longest_seconds)
-            self.all = [self._look(number) for number in sorted(self._seized)]
-        except BaseException:  # a Ctrl-C, too: no thread may stay stopped
-            self._let_go()
-            self._stops.failed += 1
-            raise
+        for _ in range(_TRIES - 1):
+            with suppress(Busy):
+                self._stop()
+                return self
+            time.sleep(_REST_TIMES * self._stops.longest_seconds)
+        self._stop()
         return self
 
     def __exit__(
@@ -75,6 +75,17 @@ class Threads:
     ) -> None:
         self.put_back()
         self._let_go()
+
+    def _stop(self) -> None:
+        self._stops.refuse_late(self._process.target.pid)
+        self.begun_seconds = time.monotonic()
+        try:
+            self._stop_all(self.begun_seconds + self._stops.longest_seconds)
+            self.all = [self._look(number) for number in sorted(self._seized)]
+        except BaseException:  # a Ctrl-C, too: no thread may stay stopped
+            self._let_go()
+            self._stops.failed += 1
+            raise
 
     def move(self, thread: Thread, address: int, *call: int) -> None:
         """Points it elsewhere, with a system call's number and arguments if given.
@@ -193,7 +204,7 @@ class Threads:
             status = self._status(number)
             if status is None:
                 if time.monotonic() > deadline:
-                    raise NotStopped("one of its threads does not stop: it waits for a device")
+                    raise self._unwilling(number)
                 time.sleep(_POLL_SECONDS)
             elif not os.WIFSTOPPED(status):
                 self._forget(number)
@@ -209,6 +220,13 @@ class Threads:
                 ptrace.resume(number)
             else:
                 ptrace.resume(number, os.WSTOPSIG(status))
+
+    def _unwilling(self, number: int) -> NotStopped:
+        """Why a thread has not stopped in time."""
+        with suppress(Gone):
+            if self._process.read_text(f"task/{number}/stat").rpartition(")")[2].split()[0] == "R":
+                return Busy("the host is too busy: one of its threads got no processor in the time that a stop takes")
+        return NotStopped("one of its threads does not stop: it waits for a device")
 
     def _status(self, number: int) -> int | None:
         try:
@@ -269,14 +287,13 @@ class Threads:
             self._stops.leave(number, self._process.target.pid)
         self._seized.clear()
         self._unstopped.clear()
-        self._stops.seconds.append(time.monotonic() - self._begun_seconds)
+        self._stops.seconds.append(time.monotonic() - self.begun_seconds)
 
     def _send_again(self) -> None:
         """Signals that were put aside; but no SIGSTOP after which a SIGCONT has come: that one still waits for us."""
-        if not self._signals:
-            return
         with suppress(OSError, Gone):
-            waiting = int(self._process.read_text("status").split("ShdPnd:\t")[1].split()[0], 16)
             for number in self._signals:
+                waiting = int(self._process.read_text("status").split("ShdPnd:\t")[1].split()[0], 16)
                 if number != signal.SIGSTOP or not waiting & _CONTINUE_BIT:
                     signal.pidfd_send_signal(self._process.pidfd, number)
+        self._signals.clear()
