@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from ksmtuned_py.descriptors import begin
-from ksmtuned_py.errors import FAILED, KsmtunedError
+from ksmtuned_py.errors import KsmtunedError, NoThread
 from ksmtuned_py.guests.ledger import Ledger
 from ksmtuned_py.model import Guest, Snapshot
 from ksmtuned_py.policy.room import guest_lack, merged_bytes
@@ -26,19 +26,13 @@ RETRY_SECONDS = 60.0
 RECHECK_SECONDS = 600.0
 """Memory that was plugged in since the guest was switched off merges until then."""
 LANES = 4
-"""So many switches at once: a QEMU that does not answer costs its own lane until its deadline, and then none."""
+"""So many switches at once, but for those of QEMUs that have not answered in the time that others take."""
+LANE_SECONDS = 2.0
+"""A switch takes 50 ms, and what is to be given back. ksmd waits for 10 s at most until guests are switched off."""
 LOST_LIMIT = 16
 """Switches that may be left waiting for a QEMU that does not answer; then no other is begun."""
 PATIENCE_SECONDS = 10.0
 """libvirt may know a guest only a moment after its process is seen."""
-
-
-@dataclass(eq=False)
-class NoThread(KsmtunedError):
-    """There are as many threads as there may be."""
-
-    exit_code = FAILED
-    template = "no thread can be begun for it"
 
 
 class Job:
@@ -61,7 +55,10 @@ class Job:
         self.merge = merge
         self.began_seconds = now_seconds
         self.needs_bytes = 0 if merge else merged_bytes(guest, page_bytes)
-        self.deadline_seconds = now_seconds + DEADLINE_SECONDS + DEADLINE_SECONDS_PER_GIB * self.needs_bytes / GIB
+        seconds = DEADLINE_SECONDS_PER_GIB * self.needs_bytes / GIB
+        self.slow_seconds = now_seconds + LANE_SECONDS + seconds
+        """From then on its lane is another's."""
+        self.deadline_seconds = now_seconds + DEADLINE_SECONDS + seconds
         self.done = ""
         self.error = ""
         self._switch = switch
@@ -189,8 +186,8 @@ class Enforcer:
         return wanted if late or guest.libvirt_age_seconds is not None else None
 
     def _begin(self) -> None:
-        """As many as there are lanes; the rest when one of them ends."""
-        while self._queue and len(self._running) < LANES and len(self._lost) < LOST_LIMIT and self._seen:
+        """As many as there are lanes; the rest when one of them ends, or is slow."""
+        while self._queue and self._has_lane() and self._seen:
             guest, merge = self._queue.pop(0)
             if problem := self._obstacle(guest, merge, self._seen):
                 self._complain(guest, f"not switched {_word(merge)}: {problem}")
@@ -202,6 +199,11 @@ class Enforcer:
                 return
             self._running[guest.key] = job
             self._spent_bytes += job.needs_bytes
+
+    def _has_lane(self) -> bool:
+        now = self._clock()
+        busy = sum(now < job.slow_seconds for job in self._running.values())
+        return busy < LANES and len(self._running) + len(self._lost) < LANES + LOST_LIMIT
 
     def _obstacle(self, guest: Guest, merge: bool, seen: Snapshot) -> str:
         if guest.libvirt_age_seconds is None:

@@ -155,3 +155,11 @@ class NotOurs(KsmtunedError):
     root: str
     template = "{path}: holds the knobs of {saved}, and here is {here}"
     hint_template = "put them back first: ksmtuned-py restore --root {root}; or name another --runtime-dir"
+
+
+@dataclass(eq=False)
+class NoThread(KsmtunedError):
+    """There are as many threads as there may be."""
+
+    exit_code = FAILED
+    template = "no thread can be begun for it"

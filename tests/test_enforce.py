@@ -12,6 +12,7 @@ import pytest
 from ksmtuned_py.door import Door
 from ksmtuned_py.enforce import LANES, LOST_LIMIT, RECHECK_SECONDS, RETRY_SECONDS, Enforcer
 from ksmtuned_py.errors import Garbage, Unreadable
+from ksmtuned_py.guests.awaited import MOST_SECONDS
 from ksmtuned_py.guests.ledger import BOOT_ID, Ledger
 from ksmtuned_py.model import Guest, GuestKsm
 from ksmtuned_py.units import GIB, MIB
@@ -244,6 +245,15 @@ def test_a_monitor_that_does_not_answer_holds_up_neither_the_tick_nor_the_others
     assert switching() == 1  # it is not asked twice
     bench.monitor.free.set()
     wait_for(lambda: web.key in bench.enforcer.switched_off, 5.0, "web, late")
+
+
+def test_monitors_that_do_not_answer_hold_up_others_for_less_than_ksmd_waits(bench: Bench) -> None:
+    silent = [domain(f"silent-{number}", number, ksm=None) for number in range(1, LANES + 1)]
+    bench.monitor.stuck = {each.name for each in silent}
+    bench.monitor.free.clear()
+    bench.tick(*silent, domain("web", 99))
+    bench.tick(*silent, domain("web", 99), after=MOST_SECONDS / 2)
+    wait_for(lambda: bench.monitor.switched == [("web", False)], 5.0, "switch of who answers")
 
 
 def test_monitors_that_babble_keep_nobody_else_from_being_switched(bench: Bench) -> None:

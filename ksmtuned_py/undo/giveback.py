@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
 
-from ksmtuned_py.enforce import Job, NoThread, Switch
-from ksmtuned_py.errors import FAILED, KsmtunedError, NoRoom, NotUnmerged
+from ksmtuned_py.enforce import Job, Switch
+from ksmtuned_py.errors import FAILED, KsmtunedError, NoRoom, NoThread, NotUnmerged
 from ksmtuned_py.guests.places import rooms
 from ksmtuned_py.guests.switch import empty
 from ksmtuned_py.host import Host
