@@ -1,6 +1,8 @@
 """A guest that never rests, and tries what a hostile or unusual one would: `python -m tests.scan.odd MIB WHAT`."""
 
 import ctypes
+import errno
+import fcntl
 import mmap
 import os
 import resource
@@ -17,7 +19,8 @@ from tests.scan import writer
 
 AF_XDP = 44
 SYSCALL_USER_DISPATCH, ON, BLOCK = 59, 1, 1
-CLONE_VFORK = 0x4000
+CLONE_VFORK, CLONE_NEWUSER = 0x4000, 0x10000000
+MADV_REMOVE = 9
 _libc = ctypes.CDLL(None, use_errno=True)
 _pause, _usleep = (ctypes.cast(function, ctypes.c_void_p) for function in (_libc.pause, _libc.usleep))
 
@@ -29,6 +32,12 @@ def spoil() -> str:
         "map": lambda fd: mmap.mmap(fd, mmap.PAGESIZE, flags=mmap.MAP_SHARED).write(b"spoiled"),
         "reopen": lambda fd: os.pwrite(os.open(f"/proc/self/fd/{fd}", os.O_RDWR), b"spoiled", 0),
         "chmod": lambda fd: os.fchmod(fd, 0o777),
+        "flags": lambda fd: (fcntl.fcntl(fd, fcntl.F_SETFL, os.O_RDWR), os.pwrite(fd, b"spoiled", 0)),
+        "seals": lambda fd: fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE),
+        "attribute": lambda fd: os.setxattr(fd, "user.spoiled", b"1"),
+        "mapped": lambda _: os.pwrite(os.open(_mapped_file(), os.O_RDWR), b"spoiled", 0),
+        "namespace": _as_root_of_a_namespace,
+        "remove": _remove,
         "truncate": lambda fd: os.ftruncate(fd, 0),
         "punch": _punch,
     }
@@ -46,6 +55,38 @@ def _is_of_merged_pages(path: Path) -> bool:
     with suppress(FileNotFoundError):
         return "ksmtuned-py-pages" in str(path.readlink())
     return False
+
+
+def _mapping() -> tuple[int, int]:
+    """Where merged pages are mapped."""
+    lines = Path("/proc/self/maps").read_text().splitlines()
+    start, end = next(line.split()[0] for line in lines if "ksmtuned-py-pages" in line).split("-")
+    return int(start, 16), int(end, 16)
+
+
+def _mapped_file() -> str:
+    start, end = _mapping()
+    return f"/proc/self/map_files/{start:x}-{end:x}"
+
+
+def _remove(_: int) -> None:
+    """Would take the pages from the file below (MADV_REMOVE)."""
+    start, _end = _mapping()
+    if _libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(mmap.PAGESIZE), MADV_REMOVE):
+        raise OSError(ctypes.get_errno(), "madvise")
+
+
+def _as_root_of_a_namespace(descriptor: int) -> None:
+    """A child with all capabilities over what belongs to its own user namespace opens it anew."""
+    pid = os.fork()
+    if not pid:
+        with suppress(OSError):
+            _libc.unshare(CLONE_NEWUSER)
+            os.pwrite(os.open(f"/proc/self/fd/{descriptor}", os.O_RDWR), b"spoiled", 0)
+            os._exit(0)
+        os._exit(1)
+    if os.waitpid(pid, 0)[1]:
+        raise OSError(errno.EACCES, "open")
 
 
 def _punch(descriptor: int) -> None:

@@ -1,8 +1,10 @@
 """The memfd of merged pages: what nobody needs any more is used again, so that it does not grow for ever."""
 
+import hashlib
 import mmap
+import os
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import numpy as np
@@ -121,3 +123,28 @@ def test_a_store_that_is_taken_over_reaches_as_far_as_it_is_mapped(root: None) -
             assert (after.key, after.since_ticks, after.end) == (key, before.since_ticks, 11)
             assert after.read(0, 3) == contents(1, 3)
             assert len(after.known) == 3
+
+
+class Counting(Door):
+    """Counts how often every process of the host is asked."""
+
+    walks = 0
+
+    def names(self, relative: str) -> list[str]:
+        self.walks += relative == "proc"
+        return super().names(relative)
+
+
+def test_thousands_of_memfds_of_that_name_keep_nobody_up(root: None) -> None:
+    """Each is looked at once, and no process is asked for its sake."""
+    group = hashlib.sha256(b"").hexdigest()[:8]
+    with ExitStack() as stack:
+        for number in range(500):
+            descriptor = os.memfd_create(f"ksmtuned-py-pages-{group}-{number:x}")
+            stack.callback(os.close, descriptor)
+            os.ftruncate(descriptor, PAGE)
+            stack.enter_context(mmap.mmap(descriptor, PAGE, flags=mmap.MAP_PRIVATE))
+        looks = Counting()
+        with closing(Stores(looks).of("", None)) as store:
+            assert not store.end
+        assert looks.walks <= 2
