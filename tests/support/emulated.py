@@ -40,7 +40,7 @@ def _nodes(count: int, mib: int) -> tuple[str, ...]:
 
 
 PC = ("-M", "q35,mem-merge=off", "-cpu", "Nehalem", "-m", "1G")
-VIRT = ("-M", "virt", "-cpu", "cortex-a72", "-smp", "2", "-m", "1G", *_nodes(2, 512))
+VIRT = ("-M", "virt,mem-merge=off", "-cpu", "cortex-a72", "-smp", "2", "-m", "1G", *_nodes(2, 512))
 MACHINES = {
     "6.1": Machine("bookworm", "amd64", "qemu-system-x86_64", PC, "ttyS0"),
     "6.12": Machine("trixie", "amd64", "qemu-system-x86_64", PC, "ttyS0"),
