@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds packages of this checkout. Two builds of one commit are equal byte by byte.
+# Builds packages of this checkout. Two builds of one commit are equal byte by byte. Beside each is what it is made of.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -43,6 +43,7 @@ sources() {
     else
         cp -a "$root/." "$1"
     fi
+    chmod -R u=rwX,go=rX "$1" # whatever umask it was checked out with
 }
 
 build_wheel() {
@@ -53,7 +54,23 @@ build_wheel() {
         tail -n 20 "$work/log" >&2
         die "the wheel could not be built"
     }
+    same_each_time "$work"/dist/*.tar.gz
+    list_libraries "$work"/dist/*.whl
     mv "$work"/dist/* "$out"
+}
+
+# A source archive has the times of the files, and gzip its own: all are the commit's.
+same_each_time() {
+    local tree=$work/sdist
+    mkdir "$tree"
+    tar --directory="$tree" --extract --file="$1"
+    (cd "$tree" && tar --sort=name --mtime="@$SOURCE_DATE_EPOCH" --owner=0 --group=0 --numeric-owner --format=ustar \
+        --create -- *) | gzip --no-name --best >"$1"
+}
+
+# list_libraries PACKAGE [SITE_PACKAGES]: beside it, what it is made of; and the licences of what it brings along.
+list_libraries() {
+    /usr/bin/python3 "$root/packaging/sbom.py" "${1%.*}" "${@:2}"
 }
 
 default_flavour() {
@@ -81,7 +98,11 @@ build_deb() {
         tail -n 20 "$work/log" >&2
         die "the package could not be built"
     }
-    mv "$work"/*.deb "$out"
+    local site_packages=("$tree"/debian/ksmtuned-py/usr/lib/ksmtuned-py/lib/python3*/site-packages)
+    [[ -d ${site_packages[0]} ]] || site_packages=()
+    list_libraries "$work"/*.deb "${site_packages[@]}"
+    mv "$work"/*.deb "$work"/ksmtuned-py_*.json "$out"
+    [[ $flavour == system ]] || mv "$work"/ksmtuned-py_*.licences.txt "$out"
 }
 
 this_python() { /usr/bin/python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])'; }

@@ -1,0 +1,134 @@
+#!/usr/bin/env python3
+"""Writes what a package is made of: a CycloneDX list of its libraries, and their licences.
+
+    packaging/sbom.py NAME [SITE_PACKAGES]
+
+NAME.cdx.json lists the libraries of packaging/lock/requirements.txt. With SITE_PACKAGES, where those came along, it has
+their licences, too, and NAME.licences.txt has the texts. The same input gives the same bytes.
+"""
+
+import json
+import os
+import re
+import sys
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import Distribution, distributions
+from pathlib import Path
+from tomllib import loads
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+LOCK = ROOT / "packaging/lock/requirements.txt"
+OURS = "ksmtuned-py"
+LICENCE_FILES = re.compile(r"(licen[cs]e|copying|notice|authors)[^/]*$", re.IGNORECASE)
+
+
+@dataclass
+class Library:
+    """One library of the lock file."""
+
+    name: str
+    version: str
+    wanted_by: set[str] = field(default_factory=set)
+
+    @property
+    def url(self) -> str:
+        """What names it in any such list."""
+        return f"pkg:pypi/{self.name}@{self.version}"
+
+
+def parse_lock(text: str) -> list[Library]:
+    """The libraries of a file of pip-compile's, with who wants them."""
+    libraries: list[Library] = []
+    for line in text.splitlines():
+        if found := re.match(r"([\w.-]+)==([^ ;\\]+)", line):
+            libraries.append(Library(found[1], found[2]))
+        elif libraries and (said := re.match(r" +# +(?:via )?([\w.-]+)", line)) and said[1] != "via":
+            libraries[-1].wanted_by.add(said[1])
+    return libraries
+
+
+def installed(site_packages: Path) -> dict[str, Distribution]:
+    """What is installed there, by its name as the lock file has it."""
+    found = distributions(path=[str(site_packages)])
+    return {re.sub(r"[-_.]+", "-", each.metadata["Name"]).lower(): each for each in found}
+
+
+def licence_of(library: Distribution) -> list[dict[str, Any]]:
+    """Its licence as the list has it: an expression, or a name."""
+    said = library.metadata
+    if expression := said.get("License-Expression"):
+        return [{"expression": expression}]
+    classified = [line.rpartition(" :: ")[2] for line in said.get_all("Classifier") or () if "License ::" in line]
+    names = classified or [said.get("License", "").partition("\n")[0]]
+    return [{"license": {"name": name}} for name in names if name]
+
+
+def bill(libraries: list[Library], found: dict[str, Distribution]) -> dict[str, Any]:
+    """The list as CycloneDX wants it."""
+    version = loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    ours = Library(OURS, version)
+    made = datetime.fromtimestamp(int(os.environ.get("SOURCE_DATE_EPOCH", "0")), UTC)
+    known = {library.name: library for library in (ours, *libraries)}
+    return {
+        "bomFormat": "CycloneDX",
+        "specVersion": "1.5",
+        "serialNumber": f"urn:uuid:{uuid.uuid5(uuid.NAMESPACE_URL, ours.url + LOCK.read_text())}",
+        "version": 1,
+        "metadata": {"timestamp": made.isoformat(), "component": _component(ours, "application", found)},
+        "components": [_component(library, "library", found) for library in libraries],
+        "dependencies": [
+            {
+                "ref": library.url,
+                "dependsOn": sorted(each.url for each in libraries if library.name in each.wanted_by),
+            }
+            for library in known.values()
+        ],
+    }
+
+
+def _component(library: Library, kind: str, found: dict[str, Distribution]) -> dict[str, Any]:
+    entry: dict[str, Any] = {
+        "type": kind,
+        "bom-ref": library.url,
+        "name": library.name,
+        "version": library.version,
+        "purl": library.url,
+    }
+    if kind == "application":
+        entry["licenses"] = [{"expression": "Apache-2.0"}]
+    elif library.name in found:
+        entry["licenses"] = licence_of(found[library.name])
+    return entry
+
+
+def licences(libraries: list[Library], found: dict[str, Distribution]) -> Iterator[str]:
+    """The texts, library by library."""
+    for library in libraries:
+        here = found[library.name]
+        names = sorted(str(path) for path in here.files or () if LICENCE_FILES.search(str(path)))
+        yield f"{'=' * 79}\n{library.name} {library.version}\n{'=' * 79}\n"
+        for name in names:
+            yield f"{name}\n\n{here.read_text(_inside(name)) or ''}\n"
+
+
+def _inside(name: str) -> str:
+    """The file's name below the library's own record."""
+    return name.partition(".dist-info/")[2]
+
+
+def main() -> None:
+    """Writes beside the package of that name."""
+    name, *site_packages = sys.argv[1:]
+    libraries = parse_lock(LOCK.read_text())
+    found = installed(Path(site_packages[0])) if site_packages else {}
+    Path(f"{name}.cdx.json").write_text(json.dumps(bill(libraries, found), indent=2) + "\n", encoding="utf-8")
+    if found:
+        Path(f"{name}.licences.txt").write_text("".join(licences(libraries, found)), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
