@@ -17,6 +17,8 @@ def status_line(report: Report, totals: Totals) -> str:
     price = totals.cpu_seconds_per_saved_gib(snapshot)
     if price is not None and snapshot.saved_bytes >= MIB:  # below, the price is a huge number that means nothing
         parts.append(f"{price:.3g} CPU-s per GiB")
+    if report.trend.config.daemon.mode == "observe":
+        parts.append("only watching")
     return ", ".join(parts)
 
 

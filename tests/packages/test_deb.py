@@ -85,7 +85,7 @@ def begins_anew(service: Installed, pid: str) -> None:
 def test_it_begins_as_one_that_watches(service: Installed, said: str) -> None:
     assert service.shows("SubState") == "running"
     assert service.shows("UnitFileState") == "enabled"
-    assert "saved" in service.shows("StatusText")  # so it has notified
+    assert service.shows("StatusText") == "off: 0 B saved, only watching"  # so it has notified
     service.wait_ticks(1)
     assert service.knobs() == service.found
     assert "it decides and explains, and writes nothing" in said
@@ -143,7 +143,7 @@ def test_killed_it_puts_the_knobs_back_and_begins_again(service: Installed) -> N
 
 
 def test_an_upgrade_keeps_what_was_configured(service: Installed, packages: Path, tmp_path: Path) -> None:
-    service.shell(f"echo '# mine' >> {CONFIG}/config.toml")
+    service.shell(f"echo '# mine' >> {CONFIG}/config.toml; ksmtuned-py pause --for 1h --reason upgrade")
     pid = service.shows("MainPID")
     newer = repacked(next(packages.glob("*.deb")), packages, "0.1.0+newer")
     said = service.apt_get("install", f"{PACKAGES}/{newer.name}")
@@ -152,6 +152,9 @@ def test_an_upgrade_keeps_what_was_configured(service: Installed, packages: Path
     assert service.shell(f"ls {CONFIG}/config.d") == "60-fixed.toml\nREADME\n"  # so it stays switched on
     assert "To switch it on" not in said
     assert service.shows("MainPID") not in ("0", pid)
+    assert "upgrade" in service.shell("ksmtuned-py status")
+    assert service.knobs()["run"] == "0"
+    service.shell("ksmtuned-py resume")
     wait_for(lambda: service.knobs()["pages_to_scan"] == "777", SECONDS, "the old configuration")
 
 

@@ -1,0 +1,51 @@
+"""The package for distributions whose own libraries are new enough: built and installed on a bare Debian 13."""
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+from tests.packages.conftest import Installed, system
+from tests.support.container import ROOT
+from tests.support.process import wait_for
+from tests.support.unit import SECONDS
+
+pytestmark = pytest.mark.packages_long
+
+NEEDED = "build-essential debhelper python3-build python3-setuptools python3-wheel"
+LIBRARIES = "python3-pydantic python3-rich python3-shtab"
+"""For the completion, which is made when the package is built."""
+BUILD = "cp -r /opt/packages /tmp/source && cd /tmp/source && packaging/build.sh deb --flavour system --out /tmp/built"
+
+
+@pytest.fixture(scope="module")
+def trixie(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installed]:
+    """A bare Debian 13, with this source at hand."""
+    source = tmp_path_factory.mktemp("source")
+    tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for name in tracked.rstrip("\0").split("\0"):
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, source / name)
+    with system("trixie", source) as one:
+        yield one
+
+
+def test_it_is_built_there_and_installed_with_the_distributions_libraries(trixie: Installed) -> None:
+    trixie.apt_get("install", "--no-install-recommends", *NEEDED.split(), *LIBRARIES.split())
+    trixie.shell(BUILD)
+    said = trixie.apt_get("install", "--no-install-recommends", "/tmp/built/ksmtuned-py_0.1.0_all.deb")
+    assert "To switch it on" in said
+    assert trixie.shows("ActiveState") == "active", trixie.journal()
+    assert trixie.shows("StatusText") == "off: 0 B saved, only watching"
+    assert trixie.container.run("find", "/usr/lib/ksmtuned-py").endswith("No such file or directory\n")
+
+
+def test_it_is_switched_on_and_purged(trixie: Installed) -> None:
+    trixie.shell("printf 'policy.name = \"fixed\"\\n' > /etc/ksmtuned-py/config.d/60-fixed.toml")
+    trixie.shell("rm /etc/ksmtuned-py/config.d/10-observe.toml && systemctl reload ksmtuned-py")
+    wait_for(lambda: trixie.knobs()["pages_to_scan"] == "1000", SECONDS, "knobs of its own")
+    trixie.shell("rm /etc/ksmtuned-py/config.d/60-fixed.toml")
+    trixie.apt_get("purge", "ksmtuned-py")
+    assert trixie.knobs() == trixie.found
+    assert trixie.shell("find / -xdev -path '*ksmtuned*' ! -path '/tmp/*' ! -path '/var/*'") == ""
