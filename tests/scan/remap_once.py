@@ -14,11 +14,11 @@ from ksmtuned_py.config import Scan
 from ksmtuned_py.door import Door
 
 
-def main(pid: int) -> None:
+def main(pid: int, least_mib: int = 8) -> None:
     """Two passes over it, and one merge of what was steady; then everything is given back."""
     target = Target(pid=pid, start_ticks=0, remap=True)
     watched, sweep = Watched(target), Sweep()
-    remapper = Remapper(Door(), Scan(reclaim="remap", remap_least_mib=8))
+    remapper = Remapper(Door(), Scan(reclaim="remap", remap_least_mib=least_mib))
     with Process(target, Door()) as process:
         for _ in range(2):
             list(sweep.guest(process, watched.table, PRIVATE, smart=False))
