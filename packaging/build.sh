@@ -7,6 +7,7 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 usage() {
     cat <<'END'
 usage: packaging/build.sh deb [--flavour private|system] [--out DIR]
+       packaging/build.sh rpm [--out DIR]       with the libraries of Fedora, for the Python of this machine
        packaging/build.sh wheel [--out DIR]     a wheel and a source distribution
 
 deb: private brings its libraries along (Debian 12, Ubuntu 24.04), system takes the distribution's (Debian 13).
@@ -105,6 +106,22 @@ build_deb() {
     [[ $flavour == system ]] || mv "$work"/ksmtuned-py_*.licences.txt "$out"
 }
 
+build_rpm() {
+    local packages=(rpm python3-build python3-setuptools python3-wheel python3-shtab) tree=$work/ksmtuned-py version
+    need_commands rpmbuild
+    sources "$tree"
+    version=$(sed -n 's/^version = "\(.*\)"/\1/p' "$tree/pyproject.toml")
+    rpmbuild -bb --nodeps --quiet --define "_topdir $work/rpm" --define "source_tree $tree" \
+        --define "package_version $version" --define "_buildhost localhost" \
+        --define "use_source_date_epoch_as_buildtime 1" --define "clamp_mtime_to_source_date_epoch 1" \
+        "$tree/packaging/rpm/ksmtuned-py.spec" >"$work/log" 2>&1 || {
+        tail -n 20 "$work/log" >&2
+        die "the package could not be built"
+    }
+    list_libraries "$work"/rpm/RPMS/noarch/*.rpm
+    mv "$work"/rpm/RPMS/noarch/* "$out"
+}
+
 this_python() { /usr/bin/python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])'; }
 next_python() { /usr/bin/python3 -c 'import sys; print("%d.%d" % (sys.version_info[0], sys.version_info[1] + 1))'; }
 
@@ -123,7 +140,7 @@ while (($#)); do
     shift 2
 done
 case $kind in
-deb | wheel) ;;
+deb | rpm | wheel) ;;
 -h | --help)
     usage
     exit

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # packaging/stage.sh private|system DIRECTORY: every file of a package below DIRECTORY, as it will be below /.
 #   private: the libraries of packaging/lock/requirements.txt come along, in a virtual environment of /usr/bin/python3
-#   system:  the distribution's own libraries are used
+#   system:  the distribution's own libraries are used; where it wants modules says $SITE_PACKAGES
+# LAYOUT=fedora: as Fedora and its kin have it.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -34,8 +35,9 @@ stage_private() {
 }
 
 stage_system() {
-    mkdir -p "$stage/usr/lib/python3/dist-packages"
-    unpack_wheel "$stage/usr/lib/python3/dist-packages"
+    local place=$stage${SITE_PACKAGES:-/usr/lib/python3/dist-packages}
+    mkdir -p "$place"
+    unpack_wheel "$place"
     install_command /usr/bin/python3
 }
 
@@ -71,6 +73,7 @@ stage_files() {
 
 stage_completion() {
     local bash=$stage/usr/share/bash-completion/completions zsh=$stage/usr/share/zsh/vendor-completions
+    [[ ${LAYOUT:-debian} == debian ]] || zsh=$stage/usr/share/zsh/site-functions
     mkdir -p "$bash" "$zsh"
     complete_with bash >"$bash/ksmtuned-py"
     complete_with zsh >"$zsh/_ksmtuned-py"
