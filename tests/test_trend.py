@@ -236,6 +236,13 @@ def test_each_foreign_write_doubles_the_time_hands_are_off() -> None:
     assert trend.foreign.times == 0
 
 
+def test_hands_are_still_off_for_an_hour_after_months_of_somebody_elses_writes() -> None:
+    write, trend = ForeignWrite(knob="pages_to_scan", ours=500, seen=64), Trend.begin(Config())
+    for hour in range(2000):
+        trend = trend.after(snapshot(at=3700.0 * hour, foreign=(write,)))
+    assert trend.foreign.until_seconds == 3700.0 * 1999 + 3600
+
+
 def test_copy_on_write_is_a_storm_only_when_it_is_much() -> None:
     merged = Counters(pages_sharing=1_000_000)
     quiet = after(snapshot(at=0, counters=merged), snapshot(at=60, counters=merged, cow_ksm=5000))
@@ -278,6 +285,15 @@ def test_two_losing_passes_mean_giving_up_for_an_hour_then_two() -> None:
     paying = replace(losing(20_000, 8), counters=Counters(full_scans=8, general_profit=GIB))
     trend = trend.after(losing(19_999, 6)).after(paying)  # another try, and this one pays
     assert trend.given_up.times == 0
+
+
+def test_merging_is_given_up_for_a_day_at_most_however_often_it_was_at_a_loss() -> None:
+    trend = Trend.begin(Config.model_validate({"adaptive": {"pass_gap_max_seconds": 3600}}))
+    for number in range(1100):
+        at, scans = 100_000.0 * number, 6 * number
+        for seconds, passes in ((0, 0), (1, 3), (2, 6), (62, 6)):
+            trend = trend.after(losing(at + seconds, scans + passes))
+    assert trend.given_up.until_seconds == 100_000.0 * 1099 + 62 + 86_400
 
 
 def test_news_ends_giving_up() -> None:

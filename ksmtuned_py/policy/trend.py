@@ -19,6 +19,8 @@ STORM_SECONDS = 60.0
 STORM_PAGES_PER_MINUTE = 10_000
 """Below this (40 MiB a minute) no rate of copy-on-write is a storm, whatever its share."""
 GIVEN_UP_MAX_SECONDS = 86_400.0
+DOUBLINGS_MAX = 64
+"""Beyond any longest time; a float ends after 1023, which what happens each hour reaches within two months."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +36,7 @@ class Foreign:
         seconds = now.clock.monotonic_seconds
         if not now.foreign:
             return Foreign() if self.times and seconds > self.until_seconds + FOREIGN_HOLD_MAX_SECONDS else self
-        hold = min(FOREIGN_HOLD_SECONDS * 2**self.times, FOREIGN_HOLD_MAX_SECONDS)
+        hold = _doubled(FOREIGN_HOLD_SECONDS, self.times, FOREIGN_HOLD_MAX_SECONDS)
         return Foreign(times=self.times + 1, until_seconds=seconds + hold, sentence=_foreign_sentence(now))
 
 
@@ -196,8 +198,12 @@ class Trend:
         losing = for_long and self.passes.losing >= settings.guards.net_loss_passes
         if self.given_up.until_seconds is not None or self.boosting or not losing:
             return self
-        until = seconds + min(settings.pass_gap_max_seconds * 2**self.given_up.times, GIVEN_UP_MAX_SECONDS)
+        until = seconds + _doubled(settings.pass_gap_max_seconds, self.given_up.times, GIVEN_UP_MAX_SECONDS)
         return replace(self, given_up=GivenUp(times=self.given_up.times + 1, until_seconds=until))
+
+
+def _doubled(seconds: float, times: int, most_seconds: float) -> float:
+    return min(seconds * 2.0 ** min(times, DOUBLINGS_MAX), most_seconds)
 
 
 def _is_over(until_seconds: float | None, now: Snapshot) -> bool:
