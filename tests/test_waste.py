@@ -38,6 +38,14 @@ def test_memory_that_swings_costs_half_a_percent_of_a_core(swing_seconds: int) -
     assert cpu_share(told, 7200) < 0.005
 
 
+def test_guests_that_end_before_they_can_merge_cost_little() -> None:
+    """Four live for three passes of a boost, one after another and for ever, beside some that are merged for long."""
+    staying = "count = 8\nmemory_gib = 2\nequal_percent = 60"
+    leaving = "count = 4\nmemory_gib = 2\nfirst_seconds = 60\nevery_seconds = 3\nlifetime_seconds = 12"
+    told = run(scenario(7200, 64, f'{staying}\n[[guests]]\nname = "leaving"\n{leaving}'))
+    assert cpu_share(told, 3600) < 0.02
+
+
 def test_the_debt_guard_lets_go_when_its_guests_are_gone() -> None:
     """Each guest has been replaced after an hour; what the first ones had merged is in the counters until a scan."""
     guests = "count = 12\nmemory_gib = 2\nevery_seconds = 300\nlifetime_seconds = 3600\nrewrites_per_second = 0.01"

@@ -51,7 +51,8 @@ class News:
     """Why there is this boost."""
     records: Mapping[Kind, Record] = field(default_factory=dict)
     usual: Usual = NOT_SEEN
-    guests: frozenset[GuestKey] = frozenset()
+    guests: Mapping[GuestKey, int] = field(default_factory=dict)
+    """How many passes were done when each was first seen."""
     gone_bytes: float = 0.0
     """What guests that ended had merged; ksmd takes it out of the counters in the pass under way."""
     asking_until_seconds: float = float("-inf")
@@ -62,6 +63,13 @@ class News:
     def record(self, kind: Kind) -> Record:
         """What this kind brought so far."""
         return self.records.get(kind, Record())
+
+    def had_merged(self, key: GuestKey, passes_done: int) -> bool:
+        """Whether its pages could merge before the pass under way: it takes two whole ones after its first.
+
+        What starts and ends all day long was never merged, and is no gain.
+        """
+        return passes_done - self.guests.get(key, passes_done) > WHOLE_PASSES
 
     def hears(self, kind: Kind, seconds: float) -> bool:
         """Whether news of this kind would be one now."""
@@ -215,9 +223,11 @@ REASONS: Mapping[Kind, Callable[[Case], Look | None]] = {
 def _boosted(past: News, now: Snapshot, prospect: Prospect) -> News:
     """With the boost as it stands, and with what it brought when it is over."""
     running = {guest.key for guest in now.guests}
-    gone = sum(size for key, size in past.seen_bytes.items() if key not in running)
-    gone_bytes = past.gone_bytes + gone * (1 - now.counters.unmerged_share)
     ended, each = prospect.ended, prospect.pass_cpu_seconds or 0.0
+    done_before = prospect.passes_done - (ended.passes if ended else 0)
+    left = [key for key in past.seen_bytes if key not in running and past.had_merged(key, done_before)]
+    gone = sum(past.seen_bytes[key] for key in left)
+    gone_bytes = past.gone_bytes + gone * (1 - now.counters.unmerged_share)
     boost = past.boost.after(
         now,
         ended,
@@ -243,7 +253,7 @@ def _bookkept(past: News, now: Snapshot, prospect: Prospect) -> News:
     seen = {key: min(past.seen_bytes[key], size) for key, size in _bytes_now(now).items() if key in past.seen_bytes}
     return replace(
         past,
-        guests=frozenset(guest.key for guest in now.guests),
+        guests={guest.key: past.guests.get(guest.key, prospect.passes_done) for guest in now.guests},
         asking_until_seconds=asking,
         seen_bytes=seen,
         usual=past.usual.after(now.counters, prospect.pass_skipped_pages),
