@@ -42,8 +42,16 @@ def test_guests_that_end_before_they_can_merge_cost_little() -> None:
     """Four live for three passes of a boost, one after another and for ever, beside some that are merged for long."""
     staying = "count = 8\nmemory_gib = 2\nequal_percent = 60"
     leaving = "count = 4\nmemory_gib = 2\nfirst_seconds = 60\nevery_seconds = 3\nlifetime_seconds = 12"
-    told = run(scenario(7200, 64, f'{staying}\n[[guests]]\nname = "leaving"\n{leaving}'))
-    assert cpu_share(told, 3600) < 0.02
+    told = run(scenario(14_400, 64, f'{staying}\n[[guests]]\nname = "leaving"\n{leaving}'))
+    assert cpu_share(told, 7200) < 0.02
+
+
+def test_memory_that_always_changes_costs_little_whoever_comes_and_goes() -> None:
+    changing = "equal_percent = 0\nzero_percent = 0\nchanging_percent = 100\nrewrites_per_second = 5"
+    staying = f"count = 4\nmemory_gib = 0.5\n{changing}"
+    leaving = f"count = 10\nmemory_gib = 0.05\nevery_seconds = 2\nlifetime_seconds = 20\n{changing}"
+    told = run(scenario(1800, 64, f'{staying}\n[[guests]]\nname = "leaving"\n{leaving}'))
+    assert cpu_share(told, 900) < 0.02
 
 
 def test_the_debt_guard_lets_go_when_its_guests_are_gone() -> None:

@@ -48,7 +48,7 @@ class Boost:
     """Until so many are, nothing old is skipped."""
     mute_passes: int = 0
     unpaid_passes: int = 0
-    """The last so many that counted did not pay."""
+    """The last so many did not pay, mute ones among them: where all are, news must not excuse others for ever."""
     gained_bytes: int = 0
     """By its passes, those of them that gained anything."""
     cpu_seconds: float = 0.0
@@ -116,6 +116,7 @@ class Boost:
             done_at_pass=self.done_at_pass + passes,
             thorough_until_pass=self.thorough_until_pass + passes * self.is_thorough,
             mute_passes=self.mute_passes + passes,
+            unpaid_passes=self.unpaid_passes + passes,
         )
 
     def _finds_nothing(self, now: Snapshot) -> bool:
