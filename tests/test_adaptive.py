@@ -184,6 +184,16 @@ def test_zero_percent_means_off(available_gib: int) -> None:
     assert between_boosts.knobs.run == 0
 
 
+def test_a_guard_that_ends_a_boost_where_there_is_no_cruise_leaves_a_trickle() -> None:
+    seen = snapshot(counters=Counters(pages_sharing=8 * GIB // 4096), available_bytes=4 * GIB)
+    guards = guarded(max_debt_percent=100).adaptive.guards
+    config = budgets(boost=60, cruise=0)
+    config = config.model_copy(update={"adaptive": config.adaptive.model_copy(update={"guards": guards})})
+    decision = decide(seen, config=config)
+    assert (decision.mode, decision.rule, decision.knobs.run) == (Mode.REST, "debt", 1)
+    assert rate(decision) == pytest.approx(rate(decide(seen, config=guarded(max_debt_percent=100))))
+
+
 def test_without_a_boost_news_is_looked_at_as_without_news() -> None:
     decision = decide(snapshot(), config=budgets(boost=0, cruise=0.2))
     assert decision.mode is Mode.CRUISE

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from ksmtuned_py.config import Config
 from ksmtuned_py.model import Decision, Knobs, Mode, Snapshot, Verdict
 from ksmtuned_py.policy.batch import batch_for
-from ksmtuned_py.policy.guards import Guard, guards
+from ksmtuned_py.policy.guards import TRICKLE, Guard, guards
 from ksmtuned_py.policy.held import before_pause_ends
 from ksmtuned_py.policy.need import Need, by_need
 from ksmtuned_py.policy.trend import RUN_UNMERGE, Trend
@@ -150,7 +150,8 @@ class Adaptive:
 def _lowered(wish: Wish, guard: Guard, cruise: Wish) -> Wish:
     """The wish within what the guard allows."""
     if guard.allows is Mode.REST:
-        lower = cruise if wish.mode is Mode.BOOST else wish
+        # Where there is no cruise, a boost becomes a trickle: the guard's number may be one that only a scan corrects.
+        lower = wish if wish.mode is not Mode.BOOST else cruise if cruise.budget else replace(wish, budget=TRICKLE)
         if lower.mode is Mode.OFF:
             return lower
         said = f"resting: {guard.verdict.sentence}"
