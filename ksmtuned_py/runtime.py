@@ -46,6 +46,8 @@ class Originals:
 
 _ORIGINALS = TypeAdapter(Originals)
 _PAUSE = TypeAdapter(Pause)
+PAUSE_MAX_SECONDS = 8 * 86_400.0
+"""A week, which is the longest, and a day for a clock that was put back: one put back by a year ends the pause."""
 
 
 class Runtime:
@@ -145,7 +147,8 @@ class Runtime:
             found = _PAUSE.validate_json(text)
         except ValidationError as error:
             raise Garbage(str(self.pause_path), str(error.errors()[0]["msg"]), "a pause") from error
-        return found if now_unix_seconds < found.until_unix_seconds else None
+        left_seconds = found.until_unix_seconds - now_unix_seconds
+        return found if 0 < left_seconds <= PAUSE_MAX_SECONDS else None
 
     def forget_pause(self) -> None:
         """The pause is over."""

@@ -38,6 +38,14 @@ def test_it_is_over_at_its_time(tmp_path: Path) -> None:
     assert runtime.pause(99) is None
 
 
+@pytest.mark.parametrize("text", ["Infinity", "1e300", "31536000"])
+def test_a_clock_that_was_put_back_does_not_prolong_it_for_ever(text: str, tmp_path: Path) -> None:
+    runtime = Runtime(tmp_path / "runtime")
+    runtime.make()
+    runtime.pause_path.write_text(f'{{"until_unix_seconds": {text}, "reason": "backup"}}')
+    assert runtime.pause(0) is None
+
+
 def test_a_file_that_holds_none_is_an_error(tmp_path: Path) -> None:
     runtime = Runtime(tmp_path / "runtime")
     runtime.make()
