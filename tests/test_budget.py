@@ -11,7 +11,7 @@ from ksmtuned_py.backends.model.modelhost import ModelHost
 from ksmtuned_py.backends.model.settings import LINUX_6_1, LINUX_6_12, Features
 from ksmtuned_py.config import Config
 from ksmtuned_py.host import Host
-from ksmtuned_py.model import Clock, Counters, Knobs, Mode, Snapshot
+from ksmtuned_py.model import Clock, Counters, Knobs, Mode, Snapshot, Write
 from ksmtuned_py.policy.batch import BATCH_SECONDS, batch_for
 from ksmtuned_py.policy.scanner import Pass, Scanner
 from ksmtuned_py.policy.trend import Trend
@@ -61,6 +61,23 @@ def spent(model: ModelHost, seconds: float) -> dict[Mode, float]:
         cpu[decision.mode] += model.scanner_cpu_seconds() - before
         wall[decision.mode] += decision.next_tick_seconds
     return {mode: cpu[mode] / wall[mode] for mode in Mode if wall[mode]}
+
+
+def test_pages_that_were_nearly_all_passed_over_do_not_end_the_scan() -> None:
+    """Of guests that have but zero pages in common smart_scan skips all at once: such a pass has CPU, and no pages."""
+    now, model, config = 0.0, ModelHost(), Config()
+    pages = GIB // model.page_bytes
+    for number in range(GUESTS):
+        model.add_guest(str(number), [zero(pages * 2 // 5), unique(pages * 3 // 5)])
+    model.write(Write(knob="use_zero_pages", old=0, new=1))
+    backend = MemoryBackend(model, lambda: now)
+    host, trend = Host(backend, backend, lambda: Clock(monotonic_seconds=now, unix_seconds=now)), Trend.begin(config)
+    passes: list[int] = []
+    while now < 200_000:
+        trend = tick(host, config, trend).trend
+        passes.append(trend.passes.done)
+        now += 60
+    assert passes[-1] >= passes[len(passes) // 2] + 9  # the pages were of age again, and looked at
 
 
 def uncounted(at: float, cpu: float, full_scans: int = 0) -> Snapshot:

@@ -29,6 +29,9 @@ class Scanner:
     """Sleep between batches beyond sleep_millisecs."""
     share: float | None = None
     """Of one core, over the last interval; None when nobody can say."""
+    few_pages: int = 0
+    few_cpu_seconds: float = 0.0
+    """Not judged yet: where pages are dear, an interval has few, and they must not stay dear for that."""
 
     @classmethod
     def begin(cls, now: Snapshot) -> "Scanner":
@@ -44,13 +47,16 @@ class Scanner:
         measured = replace(self, share=cpu / wall)
         if now.counters.pages_scanned is None:
             return measured._with_uncounted(before, now, last, cpu, wall - cpu)
-        pages = now.counters.pages_scanned - (before.counters.pages_scanned or 0)
-        if pages < PAGES_TO_JUDGE or cpu <= 0:
-            return measured
-        return measured._with_cost(cpu / pages, COST_MIN_SECONDS, now)._with_oversleep(before, now, pages, wall - cpu)
+        pages = max(0, now.counters.pages_scanned - (before.counters.pages_scanned or 0))
+        all_pages, all_cpu_seconds = self.few_pages + pages, self.few_cpu_seconds + cpu
+        if all_pages < PAGES_TO_JUDGE or all_cpu_seconds <= 0:
+            return replace(measured, few_pages=all_pages, few_cpu_seconds=all_cpu_seconds)
+        measured = replace(measured, few_pages=0, few_cpu_seconds=0.0)
+        costed = measured._with_cost(all_cpu_seconds / all_pages, COST_MIN_SECONDS, now)
+        return costed._with_oversleep(before, now, pages, wall - cpu)
 
     def _with_cost(self, cost_seconds: float, least: float, now: Snapshot) -> "Scanner":
-        cost = min(max(cost_seconds, least), COST_MAX_SECONDS * _size(now))
+        cost = min(max(cost_seconds, least), cost_max_seconds(now))
         return replace(self, cost_seconds=_blend(self.cost_seconds, cost))
 
     def _with_uncounted(
@@ -72,7 +78,8 @@ class Scanner:
         batch, sleep_ms = now.knobs.pages_to_scan, now.knobs.sleep_millisecs  # written at the interval's very start
         if not batch or sleep_ms is None or before.knobs.run != 1 or now.knobs.run != 1:
             return self
-        if now.counters.full_scans != before.counters.full_scans or pages < batch * BATCHES_TO_JUDGE:
+        few = pages < max(PAGES_TO_JUDGE, batch * BATCHES_TO_JUDGE)
+        if now.counters.full_scans != before.counters.full_scans or few:
             return self  # the last batch of a pass is a short one
         slack = idle_seconds * batch / pages - sleep_ms / 1000
         return replace(
@@ -154,6 +161,11 @@ class Passes:
             losing=self.losing + finished if now.profit_bytes + freed < 0 else 0,
             losing_since_seconds=self.losing_since_seconds if self.losing else now.clock.monotonic_seconds,
         )
+
+
+def cost_max_seconds(now: Snapshot) -> float:
+    """No page is taken to cost more."""
+    return COST_MAX_SECONDS * _size(now)
 
 
 def _pass(since: Snapshot, now: Snapshot, passes: int, freed_bytes: int) -> Pass:

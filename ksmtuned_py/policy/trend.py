@@ -7,7 +7,7 @@ from ksmtuned_py.model import Snapshot
 from ksmtuned_py.policy.boost import pays
 from ksmtuned_py.policy.need import Need, by_need, next_need
 from ksmtuned_py.policy.news import NO_NEWS, GuestKey, News, Prospect, next_news
-from ksmtuned_py.policy.scanner import Passes, Scanner
+from ksmtuned_py.policy.scanner import Passes, Scanner, cost_max_seconds
 from ksmtuned_py.policy.splits import Splits
 from ksmtuned_py.policy.state import PolicyState, next_state
 
@@ -130,10 +130,17 @@ class Trend:
         """What a page costs, no less than on average in the last pass.
 
         Merged pages are cheap, and pass by in long stretches. Where smart_scan begins to skip, a page that is looked
-        at stands for many that are passed over, and costs 20 times as much as a merged one.
+        at stands for many that are passed over, and costs 20 times as much as a merged one. Where nearly all were, that
+        says nothing of a page, and would all but end the scan. So there is a limit, as for what is measured, and a pass
+        that has looked at twice as many pages as the last is taken for itself.
         """
-        last = self.passes.last
-        return max(self.scanner.cost_seconds, last.page_cost_seconds if last else 0.0)
+        last, seen, since = self.passes.last, self.previous, self.passes.since
+        if last is None or seen is None or since is None:
+            return self.scanner.cost_seconds
+        looked_at = (seen.counters.pages_scanned or 0) - (since.counters.pages_scanned or 0)
+        if looked_at > 2 * last.pages:
+            return self.scanner.cost_seconds
+        return max(self.scanner.cost_seconds, min(last.page_cost_seconds, cost_max_seconds(seen)))
 
     @property
     def boosting(self) -> bool:
