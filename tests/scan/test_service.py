@@ -24,7 +24,7 @@ scan = {{ reclaim = "{reclaim}", remap_guests = ["*"], remap_least_mib = 16 }}
 """
 INSTALLED = f"""
 [Service]
-WorkingDirectory={SOURCE}
+Environment=PYTHONPATH={SOURCE}
 ExecStart=
 ExecStart={PYTHON}/bin/python -m ksmtuned_py run --backend scan
 ExecStopPost=

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from ksmtuned_py.backends.scan.count import Counted, count
-from ksmtuned_py.backends.scan.pages import UNREAD, contains, repeated
+from ksmtuned_py.backends.scan.pages import LEAST, UNREAD, ZERO, contains, repeated
 from ksmtuned_py.backends.scan.scanner import WORK_BYTES, Scanner
 from ksmtuned_py.backends.scan.table import BLOCK_PAGES, PAGE_TABLE_BYTES, SLAB_BYTES, Slab, Table
 from ksmtuned_py.backends.scan.target import Target
@@ -178,3 +178,13 @@ def passed_once(scanner: Scanner, steps: Iterator[int]) -> None:
     goal = scanner.progress().full_scans + 1
     while scanner.progress().full_scans < goal:
         next(steps)
+
+
+def test_all_zeros_of_a_huge_page_are_near_each_other_but_for_those_that_are_out() -> None:
+    slab = Slab(0)
+    slab.relist(np.arange(100, 1600, dtype=np.uint16))
+    contents = np.full(1500, LEAST, np.uint64)
+    contents[slab.pages % 100 == 0] = ZERO
+    slab.saw(np.arange(1500), contents)
+    slab.paged_out = np.array([700], np.uint16)
+    assert slab.zeros_near(np.array([600], np.uint16)).tolist() == [600, 800, 900, 1000]

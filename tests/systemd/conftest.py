@@ -20,7 +20,7 @@ TREE = "/opt/tree"
 PROGRAM = f"{PYTHON}/bin/python -m ksmtuned_py"
 INSTALLED = f"""
 [Service]
-WorkingDirectory={SOURCE}
+Environment=PYTHONPATH={SOURCE}
 ExecStart=
 ExecStart={PROGRAM} run {{where}}
 ExecReload=

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ksmtuned_py.backends.scan.pagemap import PAGE, Runs, page_numbers
-from ksmtuned_py.backends.scan.pages import UNREAD, Prints
+from ksmtuned_py.backends.scan.pages import UNREAD, ZERO, Prints
 
 SLAB_PAGES = 65536
 """A page's number in it fits 16 bits."""
@@ -15,6 +15,8 @@ SLAB_BYTES = SLAB_PAGES * PAGE
 """256 MiB of addresses."""
 BLOCK_PAGES = 256
 """1 MiB at a time: it stays in the second-level cache between reading, zero test and hash."""
+HUGE_PAGES = PAGE // 8
+"""What one table of page table entries maps: 2 MiB."""
 PAGE_TABLE_BYTES = 11
 PageNumbers = NDArray[np.uint16]
 _NO_PAGES: PageNumbers = np.empty(0, np.uint16)
@@ -58,6 +60,13 @@ class Slab:
         self.ages[places] = np.where(same, np.minimum(self.ages[places] + 1, len(_PERIODS) - 1), 0)
         self.prints[places] = prints
         return same
+
+    def zeros_near(self, pages: PageNumbers) -> PageNumbers:
+        """These pages of zeros, and all others in the same huge pages that are not known to be paged out."""
+        first, last = (int(page) // HUGE_PAGES * HUGE_PAGES for page in (pages[0], pages[-1]))
+        begin, end = np.searchsorted(self.pages, (first, last + HUGE_PAGES))
+        zeros = self.pages[begin:end][self.prints[begin:end] == ZERO]
+        return np.union1d(pages, np.setdiff1d(zeros, self.paged_out))
 
     @property
     def steady(self) -> NDArray[np.bool_]:

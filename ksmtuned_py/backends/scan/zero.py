@@ -54,24 +54,31 @@ class Zeros:
         asked = _not_held(slab, asked, account)
         if not len(asked):
             return
+        near = slab.zeros_near(asked)
         before = zero_swapouts(self._door)
         try:
             _page_out(process, joined(asked, slab.base), account.held)
         except Refused as refused:
             account.rest(refused.reason, time.monotonic())
             return
-        asked = _not_held(slab, asked, account)
-        self._judge(process, slab, asked, account, before)
+        self._judge(process, slab, _not_held(slab, asked, account), near, account, before)
 
     def _judge(
-        self, process: Process, slab: Slab, asked: PageNumbers, account: Account, zeros_before: int | None
+        self,
+        process: Process,
+        slab: Slab,
+        asked: PageNumbers,
+        near: PageNumbers,
+        account: Account,
+        zeros_before: int | None,
     ) -> None:
         """The kernel's own count must say that they went without I/O."""
         if not len(asked):
             return
         zeros_after = zero_swapouts(self._door)
-        gone = _in(asked, _of_kind(process, slab, asked, pagemap.GIVEN_BACK))
-        account.back_pages += len(asked) - len(gone)
+        # Since Linux 6.12 a huge page that is split for some of its zeros gives all of them back.
+        gone = _in(near, _of_kind(process, slab, near, pagemap.GIVEN_BACK))
+        account.back_pages += len(asked) - int(np.count_nonzero(np.isin(asked, gone, assume_unique=True)))
         slab.paged_out = np.concatenate((slab.paged_out, gone))
         if zeros_before is not None and zeros_after is not None:
             swapped = _in(asked, _of_kind(process, slab, asked, pagemap.SWAPPED))
