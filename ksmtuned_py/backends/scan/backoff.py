@@ -1,8 +1,8 @@
-"""PURE: when a guest's zero pages are left alone, because giving them back is work for nothing, or does not work.
+"""PURE: decides when a guest's zero pages are left alone, because giving them back does not pay or does not work.
 
-A page that goes and comes back takes 6 us (2.5 to go, 3.5 to come; measured on 6.18). A guest of which less than a
-tenth comes back within 10 s so costs at most 1.6 % of a core for each GiB of zeros. It is counted in seconds and not in
-passes: a pass over a small guest takes a fifth of a second, one over a large host some minutes.
+A page that goes and comes back takes 6 us (2.5 to go, 3.5 to come; measured on 6.18). If less than a tenth of a guest's
+zeros come back within 10 s, that costs at most 1.6 % of a core for each GiB of zeros. The period is in seconds and not
+in passes: a pass over a small guest takes a fifth of a second, one over a large host some minutes.
 """
 
 from dataclasses import dataclass, field
@@ -17,22 +17,22 @@ _FEW = 64
 
 @dataclass(slots=True)
 class Account:
-    """How one guest takes it."""
+    """What giving zero pages back has brought for one guest."""
 
     out_pages: int = 0
-    """Given back, as of the last pass."""
+    """Pages that were given back, as of the last pass."""
     back_pages: int = 0
-    """Touched again in this period, or asked for in vain."""
+    """Pages that the guest touched again in this period, or that were asked for in vain."""
     held: list[tuple[int, int]] = field(default_factory=list)
-    """Mappings whose pages the kernel will not swap out, as it said in this period."""
+    """Mappings whose pages the kernel refused to swap out in this period."""
     held_pages: int = 0
-    """Of zeros in these, in this pass."""
+    """Zero pages in these mappings, in this pass."""
     rests: int = 0
-    """How often it was left alone so far."""
+    """How often the guest was left alone so far."""
     reason: str = ""
-    """Why it is left alone, or a part of it; '' while it is not."""
+    """Why the guest, or a part of it, is left alone; '' while it is not."""
     reporting: bool | None = None
-    """It reports its free pages; None = nobody has looked."""
+    """Whether the guest reports its free pages; None while nobody has looked."""
     _swapped_pages: int = 0
     _counted_pages: int = 0
     _period_end: float = 0.0
@@ -40,11 +40,11 @@ class Account:
     _rest_seconds: float = PERIOD_SECONDS
 
     def may_go(self, now_seconds: float) -> bool:
-        """Whether it is not left alone now."""
+        """Whether the guest's zero pages may be given back now."""
         return not self.reporting and now_seconds >= self._rest_end
 
     def swapped(self, pages: int, counted_pages: int, now_seconds: float) -> None:
-        """So many went, and the kernel counted so many as zeros meanwhile, those of others among them."""
+        """Counts pages that were swapped out, and the zeros that the kernel counted meanwhile (others' included)."""
         self._swapped_pages += pages
         self._counted_pages += min(pages, counted_pages)
         if self._swapped_pages > _FEW and self._counted_pages < self._swapped_pages // 2:
@@ -52,7 +52,7 @@ class Account:
             self.rest(counts, now_seconds)
 
     def end_pass(self, now_seconds: float) -> None:
-        """Judges what came back in this period; what was out before a rest may come back as it likes."""
+        """Judges what came back in this period; pages that were out before a rest are not counted."""
         base = self.out_pages + self.back_pages
         if not self.may_go(now_seconds):
             self.back_pages = 0
@@ -60,14 +60,15 @@ class Account:
             period = human_seconds(PERIOD_SECONDS)
             self.rest(f"{self.back_pages} of {base} zero pages came back, or did not go, within {period}", now_seconds)
         elif now_seconds >= self._period_end:
-            many = self.held_pages > _FEW  # a library's locked store for its keys is no matter
+            many = self.held_pages > _FEW  # a library that locks the memory of its keys is not worth telling
             self.reason = f"{self.held_pages} zero pages stay: the guest has locked that memory" if many else ""
             self._rest_seconds = PERIOD_SECONDS
             self._begin_period(now_seconds)
         self.held_pages = 0
 
     def rest(self, reason: str, now_seconds: float) -> None:
-        """Leaves it alone, each time twice as long as before, until a period was good."""
+        """Leaves the guest alone, each time twice as long as before; a good period begins again at the shortest time.
+        """
         self.rests += 1
         self.reason = f"left alone for {human_seconds(self._rest_seconds)}: {reason}"
         self._rest_end = now_seconds + self._rest_seconds

@@ -1,6 +1,6 @@
-"""What the control loop and the scan worker say to each other: JSON messages of any size on a socket pair.
+"""Carries JSON messages of any size between the control loop and the scan worker, over a socket pair.
 
-Nobody ever waits for the other side to read: what does not fit into the socket is sent later.
+Neither side waits until the other one reads. What does not fit into the socket is sent later.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ from typing import Any
 _LENGTH = struct.Struct("=Q")
 _AT_ONCE = 1 << 20
 _REST_SECONDS = 0.2
-"""How long the rest of a message that has begun is waited for."""
+"""How long the rest of a message is waited for once its beginning is there."""
 Message = dict[str, Any]
 
 
@@ -36,17 +36,17 @@ class Channel:
 
     @property
     def is_full(self) -> bool:
-        """Something that was sent still waits for the other side to read."""
+        """Whether something that was sent still waits for the other side to read."""
         return bool(self._out)
 
     def send(self, message: Message) -> None:
-        """Now, or as soon as the other side has read enough; raises Closed."""
+        """Sends a message now, or as soon as the other side has read enough; raises Closed."""
         data = json.dumps(message).encode()
         self._out += _LENGTH.pack(len(data)) + data
         self._flush()
 
     def receive(self, timeout_seconds: float = 0) -> list[Message]:
-        """All messages that are there, after waiting for the first so long; raises Closed."""
+        """Returns all messages that are there; waits at most this long for the first one. Raises Closed."""
         deadline = time.monotonic() + timeout_seconds
         rest = max(deadline, time.monotonic() + _REST_SECONDS)
         while not (messages := self._complete()):
@@ -61,7 +61,7 @@ class Channel:
         return messages
 
     def close(self) -> None:
-        """Lets go; the other side sees Closed."""
+        """Closes this end; the other side sees Closed."""
         with contextlib.suppress(OSError):
             self._end.close()
 
@@ -100,11 +100,11 @@ class Channel:
 
 
 def pair() -> tuple[socket.socket, socket.socket]:
-    """Two connected ends."""
+    """Returns two connected ends."""
     return socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
 
 
 def inherited(descriptor: int) -> Channel:
-    """The end that was handed down to this process, which no further child shall have."""
+    """Returns the end that this process has inherited, and keeps its own children from inheriting it."""
     os.set_inheritable(descriptor, False)
     return Channel(socket.socket(fileno=descriptor))

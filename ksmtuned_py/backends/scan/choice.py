@@ -1,4 +1,4 @@
-"""Which processes are scanned, in which groups: from the configuration, and from what a person names."""
+"""Chooses which processes are scanned, and in which groups: from the configuration, and from what a person names."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from ksmtuned_py.model import Guest
 
 @dataclass(eq=False)
 class NoSuchGuest(KsmtunedError):
-    """What was named is neither a guest nor a process."""
+    """Raised when a name is neither that of a guest nor that of a process."""
 
     name: str
     template = "{name}: found no such guest, nor a process of that number"
@@ -21,7 +21,7 @@ class NoSuchGuest(KsmtunedError):
 
 
 def target_of(guest: Guest, settings: Scan) -> Target:
-    """The guest with its group, and what may be done with it; a rule's group goes before the one by name."""
+    """Returns the guest as a target with its group and permissions; a rule's group wins over the group by name."""
     return Target(
         pid=guest.pid,
         start_ticks=guest.start_ticks,
@@ -33,7 +33,7 @@ def target_of(guest: Guest, settings: Scan) -> Target:
 
 
 def targets(words: Sequence[str], guests: Iterable[Guest], settings: Scan, door: Door) -> list[Target]:
-    """The guests that go by those words and the processes of those PIDs; all guests without any; raises NoSuchGuest."""
+    """Returns the guests and processes that these words and PIDs name, or all guests; raises NoSuchGuest."""
     known = list(guests)
     if not words:
         return [target_of(guest, settings) for guest in known]

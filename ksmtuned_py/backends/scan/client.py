@@ -1,4 +1,4 @@
-"""The scan backend as the control loop sees it: ksmd's knobs and counters; the work is done by a worker process."""
+"""The scan backend as the control loop sees it. It has ksmd's knobs and counters; a worker process does the work."""
 
 import time
 from collections.abc import Iterable
@@ -20,7 +20,7 @@ _MOST = {"run": _UNMERGE, "smart_scan": 1}
 _U32_MAX = 2**32 - 1
 _ANSWER_SECONDS = 0.8
 _STEP_SECONDS = 0.05
-"""A status of that age is a new one, and so long is an answer waited for."""
+"""A status older than this is asked for anew, and an answer is waited for as long."""
 _HUNG_SECONDS = 600.0
 _FIRST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS = 0.5, 60.0
 
@@ -42,14 +42,14 @@ class ScanBackend:
         self.restarts = 0
         self._death = ""
         self._hung: dict[GuestKey, float] = {}
-        """Guests at which a worker hung, and until when they are no matter for the next ones."""
+        """Guests at which a worker hung, each with the time until which no worker scans it."""
         self._wait_seconds = _FIRST_WAIT_SECONDS
         self._start_at = 0.0
         self._link: Link | None = None
         self._start()
 
     def watch(self, guests: Iterable[Guest]) -> None:
-        """These are the guests to scan from now on."""
+        """Sets the guests to scan from now on."""
         known = [target_of(guest, self._in_force.config.scan) for guest in guests]
         self._hung = {key: until for key, until in self._hung.items() if until > time.monotonic()}
         targets = [target for target in known if (target.pid, target.start_ticks) not in self._hung]
@@ -59,23 +59,25 @@ class ScanBackend:
             self._ask()
 
     def knobs(self) -> Knobs:
-        """The settings that were asked for; those a user-space scanner has."""
+        """Returns the settings that were asked for; None for those that a scanner in user space does not have."""
         self._look()
         return Knobs(**self._wanted.knobs)  # type: ignore[arg-type]  # the keys are fields, the values are int
 
     def counters(self) -> Counters:
-        """As the worker told last; scanning figures go on counting over a worker's death, as full_scans does."""
+        """Returns the worker's latest counters; what was scanned and full_scans go on counting when a worker dies."""
         self._look()
         return self._scanned(self._counters_of_worker())
 
     def scanner_cpu_seconds(self) -> float | None:
-        """Of all workers so far; None until a new one has told of its start, which takes half a second of CPU."""
+        """CPU time of all workers so far; None until a new one has told of its start, which takes half a second of CPU.
+        """
         self._look()
         told = self._status.get("cpu_seconds")
         return None if told is None else self._cpu_before + float(told)
 
     def write(self, write: Write) -> WriteResult:
-        """Hands one knob to the worker; PENDING when it has not answered within a second, or still gives pages back."""
+        """Hands one knob to the worker; PENDING while it gives pages back, or when it does not answer within a second.
+        """
         if write.knob not in DEFAULT_KNOBS or not isinstance(write.new, int):
             return WriteResult(write=write, status=WriteStatus.REFUSED, detail="the scan backend has no such knob")
         if not 0 <= write.new <= _MOST.get(write.knob, _U32_MAX):
@@ -96,7 +98,7 @@ class ScanBackend:
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """What the admin should know, as sentences: a worker that died, why zero pages stay, why guests are refused."""
+        """Returns sentences for the admin: a worker that died, why zero pages stay, why guests are refused."""
         self._look()
         found = [f"the scan worker has died {self.restarts} times; last: {self._death}"] if self.restarts else []
         found += [self._link.problem] if self._link and self._link.problem else []
@@ -106,26 +108,26 @@ class ScanBackend:
 
     @property
     def guests(self) -> list[Message]:
-        """For each guest what is saved and what could be, in pages, as the worker told last."""
+        """Returns how many pages of each guest are saved and could be saved, by the worker's latest status."""
         self._look()
         return self._told()
 
     @property
     def refused(self) -> dict[GuestKey, str]:
-        """Why guests are left alone, or a part of them, by PID and start; the others are not in it."""
+        """Returns, by PID and start, why guests are left alone in whole or in part; other guests are not in it."""
         found = {(one["pid"], one["start_ticks"]): one["refusal"] or one["rest"] for one in self._told()}
         found |= dict.fromkeys(self._hung, "the scan worker hung at it: it is left alone for some minutes")
         return {key: reason for key, reason in found.items() if reason}
 
     @property
     def window_milliseconds(self) -> dict[str, float]:
-        """How long remapped guests were stopped at a time: p50, p99, max; empty when none was."""
+        """How long remapped guests were stopped at a time, in ms (p50, p99, max); empty when none was stopped."""
         self._look()
         return dict(self._status.get("window_milliseconds", {}))
 
     @property
     def table_bytes(self) -> int:
-        """Memory of the worker's tables."""
+        """Bytes of memory that the worker's tables take."""
         return int(self._status.get("table_bytes", 0))
 
     @property
@@ -134,7 +136,7 @@ class ScanBackend:
         return self._link.pid if self._link else 0
 
     def unmerge_seconds(self) -> float:
-        """The worker tells how far it is by its counters."""
+        """Always 0: the worker's counters themselves show how far an unmerging is."""
         return 0.0
 
     def close(self) -> None:
@@ -146,7 +148,7 @@ class ScanBackend:
 
     @property
     def _status(self) -> Message:
-        """Of the worker, or what is left of the one before while it has not said anything."""
+        """Returns the worker's status; until a new worker speaks, what the one before has left."""
         return (self._link and self._link.status) or self._last
 
     def _told(self) -> list[Message]:
@@ -163,7 +165,7 @@ class ScanBackend:
             self._link.ask(self._wanted)
 
     def _look(self) -> None:
-        """Has the worker tell how it stands, and starts another one where it has died."""
+        """Asks the worker how it stands, and starts another one if it has died."""
         if not self._link and time.monotonic() >= self._start_at:
             self._start()
         self._hear()
@@ -185,7 +187,7 @@ class ScanBackend:
         last = self._counters_of_worker()
         self._before = self._scanned(last)
         self._cpu_before += float(self._status.get("cpu_seconds", 0.0))
-        # What is merged stays merged; what was counted is in _before now.
+        # Merged pages stay merged; the dead worker's counts are in _before now.
         self._last = {"counters": asdict(replace(last, full_scans=0, pages_scanned=0, pages_skipped=0))}
         self._link = None
         self.restarts += 1
@@ -197,7 +199,7 @@ class ScanBackend:
         self._wait_seconds = min(_LONGEST_WAIT_SECONDS, self._wait_seconds * 2)
 
     def _scanned(self, now: Counters) -> Counters:
-        """With what the workers before this one have scanned."""
+        """Returns the counters with what earlier workers have scanned added."""
         return replace(
             now,
             full_scans=now.full_scans + self._before.full_scans,

@@ -1,4 +1,4 @@
-"""PURE: how many known pages are equal to others. In small steps, for a large host has hundreds of millions of them."""
+"""PURE: counts how many known pages are equal to others, in small steps: a large host has hundreds of millions."""
 
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
@@ -12,9 +12,9 @@ from ksmtuned_py.backends.scan.table import Table
 AT_ONCE = 1 << 20
 """Prints that are sorted in one step, which takes some 0.1 s."""
 _MOST_CUTS = 16
-"""Of all prints by their value: a sixteenth of them is copied at a time."""
+"""The range of prints is cut into at most so many parts, and only one part is copied at a time."""
 _LOOKED_AT_PER_PAGE, _SORTED_PER_PAGE = 1024, 16
-"""How many prints are looked at, or sorted, while one page is read."""
+"""How many prints are looked at, or sorted, in the time in which one page is read."""
 _END = 2**64
 _NO_PRINTS: Prints = np.empty(0, np.uint64)
 _NO_COPIES = np.empty(0, np.int32)
@@ -22,16 +22,16 @@ _NO_COPIES = np.empty(0, np.int32)
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """Of guests that may share pages with each other."""
+    """What was counted over guests that may share pages with each other."""
 
     prints: Prints
-    """Those that occur more than once, ascending; as many as were to be kept."""
+    """Prints that occur more than once, ascending; at most as many as the caller wants kept."""
     pages: list[int]
-    """Of each guest: steady pages that are zero, or equal to another one."""
+    """For each guest, how many steady pages are zero or equal to another one."""
 
 
 def count(tables: list[Table], most_kept: int) -> Generator[int, None, Counted]:
-    """Yields the work of each step, in pages that could have been read meanwhile, and at least 1."""
+    """Counts step by step; yields each step's work, in pages that could have been read meanwhile, and at least 1."""
     pages = [0] * len(tables)
     kept: list[Prints] = [_NO_PRINTS]
     known = sum(table.pages for table in tables)
@@ -53,19 +53,19 @@ def count(tables: list[Table], most_kept: int) -> Generator[int, None, Counted]:
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """Prints of a guest, each once for a slab: one content may fill all memory."""
+    """A guest's prints, each only once for a slab, because one content may fill all memory."""
 
     prints: Prints
     copies: NDArray[np.int32]
 
     def between(self, low: int, end: int) -> "_Part":
-        """Those in the range."""
+        """Returns the prints in the range."""
         chosen = _between(self.prints, low, end)
         return _Part(self.prints[chosen], self.copies[chosen])
 
 
 def _steady(tables: list[Table], low: int, end: int) -> Generator[int, None, list[_Part]]:
-    """The prints of each guest's steady pages, in that range."""
+    """Returns the prints of each guest's steady pages in that range."""
     found = []
     for table in tables:
         prints, copies = [_NO_PRINTS], [_NO_COPIES]
@@ -91,6 +91,6 @@ def _between(prints: Prints, low: int, end: int) -> NDArray[np.bool_]:
 
 
 def _cuts(low: int, end: int, pieces: int) -> Iterator[tuple[int, int]]:
-    """The range in so many equal parts."""
+    """Cuts the range into so many equal parts."""
     for piece in range(pieces):
         yield low + (end - low) * piece // pieces, low + (end - low) * (piece + 1) // pieces

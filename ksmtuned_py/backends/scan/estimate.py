@@ -1,14 +1,16 @@
-"""PURE: from a sample of contents, how many pages could be saved in all, with an interval or as the least that is sure.
+"""PURE: estimates from a sample of contents how many pages could be saved, as an interval or as a sure least.
 
-The sample is one of contents, not of addresses: a page is in it when its content is, and then all its copies are, too.
-(Of addresses, 5 % would hold a quarter of a percent of all pairs.) With p the share of contents drawn and m the copies
-of a content, (m - 1) / p summed over the sample is an unbiased estimate of what can be saved. All pages are counted
-exactly, so the known error of m / p summed over the sample corrects it (a control variate, as in survey sampling's
-regression estimator): that leaves about a third of the error.
+The sample is one of contents, not of addresses: all copies of a drawn content are in it. (A sample of 5 % of the
+addresses would hold a quarter of a percent of all pairs.)
 
-Contents with very many copies are common: they are known from a sample of addresses, counted one by one, and no part
-of the sample of contents. Where what is left rests on a few contents after all, nobody knows how much more there is:
-then only what was seen is told.
+Let p be the share of contents drawn, and m the copies of a content. Then (m - 1) / p, summed over the sample, is an
+unbiased estimate of what can be saved. All pages are counted exactly, so the known error of m / p, summed over the
+sample, corrects it (a control variate, as in survey sampling's regression estimator). That leaves about a third of the
+error.
+
+Contents with very many copies are common. A sample of addresses finds them, they are counted one by one, and they are
+no part of the sample of contents. Where the rest hangs on a few contents after all, nobody knows how much more there
+is. Then only what was seen is told.
 """
 
 from dataclasses import dataclass, field
@@ -22,7 +24,7 @@ from ksmtuned_py.backends.scan.pages import Prints
 
 _TWO_SIGMA = 1.96
 _FEW_CONTENTS = 20
-"""An interval of 95 % that rests on fewer equals holds less often than that; see tests/scan/test_estimate.py."""
+"""With fewer equal contents, an interval of 95 % holds less often than that; see tests/scan/test_estimate.py."""
 Copies = NDArray[np.int64]
 Saved = NDArray[np.floating[Any]]
 
@@ -36,11 +38,11 @@ class Sample:
     group: str
     zero_pages: int
     filled_pages: int
-    """All other private pages in memory."""
+    """Private pages in memory that are not zero."""
     prints: Prints
-    """Of those whose content is in the sample; not the common ones."""
+    """Prints of the pages whose content is in the sample, without the common ones."""
     common: Prints = field(default_factory=lambda: np.empty(0, np.uint64))
-    """Contents that were counted one by one, ascending."""
+    """Prints of the contents that were counted one by one, ascending."""
     common_copies: Copies = field(default_factory=lambda: np.empty(0, np.int64))
 
 
@@ -50,16 +52,17 @@ class Saveable:
 
     zero_bytes: int
     self_bytes: int
-    """Equal to another page of the same guest."""
+    """Bytes of pages that equal another page of the same guest."""
     cross_bytes: int
-    """Equal to a page of another guest of the group, and the first of its kind in its own."""
+    """Bytes of pages that equal a page of another guest of the group; each guest counts a content once."""
     low: int
     high: int | None
-    """Where the sum lies with 95 % confidence; without `high` it is the least that is sure."""
+    """Upper end of the interval that holds the sum with 95 % confidence; None when the sum is the least that is sure.
+    """
 
     @property
     def saveable_bytes(self) -> int:
-        """The sum."""
+        """The sum of both, in bytes."""
         return self.zero_bytes + self.self_bytes + self.cross_bytes
 
 
@@ -68,16 +71,16 @@ class _Part:
     """Pages that could be saved."""
 
     seen: float
-    """By what is in the sample itself: so many are sure."""
+    """Pages saved within the sample itself, which are sure."""
     found: float
-    """In all, by the estimate."""
+    """Pages saved in all, by the estimate."""
     variance: float
     known: bool
-    """The estimate rests on enough contents."""
+    """Whether the estimate rests on enough contents."""
 
 
 def estimate(samples: list[Sample], share: float, page_bytes: int) -> Saveable:
-    """Over all guests, share being the part of all contents that was drawn; pages are shared only within a group."""
+    """Estimates over all guests, from that share of all contents; pages are shared only within a group."""
     own, parts = 0.0, []
     for group in _groups(samples).values():
         parts.append(_equal(group, share))
@@ -87,7 +90,7 @@ def estimate(samples: list[Sample], share: float, page_bytes: int) -> Saveable:
 
 
 def estimate_each(samples: list[Sample], share: float, page_bytes: int) -> list[Saveable]:
-    """Of each guest, in order; what is saved by sharing with others counts in equal parts for all that share."""
+    """Estimates for each guest, in order; what guests save together is divided equally among those that share it."""
     groups = _groups(samples)
     drawn = {name: _sharers([np.unique(one.prints) for one in group]) for name, group in groups.items()}
     common = {name: _sharers([one.common for one in group]) for name, group in groups.items()}
@@ -103,7 +106,7 @@ def estimate_each(samples: list[Sample], share: float, page_bytes: int) -> list[
 
 
 def _saveable(samples: list[Sample], own: float, parts: list[_Part], page_bytes: int) -> Saveable:
-    """From pages: `own` copies within guests, of all equal ones."""
+    """Turns pages into bytes; `own` are the copies within guests, among all equal pages."""
     zero, filled = sum(one.zero_pages for one in samples), sum(one.filled_pages for one in samples)
     known = all(part.known for part in parts)
     equal = sum(part.found if part.known else part.seen for part in parts)
@@ -128,7 +131,7 @@ def _groups(samples: list[Sample]) -> dict[str, list[Sample]]:
 
 
 def _sharers(contents: list[Prints]) -> tuple[Prints, Copies]:
-    """Each content, and how many guests have it."""
+    """Returns each content, and how many guests have it."""
     found, counts = np.unique(np.concatenate(contents), return_counts=True)
     return found, counts
 
@@ -139,12 +142,12 @@ def _having(sharers: tuple[Prints, Copies], prints: Prints) -> Copies:
 
 
 def _light_pages(samples: list[Sample]) -> int:
-    """Of contents that were not counted one by one."""
+    """Pages whose content was not counted one by one."""
     return sum(sample.filled_pages - int(sample.common_copies.sum()) for sample in samples)
 
 
 def _equal(samples: list[Sample], share: float) -> _Part:
-    """How many pages are a copy of another one."""
+    """Returns how many pages are a copy of another one."""
     copies = np.unique(np.concatenate([sample.prints for sample in samples]), return_counts=True)[1]
     common = np.unique(np.concatenate([sample.common for sample in samples]))
     exact = sum(int(sample.common_copies.sum()) for sample in samples) - len(common)
@@ -152,7 +155,7 @@ def _equal(samples: list[Sample], share: float) -> _Part:
 
 
 def _part(copies: Copies, saved: Saved, pages: int, share: float, exact: float) -> _Part:
-    """What is saved over all contents, given what each of the sample saves, and what is known exactly."""
+    """Returns what all contents save, from what each sampled content saves and what is known exactly."""
     seen = exact + float(saved.sum())
     if not len(copies):
         return _Part(seen, seen, 0.0, share >= 1 or not pages)
@@ -164,7 +167,8 @@ def _part(copies: Copies, saved: Saved, pages: int, share: float, exact: float) 
 
 
 def _equals(saved: Saved) -> float:
-    """Of how many contents that save the same the sum would be as uncertain: a few large ones count little."""
+    """Returns the number of equal contents whose sum would be as uncertain as this one: a few large ones count little.
+    """
     squares = saved * saved
     total = float(squares.sum())
     return total * total / float((squares * squares).sum()) if total else 0.0

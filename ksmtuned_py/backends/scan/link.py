@@ -17,27 +17,27 @@ from ksmtuned_py.units import human_seconds
 
 _CLOSE_SECONDS = 5.0
 _END_SECONDS = 1.0
-"""From closing its end of the channel until it is gone: less than the interpreter takes to end."""
+"""How long a worker may take to end after its channel is closed; the interpreter takes less."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Patience:
-    """How long a worker may leave a question open; no step of its work takes a second."""
+    """How long a worker may leave a question open. No step of its work takes a second."""
 
     told_seconds: float = 5.0
-    """Then it is a problem."""
+    """After this time the silence is told as a problem."""
     ended_seconds: float = 60.0
-    """Then it is ended, for another one to begin."""
+    """After this time the worker is ended, so that another one can begin."""
 
 
 @dataclass(slots=True)
 class Wanted:
-    """What the worker is to do."""
+    """What the worker is asked to do."""
 
     knobs: dict[str, int] = field(default_factory=lambda: dict(DEFAULT_KNOBS))
     targets: list[Target] = field(default_factory=list)
     version: int = 1
-    """Of the targets: each change is a new one."""
+    """Version of the targets: each change makes a new one."""
 
 
 class Link:
@@ -61,33 +61,34 @@ class Link:
         self._closed_at: float | None = None
         self._ended_for = ""
         self.hung_at = NOBODY
-        """The guest that it was at when it had said nothing for too long."""
+        """The guest that the worker was at when it was ended for its silence."""
         self.status: Message = {}
-        """As it told last; empty before that."""
+        """The worker's latest status; empty until it has told one."""
         self.guests: dict[GuestKey, Message] = {}
 
     @property
     def pid(self) -> int:
-        """Its process ID."""
+        """The worker's process ID."""
         return self._process.pid
 
     @property
     def lived_seconds(self) -> float:
-        """Since it was started."""
+        """Seconds since the worker was started."""
         return time.monotonic() - self._begun
 
     @property
     def status_seconds(self) -> float:
-        """How old its status is."""
+        """Age of the latest status, in seconds."""
         return time.monotonic() - self._heard
 
     @property
     def silent_seconds(self) -> float:
-        """How long it has left a question open and said nothing; 0 when none is open."""
+        """Seconds for which a question is open and nothing was said; 0 when no question is open."""
         return 0.0 if self._open_since is None else time.monotonic() - self._open_since
 
     def ask(self, wanted: Wanted) -> None:
-        """How it stands. What it is to do goes with each question, until it says that it knows."""
+        """Asks for the worker's status. The wanted work goes with each question until the worker says that it knows it.
+        """
         if self._closed_at is not None or self._channel.is_full:
             return
         message: Message = {"ask": self._asked + 1, "knobs": wanted.knobs}
@@ -102,7 +103,7 @@ class Link:
             self._close()
 
     def hear(self, timeout_seconds: float = 0) -> None:
-        """Takes in what it says, waiting so long for it; a worker that says nothing for too long is ended."""
+        """Takes in what the worker says, waiting at most so long; ends a worker that says nothing for too long."""
         if self._closed_at is not None:
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(timeout_seconds)
@@ -122,7 +123,7 @@ class Link:
             self._end("it had stopped to listen, and was ended")
 
     def death(self) -> str:
-        """How it ended; '' while it is there."""
+        """How the worker ended; '' while it runs."""
         code = self._process.poll()
         if code is None:
             return ""
@@ -130,7 +131,7 @@ class Link:
 
     @property
     def problem(self) -> str:
-        """What is wrong with it, as a sentence; '' when nothing is."""
+        """A sentence that tells what is wrong with the worker; '' when nothing is."""
         if self._ended_for:
             return "the scan worker was killed and does not end: it waits for the kernel"
         if self.silent_seconds >= self._patience.told_seconds:
@@ -138,14 +139,14 @@ class Link:
         return ""
 
     def close(self) -> None:
-        """Has it end, and waits for that; what it merged stays merged."""
+        """Ends the worker and waits for its end; what it merged stays merged."""
         self._channel.close()
         self._mark.close()
         try:
             self._process.wait(_CLOSE_SECONDS)
         except subprocess.TimeoutExpired:
             self._process.kill()
-            with suppress(subprocess.TimeoutExpired):  # it waits for the kernel, and ends when that is over
+            with suppress(subprocess.TimeoutExpired):  # it waits for the kernel, and ends when that wait is over
                 self._process.wait(_CLOSE_SECONDS)
 
     def _take(self, message: Message) -> None:
@@ -158,7 +159,7 @@ class Link:
         self._sent_version = 0 if answered else self._sent_version
 
     def _close(self) -> None:
-        """It listens no more: it is about to end, and how it did is only known then."""
+        """Closes the channel first: how the worker ended is known only after its last message."""
         self._channel.close()
         self._closed_at = time.monotonic()
 
@@ -182,6 +183,6 @@ def _spawn(end: socket.socket, mark: int, root: str, settings: Scan) -> subproce
             [*program, str(end.fileno()), str(mark), root, settings.model_dump_json()],
             pass_fds=[end.fileno(), mark],
             stdin=subprocess.DEVNULL,
-            # numpy's linear algebra has no work here, and would begin a thread for each processor.
+            # Otherwise numpy's linear algebra would begin a thread for each processor, without any work for it.
             env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
         )

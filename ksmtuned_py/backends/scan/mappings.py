@@ -1,4 +1,4 @@
-"""PURE: what a process has mapped (/proc/PID/maps), and which of it may be scanned."""
+"""PURE: reads what a process has mapped (/proc/PID/maps), and tells which of it may be scanned."""
 
 from bisect import bisect_right
 from collections.abc import Iterable
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ksmtuned_py.errors import Garbage
 
 PAGES_NAME = "ksmtuned-py-pages"
-"""The memfds that merged pages live in are called this, the group's hash, and when they were made."""
+"""The name of memfds with merged pages; the group's hash and the time of making follow it."""
 _PAGES_PATH = f"/memfd:{PAGES_NAME}"
 
 
@@ -24,23 +24,23 @@ class Mapping:
 
     @property
     def size(self) -> int:
-        """In bytes."""
+        """Size in bytes."""
         return self.end - self.start
 
     @property
     def merged(self) -> bool:
-        """It maps merged pages of ours; pages in it that were written to are private memory again."""
+        """Whether it maps merged pages of ours; those of its pages that were written to are private memory again."""
         return self.name.startswith(_PAGES_PATH) and self.permissions == "rw-p"
 
     @property
     def anonymous(self) -> bool:
-        """Private memory without a file, or with merged pages of ours below it."""
+        """Whether it is private memory without a file, or over merged pages of ours."""
         plain = self.inode == 0 and (not self.name or self.name.startswith(("[heap]", "[anon:")))
         return self.permissions == "rw-p" and (plain or self.merged)
 
 
 def parse_maps(text: str) -> list[Mapping]:
-    """The mappings in address order; Garbage for a line of another form."""
+    """Returns the mappings in address order; raises Garbage for a line of another form."""
     return [_mapping(line) for line in text.splitlines()]
 
 
@@ -55,7 +55,7 @@ def _mapping(line: str) -> Mapping:
 
 
 def candidates(mappings: list[Mapping]) -> list[tuple[int, int]]:
-    """The address ranges whose private pages may be equal to others; neighbours are joined."""
+    """Returns the address ranges whose private pages may be equal to others; neighbours are joined."""
     ranges: list[tuple[int, int]] = []
     for mapping in mappings:
         if not mapping.anonymous:
@@ -68,7 +68,7 @@ def candidates(mappings: list[Mapping]) -> list[tuple[int, int]]:
 
 
 def are_still_there(wanted: Iterable[Mapping], mappings: list[Mapping]) -> bool:
-    """Whether what was private memory then is so now, however it is cut into mappings."""
+    """Whether all that was private memory then is so now, however it is cut into mappings."""
     ranges = candidates(mappings)
     starts = [start for start, _ in ranges]
     places = ((bisect_right(starts, one.start) - 1, one.end) for one in wanted)

@@ -1,4 +1,4 @@
-"""Which pages of a process are in memory, and of what kind: PAGEMAP_SCAN (Linux 6.7+), or /proc/PID/pagemap.
+"""Finds which pages of a process are in memory, and of what kind: PAGEMAP_SCAN (Linux 6.7+) or /proc/PID/pagemap.
 
 Source: Documentation/admin-guide/mm/pagemap.rst and include/uapi/linux/fs.h (struct pm_scan_arg).
 """
@@ -32,7 +32,7 @@ _NO_RUNS: Runs = np.empty((0, 2), np.uint64)
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """Which pages are asked for: all of `having`, none of `lacking`, and, unless 0, one of `any_of`."""
+    """A kind of pages: they have all flags of `having`, none of `lacking`, and, unless it is 0, one of `any_of`."""
 
     having: int = 0
     lacking: int = 0
@@ -40,9 +40,9 @@ class Kind:
 
 
 PRIVATE = Kind(having=_PRESENT, lacking=_SWAPPED | _FILE | _PFNZERO)
-"""In memory, of this process alone, and not the shared zero page. Swapped pages would have to be read in first."""
+"""Pages in memory of this process alone, but not the zero page. Swapped pages would have to be read in first."""
 PRIVATE_SMALL = Kind(having=_PRESENT, lacking=_SWAPPED | _FILE | _PFNZERO | _HUGE)
-"""The same without huge pages, which would have to be split first."""
+"""Pages as in PRIVATE but for huge pages, which would have to be split first."""
 SWAPPED = Kind(having=_SWAPPED, lacking=_FILE)
 GIVEN_BACK = Kind(lacking=_FILE, any_of=_SWAPPED | _PFNZERO)
 """Pages of zeros that take no memory: Linux 6.12+ maps the shared zero page for those of a huge page it splits."""
@@ -51,7 +51,7 @@ COPIED = Kind(lacking=_FILE, any_of=_PRESENT | _SWAPPED)
 
 
 def runs(pagemap: int, start: int, end: int, kind: Kind) -> Runs:
-    """The runs of such pages in [start, end); raises OSError (ESRCH when the process is gone)."""
+    """Returns the runs of such pages in [start, end); raises OSError (ESRCH when the process is gone)."""
     try:
         return _scan(pagemap, start, end, kind)
     except OSError as error:
@@ -61,12 +61,12 @@ def runs(pagemap: int, start: int, end: int, kind: Kind) -> Runs:
 
 
 def page_count(found: Runs) -> int:
-    """How many pages the runs have."""
+    """Returns how many pages the runs have."""
     return int((found[:, 1] - found[:, 0]).sum()) // PAGE
 
 
 def page_numbers(found: Runs, base: int) -> NDArray[np.uint32]:
-    """Every page of the runs, as its number counted from the address base."""
+    """Returns every page of the runs, as its number counted from the address base."""
     starts = ((found[:, 0] - np.uint64(base)) // np.uint64(PAGE)).astype(np.uint32)
     counts = ((found[:, 1] - found[:, 0]) // np.uint64(PAGE)).astype(np.uint32)
     ends = np.cumsum(counts, dtype=np.uint32)
@@ -74,7 +74,7 @@ def page_numbers(found: Runs, base: int) -> NDArray[np.uint32]:
 
 
 def joined(pages: NDArray[Any], base: int) -> Runs:
-    """Ascending page numbers, counted from the address base, as runs."""
+    """Returns the runs of ascending page numbers, which count from the address base."""
     if not len(pages):
         return _NO_RUNS
     numbers = pages.astype(np.uint64)
@@ -97,14 +97,14 @@ def _scan(pagemap: int, start: int, end: int, kind: Kind) -> Runs:
         )  # fmt: skip
         found = fcntl.ioctl(pagemap, _PAGEMAP_SCAN, argument)
         parts.append(vector[:found, :2].copy())
-        start = _ARGUMENT.unpack(argument)[4]  # walk_end: where the results ran full
+        start = _ARGUMENT.unpack(argument)[4]  # walk_end: the scan stopped here because the results were full
         if found == 0:
             break
     return np.concatenate(parts) if parts else _NO_RUNS
 
 
 def from_words(pagemap: int, start: int, end: int, kind: Kind) -> Runs:
-    """The same from /proc/PID/pagemap, for kernels before 6.7; huge pages are not told apart there."""
+    """Returns the same runs from /proc/PID/pagemap, for kernels before 6.7; it does not tell huge pages apart."""
     text = os.pread(pagemap, (end - start) // PAGE * 8, start // PAGE * 8)
     words = np.frombuffer(text, np.uint64)
     categories = np.zeros(len(words), np.uint64)
@@ -122,7 +122,7 @@ def from_words(pagemap: int, start: int, end: int, kind: Kind) -> Runs:
 
 
 def _zero_frame() -> int:
-    """The frame of the shared zero page, seen in our own memory; 0 without the right to see frames."""
+    """Returns the frame of the shared zero page, seen in our own memory; 0 without the right to see frames."""
     with mmap.mmap(-1, PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
         assert memory[0] == 0  # a read fault maps the shared page
         anchor = ctypes.c_char.from_buffer(memory)

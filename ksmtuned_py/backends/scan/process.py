@@ -1,4 +1,4 @@
-"""One process that is scanned: held by its descriptors: neither its end, an exec nor a reused PID confuses us."""
+"""A scanned process, identified by open descriptors, so that its end, an exec or a reused PID cannot mislead us."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -15,12 +15,12 @@ from ksmtuned_py.door import Door
 
 _FLAGS_FIELD, _THREADS_FIELD, _START_TICKS_FIELD = 9, 20, 22
 KERNEL_THREAD = 0x200000
-"""Of `kernel_flags`: PF_KTHREAD."""
+"""The bit of `kernel_flags` that only threads of the kernel have: PF_KTHREAD."""
 
 
 @dataclass(eq=False)
 class Gone(Exception):
-    """The process has ended, has called exec, or its PID is another process's now."""
+    """Raised when the process has ended or called exec, or its PID belongs to another process."""
 
     name: str
 
@@ -28,7 +28,7 @@ class Gone(Exception):
 class Process:
     """Open descriptors on one process; `mem` and `pagemap` stay with the memory it had when it was opened.
 
-    To open one raises Gone, or Refused when it is there and we may not look.
+    Opening a process raises Gone, or Refused when it is there and we may not look.
     """
 
     def __init__(self, target: Target, door: Door) -> None:
@@ -49,50 +49,50 @@ class Process:
             raise
 
     def mappings(self) -> list[Mapping]:
-        """Everything it has mapped; raises Gone."""
+        """Returns all mappings of the process; raises Gone."""
         return parse_maps(self.read_text("maps"))
 
     def ranges(self) -> list[tuple[int, int]]:
-        """Its private memory, as address ranges; raises Gone."""
+        """Returns its private memory, as address ranges; raises Gone."""
         return candidates(self.mappings())
 
     def read_text(self, name: str) -> str:
-        """A file below /proc/PID; raises Gone."""
+        """Returns the text of a file below /proc/PID; raises Gone."""
         try:
             return self._door.read(name, at=self.directory)
         except (FileNotFoundError, ProcessLookupError):
             raise Gone(self.target.name) from None
 
     def names(self, name: str) -> list[str]:
-        """The names in a directory below /proc/PID; raises Gone."""
+        """Returns the names in a directory below /proc/PID; raises Gone."""
         with self._open_directory(name) as descriptor:
             return os.listdir(descriptor)  # noqa: PTH208 - a Path takes no descriptor
 
     def settle(self) -> list[Mapping]:
-        """Everything it has mapped, which `has_changed` compares with from now on; raises Gone."""
+        """Returns all mappings, and keeps their size for later calls of `has_changed`; raises Gone."""
         self._settled_pages = self._space_pages()
         return self.mappings()
 
     def has_changed(self) -> bool:
-        """Whether it has mapped or unmapped anything since it was settled, by its size; raises Gone."""
+        """Whether it has mapped or unmapped anything since `settle`, judged by its size; raises Gone."""
         return self._space_pages() != self._settled_pages
 
     def runs(self, start: int, end: int, kind: Kind) -> Runs:
-        """Its pages of that kind; raises Gone."""
+        """Returns the runs of its pages of that kind; raises Gone."""
         try:
             return runs(self.pagemap, start, end, kind)
         except ProcessLookupError:
             raise Gone(self.target.name) from None
 
     def read(self, buffers: Sequence[memoryview], address: int) -> int:
-        """Copies its memory into the buffers and returns the bytes read; 0 where it is not mapped or no more there."""
+        """Copies its memory into the buffers and returns the bytes read; 0 where nothing is mapped any more."""
         try:
             return os.preadv(self.mem, buffers, address)
         except OSError:  # EIO: unmapped since we looked; the next pass will see
             return 0
 
     def read_pages(self, found: Runs, buffer: memoryview) -> bool:
-        """Fills the buffer with the runs, one after the other; False when any of it could not be read."""
+        """Fills the buffer with the runs, one after the other; returns False when any of it could not be read."""
         begin = 0
         for start, end in found.tolist():
             size = end - start
@@ -102,7 +102,7 @@ class Process:
         return True
 
     def close(self) -> None:
-        """Lets go of the process."""
+        """Closes the descriptors."""
         for descriptor in (self.pagemap, self.mem, self.directory, self.pidfd):
             if descriptor >= 0:
                 os.close(descriptor)
@@ -117,7 +117,7 @@ class Process:
         self.close()
 
     def _space_pages(self) -> tuple[str, str]:
-        """Of all its mappings, and of those that it may write to."""
+        """Returns the pages of all its mappings, and of those that it may write to."""
         words = self.read_text("statm").split()
         return words[0], words[5]
 
@@ -142,20 +142,20 @@ class Process:
 
 
 def start_ticks(stat: str) -> int:
-    """When it started, from /proc/PID/stat."""
+    """Returns the start time from /proc/PID/stat, in clock ticks since boot."""
     return _stat_number(stat, _START_TICKS_FIELD)
 
 
 def kernel_flags(stat: str) -> int:
-    """What kind of thread it is, from /proc/PID/stat (PF_* in include/linux/sched.h)."""
+    """Returns the flags that tell what kind of thread it is, from /proc/PID/stat (PF_* in include/linux/sched.h)."""
     return _stat_number(stat, _FLAGS_FIELD)
 
 
 def thread_count(stat: str) -> int:
-    """How many threads it has, from /proc/PID/stat."""
+    """Returns the number of its threads, from /proc/PID/stat."""
     return _stat_number(stat, _THREADS_FIELD)
 
 
 def _stat_number(stat: str, field: int) -> int:
-    """The name in field 2 may hold spaces and parentheses, so the last one counts."""
+    """Returns one field. The name in field 2 may hold spaces and parentheses, so the last parenthesis counts."""
     return int(stat.rpartition(")")[2].split()[field - 3])

@@ -1,4 +1,4 @@
-"""One guest's trouble is that guest's: whatever goes wrong with it becomes a reason that is told, and nothing else."""
+"""Keeps one guest's trouble with that guest: whatever goes wrong with it becomes a reason that is told."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,7 +9,7 @@ from ksmtuned_py.errors import KsmtunedError
 
 @dataclass(eq=False)
 class Refused(Exception):
-    """This guest is not touched, and why."""
+    """Raised, with the reason, when a guest must not be touched."""
 
     reason: str
 
@@ -19,7 +19,7 @@ class Refused(Exception):
 
 @contextmanager
 def own_trouble(tell: Callable[[str], None]) -> Iterator[None]:
-    """What goes wrong in the with block is told as the guest's reason, and ends there."""
+    """Turns an error in the with block into the guest's reason, and ends it there."""
     try:
         yield
     except OSError as error:

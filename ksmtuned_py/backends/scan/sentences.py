@@ -1,4 +1,4 @@
-"""PURE: what is wrong with guests, as few sentences as say it."""
+"""PURE: tells what is wrong with guests, in as few sentences as possible."""
 
 from collections.abc import Iterable
 
@@ -9,7 +9,8 @@ _MOST_NAMES = 3
 
 
 def guest_sentences(guests: Iterable[Message]) -> list[str]:
-    """Guests with the same reason are named together; when there are too many reasons, the rest is counted."""
+    """Returns sentences that name guests with the same reason together; when the reasons are too many, counts the rest.
+    """
     names: dict[str, list[str]] = {}
     for guest in guests:
         for reason in (guest["rest"], guest["refusal"]):

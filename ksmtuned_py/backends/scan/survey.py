@@ -16,13 +16,13 @@ from ksmtuned_py.door import Door
 from ksmtuned_py.errors import NotPermitted
 
 ADDRESS_SHARE = 1 / 20
-"""Of all pages, wherever they are, that are looked at beforehand."""
+"""The share of all pages, chosen by address, that are looked at beforehand."""
 Tell = Callable[[int, int], None]
-"""Pages looked at, pages in all."""
+"""Called with the pages looked at so far, and the pages in all."""
 
 
 def survey(targets: list[Target], share: float, door: Door, tell: Tell) -> list[Sample]:
-    """One sample for each guest that is still there, of that share of all contents; raises NotPermitted, Unreadable.
+    """Returns a sample of that share of contents for each guest still there; raises NotPermitted, Unreadable.
 
     A content with very many copies would be in such a sample by chance only, and decide everything. So contents of
     which two copies are in a sample of addresses are counted one by one.
@@ -54,7 +54,7 @@ class _Sampler:
         self.seen_pages = 0
 
     def add(self, found: Prints) -> None:
-        """Some of its pages."""
+        """Adds some of the guest's pages."""
         self.seen_pages += int(np.count_nonzero(found != UNREAD))
         self._zero_pages += int(np.count_nonzero(found == ZERO))
         is_common = contains(self._common, found)
@@ -62,7 +62,7 @@ class _Sampler:
         self._parts.append(chosen(found[~is_common], self._share))
 
     def done(self) -> Sample:
-        """All of it."""
+        """Returns the guest's sample, once all of its pages were added."""
         having = self._copies > 0
         return Sample(
             name=self._target.name,
@@ -77,14 +77,14 @@ class _Sampler:
 
 
 def _common(targets: list[Target], door: Door) -> Prints:
-    """The contents of which two copies are in a sample of addresses, sorted."""
+    """Returns the contents of which two copies are in a sample of addresses, sorted."""
     chance = np.random.default_rng(1)
     parts = [found[found >= LEAST] for target in targets for found in _looked_at(target, door, chance)]
     return repeated(parts)
 
 
 def _looked_at(target: Target, door: Door, chance: np.random.Generator | None = None) -> Iterator[Prints]:
-    """The prints of its pages, some at a time: of all of them, or of some addresses; as far as it lives."""
+    """Yields the prints of all its pages, or of some addresses, some at a time; ends when the process does."""
     buffer = memoryview(bytearray(BLOCK_PAGES * PAGE))
     try:
         with _opened(target, door) as process:
@@ -99,7 +99,7 @@ def _looked_at(target: Target, door: Door, chance: np.random.Generator | None = 
 
 
 def _page_count(target: Target, door: Door) -> int | None:
-    """None when it has ended."""
+    """Returns the number of its pages; None when it has ended."""
     try:
         with _opened(target, door) as process:
             return sum(page_count(process.runs(start, end, PRIVATE)) for start, end in process.ranges())

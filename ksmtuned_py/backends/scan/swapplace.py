@@ -1,4 +1,4 @@
-"""PURE: where pages of zeros go when they are swapped out, and the reason not to do it where that is a disk."""
+"""PURE: tells where swapped-out zero pages go, and why not to swap them out where that is a disk."""
 
 from dataclasses import dataclass
 from pathlib import PurePath
@@ -17,23 +17,24 @@ class SwapDevice:
 
     @property
     def has_room(self) -> bool:
-        """A sixteenth is left alone, for those who swap because they have to."""
+        """Whether more than a sixteenth of it is free: the last sixteenth is for those who swap because they have to.
+        """
         return self.size_kib - self.used_kib > self.size_kib // 16
 
     @property
     def zram(self) -> bool:
-        """It is compressed memory: a page of one repeated word takes no space in it."""
+        """Whether it is compressed memory, in which a page of one repeated word takes no space."""
         return PurePath(self.path).name.startswith("zram")
 
 
 def parse_swaps(text: str) -> list[SwapDevice]:
-    """The devices of /proc/swaps; a deleted file's name may hold further words."""
+    """Returns the devices of /proc/swaps; the name of a deleted file may hold further words."""
     rows = [line.split() for line in text.splitlines()[1:]]
     return [SwapDevice(row[0], int(row[-3]), int(row[-2]), int(row[-1])) for row in rows if len(row) >= 5]
 
 
 def refusal(swaps: list[SwapDevice], *, zeromap: bool, zswap: bool) -> str:
-    """Why zero pages must not be swapped out here; '' when nothing would be written to a disk.
+    """Returns why zero pages must not be swapped out here; '' when nothing would be written to a disk.
 
     Linux 6.12+ keeps zero-filled pages in a bitmap (vmstat then has swpout_zero) and never writes them. Before, zswap
     and zram keep same-filled pages without storing them.

@@ -1,4 +1,4 @@
-"""One pass over one guest: its private pages are read and their prints remembered, in steps of at most 1 MiB."""
+"""Makes one pass over one guest: reads its private pages in steps of at most 1 MiB, and remembers their prints."""
 
 import sys
 from collections.abc import Iterator
@@ -14,18 +14,18 @@ from ksmtuned_py.backends.scan.process import Process
 from ksmtuned_py.backends.scan.table import BLOCK_PAGES, PageNumbers, Slab, Table, numbers, windows
 
 _LISTED_PER_PAGE = 64
-"""To list so many pages takes as long as to read one: 40 ns each, against 2 to 3 us."""
+"""How many pages are listed in the time in which one is read: 40 ns each, against 2 to 3 us."""
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What was done, and where."""
+    """What one step has done, and where."""
 
     work: int
-    """In pages that could have been read meanwhile, at least 1."""
+    """Work in pages that could have been read meanwhile; at least 1."""
     slab: Slab | None = None
     zeros: PageNumbers | None = None
-    """Of the pages just read, those that are zero and were so before; None when the slab was only listed."""
+    """Pages read in this step that are zero and were so before; None when the slab was only listed."""
 
 
 class Sweep:
@@ -36,11 +36,11 @@ class Sweep:
         self.pages_skipped = 0
         self.pass_number = 0
         self.room_pages = sys.maxsize
-        """How many pages more the tables may take in."""
+        """How many more pages the tables may take in."""
         self._buffer = memoryview(bytearray(BLOCK_PAGES * PAGE))
 
     def guest(self, process: Process, table: Table, kind: Kind, *, smart: bool) -> Iterator[Step]:
-        """Step by step; raises Gone. A line of its mappings takes as long as a page."""
+        """Makes the pass, yielding each step; raises Gone. A line of the guest's mappings counts as much as a page."""
         mappings = process.mappings()
         yield Step(1 + len(mappings))
         cut = windows(candidates(mappings))
@@ -58,7 +58,7 @@ class Sweep:
             yield from self._fill(process, slab, kind, slab.due(self.pass_number, smart=smart))
 
     def _fill(self, process: Process, slab: Slab, kind: Kind, due: NDArray[np.intp]) -> Iterator[Step]:
-        """Reads what is due, block by block."""
+        """Reads the pages that are due, block by block."""
         self.pages_skipped += len(slab.pages) - len(due)
         begin = 0
         for pages in blocks(slab.pages[due]):
@@ -71,15 +71,15 @@ class Sweep:
 
 
 def pages_in(process: Process, base: int, ranges: list[tuple[int, int]], kind: Kind) -> PageNumbers:
-    """The pages of that kind in the ranges of a window, ascending; raises Gone.
+    """Returns the pages of that kind in the ranges of a window, ascending; raises Gone.
 
-    A mapping that changes while the list of all is read can be in it twice.
+    A mapping that changes while the list is being read can be in it twice.
     """
     return np.unique(numbers(np.concatenate([process.runs(start, end, kind) for start, end in ranges]), base))
 
 
 def blocks(pages: PageNumbers) -> list[PageNumbers]:
-    """Ascending pages of a window, cut at the borders of blocks."""
+    """Cuts ascending pages of a window at the borders of blocks."""
     if not len(pages):
         return []
     cut: list[PageNumbers] = np.split(pages, np.flatnonzero(np.diff(pages // BLOCK_PAGES)) + 1)
@@ -87,13 +87,13 @@ def blocks(pages: PageNumbers) -> list[PageNumbers]:
 
 
 def read_block(process: Process, base: int, pages: PageNumbers, kind: Kind, buffer: memoryview) -> Prints:
-    """The prints of pages of one block; raises Gone.
+    """Returns the prints of pages of one block; raises Gone.
 
-    They are listed once more: what was swapped out since it was listed would be fetched for it.
+    The pages are listed once more: reading one that was swapped out meanwhile would fetch it from swap.
     """
     start, end = (base + page * PAGE for page in (int(pages[0]), int(pages[-1]) + 1))
     runs = process.runs(start, end, kind)
-    if page_count(runs) == len(pages) == (end - start) // PAGE:  # the usual case: all that lies there
+    if page_count(runs) == len(pages) == (end - start) // PAGE:  # the usual case: all pages are still there
         block = buffer[: end - start]
         return prints(block) if process.read_pages(runs, block) else np.full(len(pages), UNREAD, np.uint64)
     found = np.full(len(pages), UNREAD, np.uint64)

@@ -1,4 +1,4 @@
-"""What is remembered of each page between two passes: 11 bytes, and 2 for a zero page that was paged out."""
+"""Remembers each page between two passes, in 11 bytes, and in 2 more for a zero page that was paged out."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -10,18 +10,19 @@ from ksmtuned_py.backends.scan.pagemap import PAGE, Runs, page_numbers
 from ksmtuned_py.backends.scan.pages import UNREAD, ZERO, Prints
 
 SLAB_PAGES = 65536
-"""A page's number in it fits 16 bits."""
+"""So large that a page's number in its slab fits into 16 bits."""
 SLAB_BYTES = SLAB_PAGES * PAGE
 """256 MiB of addresses."""
 BLOCK_PAGES = 256
-"""1 MiB at a time: it stays in the second-level cache between reading, zero test and hash."""
+"""So large that a block (1 MiB) stays in the second-level cache between reading, zero test and hash."""
 HUGE_PAGES = PAGE // 8
-"""What one table of page table entries maps: 2 MiB."""
+"""The pages that one table of page table entries maps: 2 MiB."""
 PAGE_TABLE_BYTES = 11
 PageNumbers = NDArray[np.uint16]
 _NO_PAGES: PageNumbers = np.empty(0, np.uint16)
 _PERIODS = np.array((1, 1, 2, 3, 5, 9), np.uint16)
-"""A page is read in every so manieth pass, by its age. As ksmd's smart_scan: 1, 2, 4, then 8 passes leave it out."""
+"""By a page's age, the number of passes in which it is read once. As in ksmd's smart_scan, 1, 2, 4, then 8 are skipped.
+"""
 
 
 @dataclass(slots=True)
@@ -30,14 +31,14 @@ class Slab:
 
     base: int
     pages: PageNumbers = field(default_factory=_NO_PAGES.copy)
-    """Ascending."""
+    """Numbers of the pages, ascending."""
     prints: Prints = field(default_factory=lambda: np.empty(0, np.uint64))
     ages: NDArray[np.uint8] = field(default_factory=lambda: np.empty(0, np.uint8))
     """How often in a row a page was read and was the same as before."""
     paged_out: PageNumbers = field(default_factory=_NO_PAGES.copy)
 
     def relist(self, pages: PageNumbers) -> None:
-        """These are in memory now: what is known of them is kept, the others are forgotten."""
+        """Takes over which pages are in memory now: keeps what is known of them, and forgets all others."""
         if len(pages) == len(self.pages) and (pages == self.pages).all():
             return
         prints, ages = np.full(SLAB_PAGES, UNREAD, np.uint64), np.zeros(SLAB_PAGES, np.uint8)
@@ -45,7 +46,7 @@ class Slab:
         self.pages, self.prints, self.ages = pages, prints[pages], ages[pages]
 
     def due(self, pass_number: int, *, smart: bool) -> NDArray[np.intp]:
-        """The places in `pages` of those that this pass reads; what has not changed for long is left out mostly.
+        """Returns the places in `pages` that this pass reads; pages that have not changed for long are mostly skipped.
 
         Each block has a turn of its own, so that no pass has to read everything that is old.
         """
@@ -55,14 +56,14 @@ class Slab:
         return np.flatnonzero(turns == 0)
 
     def saw(self, places: NDArray[np.intp], prints: Prints) -> NDArray[np.bool_]:
-        """Takes over what was read there, and says which pages are the same as before."""
+        """Takes over the prints that were read there, and returns which pages are the same as before."""
         same: NDArray[np.bool_] = (prints == self.prints[places]) & (prints != UNREAD)
         self.ages[places] = np.where(same, np.minimum(self.ages[places] + 1, len(_PERIODS) - 1), 0)
         self.prints[places] = prints
         return same
 
     def zeros_near(self, pages: PageNumbers) -> PageNumbers:
-        """These pages of zeros, and all others in the same huge pages that are not known to be paged out."""
+        """Returns these pages of zeros, and all others in the same huge pages that are not known to be paged out."""
         first, last = (int(page) // HUGE_PAGES * HUGE_PAGES for page in (pages[0], pages[-1]))
         begin, end = np.searchsorted(self.pages, (first, last + HUGE_PAGES))
         zeros = self.pages[begin:end][self.prints[begin:end] == ZERO]
@@ -70,13 +71,13 @@ class Slab:
 
     @property
     def steady(self) -> NDArray[np.bool_]:
-        """Two reads in a row saw the same: only these may be merged."""
+        """Which pages were the same in two reads in a row: only these may be merged."""
         found: NDArray[np.bool_] = self.ages > 0
         return found
 
     @property
     def bytes(self) -> int:
-        """Memory the arrays take."""
+        """Bytes of memory that the arrays take."""
         return self.pages.nbytes + self.prints.nbytes + self.ages.nbytes + self.paged_out.nbytes
 
 
@@ -86,10 +87,10 @@ class Table:
     def __init__(self) -> None:
         self.slabs: dict[int, Slab] = {}
         self.left_out_pages = 0
-        """In the last pass, for want of room."""
+        """Pages that the last pass left out for want of space in the tables."""
 
     def slab(self, base: int) -> Slab:
-        """The slab of that window, empty when it is new."""
+        """Returns the slab of that window; it is empty when it is new."""
         return self.slabs.setdefault(base, Slab(base))
 
     def keep_only(self, bases: set[int]) -> None:
@@ -99,17 +100,17 @@ class Table:
 
     @property
     def pages(self) -> int:
-        """How many it knows."""
+        """The number of pages that it knows."""
         return sum(len(slab.pages) for slab in self.slabs.values())
 
     @property
     def bytes(self) -> int:
-        """Memory the arrays take."""
+        """Bytes of memory that the arrays take."""
         return sum(slab.bytes for slab in self.slabs.values())
 
 
 def windows(ranges: list[tuple[int, int]]) -> dict[int, list[tuple[int, int]]]:
-    """Address ranges cut at the windows' borders, by window base, ascending."""
+    """Cuts address ranges at the windows' borders; returns them by window base, ascending."""
     cut: dict[int, list[tuple[int, int]]] = {}
     for start, end in ranges:
         for base in range(start - start % SLAB_BYTES, end, SLAB_BYTES):
@@ -118,12 +119,12 @@ def windows(ranges: list[tuple[int, int]]) -> dict[int, list[tuple[int, int]]]:
 
 
 def numbers(found: Runs, base: int) -> PageNumbers:
-    """The pages of runs that lie in the window at base."""
+    """Returns the numbers of the pages that lie in the window at base."""
     return page_numbers(found, base).astype(np.uint16)
 
 
 def chunks(found: Runs, most_pages: int) -> Iterator[Runs]:
-    """The same pages, so many at a time."""
+    """Returns these pages, so many at a time."""
     most = most_pages * PAGE
     batch: list[tuple[int, int]] = []
     room = most

@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 
 DEFAULT_KNOBS = {"run": 0, "pages_to_scan": 100, "sleep_millisecs": 20, "smart_scan": 1}
-"""ksmd's own, with its defaults; the others have no meaning here."""
+"""ksmd's knobs that mean something here, with ksmd's defaults."""
 STOP, MERGE, UNMERGE = 0, 1, 2
 """The values of run."""
 GuestKey = tuple[int, int]
-"""PID and start, in ticks."""
+"""PID, and start in clock ticks since boot."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,11 +16,11 @@ class Target:
 
     pid: int
     start_ticks: int
-    """Field 22 of /proc/PID/stat; 0 = whatever process has the PID now."""
+    """Field 22 of /proc/PID/stat; 0 stands for whatever process has the PID now."""
     name: str = ""
     group: str = ""
-    """Pages are merged only among processes of the same group."""
+    """Name of the group: pages are merged only among processes of the same group."""
     remap: bool = False
-    """Its owner allows the experimental remapping."""
+    """Whether its owner allows the experimental remapping."""
     merge: bool = True
-    """False = it is left alone, and gets back what it has merged."""
+    """Whether it may merge; when not, it is left alone and gets back what it has merged."""

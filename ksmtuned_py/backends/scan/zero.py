@@ -1,8 +1,8 @@
 """Gives back pages of zeros: the kernel swaps them out (process_madvise PAGEOUT), which for zeros costs no I/O.
 
-The kernel handles every race, pin and virtual machine mapping by itself; a page that is touched again is a fresh page
-of zeros. So the worst that can happen is work for nothing, and the back-off is for that. Whatever the kernel refuses
-is refused for a mapping or for a guest, and says nothing about the others.
+The kernel handles every race, pin and virtual machine mapping by itself. A page that is touched again is a fresh page
+of zeros. So the worst that can happen is work for nothing, and the back-off is for that. Whatever the kernel refuses is
+refused for a mapping or for a guest, and says nothing about the others.
 """
 
 import ctypes
@@ -25,27 +25,27 @@ from ksmtuned_py.guests.balloon import parse_balloon
 _PROCESS_MADVISE = 440  # the same number on every architecture; Linux 5.10+
 _MADV_PAGEOUT = 21
 _OF_THE_MAPPING = (errno.EINVAL, errno.ENOMEM)
-"""It is locked, or of a kind that is not swapped; a part of it was unmapped since we looked."""
+"""Errors that mean: the mapping is locked, is never swapped, or was unmapped in part since we looked."""
 _MOST_HELD = 100
 REPORTING = "its zero pages are left alone: it gives free memory back by itself (free page reporting), which is better"
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Zeros:
-    """Pages out what is zero."""
+    """Pages out the zero pages of one guest."""
 
     def __init__(self, door: Door) -> None:
         self._door = door
 
     def look(self, process: Process, slab: Slab, account: Account) -> None:
-        """Sees which of the slab's pages have come back; raises Gone."""
+        """Finds which of the slab's pages have come back; raises Gone."""
         if len(slab.paged_out):
             out = np.sort(slab.paged_out)
             slab.paged_out = _in(out, _of_kind(process, slab, out, pagemap.GIVEN_BACK))
             account.back_pages += len(out) - len(slab.paged_out)
 
     def page_out(self, process: Process, slab: Slab, zeros: PageNumbers, account: Account, *, split_huge: bool) -> None:
-        """Gives these back, which were zero a moment ago; raises Gone."""
+        """Pages out these pages, which were zero a moment ago; raises Gone."""
         if account.reporting is None:
             _ask_for_reporting(process, account)
         if not account.may_go(time.monotonic()):
@@ -72,7 +72,7 @@ class Zeros:
         account: Account,
         zeros_before: int | None,
     ) -> None:
-        """The kernel's own count must say that they went without I/O."""
+        """Judges by the kernel's own count whether they went without I/O."""
         if not len(asked):
             return
         zeros_after = zero_swapouts(self._door)
@@ -93,7 +93,7 @@ def _of_kind(process: Process, slab: Slab, pages: PageNumbers, kind: Kind) -> Pa
 
 
 def _not_held(slab: Slab, pages: PageNumbers, account: Account) -> PageNumbers:
-    """Without those in mappings that the kernel has refused; they are counted."""
+    """Leaves out pages in mappings that the kernel has refused, and counts them."""
     addresses = pages.astype(np.uint64) * np.uint64(PAGE) + np.uint64(slab.base)
     free = np.ones(len(pages), np.bool_)
     for start, end in account.held:
@@ -103,7 +103,7 @@ def _not_held(slab: Slab, pages: PageNumbers, account: Account) -> PageNumbers:
 
 
 def _page_out(process: Process, found: Runs, held: list[tuple[int, int]]) -> None:
-    """Asks for all runs; adds to `held` the mappings that the kernel will not take; raises Refused, Gone.
+    """Asks the kernel to page out all runs; adds refused mappings to `held`. Raises Refused, Gone.
 
     The kernel ends a call at the first run that it does not take, and says how far it came.
     """
@@ -123,7 +123,7 @@ def _page_out(process: Process, found: Runs, held: list[tuple[int, int]]) -> Non
 
 
 def _behind(runs: list[list[int]], done_bytes: int) -> list[list[int]]:
-    """What is left of the runs after so many bytes."""
+    """Returns what is left of the runs after so many bytes."""
     for index, (start, end) in enumerate(runs):
         if done_bytes < end - start:
             return [[start + done_bytes, end], *runs[index + 1 :]]
@@ -132,7 +132,8 @@ def _behind(runs: list[list[int]], done_bytes: int) -> list[list[int]]:
 
 
 def _cut(process: Process, run: list[int], held: list[tuple[int, int]]) -> list[list[int]]:
-    """A run that was not taken, cut at the borders of mappings; nothing when it lies in one, which is held then."""
+    """Cuts a refused run at the borders of mappings; a run within one mapping makes that one held, and returns nothing.
+    """
     start, end = run
     mappings = [one for one in process.mappings() if one.start < end and one.end > start]
     pieces = [[max(start, one.start), min(end, one.end)] for one in mappings]
@@ -143,7 +144,7 @@ def _cut(process: Process, run: list[int], held: list[tuple[int, int]]) -> list[
 
 
 def _ask_for_reporting(process: Process, account: Account) -> None:
-    """What a guest that reports its free pages still has as zeros is in use, or too small to be reported."""
+    """Notes whether the guest reports its free pages: its zeros then are in use, or too small to be reported."""
     account.reporting = parse_balloon(process.read_text("cmdline").split("\0")).reports_free_pages
     account.reason = REPORTING if account.reporting else ""
 
@@ -153,7 +154,7 @@ def _in(pages: PageNumbers, found: PageNumbers) -> PageNumbers:
 
 
 def _process_madvise(pidfd: int, runs: list[list[int]]) -> tuple[int, int]:
-    """The bytes that were taken, and the errno when none were."""
+    """Returns the bytes that were taken, and the errno when none were."""
     vectors = np.array(runs, np.uint64)
     vectors[:, 1] -= vectors[:, 0]  # struct iovec: base, length
     done = _libc.syscall(

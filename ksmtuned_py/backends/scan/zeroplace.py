@@ -1,4 +1,4 @@
-"""Where this host would put pages of zeros that are swapped out: needs neither numpy nor the scanner."""
+"""Tells where this host would put swapped-out pages of zeros; needs neither numpy nor the scanner."""
 
 import re
 
@@ -10,7 +10,7 @@ _ZSWAP = "sys/module/zswap/parameters"
 
 
 def place_refusal(door: Door, *, to_disk: bool) -> str:
-    """Why zero pages must not be swapped out on this host now; '' when they may be."""
+    """Returns why zero pages must not be swapped out on this host now; '' when they may be."""
     swaps = parse_swaps(door.read_if_there("proc/swaps") or "")
     if to_disk and any(device.has_room for device in swaps):
         return ""
@@ -18,7 +18,7 @@ def place_refusal(door: Door, *, to_disk: bool) -> str:
 
 
 def zero_swapouts(door: Door) -> int | None:
-    """Pages swapped out as zeros since boot; None before Linux 6.12."""
+    """Returns how many pages were swapped out as zeros since boot; None before Linux 6.12."""
     found = _SWPOUT_ZERO.search(door.read_if_there("proc/vmstat") or "")
     return int(found[1]) if found else None
 
