@@ -67,8 +67,7 @@ class Account:
         self.held_pages = 0
 
     def rest(self, reason: str, now_seconds: float) -> None:
-        """Leaves the guest alone, each time twice as long as before; a good period begins again at the shortest time.
-        """
+        """Leaves the guest alone, each time twice as long as before, until a period was good."""
         self.rests += 1
         self.reason = f"left alone for {human_seconds(self._rest_seconds)}: {reason}"
         self._rest_end = now_seconds + self._rest_seconds

@@ -69,15 +69,13 @@ class ScanBackend:
         return self._scanned(self._counters_of_worker())
 
     def scanner_cpu_seconds(self) -> float | None:
-        """CPU time of all workers so far; None until a new one has told of its start, which takes half a second of CPU.
-        """
+        """CPU time of all workers so far; None until a new one has told of its start (half a second of CPU)."""
         self._look()
         told = self._status.get("cpu_seconds")
         return None if told is None else self._cpu_before + float(told)
 
     def write(self, write: Write) -> WriteResult:
-        """Hands one knob to the worker; PENDING while it gives pages back, or when it does not answer within a second.
-        """
+        """Hands one knob to the worker; PENDING while it gives pages back, or does not answer within a second."""
         if write.knob not in DEFAULT_KNOBS or not isinstance(write.new, int):
             return WriteResult(write=write, status=WriteStatus.REFUSED, detail="the scan backend has no such knob")
         if not 0 <= write.new <= _MOST.get(write.knob, _U32_MAX):

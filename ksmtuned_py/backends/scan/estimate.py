@@ -167,8 +167,7 @@ def _part(copies: Copies, saved: Saved, pages: int, share: float, exact: float) 
 
 
 def _equals(saved: Saved) -> float:
-    """Returns the number of equal contents whose sum would be as uncertain as this one: a few large ones count little.
-    """
+    """Returns how many equal contents would make the sum as uncertain as this one: a few large ones count little."""
     squares = saved * saved
     total = float(squares.sum())
     return total * total / float((squares * squares).sum()) if total else 0.0

@@ -87,8 +87,7 @@ class Link:
         return 0.0 if self._open_since is None else time.monotonic() - self._open_since
 
     def ask(self, wanted: Wanted) -> None:
-        """Asks for the worker's status. The wanted work goes with each question until the worker says that it knows it.
-        """
+        """Asks for the worker's status. The wanted work goes with each question until the worker knows it."""
         if self._closed_at is not None or self._channel.is_full:
             return
         message: Message = {"ask": self._asked + 1, "knobs": wanted.knobs}

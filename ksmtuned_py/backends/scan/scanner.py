@@ -1,4 +1,4 @@
-"""Pass after pass over all guests: read, count, give back. One generator: the worker decides when it goes on."""
+"""Makes pass after pass over all guests: reads, counts, gives back. The worker decides when its generator goes on."""
 
 import sys
 import time
@@ -28,10 +28,10 @@ from ksmtuned_py.units import MIB
 
 _MEMORY = "proc/meminfo"
 _TABLES_SHARE, _PRINTS_SHARE = 3 / 4, 1 / 16
-"""Of the memory that the scanner may take: for what is known of pages, and for what they share."""
+"""Shares of the memory that the scanner may take: for what is known of pages, and for what they share."""
 _PRINT_BYTES = 8
 WORK_BYTES = 64 * MIB
-"""Left for counting equal pages, and for what is said about thousands of guests."""
+"""Memory left for counting equal pages, and for what is said about thousands of guests."""
 
 
 @dataclass(slots=True)
@@ -42,29 +42,29 @@ class Watched:
     table: Table = field(default_factory=Table)
     zeros: Account = field(default_factory=Account)
     saveable_pages: int = 0
-    """Steady pages that are zero, or equal to another one of the group."""
+    """Steady pages that are zero, or equal to another page of the group."""
     trouble: str = ""
-    """Why it is not scanned, or not all of it."""
+    """Why the guest, or a part of it, is not scanned; '' when all of it is."""
     refusal: str = ""
     """Why it is not remapped although its owner allows it."""
     leaving: bool = False
-    """What it has merged is to be given back before anything else: it may not merge, or not with the same guests."""
+    """Whether its merged pages go back before anything else: it may not merge, or not with the same guests."""
 
     def forget(self) -> None:
-        """Nothing is known of it any more."""
+        """Forgets all that is known of the guest's pages."""
         self.table, self.zeros, self.saveable_pages = Table(), Account(), 0
 
     def refuse(self, reason: str) -> None:
-        """It is not remapped, or not given back what it has merged; '' when it is."""
+        """Notes why it is not remapped, or its merged pages were not given back; '' when nothing was refused."""
         self.refusal = reason
 
     def tell(self, reason: str) -> None:
-        """Something went wrong with it in this pass."""
+        """Notes what went wrong with it in this pass."""
         self.trouble = reason
 
 
 class Merger(Protocol):
-    """Who shares equal pages; there is none unless the reclaim mode is remap."""
+    """Shares equal pages; there is none unless the reclaim mode is remap."""
 
     pages_shared: int
     pages_sharing: int
@@ -73,7 +73,7 @@ class Merger(Protocol):
         """Shares the guest's steady pages with these prints; yields pages it worked on."""
 
     def window_milliseconds(self) -> dict[str, float]:
-        """How long guests were stopped for it."""
+        """How long guests were stopped for it, in milliseconds."""
 
     def look_after(self, guests: list[Target]) -> None:
         """Counts what is still shared and frees what nobody maps any more."""
@@ -113,7 +113,7 @@ class Scanner:
         self._split_huge = False
 
     def watch(self, targets: list[Target]) -> None:
-        """These are the guests from now on; what is known of those that stay is kept."""
+        """Sets the guests to scan from now on; what is known of those that stay is kept."""
         known = self.watched
         self.watched = {}
         for target in targets:
@@ -124,7 +124,7 @@ class Scanner:
             self.watched[target.pid, target.start_ticks] = watched
 
     def steps(self) -> Iterator[int]:
-        """Endless: the work of each small step, in pages and at least 1, and 0 at the end of each pass."""
+        """Scans without end: yields the work of each step in pages (at least 1), and 0 at the end of each pass."""
         while True:
             yield from self._let_go()
             guests = [guest for guest in self.watched.values() if guest.target.merge and not guest.leaving]
@@ -142,7 +142,7 @@ class Scanner:
             yield 0
 
     def give_back(self) -> Iterator[int]:
-        """Undoes all merging."""
+        """Undoes all merging; yields the work of each step, in pages."""
         for guest in list(self.watched.values()):
             yield from self._give_back_to(guest)
         self.tidy()
@@ -154,7 +154,7 @@ class Scanner:
         self._publish(guests)
 
     def window_milliseconds(self) -> dict[str, float]:
-        """How long guests were stopped: p50, p99, max; empty when none was."""
+        """How long guests were stopped, in milliseconds (p50, p99, max); empty when none was."""
         return self._merger.window_milliseconds() if self._merger else {}
 
     @property
@@ -164,11 +164,11 @@ class Scanner:
 
     @property
     def table_bytes(self) -> int:
-        """Memory that the tables take."""
+        """Bytes of memory that the tables take."""
         return sum(guest.table.bytes for guest in self.watched.values())
 
     def progress(self) -> Counters:
-        """The counters, with the scanning figures of this very moment."""
+        """Returns the counters, with the scanning figures of this very moment."""
         return replace(
             self.counters,
             full_scans=self._full_scans,
@@ -184,7 +184,7 @@ class Scanner:
 
     @contextmanager
     def _at(self, guest: Watched) -> Iterator[Process]:
-        """The guest for a with block: whatever hangs in it hangs because of that guest. Raises Gone, Refused."""
+        """Opens the guest's process and marks the guest, for the case that something hangs. Raises Gone, Refused."""
         self._mark((guest.target.pid, guest.target.start_ticks))
         try:
             with Process(guest.target, self._door) as process:
@@ -193,14 +193,14 @@ class Scanner:
             self._mark(NOBODY)
 
     def _let_go(self) -> Iterator[int]:
-        """Who leaves gets back what it has merged; in the next pass again, when that was refused."""
+        """Gives leaving guests back what they have merged; tries again in the next pass when that was refused."""
         for guest in self.watched.values():
             if guest.leaving:
                 guest.forget()
                 guest.leaving = yield from self._give_back_to(guest)
 
     def _give_back_to(self, guest: Watched) -> Generator[int, None, bool]:
-        """Whether it still has merged pages."""
+        """Gives its merged pages back; returns whether it still has some."""
         if not self._merger:
             return False
         try:
@@ -241,7 +241,7 @@ class Scanner:
         return available < total * self._settings.split_huge_below_percent / 100
 
     def _use(self, guests: list[Watched]) -> Iterator[int]:
-        """What a pass has found out is counted, and shared, in each group of guests."""
+        """Counts what a pass has found out, and shares it, in each group of guests."""
         groups: dict[str, list[Watched]] = {}
         for guest in guests:
             groups.setdefault(guest.target.group, []).append(guest)
@@ -282,4 +282,4 @@ class Scanner:
 
 
 def _nobody_looks(_: GuestKey) -> None:
-    """Where there is no parent."""
+    """Takes no notes, where there is no parent to read them."""

@@ -9,8 +9,7 @@ _MOST_NAMES = 3
 
 
 def guest_sentences(guests: Iterable[Message]) -> list[str]:
-    """Returns sentences that name guests with the same reason together; when the reasons are too many, counts the rest.
-    """
+    """Returns sentences that name guests with the same reason together; counts the rest when reasons are too many."""
     names: dict[str, list[str]] = {}
     for guest in guests:
         for reason in (guest["rest"], guest["refusal"]):

@@ -17,8 +17,7 @@ class SwapDevice:
 
     @property
     def has_room(self) -> bool:
-        """Whether more than a sixteenth of it is free: the last sixteenth is for those who swap because they have to.
-        """
+        """Whether more than a sixteenth of it is free, which is left for those who swap because they have to."""
         return self.size_kib - self.used_kib > self.size_kib // 16
 
     @property

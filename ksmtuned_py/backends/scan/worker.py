@@ -1,4 +1,4 @@
-"""The scan worker: a process of its own, so that no scan ever delays the control loop. It ends when its parent does."""
+"""The scan worker: a process of its own, so that no scan delays the control loop. It ends when its parent does."""
 
 import os
 import resource
@@ -19,14 +19,14 @@ from ksmtuned_py.units import KIB, MIB
 _NICE = 5  # as ksmd
 _IDLE_SECONDS = 1.0
 _TIDY_SECONDS = 5.0
-"""While nothing is scanned, between two looks at what nobody needs any more."""
+"""How often it frees what nobody needs any more while nothing is scanned."""
 _PROVEN = ("x86_64", "aarch64")
-"""The machines, by os.uname, that remapping has been tested on."""
+"""Machines, by os.uname, on which remapping was tested."""
 _PAGE = 4096
 
 
 class Worker:
-    """Obeys the channel and scans in between."""
+    """Obeys the channel, and scans in between."""
 
     def __init__(self, channel: Channel, scanner: Scanner, merge_refusal: str = "") -> None:
         self._channel = channel
@@ -37,13 +37,13 @@ class Worker:
         self._next_tidy = 0.0
         self._given_back = True
         self._credit = 0
-        """Pages that may be looked at in this batch; below 0: what earlier ones have taken too much."""
+        """Pages that may be looked at in this batch; below 0, it is what earlier batches have taken too much."""
         self._version = 0
         self._told: dict[GuestKey, Message] = {}
-        """What the other side knows of each guest of this version."""
+        """What the other side has been told of each guest of this version."""
 
     def serve(self) -> None:
-        """Until the parent has ended or closed the channel."""
+        """Works until the parent has ended or closed the channel."""
         try:
             while True:
                 self._obey(self._channel.receive(self._pause_seconds()))
@@ -60,7 +60,7 @@ class Worker:
         return _IDLE_SECONDS
 
     def _obey(self, messages: list[Message]) -> bool:
-        """Answers, and says whether anything is to be done otherwise from now on."""
+        """Answers the messages, and returns whether anything is to be done otherwise from now on."""
         news = False
         for message in messages:
             if "targets" in message:
@@ -86,10 +86,10 @@ class Worker:
         elif time.monotonic() >= self._next_tidy:
             self._next_tidy = time.monotonic() + _TIDY_SECONDS
             self._scanner.tidy()
-            self._given_back &= not self._scanner.counters.pages_shared  # who refused is tried again
+            self._given_back &= not self._scanner.counters.pages_shared  # guests that have refused are tried again
 
     def _work(self, steps: Iterator[int]) -> bool:
-        """As far as it may, or to the end of the pass; True at the end of all. What is new is heard after each step."""
+        """Takes steps while its credit lasts, hearing messages after each; True when all steps are done."""
         for done in steps:
             self._credit -= done
             if self._credit <= 0 or not done or self._obey(self._channel.receive()):
@@ -97,7 +97,7 @@ class Worker:
         return True
 
     def _tell(self, question: int) -> None:
-        """How it stands; of the guests, those of which the other side knows something else."""
+        """Answers with its status, and with what has changed of each guest since the last answer."""
         scanner = self._scanner
         now = {key: _told_of(guest) for key, guest in scanner.watched.items()}
         self._channel.send(
@@ -133,7 +133,7 @@ def _told_of(guest: Watched) -> Message:
 
 
 def merger_for(settings: Scan, door: Door) -> tuple[Merger | None, str]:
-    """Who shares equal pages in this mode, or why nobody does."""
+    """Returns who shares equal pages in this mode, or why nobody does."""
     if settings.reclaim != "remap":
         return None, ""
     if os.uname().machine not in _PROVEN or os.sysconf("SC_PAGESIZE") != _PAGE:
@@ -144,7 +144,7 @@ def merger_for(settings: Scan, door: Door) -> tuple[Merger | None, str]:
 
 
 def main(descriptor: int, mark: Mark, root: str, settings: Scan) -> None:
-    """One worker on the inherited end of a channel."""
+    """Runs one worker on the inherited end of a channel."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C in the terminal is the parent's business
     os.nice(_NICE)
     limit = settings.worker_memory_mib * MIB
@@ -156,7 +156,7 @@ def main(descriptor: int, mark: Mark, root: str, settings: Scan) -> None:
 
 
 def _own_bytes() -> int:
-    """What RLIMIT_DATA counts of this process before it has looked at anything: the interpreter and its libraries."""
+    """What RLIMIT_DATA counts of this process before any scan, in bytes: the interpreter and its libraries."""
     lines = Door().read("proc/self/status").splitlines()
     return next(int(line.split()[1]) * KIB for line in lines if line.startswith("VmData:"))
 

@@ -132,8 +132,7 @@ def _behind(runs: list[list[int]], done_bytes: int) -> list[list[int]]:
 
 
 def _cut(process: Process, run: list[int], held: list[tuple[int, int]]) -> list[list[int]]:
-    """Cuts a refused run at the borders of mappings; a run within one mapping makes that one held, and returns nothing.
-    """
+    """Cuts a refused run at the borders of mappings; one that lies within a mapping makes that mapping held."""
     start, end = run
     mappings = [one for one in process.mappings() if one.start < end and one.end > start]
     pieces = [[max(start, one.start), min(end, one.end)] for one in mappings]

@@ -7,7 +7,7 @@ SVC = 0xD4000001
 
 
 class Code(MachineCode):
-    """In A64 instructions."""
+    """Machine code of A64 instructions."""
 
     def word(self, *parts: int) -> None:
         """One instruction, from its parts."""
@@ -45,22 +45,22 @@ class Code(MachineCode):
         self.word(0x14000000, _field((target - self.here) // 4, 26, 0))
 
     def skip(self, instruction: int) -> int:
-        """A conditional branch forward, to where `land` is called with what this returns."""
+        """Appends a conditional branch forward; returns the place with which `land` completes it."""
         self.word(instruction)
         return len(self.bytes) - 4
 
     def land(self, at: int) -> None:
-        """Here goes on what skips."""
+        """Makes the branch at that place lead to here."""
         instruction = int.from_bytes(self.bytes[at : at + 4], "little")
         self.bytes[at : at + 4] = (instruction | _field((len(self.bytes) - at) // 4, 19, 5)).to_bytes(4, "little")
 
     def syscall(self, number: int) -> None:
-        """svc, by that number"""
+        """svc, with that system call number"""
         self.number(8, number)
         self.word(SVC)
 
 
 def _field(value: int, bits: int, position: int) -> int:
-    """A signed number as a field of an instruction."""
+    """Returns a signed number as a field of an instruction."""
     assert -(1 << bits - 1) <= value < 1 << bits - 1
     return (value & (1 << bits) - 1) << position

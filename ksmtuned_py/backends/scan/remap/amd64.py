@@ -22,7 +22,7 @@ _NAMES = (  # noqa: SIM905 - as they stand in struct user_regs_struct
 _AT = {name: index for index, name in enumerate(_NAMES)}
 _NT_PRSTATUS = 1
 _CODE_64 = 0x33
-"""The code segment of 64-bit programs; any other one is refused."""
+"""The code segment of 64-bit programs; a thread with any other one is refused."""
 _NO_SYSCALL = 2**64 - 1
 _SYSCALL_LENGTH = 2
 _ERESTARTSYS, _ERESTARTNOINTR, _ERESTARTNOHAND, _ERESTART_RESTARTBLOCK = (2**64 - n for n in (512, 513, 514, 516))
@@ -35,14 +35,14 @@ NR = {
     "futex": 202, "restart_syscall": 219, "mbind": 237,
 }  # fmt: skip
 
-# The data of a slot, by offset.
+# The data of a slot, by offset:
 _SAVED = ("rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15", "rax")
 _SLOT = {name: index * 8 for index, name in enumerate((*_SAVED, "rsp", "eflags", "rip"))}
 _MASK, _PENDING, _ALT_RAX, _ALT_RIP = 144, 152, 160, 168
 SLOT_DATA = struct.Struct("=22Q")
 SLOT_BYTES = 256
 ROOM, DATA_AT = 512, 256
-"""What `one_call` and its data take."""
+"""Bytes that `one_call` and its data take, and where in them the data begins."""
 _CALL_REGISTERS = ("rax", "rdi", "rsi", "rdx", "r10", "r8", "r9")
 _NUMBER = {
     "rax": 0, "rcx": 1, "rdx": 2, "rbx": 3, "rsp": 4, "rbp": 5, "rsi": 6, "rdi": 7,
@@ -73,14 +73,14 @@ class Context:
 
     @property
     def suitability(self) -> int:
-        """Best is one that sleeps in a system call."""
+        """How well the thread can work for us: best is one that sleeps in a system call."""
         return int(self.in_syscall)
 
     def raw(self) -> bytearray:
         return bytearray(REGISTERS.pack(*self.values))
 
     def elsewhere(self, address: int, *call: int) -> "Context":
-        """With another place to go on at; no system call is begun again on top of that."""
+        """Returns the registers with another place to go on at; the kernel then begins no interrupted call again."""
         changed = list(self.values)
         changed[_AT["orig_rax"]], changed[_AT["rip"]] = _NO_SYSCALL, address
         for name, value in zip(_CALL_REGISTERS, call, strict=False):
@@ -88,16 +88,16 @@ class Context:
         return Context(tuple(changed))
 
     def interrupted(self) -> "Context":
-        """The same: the kernel sees by itself that a system call was interrupted, and begins it again or ends it."""
+        """Returns the registers unchanged: the kernel restarts or ends an interrupted system call by itself."""
         return self
 
     @property
     def in_syscall(self) -> bool:
-        """It was stopped on its way out of a system call."""
-        return self["orig_rax"] < 2**63  # -1 otherwise
+        """Whether it was stopped on its way out of a system call."""
+        return self["orig_rax"] < 2**63  # it is -1 otherwise
 
     def slot_data(self, mask: int) -> bytes:
-        """What its slot must hold so that `finish` takes it back to here."""
+        """Returns what the thread's slot must hold so that `finish` takes it back to here."""
         rip, rax = self["rip"], self["rax"]
         alt_rip, alt_rax = rip, rax
         if self.in_syscall and rax in _RESTARTS:
@@ -115,23 +115,23 @@ class Context:
 
 
 def look(view: Callable[[int, int], bytes], read: Callable[[int, int], bytes]) -> Context:  # noqa: ARG001 - see arm64
-    """A stopped thread's context."""
+    """Reads a stopped thread's context."""
     return Context.of(bytearray(view(_NT_PRSTATUS, REGISTERS.size)))
 
 
 def result(view: Callable[[int, int], bytes]) -> int:
-    """What the system call that it has just left returned."""
+    """Returns the result of the system call that the thread has just left."""
     return Context.of(bytearray(view(_NT_PRSTATUS, REGISTERS.size)))["rax"]
 
 
 class _Code(MachineCode):
-    """In x86-64 instructions."""
+    """Machine code of x86-64 instructions."""
 
     def raw(self, text: str) -> None:
         self.bytes += bytes.fromhex(text)
 
     def relative(self, text: str, target: int, tail: str = "") -> None:
-        """An instruction whose 32-bit operand is the distance from its end to the target."""
+        """Appends an instruction whose 32-bit operand is the distance from its end to the target."""
         self.raw(text)
         end = self.here + 4 + len(bytes.fromhex(tail))
         self.bytes += struct.pack("<i", target - end)
@@ -166,7 +166,7 @@ class _Code(MachineCode):
         self.relative("e9", target)
 
     def finish(self, data: int, *, writable: bool) -> None:
-        """Back to where the thread was: flags, signal mask, registers, and a jump, all from the slot's data."""
+        """Takes the thread back to where it was: flags, signal mask, registers and a jump, all from the slot's data."""
         if writable:
             self._interrupted_by_signal(data)
         self.address_of("rsp", data + _SLOT["eflags"])
@@ -182,7 +182,7 @@ class _Code(MachineCode):
         self.relative("ff 25", data + _SLOT["rip"])  # jmp [rip]
 
     def _interrupted_by_signal(self, data: int) -> None:
-        """A signal that waits ends an interrupted system call with EINTR instead of beginning it again."""
+        """Ends an interrupted system call with EINTR, instead of beginning it again, when a signal waits."""
         self.address_of("rdi", data + _PENDING)
         self.number("rsi", 8)
         self.syscall("rt_sigpending")
@@ -198,7 +198,7 @@ class _Code(MachineCode):
 
 
 def park(address: int, data: int, gate: int) -> bytes:
-    """Waits while the gate is shut, then finishes."""
+    """Returns code that waits while the gate is shut, then finishes."""
     code = _Code(address)
     code.relative("83 3d", gate, "00")  # cmp dword [gate], 0
     wait = _Code(code.here + 2)
@@ -215,7 +215,7 @@ def park(address: int, data: int, gate: int) -> bytes:
 
 
 def serve(address: int, data: int, header: Header) -> bytes:
-    """Runs the table of operations whenever a byte arrives; at the end of the line opens the gate and finishes."""
+    """Returns code that runs the table whenever a byte arrives; when the line ends, it opens the gate and finishes."""
     code = _Code(address)
     _ask(code, header)
     code.raw("48 83 f8 01")  # cmp rax, 1
@@ -267,7 +267,7 @@ def _run(address: int, again: int, header: Header) -> bytes:
 
 
 def one_call(address: int, data: int) -> bytes:
-    """One system call with the registers as they are, then finish; for read-only memory."""
+    """Returns code that makes one system call with the registers as they are, then finishes; for read-only memory."""
     code = _Code(address)
     code.raw("0f 05")
     code.finish(data, writable=False)

@@ -25,10 +25,10 @@ MOST_OPERATIONS = 1024
 AREA_BYTES = (CODE_BYTES + _OPERATIONS + MOST_OPERATIONS * OPERATION.size + 4095) & ~4095
 _GATE, _LINE, _BYTE, _FIRST, _NONCE, _STORE, _STAGE, _FILES, _NODES = 0, 8, 16, 24, 32, 48, 56, 72, 104
 NOTES = _STORE
-"""From here to its end, the header is for whoever comes after us."""
+"""From this offset to its end, the header is for whoever comes after us."""
 SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 Operation = tuple[int, tuple[int, ...], int, int]
-"""Number, arguments, and which operation follows success and failure."""
+"""A system call's number, its arguments, and the indices of the operations after success and after failure."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class Left:
 
 
 class Area:
-    """Our view of it; addresses are the guest's. Slot 0 is the thread that works for us, the others wait."""
+    """Our view of the area; addresses are the guest's. Slot 0 is for the thread that works for us, others wait."""
 
     def __init__(self) -> None:
         self.descriptor = os.memfd_create(AREA_NAME, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
@@ -62,17 +62,17 @@ class Area:
         self._write_code()
 
     def settle(self, address: int, line: int, store: int) -> None:
-        """Notes where the guest has mapped it, and the guest's numbers of its files."""
+        """Notes where the guest has mapped the area, and the guest's numbers of its files."""
         self.address = address
         self._put(_LINE, struct.pack("=Q", line))
         self._put(_STORE, struct.pack("=Q", store))
 
     def code(self, slot: int) -> int:
-        """Where a thread goes that has this slot."""
+        """Returns the address to which the thread with this slot goes."""
         return self.address + slot * _CODE_STRIDE
 
     def contains(self, address: int) -> bool:
-        """Whether an instruction pointer is in it."""
+        """Whether the address of an instruction is in the area."""
         return self.address <= address < self.address + CODE_BYTES
 
     @property
@@ -92,23 +92,23 @@ class Area:
         self._put(HEADER_BYTES + slot * _DATA_STRIDE, context.slot_data(mask))
 
     def shut_gate(self, *, shut: bool) -> None:
-        """While it is shut, only the thread of slot 0 would run on if we were killed."""
+        """Shuts or opens the gate. If we are killed while it is shut, only the thread of slot 0 runs on."""
         self._put(_GATE, struct.pack("=I", shut))
 
     def stage(self, address: int, size: int) -> None:
-        """Notes memory of ours in the guest, for whoever cleans up after us."""
+        """Notes memory that we have made in the guest, for whoever cleans up after us."""
         self._put(_STAGE, struct.pack("=QQ", address, size))
 
     def note_files(self, *keys: int) -> None:
-        """Which files our descriptors in the guest are: line and store, device and inode each."""
+        """Notes which files our descriptors in the guest are: device and inode of line and store."""
         self._put(_FILES, struct.pack("=4Q", *keys))
 
     def put_nodes(self, nodes: int) -> None:
-        """The mask of NUMA nodes for mbind."""
+        """Writes the mask of NUMA nodes for mbind."""
         self._put(_NODES, nodes.to_bytes(MOST_NODES // 8, "little"))
 
     def table(self, operations: list[Operation]) -> None:
-        """The operations to run next."""
+        """Writes the operations to run next."""
         packed = []
         for number, arguments, success, failure in operations:
             six = (*arguments, *([0] * (6 - len(arguments))))
@@ -117,18 +117,18 @@ class Area:
         self._put(_FIRST, struct.pack("=q", 0 if operations else END))
 
     def result(self, operation: int) -> int:
-        """What an operation has returned; negative is an errno."""
+        """Returns what an operation has returned; a negative value is an errno."""
         begin = CODE_BYTES + _OPERATIONS + operation * OPERATION.size
         value: int = OPERATION.unpack_from(self._memory, begin)[7]
         return value - 2**64 if value >= 2**63 else value
 
     def close(self) -> None:
-        """Lets go of our view; the guest keeps its own."""
+        """Closes our view; the guest keeps its own."""
         self._memory.close()
         os.close(self.descriptor)
 
     def _write_code(self) -> None:
-        """The same for any address, and before the guest maps it: see arm64.py on instruction caches."""
+        """Writes the code, which fits any address, before the guest maps it: see arm64.py on instruction caches."""
         data = CODE_BYTES
         header = Header(data + _GATE, data + _LINE, data + _BYTE, data + _FIRST, data + _OPERATIONS)
         for slot in range(_SLOTS):

@@ -32,7 +32,8 @@ _NT_PRSTATUS, _NT_PRFPREG, _NT_SVE, _NT_SSVE, _NT_POE, _NT_GCS = 1, 2, 0x405, 0x
 _VECTORS_BYTES = 528  # struct user_fpsimd_state: 32 registers, fpsr, fpcr, padding
 _SVE_FLAGS_AT = 12  # struct user_sve_header
 _BTYPE = 0xC00
-"""Of pstate: the instruction before was an indirect branch; then a guarded page, as the vdso's, wants a landing pad."""
+"""Bits of pstate: the last instruction was an indirect branch. A guarded page, as the vdso's, then wants a landing pad.
+"""
 _EINTR = 2**64 - 4
 
 NR = {
@@ -80,7 +81,7 @@ class Context:
 
     @property
     def suitability(self) -> int:
-        """Best is one that no signal could find before a system call."""
+        """How well the thread can work for us: best is one that no signal could find before a system call."""
         if not self.at_syscall:
             return 1
         return -1 if self._sleeps_for_a_time else 0
@@ -103,7 +104,7 @@ class Context:
         return Context(tuple(values))
 
     def slot_data(self, mask: int) -> bytes:
-        """The frame that takes it back, and what to change in it when a signal waits."""
+        """Returns the frame that takes the thread back, and what to change in it when a signal waits."""
         alternative = self.interrupted()
         fpsr, fpcr = struct.unpack_from("=II", self.vectors, 512)
         return b"".join(
@@ -118,7 +119,7 @@ class Context:
         )
 
     def first_data(self, address: int, mask: int) -> bytes:
-        """The registers that a system call takes, and a direct branch; b"" when that does not reach so far."""
+        """Returns the registers that a system call takes, and a direct branch; b"" when that does not reach so far."""
         if not -_BRANCH_REACH <= self.pc - address < _BRANCH_REACH:
             return b""
         code = Code(address)
@@ -131,7 +132,7 @@ class Context:
 
     @property
     def _waits(self) -> bool:
-        """It is in, or before, a system call that does nothing but wait."""
+        """Whether the thread is in, or before, a system call that does nothing but wait."""
         waits = self.values[8] in _WAITS or self._futex_command in (_FUTEX_WAIT, _FUTEX_WAIT_BITSET)
         return self.at_syscall and waits
 
@@ -143,14 +144,14 @@ class Context:
 
 
 def look(view: Callable[[int, int], bytes], read: Callable[[int, int], bytes]) -> Context:
-    """A stopped thread's context, with the reason why it cannot be sent elsewhere, if there is one."""
+    """Reads a stopped thread's context, with the reason why it cannot be sent elsewhere, if there is one."""
     values = _REGISTERS.unpack(view(_NT_PRSTATUS, _REGISTERS.size))
     at_syscall = read(values[_PC], 4) == SVC.to_bytes(4, "little")
     return Context(values, view(_NT_PRFPREG, _VECTORS_BYTES), at_syscall, _refusal(view))
 
 
 def result(view: Callable[[int, int], bytes]) -> int:
-    """What the system call that it has just left returned."""
+    """Returns the result of the system call that the thread has just left."""
     value: int = _REGISTERS.unpack(view(_NT_PRSTATUS, _REGISTERS.size))[0]
     return value
 
@@ -169,7 +170,7 @@ def _refusal(view: Callable[[int, int], bytes]) -> str:
 
 
 def _block(code: Code, how: int, mask: int) -> None:
-    """rt_sigprocmask"""
+    """Appends a call of rt_sigprocmask."""
     code.number(0, how)
     code.address_of(1, mask)
     code.number(2, 0)
@@ -178,7 +179,7 @@ def _block(code: Code, how: int, mask: int) -> None:
 
 
 def _finish(code: Code, data: int) -> None:
-    """Back to where the thread was, by the signal frame that the data is."""
+    """Takes the thread back to where it was, by the signal frame that the data is."""
     _block(code, 0, data + _EVERY_SIGNAL)  # SIG_BLOCK
     _interrupted_by_signal(code, data)
     code.address_of(0, data)
@@ -187,7 +188,7 @@ def _finish(code: Code, data: int) -> None:
 
 
 def _interrupted_by_signal(code: Code, data: int) -> None:
-    """A signal that waits ends a system call that only waits with EINTR."""
+    """Ends a system call that only waits with EINTR when a signal waits."""
     code.address_of(0, data + _PENDING)
     code.number(1, 8)
     code.syscall(NR["rt_sigpending"])
@@ -203,7 +204,7 @@ def _interrupted_by_signal(code: Code, data: int) -> None:
 
 
 def park(address: int, data: int, gate: int) -> bytes:
-    """Waits while the gate is shut, then finishes."""
+    """Returns code that waits while the gate is shut, then finishes."""
     code = Code(address)
     code.address_of(0, gate)
     code.load_half_at(1, 0, 0)
@@ -219,7 +220,7 @@ def park(address: int, data: int, gate: int) -> bytes:
 
 
 def serve(address: int, data: int, header: Header) -> bytes:
-    """Runs the table of operations whenever a byte arrives; at the end of the line opens the gate and finishes."""
+    """Returns code that runs the table whenever a byte arrives; when the line ends, it opens the gate and finishes."""
     code = Code(address)
     _one_byte(code, header, "recvfrom", 0)
     code.word(0xF100041F)  # cmp x0, 1
@@ -246,7 +247,7 @@ def _one_byte(code: Code, header: Header, name: str, flags: int) -> None:
 
 
 def _run(code: Code, header: Header) -> None:
-    """w19 is the operation's index, x20 its address; system calls leave both alone."""
+    """Runs the table: w19 is the operation's index, x20 its address; system calls leave both alone."""
     code.load(19, header.first)
     top = code.here
     assert END == -1
@@ -269,7 +270,7 @@ def _run(code: Code, header: Header) -> None:
 
 
 def one_call(address: int, data: int) -> bytes:
-    """One system call with the registers as they are, then the way back, whose last step is the data's branch."""
+    """Returns code that makes one system call and goes back; the last step is the branch in the data."""
     code = Code(address)
     code.word(SVC)
     _block(code, 2, data + _FIRST_MASK)  # SIG_SETMASK

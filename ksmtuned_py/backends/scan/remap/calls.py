@@ -1,4 +1,4 @@
-"""Every system call that a guest runs for us, with what is known of its arguments: for judging its seccomp filters."""
+"""Lists every system call that a guest runs for us, with the known arguments, for judging its seccomp filters."""
 
 import os
 import socket

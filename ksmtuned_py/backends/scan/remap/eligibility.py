@@ -1,4 +1,4 @@
-"""PURE: which guests, and which of their mappings, may be remapped; see opened.py for what they have open."""
+"""PURE: tells which guests and which of their mappings may be remapped; see opened.py for what they have open."""
 
 import re
 from collections import Counter
@@ -13,14 +13,15 @@ from ksmtuned_py.guests.balloon import parse_balloon
 _HARMLESS_CAPABILITIES = sum(1 << number for number in (10, 12, 13, 14, 23))
 """NET_BIND_SERVICE, NET_ADMIN, NET_RAW, IPC_LOCK, SYS_NICE: none of them opens a file of root's for writing."""
 _MIGRATION = ("mig/", "live_migr", "multifd", "postcopy", "bg_snap")
-"""How QEMU's threads are called that move it to another host, or write a snapshot of it."""
+"""Names of the QEMU threads that move a guest to another host, or write a snapshot of it."""
 _STOPPED = re.compile(r"^State:\t[Tt]", re.MULTILINE)
 _HEADER = re.compile(r"[0-9a-f]+-[0-9a-f]+ ")
 _NO_KEY = "0"
-"""The protection key that memory has by itself."""
+"""The protection key of memory that was given none."""
 _PLAIN_FLAGS = frozenset("rd wr mr mw me ac sd nr".split())  # noqa: SIM905 - as they stand in the file
 ADVICE = {"rr": 1, "sr": 2, "dc": 10, "mg": 12, "hg": 14, "nh": 15, "dd": 16}
-"""Flags that madvise sets again: random, sequential, don't fork, mergeable, huge pages, no huge pages, don't dump."""
+"""Flags that madvise sets again: random, sequential, don't fork, mergeable, huge pages, no huge pages, don't dump.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,14 +30,14 @@ class Eligible:
 
     mapping: Mapping
     reserve: bool
-    """Its memory is accounted for (no MAP_NORESERVE)."""
+    """Whether its memory is accounted for (no MAP_NORESERVE)."""
     advice: tuple[int, ...]
     policy: Policy | None = None
-    """If it has one of its own."""
+    """The NUMA policy of the mapping; None when it has none of its own."""
 
 
 def status_refusal(status: str) -> str:
-    """Why a process or thread with this /proc/PID/status is refused; ''."""
+    """Returns why a process or thread with this /proc/PID/status is refused; '' when it is not."""
     found = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
     if found.get("Seccomp") == "1":
         return "it runs under strict seccomp, which forbids any system call of ours"
@@ -56,12 +57,12 @@ def status_refusal(status: str) -> str:
 
 
 def is_stopped(status: str) -> bool:
-    """Whether somebody keeps it from running."""
+    """Whether a process with this status is kept from running by somebody."""
     return bool(_STOPPED.search(status))
 
 
 def command_refusal(words: Sequence[str]) -> str:
-    """Why a guest with this command line is refused; ''."""
+    """Returns why a guest with this command line is refused; '' when it is not."""
     balloon = parse_balloon(words)
     if balloon.reports_free_pages or balloon.pluggable:
         return "free page reporting or virtio-mem gives its memory back already, and better"
@@ -71,7 +72,7 @@ def command_refusal(words: Sequence[str]) -> str:
 
 
 def nested_refusal(words: Sequence[str], vendor: str) -> str:
-    """Why a guest of KVM is refused on a host whose module allows guests of guests (vmx, svm); ''.
+    """Returns why a KVM guest is refused where the module allows guests of guests (vmx, svm); '' when it is not.
 
     Their control pages are pinned, and no change of mappings moves them.
     """
@@ -85,7 +86,7 @@ def nested_refusal(words: Sequence[str], vendor: str) -> str:
 
 
 def mappings_refusal(mappings: Iterable[Mapping], least_bytes: int) -> str:
-    """Why a process with these mappings is refused; ''."""
+    """Returns why a process with these mappings is refused; '' when it is not."""
     for mapping in mappings:
         if mapping.permissions.startswith("rw") and mapping.permissions[3] == "s" and mapping.size >= least_bytes:
             return "its memory is shared with other processes (vhost-user, virtiofs)"
@@ -93,7 +94,7 @@ def mappings_refusal(mappings: Iterable[Mapping], least_bytes: int) -> str:
 
 
 def eligible(smaps: str, policies: dict[int, str] | None, least_bytes: int) -> tuple[list[Eligible], str]:
-    """The mappings of /proc/PID/smaps that may be remapped, and why one of that size is not; None: without NUMA."""
+    """Returns the mappings of /proc/PID/smaps that may be remapped, and why one is not. No NUMA: policies is None."""
     found, reason = [], ""
     for mapping, flags in _with_flags(smaps):
         if not mapping.anonymous or mapping.name.startswith("[heap]"):
@@ -112,14 +113,14 @@ def eligible(smaps: str, policies: dict[int, str] | None, least_bytes: int) -> t
 
 
 def large(mappings: Iterable[Mapping], least_bytes: int) -> list[tuple[int, int]]:
-    """Pieces of private memory of that size, as address ranges: all that may be remapped is in them."""
+    """Returns the address ranges of private memory of at least that size: all that may be remapped is in them."""
     return [(start, end) for start, end in candidates(list(mappings)) if end - start >= least_bytes]
 
 
 def of_one_policy(found: list[Eligible]) -> tuple[list[Eligible], Policy | None, str]:
-    """Those with the NUMA policy that most of the memory has, that policy, and why the others are left out.
+    """Returns the mappings with the most frequent NUMA policy, that policy, and why others are left out.
 
-    A memfd has a policy of its own, which holds for all that have mapped it, and a guest has one memfd.
+    A memfd has one policy, which holds for all that have mapped it, and a guest has one memfd.
     """
     sizes: Counter[Policy | None] = Counter()
     for one in found:
@@ -150,7 +151,7 @@ def _with_flags(smaps: str) -> Iterable[tuple[Mapping, frozenset[str]]]:
 
 
 def _neighbours(found: list[Eligible]) -> list[list[Eligible]]:
-    """Mappings without a gap between them: one piece of memory, cut by what was remapped before."""
+    """Groups mappings without a gap between them: one piece of memory, cut by what was remapped before."""
     groups: list[list[Eligible]] = []
     for one in found:
         if groups and groups[-1][-1].mapping.end == one.mapping.start:

@@ -1,4 +1,4 @@
-"""Undoing: every merged run becomes private memory without a file again, with the content that the guest sees."""
+"""Undoes merging: every merged run becomes private memory without a file again, with the content the guest sees."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -19,17 +19,17 @@ from ksmtuned_py.sensors.memory import read_memory
 from ksmtuned_py.units import MIB
 
 _PAGES = 256
-"""Of one window: about 1 ms."""
+"""Pages given back in one window, which takes about 1 ms."""
 _PIECE_PAGES = 16
-"""What a piece costs, however short, in pages: the guest is told twice what to do."""
+"""What a piece costs, however short, counted in pages: the guest is told twice what to do."""
 _RESERVE_BYTES, _HOST_RESERVE_BYTES = 16 * MIB, 256 * MIB
-"""What a guest's control group, and the host, must be able to take for a window to be given back."""
+"""Memory that must be free, in a guest's control group and on the host, before a window is given back."""
 _READ_WRITE, _PRIVATE, _ANONYMOUS, _NORESERVE = 3, 2, 0x20, 0x4000
 _MAYMOVE_FIXED = 3
 
 
 class NoRoom(Refused):
-    """It would take more memory than there is for it."""
+    """Raised when giving back would take more memory than there is for it."""
 
 
 def give_back(
@@ -39,7 +39,7 @@ def give_back(
     merged: list[Eligible],
     standing: Callable[[], AbstractContextManager[Window]],
 ) -> Iterator[int]:
-    """Window by window; yields pages. Raises NoRoom, Refused and Gone."""
+    """Gives pages back window by window; yields pages. Raises NoRoom, Refused and Gone."""
     mem = os.open("mem", os.O_RDWR | os.O_CLOEXEC, dir_fd=process.directory)
     try:
         for some in _portions(merged):
@@ -55,7 +55,10 @@ def give_back(
 
 
 def _refuse_without_room(door: Door, process: Process) -> None:
-    """Whose pages are shared has not paid for them; given back, its control group does, and the host."""
+    """Raises NoRoom unless the guest's control group and the host can take the pages.
+
+    A group was not charged for pages that its guest shares; given back, they are charged to it.
+    """
     room = process_room_bytes(door, process.read_text("cgroup"))
     if room is not None and room < _RESERVE_BYTES:
         raise NoRoom("the memory limit of its control group leaves no room for its own copies: they stay merged")
@@ -65,7 +68,7 @@ def _refuse_without_room(door: Door, process: Process) -> None:
 
 
 def _portions(merged: list[Eligible]) -> Iterator[list[tuple[int, int, Eligible]]]:
-    """Addresses and lengths of pieces, as many as fit into a window."""
+    """Yields addresses and lengths of pieces, as many as fit into a window."""
     some: list[tuple[int, int, Eligible]] = []
     room = _PAGES
     for one in merged:
@@ -83,7 +86,7 @@ def _portions(merged: list[Eligible]) -> Iterator[list[tuple[int, int, Eligible]
 def _one(
     process: Process, session: Session, window: Window, mem: int, address: int, length: int, one: Eligible
 ) -> None:
-    """A copy beside it, filled while all threads stand still, then moved over it in one step."""
+    """Fills a copy beside the piece while all threads stand still, then moves it over the piece in one step."""
     copy = _room(session, window, length, one)
     content = bytearray(length)
     if process.read([memoryview(content)], address) != length or os.pwrite(mem, content, copy) != length:
@@ -99,7 +102,7 @@ def _one(
 
 
 def _room(session: Session, window: Window, length: int, one: Eligible) -> int:
-    """Memory without a file in the guest, with the NUMA policy that the mapping has; its address."""
+    """Maps memory without a file in the guest, with the mapping's NUMA policy; returns its address. Raises Refused."""
     flags = _PRIVATE | _ANONYMOUS | (0 if one.reserve else _NORESERVE)
     copy = window.run([(NR["mmap"], (0, length, _READ_WRITE, flags, -1, 0), END, END)])[0]
     if copy < 0:

@@ -1,4 +1,4 @@
-"""Getting a foothold in a guest: its first system calls on our behalf, run from the unused end of its vdso page.
+"""Gets a foothold in a guest: its first system calls for us run from the unused end of its vdso page.
 
 The thread that runs them finds its way back by itself, should we be killed at any point (`one_call`).
 """
@@ -33,7 +33,7 @@ _CONTROL, _CONTROL_HEAD = struct.Struct("=Qiiii"), 16
 
 
 class FirstCalls:
-    """In a with block: system calls in one stopped thread of the guest."""
+    """Makes system calls in one stopped thread of the guest, in a with block."""
 
     def __init__(self, process: Process, threads: Threads) -> None:
         self._process = process
@@ -59,7 +59,7 @@ class FirstCalls:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            if self._thread in self._threads.all:  # else it has ended, or is to find its way back by this code
+            if self._thread in self._threads.all:  # otherwise it has ended, or this code takes it back
                 if self._thread.moved:
                     self._back()
                 self._write(self._code, bytes(MACHINE.ROOM))
@@ -69,7 +69,7 @@ class FirstCalls:
             os.close(self._mem)
 
     def call(self, name: str, *arguments: int) -> int:
-        """Runs it; raises Refused when it fails, Gone when the guest has ended."""
+        """Makes the call in the guest; raises Refused when it fails, Gone when the guest has ended."""
         six = (*arguments, *([0] * (6 - len(arguments))))
         self._threads.move(self._thread, self._code, MACHINE.NR[name], *six)
         self._threads.step_to_syscall(self._thread)
@@ -80,15 +80,15 @@ class FirstCalls:
         return result
 
     def write(self, address: int, data: bytes) -> None:
-        """Into its memory."""
+        """Writes into the guest's memory."""
         self._write(address, data)
 
     def read(self, address: int, size: int) -> bytes:
-        """From its memory."""
+        """Reads from the guest's memory."""
         return os.pread(self._mem, size, address)
 
     def _back(self) -> None:
-        """Only on the way out of a stop that we asked for does the kernel begin an interrupted call again."""
+        """Takes the thread back. Only on the way out of a stop that we asked for does the kernel restart a call."""
         ptrace.interrupt(self._thread.number)
         ptrace.resume(self._thread.number)
         self._threads.stop_again(self._thread)
@@ -99,7 +99,7 @@ class FirstCalls:
 
 
 def best_worker(threads: Threads, able: Callable[[Context], bool] = lambda _: True) -> Thread:
-    """The thread that suits best to work for us; raises Refused when there is none."""
+    """Returns the thread that suits best to work for us; raises Refused when none does."""
     found = [thread for thread in threads.all if thread.context.suitability >= 0 and able(thread.context)]
     if not found:
         raise Refused("none of its threads can work for us at the moment")
@@ -124,7 +124,7 @@ def install(process: Process, threads: Threads, area: Area, store: int) -> tuple
 
 
 def _line(first: FirstCalls, process: Process, page: int) -> tuple[socket.socket, int]:
-    """A pair of sockets of which we take one: ours, and the guest's number of the other."""
+    """Makes a pair of sockets and takes one; returns ours, and the guest's number of the other."""
     kind = socket.SOCK_STREAM | socket.SOCK_CLOEXEC
     first.call("socketpair", socket.AF_UNIX, kind, 0, page)
     line, other = struct.unpack("=ii", first.read(page, 8))
@@ -144,10 +144,10 @@ def _map(first: FirstCalls, area_there: int) -> int:
 
 @contextmanager
 def _undone(first: FirstCalls, name: str, *arguments: int) -> Iterator[None]:
-    """A refusal in the with block leaves nothing behind: the call undoes what was done before it."""
+    """Undoes what was done before when a call in the with block is refused."""
     try:
         yield
-    except (NotStopped, Lost):  # nor would it run this call
+    except (NotStopped, Lost):  # the guest would not run the undoing call either
         raise
     except Refused:
         first.call(name, *arguments)
@@ -170,7 +170,7 @@ def _clear_up(first: FirstCalls, process: Process, threads: Threads) -> None:
     """
     for mapping in process.mappings():
         if mapping.name != f"/memfd:{AREA_NAME} (deleted)" or mapping.offset or mapping.size != CODE_BYTES:
-            continue  # of another kind, or killed before it was of use
+            continue  # of another kind, or left by a worker that was killed before using it
         end = mapping.start + AREA_BYTES
         if any(mapping.start <= thread.context.pc < end for thread in threads.all):
             raise Refused("one of its threads is still on its way back")
@@ -184,14 +184,14 @@ def _clear_up(first: FirstCalls, process: Process, threads: Threads) -> None:
 
 
 def file_key(process: Process, descriptor: int) -> tuple[int, int]:
-    """What file a descriptor of the guest is: device and inode."""
+    """Returns device and inode of the file that a descriptor of the guest is."""
     with suppress(OSError):
         return system.file(f"fd/{descriptor}", process.directory).key
     return 0, 0
 
 
 def key_of(descriptor: int) -> tuple[int, int]:
-    """The same of a descriptor of ours."""
+    """Returns device and inode of the file that a descriptor of ours is."""
     found = os.fstat(descriptor)
     return found.st_dev, found.st_ino
 
@@ -206,9 +206,10 @@ def _take(process: Process, number: int) -> socket.socket:
 def _hand_over(
     first: FirstCalls, process: Process, ours: socket.socket, there: tuple[int, int], sent: tuple[int, int]
 ) -> tuple[int, int]:
-    """Passes two descriptors through the line; the guest's numbers of them. Raises Refused unless both have arrived.
+    """Passes two descriptors through the line; returns the guest's numbers. Raises Refused unless both arrived.
 
-    `there` is the guest's end of the line, and a page of its memory. What has arrived alone is closed again.
+    `there` is the guest's end of the line, and a page of its memory. A descriptor that has arrived alone is closed
+    again.
     """
     line, page = there
     ours.sendmsg([b"."], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", sent))])
@@ -230,7 +231,7 @@ def _hand_over(
 
 
 def _vdso_end(process: Process) -> int:
-    """Unused bytes behind the last section header of the vdso, which every program has."""
+    """Finds the unused bytes behind the last section header of the vdso, which every program has."""
     for mapping in process.mappings():
         if mapping.name != "[vdso]":
             continue

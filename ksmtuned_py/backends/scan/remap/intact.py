@@ -1,6 +1,6 @@
-"""Whether memory is still what it was when its flags were read: asked while all threads of the guest stand still.
+"""Tells whether memory is still what it was when its flags were read, while all threads of the guest stand still.
 
-Its flags are read from smaps, which walks through all its page tables, so that is done once for many stops.
+The flags come from smaps, which walks through all page tables, so they are read once for many stops.
 """
 
 import errno
@@ -15,17 +15,17 @@ from ksmtuned_py.backends.scan.remap import system
 from ksmtuned_py.backends.scan.remap.runs import Run
 
 _COLD = 20
-"""Advice that is refused on locked memory, and changes nothing that a program sees."""
+"""MADV_COLD: advice that locked memory refuses, and that changes nothing that a program sees."""
 _QUERY = struct.Struct("=13Q")  # struct procmap_query (include/uapi/linux/fs.h)
 _PROCMAP_QUERY = 0xC0686611  # _IOWR('f', 17, 104 bytes), Linux 6.11+
 _ADDRESS, _END, _FLAGS = 2, 4, 5
 _READ_WRITE_PRIVATE = 3
 _WHOLE = 1000
-"""Runs that one call takes."""
+"""How many runs one call takes."""
 
 
 def change(process: Process, runs: list[Run]) -> str:
-    """What has become of the memory of these runs, as a reason not to touch it; ''. Raises OSError."""
+    """Returns why the memory of these runs must not be touched any more; '' when it is as it was. Raises OSError."""
     if any(_is_locked_or_gone(process, runs[begin : begin + _WHOLE]) for begin in range(0, len(runs), _WHOLE)):
         return "it has locked its memory, or taken it away, while it was merged"
     if not all(_may_be_written(process, runs)):
@@ -34,7 +34,7 @@ def change(process: Process, runs: list[Run]) -> str:
 
 
 def _may_be_written(process: Process, runs: list[Run]) -> list[bool]:
-    """For each run; before Linux 6.11 `has_changed` alone has to see it."""
+    """Returns for each run whether it may be written; before Linux 6.11 only `has_changed` can see it."""
     maps = os.open("maps", os.O_RDONLY | os.O_CLOEXEC, dir_fd=process.directory)
     try:
         return [_is_private_and_plain(maps, run) for run in runs]

@@ -1,4 +1,4 @@
-"""PURE: the table of system calls that a guest's thread runs for us: alike on every machine."""
+"""PURE: the table of system calls that a guest's thread runs for us; it is alike on every machine."""
 
 import struct
 from dataclasses import dataclass
@@ -10,11 +10,11 @@ END = -1
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """Addresses in the guest of what all slots share."""
+    """Addresses, in the guest, of what all slots share."""
 
     gate: int
     line: int
-    """The socket's number."""
+    """The guest's number of the socket."""
     byte: int
     first: int
     operations: int

@@ -1,4 +1,4 @@
-"""Whether a guest may be remapped: all that can be seen of it while it runs."""
+"""Tells whether a guest may be remapped, by all that can be seen of it while it runs."""
 
 from contextlib import suppress
 
@@ -15,7 +15,7 @@ from ksmtuned_py.door import Door
 from ksmtuned_py.guests.cgroups import is_frozen
 
 _NESTED = {"kvm_intel": "vmx", "kvm_amd": "svm"}
-"""Modules of KVM, and what a processor is called that has guests of its own."""
+"""Modules of KVM, and the name of the processor feature that lets a guest have guests of its own."""
 
 
 def look(door: Door, process: Process, least_bytes: int) -> Belongings:
@@ -38,7 +38,7 @@ def look(door: Door, process: Process, least_bytes: int) -> Belongings:
 
 def _threads_refusal(process: Process) -> str:
     for thread in process.names("task"):
-        with suppress(Gone):  # that thread only
+        with suppress(Gone):  # the refusal is about that thread only
             if reason := status_refusal(process.read_text(f"task/{thread}/status")):
                 return reason
     return ""

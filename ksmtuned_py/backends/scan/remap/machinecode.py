@@ -1,8 +1,8 @@
-"""PURE: machine code that is put together for one place in a guest's memory."""
+"""PURE: puts machine code together for one place in a guest's memory."""
 
 
 class MachineCode:
-    """Data is addressed relative to the instruction, so that no register is needed for it."""
+    """Machine code that addresses data relative to the instruction, so that no register is needed for it."""
 
     def __init__(self, address: int) -> None:
         self.address = address
@@ -10,5 +10,5 @@ class MachineCode:
 
     @property
     def here(self) -> int:
-        """Where the next instruction goes."""
+        """The address of the next instruction."""
         return self.address + len(self.bytes)

@@ -1,29 +1,29 @@
-"""PURE: NUMA policies of mappings, as /proc/PID/numa_maps shows them and as mbind(2) sets them again."""
+"""PURE: reads NUMA policies of mappings from /proc/PID/numa_maps, so that mbind(2) can set them again."""
 
 import re
 from dataclasses import dataclass
 
 MOST_NODES = 1024
-"""As many bits has the mask that is passed to mbind."""
+"""The number of bits in the mask that is passed to mbind."""
 _LINE = re.compile(r"(?P<start>[0-9a-f]+) (?P<policy>(?:prefer \(many\)|weighted interleave|[^ =:]+)(?:[=:]\S*)?)")
 _POLICY = re.compile(r"(?P<mode>[a-z ()]+?)(?:=(?P<flags>[a-z|]+))?(?::(?P<nodes>[\d,-]+))?$")
 _MODES = {"prefer": 1, "bind": 2, "interleave": 3, "local": 4, "prefer (many)": 5, "weighted interleave": 6}
 _FLAGS = {"": 0, "static": 0x8000, "balancing": 0x2000, "static|balancing": 0xA000}
-"""Not 'relative': the nodes that were asked for are not shown, only what they have become."""
+"""'relative' is left out: numa_maps shows what its nodes have become, not those that were asked for."""
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """As mbind takes it."""
+    """A NUMA policy in the form that mbind takes."""
 
     text: str
     mode: int
     nodes: int
-    """One bit for each."""
+    """One bit for each node."""
 
 
 def policies(numa_maps: str) -> dict[int, str]:
-    """The policy of each mapping by its begin; '' where it is the process's own, which holds without being restored."""
+    """Returns each mapping's policy by its begin; '' is the process's own, which holds without being restored."""
     found, own = {}, "default"
     for line in numa_maps.splitlines():
         if match := _LINE.match(line):
@@ -35,7 +35,7 @@ def policies(numa_maps: str) -> dict[int, str]:
 
 
 def parse_policy(text: str) -> Policy | None:
-    """What sets it again; None for one that cannot be expressed."""
+    """Returns the policy that this text describes; None for one that mbind cannot set."""
     match = _POLICY.match(text)
     if not match or match["mode"] not in _MODES or (match["flags"] or "") not in _FLAGS:
         return None

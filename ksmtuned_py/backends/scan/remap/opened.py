@@ -1,6 +1,6 @@
-"""What a process has open or mapped that is more than memory: only what is known to leave its memory alone passes.
+"""Judges what a process has open or mapped beside memory: it passes if it is known to leave memory alone.
 
-Stopping all threads of a process does not stop a device or the kernel, and what those wrote to a page between our
+Stopping all threads of a process does not stop a device or the kernel. What those wrote to a page between our
 comparison and the remapping would be lost without a trace. Nothing here waits: types are asked for without
 synchronising with a file's server, and sockets are told apart by the name of their protocol.
 """
@@ -17,12 +17,12 @@ from ksmtuned_py.backends.scan.remap import system
 from ksmtuned_py.door import Door
 
 _FILES = {stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK, stat.S_IFIFO, stat.S_IFBLK}
-"""A disk, too: a thread that reads from it past the page cache cannot be stopped until it has what it waits for."""
+"""A disk is harmless: a thread that reads it past the page cache cannot be stopped before it is done."""
 _DEVICES = {(1, minor) for minor in (3, 5, 7, 8, 9, 11)} | {(10, 200), (10, 232)}
-"""null, zero, full, random, urandom, kmsg; tun and kvm, which follows a change of mappings."""
+"""null, zero, full, random, urandom, kmsg; tun; and kvm, which follows a change of mappings."""
 _TERMINALS = {4, 5, *range(136, 144)}
 _DRIVERS = {"macvtap", "rtc"}
-"""By their names in /proc/devices. All of these write to memory only in a system call of the process itself."""
+"""Drivers by their names in /proc/devices. They write to memory only in a system call of the process itself."""
 _PROTOCOLS = {"UNIX", "UNIX-STREAM", "TCP", "TCPv6", "MPTCP", "MPTCPv6", "UDP", "UDPv6", "NETLINK", "AF_VSOCK"}
 _ANONYMOUS = re.compile(
     r"anon_inode:(\[(eventfd|eventpoll|timerfd|signalfd|pidfd|fanotify|kvm-vm|kvm-vcpu(-stats)?:.*|perf_event)\]"
@@ -41,7 +41,7 @@ _REASONS = (
 
 
 class Belongings:
-    """What of one process was looked at already; a name that was let through once need not be looked at again."""
+    """What one process has open or mapped; a name that was let through once is not looked at again."""
 
     def __init__(self, door: Door, process: Process) -> None:
         self._process = process
@@ -50,7 +50,7 @@ class Belongings:
         self._passed: set[str] = set()
 
     def refusal(self, mappings: Iterable[Mapping]) -> str:
-        """Why a process with these mappings, and with what it has open, is refused; ''."""
+        """Returns why a process with these mappings, and with what it has open, is refused; '' when it is not."""
         return next(filter(None, (self._look(*one) for one in (*self._opened(), *_mapped(mappings)))), "")
 
     @property
@@ -59,7 +59,7 @@ class Belongings:
         return any("kvm-vm" in name for name in self._passed)
 
     def new(self) -> list[str]:
-        """What it has open now that was not let through yet."""
+        """Returns what it has open now that was not let through yet."""
         return [link for link, _ in self._opened() if link not in self._passed]
 
     def _opened(self) -> Iterator[tuple[str, str]]:
@@ -68,7 +68,7 @@ class Belongings:
                 yield os.readlink(f"fd/{number}", dir_fd=self._process.directory), f"fd/{number}"
 
     def _look(self, name: str, path: str) -> str:
-        """Why it is refused for what a name stands for; the file itself is below its /proc/PID."""
+        """Returns why it is refused for what a name stands for; '' when it is not. The file is below its /proc/PID."""
         if name in self._passed:
             return ""
         try:
@@ -83,7 +83,7 @@ class Belongings:
         return reason(what)
 
     def _judged(self, name: str, path: str) -> tuple[str, bool]:
-        """What it is, and whether it is harmless; raises OSError."""
+        """Returns what the name stands for, and whether it is harmless; raises OSError."""
         if name.startswith("/"):
             return name, is_harmless_file(name, system.file(path, self._process.directory), self._majors)
         if not name.startswith("socket:["):
@@ -95,25 +95,25 @@ class Belongings:
 
 
 def is_harmless_object(name: str) -> bool:
-    """PURE: whether what has this name, and is no file, leaves the memory of its owner alone."""
+    """PURE: whether an object of this name, which is no file, leaves the memory of its owner alone."""
     return bool(_ANONYMOUS.fullmatch(name) or _OF_THE_KERNEL.fullmatch(name))
 
 
 def is_harmless_file(name: str, found: system.File, majors: set[int]) -> bool:
-    """PURE: the same for a file; some drivers have numbers that are given out at boot."""
+    """PURE: whether a file leaves the memory of its owner alone; some drivers get their numbers at boot."""
     if found.mode == stat.S_IFCHR:
         return found.device in _DEVICES or found.device[0] in majors | _TERMINALS
     return found.mode in _FILES and not name.startswith(_AIO)
 
 
 def reason(what: str) -> str:
-    """PURE: to be told of what is not harmless."""
+    """PURE: returns the reason that is told when something is not harmless."""
     known = (reason for word, reason in _REASONS if word in what)
     return next(known, f"it has {what} open, which may write to its memory at any time")
 
 
 def _mapped(mappings: Iterable[Mapping]) -> Iterator[tuple[str, str]]:
-    """The files in mappings; memory has no inode, and no name but one in brackets."""
+    """Yields the files in mappings; memory has no inode, and no name but one in brackets."""
     for one in mappings:
         if one.inode or not (one.name == "" or one.name.startswith("[")):
             yield one.name, f"map_files/{one.start:x}-{one.end:x}"

@@ -1,4 +1,4 @@
-"""How much is exchanged in one stop: as much as the last stops have shown to fit into the time."""
+"""Sets how much is exchanged in one stop: as much as the last stops have shown to fit into the time."""
 
 from collections import deque
 from collections.abc import Iterator
@@ -8,22 +8,22 @@ from ksmtuned_py.backends.scan.remap.runs import Run
 _LEAST_WORK = 32
 _FIRST_WORK, _MOST_WORK = 256, 8192
 _RUN_WORK = 16
-"""What a run costs, however short, in pages: looking it up, comparing and mapping it."""
+"""What a run costs, however short, counted in pages: looking it up, comparing and mapping it."""
 _AIM = 0.5
-"""Of the longest stop: what a window costs varies by a factor of two on a busy host."""
+"""The share of the longest stop that is aimed at: on a busy host, what a window costs varies by a factor of two."""
 _MOST_RUNS = 120
-"""Of one window: as many as the table of operations holds, with four pieces of advice each."""
+"""The most runs of one window: as many as the table of operations holds, with four pieces of advice each."""
 
 
 class Pace:
-    """For stops of one length."""
+    """The pace of stops of one length."""
 
     def __init__(self, longest_seconds: float) -> None:
         self._longest_seconds = longest_seconds
         self._work_per_window = _FIRST_WORK
 
     def portions(self, runs: list[Run]) -> Iterator[list[Run]]:
-        """So much at a time as fits."""
+        """Yields as many runs at a time as fit into a stop."""
         rest = deque(runs)
         while rest:
             room = self._work_per_window
@@ -38,7 +38,7 @@ class Pace:
             yield some
 
     def took(self, runs: list[Run], seconds: float) -> None:
-        """A window with these took so long."""
+        """Takes in how long a window with these runs took."""
         work = sum(run.pages + _RUN_WORK for run in runs)
         fits = work * self._longest_seconds * _AIM / seconds
         wanted = min(fits, self._work_per_window * 1.2)

@@ -1,4 +1,4 @@
-"""Whether the seccomp filters of a guest's threads let our system calls through."""
+"""Tells whether the seccomp filters of a guest's threads let our system calls through."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -12,20 +12,20 @@ from ksmtuned_py.backends.scan.remap.stops import Stops
 from ksmtuned_py.backends.scan.remap.threads import Lost, Threads
 
 _ONLY_SOMETIMES = frozenset({"mbind"})
-"""Needed only where memory has a NUMA policy; container runtimes forbid it as a rule."""
+"""Calls needed only where memory has a NUMA policy; container runtimes forbid mbind as a rule."""
 
 
 @dataclass(frozen=True, slots=True)
 class Permits:
-    """Filters that have been judged, which takes some milliseconds each: the guest runs meanwhile."""
+    """Filters that have been judged; judging one takes some milliseconds, so the guest runs meanwhile."""
 
     filters: frozenset[bytes]
     forbidden: frozenset[str]
-    """Calls that only some guests need."""
+    """Forbidden calls that only some guests need."""
 
     @classmethod
     def of(cls, process: Process, stops: Stops) -> "Permits":
-        """Stops the guest for a moment to read them; raises Refused when one forbids what every guest needs."""
+        """Stops the guest for a moment to read its filters; raises Refused when one forbids what every guest needs."""
         with Threads(process, stops) as threads:
             filters = _filters(process, threads)
         forbidden = frozenset[str]().union(*map(forbidden_by, filters))
@@ -33,20 +33,20 @@ class Permits:
         return cls(filters, forbidden)
 
     def check(self, process: Process, threads: Threads) -> None:
-        """Raises Lost when a thread has one that was not judged."""
+        """Raises Lost when a thread has a filter that was not judged."""
         if not _filters(process, threads) <= self.filters:
             raise Lost("it has begun to use another seccomp filter")
 
 
 def refuse_forbidden(forbidden: frozenset[str]) -> None:
-    """Raises Refused when it is not empty."""
+    """Raises Refused when any call is forbidden."""
     if forbidden:
         raise Refused(f"its seccomp filter forbids {', '.join(sorted(forbidden))}")
 
 
 @lru_cache(maxsize=256)
 def forbidden_by(program: bytes) -> frozenset[str]:
-    """The calls of ours that the filter does not permit, or not always; all of them when it cannot be understood."""
+    """Returns our calls that the filter does not always permit; all of them when it cannot be understood."""
     try:
         return frozenset(call.name for call in CALLS if not permits(program, call, NATIVE))
     except LookupError:
