@@ -73,10 +73,10 @@ class Machine(Protocol):
         """Returns code that waits while the gate is shut, then takes the thread back."""
 
     def serve(self, address: int, data: int, header: Header) -> bytes:
-        """Returns code that runs the table at each byte that arrives; when the line ends, opens the gate and goes back."""
+        """Returns code that runs the table at each byte that arrives; when the line ends, it opens the gate."""
 
     def one_call(self, address: int, data: int) -> bytes:
-        """Returns code that makes one system call with the registers as they are and goes back, for read-only memory."""
+        """Returns code that makes one system call with the registers as they are and goes back, in read-only memory."""
 
 
 MACHINE: Machine = arm64 if os.uname().machine == "aarch64" else amd64

@@ -1,4 +1,4 @@
-"""ptrace(2) by ctypes: the few requests that stopping all threads of a process and moving one aside needs."""
+"""Calls ptrace(2) by ctypes, for the few requests that stopping all threads of a process and moving one aside need."""
 
 import ctypes
 import errno
@@ -48,27 +48,27 @@ def _raise(thread: int) -> NoReturn:
 
 
 def seize(thread: int) -> None:
-    """Becomes its tracer, without stopping it; raises OSError. The end of the tracer lets it run on, never kills it."""
+    """Makes us a thread's tracer, without stopping it; raises OSError. When we end it runs on, and is not killed."""
     _request(_SEIZE, thread, 0, _O_TRACESYSGOOD)
 
 
 def interrupt(thread: int) -> None:
-    """Makes it stop soon; a system call it sleeps in is interrupted, to be begun again by the kernel."""
+    """Makes a thread stop soon; the kernel begins a system call in which it sleeps again afterwards."""
     _request(_INTERRUPT, thread)
 
 
 def resume(thread: int, deliver: int = 0) -> None:
-    """Lets it run on, with that signal."""
+    """Lets a thread run on, with that signal."""
     _request(_CONT, thread, 0, deliver)
 
 
 def resume_to_syscall(thread: int) -> None:
-    """Lets it run to the next beginning or end of a system call."""
+    """Lets a thread run to the next beginning or end of a system call."""
     _request(_SYSCALL, thread)
 
 
 def detach(thread: int) -> bool:
-    """Lets it run on untraced; False when it was killed meanwhile, and is still to be reaped by us."""
+    """Lets a thread run on untraced; False when it was killed meanwhile, and we have to reap it."""
     try:
         _request(_DETACH, thread)
     except ProcessLookupError:
@@ -77,7 +77,7 @@ def detach(thread: int) -> bool:
 
 
 def is_over(thread: int) -> bool:
-    """Whether a thread that was killed has ended; then it is reaped, or its parent would wait for that."""
+    """Whether a thread that was killed has ended; then it is reaped, because its parent would wait for that."""
     try:
         status = wait(thread, block=False)
     except ChildProcessError:
@@ -86,23 +86,23 @@ def is_over(thread: int) -> bool:
 
 
 def wait(thread: int, *, block: bool) -> int | None:
-    """Its wait status; None when nothing has happened yet (only without block), raises ChildProcessError when gone."""
+    """Returns its wait status; None when nothing has happened (without block). Raises ChildProcessError when gone."""
     found, status = os.waitpid(thread, _WALL | (0 if block else os.WNOHANG))
     return status if found else None
 
 
 def is_asked_stop(status: int) -> bool:
-    """It stopped because of `interrupt`, and for nothing else."""
+    """Whether it stopped because of `interrupt`, and for nothing else."""
     return os.WIFSTOPPED(status) and status >> 16 == _EVENT_STOP and os.WSTOPSIG(status) == signal.SIGTRAP
 
 
 def is_group_stop(status: int) -> bool:
-    """It stopped with its whole process, by SIGSTOP and the like."""
+    """Whether it stopped with its whole process, by SIGSTOP and the like."""
     return os.WIFSTOPPED(status) and status >> 16 == _EVENT_STOP and os.WSTOPSIG(status) != signal.SIGTRAP
 
 
 def registers(thread: int, note: int, size: int) -> bytes:
-    """The beginning of one of its register sets; b"" when this processor or kernel has none such."""
+    """Returns the beginning of one of its register sets; b"" when this processor or kernel does not have it."""
     buffer = bytearray(size)
     anchor = (ctypes.c_char * size).from_buffer(buffer)
     vector = _Vector(ctypes.addressof(anchor), size)
@@ -118,26 +118,26 @@ def registers(thread: int, note: int, size: int) -> bytes:
 
 
 def set_registers(thread: int, values: bytearray) -> None:
-    """Sets all general registers at once."""
+    """Sets all general registers of a thread at once."""
     anchor = (ctypes.c_char * len(values)).from_buffer(values)
     vector = _Vector(ctypes.addressof(anchor), len(values))
     _request(_SETREGSET, thread, _NT_PRSTATUS, ctypes.addressof(vector))
 
 
 def signal_mask(thread: int) -> int:
-    """The signals it blocks, as a bit mask."""
+    """Returns the signals that a thread blocks, as a bit mask."""
     mask = ctypes.c_uint64()
     _request(_GETSIGMASK, thread, 8, ctypes.addressof(mask))
     return mask.value
 
 
 def set_signal_mask(thread: int, mask: int) -> None:
-    """Blocks these signals."""
+    """Makes a thread block these signals, and no others."""
     _request(_SETSIGMASK, thread, 8, ctypes.addressof(ctypes.c_uint64(mask)))
 
 
 def restartable_sequence(thread: int) -> int:
-    """The address of its pointer to the restartable sequence it is in (rseq(2)); 0 when it uses none."""
+    """Returns the address of a thread's pointer to its restartable sequence (rseq(2)); 0 when it uses none."""
     buffer = ctypes.create_string_buffer(_RSEQ_CONFIGURATION.size)
     try:
         _request(_GET_RSEQ, thread, _RSEQ_CONFIGURATION.size, ctypes.addressof(buffer))
@@ -150,7 +150,7 @@ def restartable_sequence(thread: int) -> int:
 
 
 def dispatches_itself(thread: int) -> bool:
-    """Whether it has system calls from foreign code, as ours are, sent to a handler of its own (prctl(2))."""
+    """Whether its system calls from foreign code, as ours are, go to a handler of its own (prctl(2))."""
     buffer = ctypes.create_string_buffer(_DISPATCH.size)
     try:
         _request(_GET_DISPATCH, thread, _DISPATCH.size, ctypes.addressof(buffer))
@@ -162,13 +162,13 @@ def dispatches_itself(thread: int) -> bool:
 
 
 def seccomp_filters(thread: int) -> list[bytes]:
-    """The programs it has to pass, the oldest first; raises OSError: EACCES when we run under seccomp ourselves."""
+    """Returns a thread's filter programs, the oldest first; raises OSError (EACCES when we have a filter ourselves)."""
     found: list[bytes] = []
     while True:
         try:
             length = _request(_SECCOMP_GET_FILTER, thread, len(found), ctypes.addressof(_filter))
         except OSError as error:
-            if error.errno in (errno.ENOENT, errno.EINVAL):  # no more of them; none at all
+            if error.errno in (errno.ENOENT, errno.EINVAL):  # there are no more of them, or none at all
                 return found
             raise
         found.append(ctypes.string_at(_filter, length * _FILTER_INSTRUCTION_BYTES))

@@ -1,4 +1,4 @@
-"""Who still maps merged pages: every process of the host is asked, since a child inherits its parent's mappings."""
+"""Finds who still maps merged pages: every process of the host is asked, as a child inherits its parent's mappings."""
 
 import errno
 import os
@@ -19,23 +19,23 @@ from ksmtuned_py.errors import KsmtunedError
 
 @dataclass(frozen=True, slots=True)
 class References:
-    """For each page of a store:"""
+    """Who refers to each page of a store."""
 
     readers: NDArray[np.uint32]
-    """How many mappings read it."""
+    """For each page, how many mappings read it."""
     covered: NDArray[np.bool_]
-    """Whether any mapping is there, be it that a guest has written to the page and reads its own copy."""
+    """For each page, whether any mapping covers it, even one whose guest has written and reads its own copy."""
 
     @classmethod
     def none(cls, pages: int) -> Self:
-        """To a store of so many pages."""
+        """Returns the references to a store of so many pages that nobody has mapped."""
         return cls(np.zeros(pages, np.uint32), np.zeros(pages, np.bool_))
 
 
 def references(door: Door, ends: dict[int, int], since_ticks: int) -> tuple[dict[int, References], bool]:
-    """For each store (inode: pages), who refers to it; and whether every process could be looked at.
+    """Returns who refers to each store (inode: pages), and whether every process could be looked at.
 
-    Some cannot (a security module protects them). That is no matter where they had begun before there was any store.
+    Some cannot (a security module protects them). That does not matter where they had begun before any store was there.
     """
     counts = {inode: References.none(end) for inode, end in ends.items()}
     certain = True
@@ -50,7 +50,7 @@ def references(door: Door, ends: dict[int, int], since_ticks: int) -> tuple[dict
 
 
 def merged_mappings(door: Door, pid: str) -> list[Mapping]:
-    """The mappings of merged pages that a process has; raises OSError and KsmtunedError when it cannot be asked."""
+    """Returns a process's mappings of merged pages; raises OSError and KsmtunedError when it cannot be asked."""
     text = _maps(door, pid) if pid.isdecimal() else ""
     if PAGES_NAME not in text:
         return []
@@ -58,10 +58,10 @@ def merged_mappings(door: Door, pid: str) -> list[Mapping]:
 
 
 def _maps(door: Door, pid: str) -> str:
-    """What it has mapped; raises OSError where that is not known.
+    """Returns what a process has mapped; raises OSError where that is not known.
 
-    Of a first thread that has ended it is nothing, though the others go on with all that the process has. Only of a
-    process with one thread does that prove that it has nothing any more.
+    When its first thread has ended, that thread shows nothing, though the others go on with all that the process has.
+    So an empty answer proves that nothing is mapped only for a process with one thread.
     """
     for name in ("maps", *(f"task/{thread}/maps" for thread in door.names(f"proc/{pid}/task"))):
         with suppress(FileNotFoundError, ProcessLookupError):
@@ -74,7 +74,7 @@ def _maps(door: Door, pid: str) -> str:
 
 
 def mapped_end(door: Door, inode: int) -> int:
-    """In pages, how far the mappings of a store reach: beyond its content, where guests have copies of their own."""
+    """Returns, in pages, how far a store's mappings reach; beyond its content, guests have copies of their own."""
     end = 0
     for pid in door.names("proc"):
         with suppress(OSError, KsmtunedError):
@@ -90,9 +90,9 @@ def _began_before(door: Door, pid: str, ticks: int) -> bool:
 
 
 def _count(door: Door, pid: str, mapping: Mapping, counts: References) -> bool:
-    """Counts one mapping; False for a process that does not run freely.
+    """Counts one mapping; returns False for a process that does not run freely.
 
-    Such a one may still be about to map pages for a worker that was killed.
+    A process that does not run freely may still be about to map pages for a worker that was killed.
     """
     held = np.ones(mapping.size // PAGE, np.uint32)
     held[_copied(door, pid, mapping)] = 0
@@ -104,7 +104,7 @@ def _count(door: Door, pid: str, mapping: Mapping, counts: References) -> bool:
 
 
 def _copied(door: Door, pid: str, mapping: Mapping) -> NDArray[np.uint32]:
-    """The mapping's pages of which the process has a copy; none where that is not known."""
+    """Returns the mapping's pages of which the process has a copy; none where that is not known."""
     with suppress(OSError):
         descriptor = os.open(door.path(f"proc/{pid}/pagemap"), os.O_RDONLY | os.O_CLOEXEC)
         try:

@@ -39,13 +39,13 @@ from ksmtuned_py.errors import KsmtunedError
 from ksmtuned_py.units import MIB
 
 _TRIES, _AGAIN_SECONDS = 10, 0.05
-"""In a row, of giving pages back: a guest whose mappings are changing is refused for the moment only."""
+"""How often, and how soon again, giving back is tried: a guest whose mappings change is refused only for now."""
 _STOPS = 5
-"""In a row, for one window: of a guest whose mappings have changed in the millisecond since they were looked at."""
+"""How often one window is tried with a guest whose mappings have changed since the look a millisecond before."""
 _LOOK_SECONDS = 1.0
-"""Between two looks at every process of the host for merged pages, as long as nothing more is merged."""
+"""Seconds between two looks at every process of the host for merged pages, as long as nothing more is merged."""
 _LOOK_RESTS = 20
-"""And so many times as long as one takes, on a host with thousands of processes."""
+"""A look also waits so many times as long as the last one took, on a host with thousands of processes."""
 Standing = Callable[[], AbstractContextManager[Window]]
 """Stops a guest for a with block."""
 
@@ -63,12 +63,12 @@ class Remapper:
         self._stops = Stops(settings.stop_window_ms / 1000)
         self._next_look = 0.0
         self._outdated = True
-        """Something was merged or given back since the last look."""
+        """Whether something was merged or given back since the last look."""
         self.pages_shared = 0
         self.pages_sharing = 0
 
     def window_milliseconds(self) -> dict[str, float]:
-        """How long guests were stopped: median, 99th percentile and longest of the last stops, and how many failed."""
+        """How long guests were stopped, in ms (median, 99th percentile, longest of late), and how many stops failed."""
         if not self._stops.seconds:
             return {}
         p50, p99, longest = np.percentile(self._stops.seconds, (50, 99, 100)) * 1000
@@ -102,7 +102,7 @@ class Remapper:
             yield from self._exchange(process, belongings, store, runs, [one.mapping for one in allowed])
 
     def _is_worth_it(self, process: Process, watched: Watched, prints: Prints) -> bool:
-        """Whether it has pages that could be shared: to read smaps takes long, and keeps the guest waiting."""
+        """Whether the guest has pages that could be shared: reading smaps takes long, and keeps the guest waiting."""
         pieces = large(process.mappings(), self._least_bytes)
         known = [prints, *self._stores.known(process.target.group)]
         return any(
@@ -114,7 +114,7 @@ class Remapper:
 
     @contextmanager
     def _own_trouble(self, process: Process, refuse: Callable[[str], None]) -> Iterator[None]:
-        """Whatever goes wrong with one guest is that guest's: told, and what we have in it is let go of if need be."""
+        """Tells whatever goes wrong with one guest as that guest's reason, and lets go of its session if need be."""
         try:
             yield
         except NotStopped as error:
@@ -122,7 +122,7 @@ class Remapper:
             refuse(str(error))
         except Lost as error:
             self._stops.rests.begin(process.target.pid)
-            self._drop(process)  # the end of the line lets all go on that wait at the gate
+            self._drop(process)  # when the line ends, all threads that wait at the gate go on
             refuse(str(error))
         except Refused as error:
             refuse(str(error))
@@ -131,7 +131,7 @@ class Remapper:
             refuse(str(error))
 
     def look_after(self, guests: list[Target]) -> None:
-        """Counts what is shared, by all processes of the host, and frees what nobody maps any more."""
+        """Counts what all processes of the host share, and frees what nobody maps any more."""
         self._stores.take_over()
         due = time.monotonic() >= self._next_look
         if not due and not self._outdated:
@@ -154,7 +154,7 @@ class Remapper:
                 store.free_unused(counts[inode])
 
     def give_back(self, process: Process) -> Generator[int, None, str]:
-        """Gives the guest its pages back as private memory; returns why not all of them, or ''."""
+        """Gives the guest its pages back as private memory; returns why some stay merged, or ''."""
         self._outdated = True
         reasons = [""]
         tries, least = _TRIES, sys.maxsize
@@ -192,7 +192,7 @@ class Remapper:
         return eligible(smaps, policies(process.read_text("numa_maps")) if numa else None, least_bytes)
 
     def _prepared(self, process: Process, belongings: Belongings, session: Session, wanted: list[Mapping]) -> Standing:
-        """What stops it, once all is looked at that takes long; raises Refused."""
+        """Checks all that takes long to check, and returns what stops the guest; raises Refused."""
         sharers = Sharers(self._door, process)
         with session.window(process):
             sharers.stand()
@@ -201,7 +201,7 @@ class Remapper:
         return partial(self._standing, process, belongings, session, wanted, sharers)
 
     def _settle(self, process: Process, belongings: Belongings, wanted: list[Mapping]) -> None:
-        """What it has mapped otherwise may come and go, as QEMU's coroutines do; raises Refused."""
+        """Checks mappings and open files; mappings nobody wants may come and go (QEMU's coroutines). Raises Refused."""
         mappings = process.settle()
         if reason := mappings_refusal(mappings, self._least_bytes) or belongings.refusal(mappings):
             raise Refused(reason)
@@ -212,7 +212,7 @@ class Remapper:
     def _standing(
         self, process: Process, belongings: Belongings, session: Session, wanted: list[Mapping], sharers: Sharers
     ) -> Iterator[Window]:
-        """It stands still, and what was checked before still holds, now that nothing can change it any more."""
+        """Stops the guest, and checks that what was found before still holds, now that nothing can change it."""
         for _ in range(_STOPS):
             with session.window(process) as window:
                 if not belongings.new() and not process.has_changed():
@@ -224,7 +224,7 @@ class Remapper:
         raise Refused("its mappings, or what it has open, are changing all the time")
 
     def _affordable(self, process: Process, runs: list[Run]) -> list[Run]:
-        """The longest runs, as far as the guest may have more mappings; each can cost two."""
+        """Returns the longest runs that leave the guest's mappings within their limit; each run can cost two."""
         most = int(self._door.read("proc/sys/vm/max_map_count")) * self._settings.mappings_percent / 100
         room = max(0, int(most) - len(process.mappings())) // 2
         longest = sorted(runs, key=lambda run: run.pages, reverse=True)[:room]
@@ -265,7 +265,7 @@ class Remapper:
     def _session(self, process: Process, store: Store) -> Session:
         key = (process.target.pid, process.target.start_ticks)
         if key in self._sessions and self._sessions[key].store_key != store.key:
-            self._drop(process)  # its group or NUMA policy has changed: what it has open is the old one's memfd
+            self._drop(process)  # its group or NUMA policy has changed, and what it has open is the old one's memfd
         if key not in self._sessions:
             self._sessions[key] = Session.begin(process, store.readable, self._stops)
         return self._sessions[key]
@@ -281,7 +281,7 @@ def _touches(one: Eligible, base: int) -> bool:
 
 
 def _equal_parts(process: Process, run: Run, content: bytes) -> Iterator[Run]:
-    """The parts of the run that hold, now, exactly what the store has, in private pages in memory."""
+    """Yields the parts of the run that now hold exactly what the store has, in private pages in memory."""
     if page_count(process.runs(run.address, run.address + run.size, PRIVATE)) != run.pages:
         return
     block = bytearray(run.size)

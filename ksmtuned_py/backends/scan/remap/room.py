@@ -1,4 +1,4 @@
-"""PURE: which pages of a store may be used again, so that what guests once shared does not make it grow for ever."""
+"""PURE: tells which pages of a store may be used again, so that it does not grow for ever."""
 
 from bisect import bisect_left, insort
 
@@ -9,9 +9,9 @@ Pages = NDArray[np.bool_]
 
 
 class Room:
-    """Pages that hold nothing and that no mapping covers, in two looks in a row: who was forked meanwhile is seen then.
+    """Pages that hold nothing and that no mapping covers in two looks in a row; the second sees new forks.
 
-    A page that a guest has written to is covered still: if the guest discards its copy, it sees the page below.
+    A page to which a guest has written is still covered: if the guest discards its copy, it sees the page below.
     """
 
     def __init__(self) -> None:
@@ -20,7 +20,7 @@ class Room:
         """Length and begin of each free stretch, ascending."""
 
     def look(self, taken: Pages) -> int:
-        """Takes in a new look, and returns how many pages there are without the free ones at the end."""
+        """Takes in a new look, and returns how many pages the store has without the free ones at its end."""
         before = np.zeros(len(taken), np.bool_)
         known = min(len(taken), len(self._empty))
         before[:known] = self._empty[:known]
@@ -32,7 +32,7 @@ class Room:
         return end
 
     def take(self, pages: int) -> int | None:
-        """The first of so many free pages in a row, which are taken from now on; None when there are none."""
+        """Takes so many free pages in a row, and returns the first one; None when there are none."""
         at = bisect_left(self._free, (pages, 0))
         if at == len(self._free):
             return None

@@ -1,4 +1,4 @@
-"""Which runs of a guest's pages are remapped to which run of the store, and the system calls that do it."""
+"""Plans which runs of a guest's pages are remapped to which runs of the store, and with which system calls."""
 
 from dataclasses import dataclass
 
@@ -17,11 +17,11 @@ from ksmtuned_py.backends.scan.remap.store import Store
 from ksmtuned_py.backends.scan.table import PageNumbers, Slab, numbers
 
 MOST_PAGES = 512
-"""Of one run; its mmap takes the guest about 50 us."""
+"""The most pages of one run, whose mmap takes the guest about 50 us."""
 _READ_WRITE, _PRIVATE, _FIXED, _ANONYMOUS, _NORESERVE = 3, 2, 0x10, 0x20, 0x4000
 _ADD_AT_ONCE = 256
 Call = tuple[int, tuple[int, ...]]
-"""Number and arguments."""
+"""A system call's number and its arguments."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,16 +36,16 @@ class Run:
 
     @property
     def size(self) -> int:
-        """In bytes."""
+        """Size in bytes."""
         return self.pages * PAGE
 
     def part(self, first: int, pages: int) -> "Run":
-        """Some of its pages."""
+        """Returns the run of some of its pages."""
         return Run(self.address + first * PAGE, pages, self.offset + first, self.eligible)
 
 
 def plan(process: Process, slab: Slab, wanted: Prints, store: Store, eligible: Eligible, kind: Kind) -> list[Run]:
-    """The mapping's runs in a slab whose contents are wanted, or in the store already; the missing ones are put there.
+    """Returns the mapping's runs in a slab whose contents are wanted or stored already; puts missing contents there.
 
     Only pages of the kind are taken.
     """
@@ -63,17 +63,17 @@ def plan(process: Process, slab: Slab, wanted: Prints, store: Store, eligible: E
 
 
 def steady_prints(slab: Slab, start: int, end: int) -> Prints:
-    """Of the slab's pages between two addresses, those that may be merged and are not zero."""
+    """Returns the slab's prints between two addresses whose pages may be merged and are not zero."""
     chosen = slice(*_between(slab, start, end))
     found: Prints = slab.prints[chosen][slab.steady[chosen] & (slab.prints[chosen] != ZERO)]
     return found
 
 
 def operations(runs: list[Run], store_there: int, vector: int, nodes: int) -> tuple[list[Operation], list[int]]:
-    """The table for the guest, and which entries are the mmaps; for as many runs as fit in.
+    """Returns the table for the guest, and which entries are the mmaps, for as many runs as fit in.
 
-    An mmap that fails has not changed anything (Linux 6.12+), or has left a hole: then mincore fails, too, and the hole
-    is filled with what was there. The memfd has the NUMA policy already; memory without a file has to get it.
+    An mmap that fails has not changed anything (Linux 6.12+), or has left a hole. Over a hole mincore fails, too, and
+    the hole is filled with what was there. The memfd has the NUMA policy already; memory without a file has to get it.
     """
     table: list[Operation] = []
     maps = []
@@ -98,24 +98,24 @@ def operations(runs: list[Run], store_there: int, vector: int, nodes: int) -> tu
 
 
 def advise(address: int, size: int, eligible: Eligible) -> list[Call]:
-    """Sets again what was set on the mapping before by madvise."""
+    """Returns the calls that set again what madvise had set on the mapping."""
     return [(NR["madvise"], (address, size, advice)) for advice in eligible.advice]
 
 
 def bind(address: int, size: int, eligible: Eligible, nodes: int) -> list[Call]:
-    """Sets the mapping's NUMA policy again, if it has one; its nodes are where the address says."""
+    """Returns the calls that set the mapping's NUMA policy again, if it has one; its nodes are at that address."""
     if not eligible.policy:
         return []
     return [(NR["mbind"], (address, size, eligible.policy.mode, nodes, MOST_NODES + 1, 0))]
 
 
 def in_turn(calls: list[Call], first: int) -> list[Operation]:
-    """Entries of a table from that number on; each is run, whatever has become of the one before."""
+    """Returns these calls as entries of a table from that number on; each runs, however the one before has ended."""
     return [(*call, first + index, first + index) for index, call in enumerate(calls, start=1)]
 
 
 def closed(table: list[Operation]) -> list[Operation]:
-    """Whatever would come behind the last entry is the end."""
+    """Returns the table with whatever would come behind its last entry replaced by the end."""
     length = len(table)
     return [
         (number, arguments, success if success < length else END, failure if failure < length else END)
@@ -124,7 +124,7 @@ def closed(table: list[Operation]) -> list[Operation]:
 
 
 def _between(slab: Slab, start: int, end: int) -> tuple[int, int]:
-    """The slab's pages that lie between these addresses, as a slice."""
+    """Returns the slab's pages that lie between these addresses, as a slice."""
     first, last = (start - slab.base) // PAGE, (end - slab.base) // PAGE
     begin, end = np.searchsorted(slab.pages.astype(np.int64), (first, last)).tolist()
     return begin, end
@@ -133,7 +133,7 @@ def _between(slab: Slab, start: int, end: int) -> tuple[int, int]:
 def _add_missing(process: Process, base: int, pages: PageNumbers, contents: Prints, store: Store) -> None:
     missing = ~contains(store.known, contents)
     _, first = np.unique(contents[missing], return_index=True)
-    first.sort()  # in the guest's order, so that runs stay runs
+    first.sort()  # the order is the guest's, so that runs stay runs
     todo, expected = pages[missing][first].tolist(), contents[missing][first]
     for begin in range(0, len(todo), _ADD_AT_ONCE):
         part = todo[begin : begin + _ADD_AT_ONCE]

@@ -1,9 +1,9 @@
-"""PURE: what a seccomp filter says to a system call of which not everything is known beforehand.
+"""PURE: finds what a seccomp filter says to a system call of which not everything is known beforehand.
 
 A filter is a program in classic BPF that only jumps forward. It is run once, in order, with words that are known or not
-(None); where a condition is not known, both ways are gone. So all that it may return is found, and perhaps more.
+(None). Where a condition is not known, both ways are followed. So all that it may return is found, and perhaps more.
 
-Sources: seccomp(2); include/uapi/linux/filter.h; kernel/seccomp.c, seccomp_check_filter, for what there is at all.
+Sources: seccomp(2); include/uapi/linux/filter.h; kernel/seccomp.c, seccomp_check_filter, which lists the instructions.
 """
 
 import operator
@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 Word = int | None
-"""32 bits; None when it can be anything."""
+"""A word of 32 bits; None when it can be anything."""
 INSTRUCTION = struct.Struct("=HBBI")
 """struct sock_filter: code, jump if true, jump if false, constant."""
 DATA_BYTES = 64
@@ -22,7 +22,7 @@ _ACTION = 0xFFFF0000
 _JUMP, _RETURN, _ALU, _OPERAND_IS_X = 5, 6, 4, 8
 _ALWAYS, _DIVIDE_BY_X, _RETURN_A, _NEGATE = 0x05, 0x3C, 0x16, 0x84
 _A, _X = 16, 17
-"""A state is 16 words of memory and these two registers."""
+"""The places of both registers in a state, behind its 16 words of memory."""
 
 _ALU_OPERATIONS: dict[int, Callable[[int, int], int]] = {
     0x00: operator.add,
@@ -46,28 +46,28 @@ State = tuple[Word, ...]
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A system call, and what is known of its arguments; None can be anything."""
+    """A system call, and what is known of its arguments; an argument that is None can be anything."""
 
     name: str
     number: int
     arguments: tuple[int | None, ...]
 
     def words(self, architecture: int) -> tuple[Word, ...]:
-        """struct seccomp_data in words, lower half first."""
+        """Returns struct seccomp_data in words, lower half first."""
         six = (*self.arguments, *([None] * (6 - len(self.arguments))))
         halves = [_half(value, shift) for value in (None, *six) for shift in (0, 32)]
         return (self.number, architecture, *halves)
 
 
 def permits(program: bytes, call: Call, architecture: int) -> bool:
-    """Whether the filter is sure to let it through, perhaps with a line in the log; raises LookupError as `actions`."""
+    """Whether the filter is sure to let the call through, logged or not; raises LookupError as `actions`."""
     return all(
         action is not None and action & _ACTION in (ALLOW, LOG) for action in actions(program, call.words(architecture))
     )
 
 
 def actions(program: bytes, data: Sequence[Word]) -> set[Word]:
-    """All that it may return; raises LookupError for an instruction that no filter has."""
+    """Returns all that the filter may return; raises LookupError for an instruction that no filter has."""
     found: set[Word] = set()
     states: dict[int, State] = {0: (0,) * 18}
     for place, (code, *jumps, constant) in enumerate(INSTRUCTION.iter_unpack(program)):
@@ -78,7 +78,7 @@ def actions(program: bytes, data: Sequence[Word]) -> set[Word]:
         if code & 7 == _RETURN:
             found.add(state[_A] if code == _RETURN_A else constant)
             continue
-        if code == _DIVIDE_BY_X and not operand:  # 0, or perhaps 0: then it returns 0
+        if code == _DIVIDE_BY_X and not operand:  # it is 0, or perhaps 0: then the filter returns 0
             found.add(KILL)
         if code & 7 == _JUMP:
             for distance in (constant,) if code == _ALWAYS else _ways(code, state[_A], operand, jumps):
@@ -99,7 +99,7 @@ def _ways(code: int, left: Word, right: Word, jumps: list[int]) -> list[int]:
 
 
 def _come(states: dict[int, State], place: int, state: State) -> None:
-    """What is known where two ways meet is what both agree upon."""
+    """Joins two states where two ways meet: only what both agree upon is known."""
     other = states.get(place, state)
     states[place] = tuple(one if one == two else None for one, two in zip(state, other, strict=True))
 

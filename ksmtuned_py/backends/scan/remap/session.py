@@ -20,15 +20,15 @@ from ksmtuned_py.backends.scan.remap.threads import Lost, Thread, Threads
 
 _ANSWER_SECONDS = 0.02
 _TABLE_SECONDS = 0.5
-"""For a table of operations, which takes some milliseconds; a busy host may keep the guest from running."""
+"""How long a table of operations may take: some milliseconds, unless a busy host keeps the guest from running."""
 _URGENT = -10
 FileKey = tuple[int, int]
-"""Device and inode."""
+"""Device and inode of a file."""
 
 
 @dataclass(slots=True)
 class Session:
-    """The foothold; it lasts until the guest ends or this worker does."""
+    """The foothold in one guest; it lasts until the guest ends or this worker does."""
 
     area: Area
     line: socket.socket
@@ -41,7 +41,7 @@ class Session:
 
     @classmethod
     def begin(cls, process: Process, store: int, stops: Stops) -> "Session":
-        """With a descriptor of the store that cannot be written to; raises Refused or Gone."""
+        """Gets a foothold, with a descriptor of the store that cannot be written to; raises Refused or Gone."""
         with _gone_when_killed(process):
             permits = Permits.of(process, stops)
         area = Area()
@@ -58,12 +58,12 @@ class Session:
             raise
 
     def stage(self, address: int, size: int) -> None:
-        """Notes memory of ours in the guest, for whoever cleans up after us."""
+        """Notes memory that we have made in the guest, for whoever cleans up after us."""
         self.area.stage(address, size)
 
     @contextmanager
     def window(self, process: Process) -> Iterator["Window"]:
-        """All threads stopped; nothing in the guest is changed unless the window is told to."""
+        """Stops all threads for a with block; nothing in the guest is changed unless the window is told to."""
         with hurry(), _gone_when_killed(process), Threads(process, self.stops) as threads:
             self._check(process, threads)
             window = Window(self, threads)
@@ -78,7 +78,7 @@ class Session:
         self.area.close()
 
     def _check(self, process: Process, threads: Threads) -> None:
-        """What we use in it must still be ours: it may have closed, or begun to use, what it does not know."""
+        """Checks that what we use in the guest is still ours: the guest may have closed it, or begun to use it."""
         self.permits.check(process, threads)
         nonce = bytearray(16)
         process.read([memoryview(nonce)], self.area.nonce_address)
@@ -91,11 +91,11 @@ class Session:
 
 
 class Window:
-    """The guest, stopped, with what can be done to it."""
+    """A guest that is stopped, with what can be done to it."""
 
     def __init__(self, session: Session, threads: Threads) -> None:
         self.begun_seconds = threads.begun_seconds
-        """By the monotonic clock, when its threads were asked to stop."""
+        """Monotonic time at which its threads were asked to stop."""
         self._session = session
         self._threads = threads
         self._worker: Thread | None = None
@@ -128,7 +128,7 @@ class Window:
             self._threads.put_back()
 
     def _give_up(self, worker: Thread) -> NoReturn:
-        """As if we were killed: when it runs again, it carries out the rest, opens the gate, and all go on."""
+        """Gives up as if we were killed: once the guest runs, it finishes the rest, opens the gate, and all go on."""
         self._threads.abandon(worker)
         raise Lost("it did not do in time what it was told to: its control group is frozen, or has no time")
 
@@ -149,7 +149,7 @@ class Window:
         return worker
 
     def _answer(self, worker: Thread) -> bytes:
-        """One byte when the operations are done; b'' when only a signal was put aside meanwhile."""
+        """Returns one byte when the operations are done; b'' when only a signal was put aside meanwhile."""
         try:
             return self._session.line.recv(1) or b"closed"
         except TimeoutError:
@@ -159,7 +159,7 @@ class Window:
 
 @contextmanager
 def hurry() -> Iterator[None]:
-    """While a guest stands still, nobody else is more urgent, also for a daemon that runs at idle priority."""
+    """Makes us urgent in the with block, also for a daemon of idle priority, because a guest stands still."""
     nice, policy, before = os.getpriority(os.PRIO_PROCESS, 0), os.sched_getscheduler(0), os.sched_getparam(0)
     gc.disable()
     with suppress(PermissionError):
@@ -175,7 +175,7 @@ def hurry() -> Iterator[None]:
 
 @contextmanager
 def _gone_when_killed(process: Process) -> Iterator[None]:
-    """A guest that is killed while it stands still answers every request of ours with ESRCH."""
+    """Raises Gone for ESRCH: that is how a guest that is killed while it stands still answers every request."""
     try:
         yield
     except ProcessLookupError:

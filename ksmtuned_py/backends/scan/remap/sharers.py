@@ -1,4 +1,4 @@
-"""Other processes with the very same memory (clone with CLONE_VM, without CLONE_THREAD): they would not be stopped."""
+"""Finds other processes with the very same memory (CLONE_VM without CLONE_THREAD), which would not be stopped."""
 
 from ksmtuned_py.backends.scan.process import KERNEL_THREAD, Process, kernel_flags
 from ksmtuned_py.backends.scan.refusal import Refused
@@ -6,14 +6,14 @@ from ksmtuned_py.backends.scan.remap.system import same_memory
 from ksmtuned_py.door import Door
 
 _MOST_NEW = 500
-"""Processes that are looked at while the guest stands still: about 2 us each."""
+"""The most processes that are looked at while the guest stands still, at about 2 us each."""
 
 
 class Sharers:
-    """Who shares the memory of a guest: every process of the host is asked, and in a stop only those that are new.
+    """Looks for processes that share a guest's memory: once among all, and in a stop only among new ones.
 
-    Only who has that memory already can begin another process with it. So when the guest stood still once and nobody
-    shared, what shares later has a higher number than any process had then.
+    Only a process that has that memory can begin another one with it. So if nobody shared it when the guest once stood
+    still, a process that shares it later has a higher number than any had then.
     """
 
     def __init__(self, door: Door, process: Process) -> None:
@@ -22,27 +22,27 @@ class Sharers:
         self._stood = self._looked = 0
 
     def stand(self) -> None:
-        """To be told while the guest stands still: what it has begun so far can be seen."""
+        """Notes, while the guest stands still, the newest process of the host, for `look_at_all` and `look_at_new`."""
         self._stood = self._newest()
 
     def look_at_all(self) -> None:
-        """Raises Refused when a process that had begun by then shares its memory."""
+        """Raises Refused when a process that had begun at `stand` shares its memory."""
         for name in self._door.names("proc"):
             if name.isdecimal():
                 self._look_at(int(name))
         self._looked = self._stood
 
     def look_at_new(self) -> None:
-        """While the guest stands still: the same for those that have begun since; there must not be too many."""
+        """Raises Refused, while the guest stands still, when a newer process shares its memory, or too many are new."""
         newest = self._newest()
-        if not self._looked <= newest <= self._looked + _MOST_NEW:  # less: the numbers have begun again
+        if not self._looked <= newest <= self._looked + _MOST_NEW:  # smaller, because the numbers have begun again
             raise Refused("too many processes have begun meanwhile to see whether one of them shares its memory")
         for number in range(self._looked + 1, newest + 1):
             self._look_at(number)
         self._looked = newest
 
     def _newest(self) -> int:
-        """The number that was given last to a process or thread of the host."""
+        """Returns the number that was given last to a process or thread of the host."""
         return int(self._door.read("proc/loadavg").split()[-1])
 
     def _look_at(self, number: int) -> None:
@@ -58,12 +58,12 @@ class Sharers:
             raise Refused(f"process {number} shares its memory")
 
     def _is_stopped_or_kernels(self, number: int) -> bool:
-        """A thread of the guest, or one of the kernel (vhost before Linux 6.4), which is seen by its device."""
+        """Whether it is a thread of the guest, or of the kernel (vhost before Linux 6.4), which its device shows."""
         if self._door.exists(f"proc/{self._pid}/task/{number}"):
             return True
         stat = self._door.read_if_there(f"proc/{number}/stat")
         return stat is None or bool(kernel_flags(stat) & KERNEL_THREAD)
 
     def _size(self, number: int) -> str:
-        """In pages; equal for two with the same memory, whenever it does not change in between."""
+        """Returns its size in pages, which is equal for two with the same memory while it does not change."""
         return (self._door.read_if_there(f"proc/{number}/statm") or f"{number} has ended").split()[0]

@@ -1,7 +1,7 @@
-"""What stopping guests has taken, and the threads that did not stop: nobody waits for them, and no guest stands still.
+"""Keeps what stopping guests has taken, and the threads that did not stop, so that no guest stands still for them.
 
-A thread that was seized and asked to stop runs on until it comes out of the kernel, be it after hours; stopped then, it
-is let go of at once, at the signal by which the kernel tells of it.
+A thread that was seized and asked to stop runs on until it comes out of the kernel, be it after hours. When it then
+stops, it is let go of at once, at the signal by which the kernel tells of it.
 """
 
 import os
@@ -17,31 +17,31 @@ _MILLISECONDS = 1000
 
 
 class NotStopped(Refused):
-    """It did not stand still in the time that a stop may take."""
+    """Raised when a guest did not stand still in the time that a stop may take."""
 
 
 class Busy(NotStopped):
-    """One of its threads got no processor in that time: the host's trouble, which is soon over or not its own."""
+    """Raised when a thread got no processor in that time, which is the host's trouble and may soon be over."""
 
 
 class Rests:
-    """Guests that could not be stopped are left alone for 1, 2, 4 ... seconds."""
+    """Leaves guests that could not be stopped alone for 1, 2, 4 ... seconds."""
 
     def __init__(self) -> None:
         self._ends: dict[int, tuple[float, float]] = {}
-        """For each PID when its rest is over, and how long it was."""
+        """For each PID, when its rest is over, and how many seconds it was."""
 
     def is_due(self, pid: int) -> bool:
         """Whether it may be stopped now."""
         return time.monotonic() >= self._ends.get(pid, (0.0, 0.0))[0]
 
     def begin(self, pid: int) -> None:
-        """It could not be stopped."""
+        """Begins the guest's rest, twice as long as the last one, after it could not be stopped."""
         seconds = min(_LONGEST_REST_SECONDS, 2 * self._ends.get(pid, (0.0, _FIRST_REST_SECONDS / 2))[1])
         self._ends[pid] = time.monotonic() + seconds, seconds
 
     def forget(self, pid: int) -> None:
-        """It could."""
+        """Forgets the guest's rests, once it could be stopped."""
         self._ends.pop(pid, None)
 
 
@@ -50,7 +50,7 @@ class Stops:
 
     def __init__(self, longest_seconds: float) -> None:
         self.longest_seconds = longest_seconds
-        """So long a guest may take to stand still."""
+        """How long a guest may take to stand still."""
         self.seconds: deque[float] = deque(maxlen=10_000)
         self.failed = 0
         self.rests = Rests()
@@ -58,7 +58,7 @@ class Stops:
         """Threads that have not stopped yet, and the process of each."""
 
     def leave(self, thread: int, pid: int) -> None:
-        """This one was asked to stop, and will be let go of when it does."""
+        """Takes over a thread that was asked to stop, and lets go of it when it does."""
         self._late[thread] = pid
         signal.signal(signal.SIGCHLD, lambda *_: self.look())
         self.look()  # it may have stopped before the signal was heard
@@ -70,7 +70,7 @@ class Stops:
             raise NotStopped("one of its threads has not stopped since it was asked to: it waits for a device")
 
     def look(self) -> None:
-        """Lets go of those that have stopped by now."""
+        """Lets go of threads that have stopped by now."""
         for thread in tuple(self._late):
             if _let_go(thread):
                 self._late.pop(thread, None)
@@ -79,7 +79,7 @@ class Stops:
 
 
 def _let_go(thread: int) -> bool:
-    """Whether it has stopped, or ended; a signal that it stops for on the way is delivered."""
+    """Lets go of a thread that has stopped; returns whether it has, or has ended. Delivers a signal it stops for."""
     while True:
         try:
             status = ptrace.wait(thread, block=False)

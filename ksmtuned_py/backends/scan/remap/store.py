@@ -25,7 +25,7 @@ _READ_PAGES = 1024
 Offsets = NDArray[np.uint32]
 """Page numbers in the store."""
 _OURS = "trusted.ksmtuned-py"
-"""An attribute that takes CAP_SYS_ADMIN to set, which no guest has, nor root in a container."""
+"""An attribute that takes CAP_SYS_ADMIN to set: no guest has that, nor has root in a container."""
 _MARK = b"1"
 _MODE = 0o100600
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -36,17 +36,18 @@ class Store:
     """Contents by print; new ones are put side by side, so that runs of a guest's pages are runs here, too."""
 
     def __init__(self, name: str, since_ticks: int, descriptor: int | None = None) -> None:
-        """With a descriptor: takes over what is in it."""
+        """Makes a new store; with a descriptor, takes over the one that it is."""
         self.since_ticks = since_ticks
-        """When the memfd was made, in clock ticks since boot: what had begun before cannot have inherited it."""
+        """When the memfd was made, in clock ticks since boot: a process that had begun before cannot have inherited it.
+        """
         self.descriptor = _create(name) if descriptor is None else descriptor
         self._lock = lock(self.descriptor)
         self.readable = os.open(Door().path(f"proc/self/fd/{self.descriptor}"), os.O_RDONLY | os.O_CLOEXEC)
-        """For guests: by this descriptor nobody can write to what all have mapped, nor get another one that can."""
+        """The descriptor for guests: through it nobody can write to what all have mapped, or get one that can."""
         self._prints: Prints = np.empty(0, np.uint64)
         self._offsets: Offsets = np.empty(0, np.uint32)
         self.end = 0
-        """In pages: nothing is used from here on."""
+        """The first page from which on nothing is used."""
         self._idle: set[int] = set()
         self._room = Room()
         if descriptor is not None:
@@ -55,7 +56,7 @@ class Store:
     def bind(self, policy: Policy) -> None:
         """Sets the NUMA policy of its pages, and so of whatever has them mapped; raises OSError.
 
-        It stays with the file when it is not mapped here any more.
+        The policy stays with the file when it is not mapped here any more.
         """
         there = _libc.mmap(None, ctypes.c_size_t(STORE_BYTES), mmap.PROT_READ, mmap.MAP_SHARED, self.descriptor, 0)
         size, nodes = ctypes.c_ulong(STORE_BYTES), policy.nodes.to_bytes(MOST_NODES // 8, "little")
@@ -72,7 +73,7 @@ class Store:
         return found.st_dev, found.st_ino
 
     def close(self) -> None:
-        """Lets go of it."""
+        """Closes the store's descriptors."""
         os.close(self._lock)
         os.close(self.readable)
         os.close(self.descriptor)
@@ -83,11 +84,11 @@ class Store:
         return self._prints
 
     def offsets(self, wanted: Prints) -> Offsets:
-        """Where these known prints are."""
+        """Returns where these known prints are, in pages."""
         return self._offsets[np.searchsorted(self._prints, wanted)]
 
     def add(self, content: memoryview, found: Prints) -> None:
-        """Adds pages with new prints, unless there is no room."""
+        """Adds pages with new prints, unless the store is full."""
         begin = self._room.take(len(found))
         if begin is None:
             begin = self.end
@@ -99,11 +100,11 @@ class Store:
         self._index(np.concatenate((self._prints, found)), np.concatenate((self._offsets, places)))
 
     def read(self, offset: int, pages: int) -> bytes:
-        """The contents of some pages."""
+        """Returns the contents of some pages."""
         return os.pread(self.descriptor, pages * PAGE, offset * PAGE)
 
     def free_unused(self, references: References) -> None:
-        """Frees pages that nobody reads, twice in a row: who was forked meanwhile is seen the second time."""
+        """Frees pages that nobody reads in two looks in a row: the second sees who was forked meanwhile."""
         unused = set(self._offsets[references.readers[self._offsets] == 0].tolist())
         for offset in unused & self._idle:
             _libc.fallocate(
@@ -142,7 +143,7 @@ class Store:
 
 
 def lock(descriptor: int) -> int:
-    """Claims a store for this worker alone, until it ends; raises BlockingIOError while another one has it.
+    """Claims a store for this worker until it ends; raises BlockingIOError while another one has it.
 
     Two that append to the same store would overwrite what guests have mapped. The lock is on a description of its own:
     guests have copies of the other one, and would keep the lock when we end.
@@ -166,7 +167,7 @@ def is_ours(descriptor: int) -> bool:
 
 
 def memfd_device() -> int:
-    """On which device all memfds lie."""
+    """Returns the device on which all memfds lie."""
     descriptor = os.memfd_create("ksmtuned-py-device", os.MFD_CLOEXEC)
     try:
         return os.fstat(descriptor).st_dev
@@ -179,7 +180,7 @@ def _create(name: str) -> int:
     os.fchmod(descriptor, _MODE)
     os.ftruncate(descriptor, STORE_BYTES)
     fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, SEALS)
-    with suppress(OSError):  # without the right to, or a kernel without such attributes, nobody will adopt it
+    with suppress(OSError):  # without that right, or such attributes in the kernel, no later worker adopts the store
         os.setxattr(descriptor, _OURS, _MARK)
     return descriptor
 
@@ -187,5 +188,5 @@ def _create(name: str) -> int:
 def _seek(descriptor: int, begin: int, what: int) -> int:
     try:
         return os.lseek(descriptor, begin, what)
-    except OSError:  # ENXIO: nothing but a hole from here on
+    except OSError:  # ENXIO: only a hole is left from here on
         return -1

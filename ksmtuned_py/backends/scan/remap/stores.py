@@ -1,4 +1,4 @@
-"""Which memfd a guest's pages are merged in: one for each group and NUMA policy."""
+"""Chooses the memfd that a guest's pages are merged in: one for each group and NUMA policy."""
 
 import hashlib
 import os
@@ -17,10 +17,10 @@ from ksmtuned_py.door import Door
 from ksmtuned_py.errors import KsmtunedError
 
 _MOST_OF_MEMORY = 4
-"""Times all memory: so far a guest's mappings may reach into a store that is taken over. The tables are as long."""
+"""How far, in times of all memory, mappings may reach into a store that is taken over; its tables are as long."""
 
 _NAME = re.compile(rf"/memfd:({PAGES_NAME}-[0-9a-f]{{8}})-([0-9a-f]{{1,16}}) ")
-"""Of a store: the hash of its group and policy, and when it was made."""
+"""The name of a store: the hash of its group and policy, and when it was made."""
 
 
 class Stores:
@@ -30,11 +30,11 @@ class Stores:
         self._door = door
         self._stores: dict[tuple[str, Policy | None], Store] = {}
         self._left: dict[str, list[Store]] = {}
-        """What workers before us have left, by its name without the time, as long as no guest is merged with it."""
+        """Stores that earlier workers have left, by name without the time, as long as no guest is merged with them."""
         self._has_looked = False
 
     def of(self, group: str, policy: Policy | None) -> Store:
-        """The one there is already, or one that a worker before us has left, or a new one; raises Refused."""
+        """Returns a store we have, or one that an earlier worker has left, or a new one; raises Refused."""
         if (group, policy) not in self._stores:
             text = f"{group}\0{policy.text}" if policy else group
             name = f"{PAGES_NAME}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
@@ -48,16 +48,16 @@ class Stores:
         return self._stores[group, policy]
 
     def take_over(self) -> None:
-        """What workers before us have left is counted, and freed when nobody needs it, also if no guest is merged."""
+        """Takes over what earlier workers have left, so that it is counted, and freed when nobody needs it."""
         if not self._has_looked:
             self._look()
 
     def known(self, group: str) -> list[Prints]:
-        """What is merged already in a group, by its stores; of those that were left, each may be of the group."""
+        """Returns what is merged already in a group, by its stores; each store that was left may be of the group."""
         return [store.known for store in self._all(group)]
 
     def by_inode(self) -> dict[int, Store]:
-        """As the mappings of guests name them."""
+        """Returns the stores by their inodes, as the mappings of guests name them."""
         return {store.key[1]: store for store in self._all()}
 
     def _all(self, group: str | None = None) -> list[Store]:
@@ -77,10 +77,10 @@ class Stores:
                         self._take_over(found, f"proc/{pid}/map_files/{mapping.start:x}-{mapping.end:x}")
 
     def _take_over(self, name: re.Match[str], path: str) -> None:
-        """The memfd that is mapped there, if it is one of ours, and not used as no worker of ours would."""
+        """Takes over the memfd that is mapped there, if a worker of ours has made it and nobody uses it wrongly."""
         with suppress(OSError):
             if system.file(self._door.path(path), system.ANYWHERE).key[0] != memfd_device():
-                return  # a file of that name, whose server may not answer when it is opened
+                return  # a file of that name may be on a server that does not answer when it is opened
             descriptor = os.open(self._door.path(path), os.O_RDWR | os.O_CLOEXEC)
             try:
                 store = self._opened(name, descriptor)
@@ -93,7 +93,7 @@ class Stores:
                 os.close(descriptor)
 
     def _opened(self, name: re.Match[str], descriptor: int) -> Store | None:
-        """Only one of ours is worth a look at every process of the host: anybody can make thousands of that name."""
+        """Opens one of our memfds; of others anybody can make thousands, not worth a look at all processes."""
         if not is_ours(descriptor):
             return None
         end = mapped_end(self._door, os.fstat(descriptor).st_ino)
@@ -105,7 +105,7 @@ class Stores:
 
 
 def _new(name: str) -> Store:
-    """One with the time in its name, for whoever adopts it."""
+    """Makes a store with the time in its name, for whoever adopts it."""
     ticks = int(time.clock_gettime(time.CLOCK_BOOTTIME) * os.sysconf("SC_CLK_TCK"))
     return Store(f"{name}-{ticks:x}", ticks)
 

@@ -1,4 +1,4 @@
-"""System calls that Python has no function for, by ctypes: each raises OSError as Python's own do."""
+"""Makes system calls that Python has no function for, by ctypes; each raises OSError as Python's own do."""
 
 import ctypes
 import os
@@ -10,9 +10,9 @@ _NUMBERS = {
     "aarch64": {"kcmp": 272, "statx": 291},
 }.get(os.uname().machine, {})
 _ALIKE = {"pidfd_getfd": 438, "process_madvise": 440}
-"""The same on every machine."""
+"""Numbers that are the same on every machine."""
 ANYWHERE = -100
-"""In place of a directory, for a path that begins at the root."""
+"""Stands in place of a directory, for a path that begins at the root."""
 _KCMP_VM = 1
 _AT_STATX_DONT_SYNC, _STATX_TYPE_AND_INODE, _STATX_BYTES = 0x4000, 0x101, 256
 _MODE_AT, _INODE_AT, _DEVICES_AT = 28, 32, 128
@@ -25,15 +25,15 @@ class File:
     """What a file is."""
 
     mode: int
-    """Only the bits of its type."""
+    """Only the bits of the file's type."""
     device: tuple[int, int]
-    """Of a device node: major and minor number."""
+    """Major and minor number of a device node."""
     key: tuple[int, int]
-    """Which one it is: the device that it lies on, and its inode."""
+    """The device that the file lies on, and its inode."""
 
 
 def call(name_or_number: str | int, *arguments: int) -> int:
-    """One system call, by its name or number; raises OSError."""
+    """Makes one system call, by its name or number; raises OSError."""
     number = name_or_number if isinstance(name_or_number, int) else (_NUMBERS | _ALIKE).get(name_or_number, -1)
     done: int = _libc.syscall(ctypes.c_long(number), *(ctypes.c_ulong(value % 2**64) for value in arguments))
     if done == -1:
@@ -42,7 +42,7 @@ def call(name_or_number: str | int, *arguments: int) -> int:
 
 
 def file(path: str, directory: int) -> File:
-    """The file that a path below a directory leads to, without waiting for a file's server."""
+    """Returns the file that a path below a directory leads to, without waiting for a file's server."""
     found, name = ctypes.create_string_buffer(_STATX_BYTES), ctypes.create_string_buffer(path.encode())
     call(
         "statx", directory, ctypes.addressof(name), _AT_STATX_DONT_SYNC, _STATX_TYPE_AND_INODE, ctypes.addressof(found)

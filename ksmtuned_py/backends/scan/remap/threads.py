@@ -1,4 +1,4 @@
-"""All threads of a guest, stopped for a moment. They run on when we let go, and also when we are killed."""
+"""Stops all threads of a guest for a moment. They run on when we let go, and also when we are killed."""
 
 import errno
 import os
@@ -18,12 +18,12 @@ from ksmtuned_py.backends.scan.remap.stops import Busy, NotStopped, Stops
 
 MOST_THREADS = 127
 _LAST_PATIENCE_SECONDS = 0.5
-"""For a thread that works for us: a busy host, or a limit of its CPU time, may keep it from running for long."""
+"""How long a thread that works for us may not run: a busy host, or a limit of its CPU time, may keep it waiting."""
 _ALL_SIGNALS = 2**64 - 1
 _CONTINUE_BIT = 1 << (signal.SIGCONT - 1)
 _POLL_SECONDS = 0.00002
 _TRIES, _REST_TIMES = 5, 20
-"""Of a stop on a busy host, and how much longer than one may take the guest runs in between: it loses 5 % at most."""
+"""How often a stop is tried on a busy host, and how many times its length the guest runs in between: it loses 5 %."""
 _DISPATCHES = "it has system calls sent to a handler of its own (syscall user dispatch)"
 _UNTRACEABLE = (
     "one of its threads cannot be traced: it is a kernel worker or a debugger's, it has ended, "
@@ -32,7 +32,7 @@ _UNTRACEABLE = (
 
 
 class Lost(Refused):
-    """The foothold in the guest is gone; another one may be tried."""
+    """Raised when the foothold in the guest is gone; another one may be tried."""
 
 
 @dataclass(slots=True)
@@ -43,19 +43,19 @@ class Thread:
     context: Context
     mask: int
     moved: bool = False
-    """Its registers are not its own at the moment."""
+    """Whether its registers are not its own at the moment."""
     ran: bool = False
-    """It has run with registers that are not its own."""
+    """Whether it has run with registers that are not its own."""
 
 
 class Threads:
-    """In a with block: every thread stopped; afterwards each is as it was and runs."""
+    """Stops every thread in a with block; afterwards each is as it was and runs."""
 
     def __init__(self, process: Process, stops: Stops) -> None:
         self._process = process
         self._stops = stops
         self.begun_seconds = 0.0
-        """By the monotonic clock, when its threads were asked to stop."""
+        """Monotonic time at which its threads were asked to stop."""
         self._seized: set[int] = set()
         self._unstopped: set[int] = set()
         self._signals: list[int] = []
@@ -88,19 +88,19 @@ class Threads:
             raise
 
     def move(self, thread: Thread, address: int, *call: int) -> None:
-        """Points it elsewhere, with a system call's number and arguments if given.
+        """Points a thread elsewhere, with a system call's number and arguments if given.
 
-        Registers first: the code there restores the mask, should we be killed in between.
+        Registers come first: the code there restores the mask, should we be killed in between.
         """
         thread.moved = True
         ptrace.set_registers(thread.number, thread.context.elsewhere(address, *call).raw())
         ptrace.set_signal_mask(thread.number, _ALL_SIGNALS)
 
     def put_back(self) -> None:
-        """Every moved thread gets its own registers and signal mask again; all must be stopped."""
+        """Gives every moved thread its own registers and signal mask again; all threads must be stopped."""
         for thread in self.all:
             if thread.moved:
-                with suppress(ProcessLookupError):  # killed by somebody: nothing to put back
+                with suppress(ProcessLookupError):  # somebody has killed it: there is nothing to put back
                     ptrace.set_signal_mask(thread.number, thread.mask)
                     ptrace.set_registers(thread.number, self._own(thread).raw())
                 thread.moved = thread.ran = False
@@ -119,7 +119,7 @@ class Threads:
         thread.ran = True
 
     def abandon(self, thread: Thread) -> None:
-        """It does not come back in time: nothing is put back, since all find their way once it runs on."""
+        """Gives up a thread that is late: nothing is put back, since all find their way once it runs."""
         with suppress(ProcessLookupError):
             ptrace.interrupt(thread.number)
         self._unstopped.add(thread.number)
@@ -128,7 +128,7 @@ class Threads:
     def nudge(self, thread: Thread) -> None:
         """Lets a resumed thread run on if it has stopped for anything: a SIGSTOP, put aside, or a SIGCONT's notice.
 
-        Without `interrupt`: asked of a thread that has stopped already, it would stop it once more.
+        `interrupt` is not used, because it would stop a thread that has stopped already once more.
         """
         status = self._status(thread.number)
         if status is None:
@@ -163,7 +163,7 @@ class Threads:
         return status
 
     def _stop_all(self, deadline: float) -> None:
-        """Threads can begin others until they are stopped: so look again until there is none that is new."""
+        """Stops all threads. They can begin others until they are stopped, so it looks again until none is new."""
         while new := self._numbers() - self._seized:
             if len(self._seized | new) > MOST_THREADS:
                 raise Refused(f"it has more than {MOST_THREADS} threads")
@@ -185,10 +185,10 @@ class Threads:
             raise Refused(_UNTRACEABLE) from None
         with suppress(ProcessLookupError):
             ptrace.interrupt(number)
-        if self._is_one_of_its(number):  # and stays so: a traced thread's number is not given out again
+        if self._is_one_of_its(number):  # it stays ended: a traced thread's number is not given out again
             self._seized.add(number)
             self._unstopped.add(number)
-        else:  # it was another process's by then
+        else:  # the number was another process's by then
             self._stops.leave(number, 0)
 
     def _is_one_of_its(self, number: int) -> bool:
@@ -199,7 +199,7 @@ class Threads:
         return True
 
     def _await(self, number: int, deadline: float, *, later: bool = False) -> bool:
-        """Whether it has stopped as asked; False when it has ended. Signals it stops for on the way are delivered."""
+        """Waits until a thread has stopped as asked; False when it has ended. Delivers signals it stops for."""
         while True:
             status = self._status(number)
             if status is None:
@@ -222,7 +222,7 @@ class Threads:
                 ptrace.resume(number, os.WSTOPSIG(status))
 
     def _unwilling(self, number: int) -> NotStopped:
-        """Why a thread has not stopped in time."""
+        """Returns the error that tells why a thread has not stopped in time."""
         with suppress(Gone):
             if self._process.read_text(f"task/{number}/stat").rpartition(")")[2].split()[0] == "R":
                 return Busy("the host is too busy: one of its threads got no processor in the time that a stop takes")
@@ -255,13 +255,13 @@ class Threads:
         return Thread(number, context, ptrace.signal_mask(number))
 
     def _memory(self, address: int, size: int) -> bytes:
-        """Zeros where nothing is mapped."""
+        """Reads the guest's memory; zeros where nothing is mapped."""
         found = bytearray(size)
         self._process.read([memoryview(found)], address)
         return bytes(found)
 
     def _own(self, thread: Thread) -> Context:
-        """What it goes on with: a signal that came while it worked for us may have to end its system call."""
+        """Returns the registers to go on with: a signal that came while it worked for us may have to end its call."""
         interrupted = thread.context.interrupted()
         if not thread.ran or interrupted is thread.context:
             return thread.context
@@ -290,7 +290,7 @@ class Threads:
         self._stops.seconds.append(time.monotonic() - self.begun_seconds)
 
     def _send_again(self) -> None:
-        """Signals that were put aside; but no SIGSTOP after which a SIGCONT has come: that one still waits for us."""
+        """Sends the signals put aside, but no SIGSTOP that a SIGCONT has followed: that one still waits for us."""
         with suppress(OSError, Gone):
             for number in self._signals:
                 waiting = int(self._process.read_text("status").split("ShdPnd:\t")[1].split()[0], 16)
