@@ -24,16 +24,16 @@ from ksmtuned_py.model import (
 from ksmtuned_py.sensors.pages import page_bytes
 
 RUN_MASK = 3
-"""run also shows a bit for memory hot-remove in progress (KSM_RUN_OFFLINE = 4)."""
+"""Leaves out the bit of run for memory hot-remove in progress (KSM_RUN_OFFLINE = 4)."""
 RUN_UNMERGE = 2
 FLAGS, PF_KTHREAD = 6, 0x00200000
 """Field 9 of /proc/PID/stat, the seventh behind the name; include/linux/sched.h."""
 MUTEX_PATIENCE_SECONDS = 0.1
-"""Ours are batches of 50 ms at most, so a longer wait means somebody else's batch."""
+"""The daemon's batches take 50 ms at most, so a longer wait means somebody else's batch."""
 
 
 def parse_advisor_mode(path: str, text: str) -> AdvisorMode:
-    """'[none] scan-time' or 'none [scan-time]'; Garbage otherwise."""
+    """Returns the mode chosen in '[none] scan-time' or 'none [scan-time]'; raises Garbage for any other text."""
     chosen = text.partition("[")[2].partition("]")[0]
     match chosen:
         case "none" | "scan-time":
@@ -43,7 +43,7 @@ def parse_advisor_mode(path: str, text: str) -> AdvisorMode:
 
 
 def find_ksmd(door: Door) -> int | None:
-    """The PID of ksmd; None when there is none to see. Any user may call a process so, but not a kernel's thread."""
+    """Returns the PID of ksmd; None when there is none to see. Any user may name a process so, but no kernel thread."""
     for name in filter(str.isdecimal, door.names("proc")):
         if door.read_if_there(f"proc/{name}/comm") == "ksmd\n":
             fields = (door.read_if_there(f"proc/{name}/stat") or "").rpartition(")")[2].split()
@@ -53,7 +53,7 @@ def find_ksmd(door: Door) -> int | None:
 
 
 class _Pending:
-    """A write that may wait for ksmd's mutex, in a thread of its own; where there can be none, it is waited for."""
+    """A write that may wait for ksmd's mutex, in a thread of its own; without a thread, the caller waits for it."""
 
     def __init__(self, door: Door, write: Write) -> None:
         self.write = write
@@ -64,7 +64,7 @@ class _Pending:
             self._run()
 
     def is_over(self, patience_seconds: float = 0.0) -> bool:
-        """Whether it ended within the time."""
+        """Whether the write has ended, or ends within the time."""
         if self._thread.is_alive():
             self._thread.join(patience_seconds)
         return not self._thread.is_alive()
@@ -91,16 +91,16 @@ class KernelBackend:
         self._unmerging: Unmerging | None = None
 
     def knobs(self) -> Knobs:
-        """The settable files as they are; Garbage or NotPermitted name the file that cannot be used."""
+        """Returns the settable files as they are; raises Garbage or NotPermitted for a file that cannot be used."""
         return Knobs(**{name: self._read(name) for name in KNOB_NAMES})  # type: ignore[arg-type] # str only for the mode
 
     def counters(self) -> Counters:
-        """The read-only files as they are; those this kernel lacks stay at their default."""
+        """Returns the read-only files as they are; those this kernel lacks stay at their default."""
         seen = {name: self._door.read_int(f"{KSM_DIRECTORY}/{name}") for name in COUNTER_NAMES}
         return Counters(**{name: value for name, value in seen.items() if value is not None})
 
     def scanner_cpu_seconds(self) -> float | None:
-        """ksmd's CPU time since boot, from field 1 of its schedstat (nanoseconds)."""
+        """ksmd's CPU time since boot in seconds, from field 1 of its schedstat (nanoseconds)."""
         if self._ksmd_pid is None:
             return None
         path = f"proc/{self._ksmd_pid}/schedstat"
@@ -108,11 +108,11 @@ class KernelBackend:
         return None if not text else parse_int(self._door.path(path), text.split()[0]) / 1e9
 
     def write(self, write: Write) -> WriteResult:
-        """Set one knob and read it back. Writes that wait for ksmd's mutex go through a thread and may stay PENDING."""
+        """Sets one knob and reads it back. Writes that wait for ksmd's mutex use a thread and may stay PENDING."""
         if write.knob == "run" and write.new == RUN_UNMERGE:
             return self._unmerge(write)
         if write.knob == "run":
-            self._abort_unmerging()  # it holds the mutex that this write would wait for
+            self._abort_unmerging()  # the child holds the mutex that this write would wait for
         if write.knob in MUTEX_KNOBS:
             return self._write_in_thread(write)
         try:
@@ -122,11 +122,11 @@ class KernelBackend:
         return self._read_back(write)
 
     def unmerge_seconds(self) -> float:
-        """CPU time of the child that unmerges."""
+        """CPU seconds of the child that unmerges; 0 while none does."""
         return self._unmerging.cpu_seconds if self._unmerging is not None else 0.0
 
     def close(self) -> None:
-        """Abort an unmerging that still runs; the kernel then reads run=0."""
+        """Aborts an unmerging that still runs; the kernel then reads run=0."""
         self._abort_unmerging()
 
     def _abort_unmerging(self) -> None:
@@ -149,7 +149,7 @@ class KernelBackend:
         return WriteResult(write=write, status=WriteStatus.LOST, detail=f"reads back as {seen}")
 
     def _unmerge(self, write: Write) -> WriteResult:
-        """In a child, which may take its time; asked for again, the same write tells how far it is."""
+        """Unmerges in a child, which may take its time; the same write, asked for again, tells how far it is."""
         try:
             self._unmerging = self._unmerging or Unmerging(self._door)
         except OSError as failure:  # no child can be begun: descriptors or memory are short

@@ -1,4 +1,4 @@
-"""The model of a host as a backend, in a clock's time: for tests, simulations, and a demo without any rights."""
+"""The model of a host as a backend, in a clock's time, for tests, simulations, and a demo without any rights."""
 
 from collections.abc import Callable
 
@@ -7,7 +7,7 @@ from ksmtuned_py.model import Counters, Guest, Knobs, Memory, Vmstat, Write, Wri
 
 
 class MemoryBackend:
-    """Drives the model's ksmd and says what its host is like; first it catches up with the clock."""
+    """Drives the model's ksmd and says what its host is like, once it has caught up with the clock."""
 
     name = "memory"
 
@@ -19,49 +19,49 @@ class MemoryBackend:
         self._seen_seconds = clock_seconds()
 
     def knobs(self) -> Knobs:
-        """The settings as they are now."""
+        """Returns the settings as they are now."""
         return self._caught_up().knobs()
 
     def counters(self) -> Counters:
-        """What was merged and scanned so far."""
+        """Returns what was merged and scanned so far."""
         return self._caught_up().counters()
 
     def scanner_cpu_seconds(self) -> float:
-        """CPU time of the model's ksmd."""
+        """CPU time of the model's ksmd, in seconds."""
         return self._caught_up().scanner_cpu_seconds()
 
     def write(self, write: Write) -> WriteResult:
-        """Set one knob."""
+        """Sets one knob."""
         return self._caught_up().write(write)
 
     def unmerge_seconds(self) -> float:
-        """The model unmerges in no time."""
+        """Always 0: the model unmerges in no time."""
         return 0.0
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Does nothing, because the model has nothing open."""
 
     def memory(self) -> Memory:
-        """The model's memory now."""
+        """Returns the model's memory now."""
         return self._caught_up().memory()
 
     def pressure(self) -> None:
-        """Nobody stalls in the model."""
+        """Always None: nobody stalls in the model."""
 
     def vmstat(self) -> Vmstat:
-        """The model's events so far."""
+        """Returns the model's events so far."""
         return self._caught_up().vmstat()
 
     def guests(self, now_seconds: float = 0.0) -> tuple[Guest, ...]:  # noqa: ARG002 - the clock says when
-        """The model's guests."""
+        """Returns the model's guests."""
         return self._caught_up().guests()
 
     def suspects(self) -> tuple[str, ...]:
-        """No other program runs in the model."""
+        """Always empty: no other program runs in the model."""
         return ()
 
     def problems(self) -> tuple[str, ...]:
-        """The model can always be looked at."""
+        """Always empty: the model can always be looked at."""
         return ()
 
     def _caught_up(self) -> ModelHost:

@@ -1,7 +1,7 @@
-"""Giving every merged page back (run=2), in a throw-away child.
+"""Gives every merged page back (run=2), in a throw-away child.
 
-The kernel marks the process that writes run=2 as the OOM killer's first victim (mm/ksm.c, set_current_oom_origin),
-so it must not be the daemon. Killing the child aborts the unmerging cleanly, and `run` then reads 0.
+The kernel marks the process that writes run=2 as the OOM killer's first victim (mm/ksm.c, set_current_oom_origin), so
+it must not be the daemon. Killing the child aborts the unmerging cleanly, and `run` then reads 0.
 """
 
 import subprocess
@@ -11,7 +11,7 @@ from ksmtuned_py.door import Door
 from ksmtuned_py.model import KSM_DIRECTORY
 
 PATIENCE_SECONDS = 0.1
-"""For the end of a child that was killed: it comes at once, but for one that waits for a batch of ksmd's."""
+"""How long the end of a killed child is waited for: it comes at once, unless the child waits for a batch of ksmd's."""
 
 
 class Unmerging:
@@ -28,24 +28,24 @@ class Unmerging:
 
     @property
     def running(self) -> bool:
-        """Whether the kernel is still at it."""
+        """Whether the kernel is still unmerging."""
         return self._child.poll() is None
 
     @property
     def cpu_seconds(self) -> float:
-        """What it has worked so far, from field 1 of its schedstat (nanoseconds): a child that waits does not."""
+        """CPU time of the child in seconds, from field 1 of its schedstat (nanoseconds); none passes while it waits."""
         return float((Door().read_if_there(f"proc/{self._child.pid}/schedstat") or "0").split()[0]) / 1e9
 
     @property
     def error(self) -> str:
-        """Why it failed; '' while it runs and when it went well."""
+        """Why the unmerging failed; '' while it runs and when it went well."""
         if self.running or self._child.returncode == 0:
             return ""
         assert self._child.stderr is not None
         return self._child.stderr.read().decode("utf-8", "replace").strip() or f"ended with {self._child.returncode}"
 
     def abort(self) -> None:
-        """Stop it where it is; what was unmerged stays so. Harmless when it has ended."""
+        """Stops the unmerging where it is; what was unmerged stays so. Does nothing when it has ended."""
         self._child.kill()
-        with suppress(subprocess.TimeoutExpired):  # it still waits for ksmd's mutex, and ends when it has it
+        with suppress(subprocess.TimeoutExpired):  # the child still waits for ksmd's mutex, and ends when it has it
             self._child.wait(PATIENCE_SECONDS)

@@ -6,12 +6,12 @@ from ksmtuned_py.backends.model.settings import Settings
 
 CPU_MIN_PERCENT = 10
 WEIGHT_PERCENT = 30
-"""Of the newest change in its moving average."""
+"""Weight of the newest change in its moving average."""
 
 
 @dataclass
 class Advisor:
-    """What it remembers between passes; a change of mode makes it forget, and so ksmd's lifetime counts as one pass."""
+    """What the advisor remembers between passes. A new mode makes it forget: ksmd's lifetime is then one pass."""
 
     began_ns: int = 0
     scan_seconds: int = 0
@@ -19,7 +19,7 @@ class Advisor:
     cpu_ns: int = 0
 
     def pages_to_scan(self, now_ns: int, cpu_ns: int, settings: Settings) -> int:
-        """What it sets at the end of a pass."""
+        """Returns the pages_to_scan that the advisor sets at the end of a pass."""
         seconds = max(1, (now_ns - self.began_ns) // 1_000_000_000)
         percent = max(1, (cpu_ns - self.cpu_ns) // 1_000_000 * 100 // (seconds * 1000))
         pages = settings.pages_to_scan * 100 // max(1, settings.advisor_target_scan_time * 100 // seconds)

@@ -1,4 +1,4 @@
-"""The two trees: which contents are merged by how many, and which wait for a partner."""
+"""The two trees of ksmd: which contents are merged by how many pages, and which wait for a partner."""
 
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
@@ -11,18 +11,18 @@ ZERO_CONTENT = "zero"
 
 
 class Owner(Protocol):
-    """Who owns a page in the unstable tree."""
+    """Owns pages in the unstable tree."""
 
     @property
     def alive(self) -> bool:
-        """Whether its process is still there."""
+        """Whether the owner's process is still there."""
 
     def found_partner(self, begin: int, end: int) -> None:
-        """Its pages from begin to end were merged with ones that came later."""
+        """Notes that its pages from begin to end were merged with ones that came later."""
 
 
 class Waiting(NamedTuple):
-    """A row of pages in the unstable tree: that of content n is the owner's page `row + n`."""
+    """A row of pages in the unstable tree, in which content n has the owner's page `row + n`."""
 
     owner: Owner
     row: int
@@ -35,7 +35,7 @@ class ContentState(NamedTuple):
     items: int = 0
     """Pages in the stable tree."""
     broken: int = 0
-    """Those of them that were written to since: they no longer map the merged page."""
+    """Pages in the stable tree that were written to since: they no longer map the merged page."""
     waiting: Waiting | None = None
 
 
@@ -47,14 +47,14 @@ class Weight(NamedTuple):
     chains: int
     dups: int
     saved: int
-    """Pages really saved now: the counters lag behind writes and ended processes."""
+    """Pages that are really saved now; the counters lag behind writes and ended processes."""
 
 
 NOTHING = Weight(0, 0, 0, 0, 0)
 
 
 def weigh(state: ContentState, limit: int) -> Weight:
-    """A content's share in the counters, with at most `limit` pages in a frame (max_page_sharing)."""
+    """Returns a content's share in the counters, with at most `limit` pages in a frame (max_page_sharing)."""
     frames, live = _frames(state.items, limit), state.items - state.broken
     chains = 1 if frames > 1 else 0
     return Weight(frames, state.items, chains, frames * chains, live - _frames(live, limit))
@@ -65,7 +65,7 @@ def _frames(items: int, limit: int) -> int:
 
 
 def room(state: ContentState, limit: int) -> int:
-    """How many more pages the merged pages of this content take."""
+    """Returns how many more pages the merged pages of this content take."""
     # A frame whose pages are all gone takes nobody (mm/ksm.c: ksm_get_folio finds it stale).
     return _frames(state.items, limit) * limit - state.items if state.items > state.broken else 0
 
@@ -76,7 +76,7 @@ def has_partner(state: ContentState, pass_number: int) -> bool:
 
 
 def joined(old: ContentState, rows: int, limit: int, waiting: Waiting) -> tuple[ContentState, bool]:
-    """A content after `rows` more pages of it came one after the other, and whether the old waiting page was merged."""
+    """Returns a content after `rows` more pages of it came in turn, and whether the old waiting page was merged."""
     rest = max(0, rows - room(old, limit))
     if not rest:
         return old._replace(items=old.items + rows), False
@@ -89,11 +89,11 @@ def joined(old: ContentState, rows: int, limit: int, waiting: Waiting) -> tuple[
 
 @dataclass
 class Trees:
-    """All contents, and what they add up to."""
+    """All contents, and the sums of their counters."""
 
     max_page_sharing: int = 256
     pass_number: int = 0
-    """Counts on where the kernel's counter is reset: it only tells one unstable tree from the next."""
+    """Goes on counting where the kernel's counter is reset, because it only tells one unstable tree from the next."""
     unstable: int = 0
     """Pages in the unstable tree of this pass."""
     cow_breaks: int = 0
@@ -101,18 +101,18 @@ class Trees:
     total: Weight = NOTHING
 
     def content(self, name: str, distinct: int) -> "Content":
-        """The content of this name, with room for so many different pages."""
+        """Returns the content of this name, with space for so many different pages."""
         content = self.contents.setdefault(name, Content(self, distinct))
         content.states.grow(distinct, ContentState())
         return content
 
     def begin_pass(self) -> None:
-        """The unstable tree is dropped."""
+        """Drops the unstable tree."""
         self.pass_number += 1
         self.unstable = 0
 
     def forget_all(self) -> None:
-        """Both trees are empty again."""
+        """Empties both trees."""
         for content in self.contents.values():
             content.states = Runs(content.states.length, ContentState())
         self.total = NOTHING
@@ -127,14 +127,14 @@ class Content:
         self._trees = trees
 
     def outlook(self, index: int) -> tuple[int, Found]:
-        """What a page of this content would find now, after the end of the contents for which it is the same."""
+        """Returns the end of the contents to which the same happens, and what a page of this content would find now."""
         end, state = self.states.at(index)
         if room(state, self._trees.max_page_sharing):
             return end, Found.JOIN
         return end, Found.PAIR if has_partner(state, self._trees.pass_number) else Found.UNSHARED
 
     def join(self, begin: int, end: int, rows: int, waiting: Waiting) -> list[tuple[int, int]]:
-        """`rows` pages of each of these contents come to the trees; returns the contents whose last page waits."""
+        """Adds `rows` pages of each of these contents to the trees; returns the contents whose last page waits."""
         waits = []
         for first, last, old in self.states.between(begin, end):
             new, partner = joined(old, rows, self._trees.max_page_sharing, waiting)

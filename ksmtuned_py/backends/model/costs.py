@@ -1,11 +1,11 @@
-"""What ksmd's work costs in CPU time, by what it finds; bench/calibrate.py compares it with the real ksmd."""
+"""The CPU time of ksmd's work, by what it finds; bench/calibrate.py compares it with the real ksmd."""
 
 from dataclasses import dataclass
 
 from ksmtuned_py.backends.model.pages import Found
 
 JIFFY_NS = 4_000_000
-"""HZ=250."""
+"""One jiffy at HZ=250."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,21 +16,21 @@ class Costs:
     """
 
     wake_ns: int = 11_000
-    """Each batch."""
+    """The cost of each batch."""
     absent_ns: int = 30
     skipped_ns: int = 240
     merged_ns: int = 280
     first_ns: int = 950
     checksum_ns: int = 750
-    """Each page that is neither skipped nor merged, after the first time."""
+    """The cost of each page that is neither skipped nor merged, after the first time."""
     stable_level_ns: int = 70
-    """For each level of the stable tree on the way down."""
+    """The cost of each level of the stable tree on the way down."""
     unstable_level_ns: int = 265
-    """The unstable tree costs more: each node's page is looked up in its process's page table."""
+    """The cost of each level of the unstable tree: each node's page is looked up in its process's page table."""
     merge_ns: int = 1650
 
     def prices(self, unstable_levels: int, stable_levels: int) -> dict[Found, int]:
-        """What each kind of page costs while the trees are so high."""
+        """Returns what each kind of page costs while the trees are so high, in nanoseconds."""
         search = self.checksum_ns + stable_levels * self.stable_level_ns
         descent = unstable_levels * self.unstable_level_ns
         return {

@@ -1,4 +1,4 @@
-"""Where ksmd is in its round over the guests (mm/ksm.c: ksm_scan, the list of mm_slots)."""
+"""The place of ksmd in its round over the guests (mm/ksm.c: ksm_scan, the list of mm_slots)."""
 
 from ksmtuned_py.backends.model.guestmemory import Group, GuestMemory
 
@@ -18,7 +18,7 @@ class Cursor:
         return self._guest < 0
 
     def add(self, guest: GuestMemory, *, at_end: bool) -> None:
-        """A process makes its memory mergeable: it is put just behind the cursor, and so scanned last."""
+        """Adds a process whose memory becomes mergeable just behind the cursor, so that it is scanned last."""
         if at_end or self.between_passes:
             self.guests.append(guest)
             return
@@ -26,7 +26,7 @@ class Cursor:
         self._guest += 1
 
     def end(self, guest: GuestMemory) -> None:
-        """A process ends: what ksmd keeps for it stays until the cursor, right behind which it is moved, comes by."""
+        """Moves a process that ends right behind the cursor; what ksmd keeps for it stays until the cursor comes by."""
         place = self.guests.index(guest)
         if place == self._guest:
             return
@@ -37,12 +37,12 @@ class Cursor:
             self.guests.insert(self._guest + 1, guest)
 
     def rewind(self) -> None:
-        """Stand before the first guest, and let go of those that have ended."""
+        """Goes back to before the first guest, and drops those that have ended."""
         self._guest = -1
         self.guests = [guest for guest in self.guests if guest.alive]
 
     def step(self) -> Group | None:
-        """The group whose page is next; None at the end of the pass."""
+        """Returns the group whose page is next; None at the end of the pass."""
         if self.between_passes:
             self._go_to(0)
         while self._guest < len(self.guests):

@@ -16,25 +16,25 @@ class PageGroup:
 
     pages: int
     content: str | None = None
-    """Page n of every group of this content is the same page; None: no page equals any other."""
+    """Name of a content, of which page n is the same in every group; None when no page equals any other."""
     distinct: int | None = None
-    """After so many pages the contents begin again; None: all pages differ."""
+    """How many pages differ before the contents begin again; None when all do."""
     rewrites_per_second: float = 0.0
     """How often each page is written to, in turn: pages of a content keep it, others become new ones."""
 
 
 def equal(content: str, pages: int, *, distinct: int | None = None, rewrites_per_second: float = 0.0) -> PageGroup:
-    """Pages that other guests (and, past `distinct`, the same guest) have, too."""
+    """Returns a group of pages that other guests (and, past `distinct`, the same guest) have, too."""
     return PageGroup(pages=pages, content=content, distinct=distinct, rewrites_per_second=rewrites_per_second)
 
 
 def zero(pages: int, *, rewrites_per_second: float = 0.0) -> PageGroup:
-    """Pages full of zeroes."""
+    """Returns a group of pages full of zeroes."""
     return equal(ZERO_CONTENT, pages, distinct=1, rewrites_per_second=rewrites_per_second)
 
 
 def unique(pages: int, *, rewrites_per_second: float = 0.0) -> PageGroup:
-    """Pages that nobody else has, rewritten or not."""
+    """Returns a group of pages that nobody else has, rewritten or not."""
     return PageGroup(pages=pages, rewrites_per_second=rewrites_per_second)
 
 
@@ -48,31 +48,31 @@ class GuestMemory:
     alive: bool = True
     groups: list["Group"] = field(default_factory=list)
     counts: list[int] = field(default_factory=lambda: [0] * len(Place))
-    """Pages by Place."""
+    """The number of pages in each Place."""
 
     @property
     def pages(self) -> int:
-        """How many there are."""
+        """The number of its pages."""
         return sum(self.counts)
 
     @property
     def rmap_items(self) -> int:
-        """What ksmd keeps for it."""
+        """The number of rmap items that ksmd keeps for it."""
         return self.pages - self.counts[Place.NEW] - self.counts[Place.ZERO]
 
     def unseen_breaks(self, now_ns: int) -> tuple[int, int]:
-        """What it wrote to and ksmd has not seen yet: merged pages, and pages on the zero page."""
+        """Returns how many merged pages, and pages on the zero page, it wrote to that ksmd has not seen yet."""
         breaks = [group.unseen_breaks(now_ns) for group in self.groups if group.breakable]
         return sum(merged for merged, _ in breaks), sum(zeroed for _, zeroed in breaks)
 
     def end(self) -> None:
-        """The process ends: its memory is free at once, while the counters wait for ksmd."""
+        """Ends the process: its memory is free at once, while the counters wait for ksmd."""
         self.alive = False
         for group in self.groups:
             group.end()
 
     def drop(self) -> None:
-        """ksmd comes by after the end."""
+        """Drops what ksmd keeps for the process, when ksmd comes by after its end."""
         for group in self.groups:
             group.forget_broken()
 
@@ -95,29 +95,29 @@ class Group:
 
     @property
     def alive(self) -> bool:
-        """Whether its process is still there."""
+        """Whether the guest's process is still there."""
         return self._guest.alive
 
     def outlook(self, page: int, end: int, *, use_zero_pages: bool) -> tuple[int, Found]:
-        """What a page that goes to the trees finds there, after the end of the pages that find the same."""
+        """Returns the end of the pages that find the same in the trees, and what they find there."""
         if self.content is None:
             return end, Found.UNSHARED
         if use_zero_pages and self.spec.content == ZERO_CONTENT:
             return end, Found.ZERO_PAGE
         if self.distinct < self.spec.pages:
-            return end, Found.JOIN  # all but the first one or two of each content do
+            return end, Found.JOIN  # all pages of a content but the first one or two join
         same, found = self.content.outlook(page)
         return min(end, same), found
 
     def put(self, begin: int, end: int, state: PageState) -> None:
-        """Gives pages a state and keeps the guest's account."""
+        """Gives pages a state, and keeps the guest's account."""
         for first, last, old in self.pages.between(begin, end):
             self._guest.counts[old.place] -= last - first
         self._guest.counts[state.place] += end - begin
         self.pages.put(begin, end, state)
 
     def visit(self, begin: int, end: int, found: Found, state: PageState) -> None:
-        """ksmd comes by pages that are all alike: `found` and `state` are what it saw."""
+        """Applies what ksmd does as it comes by pages that are all alike: `found` and `state` are what it saw."""
         if found is Found.MERGED:
             return
         if self.pages.at(begin)[1].place is Place.BROKEN:
@@ -133,19 +133,19 @@ class Group:
             self._join(self.content, begin, end, state)
 
     def found_partner(self, begin: int, end: int) -> None:
-        """Pages in the unstable tree were merged with ones that came later."""
+        """Notes that pages in the unstable tree were merged with ones that came later."""
         for first, last, state in self.pages.between(begin, end):
             self.put(first, last, state._replace(place=Place.STABLE))
 
     def write_until(self, now_ns: int) -> None:
-        """Takes in what the guest wrote; between two visits it makes no difference when."""
+        """Takes in what the guest wrote until then; when it wrote between two visits makes no difference."""
         for begin, end in self._unseen_writes(now_ns):
             self._trees.cow_breaks += self.break_merged(begin, end)
             self._rewrite(begin, end)
         self._written = self._writes(now_ns)
 
     def unseen_breaks(self, now_ns: int) -> tuple[int, int]:
-        """Merged pages, and pages on the zero page, that were written to since `write_until`."""
+        """Returns how many merged pages, and pages on the zero page, were written to since `write_until`."""
         merged = zeroed = 0
         for begin, end in self._unseen_writes(now_ns):
             for first, last, state in self.pages.between(begin, end):
@@ -154,7 +154,7 @@ class Group:
         return merged, zeroed
 
     def break_merged(self, begin: int, end: int) -> int:
-        """Merged pages get copies of their own; returns how many there were."""
+        """Gives merged pages copies of their own; returns how many there were."""
         broken = 0
         for first, last, state in self.pages.between(begin, end):
             if state.place is Place.STABLE:
@@ -164,7 +164,7 @@ class Group:
         return broken
 
     def end(self) -> None:
-        """The process ends: it maps neither merged pages nor the zero page any more."""
+        """Ends the group's process: it maps neither merged pages nor the zero page any more."""
         self.break_merged(0, self.spec.pages)
         for first, last, state in self.pages.between(0, self.spec.pages):
             if state.place is Place.ZERO:
@@ -173,13 +173,13 @@ class Group:
                 self.put(first, last, state._replace(place=Place.VOLATILE))
 
     def forget_broken(self) -> None:
-        """Broken pages leave the stable tree."""
+        """Takes broken pages out of the stable tree."""
         for first, last, state in self.pages.between(0, self.spec.pages):
             if state.place is Place.BROKEN:
                 self._change(first, last, items=-1, broken=-1)
 
     def forget_all(self) -> None:
-        """Every page is as if ksmd had never come by."""
+        """Makes every page as if ksmd had never come by."""
         self.put(0, self.spec.pages, NEW)
 
     def _rewrite(self, begin: int, end: int) -> None:
@@ -198,7 +198,7 @@ class Group:
                 self.put(last_row + low, last_row + high, state._replace(place=Place.UNSTABLE))
 
     def _change(self, begin: int, end: int, *, items: int = 0, broken: int = 0) -> None:
-        assert self.content is not None  # only pages of a content are ever merged
+        assert self.content is not None  # only pages of a content are merged
         for _, first, last, rows in _windows(begin, end, self.distinct):
             self.content.change(first, last, items=items * rows, broken=broken * rows)
 
@@ -216,7 +216,7 @@ class Group:
 
 
 def _windows(begin: int, end: int, distinct: int) -> Iterator[tuple[int, int, int, int]]:
-    """Pages as (page of content 0 in the first row, first content, last content, rows): at most three such pieces."""
+    """Cuts pages into at most three of (page of content 0 in the first row, first content, last content, rows)."""
     row, column = divmod(begin, distinct)
     if column:
         until = min(end, (row + 1) * distinct)

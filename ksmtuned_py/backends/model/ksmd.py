@@ -1,4 +1,4 @@
-"""ksmd: batches, sleeps and passes, in its own time; what is alike passes in one step."""
+"""Runs ksmd in its own time: batches, sleeps and passes; pages that are alike pass in one step."""
 
 from collections.abc import Callable
 from typing import TypeAlias
@@ -30,7 +30,7 @@ class Ksmd:
         self.pages_scanned = 0
         self.pages_skipped = 0
         self.after_batch: list[Act] = []
-        """Who waits for the mutex that ksmd holds for one whole batch."""
+        """Acts that wait for the mutex, which ksmd holds for one whole batch."""
         self._costs = costs
         self._prices = costs.prices(0, 0)
         self._time_ns = 0
@@ -39,24 +39,24 @@ class Ksmd:
 
     @property
     def busy_ns(self) -> int:
-        """About how long the batch under way still takes."""
+        """About how many nanoseconds the batch under way still takes."""
         return 0 if self._asleep else self._batch_left * self._prices[Found.UNSHARED]
 
     def add(self, guest: GuestMemory) -> None:
-        """A process makes its memory mergeable."""
+        """Adds a process whose memory becomes mergeable."""
         self.cursor.add(guest, at_end=self.settings.run == RUN_UNMERGE)
 
     def wake(self, now_ns: int) -> None:
-        """Somebody changed sleep_millisecs."""
+        """Ends a sleep when somebody has changed sleep_millisecs."""
         if self._asleep:
             self._time_ns = min(self._time_ns, now_ns)
 
     def stop(self) -> None:
-        """run is no longer 1: the batch ends."""
+        """Ends the batch when run is no longer 1."""
         self._asleep = True
 
     def forget_all(self) -> None:
-        """run=2: every page is its process's own again, which counts as so many breaks, and the passes count from 0."""
+        """Gives every page back (run=2), which counts as so many breaks; the passes count from 0 again."""
         self.cursor.rewind()
         for guest in self.cursor.guests:
             self.trees.cow_breaks += guest.counts[Place.STABLE]
@@ -66,7 +66,7 @@ class Ksmd:
         self.full_scans = 0
 
     def run_until(self, until_ns: int) -> None:
-        """Scan up to a time; a page counts when it is finished."""
+        """Scans up to a time; a page counts when it is finished."""
         while self._let_in() and self._awake(until_ns):
             if self.cursor.between_passes:
                 self._begin_pass()
@@ -99,7 +99,7 @@ class Ksmd:
         self._time_ns = self._waking_ns(self._time_ns)
 
     def _let_in(self) -> bool:
-        """Between two batches, those who wait for the mutex get it."""
+        """Lets those who wait for the mutex have it between two batches."""
         while self._asleep and self.after_batch:
             self.after_batch.pop(0)()
         return True
@@ -115,7 +115,7 @@ class Ksmd:
         self._sleep()
 
     def _scan(self, group: Group, until_ns: int) -> bool:
-        """As many of the pages that are alike as there is time for; False when there is none for a single one."""
+        """Scans as many alike pages as there is time for; False when there is none for a single one."""
         page = self.cursor.page
         if page == 0:
             self._enter(group)
@@ -135,7 +135,7 @@ class Ksmd:
         return True
 
     def _enter(self, group: Group) -> None:
-        """The trees grow within a group, too: the prices are those of its middle."""
+        """Begins a group: its prices are those of its middle, because the trees grow within it, too."""
         group.write_until(self._time_ns)
         unstable = self.trees.unstable + group.spec.pages // 2
         self._prices = self._costs.prices(unstable.bit_length(), self.trees.total.shared.bit_length())
@@ -161,15 +161,15 @@ class Ksmd:
         return done
 
     def _alike(self, pages: int, cost_ns: int, until_ns: int) -> int:
-        """The pages of the batches that hold nothing but these pages and that pass in one step."""
+        """Returns the pages of the batches that hold nothing but these pages and that pass in one step."""
         batch = self.settings.pages_to_scan
         return batch * self._whole_batches(pages // batch, batch * cost_ns, until_ns) if batch else 0
 
     def _whole_batches(self, most: int, busy_ns: int, until_ns: int) -> int:
-        """Lets batches that are all alike pass in one step; returns how many."""
+        """Lets batches that are all alike pass in one step; returns how many passed."""
         sleep_jiffies = _jiffies(self.settings.sleep_millisecs)
         if sleep_jiffies > FINE_TIMER_JIFFIES or (sleep_jiffies and self._time_ns % JIFFY_NS):
-            return 0  # they would not be alike
+            return 0  # batches between such sleeps are not alike
         busy_ns += self._costs.wake_ns
         period = self._waking_ns(self._time_ns + busy_ns) - self._time_ns
         batches = max(0, min(most, (until_ns - self._time_ns) // period))
@@ -178,7 +178,7 @@ class Ksmd:
         return batches
 
     def _waking_ns(self, now_ns: int) -> int:
-        """When a sleep that begins now ends: at a tick, and never early."""
+        """Returns when a sleep that begins now ends: at a tick, and never early."""
         jiffies = _jiffies(self.settings.sleep_millisecs)
         if not jiffies:
             return now_ns

@@ -1,4 +1,4 @@
-"""A whole host as a model: guests, their memory, ksmd with its files, and a time that is told to pass."""
+"""Models a whole host: guests, their memory, ksmd with its files, and a time that is told to pass."""
 
 from collections.abc import Iterable
 from functools import partial
@@ -32,7 +32,7 @@ FIRST_PID = 1000
 
 
 class ModelHost:
-    """The machine. Nothing happens in it but by `advance`."""
+    """The machine. Nothing happens in it except by `advance`."""
 
     def __init__(
         self,
@@ -57,16 +57,16 @@ class ModelHost:
 
     @property
     def now_seconds(self) -> float:
-        """Time since the host was made."""
+        """Seconds since the host was made."""
         return self._now_ns / NANOSECONDS
 
     def advance(self, seconds: float) -> None:
-        """Let time pass."""
+        """Lets time pass."""
         self._now_ns += round(seconds * NANOSECONDS)
         self._ksmd.run_until(self._now_ns)
 
     def add_guest(self, name: str, groups: Iterable[PageGroup]) -> Guest:
-        """A guest arrives with all its memory in use; raises KeyError when there is one of that name."""
+        """Adds a guest with all its memory in use; raises KeyError when there is one of that name."""
         if name in self._guests:
             raise KeyError(name)
         self._last_pid += 1
@@ -79,17 +79,17 @@ class ModelHost:
         return self._account(guest)
 
     def remove_guest(self, name: str) -> None:
-        """A guest ends; raises KeyError when there is none of that name."""
+        """Ends a guest; raises KeyError when there is none of that name."""
         guest = self._guests.pop(name)
         guest.end()
         self._ksmd.cursor.end(guest)
 
     def guests(self) -> tuple[Guest, ...]:
-        """The guests with ksmd's account of each."""
+        """Returns the guests with ksmd's account of each."""
         return tuple(self._account(guest) for guest in self._guests.values())
 
     def memory(self) -> Memory:
-        """What /proc/meminfo would say: guests take what they use less what is merged now, and ksmd its items."""
+        """Returns what /proc/meminfo would say: guests use all but what is merged now, and ksmd uses its items."""
         populated = sum(guest.pages for guest in self._guests.values())
         zeroed = sum(self._zeroed(guest) for guest in self._guests.values())
         broken = self._unseen_breaks()
@@ -99,15 +99,15 @@ class ModelHost:
         return Memory(total_bytes=self._total_bytes, available_bytes=available, free_bytes=available)
 
     def vmstat(self) -> Vmstat:
-        """What /proc/vmstat would say; nothing is ever swapped here."""
+        """Returns what /proc/vmstat would say; nothing is ever swapped here."""
         return Vmstat(cow_ksm=self._ksmd.trees.cow_breaks + self._unseen_breaks(), pswpin=0, pswpout=0, oom_kill=0)
 
     def knobs(self) -> Knobs:
-        """The settable files."""
+        """Returns the settable files."""
         return self._settings.knobs(self._features)
 
     def counters(self) -> Counters:
-        """The read-only files."""
+        """Returns the read-only files."""
         ksmd, total = self._ksmd, self._ksmd.trees.total
         items, sharing = self._rmap_items(), total.items - total.shared
         unshared = sum(guest.counts[Place.UNSTABLE] for guest in ksmd.cursor.guests)
@@ -128,17 +128,17 @@ class ModelHost:
         return Counters(**{name: values[name] for name in self._features.counters})
 
     def scanner_cpu_seconds(self) -> float:
-        """ksmd's CPU time."""
+        """CPU time of ksmd, in seconds."""
         return self._ksmd.cpu_ns / NANOSECONDS
 
     def mergeable_pages(self) -> int:
-        """What could be saved at best, in pages_sharing + ksm_zero_pages, by merging all that is equal now."""
+        """Returns how many pages (pages_sharing + ksm_zero_pages) merging all that is equal now would save."""
         specs = [group.spec for guest in self._guests.values() for group in guest.groups]
         zero_page = bool(self._settings.use_zero_pages)
         return mergeable_pages(specs, self._settings.max_page_sharing, use_zero_pages=zero_page)
 
     def write(self, write: Write) -> WriteResult:
-        """Set one knob, as the kernel would; during a long batch three of them wait for its end."""
+        """Sets one knob, as the kernel would; during a long batch three of them wait for its end."""
         if write.knob not in self._features.knobs:
             return WriteResult(write=write, status=WriteStatus.REFUSED, detail="ENOENT: this kernel has no such file")
         if write.knob in MUTEX_KNOBS and self._ksmd.busy_ns > PATIENCE_SECONDS * NANOSECONDS:

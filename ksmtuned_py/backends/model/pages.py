@@ -12,18 +12,18 @@ class Place(IntEnum):
     """Where a page stands with ksmd."""
 
     NEW = 0
-    """Never looked at: no rmap item."""
+    """Never looked at, so it has no rmap item."""
     VOLATILE = 1
-    """In no tree: seen once, changed, or skipped."""
+    """In no tree, because it was seen once, changed, or skipped."""
     UNSTABLE = 2
     """Counted as unshared: in the unstable tree, or left from the tree of the pass before."""
     STABLE = 3
     BROKEN = 4
-    """Was merged and written to since, or its process ended: the counters lag until ksmd comes by."""
+    """Was merged, and written to since or its process has ended; the counters lag until ksmd comes by."""
     ZEROED = 5
     """Mapped to the zero page; its rmap item is freed when ksmd comes by."""
     ZERO = 6
-    """Mapped to the zero page; no rmap item: ksmd walks over it."""
+    """Mapped to the zero page, without an rmap item; ksmd walks over it."""
 
 
 class PageState(NamedTuple):
@@ -31,10 +31,10 @@ class PageState(NamedTuple):
 
     place: Place
     known: bool
-    """The checksum kept is that of the content now."""
+    """Whether the checksum that is kept is that of the content now."""
     age: int
     skips: int
-    """Further scans that smart_scan will skip it."""
+    """How many further scans smart_scan will skip it."""
 
 
 NEW = PageState(Place.NEW, known=False, age=0, skips=0)
@@ -50,7 +50,7 @@ class Found(Enum):
     FIRST = auto()
     CHANGED = auto()
     READY = auto()
-    """The same checksum twice: it becomes one of the following."""
+    """Has the same checksum as before, and so becomes one of the following."""
     ZERO_PAGE = auto()
     """Goes to the shared zero page."""
     JOIN = auto()
@@ -69,7 +69,7 @@ TO_TREES = frozenset({Found.JOIN, Found.PAIR, Found.UNSHARED})
 
 @cache
 def look(state: PageState, smart_scan: bool) -> tuple[Found, PageState]:
-    """What ksmd finds, and the page's state before any tree is searched."""
+    """Returns what ksmd finds, and the page's state before any tree is searched."""
     match state.place:
         case Place.ZEROED | Place.ZERO:
             return Found.ABSENT, ZERO
@@ -91,7 +91,7 @@ def _look_unmerged(state: PageState, smart_scan: bool) -> tuple[Found, PageState
 
 
 def _aged(state: PageState) -> tuple[bool, PageState]:
-    """smart_scan: whether this scan skips the page, and the page one scan older."""
+    """Returns whether smart_scan skips the page in this scan, and the page one scan older."""
     older = state._replace(age=min(state.age + 1, AGE_MAX))
     if state.age < AGE_OF_FIRST_SKIP:
         return False, older

@@ -1,4 +1,4 @@
-"""A row of things that are mostly equal to their neighbours, kept as runs: its cost is the runs, not the things."""
+"""Keeps a row of things that are mostly equal to their neighbours as runs: its cost is the runs, not the things."""
 
 from bisect import bisect_left, bisect_right
 from typing import Generic, TypeVar
@@ -7,7 +7,7 @@ T = TypeVar("T")
 
 
 class Runs(Generic[T]):
-    """`length` things in a row; equal neighbours always form one run."""
+    """A row of `length` things, in which equal neighbours always form one run."""
 
     def __init__(self, length: int, value: T) -> None:
         self.length = length
@@ -15,16 +15,16 @@ class Runs(Generic[T]):
         self._values = [value]
 
     def __len__(self) -> int:
-        """How many runs there are."""
+        """The number of runs."""
         return len(self._values)
 
     def at(self, index: int) -> tuple[int, T]:
-        """The value at an index, after the end of the run that it is in."""
+        """Returns the end of the run that an index is in, and its value."""
         run = bisect_right(self._begins, index) - 1
         return self._end(run), self._values[run]
 
     def between(self, begin: int, end: int) -> list[tuple[int, int, T]]:
-        """The runs from begin to end as (begin, end, value), cut at both."""
+        """Returns the runs from begin to end as (begin, end, value), cut at both."""
         first, last = bisect_right(self._begins, begin) - 1, bisect_left(self._begins, end)
         return [
             (max(begin, self._begins[run]), min(end, self._end(run)), self._values[run]) for run in range(first, last)
@@ -39,7 +39,7 @@ class Runs(Generic[T]):
         pieces.append((begin, value))
         if end < self._end(last - 1):
             pieces.append((end, self._values[last - 1]))
-        # The neighbours take part, so that equal ones are joined.
+        # The neighbours take part, so that equal runs are joined.
         before = first - 1 if first else first
         after = min(last + 1, len(self._begins))
         pieces = [*self._pieces(before, first), *pieces, *self._pieces(last, after)]

@@ -1,4 +1,4 @@
-"""ksmd's knobs: defaults, what each takes, and which of them a kernel has."""
+"""ksmd's knobs: their defaults, the values each takes, and which of them a kernel has."""
 
 from dataclasses import dataclass
 
@@ -50,11 +50,11 @@ class Settings:
     advisor_target_scan_time: int = 200
 
     def knobs(self, features: Features) -> Knobs:
-        """What reading the files gives."""
+        """Returns what reading the files gives."""
         return Knobs(**{name: getattr(self, name) for name in features.knobs})
 
     def refusal(self, knob: KnobName, value: KnobValue, *, merged: bool) -> str:
-        """Why the kernel would not take a value, beginning with its error's name; '' when it would."""
+        """Returns why the kernel would not take a value, beginning with its error's name; '' when it would."""
         if knob == "advisor_mode":
             return "" if value in ("none", "scan-time") else "EINVAL: neither 'none' nor 'scan-time'"
         if knob == "pages_to_scan" and self.advisor_mode != "none":
