@@ -1,4 +1,4 @@
-"""What a run through a scenario came to."""
+"""Computes what a run through a scenario came to."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,20 +9,20 @@ from ksmtuned_py.simulate.run import Run, Sample
 from ksmtuned_py.simulate.scenario import Scenario
 
 MARKS = (0.5, 0.9, 0.95)
-"""Of what can be saved."""
+"""Shares of what can be saved."""
 STEADY_PART = 0.25
-"""The last part of the time, for the steady CPU."""
+"""The last part of the time, over which the steady CPU is taken."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reached:
-    """When so much of what could be saved was saved, after the last of the first guests had come."""
+    """The moment when so much of what could be saved was saved."""
 
     share: float
     seconds: float
-    """Since then."""
+    """Seconds since the last of the first guests had come."""
     cpu_seconds: float
-    """ksmd's, since the start."""
+    """CPU time of ksmd since the start."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,26 +31,26 @@ class Figures:
 
     policy: str
     reached: tuple[Reached, ...]
-    """In the order of MARKS; those that were never reached are left out."""
+    """One for each of MARKS, in order; those that were never reached are left out."""
     saved_area: float
-    """What was saved of what could be, 0 to 1, on average over time."""
+    """The share of what could be saved that was saved (0 to 1), on average over time."""
     saved_bytes: int
-    """At the end."""
+    """Saved at the end."""
     cpu_seconds: float
-    """ksmd's, in all."""
+    """CPU time of ksmd in all."""
     steady_cpu: float
-    """Of one core, in the last quarter."""
+    """ksmd's share of one core in the last quarter."""
     longest_pass_seconds: float | None
     longest_boost_pass_seconds: float | None
-    """Of those that were boosted from end to end."""
+    """The longest pass that was boosted from end to end; None when there was none."""
     deciding_cpu: float
-    """Of one core: what the policy itself took, without the sensors."""
+    """Share of one core that the policy itself took, without the sensors."""
     wall_seconds: float
-    """What the simulation took."""
+    """Wall time that the simulation took."""
 
 
 def figures(scenario: Scenario, run: Run) -> Figures:
-    """The row of a run."""
+    """Returns the row of a run."""
     samples = run.samples
     passes = list(_passes(samples))
     boosts = [seconds for seconds, boosted in passes if boosted]
@@ -96,7 +96,7 @@ def _share(samples: list[Sample]) -> float:
 
 
 def _passes(samples: tuple[Sample, ...]) -> Iterator[tuple[float, bool]]:
-    """Each pass as its length, to the tick, and whether it was boosted from end to end."""
+    """Yields each pass as its length, to the tick, and whether it was boosted from end to end."""
     since, boosted = samples[0].seconds, True
     for before, after in pairwise(samples):
         boosted = boosted and before.mode is Mode.BOOST

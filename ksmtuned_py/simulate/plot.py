@@ -1,4 +1,4 @@
-"""Runs as a picture: saved memory, and ksmd's CPU, over time."""
+"""Draws runs as a picture: saved memory, and ksmd's CPU, over time."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ HOURS_FROM_SECONDS = 2 * HOUR_SECONDS
 
 @dataclass(eq=False)
 class NoPlot(KsmtunedError):
-    """The picture cannot be written."""
+    """Raised when the picture cannot be written."""
 
     path: str
     reason: str
@@ -29,7 +29,7 @@ class NoPlot(KsmtunedError):
 
 
 def new_figure(path: Path, width_inches: float, height_inches: float) -> "Figure":
-    """An empty picture that can be written to this path; raises NoPlot."""
+    """Returns an empty picture that can be written to this path; raises NoPlot."""
     try:
         from matplotlib.figure import Figure  # not pyplot, which looks for a screen
     except ImportError as error:
@@ -42,7 +42,7 @@ def new_figure(path: Path, width_inches: float, height_inches: float) -> "Figure
 
 
 def write_figure(figure: "Figure", path: Path) -> None:
-    """Its kind goes by the file's name; raises NoPlot."""
+    """Writes a picture, of the kind that the file's name says; raises NoPlot."""
     try:
         figure.savefig(path)
     except (OSError, ValueError) as error:
@@ -50,7 +50,7 @@ def write_figure(figure: "Figure", path: Path) -> None:
 
 
 def draw(scenario: Scenario, runs: Sequence[Run], path: Path) -> None:
-    """Writes the picture; its kind goes by the file's name (.svg, .png, .pdf). Raises NoPlot."""
+    """Draws the runs into a file, of the kind that its name says (.svg, .png, .pdf); raises NoPlot."""
     figure = new_figure(path, 9, 7)
     unit, length = ("hours", HOUR_SECONDS) if scenario.seconds >= HOURS_FROM_SECONDS else ("seconds", 1)
     saved, cpu = figure.subplots(2, 1, sharex=True)

@@ -1,4 +1,4 @@
-"""One policy through one scenario, in the model's time."""
+"""Takes one policy through one scenario, in the model's time."""
 
 import time
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ class Sample:
     achievable_bytes: int
     """What could be saved at best."""
     cpu_seconds: float
-    """ksmd's, so far."""
+    """CPU time of ksmd so far."""
     passes: int
     mode: Mode
 
@@ -63,12 +63,12 @@ class Stage:
         self.next_stall_seconds = size.stall_every_seconds or inf
 
     def clock(self) -> Clock:
-        """The simulated time; its day begins at midnight."""
+        """Returns the simulated time; its day begins at midnight."""
         minute = int(self.now_seconds // 60) % MINUTES_OF_DAY
         return Clock(monotonic_seconds=self.now_seconds, unix_seconds=self.now_seconds, local_minute_of_day=minute)
 
     def play(self, happened: list[Event]) -> None:
-        """Guests come and go."""
+        """Lets guests come and go, up to now."""
         for event in happened:
             if event.comes:
                 kind = self.scenario.guests[event.kind]
@@ -82,25 +82,25 @@ class Stage:
             self.achievable_bytes = self.model.mergeable_pages() * self.model.page_bytes
 
     def stalls(self) -> bool:
-        """Whether some task stalls on memory now; if so, the next stall is a while away."""
+        """Returns whether some task stalls on memory now; if so, sets the next stall for later."""
         stalls = self.now_seconds >= self.next_stall_seconds
         if stalls:
             self.next_stall_seconds += self.scenario.host.stall_every_seconds
         return stalls
 
     def memory(self) -> Memory:
-        """The model's memory."""
+        """Returns the model's memory."""
         return self.backend.memory()
 
     def pressure(self) -> None:
-        """Nobody stalls in the model."""
+        """Always None: nobody stalls in the model."""
 
     def vmstat(self) -> Vmstat:
-        """The model's events."""
+        """Returns the model's events."""
         return self.backend.vmstat()
 
     def guests(self, now_seconds: float) -> tuple[Guest, ...]:  # noqa: ARG002 - the clock is ours
-        """As they came, without ksmd's accounts: those of 500 guests at every tick would take most of the time."""
+        """Returns the guests as they came, without ksmd's accounts: at every tick those of 500 would take long."""
         return tuple(
             replace(guest, rss_bytes=round(guest.rss_bytes * kind.resident_share(self.now_seconds)))
             if kind.swing_percent
@@ -109,16 +109,16 @@ class Stage:
         )
 
     def suspects(self) -> tuple[str, ...]:
-        """No other program runs in the model."""
+        """Always empty: no other program runs in the model."""
         return ()
 
     def problems(self) -> tuple[str, ...]:
-        """The model can always be looked at."""
+        """Always empty: the model can always be looked at."""
         return ()
 
 
 def simulate(scenario: Scenario, config: Config, name: str) -> Run:
-    """The whole scenario under the configured policy, whose daemon is told of guests that come at once."""
+    """Simulates the whole scenario under the configured policy; the daemon is told at once of guests that come."""
     config = _with_ticks(config, scenario)
     began = time.perf_counter()
     deciding, samples = [], []
@@ -134,7 +134,7 @@ def _with_ticks(config: Config, scenario: Scenario) -> Config:
 
 
 def _ticks(scenario: Scenario, config: Config) -> Iterator[tuple[Sample, float]]:
-    """The daemon's ticks, with a stopwatch around what is the policy's."""
+    """Yields the daemon's ticks, with the time that the policy took."""
     stage, trend = Stage(scenario), Trend.begin(config)
     host = Host(stage.backend, stage, stage.clock)
     coming = events(scenario)[::-1]

@@ -1,4 +1,4 @@
-"""What happens on a simulated host: TOML files, some of which are shipped."""
+"""Reads what happens on a simulated host from TOML files, some of which are shipped."""
 
 import tomllib
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ Moment = Annotated[float, Field(ge=0, le=604_800)]
 
 @dataclass(eq=False)
 class BadScenario(KsmtunedError):
-    """A scenario that cannot be used."""
+    """Raised for a scenario that cannot be used."""
 
     place: str
     reason: str
@@ -33,7 +33,7 @@ class BadScenario(KsmtunedError):
 
 @dataclass(eq=False)
 class NoScenario(KsmtunedError):
-    """No scenario of that name."""
+    """Raised when there is no scenario of that name."""
 
     name: str
     shipped: str
@@ -48,30 +48,30 @@ class HostSize(Section):
     used_gib: Gib = 1.0
     cpus: Count = 4
     stall_every_seconds: Moment = 0.0
-    """Some task stalls on memory so often, and that wakes the daemon. 0: never."""
+    """How often some task stalls on memory, which wakes the daemon; 0 is never."""
 
 
 class Guests(Section):
-    """Guests of one kind. What is neither equal, zero nor changing is unique to each."""
+    """Guests of one kind. Pages that are neither equal, zero nor changing are unique to each."""
 
     name: str
     count: Count = 1
     memory_gib: Gib = 1.0
     equal_percent: Percent = 50
     images: Count = 1
-    """Guests in turn are of one of so many images; equal pages are equal within an image."""
+    """How many images there are, of which guests take one in turn; equal pages are equal within an image."""
     zero_percent: Percent = 15
     changing_percent: Percent = 10
     rewrites_per_second: Annotated[float, Field(ge=0, le=1000)] = 1.0
-    """Of each changing page."""
+    """How often each changing page is written to."""
     swing_percent: Percent = 0
-    """Of its memory: it is given back to the host and taken anew, with other content ..."""
+    """The part of its memory that a guest gives back to the host and takes anew, with other content."""
     swing_seconds: Moment = 3600.0
-    """... once in this time."""
+    """The time in which a guest gives that part back and takes it anew."""
     first_seconds: Moment = 0.0
     every_seconds: Moment = 0.0
     lifetime_seconds: Moment = 0.0
-    """0: to the end. Else each is replaced by a new one when it ends."""
+    """After this time a guest ends and a new one replaces it; 0 lets it live to the end."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -80,7 +80,7 @@ class Guests(Section):
         return self
 
     def groups(self, number: int, page_bytes: int) -> tuple[PageGroup, ...]:
-        """The memory of guest `number`."""
+        """Returns the memory of guest `number`."""
         pages = round(self.memory_gib * GIB) // page_bytes
         same = round(pages * self.equal_percent / 100)
         zeroes = round(pages * self.zero_percent / 100)
@@ -95,7 +95,7 @@ class Guests(Section):
         )
 
     def resident_share(self, seconds: float) -> float:
-        """Of its memory, at a time: it falls evenly for half of a swing, and rises again."""
+        """Returns the share of its memory that a guest has then: it falls evenly for half a swing, and rises again."""
         phase = seconds / self.swing_seconds % 1 if self.swing_seconds else 0.0
         return 1 - self.swing_percent / 100 * (1 - abs(2 * phase - 1))
 
@@ -106,14 +106,14 @@ class Scenario(Section):
     title: str
     seconds: Seconds
     tick_seconds: TickSeconds = 1.0
-    """The daemon's looks, in place of the configured ones: a day on a big host needs no look each second."""
+    """The daemon's tick, in place of the configured one: a day on a big host needs no look each second."""
     idle_tick_seconds: TickSeconds = 10.0
     host: HostSize
     guests: Annotated[list[Guests], Field(min_length=1)]
 
     @property
     def settled_seconds(self) -> float:
-        """When the last of the first guests has come."""
+        """The moment when the last of the first guests has come, in seconds."""
         return max(kind.first_seconds + (kind.count - 1) * kind.every_seconds for kind in self.guests)
 
 
@@ -124,13 +124,13 @@ class Event:
     seconds: float
     name: str
     kind: int
-    """Its place in Scenario.guests."""
+    """The kind's place in Scenario.guests."""
     number: int
     comes: bool
 
 
 def events(scenario: Scenario) -> list[Event]:
-    """All that happens, in its order."""
+    """Returns all events, in their order."""
     return sorted(event for kind in range(len(scenario.guests)) for event in _events_of(scenario, kind))
 
 
@@ -148,7 +148,7 @@ def _events_of(scenario: Scenario, kind: int) -> Iterator[Event]:
 
 
 def load(name: str) -> Scenario:
-    """A file, or a shipped scenario by its name; raises NoScenario and BadScenario."""
+    """Reads a file, or a shipped scenario by its name; raises NoScenario and BadScenario."""
     path = Path(name)
     try:
         text = (path if path.suffix == SUFFIX or path.exists() else _shipped(name)).read_text(encoding="utf-8")
@@ -158,12 +158,12 @@ def load(name: str) -> Scenario:
 
 
 def shipped_names() -> list[str]:
-    """The scenarios that come with the program."""
+    """Returns the names of the scenarios that come with the program."""
     return sorted(file.name.removesuffix(SUFFIX) for file in _directory().iterdir() if file.name.endswith(SUFFIX))
 
 
 def parse_scenario(place: str, text: str) -> Scenario:
-    """The scenario that a text describes; raises BadScenario."""
+    """Returns the scenario that a text describes; raises BadScenario."""
     try:
         return Scenario.model_validate(tomllib.loads(text))
     except tomllib.TOMLDecodeError as error:

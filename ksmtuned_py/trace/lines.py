@@ -1,4 +1,4 @@
-"""The lines of a trace, and what can be wrong with them."""
+"""Writes and reads the lines of a trace, and says what can be wrong with them."""
 
 import json
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 @dataclass(eq=False)
 class BadTrace(KsmtunedError):
-    """A file that is no trace, or a damaged one; line 0 is the file as a whole."""
+    """Raised for a file that is no trace, or a damaged one; line 0 is the file as a whole."""
 
     file: str
     line: int
@@ -32,7 +32,7 @@ class BadTrace(KsmtunedError):
 
 @dataclass(eq=False)
 class NoZstd(KsmtunedError):
-    """zstd is asked for and not there."""
+    """Raised when zstd is asked for and not installed."""
 
     file: str
     template = "{file}: the library zstandard is not installed"
@@ -41,29 +41,29 @@ class NoZstd(KsmtunedError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Header:
-    """The first line."""
+    """The first line of a trace."""
 
     schema: int = SCHEMA
     version: str = __version__
     config: Config
-    """That of the recorded decisions."""
+    """The configuration of the recorded decisions."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tick:
-    """Any other line."""
+    """A line of a trace behind the first."""
 
     snapshot: Snapshot
     decision: Decision
 
 
 def line_of(content: Header | Tick) -> bytes:
-    """One line with its end; what is infinite becomes "Infinity", which is read back as that."""
+    """Returns one line with its end; what is infinite becomes "Infinity", which is read back as that."""
     return to_json(content, inf_nan_mode="strings") + b"\n"
 
 
 def parse_header(file: str, text: bytes) -> Header:
-    """The first line; raises BadTrace, also for one of another schema."""
+    """Reads the first line; raises BadTrace, also for one of another schema."""
     try:
         content = json.loads(text)
     except ValueError:
@@ -77,7 +77,7 @@ def parse_header(file: str, text: bytes) -> Header:
 
 
 def parse_tick(file: str, number: int, text: bytes) -> Tick:
-    """Line `number`; raises BadTrace."""
+    """Reads line `number` as a tick; raises BadTrace."""
     if not text.endswith(b"\n"):
         raise BadTrace(file, number, "the line is cut off: the file is incomplete")
     return _parsed(_tick(), file, number, text)

@@ -1,4 +1,4 @@
-"""Reading a trace."""
+"""Reads a trace."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +14,7 @@ CHUNK_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class Trace:
-    """A trace that is open: its header, and its ticks, once."""
+    """A trace that is open, with its header and its ticks, which can be read once."""
 
     header: Header
     ticks: Iterator[Tick]
@@ -22,7 +22,7 @@ class Trace:
 
 @contextmanager
 def open_trace(path: Path) -> Iterator[Trace]:
-    """The trace of a file, in a with block; raises BadTrace with the line, there and from the ticks, and NoZstd."""
+    """Opens the trace of a file, in a with block; raises NoZstd, and BadTrace with the line (also from the ticks)."""
     file = str(path)
     try:
         with path.open("rb") as raw:
@@ -34,7 +34,7 @@ def open_trace(path: Path) -> Iterator[Trace]:
 
 
 def _lines(file: str, raw: IO[bytes]) -> Iterator[tuple[int, bytes]]:
-    """Numbered lines. Packed or not is told by the first bytes: a turned-over FILE.zst.1 is zstd, too."""
+    """Yields numbered lines. The first bytes tell whether they are packed: FILE.zst.1 is zstd, too."""
     packed = raw.read(len(ZSTD_MAGIC)) == ZSTD_MAGIC
     raw.seek(0)
     number = 0
@@ -46,11 +46,11 @@ def _lines(file: str, raw: IO[bytes]) -> Iterator[tuple[int, bytes]]:
 
 
 class _Damaged(Exception):
-    """A frame that is cut off, or whose content is not what was written."""
+    """Raised for a frame that is cut off, or whose content is not what was written."""
 
 
 def _unpacked(file: str, raw: IO[bytes]) -> Iterator[bytes]:
-    """The content of all frames; raises NoZstd and _Damaged."""
+    """Yields the content of all frames; raises NoZstd and _Damaged."""
     try:
         import zstandard
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""Another policy's decisions over a trace, beside the recorded ones.
+"""Compares another policy's decisions over a trace with the recorded ones.
 
 The trace does not answer: had the other policy been in charge, the counters would have gone another way.
 """
@@ -19,7 +19,7 @@ class Step:
     """One tick, decided twice."""
 
     seconds: float
-    """Since the trace began."""
+    """Seconds since the trace began."""
     recorded: Decision
     replayed: Decision
 
@@ -31,17 +31,17 @@ class Step:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stretch:
-    """Ticks in a row that differ in the same way: both modes and both rules stay."""
+    """Ticks in a row that differ in the same way, with both modes and both rules unchanged."""
 
     first: Step
-    """Knobs may go on differing in other numbers."""
+    """The first of them; the knobs of later ones may differ in other numbers."""
     ticks: int
     until_seconds: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Side:
-    """One side's decisions, summed up."""
+    """The decisions of one side, summed up."""
 
     seconds_in: dict[Mode, float]
     changes: int
@@ -50,7 +50,7 @@ class Side:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """All of a trace."""
+    """The comparison over all of a trace."""
 
     ticks: int
     differing: int
@@ -61,7 +61,7 @@ class Comparison:
 
 
 def replay(ticks: Iterable[Tick], config: Config) -> Iterator[Step]:
-    """Each tick with what the configured policy makes of it."""
+    """Yields each tick with what the configured policy makes of it."""
     trend, begin = Trend.begin(config), None
     for tick in ticks:
         seconds = tick.snapshot.clock.monotonic_seconds
@@ -71,7 +71,7 @@ def replay(ticks: Iterable[Tick], config: Config) -> Iterator[Step]:
 
 
 def compare(steps: list[Step]) -> Comparison:
-    """The steps summed up."""
+    """Sums up the steps."""
     times = [step.seconds for step in steps]
     return Comparison(
         ticks=len(steps),
@@ -91,7 +91,7 @@ def _stretches(steps: list[Step]) -> Iterator[Stretch]:
 
 
 def _kind(step: Step) -> tuple[str, ...] | None:
-    """What stays the same within a stretch; None for ticks that do not differ."""
+    """Returns what stays the same within a stretch; None for ticks that do not differ."""
     recorded, replayed = step.recorded, step.replayed
     return (recorded.mode, recorded.rule, replayed.mode, replayed.rule) if step.differs else None
 

@@ -1,4 +1,4 @@
-"""Writing a trace, so that whatever ends us leaves a whole file, and so that it does not fill the disk."""
+"""Writes a trace, so that whatever ends us leaves a whole file, and so that it does not fill the disk."""
 
 import os
 from collections.abc import Callable
@@ -15,12 +15,12 @@ ZSTD_SUFFIX = ".zst"
 ZSTD_LEVEL = 10
 """0.1 ms for a tick of 50 guests, whose 20 KB become 1.4 KB."""
 FLUSH_SECONDS = 10.0
-"""So much may be missing after kill -9, and so much compresses well."""
+"""So many seconds may be missing after kill -9, and so many compress well."""
 
 
 @dataclass(eq=False)
 class NotRecorded(KsmtunedError):
-    """The trace cannot be written."""
+    """Raised when the trace cannot be written."""
 
     path: str
     reason: str
@@ -30,8 +30,10 @@ class NotRecorded(KsmtunedError):
 
 
 class TraceWriter:
-    """Appends ticks to a file; when that has half of the bytes that both may have, it becomes FILE.1 and a new one
-    begins: the latest is always there."""
+    """Appends ticks to a file. At half of the limit it becomes FILE.1 and a new one begins, with the latest ticks.
+
+    The limit is the bytes of both files together.
+    """
 
     def __init__(self, path: Path, config: Config, limit_bytes: int = 512 * MIB) -> None:
         """Begins a new file; raises NotRecorded, also when there is one, and NoZstd."""
@@ -44,7 +46,7 @@ class TraceWriter:
         self._descriptor = self._open()
 
     def publish(self, report: Report) -> None:
-        """One more tick; raises NotRecorded."""
+        """Adds one more tick; raises NotRecorded."""
         self._lines.append(line_of(Tick(snapshot=report.snapshot, decision=report.decision)))
         now = report.snapshot.clock.monotonic_seconds
         if now - self._flushed_seconds >= FLUSH_SECONDS:
@@ -52,10 +54,10 @@ class TraceWriter:
             self._flushed_seconds = now
 
     def failed_tick(self, error: Exception) -> None:
-        """Nothing was seen, so there is nothing to write."""
+        """Writes nothing, because nothing was seen."""
 
     def flush(self) -> None:
-        """What is still in memory goes to the file; raises NotRecorded."""
+        """Writes what is still in memory to the file; raises NotRecorded."""
         if not self._lines:
             return
         data = self._packed(b"".join(self._lines))
@@ -65,7 +67,7 @@ class TraceWriter:
         self._lines.clear()
 
     def close(self) -> None:
-        """The rest is written, and the file closed."""
+        """Writes the rest, and closes the file."""
         try:
             self.flush()
         finally:
@@ -86,7 +88,7 @@ class TraceWriter:
         self._open()
 
     def _append(self, data: bytes) -> None:
-        """All of it in one system call, which a signal cannot cut; on a full disk, none of it."""
+        """Appends all in one system call, which no signal cuts; on a full disk, nothing. Raises NotRecorded."""
         size = os.fstat(self._descriptor).st_size
         try:
             written, reason = os.write(self._descriptor, data), "the disk is full"
@@ -98,7 +100,7 @@ class TraceWriter:
 
 
 def _zstd(path: Path) -> Callable[[bytes], bytes]:
-    """Packs into one whole frame."""
+    """Returns the function that packs bytes into one whole frame; raises NoZstd."""
     try:
         import zstandard
     except ImportError as error:
