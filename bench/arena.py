@@ -28,13 +28,13 @@ from tests.support.ksmlock import RealKsm, held_ksm
 from tests.support.process import adopt_orphans
 
 FILL_SECONDS_PER_GIB = 1.0
-"""What guests need to fill their memory, for the estimate."""
+"""How long guests need to fill their memory, for the estimate."""
 BETWEEN_SECONDS = 4.0
-"""Between two runs: unmerging, and memory that settles."""
+"""How long it takes between two runs to unmerge and until memory is quiet again."""
 DENSITY_CAP = 16 / 52
 """The classic claim: 52 guests of 1 GiB on a host of 16 GiB."""
 DENSITY_GUESTS = 3
-"""With less under the cap, merging could never make room for one more."""
+"""The least guests of density: with fewer under the cap, merging could never make space for one more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class Planned:
 
 
 def planned(loads: list[str], managers: list[str], turns: int) -> Iterator[Planned]:
-    """Every manager on every load, once per turn; each turn begins with another manager."""
+    """Returns every manager on every load, once per turn; each turn begins with another manager."""
     for turn in range(turns):
         shift = turn % len(managers)
         for load in loads:
@@ -55,13 +55,13 @@ def planned(loads: list[str], managers: list[str], turns: int) -> Iterator[Plann
 
 
 def estimated_seconds(runs: list[Planned], size: Size) -> float:
-    """About how long they will take in all."""
+    """Returns about how many seconds the runs will take in all."""
     around = BETWEEN_SECONDS + FILL_SECONDS_PER_GIB * size.all_bytes / GIB
     return sum(size.seconds + around + LOADS[run.load.partition("@")[0]].settle_seconds for run in runs)
 
 
 def parse_arguments(words: list[str] | None = None) -> argparse.Namespace:
-    """The command line."""
+    """Parses the command line."""
     parser = argparse.ArgumentParser("python -m bench.arena", description="managers of KSM side by side")
     parser.add_argument(
         "--loads",
@@ -107,7 +107,7 @@ def _managers(text: str) -> list[str]:
 
 
 def size_of(args: argparse.Namespace) -> Size:
-    """The loads' size."""
+    """Returns the size of the loads."""
     all_bytes = args.guests * args.guest_mib * MIB
     return Size(
         guests=args.guests,
@@ -118,7 +118,7 @@ def size_of(args: argparse.Namespace) -> Size:
 
 
 def machine() -> dict[str, object]:
-    """Where this was measured, and how busy the machine was before."""
+    """Returns where this was measured, and how busy the machine was before."""
     lines = Door().read("proc/cpuinfo").splitlines()
     model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
     return {
@@ -131,7 +131,7 @@ def machine() -> dict[str, object]:
 
 
 def main() -> None:
-    """Plan, estimate, run in turns, and write what is there after each."""
+    """Plans, estimates, runs in turns, and writes what is there after each run."""
     args = parse_arguments()
     size, about = size_of(args), machine()
     plan = list(planned(args.loads, args.managers, args.turns))
@@ -139,7 +139,7 @@ def main() -> None:
         f"{len(plan)} runs, about {human_seconds(estimated_seconds(plan, size))}; waiting for the KSM lock", flush=True
     )
     adopt_orphans()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends it as Ctrl-C does
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # SIGTERM ends it as Ctrl-C does
     runs: list[Run] = []
     try:
         with held_ksm() as ksm:
@@ -178,14 +178,14 @@ def _now(sample: Sample) -> str:
 
 
 def write(directory: Path, about: dict[str, object], runs: list[Run]) -> None:
-    """The table and the data."""
+    """Writes the table and the data."""
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "arena.json").write_text(tables.as_json(about, runs))
     (directory / "arena.md").write_text(tables.as_markdown(runs))
 
 
 def draw_all(directory: Path, runs: list[Run]) -> None:
-    """A picture for each load, where matplotlib is installed."""
+    """Draws a picture for each load, where matplotlib is installed."""
     try:
         from bench.plot import draw
     except ModuleNotFoundError:

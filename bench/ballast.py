@@ -1,6 +1,6 @@
 """Memory that somebody else uses: a process that takes so many bytes within so many seconds, and never merges them.
 
-It lets go of everything when the host is nearly out of memory, and is the first that the OOM killer takes.
+It gives all of it up when the host is nearly out of memory, and is the first that the OOM killer takes.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from ksmtuned_py.sensors.memory import read_memory
 from ksmtuned_py.units import GIB, MIB
 
 FLOOR_BYTES = 384 * MIB
-"""Available memory below which it gives up: this machine is somebody's."""
+"""Available memory below which it gives up, because this machine is somebody's."""
 SPARE_BYTES = GIB
 STEP_BYTES = 16 * MIB
 LOOK_SECONDS = 0.1
@@ -27,7 +27,7 @@ MADV_POPULATE_WRITE = 23  # linux/mman.h, since 5.14: twice as fast as writing
 
 
 class Ballast:
-    """The process, in a with block. As a guest it looks like one whose memory may not merge."""
+    """Runs the process in a with block. As a guest it looks like one whose memory may not merge."""
 
     def __init__(self, size_bytes: int, seconds: float = 0, *, as_guest: bool) -> None:
         arguments = ["-m", "bench.ballast", "-name", "guest=ballast", f"--bytes={size_bytes}", f"--seconds={seconds}"]
@@ -38,11 +38,11 @@ class Ballast:
 
     @property
     def pid(self) -> int:
-        """Its process ID."""
+        """The process's ID."""
         return self._process.pid
 
     def wait_taken(self) -> Self:
-        """Returns when it has all its memory; raises RuntimeError when it gave up."""
+        """Waits until it has all its memory; raises RuntimeError when it gave up."""
         assert self._process.stdout
         if not self._process.stdout.readline():
             raise RuntimeError("the ballast gave up: the host has too little memory left")

@@ -15,14 +15,14 @@ from ksmtuned_py.workload import PAGE_BYTES, Mix, Workload, workloads
 from tests.support.ksmlock import held_ksm
 
 SEED = os.getpid()
-"""No other process of this machine has such content."""
+"""A seed that no other process of this machine uses for its content."""
 
 
 # The price of each kind of page.
 
 
 def measured_costs(ksmd: RealKsmd) -> Iterator[tuple[str, float]]:
-    """Nanoseconds by the names of Costs; what several kinds share is taken off the dearer one."""
+    """Returns nanoseconds by the names of Costs; what several kinds share is taken off the dearer one."""
     checksum = checksum_ns(ksmd)
     yield "checksum_ns", checksum
     yield from unique_costs(ksmd)
@@ -33,7 +33,7 @@ def measured_costs(ksmd: RealKsmd) -> Iterator[tuple[str, float]]:
 
 
 def checksum_ns(ksmd: RealKsmd) -> float:
-    """Pages that were all rewritten between two passes cost a checksum and no more."""
+    """Measures a checksum: pages that were all rewritten between two passes cost nothing more."""
     with Workload("changing", Mix(equal_bytes=256 * MIB, seed=SEED)) as load:
         load.wait_ready()
         ksmd.lead()
@@ -45,7 +45,7 @@ def checksum_ns(ksmd: RealKsmd) -> float:
 
 
 def unique_costs(ksmd: RealKsmd) -> Iterator[tuple[str, float]]:
-    """The unstable tree's price by level comes from two trees of which one is eight times the other."""
+    """Measures unique pages; a level of the unstable tree is priced by two trees, one eight times the other."""
     small, large = 64 * MIB, 512 * MIB
     with workloads([Mix(unique_bytes=small)]):
         ksmd.lead()
@@ -53,12 +53,12 @@ def unique_costs(ksmd: RealKsmd) -> Iterator[tuple[str, float]]:
     with workloads([Mix(unique_bytes=large)]):
         yield "first_ns", median([ksmd.lead(smart_scan=1).page_ns for _ in range(PASSES)])
         high = median([ksmd.next_pass().page_ns for _ in range(3)])
-        yield "skipped_ns", ksmd.next_pass().page_ns  # smart_scan skips all that found nobody in three
+        yield "skipped_ns", ksmd.next_pass().page_ns  # smart_scan skips all pages that found no partner in three passes
     yield "unstable_level_ns", (high - low) / math.log2(large / small)
 
 
 def merged_costs(ksmd: RealKsmd, checksum: float) -> Iterator[tuple[str, float]]:
-    """Zero pages are all one content: no tree to descend."""
+    """Measures merged pages; zero pages are all one content, so there is no tree to descend."""
     with workloads([Mix(zero_bytes=128 * MIB)] * 2):
         ksmd.lead()
         yield "merge_ns", ksmd.next_pass().page_ns - checksum
@@ -66,16 +66,16 @@ def merged_costs(ksmd: RealKsmd, checksum: float) -> Iterator[tuple[str, float]]
 
 
 def zero_costs(ksmd: RealKsmd) -> Iterator[tuple[str, float]]:
-    """Pages that are mapped to the zero page are walked over, and counted nowhere."""
+    """Measures pages that are mapped to the zero page, which ksmd walks over and counts nowhere."""
     with workloads([Mix(zero_bytes=256 * MIB)]):
         ksmd.lead(use_zero_pages=1)
         ksmd.next_pass()
-        ksmd.next_pass()  # frees what it kept for them
+        ksmd.next_pass()  # ksmd frees what it kept for them
         yield "absent_ns", ksmd.next_pass().cpu_ns / (256 * MIB // PAGE_BYTES)
 
 
 def stable_level_ns(ksmd: RealKsmd) -> float:
-    """What 64 MiB of unique pages cost more beside 2 x 256 MiB that are merged."""
+    """Measures how much more 64 MiB of unique pages cost beside 2 x 256 MiB that are merged."""
     lone, beside = Mix(unique_bytes=64 * MIB), Mix(equal_bytes=256 * MIB, seed=SEED)
     with workloads([lone]):
         ksmd.lead()
@@ -93,7 +93,7 @@ def stable_level_ns(ksmd: RealKsmd) -> float:
 
 
 def wake_ns(ksmd: RealKsmd) -> float:
-    """Batches of one page, a jiffy apart."""
+    """Measures a wake-up: batches of one page, a jiffy apart."""
     with workloads([Mix(equal_bytes=16 * MIB, seed=SEED)] * 2):
         ksmd.lead()
         merged = ksmd.usual_pass().page_ns
@@ -105,11 +105,11 @@ def wake_ns(ksmd: RealKsmd) -> float:
         return (ksmd.cpu_ns() - cpu) / (ksmd.ksm.number("pages_scanned") - pages) - merged
 
 
-# What is printed.
+# The output:
 
 
 def say_costs(found: dict[str, float]) -> None:
-    """The prices, measured and in the model."""
+    """Says the prices, measured and in the model."""
     model = Costs()
     print(f"{'ns of CPU':<22}{'ksmd':>8}{'model':>8}{'error':>8}")
     for name, value in found.items():
@@ -118,7 +118,7 @@ def say_costs(found: dict[str, float]) -> None:
 
 
 def say_prices() -> None:
-    """What the model makes of them on hosts of several sizes."""
+    """Says what the model makes of the prices on hosts of several sizes."""
     print(f"\n{'pages in the trees':<22}{'unshared':>10}{'join':>10}   (model, ns)")
     for power in (14, 18, 22, 26, 28):
         prices = Costs().prices(power + 1, power + 1)

@@ -25,10 +25,10 @@ class Guest(Workload):
 
 
 def as_qemu(arguments: Sequence[str]) -> Popen[bytes]:
-    """Python with these arguments, named as QEMU from its first moment on.
+    """Starts Python with these arguments, named as QEMU from its first moment on.
 
-    Managers look for the process name (a link to Python has it at exec), or as Debian's ksmtuned for the command
-    line `^qemu-system.*-enable-kvm`; Python takes any word after -X and ignores those it does not know. It is not the
+    Managers look for the process name (a link to Python has it at exec), or, like Debian's ksmtuned, for the command
+    line `^qemu-system.*-enable-kvm`. Python takes any word after -X, and ignores those it does not know. It is not the
     virtual environment's Python, but a workload needs the standard library only.
     """
     link = under_qemus_name(Path(sys.executable).resolve())
@@ -39,7 +39,7 @@ def as_qemu(arguments: Sequence[str]) -> Popen[bytes]:
 
 @cache
 def under_qemus_name(program: Path) -> Path:
-    """A link to the program that is called like QEMU."""
+    """Returns a link to the program that is called like QEMU."""
     link = CACHE / "bench" / program.name / QEMU
     link.parent.mkdir(parents=True, exist_ok=True)
     link.unlink(missing_ok=True)

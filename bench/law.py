@@ -29,29 +29,29 @@ BUDGETS = (0.95, 0.6, 0.2, 0.05, 0.01, 0.002)
 """What the profiles give, from the eager boost to cruise."""
 SETTLE_TICKS = 8
 BATCHES = 12
-"""Measured at least: a long sleep more or less would say much."""
+"""The least batches that are measured: over fewer, a long sleep more or less would say much."""
 GUEST = Mix(unique_bytes=512 * MIB)
 """Without smart_scan every page costs about the same; where they do not, the law is as late as its last look."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One budget."""
+    """What was predicted and measured at one budget."""
 
     budget: float
     pages_to_scan: int
     sleep_millisecs: int
     predicted: float
-    """Pages each second."""
+    """Pages each second, as predicted."""
     measured: float
     share: float
-    """Of one core, measured."""
+    """Measured share of one core."""
     waiting: float
     """Share of the time in which ksmd was ready and others had its core."""
 
     @property
     def error(self) -> float:
-        """Of the prediction, for the time in which ksmd was not kept waiting."""
+        """Error of the prediction, for the time in which ksmd was not kept waiting."""
         return self.predicted * (1 - self.waiting) / self.measured - 1
 
 
@@ -86,7 +86,7 @@ def measure(host: Host, ksmd_pid: int, scanner: Scanner, budget: float, seconds:
 
 
 def at_batch_end(host: Host) -> Snapshot:
-    """The first look after a batch: between long sleeps one batch more or less would be an error of several percent."""
+    """Waits for a batch's end: between long sleeps, one batch more or less would be an error of several percent."""
     before = host.observe().counters.pages_scanned
     while (now := host.observe()).counters.pages_scanned == before:
         time.sleep(0.001)
@@ -94,12 +94,12 @@ def at_batch_end(host: Host) -> Snapshot:
 
 
 def waiting_ns(pid: int) -> int:
-    """How long it was ready and did not run, since boot: the second field of schedstat."""
+    """Returns how long ksmd was ready and did not run since boot, in ns: the second field of schedstat."""
     return int(Door().read(f"proc/{pid}/schedstat").split()[1])
 
 
 def measured(ksm: RealKsm, turns: int, seconds: float) -> Iterator[list[Row]]:
-    """For each budget its rows, one a turn; the guests' memory is merged before."""
+    """Measures for each budget one row a turn; the guests' memory is merged before."""
     rows: dict[float, list[Row]] = {budget: [] for budget in BUDGETS}
     clean(ksm)
     config = Config.model_validate({"guests": {"libvirt_uri": ""}})
@@ -118,7 +118,7 @@ def measured(ksm: RealKsm, turns: int, seconds: float) -> Iterator[list[Row]]:
 
 
 def main() -> None:
-    """A Markdown table of medians."""
+    """Prints a Markdown table of medians."""
     parser = argparse.ArgumentParser("python -m bench.law", description=measure.__doc__)
     parser.add_argument("--turns", type=int, default=3, metavar="N", help="(%(default)s)")
     parser.add_argument("--seconds", type=float, default=8, metavar="S", help="of each measurement (%(default)s)")

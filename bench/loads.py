@@ -8,37 +8,37 @@ from ksmtuned_py.units import GIB
 from ksmtuned_py.workload import PAGE_BYTES, Mix
 
 SEED = 20_260
-"""No other workload's, should there be one at the same time."""
+"""A seed that no other workload uses, should there be one at the same time."""
 LAST_BYTES = GIB
-"""What stays available to the host when memory is short."""
+"""Memory that stays available to the host when it is short."""
 TWIN_AGE_PASSES = 25
 PRESSURE_SHARE = 1 / 3
-"""Of the time of the load, in which memory falls."""
+"""The share of the load's time in which available memory falls."""
 
 
 def nothing(_: Stage) -> None:
-    """Nothing happens."""
+    """Does nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """One load: what happens while the manager is at work, and what was there before; both may end early."""
+    """What happens while the manager is at work, and what was there before; both may end early."""
 
     play: Callable[[Stage], None]
     before: Callable[[Stage], None] = nothing
     settle_seconds: float = 2.0
-    """Between the manager's start and the play."""
+    """Time between the manager's start and the play."""
     guests: int | None = None
-    """How many there will be, when it is not for the size to say."""
+    """How many guests there will be; None when the size decides that."""
 
 
 def usual(size: Size) -> Mix:
-    """Half equal, 15 % zero, 25 % unique, 10 % rewritten each second."""
+    """Returns a guest's memory: half equal, 15 % zero, 25 % unique, 10 % rewritten each second."""
     return mix(size, equal=50, zero=15, unique=25, changing=10)
 
 
 def mix(size: Size, *, equal: int = 0, zero: int = 0, unique: int = 0, changing: int = 0) -> Mix:
-    """A guest's memory in percent; what changes is rewritten once a second."""
+    """Returns a guest's memory, given in percent; what changes is rewritten once a second."""
     percent = size.guest_bytes // 100
     return Mix(
         seed=SEED,
@@ -51,29 +51,29 @@ def mix(size: Size, *, equal: int = 0, zero: int = 0, unique: int = 0, changing:
 
 
 def everybody(stage: Stage) -> None:
-    """All guests, at once."""
+    """Starts all guests at once."""
     stage.start(*[usual(stage.size)] * stage.size.guests)
 
 
 def one_by_one(stage: Stage) -> None:
-    """One guest after the other, over half of the time."""
+    """Starts one guest after the other, over half of the time."""
     for _ in zip(range(stage.size.guests), stage.every(stage.size.seconds / 2 / stage.size.guests), strict=False):
         stage.start(usual(stage.size))
 
 
 def grow_old(stage: Stage) -> None:
-    """A guest with nothing to merge, scanned until smart_scan skips most of it most of the time."""
+    """Starts a guest with nothing to merge, scanned until smart_scan skips most of it most of the time."""
     stage.start(mix(stage.size, equal=100))
     stage.age(TWIN_AGE_PASSES)
 
 
 def twin(stage: Stage) -> None:
-    """A guest whose every page the old one has, too."""
+    """Starts a guest whose every page the old one has, too."""
     stage.start(mix(stage.size, equal=100))
 
 
 def come_and_go(stage: Stage) -> None:
-    """All guests, and then each is replaced in turn within the time."""
+    """Starts all guests, and then replaces each in turn within the time."""
     everybody(stage)
     for _ in stage.every(stage.size.seconds / (stage.size.guests + 1)):
         stage.end_oldest()
@@ -81,7 +81,7 @@ def come_and_go(stage: Stage) -> None:
 
 
 def rewrite(stage: Stage) -> None:
-    """Guests that overwrite what they share, faster and faster, until at the end nothing is left to merge."""
+    """Has guests overwrite what they share, faster and faster, until at the end nothing is left to merge."""
     stage.start(*[mix(stage.size, equal=90, unique=10)] * stage.size.guests)
     steps = max(1, int(stage.seconds_left()) - 1)
     all_pages = stage.guests[0].mix.equal_bytes / PAGE_BYTES
@@ -90,23 +90,23 @@ def rewrite(stage: Stage) -> None:
 
 
 def idle(stage: Stage) -> None:
-    """Guests with nothing to merge."""
+    """Starts guests with nothing to merge."""
     stage.start(*[mix(stage.size, unique=100)] * stage.size.guests)
 
 
 def pressure(stage: Stage) -> None:
-    """All guests, while somebody else takes the host's memory."""
+    """Starts all guests, while somebody else takes the host's memory."""
     stage.leave(stage.size.all_bytes + LAST_BYTES, stage.size.seconds * PRESSURE_SHARE)
     everybody(stage)
 
 
 def only_the_cap(stage: Stage) -> None:
-    """The host has little more memory than density may use."""
+    """Leaves the host little more memory than density may use."""
     stage.leave(stage.size.cap_bytes + LAST_BYTES)
 
 
 def density(stage: Stage) -> None:
-    """As many guests as fit under the cap, each started when there is room for it."""
+    """Starts as many guests as fit under the cap, each when there is space for it."""
     dense = mix(stage.size, equal=55, zero=25, unique=18, changing=2)
     stage.goal = [dense] * stage.size.guests
     for _ in stage.every(0.05):

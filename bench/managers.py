@@ -1,4 +1,4 @@
-"""Managers: who steers ksmd in the arena. Each is a name and how it is put to work."""
+"""Managers, which steer ksmd in the arena: each has a name, and a way to be put to work."""
 
 import os
 import subprocess
@@ -25,18 +25,18 @@ class Manager(Protocol):
     """Somebody who steers ksmd."""
 
     def at_work(self, ksm: RealKsm, scratch: Path) -> AbstractContextManager[psutil.Process | None]:
-        """From its start to its stop; with its process, if it has one. It finds the kernel's default knobs."""
+        """Works from start to stop; yields its process if it has one. It finds the kernel's default knobs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """No process: values written once, in this order, and the kernel does the rest."""
+    """Values that are written once, in this order, without a process; the kernel does the rest."""
 
     knobs: Mapping[str, object]
 
     @contextmanager
     def at_work(self, ksm: RealKsm, scratch: Path) -> Iterator[None]:  # noqa: ARG002 - needs no files
-        """Written, and left."""
+        """Writes the values, and leaves them."""
         for name, value in self.knobs.items():
             ksm.write(name, value)
         yield
@@ -50,7 +50,7 @@ class Ours:
 
     @contextmanager
     def at_work(self, ksm: RealKsm, scratch: Path) -> Iterator[psutil.Process]:  # noqa: ARG002 - writes by itself
-        """From its first tick to the end that SIGTERM brings."""
+        """Works from its first tick to the end that SIGTERM brings."""
         config = scratch / "config.toml"
         config.write_text(self.toml)
         options = ["--config", str(config), "--runtime-dir", str(scratch / "run")]
@@ -62,9 +62,9 @@ class Ours:
 
 @dataclass(frozen=True, slots=True)
 class Ksmtuned:
-    """Debian's script from its package, as its two systemd units start it; the package is not installed.
+    """Debian's script from its package, run as its two systemd units do; the package is not installed.
 
-    Its settings are shell variables that its configuration file would set: all lines of that file are comments, so the
+    Its settings are shell variables that its configuration file would set. All lines of that file are comments, so the
     environment says the same.
     """
 
@@ -72,7 +72,7 @@ class Ksmtuned:
 
     @contextmanager
     def at_work(self, ksm: RealKsm, scratch: Path) -> Iterator[psutil.Process]:
-        """From its start to the kill of all its processes: it traps no signal, so its unit's stop does no more."""
+        """Works from its start to the kill of all its processes: it traps no signal, so its unit does no more."""
         script = unpacked("ksmtuned") / "usr/sbin/ksmtuned"
         pid_file = scratch / "ksmtune.pid"
         settings = {"PIDFILE": str(pid_file), "KSM_MONITOR_INTERVAL": str(self.interval_seconds)}
@@ -92,7 +92,7 @@ class Ksmtuned:
 
 
 def _wait_first_tick(daemon: Program, status: Path) -> None:
-    """Raises AssertionError with all it said when it ends before, or stays silent."""
+    """Waits for the first tick; raises AssertionError with all the daemon said when it ends before, or stays silent."""
     wait_for(lambda: status.exists() or daemon.process.poll() is not None, START_SECONDS, "first tick")
     assert status.exists(), daemon.output()
 
@@ -125,5 +125,5 @@ MANAGERS: dict[str, Manager] = {
 
 
 def manager(name: str) -> Manager:
-    """By its name; a file that ends in .toml is our daemon with that configuration. Raises KeyError, OSError."""
+    """Returns the manager of that name, or our daemon with a .toml file of that name. Raises KeyError, OSError."""
     return Ours(Path(name).read_text()) if name.endswith(".toml") else MANAGERS[name]

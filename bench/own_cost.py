@@ -25,20 +25,20 @@ from tests.support.ksmlock import RealKsm, held_ksm
 from tests.support.process import adopt_orphans, wait_for
 
 CRUISE_SECONDS = 120.0
-"""How long it may take until the daemon's boost is over."""
+"""How long the daemon's boost may take."""
 MIX = Mix(equal_bytes=8 * MIB, zero_bytes=8 * MIB, unique_bytes=8 * MIB)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """One row."""
+    """One row of the table."""
 
     real: int
-    """Guests that are workloads."""
+    """How many guests are workloads."""
     cheap: int = 0
-    """Processes that only look like guests."""
+    """How many processes only look like guests."""
     tick_seconds: float = 10.0
-    """Between two looks at the host in cruise; the default is as shipped."""
+    """Time between two looks at the host in cruise; the default is as shipped."""
 
 
 CASES = (
@@ -60,11 +60,11 @@ class Cost:
 
     resident_bytes: int
     cpu_share: float
-    """Of one core."""
+    """Share of one core."""
 
 
 def measure(ksm: RealKsm, case: Case, seconds: float) -> Cost:
-    """The daemon in cruise, for so many seconds."""
+    """Measures the daemon in cruise for so many seconds."""
     clean(ksm)
     with tempfile.TemporaryDirectory(prefix="own-cost-") as name, ExitStack() as undo:
         scratch = Path(name)
@@ -88,7 +88,7 @@ def _guests(case: Case) -> Iterator[None]:
 
 
 def wait_cruise(scratch: Path) -> None:
-    """Returns when the boost of the daemon that works there is over."""
+    """Waits until the boost of the daemon that works there is over."""
     wait_for(lambda: _cruises(scratch), CRUISE_SECONDS, "cruise", every_seconds=0.5)
 
 
@@ -103,7 +103,7 @@ def _cpu_seconds(process: psutil.Process) -> float:
 
 
 def as_markdown(costs: Sequence[tuple[Case, Cost]]) -> str:
-    """One row for each case."""
+    """Returns a table with one row for each case."""
     lines = [
         "| guests | of them only processes | s between looks | RSS MiB | CPU % of a core |",
         "| ---: " * 5 + "|",
@@ -115,7 +115,7 @@ def as_markdown(costs: Sequence[tuple[Case, Cost]]) -> str:
 
 
 def main() -> None:
-    """All cases, and their table."""
+    """Measures all cases and prints their table."""
     parser = argparse.ArgumentParser("python -m bench.own_cost", description="what our daemon itself takes")
     parser.add_argument("--seconds", type=float, default=60, metavar="S", help="of each case (%(default)s)")
     seconds = parser.parse_args().seconds

@@ -1,4 +1,4 @@
-"""Saved memory and ksmd's CPU time over time, one line for each manager, with its name at its end."""
+"""Draws saved memory and ksmd's CPU time over time, one line for each manager, with its name at its end."""
 
 from collections.abc import Sequence
 from math import inf
@@ -27,13 +27,13 @@ NAMES = {
     "ours-adaptive-eager": "ksmtuned-py, eager",
 }
 LINE_SHARE = 0.07
-"""Of the picture's height: what a line of text takes."""
+"""The share of the picture's height that a line of text takes."""
 POINTS = 300
-"""Of one line: more than a figure of this width can show would only make the file large."""
+"""Points of one line: more than a figure of this width can show would only make the file large."""
 
 
 def draw(load: str, runs: Sequence[Run], path: Path) -> None:
-    """The runs of one load, every turn; the path's suffix says which kind of picture."""
+    """Draws the runs of one load, every turn; the path's suffix says which kind of picture."""
     figure, (saved, cpu) = pyplot.subplots(2, 1, figsize=(9, 7), sharex=True, layout="constrained")
     managers = sorted({run.manager for run in runs})
     colours = dict(zip(managers, map(colormaps["tab10"], range(10)), strict=False))

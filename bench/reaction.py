@@ -25,19 +25,19 @@ TRIGGER_MS = 150
 LOOK_SECONDS = 0.001
 PATIENCE_SECONDS = 30.0
 CALM_SECONDS = 40.0
-"""After a stall, until its 10-second average no longer counts."""
+"""Time after a stall until its 10-second average no longer counts."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reaction:
-    """Seconds until smart_scan was switched off, which every boost begins with."""
+    """Seconds until smart_scan was switched off, with which every boost begins."""
 
     to_guest: float
     to_stall: float
 
 
 def measure(ksm: RealKsm) -> Reaction:
-    """One daemon, in cruise before each of the two events."""
+    """Measures one daemon, which is in cruise before each of the two events."""
     clean(ksm)
     with tempfile.TemporaryDirectory(prefix="reaction-") as name, ExitStack() as undo:
         scratch = Path(name)
@@ -72,13 +72,13 @@ def _boosts(ksm: RealKsm) -> float:
 
 
 def said(name: str, values: list[float]) -> str:
-    """One line of the result."""
+    """Returns one line of the result."""
     in_ms = [f"{value * 1000:.0f}" for value in (median(values), min(values), max(values))]
     return f"{name}: {in_ms[0]} ms ({in_ms[1]} to {in_ms[2]}, {len(values)} times)"
 
 
 def main() -> None:
-    """Both events, several times."""
+    """Measures both events, several times."""
     parser = argparse.ArgumentParser("python -m bench.reaction", description="how soon our daemon boosts")
     parser.add_argument("--turns", type=int, default=3, metavar="N", help="(%(default)s)")
     turns = parser.parse_args().turns

@@ -1,4 +1,4 @@
-"""The real ksmd led by hand: one batch is one pass, and a change of its long sleep begins the next."""
+"""Leads the real ksmd by hand: one batch is one pass, and a change of its long sleep begins the next."""
 
 import time
 from dataclasses import dataclass
@@ -10,9 +10,9 @@ from tests.support.ksmlock import RealKsm
 
 WHOLE_PASS = 10_000_000
 LONG_SLEEPS_MS = count(3_600_000)
-"""Each differs from the one before, so that writing it wakes ksmd."""
+"""Sleeps that each differ from the one before, so that writing one wakes ksmd."""
 PASSES = 3
-"""Measured where one would do: this machine has other work, too."""
+"""Passes that are measured where one would do, because this machine has other work, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,11 +21,11 @@ class Pass:
 
     cpu_ns: int
     pages: int
-    """Looked at, skipped ones included."""
+    """Pages that were looked at, skipped ones included."""
 
     @property
     def page_ns(self) -> float:
-        """CPU per page."""
+        """CPU time for each page, in ns."""
         return self.cpu_ns / max(1, self.pages)
 
 
@@ -39,11 +39,11 @@ class RealKsmd:
         self._passes = 0
 
     def cpu_ns(self) -> int:
-        """CPU time since boot."""
+        """CPU time since boot, in ns."""
         return int(self._door.read(f"proc/{self._pid}/schedstat").split()[0])
 
     def lead(self, *, smart_scan: int = 0, use_zero_pages: int = 0) -> Pass:
-        """Starts from nothing known and does the first pass."""
+        """Begins with nothing known, and does the first pass."""
         self.ksm.unmerge()
         self._passes = 0
         self.ksm.write("smart_scan", smart_scan)
@@ -53,11 +53,11 @@ class RealKsmd:
         return self._measured("run", 1)
 
     def next_pass(self) -> Pass:
-        """One more pass."""
+        """Does one more pass."""
         return self._measured("sleep_millisecs", next(LONG_SLEEPS_MS))
 
     def usual_pass(self) -> Pass:
-        """The middle one of the next few."""
+        """Returns the middle one of the next few passes."""
         return sorted((self.next_pass() for _ in range(PASSES)), key=lambda one: one.cpu_ns)[PASSES // 2]
 
     def _measured(self, knob: str, value: int) -> Pass:

@@ -39,7 +39,7 @@ SETTLE_SECONDS = 20.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figures:
-    """What one run comes to. Infinite: not reached; None: does not apply."""
+    """The figures of one run. Infinite means: not reached. None means: does not apply."""
 
     seconds_50: float
     seconds_90: float
@@ -50,22 +50,22 @@ class Figures:
     cpu_95: float
     passes_95: float
     share_after_3_passes: float | None
-    """Saved of what can be merged, three whole passes after all guests were there."""
+    """Share of what can be merged that was saved three whole passes after all guests were there."""
     area: float | None
     saved_share: float | None
-    """At the end."""
+    """Share saved at the end."""
     steady_cpu: float
     """ksmd's share of a core in the last quarter."""
     ksmd_cpu_seconds: float
     guests_seconds: float
-    """Until all guests were there, their memory filled."""
+    """Time until all guests were there, their memory filled."""
     reaction_seconds: float | None
-    """Until the knobs first changed."""
+    """Time until the knobs first changed."""
     loss_passes: int
-    """The most in a row at a net loss."""
+    """The most passes in a row at a net loss."""
     least_available_bytes: int
     own_cpu_seconds: float | None
-    """The manager's, since it started."""
+    """CPU time of the manager since it started."""
     own_resident_bytes: int | None
     restored: bool | None
     """Whether all knobs were as before once it had stopped."""
@@ -93,7 +93,7 @@ class Footprint:
 
 
 def perform(ksm: RealKsm, load: str, who: str, turn: int, size: Size, tell: Callable[[Sample], None]) -> Run:
-    """The run itself. A load may be called NAME@PERCENT: then no more of the host's memory is available to it."""
+    """Performs the run. A load NAME@PERCENT leaves no more than that share of the host's memory available to it."""
     name, _, percent = load.partition("@")
     clean(ksm)
     strangers = guests_now()
@@ -129,15 +129,15 @@ def _play(load: Load, stage: Stage, tell: Callable[[Sample], None]) -> Sampler:
 
 
 def clean(ksm: RealKsm) -> None:
-    """Nothing merged, the kernel's default knobs, and the memory of what ended is back."""
+    """Unmerges all, sets the kernel's default knobs, and waits for the memory of what has ended."""
     ksm.unmerge()
     set_defaults(ksm)
-    with suppress(AssertionError):  # somebody else on the machine keeps taking memory: not ours to wait for
+    with suppress(AssertionError):  # somebody else on the machine keeps taking memory, and we do not wait for that
         wait_for(_memory_is_still, SETTLE_SECONDS, "end of changes")
 
 
 def set_defaults(ksm: RealKsm) -> None:
-    """The kernel's default knobs; what is merged stays so."""
+    """Sets the kernel's default knobs; what is merged stays so."""
     ksm.write("run", 0)
     for name, value in DEFAULTS.items():
         if name in knobs():
@@ -145,7 +145,7 @@ def set_defaults(ksm: RealKsm) -> None:
 
 
 def guests_now() -> set[str]:
-    """The names of all processes that may merge."""
+    """Returns the names of all processes that may merge."""
     with closing(GuestFinder(Door())) as finder:
         return {guest.name for guest in finder.find(time.monotonic()) if has_asked(guest.ksm)}
 
@@ -157,7 +157,7 @@ def _memory_is_still() -> bool:
 
 
 def _footprint(process: psutil.Process) -> Footprint:
-    """Of the process, and of its children, those included that it has waited for."""
+    """Returns what the process took, and its children, those included that it has waited for."""
     family = [process, *process.children(recursive=True)]
     times = [member.cpu_times() for member in family]
     waited_for = times[0].children_user + times[0].children_system

@@ -1,4 +1,4 @@
-"""What is looked at while a manager is at work: the machine ten times a second, and the knobs more often."""
+"""Samples what is there while a manager is at work: the machine ten times a second, and the knobs more often."""
 
 import threading
 import time
@@ -14,7 +14,7 @@ SAMPLE_SECONDS = 0.1
 SAMPLES_MOST = 1200
 """Longer runs are sampled less often."""
 LOOK_SECONDS = 0.02
-"""Between two looks at the knobs: a reaction is known this well."""
+"""Time between two looks at the knobs: a reaction is known this well."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,17 +22,17 @@ class Sample:
     """The machine at one moment."""
 
     seconds: float
-    """Since the load began."""
+    """Seconds since the load began."""
     saved_bytes: int
     possible_bytes: int
     """What could be saved now at best."""
     profit_bytes: int
-    """Saved, less the kernel's bookkeeping; signed."""
+    """Saved bytes less the kernel's bookkeeping; signed."""
     available_bytes: int
     ksmd_cpu_seconds: float
-    """Since the load began."""
+    """CPU time of ksmd since the load began."""
     passes: int
-    """Since the load began."""
+    """Passes since the load began."""
     guests: int
     run: int
     pages_to_scan: int
@@ -41,13 +41,13 @@ class Sample:
 
 
 class Sampler:
-    """Samples in a thread of its own, for the length of a with block."""
+    """Takes samples in a thread of its own, for the length of a with block."""
 
     def __init__(self, seconds: float, load: Callable[[], tuple[int, int]], tell: Callable[[Sample], None]) -> None:
         """`load` says what could be saved now, in bytes, and how many guests there are; `tell` is told each sample."""
         self.samples: list[Sample] = []
         self.reaction_seconds: float | None = None
-        """Until the knobs changed for the first time."""
+        """Time until the knobs changed for the first time."""
         self._every_seconds = max(SAMPLE_SECONDS, seconds / SAMPLES_MOST)
         self._load = load
         self._tell = tell

@@ -47,7 +47,7 @@ class OfScan:
         self._steps = self._scanner.steps()
 
     def one_pass(self) -> tuple[int, int, float]:
-        """Pages read and left out, and CPU-seconds."""
+        """Makes one pass; returns pages read and left out, and CPU-seconds."""
         before, cpu = self._scanner.progress(), time.process_time()
         while (now := self._scanner.progress()).full_scans == before.full_scans:
             next(self._steps)
@@ -55,7 +55,7 @@ class OfScan:
         return read, left - (before.pages_skipped or 0), time.process_time() - cpu
 
     def table_bytes_per_page(self) -> float:
-        """Of what was found."""
+        """Bytes of the tables for each page that was found."""
         return self._scanner.table_bytes / self._scanner.progress().candidate_pages
 
 
@@ -68,7 +68,7 @@ class OfKsmd:
             ksm.write(name, value)
 
     def one_pass(self) -> tuple[int, int, float]:
-        """Pages read and left out, and CPU-seconds; as near to one pass as it can be stopped."""
+        """Makes one pass, as near to one as it can be stopped; returns pages read and left out, and CPU-seconds."""
         begun, cpu, passes = self._pages(), ksmd_cpu_seconds(), self._ksm.number("full_scans")
         self._ksm.write("run", 1)
         deadline = time.monotonic() + PASS_SECONDS
@@ -88,13 +88,13 @@ def ksmd_cpu_seconds() -> float:
 
 
 def first_pass(scanner: OfScan | OfKsmd) -> Figures:
-    """Millions of pages for each CPU-second."""
+    """Returns the millions of pages that a first pass takes for each CPU-second."""
     read, _, cpu = scanner.one_pass()
     return {"M pages/s": read / cpu / 1e6}
 
 
 def later_passes(scanner: OfScan | OfKsmd, load: Changer, changed: int) -> Figures:
-    """What a pass costs when so many pages have changed since the one before, and how many pages it reads."""
+    """Measures a pass when so many pages have changed since the one before: its cost, and the pages it reads."""
     found = []
     for _ in range(WARM_PASSES + PASSES):
         load.change(changed)
@@ -104,13 +104,13 @@ def later_passes(scanner: OfScan | OfKsmd, load: Changer, changed: int) -> Figur
 
 
 def percentiles(seconds: list[float]) -> Figures:
-    """In milliseconds."""
+    """Returns percentiles in milliseconds."""
     p50, p99, longest = np.percentile(seconds or [0.0], (50, 99, 100)) * 1000
     return {"p50 ms": float(p50), "p99 ms": float(p99), "longest ms": float(longest)}
 
 
 def zero_steps(mib: int) -> Figures:
-    """How long the steps take that give pages of zeros back: nothing else is heard meanwhile."""
+    """Measures the steps that give pages of zeros back: nothing else is heard meanwhile."""
     with zram(), workloads([Mix(zero_bytes=mib * MIB)], mergeable=False) as loads:
         scanner = Scanner(Door(), Scan())
         scanner.watch([Target(pid=loads[0].pid, start_ticks=0)])
@@ -126,7 +126,7 @@ def zero_steps(mib: int) -> Figures:
 
 
 def remap(mib: int) -> Figures:
-    """Shares all equal pages of two guests: how long they were stopped, and what it took in all."""
+    """Shares all equal pages of two guests; measures how long they were stopped, and what it took in all."""
     settings, pages = Scan(reclaim="remap", remap_guests=("*",), remap_least_mib=8), mib * 256
     with (
         workloads([Mix(equal_bytes=mib * MIB)] * 2) as loads,
@@ -150,7 +150,7 @@ def _guest(load: Workload) -> Guest:
 
 
 def measure(mib: int, tell: Callable[[str], None]) -> dict[str, Figures]:
-    """Everything, with so much memory each time."""
+    """Measures everything, with so much memory each time."""
     found: dict[str, Figures] = {}
     for changed in CHANGED:
         tell(f"{changed} changed pages")

@@ -16,11 +16,11 @@ from tests.support.ksmlock import RealKsm
 from tests.support.process import wait_for
 
 FULL_SPEED = {"pages_to_scan": 100_000, "sleep_millisecs": 1, "run": 1}
-"""As fast as ksmd can: a batch of a tenth of a second, and one jiffy of sleep."""
+"""Makes ksmd as fast as it can be: a batch of a tenth of a second, and one jiffy of sleep."""
 PROCESS_BYTES = 12 * MIB
-"""Of a workload process, beside its workload."""
+"""Memory that a workload process takes beside its workload."""
 BOOKKEEPING = 0.02
-"""64 bytes for each page ksmd looks at, and 8 for each page mapped, are 1.8 %."""
+"""Share of memory for bookkeeping: 64 bytes for each page ksmd looks at, and 8 for each mapped one, are 1.8 %."""
 AGEING_SECONDS = 300.0
 
 
@@ -32,28 +32,28 @@ class Size:
     guest_bytes: int
     seconds: float
     cap_bytes: int
-    """Of density."""
+    """Memory that density may use."""
 
     @property
     def all_bytes(self) -> int:
-        """Of all guests."""
+        """Memory of all guests."""
         return self.guests * self.guest_bytes
 
     @property
     def overhead_bytes(self) -> int:
-        """What the processes themselves take, and KSM's bookkeeping and page tables of all guests."""
+        """Memory of the processes themselves, and of KSM's bookkeeping and page tables for all guests."""
         return self.guests * PROCESS_BYTES + round(self.all_bytes * BOOKKEEPING)
 
 
 class Stage:
-    """Guests come and go on it; in a with block, and empty afterwards."""
+    """Has guests come and go in a with block; it is empty afterwards."""
 
     def __init__(self, ksm: RealKsm, size: Size) -> None:
         self.ksm = ksm
         self.size = size
         self.guests: list[Guest] = []
         self.goal: list[Mix] | None = None
-        """What could be merged is counted over these, where a load wants more than the guests it has got so far."""
+        """The guests over which what could be merged is counted, where a load wants more than it has got so far."""
         self._begun = time.monotonic()
         self._started = 0
         self._ready = 0
@@ -61,15 +61,15 @@ class Stage:
         self._sharing = ksm.number("max_page_sharing") or 256
 
     def begin(self) -> None:
-        """The load's clock starts now."""
+        """Starts the load's clock."""
         self._begun = time.monotonic()
 
     def seconds_left(self) -> float:
-        """Until the load ends."""
+        """Returns the time until the load ends."""
         return max(0.0, self._begun + self.size.seconds - time.monotonic())
 
     def every(self, seconds: float) -> Iterator[None]:
-        """Once in so many seconds, until the load ends."""
+        """Yields once in so many seconds, until the load ends."""
         due = time.monotonic()
         while self.seconds_left():
             due += seconds
@@ -78,7 +78,7 @@ class Stage:
                 yield
 
     def start(self, *mixes: Mix) -> None:
-        """Guests, all at once; returns when their memory is filled."""
+        """Starts guests all at once; returns when their memory is filled."""
         new = []
         for mix in mixes:
             self._started += 1
@@ -89,12 +89,12 @@ class Stage:
             self._ready += 1
 
     def end_oldest(self) -> None:
-        """The guest that has been there for longest ends."""
+        """Ends the guest that has been there for longest."""
         self.guests.pop(0).stop()
         self._ready -= 1
 
     def spoil(self, pages: int) -> None:
-        """Every guest overwrites so many of its equal pages with unique ones."""
+        """Has every guest overwrite so many of its equal pages with unique ones."""
         for guest in self.guests:
             spoiled = guest.spoil(min(pages, guest.mix.equal_bytes // PAGE_BYTES)) * PAGE_BYTES
             # Each begins at its first page, so the pages that are left are still equal to each other.
@@ -108,14 +108,14 @@ class Stage:
         wait_for(lambda: self.ksm.number("full_scans") >= before + passes, AGEING_SECONDS, "end of ageing")
 
     def leave(self, left_bytes: int, seconds: float = 0) -> None:
-        """Somebody takes all memory but this and the overhead: within so many seconds, or at once, as a guest."""
+        """Takes all memory but this and the overhead: within so many seconds, or at once, as a guest."""
         size_bytes = max(0, read_memory(Door()).available_bytes - self.size.overhead_bytes - left_bytes)
         ballast = self._undo.enter_context(Ballast(size_bytes, seconds, as_guest=not seconds))
         if not seconds:
             ballast.wait_taken()
 
     def possible(self) -> tuple[int, int]:
-        """What could be saved now at best, in bytes, and how many guests have filled their memory."""
+        """Returns what could be saved now at best, in bytes, and how many guests have filled their memory."""
         mixes = [guest.mix for guest in tuple(self.guests)] if self.goal is None else self.goal
         zero = bool(self.ksm.number("use_zero_pages"))
         return achievable_pages(mixes, max_page_sharing=self._sharing, use_zero_pages=zero) * PAGE_BYTES, self._ready

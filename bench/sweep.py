@@ -15,7 +15,7 @@ from ksmtuned_py.units import human_bytes, human_percent, human_seconds
 
 
 def config_with(key: str, value: str) -> Config:
-    """The defaults but for this key; raises pydantic's ValidationError."""
+    """Returns the defaults but for this key; raises pydantic's ValidationError."""
     changed = Config().model_dump(mode="json")
     *sections, name = key.split(".")
     section = changed
@@ -26,7 +26,7 @@ def config_with(key: str, value: str) -> Config:
 
 
 def row(scenario: Scenario, key: str, value: str) -> Figures:
-    """One value's figures."""
+    """Returns one value's figures."""
     return figures(scenario, simulate(scenario, config_with(key, value), value))
 
 

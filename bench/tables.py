@@ -1,4 +1,4 @@
-"""What the runs came to, as Markdown and as JSON: medians over the turns, with the least and the most beside them."""
+"""Writes what the runs came to as Markdown and as JSON: medians over the turns, with the least and the most."""
 
 import json
 import math
@@ -51,19 +51,19 @@ COST = (
 
 
 def as_markdown(runs: Sequence[Run]) -> str:
-    """Two tables for each load: how soon, and at what cost."""
+    """Returns two tables for each load: how soon, and at what cost."""
     return "\n".join(
         _of_load(load, [run for run in runs if run.load == load]) for load in dict.fromkeys(run.load for run in runs)
     )
 
 
 def as_json(machine: Mapping[str, object], runs: Sequence[Run]) -> str:
-    """Everything; what was never reached is null there, as is what does not apply."""
+    """Returns everything; what was never reached is null there, as is what does not apply."""
     return json.dumps(_finite({"machine": machine, "runs": [asdict(run) for run in runs]})) + "\n"
 
 
 def middle(values: Sequence[float | None], digits: int) -> str:
-    """'12.3', or with several turns '12.3 (11.9 to 13.0)'; for truths, whether all are true."""
+    """Returns '12.3', or with several turns '12.3 (11.9 to 13.0)'; for truths, whether all are true."""
     known = [value for value in values if value is not None]
     if not known:
         return NOT_APPLICABLE

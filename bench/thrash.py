@@ -1,4 +1,4 @@
-"""Memory stall on demand: a process that reads a file round and round in a cgroup too small for it.
+"""Stalls on memory on demand: a process reads a file round and round in a cgroup too small for it.
 
 Only that process stalls, but the kernel counts it in /proc/pressure/memory.
 """
@@ -52,7 +52,7 @@ def _group() -> Iterator[Path]:
 
 
 def main() -> None:
-    """The process itself: `FILE PROCS`; its page cache has to be its own, so what is cached of the file goes first."""
+    """Runs the process itself (`FILE PROCS`); its page cache has to be its own, so it drops the cached file first."""
     file, procs = sys.argv[1:]
     descriptor = os.open(file, os.O_RDONLY)
     os.fsync(descriptor)

@@ -20,11 +20,11 @@ LOAD = "takeover"
 TICK_SECONDS = 0.2
 """A tick is also a sample."""
 Recorded = dict[str, Any]
-"""As the arena wrote it."""
+"""A run as the arena wrote it."""
 
 
 def config_of(name: str) -> Config | None:
-    """The configuration that steers as this manager does; None for those that the model does not have."""
+    """Returns the configuration that steers as this manager does; None for those that the model does not have."""
     match manager(name):
         case Ours(toml=toml):
             return Config.model_validate(tomllib.loads(toml))
@@ -34,7 +34,7 @@ def config_of(name: str) -> Config | None:
 
 
 def scenario_of(arena: Recorded) -> Scenario:
-    """All guests are there from the first moment on."""
+    """Returns the load as a scenario, in which all guests are there from the first moment on."""
     size = arena["machine"]["arguments"]
     kind = Guests(
         name="arena",
@@ -55,7 +55,7 @@ def scenario_of(arena: Recorded) -> Scenario:
 
 
 def compared(runs: Sequence[Recorded], model: Figures) -> Iterator[tuple[str, float, float]]:
-    """Each figure: its name, the median of the real ones, and the model's."""
+    """Returns each figure: its name, the median of the real ones, and the model's."""
     reached = {mark.share: mark for mark in model.reached}
     for share in MARKS:
         of_ksmd = _median(runs, f"cpu_{share * 100:.0f}")
@@ -65,12 +65,12 @@ def compared(runs: Sequence[Recorded], model: Figures) -> Iterator[tuple[str, fl
 
 
 def _median(runs: Sequence[Recorded], name: str) -> float:
-    """What was never reached is null in the file."""
+    """Returns the median; what was never reached is null in the file."""
     return median(math.inf if run["figures"][name] is None else run["figures"][name] for run in runs)
 
 
 def main() -> None:
-    """A Markdown table; needs no root, and touches nothing."""
+    """Prints a Markdown table; needs no root, and touches nothing."""
     parser = argparse.ArgumentParser("python -m bench.validate", description=__doc__)
     parser.add_argument("arena", type=Path, metavar="ARENA.json", help=f"of a run with the load {LOAD}")
     arena = json.loads(parser.parse_args().arena.read_text())
