@@ -1,6 +1,6 @@
-"""The program of an emulated aarch64 machine: what test_remap.py and test_kill_points.py try, in short.
+"""The program of an emulated aarch64 machine: tries in short what test_remap.py and test_kill_points.py try.
 
-Without pytest, whose import alone takes an emulated processor a while. The last line it prints is OK.
+It runs without pytest, whose import alone takes an emulated processor a while. The last line it prints is OK.
 """
 
 import os
@@ -26,18 +26,18 @@ from tests.support.process import wait_for
 
 MIB = 4
 BIND, BOUND_MIB = 2, 16
-"""More than any other mapping of theirs has: of several policies, only the most frequent one's memory is merged."""
+"""Larger than any other mapping of the guests: of several policies, only the most frequent one's memory is merged."""
 REST_SECONDS = "0.05"
 POINTS = [
     *(("_request", number) for number in (*range(1, 241, 48), 300)),
     *(("send", number) for number in (1, 3)),
     ("recv", 1),
 ]
-"""Functions of the worker, and at which call of them it is killed; `_request` is a system call of ptrace."""
+"""Functions of the worker, and the call of each at which it is killed; `_request` is a system call of ptrace."""
 
 
 def main() -> None:
-    """Raises AssertionError when a guest was harmed."""
+    """Runs all parts; raises AssertionError when a guest was harmed."""
     os.environ["WRITER_REST_SECONDS"] = REST_SECONDS
     with writers(2, MIB) as guests:
         share_and_give_back(guests)
@@ -51,7 +51,7 @@ def main() -> None:
 
 
 def share_and_give_back(guests: list[Writer]) -> None:
-    """With a worker process, as the daemon has it."""
+    """Shares pages and gives them back with a worker process, as the daemon has it."""
     with sharing(guests) as backend:
         print("stops, in ms:", backend.window_milliseconds, flush=True)
         for one in guests:
@@ -61,7 +61,7 @@ def share_and_give_back(guests: list[Writer]) -> None:
 
 
 def on_two_nodes() -> None:
-    """Pages that are shared, and those that are given back, are on the node that their guest is bound to."""
+    """Checks that shared pages, and those given back, are on the node that their guest is bound to."""
     with ExitStack() as stack:
         guests = {node: stack.enter_context(bound(node)) for node in (0, 1)}
         with sharing([*guests.values()], BOUND_MIB) as backend:
@@ -73,13 +73,13 @@ def on_two_nodes() -> None:
 
 
 def bound(node: int) -> Writer:
-    """A guest with its memory on that node."""
+    """Starts a guest with its memory on that node."""
     words = (str(BOUND_MIB), str(BIND), str(1 << node))
     return Writer(f"bound-to-{node}", command=(sys.executable, "-m", "tests.scan.bound", *words))
 
 
 def all_at_home(guests: dict[int, Writer]) -> None:
-    """None of their pages is elsewhere, and none is wrong."""
+    """Checks that none of the guests' pages is elsewhere, and none is wrong."""
     for node, one in guests.items():
         assert nodes_of(one) == {node}, (node, nodes_of(one))
         unharmed(one)
@@ -87,7 +87,7 @@ def all_at_home(guests: dict[int, Writer]) -> None:
 
 
 def nodes_of(one: Writer) -> set[int]:
-    """Those that its memory is on."""
+    """Returns the nodes that the guest's memory is on."""
     start = int(one.ask("where"))
     lines = Path(f"/proc/{one.pid}/numa_maps").read_text().splitlines()
     inside = [line for line in lines if start <= int(line.split()[0], 16) < start + BOUND_MIB * 2**20]
@@ -96,7 +96,7 @@ def nodes_of(one: Writer) -> set[int]:
 
 @contextmanager
 def sharing(guests: list[Writer], least_mib: int = MIB) -> Iterator[ScanBackend]:
-    """A backend at work that has shared some pages of theirs."""
+    """Yields a backend at work that has shared some pages of the guests."""
     settings = Scan(reclaim="remap", remap_guests=("*",), remap_least_mib=least_mib)
     with closing(ScanBackend(InForce(Config(scan=settings)), Door("/without-ksm"))) as backend:
         backend.watch([Guest(pid=one.pid, start_ticks=0, name=one.name, kind="") for one in guests])
@@ -108,7 +108,7 @@ def sharing(guests: list[Writer], least_mib: int = MIB) -> Iterator[ScanBackend]
 
 
 def give_back(backend: ScanBackend) -> None:
-    """All of it."""
+    """Has the backend give all pages back."""
     backend.write(Write(knob="run", old=1, new=2))
     wait_for(lambda: backend.counters().pages_sharing == 0, 60.0, "pages given back")
 
@@ -120,7 +120,7 @@ def _shares(backend: ScanBackend) -> bool:
 
 
 def killed_at(name: str, number: int, one: Writer) -> bool:
-    """Whether a remapping in a process of its own came so far that it was killed; the guest does not notice either."""
+    """Remaps in a process that is killed at a point; returns whether it came so far. The guest notices neither."""
     pid = os.fork()
     if not pid:
         _remap(name, number, one)
@@ -132,7 +132,7 @@ def killed_at(name: str, number: int, one: Writer) -> bool:
 
 
 def unharmed(one: Writer) -> dict[str, int]:
-    """What it says; it still writes, and has all its bytes."""
+    """Returns what the guest says, and checks that it still writes and has all its bytes."""
     before, after = one.check(), one.check()
     wait_for(lambda: one.check()["writes"] > before["writes"], 30.0, "more writes")
     assert before["wrong"] == after["wrong"] == 0, (before, after)
@@ -152,7 +152,7 @@ def _remap(name: str, number: int, one: Writer) -> None:
     try:
         sys.setprofile(count)
         remap_once.main(one.pid, MIB)
-    except BaseException:  # whatever it was, this process must not go on as its parent
+    except BaseException:  # whatever the error was, this process must not go on as its parent
         sys.setprofile(None)
         traceback.print_exc()
         os._exit(1)

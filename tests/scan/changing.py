@@ -18,11 +18,11 @@ class Changer:
 
     @property
     def pid(self) -> int:
-        """Its process ID."""
+        """The process's ID."""
         return self._process.pid
 
     def change(self, pages: int) -> None:
-        """Has it write to so many of its pages."""
+        """Has the process write to so many of its pages."""
         assert self._process.stdin
         self._process.stdin.write(f"{pages}\n")
         self._expect(str(pages))
@@ -34,7 +34,7 @@ class Changer:
 
 @contextmanager
 def changer(mib: int) -> Iterator[Changer]:
-    """Ready, for the length of a with block."""
+    """Starts a changer for the length of a with block."""
     command = [sys.executable, CHANGER, str(mib)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1) as process:
         yield Changer(process)

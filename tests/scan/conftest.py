@@ -1,4 +1,4 @@
-"""For tests of the scan backend: processes to scan, the worker's answer, and a swap in memory for one test."""
+"""Fixtures for tests of the scan backend: processes to scan, the worker's answer, and a swap in memory."""
 
 import fcntl
 import os
@@ -25,9 +25,9 @@ SWAP_LOCK = Path("/run/lock/ksmtuned-py-swap.lock")
 ZRAM = Path("/sys/block/zram0")
 ZRAM_BYTES = 1 << 30
 SWAP_LABEL = b"ksmtuned-tests"
-"""At most 15 characters fit."""
+"""The label of the tests' swap devices, for which 15 characters fit."""
 LABEL_AT = 1024 + 12 + 16
-"""In the header of a swap device, behind its version, last page, bad pages and UUID (include/linux/swap.h)."""
+"""Place of the label in a swap device: behind version, last page, bad pages and UUID (include/linux/swap.h)."""
 PASS_SECONDS = 60.0
 
 
@@ -39,7 +39,7 @@ def root() -> None:
 
 @pytest.fixture
 def no_ksm(tmp_path: Path) -> Door:
-    """This machine as one without CONFIG_KSM: its /proc, and of /sys only the control groups."""
+    """Presents this machine as one without CONFIG_KSM: its /proc, and of /sys only the control groups."""
     (tmp_path / "root").mkdir()
     (tmp_path / "root/sys").mkdir()
     (tmp_path / "root/sys/fs").symlink_to("/sys/fs")
@@ -49,14 +49,14 @@ def no_ksm(tmp_path: Path) -> Door:
 
 @pytest.fixture
 def zram_swap(root: None) -> Iterator[None]:
-    """A swap device in memory, for this test alone."""
+    """Makes a swap device in memory, for this test alone."""
     with zram():
         yield
 
 
 @contextmanager
 def zram() -> Iterator[None]:
-    """A swap device in memory, for the length of a with block; one at a time on this machine."""
+    """Makes a swap device in memory, for the length of a with block; one at a time on this machine."""
     need(ZRAM.is_dir() and bool(shutil.which("mkswap")), "a free zram0 and mkswap")
     with SWAP_LOCK.open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -72,7 +72,7 @@ def zram() -> Iterator[None]:
 
 
 def take_over_zram() -> None:
-    """Makes zram0 empty: one that nobody uses, or that a test of ours has left in use when it was killed."""
+    """Empties zram0: one that nobody uses, or that a test of ours has left in use when it was killed."""
     if "/dev/zram0" in Path("/proc/swaps").read_text():
         with Path("/dev/zram0").open("rb") as device:
             device.seek(LABEL_AT)
@@ -91,7 +91,7 @@ class Load(Protocol):
 
 
 def guest(load: Load) -> Guest:
-    """The guest that a workload process is."""
+    """Returns the guest that a workload process is."""
     stat = Path(f"/proc/{load.pid}/stat").read_text().rpartition(")")[2].split()
     return Guest(pid=load.pid, start_ticks=int(stat[19]), name=load.name, kind="pattern")
 
@@ -100,7 +100,7 @@ def guest(load: Load) -> Guest:
 def scanning(
     door: Door, settings: Scan | InForce, loads: Sequence[Load], *, patience: Patience | None = None, **knobs: int
 ) -> Iterator[ScanBackend]:
-    """A scan backend at work on the processes, as fast as it can unless the knobs say otherwise."""
+    """Yields a scan backend at work on the processes, as fast as it can unless the knobs say otherwise."""
     in_force = settings if isinstance(settings, InForce) else InForce(Config(scan=settings))
     with closing(ScanBackend(in_force, door, patience)) as backend:
         backend.watch([guest(load) for load in loads])
@@ -129,23 +129,23 @@ def wait_true(look: Callable[[], bool], what: str) -> None:
 
 
 def told(backend: ScanBackend, words: str) -> bool:
-    """Whether that is among what the admin is told by now."""
+    """Whether the admin is told of that by now."""
     backend.counters()
     return any(words in problem for problem in backend.problems)
 
 
 def vmstat(name: str) -> int:
-    """One line of /proc/vmstat."""
+    """Returns the number in one line of /proc/vmstat."""
     words = Path("/proc/vmstat").read_text().split()
     return int(words[words.index(name) + 1])
 
 
 def rss_bytes(pid: int) -> int:
-    """A process's resident memory."""
+    """Returns a process's resident memory."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
 
 
 def zero_pages(loads: Sequence[Load], door: Door) -> int:
-    """How many they have, by a look of its own; an interpreter has some beside those that it was told to have."""
+    """Returns the zero pages of the processes, by a look of its own; an interpreter has some beside its workload's."""
     targets = [target_of(guest(load), Scan()) for load in loads]
     return sum(sample.zero_pages for sample in survey(targets, 0.01, door, lambda done, pages: None))

@@ -27,7 +27,7 @@ done &
 
 @contextmanager
 def loop_device(path: Path) -> Iterator[Path]:
-    """The file as a block device."""
+    """Yields the file as a block device."""
     done = subprocess.run(["losetup", "--find", "--show", str(path)], check=True, capture_output=True, text=True)
     device = Path(done.stdout.strip())
     owner = device.stat().st_uid
@@ -59,14 +59,14 @@ class DiskGuest(FilledGuest):
         self.command(WORK)
 
     def rounds(self) -> int:
-        """How often the disk was written and read back; an AssertionError when anything came back wrong."""
+        """Returns how often the disk was written and read back; an AssertionError when anything came back wrong."""
         self.command("test ! -e /tmp/wrong")
         return int(self.command("cat /tmp/rounds 2>/dev/null | wc -l"))
 
 
 @contextmanager
 def disk_guests(names: list[str], directory: Path, aio: str, *, block: bool = False) -> Iterator[list[DiskGuest]]:
-    """Guests that are up and at work, with a file as their disk, or with a block device."""
+    """Yields guests that are up and at work, with a file as their disk, or with a block device."""
     with ExitStack() as stack:
         guests = []
         for name in names:
@@ -84,6 +84,6 @@ def disk_guests(names: list[str], directory: Path, aio: str, *, block: bool = Fa
 
 @cache
 def _module(name: str) -> bytes:
-    """One of the guest kernel's modules."""
+    """Returns one of the guest kernel's modules."""
     tree = guest_kernel().parent.parent / "lib" / "modules"
     return next(tree.rglob(f"{name}.ko")).read_bytes()

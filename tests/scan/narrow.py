@@ -24,7 +24,7 @@ _CALL = b"\xcd\x80"
 
 
 def _code(size: int) -> bytes:
-    """Fills its memory with one word, gives up root's rights, says so, and waits for ever."""
+    """Returns code that fills its memory with one word, gives up root's rights, says so, and waits for ever."""
     fill = b"\xfc" + _mov(EDI, DATA) + _mov(ECX, size // 4) + _mov(EAX, 0x5A5A5A5A) + b"\xf3\xab"
     ids = _mov(EAX, 208) + b"".join(_mov(register, NOBODY) for register in (EBX, ECX, EDX)) + _CALL  # setresuid32
     loop = _mov(EAX, 29) + _CALL  # pause
@@ -36,18 +36,18 @@ def _code(size: int) -> bytes:
 
 
 def program(size: int) -> bytes:
-    """The executable file, with so many bytes of memory."""
+    """Returns the executable file, with so many bytes of memory."""
     code = _code(size)
     ident = b"\x7fELF\x01\x01\x01" + bytes(9)
     header = _HEADER.pack(ident, 2, 3, 1, TEXT + _AT, _HEADER.size, 0, 0, _HEADER.size, _SEGMENT.size, 3, 0, 0, 0)
     text = _SEGMENT.pack(1, 0, TEXT, TEXT, _AT + len(code), _AT + len(code), 5, 4096)
     data = _SEGMENT.pack(1, 0, DATA, DATA, 0, size, 6, 4096)
-    stack = _SEGMENT.pack(0x6474E551, 0, 0, 0, 0, 0, 6, 16)  # PT_GNU_STACK: else all memory is executable, too
+    stack = _SEGMENT.pack(0x6474E551, 0, 0, 0, 0, 0, 6, 16)  # without PT_GNU_STACK all memory would be executable, too
     return header + text + data + stack + code
 
 
 class Narrow:
-    """One such guest, in a with block."""
+    """Runs one such guest, in a with block."""
 
     def __init__(self, name: str, directory: Path, size: int) -> None:
         self.name = name

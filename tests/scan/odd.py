@@ -26,7 +26,7 @@ _pause, _usleep = (ctypes.cast(function, ctypes.c_void_p) for function in (_libc
 
 
 def spoil() -> str:
-    """Writes to whatever memfd of merged pages it has open, in every way there is; says by which it could."""
+    """Writes to every memfd of merged pages it has open, in every way there is; says by which it could."""
     ways: dict[str, Callable[[int], object]] = {
         "pwrite": lambda fd: os.pwrite(fd, b"spoiled", 0),
         "map": lambda fd: mmap.mmap(fd, mmap.PAGESIZE, flags=mmap.MAP_SHARED).write(b"spoiled"),
@@ -58,7 +58,7 @@ def _is_of_merged_pages(path: Path) -> bool:
 
 
 def _mapping() -> tuple[int, int]:
-    """Where merged pages are mapped."""
+    """Returns where merged pages are mapped."""
     lines = Path("/proc/self/maps").read_text().splitlines()
     start, end = next(line.split()[0] for line in lines if "ksmtuned-py-pages" in line).split("-")
     return int(start, 16), int(end, 16)
@@ -70,14 +70,14 @@ def _mapped_file() -> str:
 
 
 def _remove(_: int) -> None:
-    """Would take the pages from the file below (MADV_REMOVE)."""
+    """Tries to remove the pages from the file below (MADV_REMOVE)."""
     start, _end = _mapping()
     if _libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(mmap.PAGESIZE), MADV_REMOVE):
         raise OSError(ctypes.get_errno(), "madvise")
 
 
 def _as_root_of_a_namespace(descriptor: int) -> None:
-    """A child with all capabilities over what belongs to its own user namespace opens it anew."""
+    """Opens it anew in a child with all capabilities over what belongs to its own user namespace."""
     pid = os.fork()
     if not pid:
         with suppress(OSError):
@@ -95,23 +95,23 @@ def _punch(descriptor: int) -> None:
 
 
 def few_descriptors() -> None:
-    """Two more can be opened, and no third one."""
+    """Leaves two descriptors that can be opened, and no third one."""
     os.closerange(3, 256)
     resource.setrlimit(resource.RLIMIT_NOFILE, (5, 5))
 
 
 def xdp() -> None:
-    """As a network backend of QEMU has it: opened with rights that are given up then."""
+    """Opens a socket as a network backend of QEMU has it: opened with rights that are given up then."""
     kept.append(socket.socket(AF_XDP, socket.SOCK_RAW))
 
 
 def device(path: str) -> None:
-    """A device node somewhere, whatever it is called."""
+    """Makes a device node somewhere, whatever it is called."""
     kept.append(os.open(path, os.O_RDONLY))
 
 
 def dispatching() -> None:
-    """System calls of its first thread that do not come from below the vdso go to a handler of its own."""
+    """Has its first thread's system calls that do not come from below the vdso go to a handler of its own."""
     lines = Path("/proc/self/maps").read_text().splitlines()
     vdso = next(int(line.split("-")[0], 16) for line in lines if line.endswith("[vdso]"))
     selector = ctypes.c_ubyte(BLOCK)
@@ -123,7 +123,7 @@ def dispatching() -> None:
 
 
 def lock() -> str:
-    """Locks the last of what it merges, as much as anybody may."""
+    """Locks the last of the memory it merges, as much as anybody may."""
     size = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0] // 2
     address = ctypes.addressof(ctypes.c_char.from_buffer(writer.memory)) + len(writer.memory) - size
     done = _libc.mlock(ctypes.c_void_p(address), ctypes.c_size_t(size))
@@ -131,13 +131,13 @@ def lock() -> str:
 
 
 def wait() -> str:
-    """A thread waits in the kernel, and cannot be stopped, until a child of it has ended."""
+    """Has a thread wait in the kernel, where it cannot be stopped, until a child of it has ended."""
     threading.Thread(target=_clone, args=(_pause, 0), daemon=True).start()
     return "waiting"
 
 
 def wait_often() -> str:
-    """A thread does so 83 ms at a time, all the time, as one does whose disk is slow."""
+    """Has a thread wait in the kernel for 83 ms at a time, all the time, as one does whose disk is slow."""
 
     def work() -> None:
         while True:
@@ -148,7 +148,7 @@ def wait_often() -> str:
 
 
 def _clone(function: ctypes.c_void_p, argument: int) -> int:
-    """A child with memory of its own, which runs nothing but that function; returns when it has ended."""
+    """Runs only that function in a child with memory of its own; returns when the child has ended."""
     stack = ctypes.create_string_buffer(1 << 16)
     top = (ctypes.addressof(stack) + len(stack) - 64) & ~15
     pid: int = _libc.clone(function, ctypes.c_void_p(top), CLONE_VFORK | signal.SIGCHLD, ctypes.c_void_p(argument))

@@ -15,7 +15,7 @@ from ksmtuned_py.door import Door
 
 
 def main(pid: int, least_mib: int = 8) -> None:
-    """Two passes over it, and one merge of what was steady; then everything is given back."""
+    """Makes two passes over the process and merges once what was steady; then gives everything back."""
     target = Target(pid=pid, start_ticks=0, remap=True)
     watched, sweep = Watched(target), Sweep()
     remapper = Remapper(Door(), Scan(reclaim="remap", remap_least_mib=least_mib))
@@ -25,7 +25,7 @@ def main(pid: int, least_mib: int = 8) -> None:
         slabs = watched.table.slabs.values()
         shares = repeated([slab.prints[slab.steady & (slab.prints > ZERO)] for slab in slabs])
         done = 0
-        for _ in range(50):  # it refuses while the guest's mappings are changing
+        for _ in range(50):  # giving back is refused while the guest's mappings are changing
             done += sum(remapper.merge(process, watched, shares, split_huge=True))
             if done:
                 break

@@ -1,6 +1,6 @@
 """The guest that never rests, under a seccomp filter: `python -m tests.scan.sandboxed MIB FILTER-IN-HEX [thread]`.
 
-With 'thread', the filter is one thread's alone, which does nothing else.
+With 'thread', only one thread that does nothing else has the filter.
 """
 
 import sys

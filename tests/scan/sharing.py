@@ -17,7 +17,7 @@ _pause = ctypes.cast(_libc.pause, ctypes.c_void_p)
 
 
 def begin() -> int:
-    """Its process ID."""
+    """Begins the process and returns its ID."""
     top = (ctypes.addressof(_stack) + len(_stack) - 64) & ~15
     pid: int = _libc.clone(_pause, ctypes.c_void_p(top), CLONE_VM | signal.SIGCHLD, None)
     assert pid > 0, os.strerror(ctypes.get_errno())

@@ -11,7 +11,7 @@ PC, MASK = 0x40_0000, 0xF0F
 FUTEX_WAIT, FUTEX_WAKE, PRIVATE, REALTIME_CLOCK = 0, 1, 128, 256
 READ, EPOLL_PWAIT, NANOSLEEP, CLOCK_NANOSLEEP = 63, 22, 101, 115
 SECONDS = 1200.0
-"""It takes about two minutes where nothing else runs."""
+"""The longest time: it takes about two minutes where nothing else runs."""
 
 
 @pytest.mark.emulated

@@ -8,7 +8,7 @@ PAGES = 10_000
 
 
 def lived(account: Account, begin: float, end: float, *, pass_seconds: float, back_each_second: float) -> float:
-    """Passes over a guest that touches so many pages again each second; returns the seconds it was worked on."""
+    """Makes passes over a guest that touches so many pages again each second; returns the seconds it was worked on."""
     worked, now = 0.0, begin
     while now < end:
         worked += pass_seconds * account.may_go(now)

@@ -53,7 +53,7 @@ def test_run_0_stops_it_and_a_small_batch_is_a_small_batch(root: None, no_ksm: D
         turn(backend, "pages_to_scan", 100)  # less than a step
         begun, scanned = time.monotonic(), backend.counters().pages_scanned or 0
         time.sleep(2)
-        batches = (time.monotonic() - begun) / 0.05 + 4  # a few that were not told of yet
+        batches = (time.monotonic() - begun) / 0.05 + 4  # a few that the worker has not told of yet
         assert 1000 < (backend.counters().pages_scanned or 0) - scanned <= batches * 100 + 256
         turn(backend, "run", 0)
         time.sleep(0.2)
@@ -87,7 +87,7 @@ def test_a_worker_that_dies_is_reported_and_replaced_with_the_same_knobs(root: N
 
 
 def test_a_worker_that_fails_is_reported_by_its_exit_code(root: None, tmp_path: Path) -> None:
-    """Not by the signal that might have ended it, had it not ended by itself."""
+    """The exit code is told, not the signal that might have ended the worker had it not ended by itself."""
     (tmp_path / "proc").mkdir()  # there is no meminfo in it
     with closing(ScanBackend(REPORT_ONLY, Door(str(tmp_path)))) as backend:
         backend.watch([Guest(pid=1, start_ticks=0, name="one", kind="")])
@@ -126,7 +126,7 @@ def test_a_worker_that_says_nothing_is_told_and_then_replaced(root: None, no_ksm
 def test_the_guest_that_a_worker_hung_at_is_left_alone_and_the_others_are_not(root: None, no_ksm: Door) -> None:
     patience = Patience(told_seconds=0.5, ended_seconds=1.0)
     with workloads([MIX] * 2, mergeable=False) as loads, scanning(no_ksm, REPORT, loads, patience=patience) as backend:
-        while not backend.refused:  # mostly it is in the middle of a pass over one of them
+        while not backend.refused:  # mostly the worker is in the middle of a pass over one of them
             wait_passes(backend, 1)
             os.kill(backend.worker_pid, signal.SIGSTOP)
             wait_for(partial(_dead_more_often, backend, backend.restarts), 60.0, "end of the worker")
@@ -155,7 +155,7 @@ def test_a_worker_that_comes_back_is_kept(root: None, no_ksm: Door) -> None:
 
 
 def test_5000_guests_with_long_names_are_told_of_and_told_back(root: None, no_ksm: Door) -> None:
-    """More than a message of any packet socket can hold, in both directions."""
+    """The messages are larger than any packet socket can hold, in both directions."""
     many = [Guest(pid=4_000_000 + number, start_ticks=1, name=f"{number:*>400}", kind="") for number in range(5000)]
     with closing(ScanBackend(REPORT_ONLY, no_ksm)) as backend:
         backend.watch(many)

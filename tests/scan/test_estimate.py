@@ -12,7 +12,7 @@ from ksmtuned_py.cli.scanplot import margins
 
 ROUNDS = 200
 Copies = NDArray[np.int64]
-"""Of each content, in pages."""
+"""How many copies each content has, in pages."""
 Draw = Callable[[np.random.Generator, int], Copies]
 
 
@@ -66,13 +66,13 @@ MIXES: dict[str, Draw] = {
 
 
 def with_unique_pages(copies: Copies, pages: int) -> Copies:
-    """The rest of the memory: a tenth at least."""
+    """Adds the rest of the memory, which is unique: a tenth at least."""
     size = int(copies.sum())
     return np.concatenate([copies, np.ones(max(pages, size * 10 // 9) - size, np.int64)])
 
 
 def surveyed(copies: Copies, share: float, chance: np.random.Generator) -> Sample:
-    """One guest with these contents, as a survey sees it; content number n has the print n + 2."""
+    """Returns a guest with these contents, as a survey sees it; content number n has the print n + 2."""
     prints = np.arange(len(copies)).astype(np.uint64) + np.uint64(2)
     common = chance.binomial(copies, ADDRESS_SHARE) >= 2
     drawn = ~common & (chance.random(len(copies)) < share)
@@ -101,7 +101,7 @@ def test_an_interval_holds_as_often_as_it_says_or_the_least_is_told(mix: str, sh
         held += found.low <= true and (found.high is None or true <= found.high)
     assert held >= 0.9 * ROUNDS
     if mix == "pairs" and share == 0.05:
-        assert told >= 0.9 * ROUNDS  # where there are many equals, it has something to say
+        assert told >= 0.9 * ROUNDS  # where many pages are equal, the interval has something to say
 
 
 @pytest.mark.parametrize("mix", ["1 to 12 contents with 2000 to 20000 copies", "one content is 5 to 50 % of all pages"])

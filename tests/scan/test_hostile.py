@@ -42,7 +42,7 @@ def odd(name: str, *words: str) -> Writer:
 
 @contextmanager
 def trap(user: int, size: int = STORE_BYTES, seals: int = SEALS) -> Iterator[str]:
-    """A process of this user that has mapped a memfd with the name of the store of all guests; the memfd's inode."""
+    """Has a process of this user map a memfd with the name of the store of all guests; yields the memfd's inode."""
     words = [sys.executable, "-c", TRAP, f"ksmtuned-py-pages-{GROUP}-1", str(size), str(seals)]
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, user=user) as process:
         assert process.stdout

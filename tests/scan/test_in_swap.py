@@ -13,7 +13,7 @@ from ksmtuned_py.units import GIB, KIB
 from tests.support.daemon import verb
 from tests.support.need import need
 
-# 64 MiB of its own that no zram makes small, offered to KSM, then paged out by itself.
+# The guest offers 64 MiB of its own that no zram makes small to KSM, and pages them out by itself.
 PROGRAM = """
 import ctypes, mmap, os
 need = ctypes.CDLL(None).prctl(67, 1, 0, 0, 0)
@@ -41,14 +41,14 @@ def test_a_guest_in_swap_is_told_of_as_that(zram_swap: None, tmp_path: Path) -> 
 
 
 def swaps() -> dict[str, int]:
-    """Each swap device with its size in KiB."""
+    """Returns each swap device with its size in KiB."""
     lines = [line.split() for line in Path("/proc/swaps").read_text().splitlines()[1:]]
     return {device: int(size) for device, _, size, *_ in lines}
 
 
 @contextmanager
 def taken_out_again() -> Iterator[None]:
-    """The swap devices in memory that were not there before are gone at the end."""
+    """Takes out, at the end, the swap devices in memory that were not there before."""
     before, blocks = swaps(), {path.name for path in Path("/sys/block").glob("zram*")}
     try:
         yield

@@ -28,7 +28,7 @@ POINTS = [
     *(("sendto", number) for number in (2, 3, 50, 1000)),
     *(("recvfrom", number) for number in (1, 2, 60, 1500)),
 ]
-"""The first calls take some 60 of ptrace, every window about 30, of which one sendto and one recvfrom."""
+"""The first calls take some 60 calls of ptrace; every window takes about 30, one sendto and one recvfrom."""
 
 
 def test_the_guest_survives_a_kill_at_every_step(root: None) -> None:
@@ -58,7 +58,7 @@ def test_fifty_kills_of_the_daemon_while_its_worker_merges(root: None) -> None:
 
 
 def _daemon_killed_after(seconds: float, one: Writer) -> bool:
-    """Whether the guest has merged pages then. The daemon is forked from us, which saves its start-up."""
+    """Kills a daemon after a time, and returns whether the guest has merged pages. A fork saves its start-up."""
     ours, theirs = FORK.Pipe()
     daemon = FORK.Process(target=_serve, args=(one, theirs))
     daemon.start()
@@ -73,7 +73,7 @@ def _daemon_killed_after(seconds: float, one: Writer) -> bool:
 
 
 def _serve(one: Writer, tell: Connection) -> None:
-    """What the control loop does: looks ten times a second."""
+    """Does what the control loop does: looks ten times a second."""
     with scanning(Door(), REMAP, [one], sleep_millisecs=0) as backend:
         tell.send(backend.worker_pid)
         while True:

@@ -73,7 +73,7 @@ def test_memory_with_another_policy_than_most_is_left_out_by_name() -> None:
 
 @contextmanager
 def guests(*arguments: tuple[str, ...]) -> Iterator[list[Writer]]:
-    """Guests that never rest, each with such a policy."""
+    """Starts guests that never rest, each with such a policy."""
     need(Path("/proc/self/numa_maps").exists(), "a kernel with NUMA")
     with ExitStack() as stack:
         found = []
@@ -84,7 +84,7 @@ def guests(*arguments: tuple[str, ...]) -> Iterator[list[Writer]]:
 
 
 def shown(one: Writer, start: int) -> set[str]:
-    """The policies in numa_maps of its 64 MiB."""
+    """Returns the policies in numa_maps of the guest's 64 MiB."""
     lines = [line.split(" ", 1) for line in Path(f"/proc/{one.pid}/numa_maps").read_text().splitlines()]
     found = {
         text.split(" anon=")[0].split(" file=")[0] for at, text in lines if start <= int(at, 16) < start + 64 * MIB

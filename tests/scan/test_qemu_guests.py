@@ -43,10 +43,10 @@ def test_two_guests_share_their_equal_pages_and_read_them_right(root: None, no_k
 
 @pytest.mark.qemu
 def test_two_guests_give_their_zero_pages_back(zram_swap: None, no_ksm: Door, tmp_path: Path) -> None:
-    # Without mem-merge they need no lock: the real ksmd has nothing to do with them.
+    # Without mem-merge the guests need no lock: the real ksmd has nothing to do with them.
     without_ksm = ("-machine", "mem-merge=off")
     with filled_guests(["scan-1", "scan-2"], tmp_path, equal_bytes=EQUAL_BYTES, more=without_ksm) as guests:
-        for one in guests:  # touches memory and frees it, as zeros
+        for one in guests:  # the guest touches memory and frees it, as zeros
             one.command("dd if=/dev/zero of=/zeros bs=1M count=24 2>&1")
         zeros = zero_pages(guests, no_ksm)
         assert zeros * 4096 >= 2 * 24 << 20

@@ -49,10 +49,10 @@ def maps(load: Workload) -> str:
 
 
 def store_bytes(backend: ScanBackend) -> int:
-    """The memory of what the worker holds for its guests to share."""
+    """Returns the memory that the worker's stores take for guests to share."""
     found = {}
     for file in Path(f"/proc/{backend.worker_pid}/fd").iterdir():
-        with suppress(FileNotFoundError):  # closed since
+        with suppress(FileNotFoundError):  # closed since the directory was listed
             if "ksmtuned-py-pages" in str(file.readlink()):
                 found[file.stat().st_ino] = file.stat().st_blocks * 512
     return sum(found.values())
@@ -123,7 +123,7 @@ def test_somebody_else_stops_and_continues_the_guest_all_the_time(root: None, no
                 time.sleep(chance.choice([0, 0, 0.0005, 0.003, 0.02]))
                 os.kill(guests[0].pid, signal.SIGCONT)
                 time.sleep(chance.uniform(0, 0.02))
-            assert guests[0].check()["wrong"] == 0  # it answers: it was not left stopped
+            assert guests[0].check()["wrong"] == 0  # the guest answers, so it was not left stopped
         assert backend.restarts == 0
 
 

@@ -68,7 +68,7 @@ def test_what_ksmd_then_merges_is_within_10_percent_of_the_report(real_ksm: Real
             real_ksm.write(name, value)
         begun = real_ksm.number("full_scans")
         wait_for(lambda: real_ksm.number("full_scans") >= begun + 4, 60.0, "end of four passes")
-        saved = before - sum(pss_bytes(load.pid) for load in loads)  # not of whatever else this machine has
+        saved = before - sum(pss_bytes(load.pid) for load in loads)  # not about other guests here
     assert found["saveable_bytes"] == pytest.approx(saved, rel=0.1)
 
 
@@ -102,7 +102,7 @@ def test_pages_are_shared_only_within_a_group() -> None:
 
 
 def of(name: str, *contents: int, zeros: int = 0, group: str = "") -> Sample:
-    """A guest with these contents, all of them in the sample."""
+    """Returns a guest with these contents, all of them in the sample."""
     prints = np.array([content + 10 for content in contents], np.uint64)
     return Sample(name=name, pid=1, group=group, zero_pages=zeros, filled_pages=len(prints), prints=prints)
 

@@ -50,7 +50,7 @@ def test_a_rules_group_goes_before_the_one_by_name() -> None:
 
 
 def store_in(one: Workload) -> set[str]:
-    """The memfds of merged pages that it maps, without the time at which they were made."""
+    """Returns the memfds of merged pages that a guest maps, without the time at which they were made."""
     lines = Path(f"/proc/{one.pid}/maps").read_text().splitlines()
     names = [line.split()[5].removeprefix("/memfd:") for line in lines if "/memfd:ksmtuned-py-pages" in line]
     return {name.rpartition("-")[0] for name in names}

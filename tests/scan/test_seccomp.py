@@ -42,7 +42,7 @@ words = st.one_of(st.integers(0, 2**32 - 1), st.sampled_from((0, 1, 31, 32, 2**3
 
 @st.composite
 def programs(draw: Any) -> bytes:
-    """What the kernel takes as a filter for NO_SUCH_CALL; it allows all others."""
+    """Generates filters for NO_SUCH_CALL that the kernel takes; they allow all other calls."""
     begin = [(LOAD, 0, 0, 0), (JUMP_IF_EQUAL, 1, 0, NO_SUCH_CALL), (RETURN, 0, 0, ALLOW)]
     stored = [(place, 0, 0, cell) for place in (0x02, 0x03) for cell in (place, place + 5)]
     body = draw(st.lists(instructions(), max_size=25))
@@ -55,7 +55,7 @@ results = st.one_of(st.sampled_from((ALLOW, KILL, KILL_PROCESS, TRAP)), st.integ
 
 
 def instructions() -> st.SearchStrategy[Instruction | None]:
-    """One that is no jump; None = a jump, which depends on how many follow."""
+    """Generates an instruction that is no jump; None is a jump, which depends on how many instructions follow."""
     simple = st.sampled_from((0x80, 0x81, 0x07, 0x87, 0x84, *(code | 0x0C for code in range(0, 0x80, 0x10)), 0xAC))
     cells = st.sampled_from((2, 3, 7, 8))
     return st.one_of(
@@ -71,14 +71,14 @@ def instructions() -> st.SearchStrategy[Instruction | None]:
 
 
 def jump(room: int) -> st.SearchStrategy[Instruction]:
-    """Over at most so many."""
+    """Generates a jump over at most so many instructions."""
     always = st.tuples(st.just(0x05), st.just(0), st.just(0), st.integers(0, room))
     codes = st.sampled_from([kind | operand for kind in (0x15, 0x25, 0x35, 0x45) for operand in (0, 8)])
     return st.one_of(always, st.tuples(codes, st.integers(0, room), st.integers(0, room), words))
 
 
 def what_the_kernel_does(program: bytes, arguments: list[int]) -> int:
-    """The errno that the call ends with under the filter; minus the signal that it ends with."""
+    """Returns the errno with which the call ends under the filter, or, as a negative number, the signal."""
     pid = os.fork()
     if not pid:
         install(program)
@@ -130,7 +130,7 @@ def test_a_forbidden_call_is_named(name: str) -> None:
 def test_filters_that_look_at_arguments_forbid_only_what_we_need() -> None:
     executable = (LOAD, 0, 0, 32), (0x45, 0, 1, 4), (RETURN, 0, 0, KILL), (RETURN, 0, 0, ALLOW)
     begin = (LOAD, 0, 0, 0), (JUMP_IF_EQUAL, 1, 0, amd64.NR["mprotect"]), (RETURN, 0, 0, ALLOW)
-    assert forbidden_by(assemble(*begin, *executable)) == set()  # mprotect with PROT_EXEC
+    assert forbidden_by(assemble(*begin, *executable)) == set()  # it forbids mprotect with PROT_EXEC
     address = (LOAD, 0, 0, 16), (0x45, 0, 1, 0x1000), (RETURN, 0, 0, KILL), (RETURN, 0, 0, ALLOW)
     assert forbidden_by(assemble(*begin, *address)) == {"mprotect"}  # of some addresses
     assert forbidden_by(assemble((0xFF, 0, 0, 0))) == set(amd64.NR)
@@ -138,14 +138,14 @@ def test_filters_that_look_at_arguments_forbid_only_what_we_need() -> None:
 
 
 class Sandboxed(Writer):
-    """A guest that never rests, under a filter."""
+    """Starts a guest that never rests, under a filter."""
 
     def __init__(self, program: bytes, *more: str) -> None:
         super().__init__("writer-s", command=(sys.executable, "-m", "tests.scan.sandboxed", "64", program.hex(), *more))
 
 
 EXACT = ("socketpair", "recvmsg", "recvfrom", "sendto", "rt_sigpending", "mincore", "pread64", "restart_syscall")
-"""Calls that a resting Python does not need for itself."""
+"""Calls of ours that a resting Python does not need for itself."""
 
 
 def test_a_guest_that_may_call_what_we_need_and_only_so_is_remapped(root: None, no_ksm: Door) -> None:

@@ -30,10 +30,10 @@ ExecStart={PYTHON}/bin/python -m ksmtuned_py run --backend scan
 ExecStopPost=
 ExecStopPost={PYTHON}/bin/python -m ksmtuned_py restore
 """
-"""As if it were installed in /usr/bin."""
+"""Lets the unit run the source as if it were installed in /usr/bin."""
 SECONDS = 60.0
 ENVIRONMENT = (f"PYTHONPATH={PACKAGES}:{SOURCE}", "WRITER_REST_SECONDS=0.05")
-"""Of guests: writers that rest, or what is equal in them is gone before a busy machine has merged it."""
+"""The guests' environment. Writers rest, or what is equal in them is gone before a busy machine has merged it."""
 
 
 class Service:
@@ -43,39 +43,39 @@ class Service:
         self.container = container
 
     def guest(self, *words: str) -> list[str]:
-        """The command line of a guest inside."""
+        """Returns the command line of a guest inside."""
         return self.container.inside("env", *ENVIRONMENT, GUEST, *words)
 
     def writer(self, *words: str) -> "WriterInside":
-        """A guest inside that never rests."""
+        """Starts a guest inside that never rests."""
         return WriterInside("writer", command=self.guest(*words))
 
     def start(self) -> None:
-        """Ready when it returns."""
+        """Starts the daemon; it is ready on return."""
         assert self.container.run("systemctl", "start", "ksmtuned-py") == "", self.journal()
 
     def status(self) -> dict[str, Any]:
-        """What the daemon says."""
+        """Returns the daemon's status."""
         said = self.container.run(f"{PYTHON}/bin/python", "-m", "ksmtuned_py", "status", "--json")
         found: dict[str, Any] = json.loads(said)
         return found
 
     def counter(self, name: str) -> int:
-        """One of those that ksmd would have."""
+        """Returns one of the counters that ksmd would have."""
         return int(self.status()["snapshot"]["counters"][name] or 0)
 
     def journal(self) -> str:
-        """All it has said."""
+        """Returns all that the daemon has said."""
         return self.container.run("journalctl", "--no-pager", "--unit=ksmtuned-py")
 
     def stop(self) -> None:
-        """It has ended well when it returns."""
+        """Stops the daemon; it has ended well on return."""
         self.container.run("systemctl", "stop", "ksmtuned-py")
         assert "Result=success" in self.container.run("systemctl", "show", "ksmtuned-py"), self.journal()
 
 
 class WriterInside(Writer):
-    """A guest inside, of which this process only knows who has entered the container for it."""
+    """A guest inside, of which this process knows only the command that has entered the container for it."""
 
     @property
     def pid(self) -> int:
@@ -88,7 +88,7 @@ class WriterInside(Writer):
 
 @contextmanager
 def service(directory: Path, reclaim: str, drop_ins: Sequence[str]) -> Iterator[Service]:
-    """The service in a container, not started yet."""
+    """Yields the service in a container, not started yet."""
     config, installed = directory / "config.toml", directory / "installed.conf"
     config.write_text(CONFIG.format(reclaim=reclaim))
     installed.write_text(INSTALLED)

@@ -21,7 +21,7 @@ from tests.scan.writers import Writer
 
 
 class Sharing(Writer):
-    """A guest that can begin such a process."""
+    """A guest that can begin a process with its very memory."""
 
     def __init__(self) -> None:
         super().__init__("sharing", command=(sys.executable, "-m", "tests.scan.sharing", "64"))
@@ -87,7 +87,7 @@ def test_a_guest_is_remapped_until_another_process_shares_its_memory(root: None,
         assert f"sharing: process {guest.sharer} shares its memory" in backend.problems
         windows = backend.window_milliseconds
         wait_passes(backend, 2)
-        assert backend.window_milliseconds == windows  # it is not stopped any more
+        assert backend.window_milliseconds == windows  # that process is not stopped any more
         guest.end()
         wait_passes(backend, 3)
         assert not any("shares its memory" in one for one in backend.problems)

@@ -38,7 +38,7 @@ def add(store: Store, content: memoryview) -> None:
 
 
 def look(store: Store, *mappings: tuple[int, int], written: bool = False) -> None:
-    """A look at processes that have mapped these pages, from one to before another."""
+    """Returns a look at processes that have mapped these pages, from the first to before the second number."""
     found = References.none(store.end)
     for begin, end in mappings:
         found.covered[begin:end] = True
@@ -136,7 +136,7 @@ class Counting(Door):
 
 
 def test_thousands_of_memfds_of_that_name_keep_nobody_up(root: None) -> None:
-    """Each is looked at once, and no process is asked for its sake."""
+    """Each memfd is looked at once, and no process is asked because of it."""
     group = hashlib.sha256(b"").hexdigest()[:8]
     with ExitStack() as stack:
         for number in range(500):

@@ -21,7 +21,7 @@ from tests.scan.changing import changer
 
 
 def passed(slab: Slab, number: int, *, changed: NDArray[np.intp] | None = None, smart: bool = True) -> int:
-    """One pass over a slab, some of whose pages have changed; returns how many were read."""
+    """Makes one pass over a slab, some of whose pages have changed; returns how many were read."""
     due = slab.due(number, smart=smart)
     prints = np.where(slab.prints[due] == 0, 10, slab.prints[due])
     prints[np.isin(due, [] if changed is None else changed)] += np.uint64(1)
@@ -89,7 +89,7 @@ def test_repeated_prints_are_those_seen_twice(parts: list[list[int]]) -> None:
 
 
 def known_guest(prints: NDArray[np.uint64], slabs: int) -> Table:
-    """Pages that two passes have seen."""
+    """Returns a guest whose pages two passes have seen."""
     table = Table()
     for number, part in enumerate(np.split(prints, slabs)):
         slab = table.slab(number * SLAB_BYTES)
@@ -100,7 +100,7 @@ def known_guest(prints: NDArray[np.uint64], slabs: int) -> Table:
 
 
 def counted(tables: list[Table], most_kept: int) -> tuple[Counted, list[int]]:
-    """What was found, and the work of each step."""
+    """Returns what was found, and the work of each step."""
     works, steps = [], count(tables, most_kept)
     while True:
         try:
@@ -110,7 +110,7 @@ def counted(tables: list[Table], most_kept: int) -> tuple[Counted, list[int]]:
 
 
 MOST_WORK = 100_000
-"""Of one step, in pages that could be read meanwhile: 0.2 s."""
+"""The most work of one step, in pages that could be read meanwhile: 0.2 s."""
 
 
 def test_equal_pages_are_counted_in_small_steps_however_many_there_are() -> None:
@@ -174,7 +174,7 @@ def test_a_guest_that_writes_to_a_few_pages_has_a_fifth_of_them_read_at_most(roo
 
 
 def passed_once(scanner: Scanner, steps: Iterator[int]) -> None:
-    """A whole pass."""
+    """Makes a whole pass."""
     goal = scanner.progress().full_scans + 1
     while scanner.progress().full_scans < goal:
         next(steps)

@@ -59,7 +59,7 @@ class Freezer:
 
 @contextmanager
 def freezer(root: Path, file: str, on: str, off: str, one: Writer) -> Iterator[Freezer]:
-    """A new one with this guest in it."""
+    """Makes a control group with this guest in it."""
     directory = root / f"ksmtuned-py-test-{os.getpid()}"
     directory.mkdir()
     try:
@@ -185,7 +185,7 @@ def test_a_stop_that_a_busy_host_delays_is_tried_again(root: None) -> None:
 
 
 def test_a_guest_that_could_not_be_given_back_is_tried_again(root: None, no_ksm: Door) -> None:
-    """Also when it is the only one left that has merged pages."""
+    """It is tried again even when it is the only one left that has merged pages."""
     with workloads([Mix(equal_bytes=32 * MIB)] * 2, mergeable=False) as (one, other):
         with scanning(no_ksm, REMAP, [one, other]) as backend:
             wait_true(lambda: backend.counters().pages_sharing > 0.95 * 32 * MIB // PAGE, "shared pages")
@@ -245,7 +245,7 @@ def test_memory_that_is_locked_while_it_is_merged_stays_locked(root: None, no_ks
 
 
 def unlocked_bytes(one: Writer, begin: int, size: int) -> int:
-    """Of this memory, what smaps shows without the flag."""
+    """Returns how much of this memory smaps shows without the flag for locked memory."""
     found, start, end = 0, 0, 0
     for line in Path(f"/proc/{one.pid}/smaps").read_text().splitlines():
         if line.startswith("VmFlags:") and " lo" not in line:

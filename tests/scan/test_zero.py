@@ -72,7 +72,7 @@ class Holder:
         return self.process.pid
 
     def wrong_pages(self) -> int:
-        """After reading all of them."""
+        """Returns how many pages are wrong, after the process has read all of them."""
         assert self.process.stdin
         self.process.stdin.write("check\n")
         return int(self._answer())
@@ -81,7 +81,7 @@ class Holder:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.process.communicate(timeout=END_SECONDS)  # it ends with its standard input
+        self.process.communicate(timeout=END_SECONDS)  # the process ends with its standard input
 
     def _answer(self) -> str:
         assert self.process.stdout
@@ -90,7 +90,7 @@ class Holder:
 
 @pytest.fixture
 def nobody_else(root: None) -> Iterator[None]:
-    """No test or bench that takes or frees much memory runs meanwhile: those hold this lock."""
+    """Holds the lock of all tests and benches that take or free much memory, so that none runs meanwhile."""
     with LOCK.open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
@@ -103,18 +103,18 @@ def two_guests() -> Iterator[tuple[list[Holder], MemoryCgroup]]:
 
 
 def available_bytes() -> int:
-    """MemAvailable with what it leaves out: pages just freed, which wait in the lists of the CPUs."""
+    """Returns MemAvailable with what it leaves out: pages just freed, which wait in the lists of the CPUs."""
     listed = sum(map(int, re.findall(r"^ +count: +(\d+)$", Path("/proc/zoneinfo").read_text(), re.MULTILINE)))
     return int(Path("/proc/meminfo").read_text().split("MemAvailable:")[1].split()[0]) * 1024 + listed * 4096
 
 
 def written_sectors() -> int:
-    """To the swap device, since it was made."""
+    """Returns the sectors written to the swap device since it was made."""
     return int((ZRAM / "stat").read_text().split()[6])
 
 
 def freed_shares(guests: list[Holder], cgroup: MemoryCgroup, door: Door) -> tuple[float, float, float]:
-    """Has all zero pages given back: the fall of RSS and of the cgroup's charge, and MemAvailable's rise; 1 = all."""
+    """Has all zero pages given back; returns the shares that RSS, the cgroup and MemAvailable show (1 = all)."""
 
     def now() -> tuple[int, int, int]:
         return sum(rss_bytes(one.pid) for one in guests), cgroup.used_bytes(), -available_bytes()
@@ -159,7 +159,7 @@ def test_a_guest_that_reports_its_free_pages_is_left_alone(zram_swap: None, no_k
 
 
 def test_locked_memory_stays_and_all_other_zeros_go(zram_swap: None, no_ksm: Door) -> None:
-    """Of the same guest, on both sides of it, and of those that come after it."""
+    """The other zeros are the same guest's, on both sides of the locked memory, and those of later guests."""
     with Holder("keys", 8, "locked=32") as keys, Holder("web", 8) as web:
         zeros = [zero_pages([one], no_ksm) for one in (keys, web)]
         assert min(zeros) >= 2048
@@ -217,7 +217,7 @@ def test_a_pass_reads_nothing_that_was_swapped_out_since_it_was_listed(zram_swap
 
 
 def swap_out(process: Process, start: int, end: int) -> None:
-    """As when its memory is needed for something else."""
+    """Swaps the memory out, as when it is needed for something else."""
     advise = ctypes.CDLL(None).syscall
     vector = (ctypes.c_uint64 * 2)(start, end - start)
     advise(PROCESS_MADVISE, process.pidfd, vector, ctypes.c_size_t(1), MADV_PAGEOUT, 0)
@@ -244,7 +244,7 @@ def test_without_swap_the_reason_is_said_and_nothing_happens(root: None, no_ksm:
 def test_a_guest_that_touches_its_zero_pages_again_is_left_alone_for_a_while(zram_swap: None, no_ksm: Door) -> None:
     with Holder("web", 32) as one, scanning(no_ksm, Scan(), [one], sleep_millisecs=20) as backend:
         wait_true(lambda: (backend.counters().ksm_zero_pages or 0) > 8000, "zero pages given back")
-        one.wrong_pages()  # reads them all
+        one.wrong_pages()  # the process reads all pages
         wait_true(lambda: backend.guests[0]["rests"] > 0, "the back-off")
         wait_true(lambda: (backend.counters().ksm_zero_pages or 0) > 8000, "zero pages given back once more")
 

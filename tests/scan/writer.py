@@ -20,7 +20,7 @@ PAGE = 4096
 PAGES = int(sys.argv[1]) * 256
 THREADS = 3
 REST_SECONDS = float(os.environ.get("WRITER_REST_SECONDS", "0.002"))
-"""After every second write; more on a slow machine, or the writers take all of it."""
+"""Rest after every second write; a slow machine needs more, or the writers take all of it."""
 memory = mmap.mmap(-1, PAGES * PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 expected: list[bytes] = []
 writes = [0] * THREADS
@@ -41,13 +41,13 @@ def fill() -> None:
 
 
 def write(thread: int) -> None:
-    """Each thread owns every third page; what it writes it notes at once."""
+    """Writes all the time: each thread owns every third page, and notes at once what it writes."""
     chance = random.Random(thread)
     while not stop.is_set():
         page = chance.randrange(PAGES // THREADS) * THREADS + thread
         begin = page * PAGE
         with pause:
-            if chance.random() < 0.3:  # makes it equal again, so that it is merged again
+            if chance.random() < 0.3:  # this makes the page equal again, so that it is merged again
                 content = equal_page(page % (PAGES // 4))
                 memory[begin : begin + PAGE] = content
             else:
@@ -79,7 +79,7 @@ def main() -> None:
     become_nobody()
     fill()
     signal.signal(signal.SIGALRM, beat)
-    signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)  # interrupts system calls all the time
+    signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)  # a timer interrupts system calls all the time
     for thread in range(THREADS):
         threading.Thread(target=write, args=(thread,), daemon=True).start()
     print("ready", flush=True)

@@ -54,12 +54,12 @@ def writers(count: int, mib: int = 64) -> Iterator[list[Writer]]:
 
 
 def runs_freely(one: Writer) -> bool:
-    """Alive, and neither stopped nor traced."""
+    """Whether the process is alive, and neither stopped nor traced."""
     status = Path(f"/proc/{one.pid}/status").read_text()
     return "TracerPid:\t0\n" in status and status.split("State:\t")[1][0] in "RSD"
 
 
 def stores(one: Writer) -> set[str]:
-    """The inodes of the memfds that its pages are merged in."""
+    """Returns the inodes of the memfds that its pages are merged in."""
     maps = Path(f"/proc/{one.pid}/maps").read_text()
     return {line.split()[4] for line in maps.splitlines() if "ksmtuned-py-pages" in line}
