@@ -19,41 +19,41 @@ from tests.support.process import wait_for
 
 ROOT = Path(__file__).parent.parent.parent
 SOURCE, PYTHON = "/opt/source", "/opt/python"
-"""Where the source and the virtual environment are inside: not where a unit's PrivateTmp or ProtectHome hides them."""
+"""The places of source and virtual environment inside, which a unit's PrivateTmp and ProtectHome do not hide."""
 PACKAGES = sysconfig.get_path("purelib").replace(sys.prefix, PYTHON)
-"""For another Python inside than that of the virtual environment."""
+"""The packages of the virtual environment, for another Python inside."""
 BOOT_SECONDS = 60.0
 COMMAND_SECONDS = 120.0
 
 
 class Container:
-    """A container that is up."""
+    """A container that has started."""
 
     def __init__(self, leader: int, directory: str = SOURCE) -> None:
         self.leader = leader
-        """The host's number of its first process."""
+        """The host's number of the container's first process."""
         self._directory = directory
 
     def inside(self, *command: str) -> list[str]:
-        """The command line that runs a command inside."""
+        """Returns the command line that runs a command inside."""
         return ["nsenter", f"--target={self.leader}", "--all", f"--wdns={self._directory}", *command]
 
     def online(self, *command: str) -> list[str]:
-        """The same, but with this machine's network: the container itself has none."""
+        """Returns the command line that runs a command inside with this machine's network; the container has none."""
         spaces = ("mount", "uts", "ipc", "pid", "cgroup")
         words = [f"--{space}" for space in spaces]
         return ["nsenter", f"--target={self.leader}", *words, f"--wdns={self._directory}", *command]
 
     def run(self, *command: str) -> str:
-        """What the command says on both streams, whatever its exit code."""
+        """Returns what the command says on both streams, whatever its exit code."""
         return self.ended(*command).stdout
 
     def ended(self, *command: str) -> subprocess.CompletedProcess[str]:
-        """How the command ended, with all it said on both streams."""
+        """Returns how the command ended, with all it said on both streams."""
         return _ended(self.inside(*command))
 
     def ended_online(self, *command: str) -> subprocess.CompletedProcess[str]:
-        """The same with this machine's network."""
+        """Returns how the command ended with this machine's network, with all it said."""
         return _ended(self.online(*command))
 
 
@@ -71,7 +71,7 @@ def _ended(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
 
 @contextmanager
 def booted(files: Sequence[tuple[Path, str]], writable: Sequence[tuple[Path, str]] = ()) -> Iterator[Container]:
-    """A container of this machine's /usr with these files of ours at these places, until the end of a with block."""
+    """Starts a container of this machine's /usr with these files of ours at these places, in a with block."""
     binds = [*files, (ROOT, SOURCE), (Path(sys.prefix), PYTHON)]
     command = ["--volatile=yes", "--directory=/", *(f"--bind-ro={path}:{place}" for path, place in binds)]
     command += [*(f"--bind={path}:{place}" for path, place in writable), "--boot"]
@@ -84,7 +84,7 @@ def booted(files: Sequence[tuple[Path, str]], writable: Sequence[tuple[Path, str
 def booted_system(
     system: Path, files: Sequence[tuple[Path, str]], writable: Sequence[tuple[Path, str]] = ()
 ) -> Iterator[Container]:
-    """A container that is this system, with all its services; what is changed in it is gone at the end of the block."""
+    """Starts a container that is this system, with all its services; changes in it are gone at the end of the block."""
     command = ["--volatile=overlay", f"--directory={system}", "--bind-ro=/etc/resolv.conf"]
     command += [*(f"--bind-ro={path}:{place}" for path, place in files)]
     command += [*(f"--bind={path}:{place}" for path, place in writable), "--boot"]
@@ -124,7 +124,7 @@ def _booted(options: Sequence[str], directory: str) -> Iterator[Container]:
 
 
 def _first_process(nspawn: int) -> int:
-    """The host's number of systemd inside; 0 as long as there are only those that prepare its place and go."""
+    """Returns the host's number of systemd inside; 0 while only processes run that prepare its place."""
     with suppress(psutil.NoSuchProcess):
         return next((one.pid for one in psutil.Process(nspawn).children() if one.name() == "systemd"), 0)
     return 0

@@ -17,10 +17,10 @@ from tests.support.process import Program, wait_for
 KSMTUNED = [sys.executable, "-m", "ksmtuned_py"]
 Sections = Mapping[str, Mapping[str, object]]
 QUIET: Sections = {"metrics": {"address": ""}}
-"""No port, so that tests do not meet on one."""
+"""Without a port, so that tests do not meet on one."""
 QUICK: Sections = {**QUIET, "daemon": {"tick_seconds": 0.02, "idle_tick_seconds": 0.02}}
 EVENTS_ONLY: Sections = {**QUIET, "daemon": {"tick_seconds": 600, "idle_tick_seconds": 600}}
-"""The first tick comes by itself, any other because something happened."""
+"""The first tick comes by itself, and any other one because something happened."""
 # Another user, who may read everything (a checkout may lie anywhere) but write nothing.
 NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"] + [
     f"--{kind}=-all,+dac_read_search" for kind in ("bounding-set", "inh-caps", "ambient-caps")
@@ -28,12 +28,12 @@ NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"] + [
 
 
 def unprivileged() -> list[str]:
-    """What to put before a command so that it runs without rights."""
+    """Returns what to put before a command so that it runs without rights."""
     return NOBODY if os.geteuid() == 0 else []
 
 
 def toml(sections: Sections) -> str:
-    """A configuration file."""
+    """Returns sections as the text of a configuration file."""
     lines = (
         f"[{section}]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in keys.items())
         for section, keys in sections.items()
@@ -42,7 +42,7 @@ def toml(sections: Sections) -> str:
 
 
 def merged(*parts: Sections) -> dict[str, dict[str, object]]:
-    """Several sets of sections as one; the later one wins, key by key."""
+    """Merges several sets of sections into one; the later one wins, key by key."""
     whole: dict[str, dict[str, object]] = {}
     for part in parts:
         for section, keys in part.items():
@@ -51,13 +51,13 @@ def merged(*parts: Sections) -> dict[str, dict[str, object]]:
 
 
 def verb(*arguments: str | Path, before: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
-    """One verb, run to its end."""
+    """Runs one verb to its end."""
     command = [*before, *KSMTUNED, *map(str, arguments)]
     return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=60)
 
 
 def one_clear_error(done: subprocess.CompletedProcess[str], exit_code: int = 2) -> str:
-    """The sentence of the one error a verb ended with; fails when there was more, or less."""
+    """Returns the sentence of the one error a verb ended with; fails when there was more, or less."""
     assert done.returncode == exit_code, done.stderr
     assert done.stdout == ""
     lines = done.stderr.splitlines()
@@ -69,7 +69,7 @@ def one_clear_error(done: subprocess.CompletedProcess[str], exit_code: int = 2) 
 
 
 class Daemon(Program):
-    """`ksmtuned-py run` in a with block, with its configuration and its runtime directory below `directory`."""
+    """Runs `ksmtuned-py run` in a with block, with its configuration and its runtime directory below `directory`."""
 
     def __init__(
         self,
@@ -99,7 +99,7 @@ class Daemon(Program):
         self.wait_output(said)
 
     def status(self) -> dict[str, Any]:
-        """Its status file; empty as long as there is none."""
+        """Returns its status file; empty as long as there is none."""
         try:
             found: dict[str, Any] = json.loads((self.runtime / "status.json").read_text())
         except FileNotFoundError:
@@ -107,7 +107,7 @@ class Daemon(Program):
         return found
 
     def ticks(self) -> int:
-        """How many ticks it has completed."""
+        """The number of ticks that it has completed."""
         return int(self.status().get("totals", {}).get("ticks", 0))
 
     def wait_status(self, look: Callable[[dict[str, Any]], object], what: str, seconds: float = 20.0) -> dict[str, Any]:
@@ -134,7 +134,7 @@ def free_port() -> int:
 
 
 def scrape(port: int) -> dict[str, float]:
-    """Every series of /metrics with its value."""
+    """Returns every series of /metrics with its value."""
     with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as page:
         lines = page.read().decode().splitlines()
     pairs = (line.rpartition(" ") for line in lines if not line.startswith("#"))
@@ -142,7 +142,7 @@ def scrape(port: int) -> dict[str, float]:
 
 
 class ServiceManager:
-    """What systemd is to a daemon: it listens on NOTIFY_SOCKET."""
+    """What systemd is to a daemon: listens on NOTIFY_SOCKET."""
 
     def __init__(self, listener: socket.socket, environment: dict[str, str]) -> None:
         self.environment = environment
@@ -150,7 +150,7 @@ class ServiceManager:
         self._heard: list[str] = []
 
     def heard(self) -> list[str]:
-        """All messages so far."""
+        """Returns all messages so far."""
         while True:
             try:
                 self._heard.append(self._listener.recv(4096).decode())
@@ -165,7 +165,7 @@ class ServiceManager:
 
 @contextmanager
 def service_manager(directory: Path, **environment: str) -> Iterator[ServiceManager]:
-    """A service manager with its socket in the directory."""
+    """Yields a service manager with its socket in the directory."""
     path = str(directory / "notify")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
         listener.bind(path)

@@ -16,12 +16,12 @@ KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 
 
 def unpacked(package: str) -> Path:
-    """The files of a package, downloaded the first time; raises CalledProcessError where apt-get cannot have it."""
+    """Returns the files of a package, downloaded the first time; raises CalledProcessError when apt-get fails."""
     return cached(f"debian/{package}", lambda files: unpack(package, files))
 
 
 def cached(name: str, make: Callable[[Path], None]) -> Path:
-    """A directory of the cache, made the first time: whole or not at all, also for a second test run just now."""
+    """Returns a directory of the cache, made the first time: whole or not at all, even with a second test run."""
     wanted = CACHE / name
     if not wanted.exists():
         wanted.parent.mkdir(parents=True, exist_ok=True)
@@ -42,13 +42,13 @@ def unpack(package: str, directory: Path, *options: str) -> None:
 
 
 def kernel_package(*options: str, processor: str = "amd64") -> str:
-    """The package behind the metapackage of Debian's cloud kernel, like linux-image-6.1.0-49-cloud-amd64."""
+    """Returns the package behind the metapackage of Debian's cloud kernel, like linux-image-6.1.0-49-cloud-amd64."""
     lines = _apt("apt-cache", *options, "depends", "--important", f"linux-image-cloud-{processor}").splitlines()
     return next(line.split()[1] for line in lines if line.strip().startswith("Depends: linux-image"))
 
 
 def kernel_of(suite: str, processor: str = "amd64") -> Path:
-    """The cloud kernel of a Debian suite, without adding that suite to this machine's apt."""
+    """Returns the cloud kernel of a Debian suite, without adding that suite to this machine's apt."""
 
     def make(files: Path) -> None:
         with tempfile.TemporaryDirectory() as scratch:
@@ -59,7 +59,7 @@ def kernel_of(suite: str, processor: str = "amd64") -> Path:
 
 
 def apt_options(scratch: Path, processor: str, suite: str = "") -> list[str]:
-    """Options that make apt know packages of that processor alone, of the suite or of this machine's sources.
+    """Returns options that make apt know only packages of that processor, of the suite or of this machine's sources.
 
     All that apt then keeps is below the scratch directory: its lists, which are there already, and what it downloads.
     """

@@ -23,9 +23,9 @@ class Machine:
     """One kind of emulated machine."""
 
     suite: str
-    """Of Debian, whose cloud kernel it boots."""
+    """The Debian suite whose cloud kernel it boots."""
     processor: str
-    """As Debian calls it."""
+    """The processor, as Debian calls it."""
     qemu: str
     arguments: tuple[str, ...]
     console: str
@@ -46,13 +46,13 @@ MACHINES = {
     "6.12": Machine("trixie", "amd64", "qemu-system-x86_64", PC, "ttyS0"),
     "arm64": Machine("bookworm", "arm64", "qemu-system-aarch64", VIRT, "ttyAMA0"),
 }
-"""By Linux release, each a PC with one processor; and aarch64 with two processors, each with a node of its own."""
+"""Machines by Linux release, each a PC with one processor; aarch64 has two, each with a node of its own."""
 
 
 def run_inside(name: str, module: str, *arguments: str, seconds: float) -> str:
-    """What a module printed as root in such a machine (`python -m module arguments`), standard error with it.
+    """Returns what a module printed as root in such a machine (`python -m module arguments`), with standard error.
 
-    Skips the test, or fails it in CI, where the machine cannot be had; fails it with all that its console showed when
+    Skips the test, or fails it in CI, where the machine cannot be had. Fails it with all that its console showed when
     the module exits with anything but 0, the kernel panics, or it takes longer than so many seconds of this host.
     """
     machine = MACHINES[name]
@@ -67,14 +67,14 @@ def run_inside(name: str, module: str, *arguments: str, seconds: float) -> str:
 
 
 def output(console: str, failure: str) -> str:
-    """What the program printed, when it ended well; otherwise an AssertionError that begins with the failure."""
+    """Returns what the program printed, if it ended well; raises AssertionError that begins with the failure."""
     found, ended, _ = console.partition(f"{BEGUN}\n")[2].partition(f"{ENDED}0\n")
     assert ended, f"{failure}; its console:\n{console}"
     return found
 
 
 def _console(machine: Machine, initrd: Path, seconds: float) -> tuple[str, str]:
-    """All that the machine showed until it was off, and what went wrong with it; ''."""
+    """Returns all that the machine showed until it was off, and what went wrong with it ('' for nothing)."""
     kernel = kernel_of(machine.suite, machine.processor)
     clock = ["-accel", "tcg", "-icount", "shift=0,sleep=off"]
     options = ["-nodefaults", "-no-reboot", "-display", "none", "-monitor", "none", "-serial", "stdio"]

@@ -19,7 +19,7 @@ PR_SET_NAME = 15  # linux/prctl.h
 
 
 def mergeable_pages(mib: int) -> int:
-    """What the counters show of two of them: the splits of their huge pages free the zero pages (Linux 6.12)."""
+    """Returns what the counters show of two of them: splits of huge pages free the zero pages (Linux 6.12)."""
     return mib * MIB // PAGE_BYTES * EQUAL_PERCENT // 100
 
 

@@ -1,4 +1,4 @@
-"""What an emulated machine finds at its start: Debian's Python and libraries, this package, the tests, a program."""
+"""Builds what an emulated machine finds at its start: Debian's Python and libraries, this package, tests, a program."""
 
 import compileall
 import shutil
@@ -36,7 +36,7 @@ poweroff -f
 
 
 def system(processor: str) -> Path:
-    """An initrd with Python and the libraries; downloaded the first time."""
+    """Returns an initrd with Python and the libraries; downloads it the first time."""
     versions = "-".join(version(name) for name in LIBRARIES)
     return cached(f"{processor}-{PYTHON}-{versions}", lambda made: _make_system(processor, made)) / "initrd"
 
@@ -60,7 +60,7 @@ def _make_system(processor: str, made: Path) -> None:
 
 
 def _install_libraries(site: Path, processor: str) -> None:
-    """The versions that are installed here."""
+    """Installs the versions of the libraries that are installed here."""
     wanted = [f"{name}=={version(name)}" for name in LIBRARIES]
     platforms = [word for name in PLATFORMS for word in ("--platform", f"{name}_{processor}")]
     pip = [sys.executable, "-m", "pip", "-q", "--disable-pip-version-check", "install", "--no-compile"]
@@ -70,7 +70,7 @@ def _install_libraries(site: Path, processor: str) -> None:
 
 
 def application(tree: Path, program: str, console: str, marks: tuple[str, str]) -> Path:
-    """This package, the tests, and what starts the program between two marks on the console."""
+    """Packs this package, the tests, and what starts the program between two marks on the console."""
     for name in ("ksmtuned_py", "tests"):
         shutil.copytree(ROOT / name, tree / "app" / name, ignore=shutil.ignore_patterns("__pycache__", "data"))
     _compile(tree)
@@ -82,12 +82,12 @@ def application(tree: Path, program: str, console: str, marks: tuple[str, str]) 
 
 
 def _compile(directory: Path) -> None:
-    """Beforehand, because it is slow in an emulation; what is never imported need not be valid."""
+    """Compiles beforehand, because it is slow in an emulation; what is never imported need not be valid."""
     compileall.compile_dir(directory, quiet=2)
 
 
 def packed(tree: Path) -> bytes:
-    """The tree as an initrd; one may follow another. Uncompressed, so that it boots sooner."""
+    """Returns the tree as an initrd; one may follow another. It is uncompressed, so that it boots sooner."""
     names = "\n".join(str(path.relative_to(tree)) for path in sorted(tree.rglob("*")))
     command = ["cpio", "--create", "--format=newc", "--quiet"]
     return subprocess.run(command, cwd=tree, input=names.encode(), stdout=subprocess.PIPE, check=True).stdout

@@ -1,6 +1,6 @@
 """The one real KSM of this machine: taken by one test at a time, and left as it was found.
 
-Independent of the code under test on purpose: plain reads and writes, nothing of ksmtuned_py.
+Plain reads and writes keep it independent of the code under test: it uses nothing of ksmtuned_py.
 """
 
 import errno
@@ -17,9 +17,10 @@ from tests.support.process import children, end_all, wait_for
 KSM = Path("/sys/kernel/mm/ksm")
 LOCK = Path("/run/lock/ksmtuned-py-ksm.lock")
 SAVED = Path("/run/lock/ksmtuned-py-ksm.json")
-"""The knobs as they were, for as long as somebody changes them: a holder that was killed leaves it for the next."""
+"""The knobs as they were, for as long as somebody changes them: a holder that is killed leaves the file for the next.
+"""
 FIRST = ("advisor_mode",)
-"""A change of it resets pages_to_scan."""
+"""Knobs that are written first: a change of advisor_mode resets pages_to_scan."""
 LAST = ("run",)
 UNMERGE_SECONDS = 60.0
 
@@ -28,11 +29,11 @@ class RealKsm:
     """The real /sys/kernel/mm/ksm, for a test that holds the lock."""
 
     def read(self, name: str) -> str:
-        """One file's text, stripped."""
+        """Returns one file's text, stripped."""
         return (KSM / name).read_text().strip()
 
     def number(self, name: str) -> int:
-        """One file's number; 0 where this kernel does not have it."""
+        """Returns one file's number; 0 where this kernel does not have it."""
         return int(self.read(name)) if (KSM / name).exists() else 0
 
     def write(self, name: str, value: object) -> None:
@@ -40,7 +41,7 @@ class RealKsm:
         wait_for(lambda: _written(name, str(value)), 5.0, f"end of EBUSY on {name}")
 
     def saved_pages(self) -> int:
-        """Pages the machine would need on top if nothing were merged."""
+        """Returns how many more pages the machine would need if nothing were merged."""
         return self.number("pages_sharing") + max(0, self.number("ksm_zero_pages"))
 
     def wait_saved(self, pages: int, seconds: float) -> int:
@@ -59,16 +60,16 @@ class RealKsm:
 
 
 def knobs() -> dict[str, str]:
-    """Every file that can be written, by name, as it would have to be written."""
+    """Returns every file that can be written, by name, as it would have to be written."""
     files = sorted(path for path in KSM.iterdir() if path.stat().st_mode & 0o200)
     found = {path.name: _chosen(path.read_text()) for path in files}
     if found.get("advisor_mode", "none") != "none":
-        del found["pages_to_scan"]  # the advisor's own: it changes at every pass, and a write is EINVAL
+        del found["pages_to_scan"]  # the advisor sets it at every pass, and a write is EINVAL
     return found
 
 
 def knobs_at_rest() -> dict[str, str] | None:
-    """The knobs, or None where there are none, somebody is at work on them, or was killed at it and left them so."""
+    """Returns the knobs; None where there are none, somebody is at work on them, or a killed one left them so."""
     if not KSM.is_dir() or SAVED.exists():
         return None
     if not LOCK.exists():
@@ -89,7 +90,7 @@ def need_real_ksm() -> None:
 
 @contextmanager
 def held_ksm() -> Iterator[RealKsm]:
-    """The lock, in a with block; then the processes begun in it are ended, all is unmerged, each knob is put back."""
+    """Holds the lock in a with block; then ends processes begun in it, unmerges all, and puts each knob back."""
     ksm = RealKsm()
     with LOCK.open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -110,7 +111,7 @@ def _finish_for_a_killed_holder(ksm: RealKsm) -> None:
     if SAVED.exists():
         _put_back(ksm, json.loads(SAVED.read_text()))
     elif ksm.number("run") == 0 and ksm.number("pages_shared"):
-        ksm.unmerge()  # what ended processes left behind: with run=0 nobody collects it
+        ksm.unmerge()  # ended processes left records behind, which nobody collects with run=0
 
 
 def _put_back(ksm: RealKsm, before: Mapping[str, str]) -> None:
@@ -130,5 +131,5 @@ def _written(name: str, value: str) -> bool:
 
 
 def _chosen(text: str) -> str:
-    """'[none] scan-time' says that none is chosen."""
+    """Returns what is chosen: '[none] scan-time' says that none is."""
     return text.partition("[")[2].partition("]")[0] or text.strip()

@@ -23,7 +23,7 @@ PLACES = {"etc": "/etc/libvirt", "run": "/run/libvirt", "lib": "/var/lib/libvirt
 QEMU_CONF = 'user = "root"\ngroup = "root"\nsecurity_driver = "none"\nremember_owner = 0\n'
 MEMORY_MIB = 64
 EQUAL_AT, OWN_AT = 16 * MIB, 36 * MIB
-"""Out of the way of the firmware, which writes to 33 pages around 47 MiB."""
+"""Places out of the way of the firmware, which writes to 33 pages around 47 MiB."""
 EQUAL_BYTES, OWN_BYTES = 16 * MIB, 4 * MIB
 PAGE_BYTES = 4096
 
@@ -68,7 +68,7 @@ class Domain:
         self.pid = pid
 
     def ram(self) -> tuple[int, bool]:
-        """Where its memory begins in QEMU, and whether smaps says that it may merge; nothing of ksmtuned_py is used."""
+        """Returns where its memory begins in QEMU, and whether smaps lets it merge; uses nothing of ksmtuned_py."""
         smaps = Path(f"/proc/{self.pid}/smaps").read_text()
         for block in re.split(r"^(?=[0-9a-f]+-[0-9a-f]+ )", smaps, flags=re.MULTILINE):
             if re.search(rf"^Size: +{MEMORY_MIB * 1024} kB", block, re.MULTILINE):
@@ -77,14 +77,14 @@ class Domain:
         raise AssertionError(f"{self.name} has no mapping of {MEMORY_MIB} MiB")
 
     def intact(self, begin: int | None = None) -> bool:
-        """Whether its two blocks are in its memory as they were put there; `begin` for one that is remapped."""
+        """Whether its two blocks are in its memory as they were put there; `begin` is for a remapped one."""
         begin = begin or self.ram()[0]
         with open(f"/proc/{self.pid}/mem", "rb", buffering=0) as memory:
             equal = os.pread(memory.fileno(), EQUAL_BYTES, begin + EQUAL_AT)
             return equal + os.pread(memory.fileno(), OWN_BYTES, begin + OWN_AT) == self._blocks
 
     def merging_pages(self) -> int:
-        """What its ksm_stat says."""
+        """Returns the merging pages that its ksm_stat says."""
         found = re.search(r"ksm_merging_pages (\d+)", Path(f"/proc/{self.pid}/ksm_stat").read_text())
         assert found
         return int(found[1])
@@ -102,12 +102,12 @@ class Libvirtd:
 
     @property
     def pid(self) -> int:
-        """Its process ID."""
+        """The process's ID."""
         assert self._process
         return self._process.pid
 
     def start(self) -> None:
-        """Returns when it answers."""
+        """Starts it, and returns when it answers."""
         assert self._holder.stdin
         assert self._holder.stdout
         self._holder.stdin.write("start\n")
@@ -116,8 +116,8 @@ class Libvirtd:
         wait_for(lambda: self._virsh("uri").returncode == 0, 30.0, "answer from libvirtd", every_seconds=0.05)
 
     def kill(self) -> None:
-        """Its domains live on."""
-        if self._process and self._process.is_running():  # whoever ends all children may have been here before
+        """Kills it; its domains live on."""
+        if self._process and self._process.is_running():  # somebody who ends all children may have been here before
             end_all([self._process])
         self._process = None
 
@@ -156,7 +156,7 @@ class Libvirtd:
         assert done.returncode == 0, done.stderr
 
     def virsh(self, *arguments: str) -> str:
-        """What a command of virsh prints."""
+        """Returns what a command of virsh prints."""
         done = self._virsh(*arguments)
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
@@ -187,7 +187,7 @@ class Libvirtd:
 
 @contextmanager
 def libvirt_place(directory: Path) -> Iterator[Libvirtd]:
-    """Where libvirtd can be started: its directories, and a virtlogd for its domains' output."""
+    """Yields where libvirtd can be started: its directories, and a virtlogd for its domains' output."""
     need(os.geteuid() == 0, "root, to start libvirtd")
     for program in ("libvirtd", "virtlogd", "virsh", "qemu-system-x86_64", "unshare", "nsenter"):
         need(shutil.which(program) is not None, program)
@@ -208,6 +208,6 @@ def libvirt_place(directory: Path) -> Iterator[Libvirtd]:
 
 
 def _block(seed: bytes, size: int) -> bytes:
-    """Pages that differ from each other, and from those of another seed."""
+    """Returns pages that differ from each other, and from those of another seed."""
     words = (seed + b"-%d-" % page for page in range(size // PAGE_BYTES))
     return b"".join(word * (PAGE_BYTES // len(word)) + word[: PAGE_BYTES % len(word)] for word in words)

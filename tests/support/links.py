@@ -1,4 +1,4 @@
-"""What a Markdown page says of this repository: where its links go, and which files and commands it names."""
+"""Reads what a Markdown page says of this repository: where its links go, and which files and commands it names."""
 
 import re
 from collections import Counter
@@ -16,12 +16,12 @@ ELSEWHERE = ("http:", "https:", "mailto:")
 
 
 def broken_links(page: Path) -> list[str]:
-    """The targets that a page names and that are not there."""
+    """Returns the targets that a page names and that are not there."""
     return [target for target in targets(page.read_text()) if not _resolves(page, target)]
 
 
 def targets(text: str) -> Iterator[str]:
-    """What the links of a page point to within the repository."""
+    """Returns what the links of a page point to within the repository."""
     for target in TARGET.findall(CODE.sub("", FENCE.sub("", text))):
         if not target.startswith(ELSEWHERE):
             yield target
@@ -35,7 +35,7 @@ def _resolves(page: Path, target: str) -> bool:
 
 
 def anchors(text: str) -> set[str]:
-    """The names that a page's headings have in links, as code hosts make them."""
+    """Returns the names that a page's headings have in links, as code hosts make them."""
     seen: Counter[str] = Counter()
     found = set()
     for heading in HEADING.findall(FENCE.sub("", text)):
@@ -46,12 +46,12 @@ def anchors(text: str) -> set[str]:
 
 
 def _slug(heading: str) -> str:
-    """A heading in small letters, without punctuation, and with dashes for its spaces."""
+    """Returns a heading in small letters, without punctuation, and with dashes for its spaces."""
     return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
 
 
 def missing_files(text: str, root: Path) -> list[str]:
-    """The programs and folders that a page names and that are nowhere in the repository, below any folder."""
+    """Returns the programs and folders that a page names and that are nowhere in the repository, below any folder."""
     named = FILE.findall(FENCE.sub("", text))
     return [name for name in named if not (root / name).exists() and not _is_below(name, root)]
 
@@ -62,7 +62,7 @@ def _is_below(name: str, root: Path) -> bool:
 
 
 def verbs(text: str) -> set[str]:
-    """The verbs of ours that a page tells to run, in code of any kind."""
+    """Returns the verbs of ours that a page tells to run, in code of any kind."""
     blocks = [found[0] for found in FENCE.finditer(text)]
     indented = [line for line in FENCE.sub("", text).splitlines() if line.startswith("    ")]
     return set(COMMAND.findall("\n".join([*blocks, *indented, *CODE.findall(FENCE.sub("", text))])))

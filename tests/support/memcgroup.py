@@ -1,4 +1,4 @@
-"""A memory cgroup for one test: what its processes take, whatever else the machine is at."""
+"""A memory cgroup for one test, which shows what its processes take, whatever else the machine does."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -14,32 +14,32 @@ _ROOTS = ((Path("/sys/fs/cgroup/memory"), "memory.usage_in_bytes"), (Path("/sys/
 
 @dataclass(frozen=True)
 class MemoryCgroup:
-    """One that is there."""
+    """A memory cgroup that is there."""
 
     directory: Path
     usage: str
 
     def used_bytes(self) -> int:
-        """What its processes have been charged for."""
+        """Returns what its processes have been charged for, in bytes."""
         return int((self.directory / self.usage).read_text())
 
     def add(self, pid: int) -> None:
-        """What it takes from now on is charged here."""
+        """Charges here what a process takes from now on."""
         (self.directory / "cgroup.procs").write_text(str(pid))
 
     def limit(self, size_bytes: int) -> None:
-        """They may take so much in all."""
+        """Limits how much its processes may take in all."""
         file = "memory.limit_in_bytes" if (self.directory / "memory.limit_in_bytes").exists() else "memory.max"
         (self.directory / file).write_text(str(size_bytes))
 
     def starting(self, *command: str) -> list[str]:
-        """The command, as one that joins the cgroup before it begins."""
+        """Returns the command as one that joins the cgroup before it begins."""
         return ["sh", "-c", f'echo $$ > {self.directory}/cgroup.procs && exec "$@"', "sh", *command]
 
 
 @contextmanager
 def memory_cgroup(name: str) -> Iterator[MemoryCgroup]:
-    """A new one; its processes must have ended at the end of the block."""
+    """Makes a new one; its processes must have ended at the end of the block."""
     root, usage = _ROOTS[0] if _ROOTS[0][0].is_dir() else _ROOTS[1]
     directory = root / name
     directory.mkdir()

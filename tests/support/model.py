@@ -9,7 +9,7 @@ from ksmtuned_py.model import KNOB_NAMES, KnobName, KnobValue, Write, WriteStatu
 ONE_BATCH = 1_000_000
 """pages_to_scan at which a batch is a whole pass here."""
 PERIOD_SECONDS = 0.024
-"""At the kernel's default sleep of 20 ms: five jiffies of 4 ms, and the timer's own."""
+"""The period of a batch at the kernel's default sleep of 20 ms: five jiffies of 4 ms, and the timer's own."""
 
 group = st.one_of(
     st.builds(equal, st.sampled_from(["os", "app"]), st.integers(1, 90), rewrites_per_second=st.sampled_from([0, 2.5])),
@@ -30,7 +30,7 @@ milliseconds = st.integers(0, 3000)
 
 
 def refused(host: ModelHost, knob: KnobName, value: KnobValue) -> str:
-    """Writes a knob; '' when it was taken, else how the kernel put it."""
+    """Writes a knob; returns '' when it was taken, else how the kernel put it."""
     result = host.write(Write(knob=knob, old=0, new=value))
     assert (result.status is WriteStatus.OK) == (not result.detail)
     return result.detail
@@ -44,7 +44,7 @@ def tell(host: ModelHost, **knobs: KnobValue) -> None:
 
 
 def running(*guests: list[PageGroup], **knobs: KnobValue) -> ModelHost:
-    """A host whose ksmd runs, with guests named 0, 1, ..."""
+    """Returns a host whose ksmd runs, with guests named 0, 1, ..."""
     host = ModelHost()
     for number, groups in enumerate(guests):
         host.add_guest(str(number), groups)

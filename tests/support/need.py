@@ -1,4 +1,4 @@
-"""Tests that need more than any laptop has: there they skip and say why; where CI=true they fail."""
+"""Skips tests that need more than any laptop has, and says why; where CI=true they fail instead."""
 
 import os
 
@@ -6,7 +6,7 @@ import pytest
 
 
 def need(there: bool, what: str) -> None:
-    """Goes on when it is there; skips the test otherwise, or fails it where everything has to be there (CI=true)."""
+    """Goes on when it is there; else skips the test, or fails it where everything has to be there (CI=true)."""
     if there:
         return
     if os.environ.get("CI") == "true":

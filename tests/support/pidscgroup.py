@@ -14,7 +14,7 @@ _ROOTS = (Path("/sys/fs/cgroup/pids"), Path("/sys/fs/cgroup"))
 
 @contextmanager
 def few_tasks(name: str, pid: int, more: int) -> Iterator[None]:
-    """The process may have so many threads and children more than now; it must have ended at the end of the block."""
+    """Lets the process have so many threads and children more than now; it must have ended at the end of the block."""
     directory = next(root for root in _ROOTS if root.is_dir()) / name
     need(directory.parent.is_dir(), "cgroups")
     directory.mkdir()

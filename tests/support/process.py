@@ -1,4 +1,4 @@
-"""Real processes in tests: waiting with a deadline, programs whose output is read while they run, and no leftovers."""
+"""Real processes in tests: waiting with a deadline, reading output while a program runs, and leaving none behind."""
 
 import ctypes
 import os
@@ -14,7 +14,7 @@ import psutil
 
 T = TypeVar("T")
 SETTLE_SECONDS = 2.0
-"""What a process that was told to end may take until it is gone."""
+"""How long a process that was told to end may take until it is gone."""
 _PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 
 
@@ -43,7 +43,7 @@ class Program:
         return self.process.pid
 
     def output(self) -> str:
-        """All it has said so far, on both streams."""
+        """Returns all it has said so far, on both streams."""
         return self.stdout.read_text() + self.stderr.read_text()
 
     def wait_output(self, text: str, seconds: float = 10.0) -> str:
@@ -64,7 +64,7 @@ class Program:
         return self.wait(seconds)
 
     def wait(self, seconds: float = 10.0) -> int:
-        """The exit code, when it ends by itself within the time."""
+        """Waits for it to end by itself within the time; returns the exit code."""
         try:
             return self.process.wait(seconds)
         except subprocess.TimeoutExpired:
@@ -84,7 +84,7 @@ def adopt_orphans() -> None:
 
 
 def children() -> set[psutil.Process]:
-    """Every process below this one that runs, at any depth."""
+    """Returns every process below this one that runs, at any depth."""
     return {child for child in psutil.Process().children(recursive=True) if _runs(child)}
 
 
@@ -97,7 +97,7 @@ def end_all(processes: Iterable[psutil.Process]) -> None:
 
 
 def leftovers(before: set[psutil.Process], threads_before: set[threading.Thread]) -> list[str]:
-    """What runs now and did not before, once it had a moment to settle; the processes among it are killed."""
+    """Returns what runs now and did not before, once it had a moment to end; the processes among it are killed."""
     deadline = time.monotonic() + SETTLE_SECONDS
     while True:
         processes = children() - before

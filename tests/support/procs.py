@@ -13,7 +13,7 @@ KSM_STAT_6_18 = (
 
 
 def ksm_stat(shape: str = KSM_STAT_6_18, **values: object) -> str:
-    """A ksm_stat of that shape; what is not given is 0 or no."""
+    """Returns a ksm_stat of that shape; what is not given is 0 or no."""
     rest = dict.fromkeys(("rmap", "zero", "merging", "profit"), 0) | dict.fromkeys(("merge_any", "mergeable"), "no")
     return shape.format(**(rest | values))
 
@@ -28,7 +28,7 @@ def add_process(
     account: str | None = "",
     resident_pages: int = 25,
 ) -> Path:
-    """A process below root/proc, in the place of any other with its PID; account None: this kernel has no ksm_stat."""
+    """Adds a process below root/proc, in place of any with its PID; with account None this kernel has no ksm_stat."""
     directory = root / "proc" / str(pid)
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
@@ -44,5 +44,5 @@ def add_process(
 
 
 def remove_process(root: Path, pid: int) -> None:
-    """It ended."""
+    """Removes a process that has ended."""
     shutil.rmtree(root / "proc" / str(pid))

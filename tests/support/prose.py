@@ -1,4 +1,4 @@
-"""What the prose of a Markdown page measures: words per sentence, per paragraph and per cell of a table."""
+"""Measures the prose of a Markdown page: words per sentence, per paragraph and per cell of a table."""
 
 import re
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ class Bounds:
 
 
 def too_long(text: str, most: Bounds = Bounds()) -> list[str]:
-    """What a page has that is longer than its bounds."""
+    """Returns what a page has that is longer than its bounds."""
     whole = list(paragraphs(text))
     single = [sentence for paragraph in whole for sentence in sentences(paragraph)]
     found = [
@@ -38,32 +38,32 @@ def too_long(text: str, most: Bounds = Bounds()) -> list[str]:
 
 
 def _above(kind: str, texts: list[str], most_words: int) -> list[str]:
-    """Each of the texts with more words than that, by its beginning."""
+    """Returns each of the texts with more words than that, by its beginning."""
     return [f"{kind} of {words(each)} words: {each[:60]}" for each in texts if words(each) > most_words]
 
 
 def mean_words(texts: list[str]) -> float:
-    """The mean length of some texts; 0 when there are none."""
+    """Returns the mean length of some texts in words; 0 when there are none."""
     return sum(map(words, texts)) / max(1, len(texts))
 
 
 def words(text: str) -> int:
-    """The number of words with a letter or a digit in them."""
+    """Returns the number of words with a letter or a digit in them."""
     return sum(any(character.isalnum() for character in word) for word in text.split())
 
 
 def sentences(paragraph: str) -> list[str]:
-    """A paragraph in sentences."""
+    """Splits a paragraph into sentences."""
     return [sentence for sentence in SENTENCE_END.split(paragraph) if words(sentence)]
 
 
 def plain(text: str) -> str:
-    """A page without its blocks of code; a piece of code within a line counts as one word, and a link as its text."""
+    """Returns a page without its blocks of code; code within a line counts as one word, and a link as its text."""
     return CODE.sub("code", LINK.sub(r"\1", FENCE.sub("\n\n", text)))
 
 
 def paragraphs(text: str) -> Iterator[str]:
-    """Each paragraph and each item of a list as one line; headings, tables, code and HTML are none."""
+    """Returns each paragraph and each item of a list as one line; headings, tables, code and HTML are none."""
     lines: list[str] = []
     for line in [*plain(text).splitlines(), ""]:
         other = line.startswith(("#", "|", "<")) or (not lines and line.startswith(INDENT))
@@ -75,6 +75,6 @@ def paragraphs(text: str) -> Iterator[str]:
 
 
 def cells(text: str) -> list[str]:
-    """The cells of all tables."""
+    """Returns the cells of all tables."""
     rows = [line for line in plain(text).splitlines() if line.startswith("|")]
     return [cell.strip() for row in rows for cell in CELL_END.split(row)]

@@ -22,12 +22,12 @@ from tests.support.process import wait_for
 
 QEMU = "qemu-system-x86_64"
 BOOT_SECONDS = 120.0
-"""One guest is up in 5 s on an idle core; several at once, on two busy ones, take their time."""
+"""How long a boot may take: one guest is up in 5 s on an idle core; several at once, on two busy ones, take longer."""
 COMMAND_SECONDS = 60.0
 UP = "the guest is up"
 NOBODY = 65534
 _AS_NOBODY: dict[str, Any] = {"user": NOBODY, "group": NOBODY, "extra_groups": []}
-"""As management software starts it: the scan backend refuses guests with the rights of root."""
+"""How management software starts it: the scan backend refuses guests with the rights of root."""
 INIT = f"""\
 #!/bin/busybox sh
 /bin/busybox mkdir -p /proc /sys /dev /tmp
@@ -74,7 +74,7 @@ class Guest:
         return self._process.pid
 
     def console(self) -> str:
-        """All that the serial console showed so far."""
+        """Returns all that the serial console showed so far."""
         return self._console.read_text(errors="replace")
 
     def wait_text(self, text: str, seconds: float) -> None:
@@ -82,7 +82,7 @@ class Guest:
         wait_for(lambda: self._shown(re.escape(text)), seconds, f"{text!r} on the console of {self.name}")
 
     def command(self, line: str, seconds: float = COMMAND_SECONDS) -> str:
-        """What a shell command prints in the guest; an AssertionError when it fails or takes too long."""
+        """Returns what a shell command prints in the guest; an AssertionError when it fails or takes too long."""
         self._answers += 1
         begin = len(self.console())
         self._type(f"{line}\necho done-{self._answers}-$?")
@@ -137,7 +137,7 @@ class FilledGuest(Guest):
         super().__init__(name, guest_kernel(), make_initrd(directory / name, content), more=more, files=files)
 
     def checksums_inside(self) -> dict[str, str]:
-        """The checksums of its content as the guest itself reads it now; to be compared with `checksums`."""
+        """Returns the checksums of its content as the guest itself reads it now, to be compared with `checksums`."""
         lines = self.command(f"md5sum {' '.join(self.checksums)}").splitlines()
         return {file: checksum for checksum, file in (line.split() for line in lines)}
 
@@ -151,7 +151,7 @@ def filled_guests(
     own_bytes: int = 16 * MIB,
     more: Sequence[str] = (),
 ) -> Iterator[list[FilledGuest]]:
-    """Guests that boot at the same time and are up when the block begins; `more` are QEMU arguments."""
+    """Boots guests at the same time; they are up when the block begins. `more` are QEMU arguments."""
     equal = random.Random("equal").randbytes(equal_bytes)
     with ExitStack() as stack:
         guests = []
@@ -164,7 +164,7 @@ def filled_guests(
 
 
 def inherited(descriptor: int) -> str:
-    """Where QEMU finds a file that it inherits: it runs as nobody, who may not enter the directories of tests."""
+    """Returns where QEMU finds an inherited file: it runs as nobody, who may not enter the tests' directories."""
     return f"/proc/self/fd/{descriptor}"
 
 
@@ -181,12 +181,12 @@ def need_qemu() -> None:
 
 @cache
 def guest_kernel() -> Path:
-    """Debian's cloud kernel, unpacked and not installed."""
+    """Returns Debian's cloud kernel, unpacked and not installed."""
     return next(unpacked(kernel_package()).glob("boot/vmlinuz-*"))
 
 
 def make_initrd(directory: Path, content: dict[str, bytes], init: str = INIT) -> Path:
-    """An initrd with busybox, an init script and further files by their paths; uncompressed, so it boots sooner."""
+    """Makes an initrd with busybox, an init script and further files by their paths; uncompressed, it boots sooner."""
     tree = directory / "tree"
     busybox = Path(shutil.which("busybox") or "busybox").read_bytes()
     for path, data in {"/bin/busybox": busybox, "/init": init.encode(), **content}.items():

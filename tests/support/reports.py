@@ -140,7 +140,7 @@ def report(
     tick_seconds: float = 0.004,
     **fields: Any,
 ) -> Report:
-    """One tick, so long after the snapshot's own time, with other values for the snapshot's fields."""
+    """Returns one tick, so long after the snapshot's own time, with other values for the snapshot's fields."""
     clock = replace(snapshot.clock, monotonic_seconds=snapshot.clock.monotonic_seconds + after_seconds)
     return Report(
         snapshot=replace(snapshot, **{"clock": clock, **fields}),
@@ -158,7 +158,7 @@ def result(
     status: WriteStatus = WriteStatus.OK,
     detail: str = "",
 ) -> WriteResult:
-    """One write."""
+    """Returns one write."""
     return WriteResult(write=Write(knob=knob, old=old, new=new), status=status, detail=detail)
 
 

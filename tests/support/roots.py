@@ -9,7 +9,7 @@ from tests.support.need import need
 
 
 def bare(suite: str) -> Path:
-    """A Debian of that suite as small as it can be booted: apt, systemd, and no Python."""
+    """Returns a Debian of that suite as small as it can be booted: apt, systemd, and no Python."""
     need(bool(shutil.which("mmdebstrap")), "mmdebstrap, which makes a bare Debian")
 
     def make(root: Path) -> None:

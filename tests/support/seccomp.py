@@ -9,25 +9,25 @@ from ksmtuned_py.backends.scan.remap.seccomp import ALLOW, INSTRUCTION, Call
 LOAD, JUMP_IF_EQUAL, RETURN = 0x20, 0x15, 0x06
 KILL_PROCESS = 0x80000000
 NO_SUCH_CALL = 900
-"""For filters that do no harm."""
+"""The number of a system call that is not there, for filters that do no harm."""
 _SET_NO_NEW_PRIVILEGES, _SET_SECCOMP, _FILTER_MODE = 38, 22, 2
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def assemble(*instructions: tuple[int, int, int, int]) -> bytes:
-    """A program of (code, jump if true, jump if false, constant)."""
+    """Assembles a program of (code, jump if true, jump if false, constant)."""
     return b"".join(INSTRUCTION.pack(*one) for one in instructions)
 
 
 def returning(action: int, numbers: Iterable[int]) -> bytes:
-    """These system calls end so; all others are allowed."""
+    """Returns a filter that ends these system calls so, and allows all others."""
     body = [(JUMP_IF_EQUAL, 0, 1, number) for number in numbers]
     rules = [part for one in body for part in (one, (RETURN, 0, 0, action))]
     return assemble((LOAD, 0, 0, 0), *rules, (RETURN, 0, 0, ALLOW))
 
 
 def only_as(calls: Iterable[Call]) -> bytes:
-    """System calls with these numbers have to have these arguments, or they kill; all others are allowed."""
+    """Returns a filter that kills unless system calls with these numbers have these arguments; it allows all others."""
     calls = tuple(calls)
     allowed = [part for call in calls for part in _allow(call)]
     others = [(JUMP_IF_EQUAL, 0, 1, number) for number in {call.number for call in calls}]
@@ -50,7 +50,7 @@ class _Program(ctypes.Structure):
 
 
 def install(program: bytes) -> None:
-    """On the calling thread, and on what it begins from now on."""
+    """Installs a filter on the calling thread, and on what it begins from now on."""
     given = _Program(len(program) // INSTRUCTION.size, program)
     assert _libc.prctl(_SET_NO_NEW_PRIVILEGES, 1, 0, 0, 0) == 0
     done = _libc.prctl(_SET_SECCOMP, _FILTER_MODE, ctypes.byref(given), 0, 0)

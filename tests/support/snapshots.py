@@ -34,7 +34,7 @@ def snapshot(
     local_minute_of_day: int = 0,
     **fields: Any,
 ) -> Snapshot:
-    """One look at the host; `at` is monotonic seconds."""
+    """Returns one look at the host; `at` is monotonic seconds."""
     seen = Snapshot(
         clock=Clock(monotonic_seconds=at, unix_seconds=at, local_minute_of_day=local_minute_of_day),
         backend="memory",
@@ -55,5 +55,5 @@ def snapshot(
 
 
 def guest(name: str = "web", pid: int = 100, rss_bytes: int = GIB) -> Guest:
-    """A virtual machine."""
+    """Returns a virtual machine."""
     return Guest(pid=pid, start_ticks=pid, name=name, kind="qemu", rss_bytes=rss_bytes)

@@ -18,7 +18,7 @@ PAGE_BYTES = 4096
 KSM = "sys/kernel/mm/ksm"
 KSMD_PID = 42
 KERNEL_THREAD = 2097216
-"""The flags of one (PF_KTHREAD)."""
+"""The flags of a kernel thread (PF_KTHREAD)."""
 BOOTED_UNIX_SECONDS = 1_700_000_000
 
 OLD_KSM_FILES: Mapping[str, object] = {
@@ -83,7 +83,7 @@ class FakeGuest:
     name: str
     comm: str = "qemu-system-x86"
     command: tuple[str, ...] = ()
-    """Empty: as QEMU is called."""
+    """The command line; empty stands for one as QEMU has it."""
     uuid: str = ""
     start_ticks: int = 5000
     rss_pages: int = GIB // PAGE_BYTES
@@ -94,7 +94,7 @@ class FakeGuest:
 
     @property
     def arguments(self) -> tuple[str, ...]:
-        """Its command line."""
+        """Returns its command line."""
         uuid = ("-uuid", self.uuid) if self.uuid else ()
         return self.command or ("/usr/bin/qemu-system-x86_64", "-name", f"guest={self.name}", *uuid, "-m", "1024")
 
@@ -124,7 +124,7 @@ def make_fake_tree(
 
 
 def captured_tree(kernel: KernelVersion, directory: Path) -> Path:
-    """A copy of what a real kernel said while two processes of 6 MiB were merged; `python -m tests.support.capture`."""
+    """Returns a copy of what a kernel said while two processes of 6 MiB merged (`tests.support.capture`)."""
     return Path(shutil.copytree(CAPTURED / kernel, directory / kernel))
 
 
@@ -151,14 +151,14 @@ def add_guest(root: Path, guest: FakeGuest, kernel: KernelVersion = "6.18", page
 
 
 def mapping(*flags: str, mode: str = "rw-p", path: str = "", size_bytes: int = GIB, **sizes_bytes: int) -> str:
-    """One mapping of /proc/PID/smaps: its VmFlags, and sizes by the names of its lines (`Swap=6 * GIB`)."""
+    """Returns one mapping of /proc/PID/smaps: its VmFlags, and sizes by the names of its lines (`Swap=6 * GIB`)."""
     lines = [f"7f0000000000-{0x7F0000000000 + size_bytes:x} {mode} 00000000 00:01 7 {path}"]
     lines += [f"{name + ':':<16}{size // KIB:>8} kB" for name, size in {"Size": size_bytes, **sizes_bytes}.items()]
     return "\n".join([*lines, f"VmFlags: {' '.join(('rd', 'wr', *flags))} \n"])
 
 
 def meminfo(*, total_bytes: int = 16 * GIB, available_bytes: int = 8 * GIB, **kib: int) -> str:
-    """A /proc/meminfo; further lines by name, in KiB: `SwapTotal=1024`."""
+    """Returns a /proc/meminfo; further lines are given by name, in KiB: `SwapTotal=1024`."""
     lines = {
         "MemTotal": total_bytes // KIB,
         "MemFree": available_bytes // 2 // KIB,
@@ -199,7 +199,7 @@ def _host_files(kernel: KernelVersion, architecture: Architecture) -> dict[str, 
 def _stat(
     pid: int, comm: str, start_ticks: int, rss_pages: int, page_bytes: int = PAGE_BYTES, flags: int = 4194560
 ) -> str:
-    """proc(5): 52 fields, of which 9 are the flags, 22 is the start, 23 the size in bytes and 24 the resident pages."""
+    """Returns proc(5)'s 52 fields: 9 are the flags, 22 the start, 23 the size in bytes, 24 the resident pages."""
     before = f"{pid} ({comm}) S 1 {pid} {pid} 0 -1 {flags} 100 0 0 0 10 5 0 0 20 0 4 0"
     return f"{before} {start_ticks} {rss_pages * 2 * page_bytes} {rss_pages} 18446744073709551615{' 0' * 27}\n"
 

@@ -23,24 +23,24 @@ class Unit:
     """The knobs as it finds them."""
 
     def systemctl(self, *words: str) -> str:
-        """What systemctl says; nothing when all is well."""
+        """Returns what systemctl says; nothing when all is well."""
         return self.container.run("systemctl", *words, "ksmtuned-py")
 
     def shows(self, name: str) -> str:
-        """What systemd knows of it: MainPID, ActiveState, Result, NRestarts."""
+        """Returns what systemd knows of it: MainPID, ActiveState, Result, NRestarts."""
         return self.container.run("systemctl", "show", f"--property={name}", "--value", "ksmtuned-py").strip()
 
     def start(self) -> None:
-        """Ready when it returns."""
+        """Starts it; it is ready on return."""
         assert self.systemctl("start") == "", self.journal()
 
     def stop(self) -> None:
-        """It has ended well when it returns."""
+        """Stops it; it has ended well on return."""
         self.systemctl("stop")
         assert self.shows("Result") == "success", self.journal()
 
     def status(self) -> dict[str, Any]:
-        """Its status file; empty while there is none."""
+        """Returns its status file; empty while there is none."""
         said = self.container.run("cat", f"{RUNTIME_DIR}/status.json")
         found: dict[str, Any] = json.loads(said) if said.startswith("{") else {}
         return found
@@ -51,11 +51,11 @@ class Unit:
         wait_for(lambda: self._ticks() >= wanted, SECONDS, f"tick {wanted}")
 
     def journal(self) -> str:
-        """All it has said since the test began."""
+        """Returns all it has said since the test began."""
         return self.container.run("journalctl", "--no-pager", "--output=cat", "--unit=ksmtuned-py")
 
     def knobs(self) -> dict[str, str]:
-        """What a daemon may change."""
+        """Returns the knobs that a daemon may change."""
         names = ("run", "pages_to_scan", "sleep_millisecs", "smart_scan", "advisor_mode", "max_page_sharing")
         return {name: (self.ksm / name).read_text().strip() for name in names if (self.ksm / name).exists()}
 

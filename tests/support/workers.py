@@ -1,4 +1,4 @@
-"""Which tests are one worker's alone where there are several (pytest -n 2)."""
+"""Gives tests to one worker alone where there are several (pytest -n 2)."""
 
 import re
 from functools import cache
@@ -11,7 +11,7 @@ APART_FROM_MACHINE = "mark.emulated"
 
 
 def group(nodeid: str) -> str:
-    """Tests of one group come one after the other: all of this machine's KSM, guests and libvirtd are one."""
+    """Returns a test's group, which runs one by one: all of this machine's KSM, guests and libvirtd are one."""
     return "machine" if _uses_machine(ROOT / nodeid.partition("::")[0]) else nodeid
 
 

@@ -28,7 +28,7 @@ def main(kernel: str, directory: Path) -> None:
     """Captures one tree; the directory must not be there yet."""
     directory.mkdir(parents=True)
     with tempfile.TemporaryDirectory() as scratch:
-        program = Path(scratch, "qemu-system-x86_64")  # so guest discovery takes it for one
+        program = Path(scratch, "qemu-system-x86_64")  # its name makes guest discovery take it for a guest
         subprocess.run(["gcc", "-O2", "-static", "-o", program, HERE / "mergeable.c"], check=True)
         if kernel == "here":
             capture_here(program, directory)
@@ -40,14 +40,14 @@ def main(kernel: str, directory: Path) -> None:
 
 
 def capture_here(program: Path, directory: Path) -> None:
-    """From the running kernel, under the lock."""
+    """Captures from the running kernel, under the lock."""
     path = f"{program.parent}:{os.environ['PATH']}"
     with held_ksm():
         subprocess.run(["sh", SCRIPT, directory.resolve()], env={**os.environ, "PATH": path}, check=True)
 
 
 def capture_guest(kernel: Path, program: Path, directory: Path) -> None:
-    """From another kernel in a guest, over its serial console."""
+    """Captures from another kernel in a guest, over its serial console."""
     content = {"/bin/qemu-system-x86_64": program.read_bytes(), "/capture.sh": SCRIPT.read_bytes()}
     with Guest("capture", kernel, make_initrd(program.parent / "guest", content)) as guest:
         guest.wait_text(UP, BOOT_SECONDS)
@@ -58,7 +58,7 @@ def capture_guest(kernel: Path, program: Path, directory: Path) -> None:
 
 
 def tidy(file: Path) -> None:
-    """Takes out what nobody reads or what names the machine."""
+    """Takes out what nobody reads, or what names the machine."""
     text = file.read_text()
     if file.name == "version":
         text = re.sub(r"(Linux version [\d.]+).*", r"\1", text)
