@@ -17,8 +17,7 @@ from tests.support.process import children, end_all, wait_for
 KSM = Path("/sys/kernel/mm/ksm")
 LOCK = Path("/run/lock/ksmtuned-py-ksm.lock")
 SAVED = Path("/run/lock/ksmtuned-py-ksm.json")
-"""The knobs as they were, for as long as somebody changes them: a holder that is killed leaves the file for the next.
-"""
+"""The knobs as they were, while somebody changes them: a holder that is killed leaves the file for the next."""
 FIRST = ("advisor_mode",)
 """Knobs that are written first: a change of advisor_mode resets pages_to_scan."""
 LAST = ("run",)

@@ -1,8 +1,9 @@
 """PURE: decides when a guest's zero pages are left alone, because giving them back does not pay or does not work.
 
-A page that goes and comes back takes 6 us (2.5 to go, 3.5 to come; measured on 6.18). If less than a tenth of a guest's
-zeros come back within 10 s, that costs at most 1.6 % of a core for each GiB of zeros. The period is in seconds and not
-in passes: a pass over a small guest takes a fifth of a second, one over a large host some minutes.
+A page that goes and comes back takes 6 us (2.5 to go, 3.5 to come; measured on 6.18). A guest is left alone when a
+tenth of its zeros comes back within 10 s. So the others cost at most 1.6 % of a core for each GiB of zeros. The period
+is in seconds and not in passes. A pass over a small guest takes a fifth of a second, one over a large host some
+minutes.
 """
 
 from dataclasses import dataclass, field

@@ -1,14 +1,14 @@
 """PURE: estimates from a sample of contents how many pages could be saved, as an interval or as a sure least.
 
-The sample is one of contents, not of addresses: all copies of a drawn content are in it. (A sample of 5 % of the
-addresses would hold a quarter of a percent of all pairs.)
+The sample is one of contents, not of addresses: all copies of a drawn content are in it. A sample of 5 % of the
+addresses would hold a quarter of a percent of all pairs.
 
 Let p be the share of contents drawn, and m the copies of a content. Then (m - 1) / p, summed over the sample, is an
-unbiased estimate of what can be saved. All pages are counted exactly, so the known error of m / p, summed over the
-sample, corrects it (a control variate, as in survey sampling's regression estimator). That leaves about a third of the
-error.
+unbiased estimate of what can be saved. All pages are counted exactly, so the error of m / p, summed over the sample, is
+known. It corrects the estimate (a control variate, as in survey sampling's regression estimator). That leaves about a
+third of the error.
 
-Contents with very many copies are common. A sample of addresses finds them, they are counted one by one, and they are
+Contents with very many copies are common. A sample of addresses finds them, and they are counted one by one. They are
 no part of the sample of contents. Where the rest hangs on a few contents after all, nobody knows how much more there
 is. Then only what was seen is told.
 """
@@ -57,8 +57,7 @@ class Saveable:
     """Bytes of pages that equal a page of another guest of the group; each guest counts a content once."""
     low: int
     high: int | None
-    """Upper end of the interval that holds the sum with 95 % confidence; None when the sum is the least that is sure.
-    """
+    """The sum lies between `low` and `high` with 95 % confidence; without `high`, `low` is the least that is sure."""
 
     @property
     def saveable_bytes(self) -> int:

@@ -21,8 +21,7 @@ PAGE_TABLE_BYTES = 11
 PageNumbers = NDArray[np.uint16]
 _NO_PAGES: PageNumbers = np.empty(0, np.uint16)
 _PERIODS = np.array((1, 1, 2, 3, 5, 9), np.uint16)
-"""By a page's age, the number of passes in which it is read once. As in ksmd's smart_scan, 1, 2, 4, then 8 are skipped.
-"""
+"""By a page's age, in how many passes it is read once. As in ksmd's smart_scan, 1, 2, 4, then 8 are skipped."""
 
 
 @dataclass(slots=True)

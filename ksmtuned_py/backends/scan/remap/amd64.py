@@ -1,7 +1,7 @@
 """PURE: x86-64: the code that a stopped thread runs on our behalf, and how its registers are kept and changed.
 
 Every thread has a slot: code, and at a fixed distance behind it data, with all its registers as they were. Whatever
-happens to us, the code ends by itself in `finish`: it loads the registers from the slot and jumps back to where the
+happens to us, the code ends by itself in `finish`. It loads the registers from the slot and jumps back to where the
 thread was. It uses neither the thread's stack nor its vector registers.
 
 Sources: the psABI for the system call registers, arch/x86/kernel/signal.c for the restarting of system calls.

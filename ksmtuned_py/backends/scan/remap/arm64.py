@@ -1,20 +1,22 @@
 """PURE: aarch64: the code that a stopped thread runs on our behalf, and how its registers are kept and changed.
 
-Slots are as in amd64.py. What differs is the way back. A64 has no jump to an address in memory: it takes a register,
-and a thread that was stopped anywhere needs all of them. So a slot's data is a signal frame, and one rt_sigreturn
-restores every register, the signal mask and the program counter in a single step. All signals are blocked until then,
-because the stack pointer is the frame's address for the last instructions. What a frame cannot bring back (SVE and SME
-registers, which system calls discard; shadow stacks; permission overlays) is refused. The first calls come from the
-vdso page, which has no room for a frame, but lies near the C library: there the last instruction is a plain branch.
+Slots are as in amd64.py. What differs is the way back. A64 has no jump to an address in memory: it takes a register. A
+thread that was stopped anywhere needs all of them. So a slot's data is a signal frame. One rt_sigreturn restores every
+register, the signal mask and the program counter in a single step. All signals are blocked until then, because the
+stack pointer is the frame's address for the last instructions. What a frame cannot bring back is refused: SVE and SME
+registers, which system calls discard; shadow stacks; permission overlays.
+
+The first calls come from the vdso page. It has no room for a frame, but lies near the C library. So the last
+instruction there is a plain branch.
 
 arm64 steps back to the system call that it is going to begin again before it stops for a tracer, and does not say so.
-A thread whose next instruction is a system call may thus be in the middle of it, or just before: the two are treated
-alike. It begins (again), unless a signal waits and the call is one that only waits: then it ends with EINTR. A
-sleep for a given time would begin anew: such a thread never works for us, and only when we are killed it sleeps longer.
-After rt_sigreturn, one that continued a sleep (restart_syscall) ends with EINTR.
+So a thread whose next instruction is a system call may be in the middle of it, or just before. The two are treated
+alike. The call begins (again), unless a signal waits and the call is one that only waits: then it ends with EINTR. A
+sleep for a given time would begin anew, so such a thread never works for us. Only when we are killed it sleeps longer.
+After rt_sigreturn, a call that continued a sleep (restart_syscall) ends with EINTR.
 
-The code is position-independent and written before the guest maps it: the kernel makes instruction caches coherent when
-a page is mapped executable first (arch/arm64/mm/flush.c), and at writes through /proc/PID/mem.
+The code is position-independent, and written before the guest maps it. The kernel makes instruction caches coherent
+when a page is mapped executable first (arch/arm64/mm/flush.c), and at writes through /proc/PID/mem.
 
 Sources: arch/arm64/kernel/signal.c (do_signal, restore_sigframe).
 """
@@ -32,8 +34,7 @@ _NT_PRSTATUS, _NT_PRFPREG, _NT_SVE, _NT_SSVE, _NT_POE, _NT_GCS = 1, 2, 0x405, 0x
 _VECTORS_BYTES = 528  # struct user_fpsimd_state: 32 registers, fpsr, fpcr, padding
 _SVE_FLAGS_AT = 12  # struct user_sve_header
 _BTYPE = 0xC00
-"""Bits of pstate: the last instruction was an indirect branch. A guarded page, as the vdso's, then wants a landing pad.
-"""
+"""Bits of pstate: the last instruction was an indirect branch. A guarded page (the vdso's) wants a landing pad then."""
 _EINTR = 2**64 - 4
 
 NR = {

@@ -20,8 +20,7 @@ _NO_KEY = "0"
 """The protection key of memory that was given none."""
 _PLAIN_FLAGS = frozenset("rd wr mr mw me ac sd nr".split())  # noqa: SIM905 - as they stand in the file
 ADVICE = {"rr": 1, "sr": 2, "dc": 10, "mg": 12, "hg": 14, "nh": 15, "dd": 16}
-"""Flags that madvise sets again: random, sequential, don't fork, mergeable, huge pages, no huge pages, don't dump.
-"""
+"""Flags that madvise sets again: random, sequential, don't fork, mergeable, huge pages, no huge pages, don't dump."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +93,7 @@ def mappings_refusal(mappings: Iterable[Mapping], least_bytes: int) -> str:
 
 
 def eligible(smaps: str, policies: dict[int, str] | None, least_bytes: int) -> tuple[list[Eligible], str]:
-    """Returns the mappings of /proc/PID/smaps that may be remapped, and why one is not. No NUMA: policies is None."""
+    """Returns the mappings that may be remapped, and why one of that size is not; policies: None without NUMA."""
     found, reason = [], ""
     for mapping, flags in _with_flags(smaps):
         if not mapping.anonymous or mapping.name.startswith("[heap]"):

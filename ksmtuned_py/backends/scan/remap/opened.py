@@ -1,8 +1,8 @@
 """Judges what a process has open or mapped beside memory: it passes if it is known to leave memory alone.
 
 Stopping all threads of a process does not stop a device or the kernel. What those wrote to a page between our
-comparison and the remapping would be lost without a trace. Nothing here waits: types are asked for without
-synchronising with a file's server, and sockets are told apart by the name of their protocol.
+comparison and the remapping would be lost without a trace. Nothing here waits. Types are asked for without
+synchronising with a file's server. Sockets are told apart by the name of their protocol.
 """
 
 import os

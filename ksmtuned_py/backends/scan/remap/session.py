@@ -1,4 +1,4 @@
-"""A guest with a foothold in it: stops its threads, has one of them run system calls, and lets them all go on."""
+"""Keeps a foothold in a guest: stops its threads, has one of them run system calls, and lets them all go on."""
 
 import gc
 import os

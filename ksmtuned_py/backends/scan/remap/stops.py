@@ -21,7 +21,7 @@ class NotStopped(Refused):
 
 
 class Busy(NotStopped):
-    """Raised when a thread got no processor in that time, which is the host's trouble and may soon be over."""
+    """Raised when a thread got no processor in that time: the host's trouble, soon over or not the guest's own."""
 
 
 class Rests:

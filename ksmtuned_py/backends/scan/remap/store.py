@@ -38,8 +38,7 @@ class Store:
     def __init__(self, name: str, since_ticks: int, descriptor: int | None = None) -> None:
         """Makes a new store; with a descriptor, takes over the one that it is."""
         self.since_ticks = since_ticks
-        """When the memfd was made, in clock ticks since boot: a process that had begun before cannot have inherited it.
-        """
+        """When the memfd was made, in clock ticks since boot: no process that began before can have inherited it."""
         self.descriptor = _create(name) if descriptor is None else descriptor
         self._lock = lock(self.descriptor)
         self.readable = os.open(Door().path(f"proc/self/fd/{self.descriptor}"), os.O_RDONLY | os.O_CLOEXEC)

@@ -18,12 +18,12 @@ from ksmtuned_py.backends.scan.remap.stops import Busy, NotStopped, Stops
 
 MOST_THREADS = 127
 _LAST_PATIENCE_SECONDS = 0.5
-"""How long a thread that works for us may not run: a busy host, or a limit of its CPU time, may keep it waiting."""
+"""How long a thread that works for us is waited for: a busy host, or a limit of CPU time, may keep it from running."""
 _ALL_SIGNALS = 2**64 - 1
 _CONTINUE_BIT = 1 << (signal.SIGCONT - 1)
 _POLL_SECONDS = 0.00002
 _TRIES, _REST_TIMES = 5, 20
-"""How often a stop is tried on a busy host, and how many times its length the guest runs in between: it loses 5 %."""
+"""Tries of a stop on a busy host, and how many stops' time the guest runs in between: it loses 5 % at most."""
 _DISPATCHES = "it has system calls sent to a handler of its own (syscall user dispatch)"
 _UNTRACEABLE = (
     "one of its threads cannot be traced: it is a kernel worker or a debugger's, it has ended, "
