@@ -1,4 +1,4 @@
-"""What each process saves: /proc/PID/ksm_stat, and what Linux 6.1 keeps beside it."""
+"""Reads what merging saves each process, from /proc/PID/ksm_stat. Linux 6.1 keeps a part in a file beside it."""
 
 from ksmtuned_py.door import parse_int
 from ksmtuned_py.guests.parse import parse_ksm_stat
@@ -7,9 +7,12 @@ from ksmtuned_py.model import GuestKsm
 
 
 def read_account(inside: Inside, page_bytes: int) -> GuestKsm | None:
-    """One process's account; None when it is not ours to read, is gone, or has no memory; raises Garbage."""
+    """Read one process's account.
+
+    None when the process is gone or has no memory, or when we may not read the account. Raises Garbage.
+    """
     text = inside.read("ksm_stat")
-    if not text:  # kernel threads and zombies have an empty one
+    if not text:  # the file of a kernel thread or a zombie is empty
         return None
     beside = None if "ksm_merging_pages" in text else inside.read("ksm_merging_pages")
     merging = parse_int(inside.path("ksm_merging_pages"), beside) if beside else 0
@@ -17,7 +20,7 @@ def read_account(inside: Inside, page_bytes: int) -> GuestKsm | None:
 
 
 def has_asked(account: GuestKsm | None) -> bool:
-    """Whether the process is known to have asked for merging: the kernel says so, or ksmd has looked at its pages."""
+    """Whether the process has asked for merging, by the kernel's word or because ksmd has records of its pages."""
     if account is None:
         return False
     return account.rmap_items > 0 if account.mergeable is None else account.mergeable

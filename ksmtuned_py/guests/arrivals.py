@@ -1,4 +1,4 @@
-"""Hearing at once of every program that starts: the kernel's process connector, filtered down to exec events."""
+"""Hears at once of every program that starts, from the kernel's process connector. A filter leaves exec events only."""
 
 import ctypes
 import errno
@@ -24,7 +24,7 @@ _WHAT_AT = 36
 _DATA_AT = 52
 _U32 = struct.Struct("=I")
 _EXEC = struct.Struct("=II")
-"""The thread's ID and the process's."""
+"""An exec event's own data: the thread's ID and the process's ID."""
 
 
 class Arrivals:
@@ -43,15 +43,18 @@ class Arrivals:
             raise
 
     def fileno(self) -> int:
-        """For select or poll."""
+        """The descriptor, for select or poll."""
         return self._socket.fileno()
 
     def drain(self) -> set[int]:
-        """The PIDs exec'ed since the last call; never blocks. Overruns lose some: the next tick's look finds those."""
+        """The PIDs that exec'ed since the last call. It never blocks.
+
+        A full socket buffer loses some of them. The next tick finds those guests.
+        """
         return {_EXEC.unpack_from(message, _DATA_AT)[1] for message in self._messages() if _what(message) == EVENT_EXEC}
 
     def close(self) -> None:
-        """Stop listening. Kernels before 6.6 go on making events for nobody when they are not told."""
+        """Stop listening, and tell the kernel so. Before Linux 6.6 it would go on making events for nobody."""
         try:
             self._send(IGNORE)
         finally:
@@ -64,12 +67,18 @@ class Arrivals:
         self._socket.sendto(header + connector + _U32.pack(operation), (0, 0))
 
     def _mark(self) -> int:
-        """Our address on this bus. Answers go to every listener; the one to us carries this plus one."""
+        """Our address on the netlink bus.
+
+        Every listener gets every answer; the one to us carries this number plus one.
+        """
         port: int = self._socket.getsockname()[0]
         return port
 
     def _listen(self) -> None:
-        """The kernel answers before sendto returns; outside the initial PID namespace it does not answer at all."""
+        """Ask for events and check the answer; raises OSError when the kernel refuses.
+
+        The kernel answers before sendto returns. Outside the initial PID namespace it does not answer at all.
+        """
         self._send(LISTEN)
         ours = (self._mark() + 1) & 0xFFFFFFFF
         for message in self._messages():
@@ -81,7 +90,10 @@ class Arrivals:
         raise OSError(errno.EPERM, "the kernel tells only its initial PID namespace of new processes")
 
     def _messages(self) -> Iterator[bytes]:
-        """What is queued; an overrun is passed over: the kernel says so once, and what it holds is still good."""
+        """The queued messages.
+
+        The kernel reports a full buffer once (ENOBUFS), and what is queued then is still good.
+        """
         while True:
             try:
                 message = self._socket.recv(256)
@@ -96,7 +108,10 @@ class Arrivals:
 
 
 def open_arrivals(tell: Callable[[str], object] = lambda _: None) -> Arrivals | None:
-    """The listener; where there is none, `tell` hears why, and new guests are found at the next tick."""
+    """Open the listener, or return None where the kernel refuses one, and tell `tell` why.
+
+    New guests are then found at the next tick.
+    """
     try:
         return Arrivals()
     except OSError as error:
@@ -110,9 +125,9 @@ def _what(message: bytes) -> int:
 
 
 def _attach_filter(listener: socket.socket) -> None:
-    """Let only execs and answers through: on a busy host the forks and exits would wake us all day.
+    """Let only execs and answers through, because on a busy host forks and exits would wake us all day.
 
-    A classic BPF program: load the event's kind (as a big-endian word), compare, accept all or drop.
+    The classic BPF program loads the event's kind (as a big-endian word), and accepts or drops the message by it.
     """
     program = b"".join(
         struct.pack("=HBBI", *instruction)

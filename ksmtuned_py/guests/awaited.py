@@ -1,4 +1,4 @@
-"""Guests that are about to be switched off, for whom merging waits: for a moment, not for ever. PURE."""
+"""Finds the guests that are about to be switched off, for whom merging waits a moment but not for ever. PURE."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -7,26 +7,26 @@ from ksmtuned_py.model import Guest
 
 Key = tuple[int, int]
 MOST_SECONDS = 10.0
-"""A switch takes 50 ms where QEMU answers; for what lasts longer nobody else's memory is to stay unmerged."""
+"""The longest wait for a guest. A switch takes 50 ms where QEMU answers, and other guests want to merge."""
 
 ASKING_SECONDS = 3.0
-"""A program asks for merging within a moment of its start, or never does."""
+"""The longest wait for a guest that has not asked. A program asks shortly after its start, or never."""
 
 
 @dataclass(frozen=True, slots=True)
 class Awaited:
-    """Since when each guest is to be switched off."""
+    """Remembers since when each guest is to be switched off."""
 
     since_seconds: dict[Key, float] = field(default_factory=dict)
     now_seconds: float = 0.0
 
     def after(self, guests: Iterable[Guest], now_seconds: float) -> "Awaited":
-        """One look later."""
+        """The times after one more look at the guests; `now_seconds` is monotonic."""
         since = {guest.key: self.since_seconds.get(guest.key, now_seconds) for guest in guests if guest.merge is False}
         return Awaited(since, now_seconds)
 
     def marked(self, guests: Sequence[Guest]) -> tuple[Guest, ...]:
-        """The guests, and of each whether merging had better wait for it."""
+        """The guests, each marked when merging had better wait for it."""
         return tuple(replace(guest, awaits_switch=True) if self._waits(guest) else guest for guest in guests)
 
     def _waits(self, guest: Guest) -> bool:

@@ -1,4 +1,4 @@
-"""How a virtual machine can hand its free memory back, by its command line. PURE."""
+"""Reads from a command line how a virtual machine can hand its free memory back. PURE."""
 
 import re
 from collections.abc import Sequence
@@ -22,23 +22,23 @@ _WITH_DEVICES = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Balloon:
-    """What the virtual machine has for that."""
+    """The ways in which a virtual machine can hand its free memory back."""
 
     present: bool = False
-    """A balloon device: it gives memory back when somebody asks for it."""
+    """It has a balloon device, which gives memory back when somebody asks for it."""
     reports_free_pages: bool = False
-    """The guest's kernel tells of what it has freed, and the host discards it at once."""
+    """The guest's kernel tells what it has freed, and the host discards that memory at once."""
     pluggable: bool = False
-    """virtio-mem: memory that can be taken out while it runs."""
+    """It has virtio-mem, memory that can be taken out while it runs."""
 
 
 def tells_of_devices(kind: str, words: Sequence[str]) -> bool:
-    """Whether what is not on its command line is not there, either: it is not where all came over an API."""
+    """Whether the command line names all devices. It does not where the machine was described over its API."""
     return not _WITH_DEVICES.get(kind, frozenset()).isdisjoint(word.partition("=")[0] for word in words)
 
 
 def parse_balloon(words: Sequence[str]) -> Balloon:
-    """From the words of its command line."""
+    """Find the devices among the words of a command line."""
     devices = "\n".join(f"{option} {value}" for option, value in pairwise(words) if option in _OPTIONS)
     return Balloon(
         present=bool(_BALLOON.search(devices)),

@@ -1,4 +1,7 @@
-"""The cgroup of a process, by which rules go, and how much memory it may still take. Only cgroup v2 has one tree."""
+"""Reads the cgroup of a process, which rules go by, and the memory it may still take.
+
+Only cgroup v2 has a single tree.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,18 +15,18 @@ LIMITS = ("memory.high", "memory.max")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limit:
-    """A cgroup that may not grow without end."""
+    """A cgroup with a limit on its memory."""
 
     cgroup: str
     file: str
-    """memory.high, above which it is throttled, or memory.max."""
+    """The file with the limit: memory.max, or memory.high, above which the cgroup is throttled."""
     limit_bytes: int
     used_bytes: int
-    """Without the page cache, which gives way."""
+    """The memory in use without the page cache, which gives way."""
 
 
 def parse_cgroup(text: str) -> str | None:
-    """The path in the unified tree from /proc/PID/cgroup; '' is the root, None that nobody uses such a tree."""
+    """The path in the unified tree from /proc/PID/cgroup; '' is the root, and None means that no such tree is used."""
     lines = text.splitlines()
     path = next((line.removeprefix("0::") for line in lines if line.startswith("0::")), None)
     if path is None or (path == "/" and len(lines) > 1):  # cgroups v1: everything is in the root of the unified tree
@@ -32,7 +35,7 @@ def parse_cgroup(text: str) -> str | None:
 
 
 def room_bytes(door: Door, cgroup: str) -> int | None:
-    """memory.max less memory.current, the least on the way up from a cgroup; None = no limit."""
+    """The least of memory.max less memory.current on the way up from a cgroup, in bytes; None = no limit."""
     rooms = []
     while cgroup:
         room = _own_room_bytes(door, f"{CGROUP_ROOT}{cgroup}")
@@ -42,7 +45,7 @@ def room_bytes(door: Door, cgroup: str) -> int | None:
 
 
 def process_room_bytes(door: Door, text: str) -> int | None:
-    """What a process with this /proc/PID/cgroup may still take, in either kind of tree; None = no limit."""
+    """The bytes that a process with this /proc/PID/cgroup may still take, in either kind of tree; None = no limit."""
     rooms = [room_bytes(door, parse_cgroup(text) or "")]
     path = _controller(text, "memory")
     while path:
@@ -65,7 +68,7 @@ def is_frozen(door: Door, text: str) -> bool:
 
 
 def _controller(text: str, name: str) -> str:
-    """The path in the tree of one controller; '' in its root, or without such a tree."""
+    """The path in the cgroup v1 tree of one controller; '' for its root, or without such a tree."""
     fields = (line.split(":", 2) for line in text.splitlines())
     return next((path.rstrip("/") for _, names, path in fields if name in names.split(",")), "")
 
@@ -81,7 +84,7 @@ def _own_room_bytes(door: Door, directory: str) -> int | None:
 
 
 def limits(door: Door, cgroup: str) -> Iterator[Limit]:
-    """The tighter limit of each cgroup that has one, from this one up."""
+    """The tighter limit of each cgroup that has one, from this cgroup upwards."""
     while cgroup:
         directory = f"{CGROUP_ROOT}{cgroup}"
         found = {name: size for name in LIMITS if (size := _number(door, f"{directory}/{name}")) is not None}

@@ -1,7 +1,7 @@
-"""Which process is the domain that several say they are: any user may start one that has a domain's UUID.
+"""Finds the true process of a libvirt domain when several processes have its UUID.
 
-What is taken for another's domain would be judged by that one's tag, and the switch that is meant for it would be
-made in that one. libvirt keeps a file with the PID of each of its domains.
+Any user may start a process with a domain's UUID on its command line. Taken for the domain, it would be judged by the
+domain's tag, and switching it would switch the domain. libvirt keeps a file with the PID of each of its domains.
 """
 
 from collections import Counter
@@ -15,13 +15,13 @@ from ksmtuned_py.model import Guest
 
 
 def claimed(door: Door, guests: Iterable[Guest], domains: Mapping[str, Domain]) -> dict[str, int | None]:
-    """The PID by each UUID that several have; None where libvirt does not say either."""
+    """The true PID for each UUID that several guests have; None where libvirt does not tell it."""
     count = Counter(guest.uuid for guest in guests)
     return {uuid: _pid(door, domain) for uuid, domain in domains.items() if count[uuid] > 1}
 
 
 def told(claims: Mapping[str, int | None], guests: Iterable[Guest]) -> Iterator[str]:
-    """What the admin is told of them."""
+    """A sentence for the admin about each UUID that several guests have."""
     pids: dict[str, list[int]] = {}
     for guest in guests:
         pids.setdefault(guest.uuid, []).append(guest.pid)

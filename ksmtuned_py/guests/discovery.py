@@ -1,4 +1,4 @@
-"""Which processes are guests: looked for among the new PIDs at every look, and among all of them now and then."""
+"""Finds the guests among the host's processes. Each look checks the new PIDs, and now and then all of them."""
 
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -34,20 +34,20 @@ from ksmtuned_py.sensors.pages import page_bytes
 T = TypeVar("T")
 
 ACCOUNTS_PER_LOOK = 100
-"""About 40 us each (measured): 500 guests are all read anew within five looks."""
+"""Accounts read at one look. One takes about 40 us (measured), and 500 guests are all read anew within five looks."""
 SILENT_GUESTS_MAX = 64
 Key = tuple[int, int]
 
 
 class _Who(NamedTuple):
-    """What tells whether a process is a guest."""
+    """The command line and the cgroup, by which a process is known as a guest."""
 
     words: list[str]
     cgroup: str
 
 
 class GuestFinder:
-    """Finds the guests below a Door's proc; keeps a descriptor on each, so it wants to be closed."""
+    """Finds the guests below a Door's proc. It keeps a descriptor on each of them, so it has to be closed."""
 
     def __init__(
         self,
@@ -57,18 +57,18 @@ class GuestFinder:
         rescan_seconds: float = 60,
         cgroup_patterns: Sequence[str] = (),
     ) -> None:
-        """Shell patterns of process names and of cgroups; `mergeable`: so is any process that asked for merging."""
+        """Take shell patterns of guests' names and cgroups; `mergeable` adds each process that asked for merging."""
         self._door = door
         self._patterns = tuple(patterns)
         self._cgroup_patterns = tuple(cgroup_patterns)
         self._mergeable = mergeable
         self._page_bytes = page_bytes(door)
-        # Three kinds, so that those which do not answer keep only their own kind waiting.
+        # One for each kind of process, so that whoever does not answer keeps only its own kind waiting.
         self._of_guests = Patience(SILENT_GUESTS_MAX)
         self._of_hypervisors = Patience()
         self._of_others = Patience()
         self._rounds = Rounds(rescan_seconds)
-        self._own_pid = os.getpid() if os.path.realpath(door.root) == "/" else None  # it means nothing elsewhere
+        self._own_pid = os.getpid() if os.path.realpath(door.root) == "/" else None  # means nothing elsewhere
         self._looks = 0
         self._seen: dict[int, Identity | None] = {}
         self._guests: dict[int, Held] = {}
@@ -85,7 +85,7 @@ class GuestFinder:
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """What went wrong at the last look, as sentences."""
+        """The problems of the last look, as sentences."""
         return tuple(self._problems)
 
     @property
@@ -112,13 +112,19 @@ class GuestFinder:
         return tuple(self._guests[pid].guest for pid in sorted(self._guests))
 
     def heed(self, pids: Iterable[int]) -> bool:
-        """Have the next `find` look at those of these freshly exec'ed that matter; whether any does."""
+        """Note freshly exec'ed PIDs that may be guests, so that the next `find` looks at them.
+
+        Returns whether there are any.
+        """
         matter = [pid for pid in pids if pid in self._guests or self.is_guest_program(pid)]
         self._rounds.again(matter)
         return bool(matter)
 
     def is_guest_program(self, pid: int) -> bool:
-        """Whether it may run a hypervisor or a configured program, by its name alone: one small file, and no wait."""
+        """Whether the process's name is that of a hypervisor or a configured program.
+
+        Reads one small file, without a wait.
+        """
         return may_be_guest(Process(self._door, pid).name(), self._patterns)
 
     def close(self) -> None:
@@ -127,12 +133,15 @@ class GuestFinder:
             self._drop(pid)
 
     def let_go(self) -> None:
-        """Close the descriptors on the guests, as long as nobody looks."""
+        """Close the descriptors on the guests until the next look."""
         for held in self._guests.values():
             held.process.close()
 
     def _meet(self, pids: Iterable[int]) -> None:
-        """Look at who these are. A guest is asked again, because it may have exec'ed under the same name."""
+        """Find out who these processes are.
+
+        A known guest is asked again, for it may have exec'ed under the same name.
+        """
         strangers: dict[int, Identity] = {}
         for pid in pids:
             identity = self._asked(Process(self._door, pid).identity)
@@ -165,7 +174,7 @@ class GuestFinder:
         self._small.discard(pid)
         kind, evidence = kind_by_words(name, words, who.cgroup, self._patterns, self._cgroup_patterns)
         if evidence == COMMAND_LINE and self._virtual_bytes(pid) < LEAST_BYTES:
-            self._small.add(pid)  # QEMU before it has its memory, or a sudo before it
+            self._small.add(pid)  # a QEMU that has no memory yet, or the sudo that starts it
         elif kind:
             self._adopt(pid, identity, kind, name, words, evidence)
         elif (held := self._guests.get(pid)) and (identity != known or LASTING.isdisjoint(held.guest.evidence)):
@@ -190,7 +199,7 @@ class GuestFinder:
                 self._take(pid, account)
 
     def _look_slowly(self, due: Iterable[int], now_seconds: float) -> None:
-        """At what the kernel tells by no cheaper way: who holds a virtual machine, and whose memory may merge."""
+        """Find guests by what is expensive to read: open virtual machines, and mappings that may merge."""
         self._slow.queue(pid for pid in due if self._seen.get(pid) and self._is_open(pid))
         for pid, clue in self._slow.look(now_seconds, self._untold.__contains__).items():
             identity, held = self._seen.get(pid), self._guests.get(pid)
@@ -204,14 +213,14 @@ class GuestFinder:
                 self._drop(pid)
 
     def _is_open(self, pid: int) -> bool:
-        """No guest so far, or one by a flag that may go."""
+        """Whether a slow look may change the answer: for no guest so far, or a guest by a flag that may go."""
         return pid not in self._guests or FLAG in self._guests[pid].guest.evidence
 
     def _account(self, inside: Inside) -> GuestKsm | None:
         return self._asked(partial(read_account, inside, self._page_bytes))
 
     def _adopt(self, pid: int, identity: Identity, kind: str, name: str, words: Sequence[str], *evidence: str) -> None:
-        """List it as a guest, unless it is somebody else by now, or has no memory of its own."""
+        """List a process as a guest, unless its PID is another's by now, or it has no memory of its own."""
         names = names_of(kind, words)
         called = names.name or f"{name or identity.comm}-{pid}"
         held = self._guests.get(pid)
@@ -233,7 +242,7 @@ class GuestFinder:
         held = self._guests[pid] = Held(Process(self._door, pid), guest)
         held.hold()
         if self._asked(held.process.identity) != identity:
-            self._forget(pid)  # the next look meets it anew
+            self._forget(pid)  # another process by now: the next look meets it
         elif not self._lives(held):
             self._drop(pid)
 
@@ -241,7 +250,7 @@ class GuestFinder:
         return sorted(self._guests.values(), key=lambda held: held.asked_at)[:ACCOUNTS_PER_LOOK]
 
     def _check(self, guests: Iterable[Held]) -> None:
-        """Drop those that ended; one whose PID is still listed is met anew: a zombie, or somebody else."""
+        """Drop the guests that ended. A PID that is still listed is met anew: a zombie, or another process."""
         for held in guests:
             if not self._lives(held):
                 self._forget(held.process.pid)
@@ -250,7 +259,7 @@ class GuestFinder:
         return bool(self._asked(partial(held.is_alive, self._page_bytes)))
 
     def _read_accounts(self) -> None:
-        """Those never read, and as many of the oldest as one look may cost."""
+        """Read the accounts that were never read, and as many of the oldest as one look may cost."""
         never = [held for held in self._guests.values() if not held.read_at]
         turn = {held.process.pid: held.process for held in (*self._oldest_accounts(), *never)}
         for pid in turn:
@@ -259,7 +268,7 @@ class GuestFinder:
             self._take(pid, account)
 
     def _take(self, pid: int, account: GuestKsm | None) -> None:
-        """Its account as it was read just now."""
+        """Keep the account that was just read, and drop a guest that no longer asks for merging."""
         if (held := self._guests.get(pid)) is None:
             return
         held.asked_at = held.read_at = self._looks
@@ -270,7 +279,7 @@ class GuestFinder:
             held.guest = replace(held.guest, ksm=account)
 
     def _asked(self, question: Callable[[], T | None]) -> T | None:
-        """The answer; garbage is no answer, but a problem to tell of."""
+        """The answer to a question; None for garbage, which is noted as a problem."""
         try:
             return question()
         except Garbage as error:

@@ -1,4 +1,4 @@
-"""What libvirt says of its domains. PURE."""
+"""Parses libvirt's description of its domains. PURE."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,10 +17,10 @@ class Domain:
     uuid: str
     name: str
     aliases: tuple[str, ...] = ()
-    """What other tools call it: nova's name, the title."""
+    """The names that other tools have for it: nova's name, the title."""
     tag: str = ""
     obstacles: tuple[str, ...] = ()
-    """What keeps its memory from merging, as model.Guest has it."""
+    """The obstacles to merging its memory, in the words of model.Guest."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,31 +28,31 @@ class View:
     """All running domains as libvirt last told of them."""
 
     domains: dict[str, Domain]
-    """By UUID."""
+    """The running domains by UUID."""
     at_seconds: float | None = None
-    """When (monotonic); None = never yet."""
+    """The time at which libvirt told this (monotonic); None = never yet."""
     unread: frozenset[str] = frozenset()
-    """UUIDs of domains that run, and of which it would tell no more."""
+    """UUIDs of running domains whose XML libvirt would not give."""
     expected: bool = True
-    """libvirt is here: what it has not told is not known."""
+    """libvirt is here, so what it has not told is unknown."""
     problem: str = ""
-    """Why there is nothing newer, as a sentence; '' while there is."""
+    """Why libvirt tells nothing newer, as a sentence; '' while it does."""
 
 
 NOTHING_SEEN = View(domains={})
 
-# Each of these paths below <domain> that is there is an obstacle to all of its memory.
+# An element at one of these paths below <domain> is an obstacle to all of the domain's memory.
 _OBSTACLES: tuple[tuple[str, str], ...] = (
     ("nosharepages", "memoryBacking/nosharepages"),
-    ("encrypted", "launchSecurity"),  # sev, sev-snp, tdx, s390-pv, and what comes
+    ("encrypted", "launchSecurity"),  # sev, sev-snp, tdx, s390-pv, and later kinds
     ("vfio", "devices/hostdev[@type='pci']"),
-    ("vfio", "devices/hostdev[@type='mdev'][@model='vfio-pci']"),  # vfio-ap, vfio-ccw (s390x): a page now and then
+    ("vfio", "devices/hostdev[@type='mdev'][@model='vfio-pci']"),  # vfio-ap, vfio-ccw (s390x) pin a page now and then
     ("vfio", "devices/interface[@type='hostdev']"),
     ("nvme", "devices/disk[@type='nvme']"),
     ("vdpa", "devices/disk[@type='vhostvdpa']"),
     ("vdpa", "devices/interface[@type='vdpa']"),
 )
-# What other tools call the domain that libvirt knows by its name.
+# Where the XML has the names that other tools give the domain.
 _ALIASES: tuple[str, ...] = (
     "metadata/{http://openstack.org/xmlns/libvirt/nova/1.0}instance/{http://openstack.org/xmlns/libvirt/nova/1.0}name",
     "metadata/{http://openstack.org/xmlns/libvirt/nova/1.1}instance/{http://openstack.org/xmlns/libvirt/nova/1.1}name",
@@ -63,7 +63,7 @@ _ALIASES: tuple[str, ...] = (
 
 
 def parse_domain(text: str) -> Domain:
-    """A domain from its XML; raises Garbage."""
+    """Read a domain from its XML; raises Garbage."""
     try:
         root = ElementTree.fromstring(text)  # noqa: S314 - see the import
     except ElementTree.ParseError as error:
@@ -86,12 +86,15 @@ def parse_domain(text: str) -> Domain:
 
 
 def _cells(root: ElementTree.Element) -> list[ElementTree.Element]:
-    """The NUMA cells of its memory; a domain without them is one."""
+    """The NUMA cells of a domain's memory; a domain without cells counts as one cell."""
     return root.findall("cpu/numa/cell") or [ElementTree.Element("cell", id="0")]
 
 
 def _is_shared(root: ElementTree.Element, cell: ElementTree.Element) -> bool:
-    """By the cell's own access mode, by the domain's, or because QEMU shares memory from a memfd unless told not to."""
+    """Whether a cell's memory is shared, by its own access mode or the domain's.
+
+    Without either, QEMU shares memory from a memfd.
+    """
     access = root.find("memoryBacking/access")
     mode = cell.get("memAccess") or (access.get("mode") if access is not None else None)
     memfd = root.find("memoryBacking/source[@type='memfd']") is not None
@@ -99,7 +102,7 @@ def _is_shared(root: ElementTree.Element, cell: ElementTree.Element) -> bool:
 
 
 def _is_hugetlb(root: ElementTree.Element, cell: ElementTree.Element) -> bool:
-    """Pages may be meant for some of the cells only: nodeset='0-1,3'."""
+    """Whether a cell has huge pages. They may be for some of the cells only (nodeset='0-1,3')."""
     if root.find("memoryBacking/hugepages") is None:
         return False
     pages = root.findall("memoryBacking/hugepages/page")
@@ -117,4 +120,4 @@ _OF_CELLS: dict[str, Callable[[ElementTree.Element, ElementTree.Element], bool]]
     "hugepages": _is_hugetlb,
     "shared": _is_shared,
 }
-"""Obstacles to the memory of one cell; the domain's when all of its cells have it."""
+"""Obstacles to the memory of one cell. The domain has an obstacle when all of its cells have it."""

@@ -1,4 +1,4 @@
-"""Whether a process is enrolled as a whole (PR_SET_MEMORY_MERGE, MemoryKSM=yes), as the kernel at hand can tell."""
+"""Tells whether a whole process is enrolled for merging (PR_SET_MEMORY_MERGE, MemoryKSM=yes)."""
 
 from ksmtuned_py.door import Door
 from ksmtuned_py.guests.parse import parse_merge_any
@@ -10,7 +10,7 @@ ANSWER_SECONDS = 5.0
 
 
 def is_enrolled(door: Door, pid: int) -> bool | None:
-    """By ksm_stat; where the kernel does not say (before 6.18), by the flag mg in smaps; None = nobody can tell."""
+    """Whether a process is enrolled, by ksm_stat, or before Linux 6.18 by the flag mg in smaps; None = unknown."""
     return ask_one(Process(door, pid), _is_enrolled, ANSWER_SECONDS)
 
 

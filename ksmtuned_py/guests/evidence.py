@@ -1,7 +1,7 @@
-"""What makes a process a guest, apart from the name of its program. PURE.
+"""Judges whether a process is a guest by more than the name of its program. PURE.
 
-The names of hypervisors are a list, and lists have gaps: a symlink, a patched build, a VMM of one's own. What follows
-here is seen instead of known.
+A list of hypervisors' names has gaps: a symlink, a patched build, a VMM of one's own. So this module goes by what is
+seen of a process.
 """
 
 import re
@@ -15,37 +15,37 @@ from ksmtuned_py.units import MIB
 PROGRAM, PATTERN, CGROUP, COMMAND_LINE = "program", "pattern", "cgroup", "command line"
 KVM, MACHINE, LIBVIRT, ASKED, FLAG = "kvm", "machine", "libvirt", "asked", "flag"
 LASTING = frozenset({KVM, MACHINE, LIBVIRT, ASKED, FLAG})
-"""Evidence that is not in the name and the command line, so that a look at those alone does not take it away."""
+"""Evidence from elsewhere than the name and the command line. A look at those two alone does not take it away."""
 KVM_LINKS = re.compile(r"anon_inode:\[?kvm-(vm|vcpu)")
-"""What a descriptor on a virtual machine, or on one of its processors, is a link to."""
+"""Matches the link of a descriptor on a virtual machine, or on one of its processors."""
 LEAST_BYTES = 64 * MIB
-"""Mapped by any virtual machine, and by no sudo, strace or numactl that has its command line."""
+"""The least that a virtual machine maps. A sudo, strace or numactl with its command line maps less."""
 
-# QEMU's options as every tool spells them; of the first at least one says who the guest is.
+# QEMU's options as every tool spells them. A guest has at least one of those that say who it is.
 _WHO = frozenset({"-name", "-uuid", "-smbios"})
 _QEMU = _WHO | {"-machine", "-M", "-accel", "-enable-kvm", "-cpu", "-m", "-nodefaults", "-no-user-config"}
 _FLAG = re.compile(r"^VmFlags:.*\bmg\b", re.MULTILINE)
-# From the root on: below a service or a scope, of which users have some, anybody makes cgroups of any name.
+# Matched from the root on: below a service or scope of a user's, anybody can make cgroups of any name.
 _LIBVIRTS = r"(?:/[^/]+\.slice)+/machine-qemu[^/]*\.scope|/machine/qemu-[^/]+\.libvirt-qemu"
 _PROXMOX = r"/qemu\.slice/\d+\.scope"
 _IN_LIBVIRTS, _IN_MACHINE = (
     re.compile(rf"^(?:\d+:[^:]*:)?(?:{path})(?:/|$)", re.MULTILINE) for path in (_LIBVIRTS, f"{_LIBVIRTS}|{_PROXMOX}")
 )
 _HELPERS = re.compile(r"virtiofsd|vhost-(user|device).*|qemu-(storage-da|pr-helper|vhost|bridge).*|swtpm|passt.*")
-"""They are in the cgroup of the guest that they help, and some map its memory."""
+"""Helper programs, which are in the cgroup of their guest. Some of them map its memory."""
 
 
 class Clue(NamedTuple):
-    """What a slow look at a process has shown."""
+    """The evidence that a slow look at a process has shown."""
 
     words: list[str]
     resident_bytes: int = 0
     cgroups: str = ""
-    """All that it is in, one a line: with cgroups v1 there are many trees."""
+    """All cgroups of the process, one a line. With cgroups v1 there are many trees."""
     has_kvm: bool = False
     is_libvirts: bool = False
     is_flagged: bool | None = None
-    """Some of its memory may merge; None = not looked at."""
+    """Some of its memory may merge; None = smaps was not read."""
 
 
 def speaks_of_a_guest(words: Sequence[str]) -> bool:
@@ -57,7 +57,10 @@ def speaks_of_a_guest(words: Sequence[str]) -> bool:
 def kind_by_words(
     name: str, words: Sequence[str], cgroup: str, patterns: Sequence[str], cgroup_patterns: Sequence[str]
 ) -> tuple[str | None, str]:
-    """What a process is as a guest by its name, its command line and what was configured; and by which of these."""
+    """The kind of guest that a process is, and the evidence for it; None and '' when it is no guest.
+
+    It goes by the name, the command line and the configured patterns.
+    """
     if kind := guest_kind(name, words, patterns):
         return kind, PATTERN if kind == "pattern" else PROGRAM
     if any(fnmatchcase(cgroup, pattern) for pattern in cgroup_patterns):
@@ -76,12 +79,12 @@ def in_libvirts(cgroups: str) -> bool:
 
 
 def is_flagged(smaps: str) -> bool:
-    """Whether some mapping has the flag mg: the kernels before 6.18 show it nowhere else until ksmd has looked."""
+    """Whether some mapping has the flag mg. Kernels before 6.18 show it nowhere else until ksmd has looked."""
     return bool(_FLAG.search(smaps))
 
 
 def kind_by_clue(name: str, clue: Clue) -> tuple[str | None, tuple[str, ...]]:
-    """What it is as a guest, if it is one, and by which evidence."""
+    """The kind of guest that a process is by a slow look, and the evidence for it; None when it is no guest."""
     evidence = []
     if clue.has_kvm:
         evidence.append(KVM)

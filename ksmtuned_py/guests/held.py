@@ -1,4 +1,4 @@
-"""A guest with its process, kept by a descriptor as long as there are enough."""
+"""Keeps a guest together with a descriptor on its process, as long as there are enough descriptors."""
 
 import resource
 from collections.abc import Collection
@@ -9,12 +9,15 @@ from ksmtuned_py.guests.process import Process
 from ksmtuned_py.model import Guest
 
 SPARE_DESCRIPTORS = 128
-"""Left to the rest of the daemon below RLIMIT_NOFILE."""
+"""Descriptors below RLIMIT_NOFILE that are left to other parts of the daemon."""
 
 
 @dataclass(slots=True)
 class Held:
-    """A guest, its process, and the numbers of the looks that last asked for and read its account (0: none has)."""
+    """A guest and its process.
+
+    It has the numbers of the looks that last asked for its account and last read it; 0 is none.
+    """
 
     process: Process
     guest: Guest
@@ -22,14 +25,17 @@ class Held:
     read_at: int = 0
 
     def hold(self) -> None:
-        """Without a descriptor (they are short, or it is gone) its files are read by path, and who it is each time."""
+        """Open a descriptor on the process, unless descriptors are short or the process is gone.
+
+        Without one, its files are read by path, and each time it is checked whose PID that is.
+        """
         with suppress(OSError):
             self.process.hold()
             if (self.process.descriptor or 0) >= _most_descriptors():
                 self.process.close()
 
     def is_alive(self, page_bytes: int) -> bool:
-        """Also takes down how large it is; raises Garbage."""
+        """Check that the process still runs, and note its size; raises Garbage."""
         process = self.process
         if process.descriptor is None:
             self.hold()
@@ -44,7 +50,7 @@ class Held:
 
 
 def short_of_descriptors(guests: Collection[Held]) -> list[str]:
-    """That there are not enough for all of them, as a sentence."""
+    """The sentence that there are not enough descriptors for all guests; none when there are."""
     without = sum(held.process.descriptor is None for held in guests)
     if not without:
         return []
@@ -54,5 +60,5 @@ def short_of_descriptors(guests: Collection[Held]) -> list[str]:
 
 
 def _most_descriptors() -> int:
-    """Descriptors are numbered from the lowest that is free, so the number tells how many are open."""
+    """The first descriptor that is too many. The lowest free number is given out, so it tells how many are open."""
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0] - SPARE_DESCRIPTORS

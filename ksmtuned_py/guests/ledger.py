@@ -1,4 +1,4 @@
-"""Which guests were switched off, kept over restarts: a guest must not stay off without anybody who knows of it."""
+"""Keeps over restarts which guests were switched off. No guest may stay off without anybody who knows of it."""
 
 import json
 from collections.abc import Iterable
@@ -15,14 +15,14 @@ BOOT_ID = "proc/sys/kernel/random/boot_id"
 
 
 class Ledger:
-    """One file, which holds for one boot of one host: a process is its PID and its start, counted from the boot."""
+    """One file, valid for one boot of one host. It names a process by its PID and its start, counted from the boot."""
 
     def __init__(self, path: Path, door: Door) -> None:
         self._path = path
         self._boot = f"{door.root} {(door.read_if_there(BOOT_ID) or '').strip()}"
 
     def read(self) -> frozenset[Key]:
-        """The guests that were switched off and not on again; Garbage, or OSError where they cannot be read."""
+        """The guests that are switched off; raises Garbage, or OSError where the file cannot be read."""
         try:
             found: dict[str, Any] = json.loads(read_file(self._path))
             keys = frozenset((int(pid), int(start)) for pid, start in found["switched_off"])
@@ -33,11 +33,11 @@ class Ledger:
             raise Garbage(str(self._path), str(error), "the guests that were switched off") from error
 
     def peek(self) -> frozenset[Key]:
-        """The same for who only looks; none where it is not ours to read."""
+        """The guests that are switched off; none where we may not read the file, or cannot understand it."""
         with suppress(OSError, KsmtunedError):
             return self.read()
         return frozenset()
 
     def write(self, keys: Iterable[Key]) -> None:
-        """From now on it is these; raises OSError."""
+        """Replace the guests in the file by these; raises OSError."""
         replace_file(self._path, json.dumps({"boot": self._boot, "switched_off": sorted(keys)}).encode())

@@ -1,8 +1,8 @@
-"""libvirt: its domains followed by a thread of its own, and QEMU's monitor. The one file that touches libvirt.
+"""Follows libvirt's domains on a thread, and asks QEMU's monitor. No other file touches libvirt.
 
-The tick reads the thread's latest view and never asks libvirt itself: a libvirtd that hangs, restarts or is absent
-costs nothing but freshness. The thread makes only calls that need no QEMU monitor (list, XML, events): those that do
-hang for as long as one QEMU does.
+The tick reads the thread's latest view and never asks libvirt itself. So a libvirtd that hangs, restarts or is absent
+costs nothing but freshness. The thread makes only calls that need no QEMU monitor (list, XML, events). A call that
+needs the monitor hangs for as long as that QEMU does.
 """
 
 import json
@@ -25,11 +25,11 @@ from ksmtuned_py.guests.parse import printable
 SYSTEM_URI = "qemu:///system"
 SYSTEM_SOCKETS = ("/run/libvirt/libvirt-sock-ro", "/run/libvirt/virtqemud-sock-ro")
 ABSENT_SECONDS = 5.0
-"""Between two looks for a socket of libvirt. Without one the library, 14 MiB, is not even loaded."""
+"""The time between two looks for libvirt's socket. Without a socket the library, 14 MiB, is not even loaded."""
 REFRESH_SECONDS = 10.0
-"""Between two lists without an event: one call, for events that may have been lost."""
+"""The time between two lists without an event. A list is one call, and makes up for lost events."""
 KEEPALIVE_SECONDS = 2
-"""A libvirtd that answers nothing for three times this long counts as gone."""
+"""A libvirtd that is silent for three times this long counts as gone."""
 FIRST_PAUSE_SECONDS = 0.2
 LONGEST_PAUSE_SECONDS = 30.0
 
@@ -59,18 +59,18 @@ class LibvirtLink:
         self._thread.start()
 
     def fileno(self) -> int:
-        """Readable when a domain has started, or libvirt has told for the first time."""
+        """A descriptor, readable when a domain has started, or libvirt has told its domains for the first time."""
         return self._wake_read
 
     def drain(self) -> bool:
-        """Whether it was, since the last call."""
+        """Empty the descriptor, and return whether it was readable."""
         try:
             return bool(os.read(self._wake_read, 4096))
         except BlockingIOError:
             return False
 
     def wait_first(self, seconds: float) -> None:
-        """Give libvirt this long for its first list: for whoever looks only once."""
+        """Wait at most this long for libvirt's first list. This is for whoever looks only once."""
         deadline = time.monotonic() + seconds
         while self.view == NOTHING_SEEN and time.monotonic() < deadline:
             time.sleep(0.01)
@@ -80,7 +80,7 @@ class LibvirtLink:
         self._closing = True
         self._changed.set()
         self._thread.join(1.0)
-        if not self._thread.is_alive():  # else it may still write
+        if not self._thread.is_alive():  # a living thread may still write to the pipe
             os.close(self._wake_read)
             os.close(self._wake_write)
 
@@ -97,7 +97,7 @@ class LibvirtLink:
             try:
                 self._follow()
                 problem = "the connection was lost"
-            except Exception as error:  # whatever it is: the thread that follows them must not end for good
+            except Exception as error:  # whatever it is, the thread must go on following
                 problem = str(error) if isinstance(error, KsmtunedError) else f"{type(error).__name__}: {error}"
             self.view = replace(self.view, problem=problem)
             lasted = time.monotonic() - connected_at > LONGEST_PAUSE_SECONDS
@@ -141,7 +141,10 @@ class LibvirtLink:
 
     @contextmanager
     def _subscribed(self, connection: Any) -> Iterator[None]:
-        """Events come in a with block. A connection that is not let go of by them keeps its socket open for good."""
+        """Receive events for the length of a with block.
+
+        They are deregistered at its end, or the connection would keep its socket open for good.
+        """
         libvirt = library()
         connection.registerCloseCallback(self._on_close, None)
         with suppress(libvirt.libvirtError):  # test:///default has none
@@ -171,9 +174,9 @@ class LibvirtLink:
     def _list(
         self, connection: Any, known: dict[tuple[str, int], Domain]
     ) -> tuple[dict[tuple[str, int], Domain], frozenset[str]]:
-        """The running domains by UUID and ID (new at each start), and the UUIDs of those that could not be read.
+        """The running domains by UUID and ID, and the UUIDs of domains whose XML could not be read.
 
-        The XML of new and changed ones only is asked for.
+        A domain's ID is new at each start. Only the XML of new and changed domains is asked for.
         """
         again = {self._again.get_nowait() for _ in range(self._again.qsize())}
         listed, unread = {}, set()
@@ -188,16 +191,19 @@ class LibvirtLink:
 
 
 def memory_backends(uri: str, uuid: str) -> tuple[MemoryBackend, ...]:
-    """A domain's memory as QEMU has it now; waits for its monitor, for ever if need be; LibvirtRefused or Garbage."""
+    """A domain's memory as QEMU has it now; raises LibvirtRefused or Garbage.
+
+    It waits for QEMU's monitor, for ever if need be.
+    """
     with connected(uri) as connection, told(f"asking the monitor of domain {uuid}"):
         return parse_backends(_ask(connection.lookupByUUIDString(uuid), "query-memdev"))
 
 
 def set_merging(uri: str, uuid: str, merge: bool) -> tuple[MemoryBackend, ...]:
-    """Take a domain's memory out of merging, or back in, and tell how it is then.
+    """Take a domain's memory out of merging, or back in, and return the memory as it is then.
 
-    QEMU calls madvise on its memory, and its guest stands still until that is done: 0.4 s for each merged GiB taken out
-    (6.18). Waits for QEMU's monitor, for ever if need be; raises LibvirtRefused or Garbage.
+    QEMU calls madvise on its memory, and the guest stands still until that is done. Each merged GiB that is taken out
+    takes 0.4 s (Linux 6.18). It waits for QEMU's monitor, for ever if need be. Raises LibvirtRefused or Garbage.
     """
     with connected(uri) as connection, told(f"switching domain {uuid}"):
         domain = connection.lookupByUUIDString(uuid)
@@ -219,7 +225,7 @@ def _ask(domain: Any, command: str, **arguments: Any) -> Any:
 
 @cache
 def library() -> Any:
-    """libvirt's, quiet and ready for events; raises LibvirtRefused where it is not installed."""
+    """The library of libvirt, quiet and ready for events; raises LibvirtRefused where it is not installed."""
     try:
         import libvirt
     except ImportError as error:
@@ -231,7 +237,7 @@ def library() -> Any:
 
 @contextmanager
 def told(what: str) -> Iterator[None]:
-    """libvirt's errors as the house's."""
+    """Turn libvirt's errors into LibvirtRefused in a with block."""
     libvirt = library()
     try:
         yield
@@ -253,7 +259,10 @@ def connected(uri: str, *, read_only: bool = False) -> Iterator[Any]:
 
 @contextmanager
 def _events() -> Iterator[None]:
-    """libvirt's event loop in a thread: without it there are no events, and no answer to a libvirtd that hangs."""
+    """Run libvirt's event loop on a thread for the length of a with block.
+
+    Without the loop there are no events, and calls to a libvirtd that hangs never end.
+    """
     libvirt = library()
     over = threading.Event()
 

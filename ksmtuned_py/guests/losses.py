@@ -1,4 +1,4 @@
-"""Guests whose merging costs the kernel more memory than it saves: counted over passes. PURE."""
+"""Counts over passes which guests' merging costs the kernel more memory than it saves. PURE."""
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
@@ -10,20 +10,21 @@ Key = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class Losses:
-    """For each guest, at the ends of how many passes in a row it was found losing.
+    """Counts for each guest the passes in a row at whose ends it was losing.
 
-    It loses when its records (ksm_rmap_items, 64 bytes each) are larger than what it merges: more than 64 for each
-    page of 4 KiB, 1024 for each of 64 KiB.
+    A guest loses when its records (ksm_rmap_items, 64 bytes each) take more memory than its merging saves. That is more
+    than 64 records for each merged page of 4 KiB, and 1024 for each of 64 KiB.
     """
 
     passes: dict[Key, int] = field(default_factory=dict)
     counted: dict[Key, int] = field(default_factory=dict)
-    """The full_scans at which each was counted last."""
+    """The value of full_scans at which each guest was counted last."""
 
     def after(self, guests: Iterable[Guest], fresh: Collection[Key], full_scans: int) -> "Losses":
-        """One look later. Whoever's account was not read at it, or not since the last pass, is not counted again.
+        """The counts after one more look at the guests.
 
-        The count of a guest that was switched off stays: it loses nothing now, but for that.
+        A guest is counted only when its account was read at this look, and once for each pass. The count of a guest
+        that is switched off stays, because it stopped losing only by that.
         """
         known = list(guests)
         new = [guest for guest in known if guest.key in fresh and self.counted.get(guest.key) != full_scans]

@@ -1,4 +1,7 @@
-"""What QEMU's monitor answers. It may be its guest's by now, so it may be anything. PURE; raises Garbage."""
+"""Parses the answers of QEMU's monitor. PURE; raises Garbage.
+
+A guest may have taken over its QEMU, so an answer may be anything.
+"""
 
 import json
 from dataclasses import dataclass
@@ -8,7 +11,7 @@ from ksmtuned_py.errors import Garbage
 from ksmtuned_py.guests.parse import printable
 
 BACKENDS_MAX = 1024
-"""More pieces of memory than any guest has."""
+"""The most pieces of memory that are believed; no guest has so many."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,7 +25,7 @@ class MemoryBackend:
 
 
 def parse_answer(command: str, text: str) -> tuple[Any, str]:
-    """What it returned, and its error, which is '' when there is none."""
+    """The value that a command returned, and its error, which is '' when there is none."""
     try:
         answer = json.loads(text)
         refusal = answer.get("error")
@@ -32,7 +35,7 @@ def parse_answer(command: str, text: str) -> tuple[Any, str]:
 
 
 def parse_backends(answer: Any) -> tuple[MemoryBackend, ...]:
-    """From query-memdev."""
+    """The pieces of memory in the answer to query-memdev."""
     try:
         found = tuple(_backend(each) for each in answer[: BACKENDS_MAX + 1])
     except (ValueError, LookupError, TypeError, AttributeError) as error:

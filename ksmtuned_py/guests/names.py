@@ -1,4 +1,4 @@
-"""What a guest is called: by its command line, its cgroup, and the tools that people use for it. PURE."""
+"""Finds the names of a guest from its command line, its cgroup, and the tools that people use for it. PURE."""
 
 import re
 from collections import Counter
@@ -17,7 +17,7 @@ _NAME_OPTIONS = {
     "crosvm": ("--name", "--socket", "-s"),
 }
 _SOCKETS = frozenset({"--api-socket", "--api-sock", "--socket", "-s"})
-# Sockets and directories that every guest has under the same name are made of these words alone.
+# A socket or directory made of these words alone has the same name for every guest, so it names none.
 _COMMON = re.compile(
     r"api|ch|clh|cloud|control|crosvm|ctl|fc|firecracker|http|hypervisor|jailer|kata|kvm|lib|mnt|monitor|opt|proc|qmp|"
     r"root|run|serial|sock|socket|srv|tmp|unix|v1|var|vc|vm|vmm|vms|vsock"
@@ -25,12 +25,12 @@ _COMMON = re.compile(
 _UUID = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
 _CONTAINER_ID = re.compile(r"[0-9a-f]{64}")
 SHORT_IDS = (13, 12)
-"""crictl and docker show so many letters of an id."""
+"""The number of letters of a container's id that crictl and docker show."""
 MICROVM = "microvm@"
 """microvm.nix starts its hypervisors with this and the name as argv[0]."""
 _ESCAPED = re.compile(r"\\x([0-9a-f]{2})")
 
-# The last parts of cgroups, and what in them is a name.
+# How the last part of a cgroup's path holds a name.
 _CGROUPS = (
     re.compile(r"machine-(?:qemu|lxc)-\d+-(.+)\.scope"),  # libvirt: driver, id, name
     re.compile(r"machine-(.+)\.scope"),  # systemd-nspawn and others of machined's
@@ -44,7 +44,7 @@ _CGROUPS = (
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """Who a guest is, as far as one source tells."""
+    """The names and the UUID of a guest, as far as one source tells."""
 
     name: str = ""
     aliases: tuple[str, ...] = ()
@@ -52,7 +52,7 @@ class Names:
 
 
 def names_of(kind: str, words: Sequence[str]) -> Names:
-    """From its command line; '' where it does not tell."""
+    """The names on a guest's command line; '' where it does not tell."""
     if kind in _NAME_OPTIONS:
         given = ((option, value) for option in _NAME_OPTIONS[kind] for value in _values(words, (option,)))
         found = [_socket_name(value) if option in _SOCKETS else value for option, value in given]
@@ -62,13 +62,13 @@ def names_of(kind: str, words: Sequence[str]) -> Names:
         found += _values(words, ("-id",))  # Proxmox: kvm -id 102; Kata with a VMM of its own: -id SANDBOX
     found += [words[0].removeprefix(MICROVM)] if words and words[0].startswith(MICROVM) else []
     names = list(dict.fromkeys(name for given in found if given for name in _forms(given)))
-    uuid = "" if kind == "mergeable" else _uuid(words)  # what any program has there is no domain's
+    uuid = "" if kind == "mergeable" else _uuid(words)  # what any other program has there is no domain's UUID
     return Names(names[0] if names else "", tuple(names[1:]), uuid)
 
 
 def _forms(name: str) -> Iterator[str]:
-    """The name as its tools have it first, then as they may have it as well."""
-    bare = name.removeprefix("sandbox-")  # Kata calls QEMU's guest so
+    """The forms in which its tools show a name, the usual form first."""
+    bare = name.removeprefix("sandbox-")  # Kata's name for the guest of QEMU
     if _CONTAINER_ID.fullmatch(bare):
         yield bare
         yield from (bare[:length] for length in SHORT_IDS)
@@ -80,7 +80,7 @@ def _forms(name: str) -> Iterator[str]:
 
 @lru_cache(maxsize=4096)
 def cgroup_names(cgroup: str) -> tuple[str, ...]:
-    """The names in the path of a cgroup: of its container, its machine, its unit's instance."""
+    """The names in the path of a cgroup: those of a container, a machine, or a unit's instance."""
     found: list[str] = []
     for part in reversed(cgroup.split("/")):
         text = _unescaped(part)
@@ -103,19 +103,22 @@ def placed(guest: Guest, cgroup: str) -> Guest:
 
 
 def renamed(guest: Guest, name: str, aliases: Iterable[str]) -> Guest:
-    """The guest under a better name; those that it had are aliases."""
+    """The guest under a better name. Its former names become aliases."""
     others = dict.fromkeys([guest.name, *guest.aliases, *aliases])
     return replace(guest, name=name, aliases=tuple(other for other in others if other != name))
 
 
 def _vmi_name(name: str) -> str:
-    """KubeVirt calls a domain NAMESPACE_NAME, of which neither can have a '_' in it, and Harvester follows it."""
+    """The name NAMESPACE/NAME of a KubeVirt domain; '' for any other.
+
+    KubeVirt and Harvester call the domain NAMESPACE_NAME, and neither part can have a '_' in it.
+    """
     namespace, _, vmi = name.partition("_")
     return f"{namespace}/{vmi}" if namespace and vmi and "_" not in vmi else ""
 
 
 def told_apart(guests: Iterable[Guest]) -> tuple[Guest, ...]:
-    """With other names for those that share one: that is no name."""
+    """The guests, with new names for those that share one."""
     all_of_them = tuple(guests)
     taken = Counter(name for guest in all_of_them for name in {guest.name, *guest.aliases})
     names = Counter(guest.name for guest in all_of_them)
@@ -128,24 +131,24 @@ def _told_apart(guest: Guest, taken: Counter[str]) -> Guest:
 
 
 def goes_by(guest: Guest, word: str) -> bool:
-    """Whether a person may mean this guest by the word: a name of it, its UUID or its PID."""
+    """Whether a word is one of the guest's names, its UUID or its PID."""
     return word in (guest.name, *guest.aliases, str(guest.pid)) or (guest.uuid != "" and word.lower() == guest.uuid)
 
 
 def is_called(guest: Guest, pattern: str) -> bool:
-    """Whether a name of it is like a shell pattern, whichever tool calls it so."""
+    """Whether one of the guest's names matches a shell pattern."""
     return any(fnmatchcase(name, pattern) for name in (guest.name, *guest.aliases))
 
 
 def _uuid(words: Sequence[str]) -> str:
-    """From -uuid, or from -smbios type=1,uuid=..., which is how Proxmox gives it; in small letters."""
+    """The UUID from -uuid, or as Proxmox gives it, from -smbios type=1,uuid=...; in small letters, '' for none."""
     smbios = [value for value in _values(words, ("-smbios",)) if re.search(r"\btype=1\b", value)]
     inside = [match[1] for value in smbios if (match := re.search(rf"\buuid=({_UUID})", value, re.IGNORECASE))]
     return next(iter([*_values(words, ("-uuid",)), *inside]), "").lower()
 
 
 def _values(words: Sequence[str], options: Sequence[str]) -> list[str]:
-    """The values of the options in their order (QEMU takes -x and --x), behind the option or behind its '='."""
+    """The values of the options, in the order of the options. QEMU takes -x and --x; a value may follow a '='."""
     return [value for option in options for value in _values_of(words, option) if value]
 
 
@@ -159,7 +162,7 @@ def _values_of(words: Sequence[str], option: str) -> Iterator[str]:
 
 
 def _qemu_name(value: str) -> str:
-    """The guest= part of QEMU's -name, or its bare first part; a comma within a value is doubled."""
+    """The guest= part of QEMU's -name, or its bare first part. A comma within a value is doubled there."""
     parts = [part.replace("\0", ",") for part in value.replace(",,", "\0").split(",")]
     for part in parts:
         if part.startswith("guest="):
@@ -168,8 +171,8 @@ def _qemu_name(value: str) -> str:
 
 
 def _socket_name(value: str) -> str:
-    """A guest's name from its socket: the file's, or that of the first directory above that is not called alike."""
-    if value.startswith("fd="):  # one that was opened before: its number says nothing
+    """A guest's name from the path of its socket. It is the last part that is not the same for every guest."""
+    if value.startswith("fd="):  # a socket that was opened before: its number says nothing
         return ""
     parts = value.removeprefix("path=").split("/")
     parts[-1] = parts[-1].partition(".")[0]

@@ -1,4 +1,4 @@
-"""What the command line of a virtual machine says against merging, and the file it may read its devices from. PURE."""
+"""Finds obstacles to merging on a virtual machine's command line, and in the file that it may name. PURE."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,9 +8,9 @@ READCONFIG = frozenset({"-readconfig", "--readconfig"})
 _SECTION = re.compile(r'\[\s*([\w-]+)(?:\s+"([^"]*)")?\s*\]')
 _KEY = re.compile(r'([\w.-]+)\s*=\s*"(.*)"')
 _KINDS = ("driver", "qom-type", "type", "backend")
-"""What comes first, and without its name, on a command line."""
+"""Keys whose value stands first on a command line, without the key."""
 
-# Options of a virtual machine's program, and what in their values keeps memory from merging.
+# For each obstacle, the options whose values can show it, and how.
 _QEMU: Mapping[str, Mapping[str, re.Pattern[str]]] = {
     "encrypted": {
         "object": re.compile(r"\b(sev(-snp)?|tdx|s390-pv|pef|rme)-guest\b"),
@@ -50,7 +50,7 @@ _PROGRAMS = {"qemu": _QEMU, "cloud-hypervisor": _CLOUD_HYPERVISOR, "crosvm": _CR
 
 
 def parse_command_line(kind: str, words: Sequence[str]) -> frozenset[str]:
-    """The obstacles on it, by the names that model.Guest has for them."""
+    """The obstacles on a command line, in the words of model.Guest."""
     table = _PROGRAMS.get(kind, {})
     given = list(_options(words))
     return frozenset(
@@ -61,7 +61,7 @@ def parse_command_line(kind: str, words: Sequence[str]) -> frozenset[str]:
 
 
 def _options(words: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Each option without its dashes, with the word behind it or behind its '='; all values of '--disk a b'."""
+    """Each option without its dashes, with its value: the next word, or what follows its '='."""
     for word, following in pairwise([*words, ""]):
         if word.startswith("-"):
             name, equals, value = word.lstrip("-").partition("=")
@@ -69,12 +69,12 @@ def _options(words: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 
 def read_files(words: Sequence[str]) -> list[str]:
-    """The files of -readconfig."""
+    """The paths of the files given by -readconfig."""
     return [value for option, value in pairwise(words) if option in READCONFIG]
 
 
 def parse_readconfig(text: str) -> list[str]:
-    """What a file of -readconfig would be as words on the command line."""
+    """Turn the text of a file for -readconfig into the words of a command line."""
     words: list[str] = []
     for line in text.splitlines():
         if section := _SECTION.match(line.strip()):

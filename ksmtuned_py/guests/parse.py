@@ -1,4 +1,4 @@
-"""What the kernel says of one process, parsed. PURE; every parser raises Garbage naming the file."""
+"""Parses what the kernel says of one process. PURE; every parser raises Garbage, which names the file."""
 
 from typing import NamedTuple
 
@@ -8,20 +8,21 @@ from ksmtuned_py.model import RMAP_ITEM_BYTES, GuestKsm
 from ksmtuned_py.sensors.pages import OWN_PAGE_BYTES
 
 _NUMBERS = ("ksm_rmap_items", "ksm_merging_pages", "ksm_zero_pages", "ksm_process_profit")
-_SWITCHES = ("ksm_mergeable:", "ksm_merge_any:")  # of all lines only these have a colon
+_SWITCHES = ("ksm_mergeable:", "ksm_merge_any:")  # only these lines have a colon
 
 
 class Identity(NamedTuple):
-    """Who a process is: its name as the kernel cuts it, printable, and when it started."""
+    """The identity of a process: its printable name as the kernel cuts it, and when it started."""
 
     comm: str
     start_ticks: int
 
 
 def printable(text: str) -> str:
-    """What any process may call itself, with what would steer a terminal, forge a line or hide escaped as Python does.
+    """Escape what would steer a terminal, forge a line or hide, in the way Python does.
 
-    Everything that is read of guests goes through here once, where it is read, so that no surface has to mind it.
+    A process may call itself anything. So all text of guests is escaped here once, where it is read, and no surface has
+    to mind it.
     """
     if text.isprintable():
         return text
@@ -29,18 +30,18 @@ def printable(text: str) -> str:
 
 
 def printable_lines(text: str) -> str:
-    """The same for a file of lines."""
+    """Escape each line of a text, and keep the line ends."""
     return "\n".join(map(printable, text.split("\n")))
 
 
 def split_words(text: str) -> list[str]:
-    """The words of /proc/PID/cmdline; where its process has written over it (no NUL in it), those between spaces."""
+    """The words of /proc/PID/cmdline. A process that wrote over it leaves no NUL; then spaces divide the words."""
     words = text.removesuffix("\0").split("\0")
     return words[0].split(" ") if words[0] and len(words) == 1 else [word for word in words if words != [""]]
 
 
 def parse_stat(text: str, path: str = "stat") -> Identity:
-    """Fields 2 and 22 of /proc/PID/stat; the name may hold spaces and brackets, so the last bracket counts."""
+    """Fields 2 and 22 of /proc/PID/stat. The name may hold spaces and brackets, so the last bracket ends it."""
     head, _, tail = text.rpartition(")")
     fields = tail.split()
     if "(" not in head or len(fields) < 20:
@@ -49,7 +50,7 @@ def parse_stat(text: str, path: str = "stat") -> Identity:
 
 
 def parse_statm(text: str, path: str = "statm") -> tuple[int, int]:
-    """Size and resident pages from /proc/PID/statm; kernel threads and zombies have size 0."""
+    """The size and the resident memory from /proc/PID/statm, in pages. Kernel threads and zombies have size 0."""
     fields = text.split()
     if len(fields) < 2:
         raise Garbage(path, text[:60], "the fields of a process's memory")
@@ -59,13 +60,13 @@ def parse_statm(text: str, path: str = "statm") -> tuple[int, int]:
 def parse_ksm_stat(
     text: str, path: str = "ksm_stat", *, merging_pages: int = 0, page_bytes: int = OWN_PAGE_BYTES
 ) -> GuestKsm:
-    """A process's KSM account from the lines that its kernel knows.
+    """Read a process's KSM account from the lines that its kernel knows.
 
-    `merging_pages` is for Linux 6.1, which keeps it in a file beside; `page_bytes` is for the profit, which 6.1 does
-    not give. Source: proc_pid_ksm_stat in fs/proc/base.c, ksm_process_profit in mm/ksm.c.
+    `merging_pages` is for Linux 6.1, which keeps it in a file of its own. `page_bytes` is for the profit, which 6.1
+    does not give. Source: proc_pid_ksm_stat in fs/proc/base.c, ksm_process_profit in mm/ksm.c.
     """
     lines = dict(line.partition(" ")[::2] for line in text.splitlines())
-    if "ksm_rmap_items" not in lines:  # every kernel's first line
+    if "ksm_rmap_items" not in lines:  # the first line in every kernel
         raise Garbage(path, text[:60], "a line ksm_rmap_items")
     numbers = {name: parse_int(path, lines[name]) for name in _NUMBERS if name in lines}
     rmap_items = numbers["ksm_rmap_items"]
@@ -82,7 +83,7 @@ def parse_ksm_stat(
 
 
 def parse_merge_any(text: str) -> bool | None:
-    """Whether a ksm_stat says that the process is enrolled as a whole; None where the kernel does not say."""
+    """Whether a ksm_stat says that the whole process is enrolled; None where the kernel does not say."""
     lines = dict(line.partition(":")[::2] for line in text.splitlines())
     said = lines.get("ksm_merge_any")
     return None if said is None else said.strip() == "yes"

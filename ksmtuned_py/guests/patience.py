@@ -1,8 +1,8 @@
-"""Asking processes what they can only tell while nobody holds their memory map, without waiting for those that can't.
+"""Reads the files of processes that may block, without waiting for a process whose memory map is locked.
 
-Reading ksm_stat (since the kernel says ksm_mergeable), cmdline and smaps waits for the process's memory map.
-MADV_UNMERGEABLE keeps that locked for as long as it works: 0.4 s for each merged GiB (measured on 6.18), so minutes for
-a large guest; a page fault on a file of a dead NFS server, for as long as that is dead.
+Reading ksm_stat (since the kernel says ksm_mergeable), cmdline and smaps waits for the lock of the memory map.
+MADV_UNMERGEABLE holds that lock while it works: 0.4 s for each merged GiB (measured on 6.18), minutes for a large
+guest. A page fault on a file of a dead NFS server holds it while the server is dead.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,36 +15,36 @@ from ksmtuned_py.guests.process import Inside, Process
 T = TypeVar("T")
 
 NAMED = 3
-"""Of processes that do not answer so many are named."""
+"""The most silent processes that a sentence names."""
 
 
 class Patience:
-    """Asks on a thread, and leaves a thread behind with the process that does not answer: one for each such process.
+    """Asks processes on a thread, and leaves that thread behind with a process that does not answer.
 
-    Who may keep whom waiting is a question of who asks with which Patience: its limit is for those alone.
+    The limit is for those asked with this Patience. So only they can keep each other waiting.
     """
 
     NEW_AT_ONCE = 3
-    """So many may begin not to answer before the rest has to wait for the next time."""
+    """The most processes that may fall silent at one call. The others then wait for the next call."""
 
     def __init__(self, limit: int = 32, seconds: float = 0.1) -> None:
-        """Not more than `limit` threads are left behind; `seconds` without one more answer, and another thread asks."""
+        """Leave at most `limit` threads behind. After `seconds` without one more answer another thread asks."""
         self.limit = limit
         self._seconds = seconds
         self._silent: dict[int, Thread] = {}
 
     def ask(self, processes: Mapping[int, Process], question: Callable[[Inside], T]) -> dict[int, T]:
-        """The answers by PID, asked in this order; those of processes that do not answer are missing."""
+        """Ask the processes in their order, and return the answers by PID. Silent processes are missing in it."""
         self._silent = {pid: thread for pid, thread in self._silent.items() if thread.is_alive()}
         answers: dict[int, T] = {}
         for _ in range(min(self.NEW_AT_ONCE, self.limit - len(self._silent))):
             rest = {pid: one for pid, one in processes.items() if pid not in answers and pid not in self._silent}
             if not rest or not self._falls_silent(_Asking(rest, question, answers)):
                 break
-        return answers.copy()  # a thread left behind may still write to the other
+        return answers.copy()  # a thread left behind may still write to ours
 
     def silent(self) -> tuple[int, ...]:
-        """The processes that do not answer."""
+        """The PIDs of the processes that do not answer."""
         return tuple(pid for pid, thread in self._silent.items() if thread.is_alive())
 
     def _falls_silent(self, asking: "_Asking[T]") -> bool:
@@ -62,12 +62,12 @@ class Patience:
 
 
 def ask_one(process: Process, question: Callable[[Inside], T], seconds: float) -> T | None:
-    """One process's answer for who asks only once; None when it did not come within the time."""
+    """Ask one process once; None when no answer came within the time."""
     return Patience(limit=1, seconds=seconds).ask({process.pid: process}, question).get(process.pid)
 
 
 def unanswered(guests: Sequence[int], others: Sequence[int]) -> Iterator[str]:
-    """What the admin is told of guests that do not answer, and of others that may be some."""
+    """Sentences for the admin about guests that do not answer, and about other processes that may be guests."""
     for pid in guests[:NAMED]:
         yield f"process {pid} does not answer: its memory map is locked"
     if more := guests[NAMED:]:
@@ -79,14 +79,14 @@ def unanswered(guests: Sequence[int], others: Sequence[int]) -> Iterator[str]:
 
 
 class _Asking(Thread, Generic[T]):
-    """Asks one process after the other, until it is left behind with one."""
+    """Asks one process after the other, until it is left behind with a silent one."""
 
     def __init__(
         self, processes: Mapping[int, Process], question: Callable[[Inside], T], answers: dict[int, T]
     ) -> None:
         super().__init__(name="guests", daemon=True)
         self.pid = 0
-        """Asked now."""
+        """The process that is asked now."""
         self.asked = 0
         self.left_behind = False
         self._processes = processes

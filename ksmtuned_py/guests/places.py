@@ -1,4 +1,4 @@
-"""Where each guest lives: its cgroup, and the room that is left there. A few are read anew at each look."""
+"""Reads the cgroup of each guest, and the room that is left there. A few guests are read anew at each look."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -11,27 +11,27 @@ from ksmtuned_py.model import Guest
 
 Key = tuple[int, int]
 PER_LOOK = 10
-"""About 0.1 ms each (measured: 4 levels of cgroups): 500 guests take 50 looks."""
+"""Guests read at one look. One takes about 0.1 ms (measured with 4 levels of cgroups), so 500 take 50 looks."""
 ANSWER_SECONDS = 1.0
 YOUNG_LOOKS = 5
-"""A guest is put into its cgroup shortly after it has started."""
+"""The looks at which a new guest is read. It is put into its cgroup only after it has started."""
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """One guest's."""
+    """The cgroup of one guest, and the room that is left there."""
 
     cgroup: str | None = None
-    """None = not known: it does not answer, or the host has no unified tree."""
+    """None = unknown, because the guest does not answer or the host has no unified tree."""
     room_bytes: int | None = None
     looks: int = 0
-    """How often it was read."""
+    """The number of times that this place was read."""
     read_at: int = 0
-    """The number of the look that did last."""
+    """The number of the look that read it last."""
 
 
 class Places:
-    """Remembers them by guest."""
+    """Remembers the place of each guest."""
 
     def __init__(self, door: Door) -> None:
         self._door = door
@@ -40,7 +40,7 @@ class Places:
         self._looks = 0
 
     def look(self, guests: Iterable[Guest]) -> dict[Key, Place]:
-        """All guests' places; read now for the new ones, and for those whose turn it is."""
+        """The places of all guests. They are read anew for young guests, and for those whose turn it is."""
         self._looks += 1
         now = {guest.key: self._places.get(guest.key, Place()) for guest in guests}
         by_turn = sorted(now, key=lambda key: now[key].read_at)[:PER_LOOK]
@@ -57,7 +57,10 @@ class Places:
 
 
 def rooms(door: Door) -> Callable[[Guest], int | None]:
-    """What a guest's cgroups leave it now, of who asks often; in which it is, it is asked only once."""
+    """Make a function that tells the bytes which a guest's cgroups leave it now; None = no limit.
+
+    It may be called often, because it asks each guest for its cgroup only once.
+    """
     known: dict[Key, str | None] = {}
 
     def room_bytes(guest: Guest) -> int | None:

@@ -1,7 +1,7 @@
-"""One process in /proc: held by a descriptor, so that a reused PID cannot pass for it.
+"""Reads one process in /proc by a descriptor, so that a reused PID cannot pass for it.
 
-What reads it never waits (Process), or may wait for as long as somebody holds the process's memory map, or the kernel's
-cgroups (Inside). Nobody can read the second kind by a Process: Patience makes an Inside, on a thread, and asks it.
+A Process reads the files that never make the reader wait. An Inside reads those that wait while the process's memory
+map or the kernel's cgroups are locked. That may be long, so only Patience makes an Inside, on a thread.
 """
 
 import os
@@ -17,22 +17,26 @@ from ksmtuned_py.units import MIB
 QuickFile = Literal["stat", "statm", "comm"]
 SlowFile = Literal["cmdline", "ksm_stat", "ksm_merging_pages", "smaps", "cgroup"]
 WORDS, WORD_LENGTH = 4096, 4096
-"""Of a QEMU with a hundred disks: 700 words, the longest of 600 letters."""
+"""The most words that are kept, and letters of each. A QEMU with a hundred disks has 700 words of up to 600 letters."""
 MOST_BYTES: Mapping[QuickFile | SlowFile, int] = {"cmdline": MIB, "smaps": 8 * MIB}
-"""Any process may say that its command line is all its memory (PR_SET_MM), and have 65,530 mappings of 0.7 KiB each."""
+"""The most that is read of a file.
+
+Any process may declare all its memory to be its command line (PR_SET_MM). It may have 65,530 mappings, which take 0.7
+KiB each in smaps.
+"""
 MOST_BYTES_OF_OTHERS = MIB
 
 
 @dataclass(slots=True)
 class Process:
-    """Reads below /proc/PID, through the descriptor where there is one; nothing here waits for the process."""
+    """Reads files below /proc/PID that never make us wait, through a descriptor where there is one."""
 
     door: Door
     pid: int
     descriptor: int | None = None
 
     def hold(self) -> None:
-        """From now on mean this very process; raises OSError when it is gone or descriptors ran out."""
+        """Open a descriptor, which means this very process; raises OSError when it is gone or descriptors ran out."""
         self.descriptor = self.door.hold(f"proc/{self.pid}")
 
     def close(self) -> None:
@@ -46,36 +50,39 @@ class Process:
         return self.door.path(f"proc/{self.pid}/{name}")
 
     def name(self) -> str:
-        """Its name as the kernel cuts it; '' when it is gone."""
+        """The process's name as the kernel cuts it; '' when it is gone."""
         return printable((_read(self, "comm") or "").removesuffix("\n"))
 
     def identity(self) -> Identity | None:
-        """Who it is; None when it is gone; raises Garbage."""
+        """The process's name and start; None when it is gone; raises Garbage."""
         text = _read(self, "stat")
         return parse_stat(text, self.path("stat")) if text else None
 
     def sizes_pages(self) -> tuple[int, int] | None:
-        """Mapped, and resident; None when it has no memory: kernel threads, zombies, the gone; raises Garbage."""
+        """The mapped and the resident pages; raises Garbage.
+
+        None without memory: a kernel thread, a zombie, one that ended.
+        """
         text = _read(self, "statm")
         sizes = parse_statm(text, self.path("statm")) if text else (0, 0)
         return sizes if sizes[0] else None
 
 
 class Inside:
-    """What a process tells only while its memory map and its cgroup are not locked. Patience alone makes one."""
+    """Reads the files that wait while the process's memory map or cgroup is locked. Only Patience makes one."""
 
     def __init__(self, process: Process) -> None:
         self._process = process
 
     def read(self, name: SlowFile) -> str | None:
-        """The file's lines; None when the process is gone, or has no such file, or it is not ours, or too long."""
+        """The file's printable text; None when there is no such file, it is too long, or we may not read it."""
         text = _read(self._process, name)
         return None if text is None else printable_lines(text)
 
     def words(self) -> list[str]:
-        """Its command line; none when it is gone, or a kernel thread, or when it is too long to be one.
+        """The words of the command line; none for a kernel thread, a process that is gone, or one that is too long.
 
-        Its end is cut, and so is each word: whoever searches them takes the square of a word's length.
+        Their number and their lengths are cut, because a search takes the square of a word's length.
         """
         words = split_words(_read(self._process, "cmdline") or "")
         return [printable(word[:WORD_LENGTH]) for word in words[:WORDS]]
@@ -85,7 +92,7 @@ class Inside:
         return self._process.path(name)
 
     def links(self, most: int) -> list[str]:
-        """What its descriptors are of, of the first so many; none when they are not ours to see."""
+        """The links of the first `most` descriptors; none when we may not see them."""
         process = self._process
         with suppress(OSError):
             if process.descriptor is None:

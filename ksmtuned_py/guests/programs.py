@@ -1,11 +1,11 @@
-"""Which programs run guests, and who else may write KSM's knobs. PURE."""
+"""Knows the programs that run guests, and those that may write KSM's knobs. PURE."""
 
 import re
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 
 COMM_LENGTH = 15
-"""The kernel cuts a process's name to this (TASK_COMM_LEN less its end mark)."""
+"""The kernel cuts a process's name to this length (TASK_COMM_LEN less its end mark)."""
 
 # The names the old ksmtuned looked for (qemu:NAME is what `-name process=` was used for), and Proxmox' kvm.
 _QEMU = re.compile(r"kvm|qemu(-(kvm|system-.+)|:.{1,11})")
@@ -27,16 +27,17 @@ _SUSPECTS = frozenset(
         "ksmd-tuner",
     }
 )
-# libvirtd can write them too (node-memory-tune), but it runs on every host, so naming it would say nothing.
+# libvirtd can write the knobs, too (node-memory-tune). It runs on every host, so naming it would say nothing.
 
 _INTERPRETER = re.compile(r"(platform-)?python[\d.]*|(ba|da)?sh")
 
 
 def guest_kind(name: str, words: Sequence[str], patterns: Sequence[str]) -> str | None:
-    """What a process is as a guest, by its name (it may be cut), its command line, and the configured shell patterns.
+    """The kind of guest by its name (which may be cut), its command line and the configured patterns; None for none.
 
-    QEMU's `-name process=X` changes the name, so its first word counts as well; crosvm's device helpers share
-    crosvm's command line but hold no guest memory of their own, so for the others it does not.
+    QEMU's `-name process=X` changes the name, so for QEMU the first word of the command line counts as well. For the
+    others it does not count: crosvm's device helpers share crosvm's command line, and have no guest memory of their
+    own.
     """
     program = base_name(words[0]) if words else ""
     if _QEMU.fullmatch(name) or _QEMU.fullmatch(program):
@@ -48,25 +49,25 @@ def guest_kind(name: str, words: Sequence[str], patterns: Sequence[str]) -> str 
 
 
 def may_be_guest(name: str, patterns: Sequence[str]) -> bool:
-    """Whether a process of that name is worth a look, by the name alone; a cut name counts for all that begin so."""
+    """Whether a process of that name may be a guest. A name that was cut stands for all that begin with it."""
     heads = [re.split(r"[*?[]", pattern, maxsplit=1)[0] for pattern in patterns]
     cut = len(name) >= COMM_LENGTH and any(name.startswith(head[:COMM_LENGTH]) for head in heads)
     return cut or guest_kind(name, (), patterns) is not None
 
 
 def full_name(name: str, words: Sequence[str]) -> str:
-    """A process's name, completed from its command line where the kernel has cut it."""
+    """A process's name, completed from its command line where the kernel cut it."""
     program = base_name(words[0]) if words else ""
     return program if len(name) >= COMM_LENGTH and program.startswith(name) else name
 
 
 def suspects(names: Iterable[str]) -> tuple[str, ...]:
-    """Those of the names that belong to programs known to write KSM's knobs, sorted."""
+    """The names of programs that are known to write KSM's knobs, sorted."""
     return tuple(sorted(_SUSPECTS.intersection(names)))
 
 
 def program_names(name: str, words: Sequence[str]) -> set[str]:
-    """What a process may be called: its name, its program, and its script when the program is an interpreter."""
+    """The names of a process: its own, its program's, and its script's when the program is an interpreter."""
     program = base_name(words[0]) if words else ""
     names = {name, program}
     if _INTERPRETER.fullmatch(program):

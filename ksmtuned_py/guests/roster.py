@@ -1,4 +1,4 @@
-"""The guests with all that is known of them: from the kernel, from libvirt, and from the admin's rules."""
+"""Lists the guests with all that the kernel, libvirt and the admin's rules say of them."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -21,7 +21,7 @@ from ksmtuned_py.guests.unknown import SETTLED_SECONDS, undecided_sentence, unkn
 from ksmtuned_py.model import KSM_DIRECTORY, Guest
 
 STALE_SECONDS = 30.0
-"""What libvirt said is this old before anybody is told: a restart takes less."""
+"""The admin is told when libvirt's word is older than this; a restart of libvirtd takes less."""
 
 
 class Finder(Protocol):
@@ -46,7 +46,7 @@ class Finder(Protocol):
 
 
 class AccountFinder(Finder, Protocol):
-    """One that also tells how new what it tells is."""
+    """A finder that also tells whose accounts it has just read."""
 
     @property
     def fresh(self) -> frozenset[Key]:
@@ -54,7 +54,7 @@ class AccountFinder(Finder, Protocol):
 
 
 class Link(Protocol):
-    """Tells of libvirt's domains."""
+    """Has the latest view of libvirt's domains."""
 
     view: View
 
@@ -64,16 +64,16 @@ class Switches(Protocol):
 
     @property
     def switched_off(self) -> frozenset[Key]:
-        """The guests whose memory was."""
+        """The guests whose memory was taken out of merging."""
 
 
 class Roster:
-    """A finder that knows more."""
+    """Finds the guests, and adds their names, places, rules and what libvirt says of them."""
 
     def __init__(self, door: Door, finder: AccountFinder, in_force: InForce, link: Link | None = None) -> None:
         self._in_force = in_force
         self.switches: Switches | None = None
-        """Who takes guests' memory out of merging; None where nobody does."""
+        """The one that takes guests' memory out of merging; None where nobody does."""
         self._door = door
         self._finder = finder
         self._link = link
@@ -158,7 +158,10 @@ class Roster:
         )
 
     def _undecided(self, guests: Sequence[Guest], view: View | None, now_seconds: float) -> str:
-        """Told when it lasts: of each new guest libvirt tells only a moment later."""
+        """The sentence about guests for whom no rule can be judged yet; '' when there is none.
+
+        It waits some seconds, because libvirt tells of each new guest only a moment later.
+        """
         held = [guest for guest in guests if is_undecided(guest, self.settings.rule)]
         self._undecided_since = (self._undecided_since or now_seconds) if held else None
         if self._undecided_since is None or now_seconds < self._undecided_since + SETTLED_SECONDS:
@@ -180,7 +183,7 @@ def _unplaced(place: Place) -> tuple[str, ...]:
 
 
 def _problem(view: View | None, now_seconds: float, began_seconds: float) -> str:
-    """libvirt's, when it lasts; one that ended and has no domains is missed by nobody."""
+    """The sentence that libvirt has not answered for long; '' otherwise. Nobody misses a libvirt without domains."""
     if view is None or not view.expected or (not view.domains and view.at_seconds is not None):
         return ""
     since = began_seconds if view.at_seconds is None else view.at_seconds

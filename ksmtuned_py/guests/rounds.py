@@ -1,15 +1,15 @@
-"""Which processes are worth a look this time. PURE: sets of PIDs and a time in, PIDs out."""
+"""Picks the processes that are worth a look this time. PURE: it takes sets of PIDs and a time, and returns PIDs."""
 
 from collections.abc import Iterable
 
 
 class Rounds:
-    """New processes at once and at the next few looks, all of them every so often."""
+    """Picks new processes at once and at the next few looks, and every so often all of them."""
 
     YOUNG_LOOKS = 4
-    """A process execs, and asks for merging, shortly after its fork: the first look and three more."""
+    """The looks at a new process, because it execs and asks for merging only shortly after its fork."""
     PER_LOOK = 1000
-    """Of a round over all processes, so that no look takes long: about 30 us each (measured)."""
+    """The most processes of a round at one look, so that none takes long. One process takes about 30 us (measured)."""
 
     def __init__(self, every_seconds: float) -> None:
         self._every_seconds = every_seconds
@@ -18,11 +18,11 @@ class Rounds:
         self._left: list[int] = []
 
     def again(self, pids: Iterable[int]) -> None:
-        """Count these as new."""
+        """Count these processes as new."""
         self._young.update(dict.fromkeys(pids, self.YOUNG_LOOKS))
 
     def due(self, pids: set[int], new: set[int], now_seconds: float) -> set[int]:
-        """Those of all `pids` that this look is for; `new` are the ones never looked at."""
+        """The PIDs of all `pids` that are due at this look; `new` were never looked at."""
         self.again(new)
         due = self._take_young() | self._take_round(pids, now_seconds)
         return due & pids
@@ -33,7 +33,7 @@ class Rounds:
         return due
 
     def _take_round(self, pids: set[int], now_seconds: float) -> set[int]:
-        if self._next_seconds is None:  # the first look is at everything anyway
+        if self._next_seconds is None:  # at the first look every process is new
             self._next_seconds = now_seconds + self._every_seconds
         elif now_seconds >= self._next_seconds:
             self._next_seconds = now_seconds + self._every_seconds

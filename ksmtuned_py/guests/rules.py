@@ -1,7 +1,7 @@
-"""The admin's rules: whose memory may merge, and with whose. PURE.
+"""Applies the admin's rules on whose memory may merge, and with whose. PURE.
 
-They fail closed: where it is not known yet whether a rule holds for a guest (Guest.unknown), and the guest would be
-kept out of merging if it did, it is kept out until that is known.
+Rules fail closed. It may be unknown yet whether a rule holds for a guest (Guest.unknown). A guest that the rule would
+keep out of merging is then kept out until that is known.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,16 +14,16 @@ from ksmtuned_py.model import Guest
 
 Key = tuple[int, int]
 Wish = tuple[bool | None, str]
-"""Whether a guest is to merge (None: as it is), and why."""
+"""Whether a guest is to merge, and why; None = as it is."""
 NO_RULE = GuestRule()
 WORTH_A_CHANGE = 2.0
-"""Another group has to be so much larger than the one that merges: a change gives back all that was merged."""
+"""Another group takes over only when it is so many times larger. A change gives back all merged memory."""
 
 
 def matches(rule: GuestRule, guest: Guest) -> bool | None:
-    """Whether all of a rule's patterns match a guest; None when nobody knows yet, which "*" does not mind.
+    """Whether all of a rule's patterns match a guest; None when that is unknown yet.
 
-    A name that matches does so for good: what libvirt may add is another name.
+    The pattern "*" also matches what is unknown. A name that matches stays, because libvirt only adds names.
     """
     found = (
         is_called(guest, rule.name) or (None if "name" in guest.unknown else False),
@@ -41,7 +41,7 @@ def _matches(pattern: str, value: str, *, known: bool = True) -> bool | None:
 
 
 def possible_rules(guest: Guest, rules: Sequence[GuestRule]) -> tuple[GuestRule, ...]:
-    """The first rule that matches, behind those that may; the last is one that says nothing when none does."""
+    """The rules that may match, and behind them the first that does. Where none does, an empty rule is the last."""
     found = []
     for rule in (*rules, NO_RULE):
         match = matches(rule, guest)
@@ -53,22 +53,22 @@ def possible_rules(guest: Guest, rules: Sequence[GuestRule]) -> tuple[GuestRule,
 
 
 def is_undecided(guest: Guest, rules: Sequence[GuestRule]) -> bool:
-    """Whether it is kept out for no other reason than that something of it is unknown."""
+    """Whether a guest is kept out only because something about it is unknown."""
     possible = possible_rules(guest, rules)
     return len({rule.merge == "no" for rule in possible}) > 1 or len({rule.group for rule in possible}) > 1
 
 
 def open_questions(guest: Guest, rules: Iterable[GuestRule]) -> list[str]:
-    """What is unknown of it, and is asked for by some rule."""
+    """The unknown facts about a guest that some rule asks for."""
     return [name for name in guest.unknown if any(getattr(rule, name) != "*" for rule in rules)]
 
 
 def ruled(
     guests: Iterable[Guest], settings: Guests, enrolled: str | None, losing: Mapping[Key, int]
 ) -> tuple[Guest, ...]:
-    """The guests with what the rules want of them.
+    """The guests with what the rules want of each.
 
-    `enrolled` is the group that may merge (None: none was chosen yet), `losing` passes by key.
+    `enrolled` is the group that may merge; None when none was chosen yet. `losing` has the losing passes by key.
     """
     return tuple(_ruled(guest, settings, enrolled, losing.get(guest.key, 0)) for guest in guests)
 
@@ -81,12 +81,12 @@ def _ruled(guest: Guest, settings: Guests, enrolled: str | None, losing: int) ->
         reason = f"unknown yet whether a rule keeps it out: its {' and '.join(open_questions(guest, possible))}"
     group = possible[-1].group if len(groups) == 1 else ""
     if (group, merge, losing) == ("", None, 0):
-        return guest  # as the many are: a copy of 500 takes 2 ms
+        return guest  # most guests are like this, and copying 500 takes 2 ms
     return replace(guest, group=group, merge=merge, merge_reason=reason, losing_passes=losing)
 
 
 def _together(wishes: Sequence[Wish], groups: set[str]) -> Wish:
-    """What holds while any of the wishes may be the right one; a no without a reason where that is open."""
+    """The wish that holds while any of these may be the right one. Where they differ it is a no without a reason."""
     if all(merge is False for merge, _ in wishes):
         return wishes[0]
     if len(groups) > 1 or any(merge is False for merge, _ in wishes):
@@ -110,20 +110,23 @@ def _wish(rule: GuestRule, settings: Guests, enrolled: str | None, losing: int) 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The group that may merge, and among which it was chosen."""
+    """The group that may merge, and the groups among which it was chosen."""
 
     group: str | None = None
-    """None = none was chosen yet."""
+    """The group that may merge; None = none was chosen yet."""
     among: frozenset[str] = frozenset()
 
     def after(self, guests: Sequence[Guest], settings: Guests) -> "Choice":
-        """The admin's group; else the one before, as long as it has guests and no other becomes much larger.
+        """The choice after one more look at the guests: the admin's group, if there is one.
 
-        Guests without a group are a group of their own. Nothing is chosen while it is unknown in which group some
-        guest is: once chosen, a group would stay, and keep all others out. The first choice is the one with the most
-        profit, or at the start, where nobody has any, the largest; later ones go by size alone, for whoever is kept
-        out has no profit. Where there are domains of libvirt's, they alone count: nobody else can be switched, and any
-        user's process may be called a guest, and be as large as it likes by mapping one page over and over.
+        Else the group stays as long as it has guests, and no other group becomes much larger. Guests without a group
+        are a group of their own. Nothing is chosen while the group of some guest is unknown, because a chosen group
+        stays and keeps all others out.
+
+        The first choice has the most profit, or at the start, where nobody has any, the largest size. Later choices go
+        by size alone, because guests that are kept out have no profit. Where libvirt has domains, they alone count.
+        Nobody else can be switched. Any user's process may be called a guest, and look as large as it likes by mapping
+        one page over and over.
         """
         if settings.isolation_group:
             return Choice(settings.isolation_group)

@@ -1,7 +1,7 @@
-"""Looks that cost too much for a tick: at a process's descriptors, and at the flags of its mappings.
+"""Reads what costs too much for every tick: a process's descriptors, and the flags of its mappings.
 
-They are made on account: a share of a core is saved up for them, and a look that took more is made up for by waiting.
-Reading smaps walks page tables: 20 ms for each GiB in pages of 4 KiB (measured), and 0.1 ms for a list of descriptors.
+These looks have a budget of CPU time. A share of a core is saved up, and a look that took more is followed by waiting.
+Reading smaps walks page tables, 20 ms for each GiB in pages of 4 KiB (measured). A list of descriptors takes 0.1 ms.
 """
 
 import time
@@ -15,22 +15,25 @@ from ksmtuned_py.guests.patience import Patience
 from ksmtuned_py.guests.process import Inside, Process
 
 SHARE = 0.001
-"""Of a core, however many processes there are: with more of them a round over all takes longer."""
+"""The share of a core for all slow looks. With more processes a round over all of them takes longer."""
 FIRST_SECONDS = 0.2
-"""At the start, when everybody is new."""
+"""The budget at the start, when every process is new."""
 MOST_SECONDS = 0.06
-"""Saved up while there is nobody to look at: a minute's worth."""
+"""The most that is saved up while there is nobody to look at, a minute's worth."""
 LIBVIRT_PIDS = "run/libvirt/qemu"
 ASK_LIBVIRT_SECONDS = 60.0
 DESCRIPTORS_MAX = 2000
-"""Of one process: a virtual machine's own are among its first."""
+"""The most descriptors read of one process. A virtual machine's own are among its first."""
 
 
 class SlowLooks:
-    """A queue of processes: whoever was not looked at for longest, and of the new ones the largest, as guests are."""
+    """A queue of processes.
+
+    First come the new ones, the largest first, as guests are; then the longest not looked at.
+    """
 
     def __init__(self, door: Door, page_bytes: int, meter: Callable[[], float] = time.thread_time) -> None:
-        """`meter` tells the CPU time of the thread that calls it."""
+        """Begin with an empty queue. `meter` tells the CPU seconds of the thread that calls it."""
         self.spent_seconds = 0.0
         self._door = door
         self._page_bytes = page_bytes
@@ -44,7 +47,7 @@ class SlowLooks:
         self._asked_seconds: float | None = None
 
     def queue(self, pids: Iterable[int]) -> None:
-        """These processes, unless they have no memory."""
+        """Add these processes to the queue, unless they have no memory."""
         with self._paid():
             for pid in pids:
                 if pid not in self._queue:
@@ -56,7 +59,7 @@ class SlowLooks:
                 self._queue[pid] = sizes[1] * self._page_bytes
 
     def forget(self, pid: int) -> None:
-        """It is gone."""
+        """Drop a process that is gone."""
         self._queue.pop(pid, None)
         self._looked_seconds.pop(pid, None)
 
@@ -64,7 +67,7 @@ class SlowLooks:
         return self._looked_seconds.get(pid, float("-inf")), -self._queue[pid]
 
     def look(self, now_seconds: float, wants_flags: Callable[[int], bool]) -> dict[int, Clue]:
-        """What was seen of as many of them as may be looked at now."""
+        """Look at as many processes as the budget allows, and return what was seen by PID."""
         since = now_seconds if self._at_seconds is None else self._at_seconds
         self._at_seconds = now_seconds
         earned = max(0.0, now_seconds - since) * SHARE
@@ -84,12 +87,12 @@ class SlowLooks:
             look = self._metered(pid, self._queue.pop(pid), flags=wants_flags(pid))
             found = self._patience.ask({pid: Process(self._door, pid)}, look)
             if not found:
-                break  # one that does not answer is enough waiting for once
+                break  # one silent process is enough waiting for one look
             clues |= found
         return clues
 
     def _ask_libvirt(self, now_seconds: float) -> None:
-        """It keeps a file with the PID of each domain."""
+        """Read the files in which libvirt keeps the PID of each domain."""
         if self._asked_seconds is not None and now_seconds - self._asked_seconds < ASK_LIBVIRT_SECONDS:
             return
         self._asked_seconds = now_seconds
@@ -109,7 +112,7 @@ class SlowLooks:
 
     @contextmanager
     def _paid(self) -> Iterator[None]:
-        """What this thread does in a with block is on account."""
+        """Charge the CPU time that this thread uses in a with block to the budget."""
         began = self._meter()
         try:
             yield

@@ -1,6 +1,6 @@
-"""A process's mappings from /proc/PID/smaps: what each is made of, and whether it may merge. PURE.
+"""Parses a process's mappings from /proc/PID/smaps, with what each is made of and whether it may merge. PURE.
 
-Reading smaps walks the process's page tables under its memory map's lock: never on a tick.
+Reading smaps walks the process's page tables under the lock of its memory map, so no tick does it.
 """
 
 import re
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from ksmtuned_py.units import KIB
 
 SMAPS_SECONDS = 30.0
-"""What a process is given to answer: a walk over all its page tables takes a second for some 100 GiB."""
+"""The time to wait for smaps. A walk over all page tables takes a second for some 100 GiB."""
 
 # "7f73d3e00000-7f73d7e00000 rw-p 00000000 00:00 0      [heap]"
 _HEAD = re.compile(r"([0-9a-f]+)-([0-9a-f]+) (\S{4}) \S+ \S+ \d+ *(.*)")
@@ -18,16 +18,16 @@ _HEAD = re.compile(r"([0-9a-f]+)-([0-9a-f]+) (\S{4}) \S+ \S+ \d+ *(.*)")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mapping:
-    """One line of /proc/PID/maps with what smaps says of it."""
+    """One mapping, with what smaps says of it."""
 
     size_bytes: int
     shared: bool
-    """Mapped MAP_SHARED: never merges."""
+    """Mapped with MAP_SHARED, so it never merges."""
     path: str = ""
     flags: frozenset[str] = frozenset()
-    """VmFlags: 'mg' may merge, 'ht' hugetlb, 'io' and 'pf' a device's own memory."""
+    """VmFlags: 'mg' is memory that may merge, 'ht' hugetlb, 'io' and 'pf' a device's own memory."""
     sizes: dict[str, int] = field(default_factory=dict)
-    """Rss, AnonHugePages, KSM and the like, in bytes."""
+    """The sizes of Rss, AnonHugePages, KSM and the like, in bytes."""
 
     @property
     def mergeable(self) -> bool:
@@ -36,12 +36,12 @@ class Mapping:
 
 
 def parse_smaps(text: str) -> list[Mapping]:
-    """All mappings; lines that no kernel writes are passed over."""
+    """All mappings of a process. Lines that no kernel writes are passed over."""
     return [_mapping(block) for block in _blocks(text)]
 
 
 def ram_mappings(mappings: list[Mapping], sizes_bytes: list[int]) -> list[Mapping]:
-    """The mappings that hold memory of these sizes: QEMU maps each backend in one piece, with guard pages around it."""
+    """The mappings of these sizes. QEMU maps each backend in one piece, with guard pages around it."""
     return [mapping for mapping in mappings if mapping.size_bytes in sizes_bytes]
 
 

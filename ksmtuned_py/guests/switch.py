@@ -1,6 +1,6 @@
-"""Taking one running guest's memory out of merging, or back in, and looking whether it took.
+"""Takes one running guest's memory out of merging, or back in, and checks whether that took effect.
 
-Everything here may wait as long as one QEMU does: call it where waiting hurts nobody.
+Everything here may wait as long as one QEMU does, so it is called where waiting hurts nobody.
 """
 
 from ksmtuned_py.door import Door
@@ -15,7 +15,7 @@ from ksmtuned_py.units import human_bytes
 
 
 def switch(door: Door, uri: str, guest: Guest, merge: bool) -> str:
-    """Switch it and say what was read back; raises LibvirtRefused, or Garbage when QEMU answers that."""
+    """Switch a guest and return what was read back, as a sentence; raises LibvirtRefused or Garbage."""
     backends = set_merging(uri, guest.uuid, merge)
     stubborn = [printable(backend.name) for backend in backends if backend.merge != merge]
     if stubborn:
@@ -24,9 +24,9 @@ def switch(door: Door, uri: str, guest: Guest, merge: bool) -> str:
 
 
 def empty(door: Door, uri: str, guest: Guest, merge: bool) -> str:
-    """Take it out of merging and, if it was in, put it in again: its merged pages are its own then, until ksmd scans.
+    """Take a guest out of merging and, if it was in, put it in again; returns a sentence.
 
-    Raises as switch does.
+    Its merged pages are then its own, until ksmd scans them again. Raises LibvirtRefused or Garbage.
     """
     if not any(backend.merge for backend in memory_backends(uri, guest.uuid)):
         return "its memory does not merge"
@@ -37,7 +37,10 @@ def empty(door: Door, uri: str, guest: Guest, merge: bool) -> str:
 
 
 def _read_back(door: Door, pid: int, backends: list[MemoryBackend], merge: bool) -> str:
-    """QEMU around 9.1 takes the property without telling the kernel: only smaps shows what holds."""
+    """Read from smaps whether the switch took effect, as a sentence; raises LibvirtRefused when not.
+
+    QEMU around 9.1 sets the property without telling the kernel, so its own word is no proof.
+    """
     smaps = ask_one(Process(door, pid), lambda inside: inside.read("smaps"), SMAPS_SECONDS)
     if smaps is None:
         raise LibvirtRefused(f"process {pid}", "whether it took cannot be seen, its smaps cannot be read")

@@ -1,4 +1,4 @@
-"""What nobody knows yet of a guest, so that no rule which asks for it can be judged. PURE."""
+"""Tells which facts about a guest are unknown yet, so that no rule which asks for them can be judged. PURE."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -7,13 +7,13 @@ from ksmtuned_py.guests.evidence import in_libvirts
 from ksmtuned_py.model import Guest
 
 SETTLED_SECONDS = 5.0
-"""libvirt lists a domain long before: one that it does not list when its process has run for so long is none."""
+"""libvirt lists a domain long before its process has run for so long. What it does not list then is no domain."""
 
 
 def unknown_of(guest: Guest, view: View | None, seen_seconds: float, *, libvirt_is_used: bool) -> tuple[str, ...]:
-    """What libvirt has yet to tell of a guest that was first seen then (monotonic): 'tag', 'name'.
+    """The facts that libvirt has yet to tell of a guest: 'tag', 'name'. `seen_seconds` is monotonic.
 
-    A QEMU of libvirt's always has a UUID on its command line; what has none has no tag, and no name but its own.
+    libvirt's QEMU always has a UUID on its command line. A guest without a UUID has no tag, and no name but its own.
     """
     if guest.kind != "qemu" or not guest.uuid:
         return ()
@@ -28,7 +28,7 @@ def unknown_of(guest: Guest, view: View | None, seen_seconds: float, *, libvirt_
 
 
 def undecided_sentence(held: Sequence[Guest], questions: Iterable[str], why: Mapping[str, str]) -> str:
-    """Which guests are kept out for want of an answer to these questions, and why there is none."""
+    """The sentence that names the guests kept out because these questions are open, and says why they are."""
     reasons = "; ".join(dict.fromkeys(why[name] for name in questions))
     count = f"{len(held)} guests are" if len(held) > 1 else f"guest {held[0].name} is"
     return f"{count} kept out of merging, for it is unknown whether a rule wants that: {reasons}"
