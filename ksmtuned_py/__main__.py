@@ -1,4 +1,4 @@
-"""`python -m ksmtuned_py` and the console command."""
+"""Starts the command line, for `python -m ksmtuned_py` and for the console command."""
 
 import sys
 

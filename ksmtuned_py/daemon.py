@@ -1,4 +1,4 @@
-"""The loop: deadlines, signals, reload, shutdown; nothing else."""
+"""Runs the loop, which handles deadlines, signals, reload and shutdown, and nothing else."""
 
 import time
 from collections.abc import Callable
@@ -13,24 +13,24 @@ from ksmtuned_py.report import Report
 from ksmtuned_py.tick import tick
 
 FAILED_TICKS_MAX = 5
-"""In a row; then the daemon puts the knobs back and exits, for systemd to start it anew."""
+"""After so many failed ticks in a row the daemon puts the knobs back and exits. systemd then starts it anew."""
 
 
 class Publisher(Protocol):
     """Tells the world about ticks."""
 
     def publish(self, report: Report) -> None:
-        """A tick was completed."""
+        """Tell of a tick that was completed."""
 
     def failed_tick(self, error: Exception) -> None:
-        """A tick was not."""
+        """Tell of a tick that raised this error."""
 
 
 class Waits(Protocol):
     """The daemon's one wait."""
 
     def until(self, deadline_seconds: float) -> frozenset[str]:
-        """What ended the wait; none at the deadline."""
+        """Wait, and return the words for what ended the wait; none at the deadline (monotonic seconds)."""
 
 
 @dataclass
@@ -42,12 +42,15 @@ class Daemon:
     waits: Waits
     publisher: Publisher
     reload: Callable[[], None] = lambda: None
-    """Puts the new configuration in force, or leaves the old one; it tells of it itself."""
+    """Puts the new configuration in force, or leaves the old one. It tells the admin which."""
     longest_wait_seconds: float = float("inf")
-    """Ticks are never further apart than this: half the watchdog's time."""
+    """The longest time between two ticks, which is half the watchdog's time."""
 
     def run(self, *, once: bool = False) -> None:
-        """Until the word 'stop', or for one tick; raises what made that one, or five in a row, fail."""
+        """Tick until the wait ends with the word 'stop', or once.
+
+        Raises what made the single tick, or the last of five failed ticks in a row, fail.
+        """
         trend, woken_by, failures = Trend.begin(self._config), frozenset[str](), 0
         while "stop" not in woken_by:
             if "reload" in woken_by:
@@ -67,13 +70,19 @@ class Daemon:
         return self.in_force.config
 
     def _reloaded(self, trend: Trend) -> Trend:
-        """In another mode all begins anew: what was remembered came of writes, or of there being none."""
+        """Reload, and return the trend to go on with.
+
+        In another mode it begins anew, because what it remembers came of writes, or of there being none.
+        """
         mode = self._config.daemon.mode
         self.reload()
         return trend if self._config.daemon.mode == mode else Trend.begin(self._config)
 
     def _next_tick(self, began: float, ended: float, pause: float) -> float:
-        """When it is due; a tick leaves at least as much time as it took, as far as the watchdog has the patience."""
+        """The time at which the next tick is due (monotonic seconds).
+
+        At least as much time is left as the last tick took, as far as the watchdog has the patience.
+        """
         took = ended - began
         rest = min(took, max(0.0, self.longest_wait_seconds - took))
         return max(began + min(pause, self.longest_wait_seconds), ended + rest)
@@ -81,7 +90,7 @@ class Daemon:
     def _try_tick(self, trend: Trend, woken_by: frozenset[str], *, last_try: bool) -> Report | None:
         try:
             report = tick(self.host, self._config, trend, woken_by)
-        except Exception as error:  # one bad tick (a sensor, a bug) must not end the daemon; five in a row do
+        except Exception as error:  # one bad tick (a sensor, a bug) must not end the daemon, but five in a row do
             self.publisher.failed_tick(error)
             if last_try and isinstance(error, KsmtunedError):
                 raise TicksFailed(str(error)) from error

@@ -1,4 +1,4 @@
-"""Open files and threads are budgeted: as many as the system allows, a few set aside for giving back."""
+"""Budgets open files and threads: as many as the system allows, with a few files set aside for giving back."""
 
 import os
 import resource
@@ -6,18 +6,21 @@ from contextlib import suppress
 from threading import Thread
 
 SET_ASIDE = 32
-"""Giving back reads and writes a dozen files at a time, and starts a child with pipes."""
+"""Descriptors set aside. Giving back has a dozen files open at a time, and starts a child with pipes."""
 
 
 def raise_limit() -> None:
-    """The soft limit, 1024 as a rule, is for programs that use select(): we may have as many as the hard one says."""
+    """Raise the soft limit of descriptors to the hard one.
+
+    The soft limit, 1024 as a rule, is for programs that use select(), and we use poll().
+    """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with suppress(OSError, ValueError):  # where even that is forbidden, the guests that are too many are read by path
+    with suppress(OSError, ValueError):  # where that is forbidden, guests beyond the limit are read by path
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def begin(thread: Thread) -> bool:
-    """Start it; whether there could be one more (TasksMax of the unit, RLIMIT_NPROC)."""
+    """Start a thread, and return whether there could be one more (TasksMax of the unit, RLIMIT_NPROC)."""
     try:
         thread.start()
     except RuntimeError:
@@ -26,12 +29,12 @@ def begin(thread: Thread) -> bool:
 
 
 class Reserve:
-    """Descriptors that nobody else can use up until they are needed."""
+    """Keeps some descriptors open, so that nobody else can use them up before they are needed."""
 
     def __init__(self) -> None:
         self._descriptors = [os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC) for _ in range(SET_ASIDE)]
 
     def release(self) -> None:
-        """They can be had from now on."""
+        """Close the descriptors, so that others can be opened."""
         while self._descriptors:
             os.close(self._descriptors.pop())

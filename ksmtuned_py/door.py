@@ -1,4 +1,4 @@
-"""The one door to the kernel: everything read from or written to /sys and /proc goes through a Door.
+"""The one door to the kernel. Everything read from or written to /sys and /proc goes through a Door.
 
 It takes a root path, so the whole daemon runs on a made-up tree, and on a captured one. Every write is recorded.
 """
@@ -16,7 +16,10 @@ from ksmtuned_py.errors import Garbage, NotPermitted, Unreadable
 from ksmtuned_py.units import MIB
 
 MOST_BYTES = 64 * MIB
-"""Of one file: far more than the kernel's own have. What a process may make longer has limits of its own."""
+"""The most that is read of one file. The kernel's own files are far shorter.
+
+Files that a process can make longer have limits of their own.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,30 +49,30 @@ class Door:
         return os.path.exists(self.path(relative))  # noqa: PTH110 - called for every process on the host
 
     def names(self, relative: str) -> list[str]:
-        """The names in a directory; none when it is not there, or not ours to see."""
+        """The names in a directory; none when there is no such directory, or we may not read it."""
         try:
             return os.listdir(self.path(relative))  # noqa: PTH208 - called for /proc on every tick
         except (FileNotFoundError, NotADirectoryError, ProcessLookupError, PermissionError):
             return []
 
     def links(self, relative: str, most: int, *, at: int | None = None) -> list[str]:
-        """What the first links in a directory point to, as many as `most`; raises OSError."""
+        """The targets of the first links in a directory, `most` of them at most; raises OSError."""
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
         directory = os.open(relative if at is not None else self.path(relative), flags, dir_fd=at)
         try:
             found = []
             with os.scandir(directory) as entries:
                 for entry in islice(entries, most):
-                    with suppress(OSError):  # no link, or closed since
+                    with suppress(OSError):  # it is no link, or was closed meanwhile
                         found.append(os.readlink(entry.name, dir_fd=directory))
             return found
         finally:
             os.close(directory)
 
     def read(self, relative: str, *, at: int | None = None, most_bytes: int = MOST_BYTES) -> str:
-        """The file's text, as it is; raises OSError, EFBIG when there is more of it.
+        """The file's text, as it is; raises OSError, with EFBIG when there is more than `most_bytes`.
 
-        `at` is a descriptor from `hold`: then the path is below it.
+        With `at`, a descriptor from `hold`, the path is below that directory.
         """
         descriptor = os.open(relative if at is not None else self.path(relative), os.O_RDONLY | os.O_CLOEXEC, dir_fd=at)
         try:
@@ -78,7 +81,7 @@ class Door:
             os.close(descriptor)
 
     def read_if_there(self, relative: str, *, at: int | None = None) -> str | None:
-        """The file's text, or None when the kernel has no such file or has it switched off."""
+        """The file's text; None when the kernel has no such file or has it switched off."""
         try:
             return self.read(relative, at=at)
         except (FileNotFoundError, NotADirectoryError, ProcessLookupError):
@@ -89,12 +92,12 @@ class Door:
             raise unreadable(self.path(relative), error) from error
 
     def read_int(self, relative: str) -> int | None:
-        """The file's one decimal number, or None when there is no such file; Garbage when it is anything else."""
+        """The file's one decimal number; None when there is no such file. Raises Garbage when it is anything else."""
         text = self.read_if_there(relative)
         return None if text is None else parse_int(self.path(relative), text)
 
     def write(self, relative: str, text: str) -> None:
-        """One write system call of the whole text; raises OSError as the kernel gave it."""
+        """Write the whole text in one system call; raises OSError as the kernel gave it."""
         path, error = self.path(relative), ""
         try:
             descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_TRUNC)
@@ -109,7 +112,7 @@ class Door:
             self.log.append(Recorded(path, text, error))
 
     def open_trigger(self, relative: str, text: str) -> int | None:
-        """A descriptor that polls POLLPRI after `text` was written to it (PSI); None where there are no triggers."""
+        """Write `text` to a PSI file, and return a descriptor that polls POLLPRI; None where there are no triggers."""
         try:
             descriptor = os.open(self.path(relative), os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError:
@@ -122,12 +125,12 @@ class Door:
         return descriptor
 
     def hold(self, relative: str) -> int:
-        """A descriptor on a directory. On /proc/PID it stays with that one process, whatever PIDs are reused."""
+        """Open a descriptor on a directory. On /proc/PID it means that one process, even when its PID is reused."""
         return os.open(self.path(relative), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
     @contextmanager
     def holding(self, relative: str) -> Iterator[int]:
-        """`hold` for the length of a with block."""
+        """Open a descriptor on a directory for the length of a with block."""
         descriptor = self.hold(relative)
         try:
             yield descriptor
@@ -136,7 +139,7 @@ class Door:
 
 
 def parse_int(path: str, text: str) -> int:
-    """A signed decimal number and nothing else; Garbage names the file otherwise."""
+    """Read a signed decimal number and nothing else; raises Garbage, which names the file."""
     stripped = text.strip()
     digits = stripped.removeprefix("-")
     if not (digits.isascii() and digits.isdigit()):
@@ -145,7 +148,7 @@ def parse_int(path: str, text: str) -> int:
 
 
 def unreadable(path: str, error: OSError) -> NotPermitted | Unreadable:
-    """The house's error for a failed read."""
+    """The expected error for a failed read: NotPermitted or Unreadable."""
     if isinstance(error, PermissionError):
         return NotPermitted(path, "read it")
     return Unreadable(path, error.strerror or str(error))

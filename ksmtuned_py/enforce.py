@@ -1,4 +1,4 @@
-"""What the rules want of running guests is done: a few guests at a time, with room, and never on the tick."""
+"""Switches running guests as the rules want: a few at a time, with room, and never on the tick."""
 
 import os
 import threading
@@ -17,26 +17,26 @@ from ksmtuned_py.units import GIB, human_seconds
 
 Key = tuple[int, int]
 Switch = Callable[[Guest, bool], str]
-"""Switches a guest and says what was read back; raises KsmtunedError or OSError."""
+"""Switches a guest and returns what was read back, as a sentence; raises KsmtunedError or OSError."""
 
 DEADLINE_SECONDS = 30.0
 DEADLINE_SECONDS_PER_GIB = 2.0
-"""Giving a merged GiB back takes 0.4 s (measured on 6.18)."""
+"""Added to the deadline for each merged GiB, which takes 0.4 s to give back (measured on 6.18)."""
 RETRY_SECONDS = 60.0
 RECHECK_SECONDS = 600.0
-"""Memory that was plugged in since the guest was switched off merges until then."""
+"""The time after which a guest is switched off again. Memory that is plugged in meanwhile merges until then."""
 LANES = 4
-"""So many switches at once, but for those of QEMUs that have not answered in the time that others take."""
+"""The most switches at once. One whose QEMU takes longer than others do does not count."""
 LANE_SECONDS = 2.0
-"""A switch takes 50 ms, and what is to be given back. ksmd waits for 10 s at most until guests are switched off."""
+"""A switch is slow after this, plus the time to give memory back. It takes 50 ms, and ksmd waits 10 s at most."""
 LOST_LIMIT = 16
-"""Switches that may be left waiting for a QEMU that does not answer; then no other is begun."""
+"""The most switches that are left waiting for silent QEMUs. At that number no other is begun."""
 PATIENCE_SECONDS = 10.0
-"""libvirt may know a guest only a moment after its process is seen."""
+"""The wait for libvirt, which may know a guest only a moment after its process is seen."""
 
 
 class Job:
-    """One switch on its way, in a thread."""
+    """One switch on its way, on a thread of its own."""
 
     def __init__(
         self,
@@ -47,9 +47,9 @@ class Job:
         now_seconds: float,
         then: Callable[["Job"], None] = lambda _: None,
     ) -> None:
-        """Begin it, and go on with `then` on its thread; the deadline grows with what the guest has merged.
+        """Begin the switch, and call `then` on its thread at the end; raises NoThread.
 
-        NoThread when it cannot be begun.
+        The deadline grows with what the guest has merged.
         """
         self.guest = guest
         self.merge = merge
@@ -57,7 +57,7 @@ class Job:
         self.needs_bytes = 0 if merge else merged_bytes(guest, page_bytes)
         seconds = DEADLINE_SECONDS_PER_GIB * self.needs_bytes / GIB
         self.slow_seconds = now_seconds + LANE_SECONDS + seconds
-        """From then on its lane is another's."""
+        """The time from which on another switch may take its place (monotonic)."""
         self.deadline_seconds = now_seconds + DEADLINE_SECONDS + seconds
         self.done = ""
         self.error = ""
@@ -68,24 +68,24 @@ class Job:
             raise NoThread
 
     def wait(self, timeout_seconds: float) -> bool:
-        """Whether it came back within the time."""
+        """Wait, and return whether the switch ended within the time."""
         self._thread.join(timeout_seconds)
         return not self._thread.is_alive()
 
     def _run(self) -> None:
         try:
             self.done = self._switch(self.guest, self.merge)
-        except Exception as error:  # whatever it is, the lane is free again, and it is tried again
+        except Exception as error:  # whatever it is, the next switch may begin, and this one is tried again
             self.error = str(error) or type(error).__name__
         self._then(self)
 
 
 @dataclass(frozen=True, slots=True)
 class _Case:
-    """What is known of one guest."""
+    """The state of switching one guest."""
 
     merge: bool | None = None
-    """How it was switched last; None = not by us."""
+    """The last switch, in or out of merging; None = not by us."""
     since_seconds: float = 0.0
     not_before_seconds: float = 0.0
     recheck_seconds: float = 0.0
@@ -93,7 +93,7 @@ class _Case:
 
 
 class Enforcer:
-    """Looks at each snapshot and switches what is not as the rules want it; the next switch begins when one ends."""
+    """Switches the guests in each snapshot that are not as the rules want. When a switch ends, the next begins."""
 
     def __init__(
         self,
@@ -102,7 +102,7 @@ class Enforcer:
         ledger: Ledger | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """With a ledger it knows what an earlier one has switched off."""
+        """Take over what an earlier enforcer has switched off, by its ledger."""
         self._switch = switch
         self._tell = tell
         self._ledger = ledger
@@ -110,14 +110,14 @@ class Enforcer:
         self._lock = threading.RLock()  # each switch ends on a thread of its own
         self._known_off = self._read_ledger()
         self._unmet = self._known_off
-        """Those of them that were not among the guests yet."""
+        """Guests of the ledger that were not seen yet."""
         self._cases: dict[Key, _Case] = {}
         self._queue: list[tuple[Guest, bool]] = []
         self._running: dict[Key, Job] = {}
         self._lost: dict[Key, Job] = {}
         self._seen: Snapshot | None = None
         self._spent_bytes = 0
-        """Given back since that snapshot, or on the way."""
+        """Memory given back since that snapshot, or on the way."""
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._closed = False
 
@@ -128,17 +128,17 @@ class Enforcer:
             return self._known_off
 
     def fileno(self) -> int:
-        """Readable when all that had to be switched for the first time has been, or has failed."""
+        """A descriptor, readable when each guest that needed a first switch has been switched, or failed."""
         return self._wake_read
 
     def drain(self) -> bool:
-        """Whether it was, since the last call."""
+        """Empty the descriptor, and return whether it was readable."""
         with suppress(BlockingIOError):
             return bool(os.read(self._wake_read, 4096))
         return False
 
     def close(self) -> None:
-        """Begin nothing more; a switch on its way is left to itself."""
+        """Begin no more switches. One on its way is left to itself."""
         with self._lock:
             if self._closed:
                 return
@@ -148,7 +148,7 @@ class Enforcer:
             os.close(self._wake_write)
 
     def consider(self, snapshot: Snapshot) -> None:
-        """Put what is due in the queue; never waits."""
+        """Put the switches that are due in the queue; never waits."""
         now = snapshot.clock.monotonic_seconds
         with self._lock:
             self._cases = {
@@ -165,7 +165,7 @@ class Enforcer:
             self._begin()
 
     def _due(self, guests: tuple[Guest, ...], now: float) -> Iterator[tuple[Guest, bool]]:
-        """What is to be switched: off first, those with the least to give back before; then on; then one again."""
+        """The switches that are due: first off, those with the least to give back first, then on, then one repeated."""
         wanted = [(guest, merge) for guest in guests if (merge := self._wanted(guest, now)) is not None]
         first = [(guest, merge) for guest, merge in wanted if merge != self._cases[guest.key].merge]
         yield from sorted(first, key=lambda pair: (pair[1], _merged_pages(pair[0])))
@@ -173,7 +173,7 @@ class Enforcer:
         yield from sorted(again, key=lambda pair: self._cases[pair[0].key].recheck_seconds)[:1]
 
     def _wanted(self, guest: Guest, now: float) -> bool | None:
-        """How it has to be switched now; None when it has not."""
+        """The switch that the guest needs now, in (True) or out of merging; None when it needs none."""
         case = self._cases[guest.key]
         wanted = True if guest.merge is None and case.merge is False else guest.merge
         if wanted is None or now < case.not_before_seconds or guest.key in self._running or guest.key in self._lost:
@@ -181,12 +181,12 @@ class Enforcer:
         if wanted == case.merge and (wanted or now < case.recheck_seconds):
             return None
         if not wanted and guest.ksm is not None and guest.ksm.mergeable is False:
-            return None  # none of it merges anyway
+            return None  # none of its memory merges anyway
         late = now >= case.since_seconds + PATIENCE_SECONDS
         return wanted if late or guest.libvirt_age_seconds is not None else None
 
     def _begin(self) -> None:
-        """As many as there are lanes; the rest when one of them ends, or is slow."""
+        """Begin as many switches as may run at once. The others begin when one of these ends, or is slow."""
         while self._queue and self._has_lane() and self._seen:
             guest, merge = self._queue.pop(0)
             if problem := self._obstacle(guest, merge, self._seen):
@@ -214,14 +214,14 @@ class Enforcer:
         return guest_lack(merged_bytes(guest, seen.page_bytes), left, guest.room_bytes)
 
     def _give_up(self, now: float) -> None:
-        """On those that are past their deadline: their lanes are for others from now on."""
+        """Count switches that are past their deadline as lost, so that others can begin."""
         for key, job in list(self._running.items()):
             if now >= job.deadline_seconds:
                 self._lost[key] = self._running.pop(key)
                 self._fail(job, now, f"no answer within {human_seconds(now - job.began_seconds)}")
 
     def _ended(self, job: Job) -> None:
-        """Comes on the job's own thread, however late."""
+        """Note a switch that has ended, on its own thread and however late, and begin the next."""
         with self._lock:
             now, key = self._clock(), job.guest.key
             self._running.pop(key, None)
@@ -243,7 +243,7 @@ class Enforcer:
     def _succeed(self, job: Job, now: float) -> None:
         case = self._cases.get(job.guest.key)
         if case is None:
-            return  # it ended meanwhile
+            return  # the guest ended meanwhile
         if case.merge != job.merge:
             reason = job.guest.merge_reason or "nothing keeps it out any more"
             self._audit(Priority.INFO, job.guest, f"switched {_word(job.merge)}: {reason}; {job.done}")
@@ -274,7 +274,7 @@ class Enforcer:
             self._complain(job.guest, f"not switched {_word(job.merge)}: {problem}")
 
     def _complain(self, guest: Guest, sentence: str) -> None:
-        """Once for each new reason."""
+        """Tell the admin why a guest was not switched, once for each new reason."""
         case = self._cases[guest.key]
         if sentence != case.told:
             self._cases[guest.key] = replace(case, told=sentence)

@@ -1,20 +1,20 @@
-"""Expected errors: each is a class with fields, one message template, and a hint for a person.
+"""Expected errors. Each is a class with fields, one message template, and a hint for a person.
 
-They are caught once, in the command line; anything else that gets there is a bug and keeps its traceback.
+They are caught once, in the command line. Anything else that gets there is a bug and keeps its traceback.
 """
 
 from dataclasses import dataclass
 from typing import ClassVar
 
 BAD_INPUT = 2
-"""Exit code for input we cannot use: the caller has to change something."""
+"""Exit code for input that we cannot use, so that the caller has to change something."""
 FAILED = 1
 """Exit code for a run that was asked for correctly and could not be done."""
 
 
 @dataclass(eq=False)
 class KsmtunedError(Exception):
-    """Base of all expected errors; subclasses add fields and fill the templates with them."""
+    """Base of all expected errors. Subclasses add fields and fill the templates with them."""
 
     template: ClassVar[str] = "unexpected"
     hint_template: ClassVar[str] = ""
@@ -25,7 +25,7 @@ class KsmtunedError(Exception):
 
     @property
     def hint(self) -> str:
-        """What the person can do about it; empty when there is nothing to add."""
+        """A person's way out of the error; '' when there is nothing to add."""
         return self.hint_template.format(**vars(self))
 
 
@@ -99,7 +99,7 @@ class NoRoom(KsmtunedError):
 
 @dataclass(eq=False)
 class NotUnmerged(KsmtunedError):
-    """Unmerging began and was cut short: the kernel then has run=0, and a part is still merged."""
+    """Unmerging began and was cut short. The kernel then has run=0, and a part is still merged."""
 
     reason: str
     exit_code = FAILED
@@ -128,7 +128,7 @@ class NoRuntimeDirectory(KsmtunedError):
 
 @dataclass(eq=False)
 class TicksFailed(KsmtunedError):
-    """The daemon gave up, and put the knobs back: a later start may go better, so this is not BAD_INPUT."""
+    """The daemon gave up, and put the knobs back. A later start may go better, so this is not BAD_INPUT."""
 
     reason: str
     exit_code = FAILED
@@ -147,7 +147,7 @@ class NotRestored(KsmtunedError):
 
 @dataclass(eq=False)
 class NotOurs(KsmtunedError):
-    """The saved knobs are of another kernel, or of another backend: they are not written here."""
+    """The saved knobs are of another kernel, or of another backend, so they are not written here."""
 
     path: str
     saved: str
@@ -159,7 +159,7 @@ class NotOurs(KsmtunedError):
 
 @dataclass(eq=False)
 class NoThread(KsmtunedError):
-    """There are as many threads as there may be."""
+    """No more threads may be started."""
 
     exit_code = FAILED
     template = "no thread can be begun for it"

@@ -1,4 +1,4 @@
-"""The one handle on the machine: observe() tells how it is, apply() carries out a plan."""
+"""The one handle on the machine. observe() tells how it is, and apply() carries out a plan."""
 
 import time
 from collections.abc import Callable
@@ -34,31 +34,31 @@ T = TypeVar("T")
 
 
 class Senses(Protocol):
-    """What the host says of itself, apart from who merges."""
+    """Reads the host, apart from the backend that merges."""
 
     cpus: int
 
     def memory(self) -> Memory:
-        """Memory now."""
+        """The host's memory now."""
 
     def pressure(self) -> Pressure | None:
         """Memory pressure now; None where the kernel does not say."""
 
     def vmstat(self) -> Vmstat:
-        """Events so far."""
+        """The kernel's events since boot."""
 
     def guests(self, now_seconds: float) -> tuple[Guest, ...]:
-        """Who may merge."""
+        """The guests, whose memory may merge; `now_seconds` is monotonic."""
 
     def suspects(self) -> tuple[str, ...]:
         """Running programs that are known to write KSM's knobs."""
 
     def problems(self) -> tuple[str, ...]:
-        """What kept the last look at the guests from being complete, as sentences."""
+        """Sentences on why the last look at the guests was not complete."""
 
 
 class KernelSenses:
-    """The real host, or a tree that looks like one."""
+    """Reads the real host, or a tree that looks like one."""
 
     def __init__(self, door: Door, finder: Finder, cpus: int) -> None:
         self.cpus = cpus
@@ -66,7 +66,7 @@ class KernelSenses:
         self._finder = finder
 
     def memory(self) -> Memory:
-        """Memory now, from /proc/meminfo and ZFS."""
+        """The host's memory now, from /proc/meminfo and ZFS."""
         return read_memory(self._door)
 
     def pressure(self) -> Pressure | None:
@@ -74,24 +74,24 @@ class KernelSenses:
         return read_pressure(self._door)
 
     def vmstat(self) -> Vmstat:
-        """Events so far, from /proc/vmstat."""
+        """The kernel's events since boot, from /proc/vmstat."""
         return read_vmstat(self._door)
 
     def guests(self, now_seconds: float) -> tuple[Guest, ...]:
-        """Guests found among the processes."""
+        """The guests found among the processes; `now_seconds` is monotonic."""
         return self._finder.find(now_seconds)
 
     def suspects(self) -> tuple[str, ...]:
-        """Known writers found among the processes."""
+        """The programs found among the processes that are known to write KSM's knobs."""
         return self._finder.suspects
 
     def problems(self) -> tuple[str, ...]:
-        """What went wrong among the processes."""
+        """The problems of the last look at the processes, as sentences."""
         return self._finder.problems
 
 
 def system_clock() -> Clock:
-    """Now."""
+    """The clocks of the system, read now."""
     unix_seconds = time.time()
     local = time.localtime(unix_seconds)
     return Clock(
@@ -102,7 +102,7 @@ def system_clock() -> Clock:
 
 
 class Host:
-    """The machine. Dry, it only watches: plans end as DRY results."""
+    """The machine: its senses, and the backend that merges. When dry it only watches, and writes end as DRY."""
 
     def __init__(
         self, backend: Backend, senses: Senses, clock: Callable[[], Clock] = system_clock, *, dry: bool = False
@@ -113,24 +113,24 @@ class Host:
         self._clock = clock
         self._held: dict[KnobName, KnobValue] = {}
         self.pause: Callable[[float], Pause | None] = _no_pause
-        """The pause that is in force at that time, in seconds since 1970."""
+        """Tells the pause that is in force at a time, in seconds since 1970."""
 
     @property
     def dry(self) -> bool:
-        """Whether it only watches."""
+        """Whether the host is only watched."""
         return self._dry
 
     def steer(self) -> None:
-        """From now on plans are carried out."""
+        """Carry plans out from now on."""
         self._dry = False
 
     def watch(self) -> None:
-        """From now on it only watches: what we wrote is ours no more, and who changes it no foreign writer."""
+        """Only watch from now on. Knobs that we wrote are no longer ours, so no change of them counts as foreign."""
         self._dry = True
         self._held.clear()
 
     def observe(self, woken_by: frozenset[str] = frozenset()) -> Snapshot:
-        """How the host is now, and who else wrote since the last time; raises as look() does."""
+        """A snapshot of the host, with the knobs that somebody else wrote since the last one; raises as look() does."""
         snapshot = self.look()
         foreign = self._foreign(snapshot.knobs)
         return replace(
@@ -138,7 +138,7 @@ class Host:
         )
 
     def look(self) -> Snapshot:
-        """How the host is now; raises the house's errors for what has to be readable and is not."""
+        """A snapshot of the host; raises a KsmtunedError for what must be readable and is not."""
         problems: list[str] = []
         clock = self._clock()
         return Snapshot(
@@ -158,11 +158,11 @@ class Host:
         )
 
     def memory(self) -> Memory:
-        """Memory alone, for who has to look often: less than 0.1 ms, whatever the guests are at."""
+        """The host's memory alone, for whoever reads it often. It takes less than 0.1 ms, whatever the guests do."""
         return self._senses.memory()
 
     def apply(self, writes: tuple[Write, ...]) -> Outcome:
-        """Carry out the plan in its order. It stops at a write that did not end well: the next tick plans anew."""
+        """Carry out the plan in its order. It stops at a write that did not end well, and the next tick plans anew."""
         results = []
         for write in writes:
             results.append(self._apply_one(write))
@@ -171,7 +171,7 @@ class Host:
         return Outcome(results=tuple(results))
 
     def seconds_since(self, snapshot: Snapshot) -> float:
-        """Time passed since the snapshot was begun."""
+        """Seconds since the snapshot was begun."""
         return self._clock().monotonic_seconds - snapshot.clock.monotonic_seconds
 
     def close(self) -> None:
@@ -185,13 +185,13 @@ class Host:
         if result.status is WriteStatus.OK:
             self._held[write.knob] = write.new
             if write.knob == "advisor_mode":
-                self._held.pop("pages_to_scan", None)  # the kernel resets it with the mode
+                self._held.pop("pages_to_scan", None)  # the kernel resets this knob with the mode
         else:
             self._held.pop(write.knob, None)
         return result
 
     def _foreign(self, knobs: Knobs) -> tuple[ForeignWrite, ...]:
-        """Knobs that do not hold what we wrote. Each foreign write is told once: from then on the knob is theirs."""
+        """The knobs whose value is not what we wrote. Each is told once, and is somebody else's from then on."""
         found = tuple(
             ForeignWrite(knob=name, ours=ours, seen=seen)
             for name, ours in self._held.items()
@@ -203,11 +203,11 @@ class Host:
 
 
 def _no_pause(_unix_seconds: float) -> None:
-    """Where nobody can ask for one."""
+    """Stand in for the pause where nobody can ask for one."""
 
 
 def _optional(read: Callable[[], T | None], problems: list[str]) -> T | None:
-    """A sensor the daemon can do without: a failure becomes a sentence in the snapshot."""
+    """Read a sensor that the daemon can do without. A failure becomes a sentence in `problems`, and None."""
     try:
         return read()
     except KsmtunedError as error:

@@ -1,4 +1,4 @@
-"""The machine as the configuration wants it driven: which backend, which senses, and what tells of new guests."""
+"""Opens the machine as the configuration wants it, with a backend, senses, and what tells of new guests."""
 
 import os
 import time
@@ -31,24 +31,24 @@ from ksmtuned_py.wait import Signals, Source, Waiter
 
 @dataclass(frozen=True)
 class Machine:
-    """The host with what tells of new guests."""
+    """The host, and what tells of new guests on it."""
 
     door: Door
     host: Host
     in_force: InForce
-    """The configuration, for everybody who has to do with this machine."""
+    """The configuration in force, shared by everybody who works on this machine."""
     heed: Callable[[set[int]], bool]
     """Whether programs that started are worth a tick."""
     is_this_host: bool
-    """Neither a captured tree nor a model: what starts here starts on the machine we watch."""
+    """It is neither a captured tree nor a model, so programs that start here start on the machine we watch."""
     roster: Roster | None = None
-    """What is known of the guests, and by which rules; None with a model."""
+    """The list of guests with the rules for them; None with a model."""
     link: LibvirtLink | None = None
-    """What libvirt tells; None where it is not asked."""
+    """The link to libvirt; None where libvirt is not asked."""
 
     @contextmanager
     def waiter(self, signals: Signals, warn: Callable[[str], None], switches: Source | None = None) -> Iterator[Waiter]:
-        """The one wait of who watches it, with whatever this kernel lets us wait for."""
+        """Make the one wait for this machine, in a with block, with whatever this kernel lets us wait for."""
         stall_ms = self.in_force.config.daemon.pressure_trigger_ms
         with ExitStack() as undo:
             pressure = open_trigger(self.door, stall_ms) if stall_ms and self.is_this_host else None
@@ -62,18 +62,18 @@ class Machine:
             )
 
     def let_go(self) -> None:
-        """Close what guests are watched with; they can still be looked at, which costs more."""
+        """Close the descriptors on the guests. Guests can still be looked at, at a higher cost."""
         if self.roster is not None:
             self.roster.let_go()
 
 
 SCAN_LIBRARIES = ("numpy", "xxhash")
 LIBVIRT_SECONDS = 2.0
-"""What libvirt is given to answer when there is only one look."""
+"""The time libvirt has for its first answer when there is only one look."""
 
 
 def look(door: Door, config: Config) -> Snapshot:
-    """One look without a write, with what libvirt has to say, and all suspects; raises NoKsm or NotPermitted."""
+    """Take one snapshot without a write, with what libvirt says, and all suspects; raises NoKsm or NotPermitted."""
     with open_machine(door, config.watching) as machine:
         if machine.link is not None:
             machine.link.wait_first(LIBVIRT_SECONDS)
@@ -83,7 +83,7 @@ def look(door: Door, config: Config) -> Snapshot:
 
 @contextmanager
 def open_machine(door: Door, config: Config) -> Iterator[Machine]:
-    """The machine, in a with block; NoKsm or NotPermitted when it cannot be driven."""
+    """Open the machine for a with block; raises NoKsm or NotPermitted when it cannot be driven."""
     dry = config.daemon.mode == "observe"
     match _backend(door, config):
         case "memory":
@@ -97,7 +97,7 @@ def open_machine(door: Door, config: Config) -> Iterator[Machine]:
 
 
 def check_machine(door: Door, config: Config) -> None:
-    """Raises what open_machine would; nothing is opened, started or locked for it."""
+    """Raise what open_machine would. Nothing is opened, started or locked for it."""
     dry = config.daemon.mode == "observe"
     match _backend(door, config):
         case "kernel":
@@ -107,7 +107,7 @@ def check_machine(door: Door, config: Config) -> None:
 
 
 def _backend(door: Door, config: Config) -> BackendName:
-    """Who merges: where nobody was named, the kernel, or our own scanner where this host's has no KSM."""
+    """The name of the backend. For "auto" it is the kernel, or our own scanner on a host whose kernel has no KSM."""
     name = config.daemon.backend
     if name == "auto":
         return "scan" if door.root == "/" and not door.exists(KSM_DIRECTORY) else "kernel"
@@ -130,14 +130,14 @@ def _check_scanner(door: Door, *, dry: bool) -> None:
 
 
 def model_machine(model: ModelHost, config: Config, *, dry: bool) -> Machine:
-    """A model, in real time."""
+    """Make a machine of a model that runs in real time."""
     backend = MemoryBackend(model, time.monotonic)
     return Machine(Door(), Host(backend, backend, dry=dry), InForce(config), heed=bool, is_this_host=False)
 
 
 @contextmanager
 def kernel_machine(door: Door, config: Config, *, dry: bool) -> Iterator[Machine]:
-    """ksmd, and the host around it."""
+    """Open this host with ksmd as the backend, in a with block; raises NoKsm or NotPermitted."""
     _check_kernel(door, dry=dry)
     with _around(door, InForce(config), KernelBackend(door), KernelSenses, dry=dry) as machine:
         yield machine
@@ -145,7 +145,10 @@ def kernel_machine(door: Door, config: Config, *, dry: bool) -> Iterator[Machine
 
 @contextmanager
 def scan_machine(door: Door, config: Config, *, dry: bool) -> Iterator[Machine]:
-    """Our own scanner, and the host around it; NoScanner without its libraries, NotPermitted without root."""
+    """Open this host with our own scanner, in a with block.
+
+    Raises NoScanner without the scanner's libraries, and NotPermitted without root.
+    """
     _check_scanner(door, dry=dry)
     in_force = InForce(config)
     backend = ScanBackend(in_force, door)
@@ -154,21 +157,24 @@ def scan_machine(door: Door, config: Config, *, dry: bool) -> Iterator[Machine]:
 
 
 class ScanSenses(KernelSenses):
-    """The real host, whose guests are told to the scanner."""
+    """Reads the real host, and tells the scanner of its guests."""
 
     def __init__(self, backend: ScanBackend, door: Door, roster: Roster, cpus: int) -> None:
         super().__init__(door, roster, cpus)
         self._backend = backend
 
     def guests(self, now_seconds: float) -> tuple[Guest, ...]:
-        """The guests, which are scanned from now on, offered to ksmd or not: its account of them says nothing here."""
+        """The guests, which are scanned from now on, whether they are offered to ksmd or not.
+
+        They come without the kernel's account, which says nothing about our scanner.
+        """
         found = super().guests(now_seconds)
         self._backend.watch(found)
         refused = self._backend.refused
         return tuple(replace(guest, ksm=None, refused=refused.get(guest.key, "")) for guest in found)
 
     def problems(self) -> tuple[str, ...]:
-        """What went wrong among the processes, and what the scanner has to say."""
+        """The problems of the last look at the processes, and those of the scanner, as sentences."""
         return (*super().problems(), *self._backend.problems)
 
 
@@ -181,7 +187,7 @@ def _around(
     *,
     dry: bool,
 ) -> Iterator[Machine]:
-    """The host around a backend that merges the memory of real processes."""
+    """Open the host around a backend that merges the memory of real processes, in a with block."""
     with _watched(door, in_force) as (roster, link):
         host = Host(backend, senses_of(door, roster, os.cpu_count() or 1), dry=dry)
         with closing(host):
@@ -190,7 +196,7 @@ def _around(
 
 @contextmanager
 def _watched(door: Door, in_force: InForce) -> Iterator[tuple[Roster, LibvirtLink | None]]:
-    """Who may merge, with what libvirt tells of this host's."""
+    """Open the list of guests, and the link to libvirt on this host, in a with block."""
     guests = in_force.config.guests
     finder = GuestFinder(
         door, guests.name_patterns, guests.mergeable, guests.mergeable_rescan_seconds, guests.cgroup_patterns
@@ -205,7 +211,7 @@ def _watched(door: Door, in_force: InForce) -> Iterator[tuple[Roster, LibvirtLin
 
 
 def known_guests(door: Door, config: Config) -> tuple[Guest, ...]:
-    """The guests by one look, whoever merges their memory, if anybody does."""
+    """The guests at one look, whichever backend merges their memory, and even if none does."""
     with _watched(door, InForce(config)) as (roster, link):
         if link is not None:
             link.wait_first(LIBVIRT_SECONDS)
@@ -213,7 +219,7 @@ def known_guests(door: Door, config: Config) -> tuple[Guest, ...]:
 
 
 def small_model(guests: int = 4, guest_bytes: int = 256 * MIB) -> ModelHost:
-    """A model of a small host whose guests are half equal, 15 % zero, 25 % unique and 10 % changing all the time."""
+    """A model of a small host. Its guests are half equal, 15 % zero, 25 % unique and 10 % changing all the time."""
     model = ModelHost()
     pages = guest_bytes // model.page_bytes
     for number in range(1, guests + 1):

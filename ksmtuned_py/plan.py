@@ -1,6 +1,6 @@
-"""From the knobs as they are to the knobs as wanted: ordered writes, safe to be cut after any of them.
+"""Plans the writes from the knobs as they are to the knobs as wanted. A plan is safe to be cut after any write.
 
-Three laws give the order, and tests hold every prefix of every plan to them:
+Three laws give the order, and tests check every prefix of every plan for them:
 - pages_to_scan is never written while the advisor is on (EINVAL), and always after the advisor's mode, which resets it;
 - no prefix scans faster than the faster of the two ends: sleep goes up before pages change, and down after;
 - scanning stops first and starts last.
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from ksmtuned_py.model import KnobName, Knobs, KnobValue, Write
 
 STRUCTURAL: frozenset[KnobName] = frozenset({"merge_across_nodes", "max_page_sharing"})
-"""EBUSY while anything is merged, so no plan has them: the host changes them at its start, after unmerging."""
+"""Knobs that are EBUSY while anything is merged. No plan has them; they change at the start, after unmerging."""
 RUN_MERGE = 1
 ADVISOR_RESET_PAGES = 100
 """pages_to_scan after advisor_mode was set to none (mm/ksm.c, set_advisor_defaults)."""
@@ -27,7 +27,7 @@ _AFTER_RATE: tuple[KnobName, ...] = ("smart_scan", "use_zero_pages", "stable_nod
 
 
 def plan(now: Knobs, wanted: Knobs) -> tuple[Write, ...]:
-    """The writes that lead from now to wanted; empty when nothing differs. Knobs the kernel lacks are left out."""
+    """The writes that lead from `now` to `wanted`; none when nothing differs. Knobs the kernel lacks are left out."""
     return tuple(_steps(now, wanted))
 
 

@@ -1,4 +1,4 @@
-"""What one tick tells the world: everything that is published is made from this."""
+"""The report of one tick, from which everything that is published is made."""
 
 from dataclasses import dataclass
 
@@ -8,11 +8,11 @@ from ksmtuned_py.policy.trend import Trend
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """One tick: what was seen, how it is developing, what was decided, what was done."""
+    """One tick: what was seen, how that develops, what was decided, and what was done."""
 
     snapshot: Snapshot
     trend: Trend
     decision: Decision
     outcome: Outcome
     tick_seconds: float
-    """How long the tick took."""
+    """The seconds that the tick took."""

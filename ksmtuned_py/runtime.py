@@ -1,7 +1,7 @@
-"""The runtime directory: one daemon's lock, and the knobs it found, kept for whoever has to put them back.
+"""Keeps the runtime directory, with a daemon's lock and the knobs it found, for whoever has to put them back.
 
-The directory may be read by everybody, for the status in it; what is locked or put back from may not. It must be ours,
-and the way to it: whoever can write to it could have any value written to the kernel.
+Everybody may read the directory, for the status in it, but not the lock and the saved knobs. The directory and the way
+to it must be ours. Whoever can write there could have any value written to the kernel.
 """
 
 import errno
@@ -21,12 +21,12 @@ from ksmtuned_py.model import Knobs, Pause
 DIRECTORY_MODE, PRIVATE_MODE, PUBLIC_MODE = 0o755, 0o600, 0o644
 OTHERS_WRITE = 0o022
 MOST_BYTES = 1 << 20
-"""Of a file of ours: thousands of guests that were switched off."""
+"""The most that is read of a file of ours. It is enough for thousands of guests that were switched off."""
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Whose knobs."""
+    """Whose knobs were saved: of which backend, below which root, and since which boot."""
 
     backend: str
     root: str
@@ -38,7 +38,7 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class Originals:
-    """What was found, and whose it is."""
+    """The knobs that were found, and whose they are."""
 
     origin: Origin
     knobs: Knobs
@@ -47,11 +47,14 @@ class Originals:
 _ORIGINALS = TypeAdapter(Originals)
 _PAUSE = TypeAdapter(Pause)
 PAUSE_MAX_SECONDS = 8 * 86_400.0
-"""A week, which is the longest, and a day for a clock that was put back: one put back by a year ends the pause."""
+"""The longest pause that counts: a week, and a day for a clock that was put back.
+
+A clock that was put back by a year ends the pause.
+"""
 
 
 class Runtime:
-    """One runtime directory."""
+    """Reads and writes the files of one runtime directory."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -60,12 +63,15 @@ class Runtime:
         self.switched_path = directory / "switched.json"
         self.pause_path = directory / "pause.json"
         self._saved: Originals | None = None
-        """By this process: whatever becomes of the file, it is for those that come after."""
+        """The knobs that this process saved.
+
+        They count here, whatever becomes of the file, which is for later processes.
+        """
 
     def make(self) -> None:
-        """Create the directory; NoRuntimeDirectory when that is not possible, or it is not ours alone."""
+        """Create the directory; raises NoRuntimeDirectory when that fails, or when it is not ours alone."""
         with self._in_use():
-            for above in reversed(self.directory.parents):  # mkdir's parents=True would go by the umask
+            for above in reversed(self.directory.parents):  # parents=True of mkdir would go by the umask
                 if not above.exists():
                     above.mkdir(mode=DIRECTORY_MODE)
             self.directory.mkdir(mode=DIRECTORY_MODE, exist_ok=True)
@@ -78,7 +84,10 @@ class Runtime:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the one lock; AlreadyRunning names who has it. It ends with the process, however that ends."""
+        """Have the one lock for a with block; raises AlreadyRunning, which names who has it.
+
+        The kernel releases it when the process ends, in whatever way.
+        """
         self.make()
         path = self.directory / "lock"
         with self._in_use():
@@ -90,7 +99,7 @@ class Runtime:
             except BlockingIOError:
                 raise AlreadyRunning(str(path), _holder(os.pread(lock, 32, 0))) from None
             os.ftruncate(lock, 0)
-            with suppress(OSError):  # it is for a sentence: whoever has to put knobs back does so on a full disk, too
+            with suppress(OSError):  # only an error message needs the PID, and knobs are put back on a full disk, too
                 os.pwrite(lock, str(os.getpid()).encode(), 0)
             try:
                 yield
@@ -100,7 +109,7 @@ class Runtime:
             os.close(lock)
 
     def save_originals(self, origin: Origin, found: Knobs) -> None:
-        """Remember what was found, before the first write. The first time counts: what is saved is not changed."""
+        """Save the knobs that were found, before the first write. A knob that is already saved is not changed."""
         saved = self.originals()
         knobs = Knobs(**{**dict(found.items()), **dict(saved.knobs.items() if saved else ())})  # type: ignore[arg-type] # as the file has them
         with self._in_use():
@@ -108,7 +117,10 @@ class Runtime:
         self._saved = Originals(origin, knobs)
 
     def originals(self) -> Originals | None:
-        """What was found; None when nothing is owed. Garbage, or NoRuntimeDirectory when it cannot be read."""
+        """The saved knobs; None when nothing is owed.
+
+        Raises Garbage, or NoRuntimeDirectory when the file is unreadable.
+        """
         if self._saved is not None:
             return self._saved
         with self._in_use():
@@ -124,20 +136,20 @@ class Runtime:
             ) from error
 
     def forget_originals(self) -> None:
-        """The debt is paid, and what a killed daemon last said is of no use any more."""
+        """Remove the saved knobs, which are put back, and the status that a killed daemon left."""
         self._saved = None
         with self._in_use():
             self.originals_path.unlink(missing_ok=True)
             self.status_path.unlink(missing_ok=True)
 
     def save_pause(self, pause: Pause) -> None:
-        """From now on no daemon scans, until then. A daemon of another user may read it, too."""
+        """Save a pause, in which no daemon scans. A daemon of another user may read it, too."""
         self.make()
         with self._in_use():
             replace_file(self.pause_path, _PAUSE.dump_json(pause), PUBLIC_MODE)
 
     def pause(self, now_unix_seconds: float) -> Pause | None:
-        """The pause that is in force then; raises Garbage, or NoRuntimeDirectory when it cannot be read."""
+        """The pause that is in force at that time; None for none. Raises Garbage or NoRuntimeDirectory."""
         with self._in_use():
             try:
                 text = read_file(self.pause_path)
@@ -151,7 +163,7 @@ class Runtime:
         return found if 0 < left_seconds <= PAUSE_MAX_SECONDS else None
 
     def forget_pause(self) -> None:
-        """The pause is over."""
+        """Remove the pause."""
         with self._in_use():
             self.pause_path.unlink(missing_ok=True)
 
@@ -168,18 +180,18 @@ def _is_ours(seen: os.stat_result) -> bool:
 
 
 def _foreign_above(directory: Path) -> Path | None:
-    """A directory, or a link, on the way to root's, by which somebody else could have another in its place."""
+    """A directory or link above root's runtime directory through which others could replace it; None for none."""
     ways = (directory.absolute(), directory.resolve()) if os.geteuid() == 0 else ()
     for place in (each for way in ways for each in (way, *way.parents)):
         seen = place.lstat()
-        is_kept = stat.S_ISLNK(seen.st_mode) or seen.st_mode & stat.S_ISVTX  # by its owner, or its entries by theirs
+        is_kept = stat.S_ISLNK(seen.st_mode) or seen.st_mode & stat.S_ISVTX  # only an owner replaces it
         if not _is_ours(seen) and not (is_kept and seen.st_uid in (0, os.geteuid())):
             return place
     return None
 
 
 def _holder(text: bytes) -> str:
-    """Who has the lock: the process that wrote its PID there, if it still runs."""
+    """The holder of the lock for an error message. It is known if the process that wrote its PID still runs."""
     with suppress(ValueError, ProcessLookupError, OverflowError):
         os.kill(int(text), 0)
         return f"PID {int(text)}"
@@ -187,7 +199,7 @@ def _holder(text: bytes) -> str:
 
 
 def read_file(path: Path) -> bytes:
-    """A file of ours; raises OSError, also when it is somebody else's, no file, or longer than any of ours."""
+    """Read a file of ours; raises OSError, also when it is another user's, no regular file, or too long."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     with os.fdopen(descriptor, "rb") as file:
         seen = os.fstat(descriptor)
@@ -197,15 +209,15 @@ def read_file(path: Path) -> bytes:
 
 
 def replace_file(path: Path, text: bytes, mode: int = PRIVATE_MODE) -> None:
-    """Write a whole file, or nothing: readers see the old or the new text, never a part. One writer at a time."""
+    """Write a whole file or nothing, so that readers never see a part. Only one writer may do so at a time."""
     new = path.with_name(f"{path.name}.new")
-    new.unlink(missing_ok=True)  # what one that was killed in here has left
+    new.unlink(missing_ok=True)  # left by a process that was killed in here
     descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     try:
         with os.fdopen(descriptor, "wb") as file:
             os.fchmod(descriptor, mode)
             file.write(text)
         new.replace(path)
-    except OSError:  # a full disk: nor is what is left of it filled by us
+    except OSError:  # on a full disk we must not fill up what is left
         new.unlink(missing_ok=True)
         raise

@@ -30,12 +30,12 @@ from ksmtuned_py.undo.putback import put_back, take
 from ksmtuned_py.wait import Signals, Waiter
 
 MODEL = "model"
-"""Below the runtime directory: what is a model's has nothing to do with what the host's own daemon keeps there."""
+"""The runtime directory of a model, below the usual one, apart from what the host's own daemon keeps there."""
 
 
 @dataclass(eq=False)
 class NotReloaded(KsmtunedError):
-    """The new configuration cannot be put in force, for these reasons."""
+    """The new configuration cannot be put in force."""
 
     reasons: list[str]
 
@@ -46,10 +46,10 @@ class NotReloaded(KsmtunedError):
 def serve(
     load: Callable[[], Loaded], door: Door, runtime: Runtime, *, debug: bool = False, looks: bool = False, once: bool
 ) -> None:
-    """Until SIGTERM or SIGINT, or for one tick; raises the house's errors for what keeps it from starting.
+    """Run the daemon until SIGTERM or SIGINT, or for one tick; raises a KsmtunedError when it cannot start.
 
-    `load` reads the configuration anew, with what the command line sets in it. Who was asked only to look does without
-    the lock, the status file and the address: they are a daemon's, which may run beside it, or be started.
+    `load` reads the configuration anew, with what the command line sets in it. With `looks` the daemon goes without the
+    lock, the status file and the address. A daemon that runs beside it, or is started later, needs them.
     """
     config = load().config
     if config.daemon.backend == "memory":
@@ -74,7 +74,7 @@ def serve(
 
 
 class Service:
-    """What runs, and how it starts, reloads and ends."""
+    """The running daemon with all its parts. It starts, reloads and ends them in order."""
 
     def __init__(
         self,
@@ -94,7 +94,7 @@ class Service:
         self._publisher = Publisher(self._metrics, journal, notifier)
         self._web: Web | None = None
         self._serves = False
-        """Others are told by a status file and /metrics."""
+        """It has a status file and serves /metrics."""
         self._origin = origin_of(machine.door, machine.host.backend.name)
         self._ways = ways_of(machine, self._config.guests.libvirt_uri, self.warn, notifier.goes_on)
         self._enforcer = Enforcer(self._switch, self._publisher.tell, self._ledger())
@@ -107,19 +107,19 @@ class Service:
         return self._machine.in_force.config
 
     def open(self) -> None:
-        """The status file and the address; raises AddressInUse."""
+        """Begin the status file, and listen at the address; raises AddressInUse."""
         self._serves = True
         self._publisher.status_path = self._runtime.status_path
         self._web = self._open_web(self._config)
 
     def prepare(self) -> None:
-        """Everything else that can fail for the admin to see: a leftover of a crash, the first look."""
+        """Do what else can fail before the admin's eyes: put back what a crash left, and rehearse a tick."""
         if not self._host.dry:
-            self._restore()  # what a killed daemon left
+            self._restore()  # knobs that a killed daemon left
         rehearse(self._host, self._config)
 
     def take_over(self) -> None:
-        """From here on the knobs are ours."""
+        """Save the knobs, bring [kernel] in force, and tell systemd that we are ready."""
         if not self._host.dry:
             save(self._runtime, self._origin, self._host.backend.knobs(), self._config.kernel)
             for sentence in take(self._ways, self._config.kernel):
@@ -127,26 +127,26 @@ class Service:
         self.notifier.ready()
 
     def waiter(self, signals: Signals) -> AbstractContextManager[Waiter]:
-        """The daemon's one wait."""
+        """Make the daemon's one wait, for a with block."""
         return self._machine.waiter(signals, self.warn, self._enforcer)
 
     def daemon(self, waits: Waiter) -> Daemon:
-        """The loop."""
+        """Make the loop."""
         longest = self.notifier.watchdog_interval_seconds() or float("inf")
         return Daemon(self._host, self._machine.in_force, waits, self, self.reload, longest)
 
     def publish(self, report: Report) -> None:
-        """A tick was completed: the world is told, and the rules for guests are seen to."""
+        """Tell the world of a completed tick, and have guests switched as the rules want."""
         self._publisher.publish(report)
         if self._machine.roster is not None and report.snapshot.backend == "kernel" and not self._host.dry:
             self._enforcer.consider(report.snapshot)
 
     def failed_tick(self, error: Exception) -> None:
-        """A tick was not."""
+        """Tell the world of a tick that raised this error."""
         self._publisher.failed_tick(error)
 
     def reload(self) -> None:
-        """The new configuration whole, or the old one whole; says which keys changed."""
+        """Put the whole new configuration in force, or keep the whole old one, and tell which keys changed."""
         self.notifier.reloading()
         old = self._config
         try:
@@ -160,7 +160,7 @@ class Service:
             self.notifier.ready()
 
     def give_back(self) -> None:
-        """The knobs, as on_exit says; NotRestored names those that did not take."""
+        """Put the knobs back as on_exit says; raises NotRestored, which names those that did not take."""
         self.notifier.stopping()
         self._enforcer.close()
         self._close_web()
@@ -170,25 +170,25 @@ class Service:
             put_back(self._ways, self._runtime, self._origin, self._config.daemon.on_exit)
 
     def close(self) -> None:
-        """The web server and the status file away."""
+        """Close the web server, the enforcer and the status file."""
         self._close_web()
         self._enforcer.close()
         self._reserve.release()
         self._publisher.close()
 
     def warn(self, sentence: str) -> None:
-        """A sentence for the admin."""
+        """Tell the admin a sentence, as a warning."""
         self._publisher.tell(Record(Priority.WARNING, sentence))
 
     def _restore(self) -> None:
-        """What does not take now is still owed: the saved values stay, and the next stop tries again."""
+        """Put back what a killed daemon left. Knobs that do not take stay owed, and the next stop tries again."""
         try:
             put_back(self._ways, self._runtime, self._origin, "restore")
         except NotRestored as error:
             self.warn(str(error))
 
     def _ledger(self) -> Ledger | None:
-        """What a model is, or a captured tree, nobody switches."""
+        """The ledger of guests that are switched off; None for a model or a captured tree, where nobody switches."""
         return Ledger(self._runtime.switched_path, self._machine.door) if self._machine.is_this_host else None
 
     def _switch(self, guest: Guest, merge: bool) -> str:
@@ -207,7 +207,10 @@ class Service:
             self._web = None
 
     def _take(self, new: Config) -> None:
-        """First everything is tried that may fail, and what was done for that undone when anything does."""
+        """Put a configuration in force, after trying all that may fail; raises NotReloaded with every reason.
+
+        What was done for a trial is undone when anything fails.
+        """
         mode, coming = self._config.daemon.mode, at_reload(self._config, new)
         with ExitStack() as undo:
             trials = [
@@ -224,7 +227,7 @@ class Service:
         self._machine.in_force.take(new)
 
     def _change_mode(self, coming: Config, undo: ExitStack) -> None:
-        """The knobs go back first: ours, where we only watch from now on, or what a killed daemon left."""
+        """Begin to steer, or only to watch. First the knobs go back: ours, or those that a killed daemon left."""
         if coming.daemon.mode == "manage":
             self._host.steer()
             undo.callback(self._host.watch)
@@ -235,7 +238,10 @@ class Service:
             self._host.watch()
 
     def _swap_web(self, new: Config, undo: ExitStack) -> None:
-        """The old one goes first, for the new address may overlap it; it comes back when anything fails."""
+        """Replace the web server.
+
+        The old one goes first, because the new address may overlap, and returns on failure.
+        """
         if new.metrics == self._config.metrics:
             return
         self._close_web()
@@ -247,7 +253,7 @@ class Service:
         self._web = self._open_web(self._config)
 
     def _tell_changes(self, old: Config, new: Config) -> None:
-        """What the new one says otherwise, and what of that has to wait."""
+        """Tell which keys the new configuration changes, and which of them wait for the next start."""
         changed = {key for key, _, _ in changed_keys(old, self._config)}
         changes = [
             f"{key} {before!r} -> {after!r}{'' if key in changed else ' (at the next start)'}"
@@ -257,11 +263,11 @@ class Service:
 
 
 def _failure(trial: Callable[[], None]) -> str:
-    """Why it failed; a bug is a reason, too, as in a tick: the old configuration had none so far."""
+    """Try something, and return why it failed; '' when it did not. A bug is a reason, too, as it is in a tick."""
     try:
         trial()
     except KsmtunedError as error:
         return str(error)
-    except Exception as error:  # a rehearsal is a tick: a bug in it must not end what runs well without
+    except Exception as error:  # a bug in the rehearsal must not end a daemon that runs well
         return f"{type(error).__name__}: {error}"
     return ""

@@ -10,7 +10,7 @@ from ksmtuned_py.report import Report
 
 
 def tick(host: Host, config: Config, trend: Trend, woken_by: frozenset[str] = frozenset()) -> Report:
-    """One round: everything else in this program is one of its words."""
+    """Do one round. Everything else in this program is one of its words."""
     snapshot = host.observe(woken_by)  # read only; carries its own time
     trend, decision, writes = decide(snapshot, config, trend)  # pure
     outcome = host.apply(writes)  # in their order; none when nothing differs
@@ -24,13 +24,13 @@ def tick(host: Host, config: Config, trend: Trend, woken_by: frozenset[str] = fr
 
 
 def decide(snapshot: Snapshot, config: Config, trend: Trend) -> tuple[Trend, Decision, tuple[Write, ...]]:
-    """What is between looking and writing, for whoever does these otherwise: a simulation."""
+    """Decide and plan, without looking and writing, which a simulation does in its own way."""
     trend = trend.under(config).after(snapshot)  # advances whatever is decided
     decision = policy_of(config).decide(snapshot, trend)  # wanted knobs, mode, and the reason as a sentence
     return trend, decision, plan(snapshot.knobs, decision.knobs)
 
 
 def rehearse(host: Host, config: Config) -> None:
-    """What this configuration would decide now, and nothing done about it; raises what keeps it from deciding."""
+    """Decide once with this configuration, and write nothing; raises what keeps it from deciding."""
     snapshot = host.look()
     decide(snapshot, config, Trend.begin(config))

@@ -1,4 +1,4 @@
-"""Units: the few conversions the whole house shares, and how numbers are said to people."""
+"""Units: the few conversions that the whole program shares, and the numbers as people read them."""
 
 KIB = 1024
 MIB = 1024 * KIB

@@ -1,4 +1,4 @@
-"""The daemon's one wait: for a deadline, signals, a rise of memory pressure, or programs that start."""
+"""Waits for a deadline, signals, a rise of memory pressure, or programs that start. The daemon has no other wait."""
 
 import os
 import select
@@ -17,34 +17,41 @@ SIGNAL_WORDS = {
 
 
 GATHER_SECONDS = 0.1
-"""At 1000 programs a second, waking for each takes 4.7 % of a core, for ten batches of 100 below 1 % (measured)."""
+"""The time in which programs that start are gathered.
+
+At 1000 programs a second, waking for each takes 4.7 % of a core. Waking for ten batches of 100 takes below 1 %. Both
+are measured.
+"""
 MOST_GATHER_SECONDS = 1.0
 ROUNDS = 9
-"""So many times what a tick took is left between two that programs called for: a tenth of a core, whoever floods us."""
+"""The wait after a tick that a started program called for, in times that tick's length.
+
+So ticks for new programs take at most a tenth of a core, whoever floods us.
+"""
 
 
 class ArrivalSource(Protocol):
     """Tells which programs were started."""
 
     def fileno(self) -> int:
-        """Readable when there is something to drain."""
+        """A descriptor, readable when there is something to drain."""
 
     def drain(self) -> set[int]:
-        """PIDs that started a program since the last drain."""
+        """The PIDs that started a program since the last drain."""
 
 
 class Source(Protocol):
-    """Tells that something happened: libvirt, that a virtual machine started; the enforcer, that it is done."""
+    """Tells that something happened: a virtual machine started (libvirt), or switching is done (the enforcer)."""
 
     def fileno(self) -> int:
-        """Readable when there is something to drain."""
+        """A descriptor, readable when there is something to drain."""
 
     def drain(self) -> bool:
-        """Whether it happened since the last drain."""
+        """Empty the descriptor, and return whether it happened since the last drain."""
 
 
 class Signals:
-    """Signals as bytes in a pipe: none can slip past between a look at a flag and the wait."""
+    """Receives signals as bytes in a pipe. So none can slip past between checking a flag and waiting."""
 
     def __init__(self) -> None:
         self._read, self._write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -52,11 +59,11 @@ class Signals:
         self._old_wakeup = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
 
     def fileno(self) -> int:
-        """Readable when a signal came."""
+        """A descriptor, readable when a signal came."""
         return self._read
 
     def drain(self) -> frozenset[str]:
-        """The words of the signals that came."""
+        """Empty the pipe, and return the words of the signals that came."""
         try:
             numbers = os.read(self._read, 4096)
         except BlockingIOError:
@@ -64,7 +71,7 @@ class Signals:
         return frozenset(SIGNAL_WORDS[number] for number in map(signal.Signals, numbers) if number in SIGNAL_WORDS)
 
     def close(self) -> None:
-        """Handlers and wake-up descriptor as they were."""
+        """Put the handlers and the wake-up descriptor back as they were."""
         signal.set_wakeup_fd(self._old_wakeup)
         for number, handler in self._old_handlers.items():
             signal.signal(number, handler)
@@ -73,7 +80,7 @@ class Signals:
 
 
 class Waiter:
-    """Waits for whatever comes first; `heed` says whether programs that started are worth waking for."""
+    """Waits for whatever comes first. `heed` tells whether programs that started are worth waking for."""
 
     def __init__(
         self,
@@ -103,10 +110,10 @@ class Waiter:
         self._deaf_until_seconds = 0.0
         self._ended_seconds = time.monotonic()
         self._tick_seconds = 0.0
-        """What was done between the last two waits took."""
+        """The time between the last two waits."""
 
     def until(self, deadline_seconds: float) -> frozenset[str]:
-        """The words for what ended the wait; none at the deadline (monotonic seconds)."""
+        """Wait, and return the words for what ended the wait; none at the deadline (monotonic seconds)."""
         self._tick_seconds = time.monotonic() - self._ended_seconds
         try:
             return self._until(deadline_seconds)
@@ -116,13 +123,13 @@ class Waiter:
     def _until(self, deadline_seconds: float) -> frozenset[str]:
         while True:
             left = max(0.0, deadline_seconds - time.monotonic())
-            events = self._poll.poll(min(left, self._deaf_for()) * 1000)  # once, however late it is
+            events = self._poll.poll(min(left, self._deaf_for()) * 1000)  # polled once even past the deadline
             words = frozenset(word for descriptor, event in events for word in self._words(descriptor, event))
             if words or not left:
                 return words
 
     def _deaf_for(self) -> float:
-        """Seconds for which programs that start are left to gather: after some that were heard."""
+        """Seconds for which programs that start are left to gather, after the last that were heard."""
         if self._arrivals is None:
             return float("inf")
         deaf = self._deaf_until_seconds - time.monotonic()
@@ -136,7 +143,7 @@ class Waiter:
             yield from self._signals.drain()
         elif descriptor == self._pressure:
             if event & (select.POLLERR | select.POLLNVAL):
-                self._poll.unregister(descriptor)  # the trigger is gone: go on without it
+                self._poll.unregister(descriptor)  # the trigger is gone, so we go on without it
             else:
                 yield "pressure"
         elif descriptor in self._sources:
@@ -153,4 +160,4 @@ class Waiter:
 
 
 def _by_the_pipe(_number: int, _frame: FrameType | None) -> None:
-    """The wake-up descriptor has told already."""
+    """Do nothing, because the wake-up descriptor has told already."""

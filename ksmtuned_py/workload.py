@@ -1,7 +1,7 @@
-"""Processes with memory to merge, for the demo, the bench and the tests: known content, known savings, checkable.
+"""Runs processes with memory to merge, for the demo, the bench and the tests. Content and savings are known.
 
 `python -m ksmtuned_py.workload -name guest=NAME --equal-bytes N ...` is one such process. It speaks lines on its
-standard input and output, and ends when its standard input does, so it never outlives its parent.
+standard input and output, and ends when its standard input does. So it never outlives its parent.
 """
 
 import argparse
@@ -29,9 +29,9 @@ from ksmtuned_py.units import MIB
 PAGE_BYTES = OWN_PAGE_BYTES
 COMM = "ksm-workload"
 READY_SECONDS = 120.0
-"""How long a child may take to fill its memory or to check it: a GiB takes about a second on an idle core."""
+"""The time in which a child must fill or check its memory. A GiB takes about a second on an idle core."""
 _CHANGE_SECONDS = 0.1
-"""Between two rounds of rewriting: short against a pass of ksmd, long against what a wake-up costs."""
+"""The time between two rounds of rewriting. A pass of ksmd takes far longer, and a wake-up far less."""
 _STAMP = struct.Struct("=QQ")
 _PR_SET_NAME = 15  # linux/prctl.h
 _NOBODY = 65534
@@ -39,14 +39,14 @@ _NOBODY = 65534
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mix:
-    """What one process fills its memory with; bytes are cut down to whole pages."""
+    """The content of one process's memory. Bytes are cut down to whole pages."""
 
     equal_bytes: int = 0
-    """Pages all different from each other; the n-th is the same in every process of the same seed."""
+    """Pages that all differ from each other. The n-th is the same in every process of the same seed."""
     zero_bytes: int = 0
     unique_bytes: int = 0
     changing_bytes: int = 0
-    """Unique, too, and rewritten in turn."""
+    """Unique pages that are rewritten in turn."""
     changes_per_second: float = 0.0
     """Pages rewritten each second."""
     seed: int = 0
@@ -65,8 +65,8 @@ class WorkloadFailed(KsmtunedError):
 def achievable_pages(mixes: Sequence[Mix], *, max_page_sharing: int = 256, use_zero_pages: bool = False) -> int:
     """The pages that merging can save at best, in pages_sharing + ksm_zero_pages.
 
-    n equal pages need ceil(n / max_page_sharing) frames and save the rest (mm/ksm.c: is_page_sharing_candidate);
-    zero pages are n equal pages, or with use_zero_pages save all n. Unique and changing pages save nothing.
+    n equal pages need ceil(n / max_page_sharing) frames, and save the others (mm/ksm.c: is_page_sharing_candidate).
+    Zero pages are n equal pages, or with use_zero_pages save all n. Unique and changing pages save nothing.
     """
     zero = sum(mix.zero_bytes // PAGE_BYTES for mix in mixes)
     saved = zero if use_zero_pages else _saved(zero, max_page_sharing)
@@ -82,7 +82,7 @@ def _saved(copies: int, max_page_sharing: int) -> int:
 
 
 class Workload:
-    """One child process with its mix; use it in a with block, so that it is gone afterwards."""
+    """One child process with its mix. A with block makes sure that it is gone afterwards."""
 
     def __init__(self, name: str, mix: Mix, *, comm: str = COMM, mergeable: bool = True) -> None:
         self.name = name
@@ -92,26 +92,26 @@ class Workload:
 
     @property
     def pid(self) -> int:
-        """Its process ID."""
+        """The child's process ID."""
         return self._process.pid
 
     def wait_ready(self, timeout_seconds: float = READY_SECONDS) -> Self:
-        """Returns when all its memory is filled; raises WorkloadFailed."""
+        """Wait until all its memory is filled; raises WorkloadFailed."""
         self._expect("ready", timeout_seconds)
         return self
 
     def wrong_pages(self, timeout_seconds: float = READY_SECONDS) -> int:
-        """Has it compare every byte with what it wrote: the number of pages that differ; raises WorkloadFailed."""
+        """The number of pages that are not as the child wrote them, by every byte; raises WorkloadFailed."""
         self._say("check")
         return self._expect("wrong", timeout_seconds)
 
     def spoil(self, pages: int, timeout_seconds: float = READY_SECONDS) -> int:
-        """Has it overwrite its next equal pages with unique ones, which breaks merged copies; returns how many."""
+        """Overwrite its next equal pages with unique ones, which breaks merged copies; returns how many it were."""
         self._say(f"spoil {pages}")
         return self._expect("spoiled", timeout_seconds)
 
     def stop(self) -> None:
-        """Ends it and waits until it is gone, and its memory with it."""
+        """End the child, and wait until it and its memory are gone."""
         self._process.kill()
         self._process.communicate()
 
@@ -143,7 +143,7 @@ class Workload:
 def workloads(
     mixes: Sequence[Mix], *, prefix: str = "load", comm: str = COMM, mergeable: bool = True
 ) -> Iterator[list[Workload]]:
-    """Children load-1, load-2, ... for the length of a with block, filling at the same time, ready when it begins."""
+    """Run children load-1, load-2, ... for the length of a with block. They are filled when it begins."""
     with ExitStack() as stack:
         children = [
             stack.enter_context(Workload(f"{prefix}-{number}", mix, comm=comm, mergeable=mergeable))
@@ -155,14 +155,14 @@ def workloads(
 
 
 def command(name: str, mix: Mix, comm: str = COMM, *, mergeable: bool = True) -> list[str]:
-    """The command line of one child; the name is given as QEMU spells it, so that guest discovery finds it."""
+    """The command line of one child. It gives the name as QEMU does, so that guest discovery finds the child."""
     options = [] if mergeable else ["--private"]
     options += [f"--{key.replace('_', '-')}={value}" for key, value in asdict(mix).items() if value]
     return [sys.executable, "-P", "-m", "ksmtuned_py.workload", "-name", f"guest={name}", f"--comm={comm}", *options]
 
 
 class Region:
-    """Pages of known content: one random block over and over, each page stamped so that no two are equal."""
+    """Pages of known content. One random block is repeated, and each page is stamped so that no two are equal."""
 
     def __init__(self, size_bytes: int, block: bytes, *, stamped: bool = True, mergeable: bool = True) -> None:
         self._block = block
@@ -177,7 +177,7 @@ class Region:
         return len(self._stamps)
 
     def rewrite_next(self, pages: int) -> int:
-        """Gives the next pages, round and round, a content that no page had before; returns how many."""
+        """Give the next pages, round and round, a content that no page had before; returns how many it were."""
         pages = min(pages, len(self))
         for page in range(self._turn, self._turn + pages):
             self._stamps[page % len(self)] = secrets.randbits(64)
@@ -186,7 +186,7 @@ class Region:
         return pages
 
     def wrong_pages(self) -> int:
-        """How many pages do not hold what was written to them."""
+        """The number of pages whose content is not what was written to them."""
         begins = range(0, len(self) * PAGE_BYTES, PAGE_BYTES)
         return sum(
             self.memory[begin : begin + PAGE_BYTES] != self._expected(begin, stamp)
@@ -226,7 +226,7 @@ def _memory(size_bytes: int, *, mergeable: bool) -> mmap.mmap:
 
 
 class _Child:
-    """One workload process from within: its memory, and the lines it answers to."""
+    """One workload process from within, with its memory and the lines that it answers."""
 
     def __init__(self, mix: Mix, *, mergeable: bool) -> None:
         self._equal = Region(mix.equal_bytes, equal_block(mix.seed), mergeable=mergeable)
@@ -236,7 +236,7 @@ class _Child:
         self._changes_per_second = mix.changes_per_second if len(self._changing) else 0
 
     def serve(self) -> None:
-        """Answers until standard input ends, and rewrites the changing part meanwhile."""
+        """Answer until standard input ends, and rewrite the changing part meanwhile."""
         _answer("ready", 0)
         begun, changed = time.monotonic(), 0
         while True:
@@ -263,7 +263,7 @@ class _Child:
 
 
 def become_nobody() -> None:
-    """A guest has no right of root, where its parent has: the scan backend refuses one that has."""
+    """Give up root's rights if we have them, because the scan backend refuses a guest with such rights."""
     if os.geteuid() == 0:
         os.setgroups([])
         os.setresgid(_NOBODY, _NOBODY, _NOBODY)
