@@ -1,1 +1,1 @@
-"""What the host itself says: memory, pressure, events. parse_* are pure; readers take a Door."""
+"""Reads the host's memory, its pressure and its events. Functions parse_* are pure, and readers take a Door."""

@@ -1,4 +1,4 @@
-"""The host's memory: /proc/meminfo, and the ZFS cache beside it."""
+"""Reads the host's memory from /proc/meminfo, and the ZFS cache beside it."""
 
 import re
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ ARCSTATS = "proc/spl/kstat/zfs/arcstats"
 
 
 def read_memory(door: Door) -> Memory:
-    """Memory now; Unreadable without /proc/meminfo, Garbage when it makes no sense."""
+    """The host's memory now; raises Unreadable without /proc/meminfo, and Garbage when it makes no sense."""
     text = door.read_if_there(MEMINFO)
     if text is None:
         raise Unreadable(door.path(MEMINFO), "no such file")
@@ -26,14 +26,14 @@ def read_memory(door: Door) -> Memory:
 
 
 def _pools_bytes(door: Door) -> int:
-    """All hugetlb pools, where the kernel does not sum them up in meminfo; 0 when it has none to be seen."""
+    """The bytes of all hugetlb pools, for kernels whose meminfo has no sum of them; 0 when none is seen."""
     pools = [pool for pool in door.names(POOLS) if _POOL.fullmatch(pool)]
     sizes = {pool: int(pool.removeprefix("hugepages-").removesuffix("kB")) * KIB for pool in pools}
     return sum(size * (door.read_int(f"{POOLS}/{pool}/nr_hugepages") or 0) for pool, size in sizes.items())
 
 
 def parse_meminfo(path: str, text: str, arc_reclaimable_bytes: int = 0) -> Memory:
-    """/proc/meminfo as Memory; the lines we want are in KiB, whatever others there are. Garbage names a missing one."""
+    """Read /proc/meminfo, whose lines that we want are in KiB; raises Garbage, which names a missing line."""
     sizes = {name: rest.removesuffix(" kB") for name, _, rest in (line.partition(":") for line in text.splitlines())}
 
     def size_bytes(name: str, default: str = "") -> int:
@@ -56,13 +56,13 @@ def parse_meminfo(path: str, text: str, arc_reclaimable_bytes: int = 0) -> Memor
 
 
 def _hugetlb_bytes(path: str, sizes: Mapping[str, str]) -> int:
-    """The pool of the default size: all that meminfo has, where the kernel does not sum up its pools."""
+    """The bytes of all hugetlb pools. Without the kernel's sum only the pool of the default size is known."""
     pages, size_kib = sizes.get("HugePages_Total", "0"), sizes.get("Hugepagesize", "0")
     return parse_int(path, pages) * parse_int(path, size_kib) * KIB
 
 
 def parse_arcstats(path: str, text: str) -> int:
-    """What ZFS would give back on demand, in bytes: its cache above its minimum (size - c_min)."""
+    """The bytes that ZFS would give back on demand: its cache above its minimum (size - c_min)."""
     values = {fields[0]: fields[2] for line in text.splitlines() if len(fields := line.split()) == 3}
     if "size" not in values or "c_min" not in values:
         raise Garbage(path, text[:60], "rows size and c_min")

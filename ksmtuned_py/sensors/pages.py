@@ -1,4 +1,4 @@
-"""How large a page is: the one place that knows. 4 KiB on most machines, 16 or 64 KiB on some of arm64."""
+"""The one place that knows the size of a page: 4 KiB on most machines, 16 or 64 KiB on some of arm64."""
 
 import mmap
 import os
@@ -7,11 +7,11 @@ from ksmtuned_py.door import Door
 from ksmtuned_py.units import KIB
 
 OWN_PAGE_BYTES = mmap.PAGESIZE
-"""Of the machine that this runs on."""
+"""The page size of the machine that this runs on."""
 
 
 def page_bytes(door: Door) -> int:
-    """Of this machine; of another's tree, by what its processes say of their size in KiB and in pages."""
+    """The page size of the host. In another host's tree it is found from a process's size in KiB and in pages."""
     if os.path.realpath(door.root) != "/":
         for pid in filter(str.isdecimal, door.names("proc")):
             if size := _of_process(door, pid):
@@ -20,7 +20,7 @@ def page_bytes(door: Door) -> int:
 
 
 def _of_process(door: Door, pid: str) -> int:
-    """0 when it does not tell, or grew between the two looks."""
+    """The page size by one process; 0 when it does not tell, or grew between the two reads."""
     try:
         status, statm = door.read(f"proc/{pid}/status"), door.read(f"proc/{pid}/statm").split()
     except OSError:

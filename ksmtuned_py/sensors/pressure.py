@@ -1,4 +1,4 @@
-"""Memory pressure (PSI): /proc/pressure/memory, and a trigger that wakes us when it rises."""
+"""Reads memory pressure (PSI) from /proc/pressure/memory, and sets a trigger that wakes us when it rises."""
 
 from ksmtuned_py.door import Door, parse_int
 from ksmtuned_py.errors import Garbage
@@ -6,17 +6,17 @@ from ksmtuned_py.model import Pressure, Stall
 
 PRESSURE = "proc/pressure/memory"
 TRIGGER_WINDOW_US = 2_000_000
-"""Without CAP_SYS_RESOURCE the kernel takes multiples of 2 s only (kernel/sched/psi.c)."""
+"""The trigger's window. Without CAP_SYS_RESOURCE the kernel takes only multiples of 2 s (kernel/sched/psi.c)."""
 
 
 def read_pressure(door: Door) -> Pressure | None:
-    """Pressure now; None on kernels without PSI, or with it disabled at boot."""
+    """Memory pressure now; None on kernels without PSI, or with it disabled at boot."""
     text = door.read_if_there(PRESSURE)
     return None if text is None else parse_pressure(door.path(PRESSURE), text)
 
 
 def parse_pressure(path: str, text: str) -> Pressure:
-    """/proc/pressure/memory as Pressure; Garbage when a line or a figure is missing."""
+    """Read /proc/pressure/memory; raises Garbage when a line or a figure is missing."""
     lines = {words[0]: words[1:] for line in text.splitlines() if (words := line.split())}
     try:
         return Pressure(some=_stall(path, lines["some"]), full=_stall(path, lines["full"]))
@@ -35,5 +35,5 @@ def _stall(path: str, words: list[str]) -> Stall:
 
 
 def open_trigger(door: Door, stall_ms: int) -> int | None:
-    """A descriptor that polls POLLPRI when tasks stalled stall_ms within 2 s; None where the kernel has no triggers."""
+    """Open a descriptor that polls POLLPRI when tasks stalled `stall_ms` within 2 s; None without triggers."""
     return door.open_trigger(PRESSURE, f"some {stall_ms * 1000} {TRIGGER_WINDOW_US}\0")

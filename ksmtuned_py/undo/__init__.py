@@ -1,1 +1,1 @@
-"""Undoing: knobs put back as they were found, and merged memory given back to those who share it."""
+"""Puts knobs back as they were found, and gives merged memory back to those who share it."""

@@ -1,8 +1,8 @@
-"""Giving merged memory back, the one way: guest by guest from outside, and what is left by run=2 in a child.
+"""Gives merged memory back, guest by guest from outside, and then with run=2 in a child process.
 
-Every stage begins with a look whether the host and the guest's cgroup have the room, and is looked at while it goes
-on; one that does not fit is left out and told of. It may take as long as it likes while it moves: what ends it is a
-lack of room, an interrupt, or that nothing moves any more. Never to be called where a watchdog waits for an answer.
+Before each stage, and while it goes on, the host and the guest's cgroup must have the room. A guest that does not fit
+is left out, and the admin is told. It may take as long as it likes while it moves. It ends when room is lacking, at an
+interrupt, or when nothing moves any more. It is never called where a watchdog waits for an answer.
 """
 
 import time
@@ -33,12 +33,15 @@ COMES_AGAIN = (
 )
 TELL_SECONDS = 1.0
 LOOK_SECONDS = 0.02
-"""The kernel copies 50 MiB in that time (0.4 s for a GiB, measured), a fifth of the reserve."""
+"""The time between two checks of the room.
+
+The kernel copies 50 MiB in that time (0.4 s for a GiB, measured), a fifth of the reserve.
+"""
 
 
 @dataclass(eq=False)
 class NotSwitched(KsmtunedError):
-    """One guest stays as it was."""
+    """A guest could not be switched, or its memory not be given back."""
 
     guest: str
     reason: str
@@ -47,37 +50,40 @@ class NotSwitched(KsmtunedError):
 
 
 class Portions(Protocol):
-    """The unsharing of one guest's pages: what Unsharing is."""
+    """Unshares one guest's pages in portions, as Unsharing does."""
 
     def merged_pages(self) -> int:
-        """How many it shares; raises NotUnshared."""
+        """The number of pages that the guest shares; raises NotUnshared."""
 
     def go_on(self) -> tuple[int, int]:
-        """One portion: its pages, and how many are the guest's own now; (0, 0) at the end; raises NotUnshared."""
+        """Do one portion; raises NotUnshared.
+
+        Returns its pages and how many are the guest's own now; (0, 0) at the end.
+        """
 
     def close(self) -> None:
-        """End it."""
+        """End the unsharing."""
 
 
 @dataclass(frozen=True)
 class Ways:
-    """What there is to give memory back with, and who hears of it."""
+    """The ways to give memory back, and those who are told of it."""
 
     host: Host
     say: Say
     progress: Say
-    """Hears, about once a second, that it goes on, and how far it is."""
+    """Hears about once a second how far it is."""
     unshare: Callable[[Guest], Portions] | None = None
-    """From outside; None where the guests are not this kernel's processes, or not merged by it."""
+    """Unshares from outside; None where the guests are not this kernel's processes, or not merged by it."""
     empty: Switch | None = None
-    """By QEMU's monitor: takes a guest out of merging, and puts it in again."""
+    """Takes a guest out of merging by QEMU's monitor, and puts it in again; None without libvirt."""
     limit_bytes: Callable[[Guest], int | None] = lambda guest: guest.room_bytes
-    """What a guest's cgroup leaves it now."""
+    """Tells the bytes that a guest's cgroups leave it now; None = no limit."""
     stall_seconds: float = STALL_SECONDS
 
 
 def ways_of(machine: Machine, uri: str, say: Say, progress: Say) -> Ways:
-    """All there are on this machine."""
+    """The ways that there are on this machine."""
     if machine.host.backend.name != "kernel" or not machine.is_this_host:
         return Ways(machine.host, say, progress)
     return Ways(
@@ -91,13 +97,13 @@ def ways_of(machine: Machine, uri: str, say: Say, progress: Say) -> Ways:
 
 
 def give_back(ways: Ways) -> None:
-    """Give everything back; ksmd is stopped then, with run=2, or with run=0 when it was cut short.
+    """Give everything back. ksmd is stopped then, with run=2, or with run=0 when it was cut short.
 
-    NoRoom when something stays merged for want of it, NotUnmerged when it was cut short.
+    Raises NoRoom when something stays merged for want of room, and NotUnmerged when it was cut short.
     """
     if ways.host.dry:
         return
-    settle(ways.host, Knobs(run=RUN_STOP))  # else what is given back would merge again
+    settle(ways.host, Knobs(run=RUN_STOP))  # or what is given back would merge again
     now = ways.host.observe()
     merged = {guest: merged_bytes(guest, now.page_bytes) for guest in now.guests}
     elsewhere_bytes = max(0, _merged_bytes(now) - sum(merged.values()))
@@ -111,9 +117,9 @@ def give_back(ways: Ways) -> None:
 
 
 def give_back_guest(ways: Ways, guest: Guest, switch: Switch | None) -> int:
-    """Give one guest its pages back while it runs, and, with a switch, keep it out of merging from then on.
+    """Give one guest its pages back while it runs. With a switch, keep it out of merging from then on.
 
-    The bytes that it had merged; NotSwitched says why it stays as it was.
+    Returns the bytes that it had merged; raises NotSwitched, which says why it stays as it was.
     """
     snapshot = ways.host.observe()
     now = next((one for one in snapshot.guests if one.key == guest.key), None)
@@ -139,9 +145,9 @@ def give_back_guest(ways: Ways, guest: Guest, switch: Switch | None) -> int:
 
 
 def unshare(ways: Ways, guest: Guest, page_bytes: int) -> int:
-    """Unshare a guest's pages from outside, portion by portion; the bytes that are its own now.
+    """Unshare a guest's pages from outside, portion by portion, and return the bytes that are its own now.
 
-    NotUnshared where that cannot be done or does nothing; NoRoom as soon as a portion has none.
+    Raises NotUnshared where that cannot be done or does nothing, and NoRoom as soon as a portion has no room.
     """
     if ways.unshare is None:
         raise NotUnshared("its memory is not merged by this machine's kernel")
@@ -164,7 +170,7 @@ def unshare(ways: Ways, guest: Guest, page_bytes: int) -> int:
 
 
 def switch_and_wait(guest: Guest, merge: bool, switch: Switch, page_bytes: int, say: Say) -> str:
-    """Switch a guest and wait for it, to its deadline; what was read back; raises NotSwitched."""
+    """Switch a guest, wait for it until its deadline, and return what was read back; raises NotSwitched."""
     try:
         job = Job(switch, guest, merge, page_bytes, time.monotonic())
     except NoThread as error:
@@ -175,7 +181,7 @@ def switch_and_wait(guest: Guest, merge: bool, switch: Switch, page_bytes: int, 
             if time.monotonic() > job.deadline_seconds:
                 raise NotSwitched(guest.name, f"QEMU has not answered for {human_seconds(seconds)}")
             say(f"{guest.name}: {human_seconds(seconds)} ...")
-    except KeyboardInterrupt:  # QEMU cannot be stopped half way: not left before it is as it was meant to be
+    except KeyboardInterrupt:  # QEMU cannot be stopped half way, so we wait for it
         say(f"{guest.name}: ends when QEMU is done with it ...")
         job.wait(job.deadline_seconds - time.monotonic())
         raise
@@ -186,16 +192,16 @@ def switch_and_wait(guest: Guest, merge: bool, switch: Switch, page_bytes: int, 
 
 @dataclass(frozen=True, slots=True)
 class _Left:
-    """What copying the rest of a guest's merged pages would take."""
+    """The memory that copying a guest's remaining merged pages would take."""
 
     host_bytes: int
-    """From the host: pages that it still shares with others."""
+    """Taken from the host, for the pages that it still shares with others."""
     guest_bytes: int
-    """From its cgroup: also those that only it has left, but that count as another's."""
+    """Taken from its cgroup, also for pages that only it has left, but that are charged to another."""
 
 
 def _empty(ways: Ways, guest: Guest, page_bytes: int) -> _Left:
-    """One guest of all, from outside or else by its monitor."""
+    """Give one guest's pages back, from outside or else by its monitor, and return what is left."""
     zero_bytes = max(0, guest.ksm.zero_pages) * page_bytes if guest.ksm else 0
     size_bytes = merged_bytes(guest, page_bytes)
     all_of_it = _Left(size_bytes, size_bytes)
@@ -219,7 +225,10 @@ def _empty(ways: Ways, guest: Guest, page_bytes: int) -> _Left:
 
 
 def _rest(ways: Ways, left: dict[Guest, _Left], left_bytes: int) -> None:
-    """Whatever is still merged, by run=2 in a child; ksmd's counters come right only now."""
+    """Give back what is still merged, by run=2 in a child; raises NoRoom or NotUnmerged.
+
+    Only this sets ksmd's counters right.
+    """
     fresh = {replace(guest, room_bytes=ways.limit_bytes(guest)): each.guest_bytes for guest, each in left.items()}
     if problem := all_lack(left_bytes, fresh, ways.host.memory()):
         raise NoRoom(problem)
@@ -230,7 +239,7 @@ def _rest(ways: Ways, left: dict[Guest, _Left], left_bytes: int) -> None:
         ended = True
     finally:
         if not ended:
-            ways.host.apply((Write(knob="run", old=RUN_UNMERGE, new=RUN_STOP),))  # ends the child where it is
+            ways.host.apply((Write(knob="run", old=RUN_UNMERGE, new=RUN_STOP),))  # ends the child wherever it is
             settle(ways.host, Knobs(run=RUN_STOP))
     page_bytes = ways.host.backend.page_bytes
     if rest := ways.host.backend.counters().pages_sharing:
@@ -238,7 +247,10 @@ def _rest(ways: Ways, left: dict[Guest, _Left], left_bytes: int) -> None:
 
 
 def _wait(ways: Ways, limited: list[Guest | None]) -> None:
-    """run=2 to its end, as long as it moves and there is room for as much as is done between two looks."""
+    """Wait for run=2 to end, as long as it moves and there is room; raises NoRoom or NotUnmerged.
+
+    The room must suffice for what is done between two checks.
+    """
     backend = ways.host.backend
     write = Write(knob="run", old=RUN_STOP, new=RUN_UNMERGE)
     moved: tuple[int, float] | None = None
@@ -261,13 +273,13 @@ def _wait(ways: Ways, limited: list[Guest | None]) -> None:
 
 
 def _need_room(ways: Ways, guest: Guest | None, needed_bytes: int) -> None:
-    """Look at memory, and at the guest's limit, and at nothing else; raises NoRoom."""
+    """Raise NoRoom when the host's memory or the guest's limit leaves too little. Reads nothing else."""
     limit = ways.limit_bytes(guest) if guest is not None else None
     if problem := guest_lack(needed_bytes, ways.host.memory(), limit):
         raise NoRoom(problem)
 
 
 def _merged_bytes(now: Snapshot) -> int:
-    """What the accounts of all processes that merge add up to; the counters lag behind when one has ended."""
+    """The merged bytes by the kernel's counters, which lag behind when a process has ended."""
     counters = now.counters
     return (counters.pages_shared + counters.pages_sharing + max(0, counters.ksm_zero_pages or 0)) * now.page_bytes

@@ -1,4 +1,4 @@
-"""Bringing the knobs to values that are known beforehand: written until they are taken, or the time is over."""
+"""Brings the knobs to given values, and repeats writes until they are taken or the time is over."""
 
 import time
 from collections.abc import Callable
@@ -14,7 +14,10 @@ RUN_STOP, RUN_UNMERGE = 0, 2
 
 
 def settle(host: Host, wanted: Knobs, seconds: float = SETTLE_SECONDS) -> list[str]:
-    """Bring the knobs to these values; says what did not take, and why. Structural ones while nothing is merged."""
+    """Bring the knobs to these values, and return sentences on what did not take.
+
+    Structural knobs take only while nothing is merged.
+    """
     deadline, left = time.monotonic() + seconds, []
     if structural_writes(host.backend.knobs(), wanted):
         left += _until_taken(host, lambda: plan(host.backend.knobs(), Knobs(run=RUN_STOP)), deadline)
@@ -24,7 +27,7 @@ def settle(host: Host, wanted: Knobs, seconds: float = SETTLE_SECONDS) -> list[s
 
 
 def structural_writes(now: Knobs, wanted: Knobs) -> tuple[Write, ...]:
-    """The writes that need everything unmerged first."""
+    """The writes of structural knobs, which need everything unmerged first."""
     pairs: list[tuple[KnobName, KnobValue | None, KnobValue | None]] = [
         (name, now.get(name), wanted.get(name)) for name in sorted(STRUCTURAL)
     ]
@@ -36,14 +39,15 @@ def structural_writes(now: Knobs, wanted: Knobs) -> tuple[Write, ...]:
 
 
 def without(knobs: Knobs, names: frozenset[KnobName]) -> Knobs:
-    """The others."""
+    """The knobs without those of these names."""
     return replace(knobs, **dict.fromkeys(names))
 
 
 def _confirm_run(host: Host, wanted: Knobs, deadline: float) -> list[str]:
-    """Once more, though it reads right: an earlier write may still wait for ksmd's mutex, and would come after us.
+    """Write run once more, and return a sentence when it did not take.
 
-    Never for run=2, which is giving memory back, and has been done by who did that.
+    An earlier write may still wait for ksmd's mutex, and would take effect after us. run=2 is never repeated, because
+    it gives memory back, and whoever did that has already waited for it.
     """
     if wanted.run in (None, RUN_UNMERGE):
         return []
@@ -56,7 +60,10 @@ def _confirm_run(host: Host, wanted: Knobs, deadline: float) -> list[str]:
 
 
 def _until_taken(host: Host, left: Callable[[], tuple[Write, ...]], deadline: float) -> list[str]:
-    """Make the writes that are left, over and over for a while: an exiting process can hold merged pages (EBUSY)."""
+    """Repeat the writes that are left until the deadline (monotonic), and return sentences on those that failed.
+
+    A process that exits can keep pages merged for a while (EBUSY).
+    """
     while writes := left():
         results = [_alone(host, write) for write in writes]
         failed = [result for result in results if result.status is not WriteStatus.OK]
@@ -70,7 +77,7 @@ def _until_taken(host: Host, left: Callable[[], tuple[Write, ...]], deadline: fl
 
 
 def _alone(host: Host, write: Write) -> WriteResult:
-    """One write that does not keep those behind it from being tried, whatever becomes of it."""
+    """Do one write on its own, so that its failure does not stop the writes after it."""
     return host.apply((write,)).results[0]
 
 

@@ -1,4 +1,4 @@
-"""The knobs that were found, and whose they are: nothing else is ever written from what was saved."""
+"""Saves the knobs that were found, with whose they are. Only knobs of the same origin are ever written back."""
 
 import os
 
@@ -11,27 +11,30 @@ from ksmtuned_py.undo.knobs import without
 
 BOOT_ID = "proc/sys/kernel/random/boot_id"
 ENDS_WITH_US = ("memory", "scan")
-"""Backends whose knobs are in a process of ours."""
+"""Backends whose knobs are in a process of ours, and end with it."""
 
 
 def origin_of(door: Door, backend: str) -> Origin:
-    """Which knobs are meant: of whom, below which root, and since which boot."""
+    """The origin of the knobs: the backend, the root, and the boot."""
     return Origin(backend, os.path.realpath(door.root), (door.read_if_there(BOOT_ID) or "").strip())
 
 
 def save(runtime: Runtime, origin: Origin, found: Knobs, kernel: Kernel) -> None:
-    """Remember what was found, but for knobs that nobody will write: those of [kernel] that are to be kept."""
+    """Save the knobs that were found, except those of [kernel] that nobody will write."""
     runtime.save_originals(origin, without(found, untouched(kernel)))
 
 
 def untouched(kernel: Kernel) -> frozenset[KnobName]:
-    """Knobs that only [kernel] would change, and does not."""
+    """The knobs that only [kernel] would change, and does not."""
     kept = {name for name, value in kernel.model_dump().items() if value == "keep"}
     return frozenset(name for name in KNOB_NAMES if name in kept)
 
 
 def owed(runtime: Runtime, origin: Origin) -> tuple[Knobs | None, str]:
-    """What has to be put back, and what is to be told: knobs that are no more are forgotten. NotOurs for another's."""
+    """The knobs to be put back, and a sentence for the admin; raises NotOurs for knobs of another origin.
+
+    Knobs that no longer exist, as after a reboot, are forgotten.
+    """
     saved = runtime.originals()
     if saved is None:
         return None, ""

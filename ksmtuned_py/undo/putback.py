@@ -1,4 +1,4 @@
-"""Leaving the host as it was found, and changing what can only be changed while nothing is merged."""
+"""Leaves the host as it was found, and changes the knobs that can change only while nothing is merged."""
 
 from dataclasses import replace
 
@@ -16,12 +16,15 @@ QUICK_SECONDS = 5.0
 
 
 def put_back(ways: Ways, runtime: Runtime, origin: Origin, on_exit: OnExit, *, quickly: bool = False) -> Knobs | None:
-    """Do what on_exit wants with the saved knobs, and forget them; what was put back, None when nothing was owed.
+    """Do what on_exit wants with the saved knobs, and forget them.
 
-    No memory is given back but with on_exit "unmerge", or where run=2 was found; and not even then when it has to be
-    done quickly, for the thread that answers a watchdog. So structural knobs stay as they are while pages are merged,
-    which is told once, and they stay owed: a restart that wants the same again unmerges nothing.
-    NotRestored names the knobs that did not take, NotOurs whose they are when they are not of this origin.
+    Returns the knobs that were put back; None when nothing was owed.
+
+    Memory is given back only with on_exit "unmerge", or where run=2 was found. With `quickly`, for the thread that
+    answers a watchdog, not even then. So structural knobs stay as they are while pages are merged, which is told once.
+    They stay owed, and a restart that wants the same again unmerges nothing.
+
+    Raises NotRestored, which names the knobs that did not take, or NotOurs for knobs of another origin.
     """
     found, sentence = owed(runtime, origin)
     if sentence:
@@ -45,7 +48,10 @@ def put_back(ways: Ways, runtime: Runtime, origin: Origin, on_exit: OnExit, *, q
 
 
 def take(ways: Ways, kernel: Kernel) -> list[str]:
-    """Bring what [kernel] asks for in force, structural knobs too where the host has the room; says what is not."""
+    """Bring the knobs that [kernel] asks for in force, and return sentences on those that are not.
+
+    Structural knobs change only where the host has the room to unmerge.
+    """
     wanted = wanted_of(kernel)
     structural = structural_writes(ways.host.backend.knobs(), wanted)
     try:
@@ -58,13 +64,13 @@ def take(ways: Ways, kernel: Kernel) -> list[str]:
 
 
 def wanted_of(kernel: Kernel) -> Knobs:
-    """What the admin asked for in [kernel]; "keep" asks for nothing."""
+    """The knobs that the admin asks for in [kernel]; "keep" asks for nothing."""
     asked = {name: value for name, value in kernel.model_dump().items() if value != "keep"}
     return Knobs(**asked)
 
 
 def _with_run(ways: Ways, found: Knobs, on_exit: OnExit, *, quickly: bool) -> Knobs:
-    """The knobs to put back: with memory given back first if that is wanted, and run=2 only when it was."""
+    """The knobs to put back, after giving memory back if that is wanted. They have run=2 only when that succeeded."""
     run = found.run if on_exit == "restore" else RUN_STOP
     if on_exit != "unmerge" and run != RUN_UNMERGE:
         return replace(found, run=run)
@@ -72,14 +78,14 @@ def _with_run(ways: Ways, found: Knobs, on_exit: OnExit, *, quickly: bool) -> Kn
         if quickly:
             raise NotUnmerged("it would take too long now; ksmtuned-py unmerge --all does it")
         give_back(ways)
-    except KsmtunedError as error:  # whatever it is, the other knobs are put back
+    except KsmtunedError as error:  # whatever failed, the other knobs are put back
         ways.say(f"memory stays merged, and ksmd is stopped (run=0): {error}")
         run = RUN_STOP
     return replace(found, run=run)
 
 
 def _anything_merged(ways: Ways) -> bool:
-    """As the kernel sees it that refuses structural knobs; yes when nobody can say."""
+    """Whether any page is merged, so that the kernel refuses structural knobs. Unknown counts as yes."""
     try:
         return bool(ways.host.backend.counters().pages_shared)
     except KsmtunedError:

@@ -1,13 +1,13 @@
-"""A throw-away process that gives one guest copies of its own of its merged pages, from outside and in portions.
+"""Gives one guest its own copies of its merged pages, from outside and in portions, in a throw-away process.
 
-Reading one byte of a page with process_vm_readv pins it for reading, and what is pinned has to be the guest's own: the
-kernel copies it first if it is shared (mm/gup.c, gup_must_unshare; Linux 5.19 and newer). Its content stays, nothing
-is stopped, ksmd's mutex is not needed, and it can be left off after any portion. The copies count as the guest's.
+Reading one byte of a page with process_vm_readv pins it for reading. A pinned page has to be the guest's own, so the
+kernel copies a shared page first (mm/gup.c, gup_must_unshare; Linux 5.19 and newer). Its content stays, nothing is
+stopped, and ksmd's mutex is not needed. It can be left off after any portion. The copies are charged to the guest.
 
-Whatever locks the guest's memory map holds up this process alone, and it is the first that the kernel kills when
-memory runs out. It says how many pages are merged, then does a portion for each line it is sent, and says of how many
-pages it was and how many of them are the guest's own since. While it looks for them, which takes a minute for a TiB, an
-empty line each second says that it does. It ends with its standard input.
+Whoever locks the guest's memory map delays this process alone. The kernel kills this process first when memory runs
+out. It writes the number of merged pages, and then does a portion for each line that it is sent. After a portion it
+writes the number of its pages, and how many of them are the guest's own now. Looking for the pages takes a minute for a
+TiB. An empty line each second shows that it goes on. The process ends with its standard input.
 """
 
 import ctypes
@@ -28,25 +28,25 @@ from ksmtuned_py.sensors.pages import OWN_PAGE_BYTES
 
 PAGE = OWN_PAGE_BYTES
 PORTION_PAGES = 4096
-"""Some 20 ms, and what one more look at the room may be late by: 16 MiB."""
+"""The pages of one portion, 16 MiB. They take some 20 ms, and the next check of the room comes after them."""
 _LOOKED_AT = 1 << 14
-"""Pages of one read of pagemap: 128 KiB."""
+"""The pages of one read of pagemap, whose entries take 128 KiB."""
 _NOTHING = bytes(8 * _LOOKED_AT)
 _SIGN_SECONDS = 1.0
 _CALL_PAGES = 1024
-"""IOV_MAX."""
-# Documentation/admin-guide/mm/pagemap.rst: 63 in memory, 61 of a file or shared memory, 56 mapped once only, which a
-# page that is merged with another is not; 0 to 54 its frame, 0 to those who may not see it (CAP_SYS_ADMIN).
+"""The most addresses that one call takes (IOV_MAX)."""
+# Documentation/admin-guide/mm/pagemap.rst: bit 63 is set in memory, 61 for a file or shared memory, and 56 for a page
+# that is mapped only once, so not for a merged one. Bits 0 to 54 are the frame, or 0 without CAP_SYS_ADMIN.
 _PRESENT, _FILE, _ALONE, _FRAME = 1 << 63, 1 << 61, 1 << 56, (1 << 55) - 1
 _KPF_KSM = 1 << 21
 _OOM_FIRST = "1000"
 
 
 class Guest:
-    """One process, held by its directory in /proc."""
+    """The pages of one process, read through a descriptor on its directory in /proc."""
 
     def __init__(self, door: Door, pid: int, start_ticks: int) -> None:
-        """Raises OSError when it is gone, or not ours to look into."""
+        """Open the process; raises OSError when it is gone, or when we may not read it."""
         self.pid = pid
         self._door = door
         self._directory = door.hold(f"proc/{pid}")
@@ -57,13 +57,13 @@ class Guest:
             raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH))
 
     def merged(self) -> Iterator[int]:
-        """Addresses of the pages that it shares with others now."""
+        """The addresses of the pages that the process shares with others now."""
         for mapping in parse_maps(self._door.read("maps", at=self._directory)):
             if mapping.permissions[1::2] == "wp":
                 yield from self._merged_in(mapping)
 
     def alone(self, addresses: Iterable[int]) -> int:
-        """How many of these pages, which ascend, nobody else has mapped."""
+        """The number of these pages, in ascending order, that nobody else has mapped."""
         count, start, words = 0, -1, array("Q")
         for address in addresses:
             if start < 0 or address >= start + len(words) * PAGE:
@@ -80,7 +80,10 @@ class Guest:
             yield from (start + index * PAGE for index in shared if self._is_merged(words[index] & _FRAME))
 
     def _words(self, start: int, pages: int) -> "array[int]":
-        """None where nothing is in memory: that is most of a guest that more could be plugged into."""
+        """The entries of pagemap; empty where no page is in memory.
+
+        That saves time on a guest into which much memory could be plugged.
+        """
         read = os.pread(self._pagemap, pages * 8, start // PAGE * 8)
         return array("Q", b"" if _NOTHING.startswith(read) else read)
 
@@ -91,7 +94,10 @@ class Guest:
             _say()
 
     def _is_merged(self, frame: int) -> bool:
-        """Not shared with a child of its own, nor the zero page; whoever may not see frames takes it for merged."""
+        """Whether a shared frame is KSM's, not a child's or the zero page.
+
+        Without the right to see frames it counts as such.
+        """
         if not frame or self._kpageflags is None:
             return True
         return bool(int.from_bytes(os.pread(self._kpageflags, 8, frame * 8), sys.byteorder) & _KPF_KSM)
@@ -109,14 +115,17 @@ class Reader:
         self._bytes = ctypes.create_string_buffer(_CALL_PAGES)
 
     def read(self, addresses: list[int]) -> None:
-        """Those that are unmapped by now are passed over; raises OSError when it is gone, or not ours to read."""
+        """Read the pages. Pages that are unmapped by now are passed over.
+
+        Raises OSError when the process is gone, or when we may not read it.
+        """
         while addresses:
             some = addresses[:_CALL_PAGES]
             done = self._read(some)
             addresses = addresses[done if done == len(some) else done + 1 :]
 
     def _read(self, addresses: list[int]) -> int:
-        """How many could be read, from the first on."""
+        """The number of pages that could be read, from the first on."""
         remote = array("Q", [1]) * (2 * len(addresses))
         remote[::2] = array("Q", addresses)
         local = array("Q", [ctypes.addressof(self._bytes), len(addresses)])
@@ -127,7 +136,7 @@ class Reader:
 
 
 def main(pid: int, start_ticks: int) -> None:
-    """Unshares the pages of one process, a portion for each line of standard input, until either ends."""
+    """Unshare the pages of one process, a portion for each line of standard input, until either ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C in the terminal is the parent's business
     door = Door()
     with suppress(OSError):
@@ -142,7 +151,7 @@ def main(pid: int, start_ticks: int) -> None:
 
 
 def _kpageflags(door: Door) -> int | None:
-    """What each frame of the host is used for; None to those who may not see that."""
+    """Open the file with the use of each frame of the host; None when we may not read it."""
     with suppress(OSError), door.holding("proc") as proc:
         return os.open("kpageflags", os.O_RDONLY | os.O_CLOEXEC, dir_fd=proc)
     return None

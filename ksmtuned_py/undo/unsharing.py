@@ -1,4 +1,4 @@
-"""The unsharing of one guest's pages, as the one who has it done sees it: portions, each of which may be the last."""
+"""Has one guest's pages unshared by a child process, in portions, each of which may be the last."""
 
 import selectors
 import subprocess
@@ -11,9 +11,9 @@ from ksmtuned_py.errors import FAILED, KsmtunedError
 from ksmtuned_py.model import Guest
 
 STALL_SECONDS = 30.0
-"""A portion takes 20 ms; longer than this means that something holds the guest's memory map locked."""
+"""The time for one portion, which takes 20 ms. After it something must have the guest's memory map locked."""
 PATIENCE_SECONDS = 0.5
-"""For the end of a child that was killed: it comes at once, but for one that waits for such a lock."""
+"""The wait for a killed child to end. It ends at once, unless it waits for such a lock."""
 
 
 @dataclass(eq=False)
@@ -26,14 +26,14 @@ class NotUnshared(KsmtunedError):
 
 
 class Unsharing:
-    """One guest's, in a child process; nothing is done before `go_on`. NotUnshared when it cannot be begun."""
+    """Unshares one guest's pages in a child process. Nothing is unshared before `go_on`."""
 
     def __init__(self, guest: Guest, progress: Callable[[str], None] = lambda _: None) -> None:
-        """`progress` hears, while its merged pages are looked for, that this goes on."""
+        """Start the child; raises NotUnshared. `progress` hears that the search for merged pages goes on."""
         self._looks = f"{guest.name}: its merged pages are looked for ..."
         self._progress = progress
         try:
-            self._child = subprocess.Popen(  # -P: nothing of the directory we are in, which may be anybody's
+            self._child = subprocess.Popen(  # -P: no module of the current directory, which may be anybody's
                 [sys.executable, "-P", "-m", "ksmtuned_py.undo.unshare", str(guest.pid), str(guest.start_ticks)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -44,19 +44,25 @@ class Unsharing:
             raise NotUnshared(f"no helper can be begun: {error.strerror}") from error
 
     def merged_pages(self) -> int:
-        """How many pages it shares with others, at the beginning; raises NotUnshared. To be called once, first."""
+        """The number of pages that it shares at the beginning; raises NotUnshared.
+
+        To be called once, before all else.
+        """
         return self._answer()[0]
 
     def go_on(self) -> tuple[int, int]:
-        """One portion: its pages, and how many of them are the guest's own now; (0, 0) at the end. NotUnshared."""
+        """Do one portion; raises NotUnshared.
+
+        Returns its pages and how many are the guest's own now; (0, 0) at the end.
+        """
         assert self._child.stdin is not None
-        with suppress(BrokenPipeError):  # it has said why
+        with suppress(BrokenPipeError):  # the child has written why it ended
             self._child.stdin.write(b"\n")
         looked_at, alone = self._answer()
         return looked_at, alone
 
     def close(self) -> None:
-        """End it wherever it is; what is unshared stays so."""
+        """End the child wherever it is. What is unshared stays so."""
         self._child.kill()
         with suppress(subprocess.TimeoutExpired):
             self._child.wait(PATIENCE_SECONDS)
