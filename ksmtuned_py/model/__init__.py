@@ -1,4 +1,4 @@
-"""The nouns of the house: what was seen, what is wanted, what was written. Frozen, pure, with units in the names."""
+"""The nouns of the house: things seen, things wanted, things written. They are frozen and pure, with units in names."""
 
 from ksmtuned_py.model.acts import Decision, Mode, Outcome, Verdict, Write, WriteResult, WriteStatus
 from ksmtuned_py.model.host import (

@@ -1,4 +1,4 @@
-"""What is wanted, why, and what became of it."""
+"""The nouns for deciding and writing: decisions, writes, and their results."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -7,10 +7,10 @@ from ksmtuned_py.model.ksm import KnobName, Knobs, KnobValue
 
 
 class Mode(StrEnum):
-    """What the daemon is doing with KSM."""
+    """The ways in which the daemon uses KSM."""
 
     OFF = "off"
-    """run=0: nothing scans; what is merged stays merged."""
+    """run=0, so nothing scans, and merged pages stay merged."""
     BOOST = "boost"
     CRUISE = "cruise"
     REST = "rest"
@@ -18,12 +18,12 @@ class Mode(StrEnum):
     PINNED = "pinned"
     """The knobs are what the config says."""
     HELD = "held"
-    """Hands off: somebody else writes the knobs."""
+    """The daemon keeps its hands off, because somebody else writes the knobs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """What one rule said this tick, whether it won or not; `why` prints them all."""
+    """The word of one rule at this tick, whether it won or not. The verb `why` prints all of them."""
 
     rule: str
     fired: bool
@@ -32,19 +32,19 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """What a policy wants, and why."""
+    """The knobs that a policy wants, and the reason."""
 
     mode: Mode
     rule: str
-    """The code of the rule that won: a few fixed words, good as a metric label."""
+    """The code of the rule that won. It is one of a few fixed words, so it can be a metric label."""
     reason: str
-    """One sentence with the numbers."""
+    """The reason as one sentence, with the numbers."""
     knobs: Knobs
-    """Wanted; None = leave alone."""
+    """The wanted knobs; None = leave alone."""
     next_tick_seconds: float
     verdicts: tuple[Verdict, ...] = ()
     would_change: tuple[str, ...] = ()
-    """What would have to happen for another decision, as sentences."""
+    """Sentences on what would have to happen for another decision."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,22 +57,22 @@ class Write:
 
 
 class WriteStatus(StrEnum):
-    """How a write ended."""
+    """The ways in which a write ends."""
 
     OK = "ok"
     DRY = "dry"
-    """Not tried: we only watch."""
+    """It was not tried, because we only watch."""
     PENDING = "pending"
-    """Still waiting for ksmd's mutex; the next ticks look after it."""
+    """It still waits for ksmd's mutex, and the next ticks check on it."""
     REFUSED = "refused"
-    """The kernel said EINVAL, EBUSY or EACCES."""
+    """The kernel refused it with EINVAL, EBUSY or EACCES."""
     LOST = "lost"
-    """It was accepted, but reads back as something else."""
+    """The kernel accepted it, but the knob reads back as something else."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WriteResult:
-    """What became of one step of a plan."""
+    """The result of one write."""
 
     write: Write
     status: WriteStatus
@@ -81,6 +81,6 @@ class WriteResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What became of a plan: one result for each write that was tried."""
+    """The results of a plan, one for each write that was tried."""
 
     results: tuple[WriteResult, ...] = ()

@@ -7,7 +7,7 @@ from ksmtuned_py.model.ksm import RMAP_ITEM_BYTES, Counters, KnobName, Knobs, Kn
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Clock:
-    """When the snapshot was taken."""
+    """The time of a snapshot, by each clock."""
 
     monotonic_seconds: float
     unix_seconds: float
@@ -26,18 +26,18 @@ class Memory:
     swap_total_bytes: int = 0
     swap_free_bytes: int = 0
     hugetlb_bytes: int = 0
-    """The hugetlb pools: in MemTotal, but out of KSM's reach."""
+    """The hugetlb pools, which are in MemTotal, but out of KSM's reach."""
     arc_reclaimable_bytes: int = 0
-    """ZFS cache above its minimum: free on demand, but not in MemAvailable."""
+    """The ZFS cache above its minimum, which is free on demand, but not in MemAvailable."""
 
     @property
     def base_bytes(self) -> int:
-        """The memory that this daemon can do anything about."""
+        """The memory without hugetlb pools, on which merging can act."""
         return max(1, self.total_bytes - self.hugetlb_bytes)
 
     @property
     def headroom_bytes(self) -> int:
-        """What new work could take without swapping."""
+        """The memory that new work could take without swapping."""
         return self.available_bytes + self.arc_reclaimable_bytes
 
     @property
@@ -58,7 +58,7 @@ class Stall:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pressure:
-    """Memory pressure (PSI): how long some tasks, and all tasks, waited for memory."""
+    """Memory pressure (PSI): the time for which some tasks, and all tasks, waited for memory."""
 
     some: Stall
     full: Stall
@@ -66,7 +66,7 @@ class Pressure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Vmstat:
-    """The lines of /proc/vmstat that tell on merging: events since boot. None = this kernel has no such line."""
+    """Events since boot that say something about merging (/proc/vmstat). None = this kernel has no such line."""
 
     cow_ksm: int | None = None
     """Writes that broke a merged page."""
@@ -88,9 +88,9 @@ class GuestKsm:
     merging_pages: int = 0
     zero_pages: int = 0
     profit_bytes: int = 0
-    """Signed."""
+    """The process's profit, signed."""
     mergeable: bool | None = None
-    """Some of its memory may merge. None = this kernel does not say."""
+    """Some of the process's memory may merge. None = this kernel does not say."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,64 +99,65 @@ class Guest:
 
     pid: int
     start_ticks: int
-    """Field 22 of /proc/PID/stat: with the PID it names one process for good, whatever PIDs are reused."""
+    """Field 22 of /proc/PID/stat. With the PID it names one process for good, even when the PID is reused."""
     name: str
     kind: str
-    """'qemu', 'cloud-hypervisor', 'firecracker', 'crosvm', 'stratovirt', 'vm' (another), 'pattern', or 'mergeable'."""
+    """Its kind: 'qemu', 'cloud-hypervisor', 'firecracker', 'crosvm', 'stratovirt', 'vm' (another), 'pattern' or
+    'mergeable'."""
     evidence: tuple[str, ...] = field(default=(), compare=False)
-    """What made it one: 'program', 'pattern', 'cgroup', 'command line', 'kvm', 'machine', 'libvirt', 'asked', 'flag'.
-    How it was found is no part of what it is."""
+    """The evidence that it is a guest: 'program', 'pattern', 'cgroup', 'command line', 'kvm', 'machine', 'libvirt',
+    'asked', 'flag'. It does not count when guests are compared."""
     aliases: tuple[str, ...] = ()
-    """What else it is called, by other tools."""
+    """Its names in other tools."""
     uuid: str = ""
     rss_bytes: int = 0
     virtual_bytes: int = 0
-    """All it has mapped, of which it need not use much."""
+    """The size of all its mappings, of which it may use little."""
     ksm: GuestKsm | None = None
     cgroup: str = ""
-    """Its path, which ends in its systemd unit; '' when nobody knows."""
+    """The path of its cgroup, which ends in its systemd unit; '' when unknown."""
     room_bytes: int | None = None
-    """What its cgroups let it take on top. None = no limit, or none to be seen."""
+    """The memory that its cgroups still let it take. None = no limit, or none to be seen."""
     group: str = ""
-    """Whom it may share memory with, by the rules."""
+    """The group with which it may share memory, by the rules."""
     tag: str = ""
     """Its tag in libvirt's metadata."""
     obstacles: tuple[str, ...] = ()
-    """What its libvirt domain says against merging: 'nosharepages', 'encrypted', 'hugepages', 'shared', 'vfio', 'nvme',
-    'vdpa'."""
+    """The obstacles to merging in its libvirt domain: 'nosharepages', 'encrypted', 'hugepages', 'shared', 'vfio',
+    'nvme', 'vdpa'."""
     libvirt_age_seconds: float | None = None
-    """How old that is; None = libvirt does not know it."""
+    """The age of libvirt's word about it; None = libvirt does not know it."""
     unknown: tuple[str, ...] = ()
-    """What rules can ask for and nobody knows yet: 'tag', 'name' (any that libvirt has for it), 'cgroup'."""
+    """Facts that rules can ask for and that are unknown yet: 'tag', 'name' (any that libvirt has for it), 'cgroup'."""
     merge: bool | None = None
-    """What the rules want of its memory; None = as it is."""
+    """The rules want its memory to merge, or not; None = as it is."""
     merge_reason: str = ""
     switched_off: bool = False
     """We took its memory out of merging while it runs."""
     awaits_switch: bool = False
-    """It is about to be, so that merging had better wait for that moment."""
+    """It is about to be switched off, so merging had better wait for that moment."""
     losing_passes: int = 0
-    """Passes in a row, up to now, that it costs more memory than it saves."""
+    """The passes in a row, up to now, for which merging it costs more memory than it saves."""
     refused: str = ""
-    """Why the scan backend leaves it alone, or a part of it; '' when it does not."""
+    """Why the scan backend leaves it, or a part of it, alone; '' when it does not."""
 
     @property
     def key(self) -> tuple[int, int]:
-        """What stays the same for this process and no other."""
+        """The PID and the start, which together name this process and no other."""
         return (self.pid, self.start_ticks)
 
     @property
     def kept_out(self) -> bool:
-        """Somebody wants its memory out of merging: a rule, or its libvirt domain with nosharepages."""
+        """Whether a rule, or its libvirt domain with nosharepages, wants its memory out of merging."""
         return self.merge is False or "nosharepages" in self.obstacles
 
     @property
     def may_merge(self) -> bool:
-        """Whether a look at its memory can find something to merge: the one answer for every room.
+        """Whether a scan of its memory can find something to merge. The whole program goes by this answer.
 
-        What nobody knows counts as yes: an account that cannot be read, a kernel without ksm_mergeable (before 6.18
-        of those we know), a guest that libvirt has told nothing of and no rule is waiting for. A new guest has often
-        not asked yet, and is a no until it does.
+        What is unknown counts as yes: an account that cannot be read, a kernel without ksm_mergeable (of those we know,
+        before 6.18), a guest of which libvirt has told nothing and for which no rule waits. A new guest has often not
+        asked yet, and counts as no until it does.
         """
         offered = self.ksm is None or self.ksm.mergeable is not False
         return offered and not (self.kept_out or self.switched_off or self.obstacles)
@@ -164,7 +165,7 @@ class Guest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ForeignWrite:
-    """A knob that does not hold what we wrote: somebody else holds it."""
+    """A knob whose value is not what we wrote, so that somebody else must have written it."""
 
     knob: KnobName
     ours: KnobValue
@@ -173,7 +174,7 @@ class ForeignWrite:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pause:
-    """Somebody asked for no scanning until then: for a live migration, a backup, a real-time window."""
+    """A wish for no scanning until then, as for a live migration, a backup, or a real-time window."""
 
     until_unix_seconds: float
     reason: str
@@ -196,29 +197,29 @@ class Snapshot:
     """CPU time of ksmd (or of the scan worker) since it started."""
     guests: tuple[Guest, ...] = ()
     foreign: tuple[ForeignWrite, ...] = ()
-    """Knobs somebody else wrote since our last write."""
+    """The knobs that somebody else wrote since our last write."""
     suspects: tuple[str, ...] = ()
-    """Programs seen running that are known to write these knobs."""
+    """Programs seen running that are known to write KSM's knobs."""
     pause: Pause | None = None
     """The pause that is in force."""
     problems: tuple[str, ...] = ()
-    """Sensors that could not be read this time, as sentences; their fields hold None or the default."""
+    """Sentences on sensors that could not be read this time. Their fields have None or the default."""
     woken_by: frozenset[str] = frozenset()
-    """What ended the wait before its deadline: 'pressure', 'guest', 'switched', 'asked' (SIGUSR1), 'reload'."""
+    """The words for what ended the wait early: 'pressure', 'guest', 'switched', 'asked' (SIGUSR1), 'reload'."""
 
     @property
     def pause_left_seconds(self) -> float:
-        """How long the pause still lasts; 0 when there is none."""
+        """The seconds that the pause still lasts; 0 when there is none."""
         return self.pause.until_unix_seconds - self.clock.unix_seconds if self.pause else 0.0
 
     @property
     def saved_bytes(self) -> int:
-        """Memory that merging saves now. The same number is the debt: what the host must find if every copy breaks."""
+        """The memory that merging saves now. It is also the debt, which the host must find if every copy breaks."""
         return self.counters.saved_pages * self.page_bytes
 
     @property
     def profit_bytes(self) -> int:
-        """saved_bytes less the kernel's bookkeeping; signed. The kernel's own figure where it has one."""
+        """The saved bytes less the kernel's bookkeeping; signed. It is the kernel's own figure where there is one."""
         if self.counters.general_profit is not None:
             return self.counters.general_profit
         return self.saved_bytes - self.counters.candidate_pages * RMAP_ITEM_BYTES

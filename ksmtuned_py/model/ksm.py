@@ -5,7 +5,7 @@ from typing import Literal, get_args
 
 KSM_DIRECTORY = "sys/kernel/mm/ksm"
 RMAP_ITEM_BYTES = 64
-"""What the kernel pays for every candidate page (struct ksm_rmap_item, mm/ksm.c)."""
+"""The memory that the kernel spends on every candidate page (struct ksm_rmap_item, mm/ksm.c)."""
 
 KnobName = Literal[
     "run",
@@ -24,14 +24,17 @@ KnobName = Literal[
 ]
 KNOB_NAMES: tuple[KnobName, ...] = get_args(KnobName)
 MUTEX_KNOBS: frozenset[KnobName] = frozenset({"run", "merge_across_nodes", "max_page_sharing"})
-"""Writes of these wait for a mutex that ksmd holds for one whole batch."""
+"""Knobs whose writes wait for a mutex that ksmd keeps for one whole batch."""
 AdvisorMode = Literal["none", "scan-time"]
 KnobValue = int | AdvisorMode
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Knobs:
-    """The settable files of the KSM directory. Seen: None = this kernel has no such file. Wanted: None = leave it."""
+    """The settable files of the KSM directory.
+
+    In knobs that were seen, None = this kernel has no such file. In knobs that are wanted, None = leave it alone.
+    """
 
     run: int | None = None
     pages_to_scan: int | None = None
@@ -53,7 +56,7 @@ class Knobs:
         return value
 
     def items(self) -> tuple[tuple[KnobName, KnobValue], ...]:
-        """The knobs that are there (or wanted), in the order of KNOB_NAMES."""
+        """The knobs that are not None, with their values, in the order of KNOB_NAMES."""
         return tuple((name, value) for name in KNOB_NAMES if (value := self.get(name)) is not None)
 
 
@@ -70,28 +73,28 @@ class Counters:
     pages_skipped: int | None = None
     ksm_zero_pages: int | None = None
     general_profit: int | None = None
-    """Bytes, signed."""
+    """The profit of all merging, in bytes, signed."""
     stable_node_chains: int | None = None
     stable_node_dups: int | None = None
 
     @property
     def saved_pages(self) -> int:
-        """Pages the host would need on top if nothing were merged."""
+        """The further pages that the host would need if nothing were merged."""
         return self.pages_sharing + max(0, self.ksm_zero_pages or 0)
 
     @property
     def candidate_pages(self) -> int:
-        """Pages ksmd keeps an rmap item for: everything it has looked at and still tracks."""
+        """The pages for which ksmd keeps an rmap item: all that it has looked at and still tracks."""
         return self.pages_shared + self.pages_sharing + self.pages_unshared + self.pages_volatile
 
     @property
     def unmerged_pages(self) -> int:
-        """Of these, those that are not merged; with smart_scan the kernel counts skipped ones as volatile."""
+        """The candidate pages that are not merged. With smart_scan the kernel counts skipped pages as volatile."""
         return self.pages_unshared + self.pages_volatile
 
     @property
     def unmerged_share(self) -> float:
-        """Of candidate_pages; 0 when there are none."""
+        """The unmerged pages as a share of candidate_pages, 0 to 1; 0 when there are none."""
         return self.unmerged_pages / self.candidate_pages if self.candidate_pages else 0.0
 
 
