@@ -1,4 +1,4 @@
-"""The rows of the catalogue that have a series for each guest."""
+"""The metrics that have a series for each guest."""
 
 from collections.abc import Callable, Iterator
 
@@ -15,7 +15,7 @@ REFUSED = gauge(
 
 
 def guest_rows(max_series: int) -> tuple[Row, ...]:
-    """One series for each guest in each row, max_series at most; the rest are summed as guest="other"."""
+    """Rows with one series for each guest, `max_series` at most. All other guests are summed as guest="other"."""
 
     def row(name: str, help_text: str, value: Callable[[Snapshot, Guest], float | None]) -> Row:
         return Row(name, help_text, "gauge", GUEST_LABELS, lambda told: _by_guest(told.snapshot, max_series, value))
@@ -69,7 +69,7 @@ def _debt_exceeded(snapshot: Snapshot, guest: Guest) -> float | None:
 def _by_guest(
     snapshot: Snapshot, max_series: int, value: Callable[[Snapshot, Guest], float | None]
 ) -> Iterator[Sample]:
-    # The oldest keep their series: by size the ranks would flap, and with them the series, at every scrape.
+    # The oldest guests keep their series. Ranks by size would change at every scrape, and the series with them.
     guests = sorted(snapshot.guests, key=lambda guest: (guest.start_ticks, guest.pid))
     for guest in guests[:max_series]:
         yield (guest.name, guest.uuid, str(guest.pid)), value(snapshot, guest)

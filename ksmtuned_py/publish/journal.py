@@ -1,4 +1,4 @@
-"""The journal: one record for each change, a summary every hour, and every tick for whoever debugs."""
+"""Writes the journal: one record for each change, a summary every hour, and every tick for whoever debugs."""
 
 import errno
 import os
@@ -21,11 +21,11 @@ from ksmtuned_py.units import human_seconds
 SUMMARY_SECONDS = 3600.0
 IDENTIFIER = "ksmtuned-py"
 RATE = frozenset({"pages_to_scan", "sleep_millisecs"})
-"""Knobs that follow what a page costs from tick to tick: no news while mode and rule are the same."""
+"""Knobs that follow the cost of a page from tick to tick. A change of them is told only with one of mode or rule."""
 
 
 class Priority(IntEnum):
-    """syslog's levels, as far as they are used."""
+    """The levels of syslog that are used."""
 
     ERROR = 3
     WARNING = 4
@@ -38,20 +38,20 @@ Field = str | int | float
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One entry: a sentence, and fields to search by."""
+    """One entry of the journal, a sentence with fields to search by."""
 
     priority: Priority
     message: str
     fields: dict[str, Field] = field(default_factory=dict)
     context: str = ""
-    """What the fields say in short, for sinks that have no fields."""
+    """The fields in short, for sinks that have no fields."""
 
 
 Sink = Callable[[Record], None]
 
 
 class Journal:
-    """Remembers what was told last, to tell what is new."""
+    """Remembers what was told last, and tells what is new."""
 
     def __init__(self, sink: Sink | None = None, *, debug: bool = False) -> None:
         self._sink = sink or default_sink()
@@ -69,18 +69,18 @@ class Journal:
         self._summarize(report, totals)
 
     def failed_tick(self, error: Exception) -> None:
-        """Tell of a tick that raised; the same error again is for debugging only."""
+        """Tell of a tick that raised. The same error again is told only when debugging."""
         sentence = f"tick failed: {type(error).__name__}: {error}"
         priority = Priority.DEBUG if sentence == self._error else Priority.ERROR
         self._error = sentence
         if isinstance(error, KsmtunedError):
             self.tell(Record(priority, sentence))
-        else:  # a bug: where it is has to be known
+        else:  # a bug, whose place has to be told
             trace = "".join(traceback.format_exception(error))
             self.tell(Record(priority, sentence, {"KSMTUNED_TRACEBACK": trace}, _place(error)))
 
     def tell(self, record: Record) -> None:
-        """Write one record; debugging ones only when asked for."""
+        """Write one record. Records for debugging are written only when asked for."""
         if self._debug or record.priority < Priority.DEBUG:
             self._sink(record)
 
@@ -95,7 +95,7 @@ class Journal:
 
 
 def tick_records(before: Report | None, report: Report) -> Iterator[Record]:
-    """What one tick has to tell, after the one before."""
+    """The records on what changed between two ticks."""
     fields = _fields(report)
     writes = [write_sentence(result) for result in report.outcome.results]
     context = "; ".join([f"{report.decision.mode}, {report.decision.rule}", *writes])
@@ -106,7 +106,7 @@ def tick_records(before: Report | None, report: Report) -> Iterator[Record]:
 
 
 def summary_record(report: Report, before: Totals, now: Totals, elapsed_seconds: float) -> Record:
-    """How things stand, and what was done since the last summary."""
+    """The record on how things stand, and on what was done since the last summary."""
     passes = (now.total("ksm_full_scans") or 0) - (before.total("ksm_full_scans") or 0)
     done = f"{now.ticks - before.ticks} ticks, {passes:.0f} passes in {human_seconds(elapsed_seconds)}"
     return Record(Priority.INFO, f"{status_line(report, now)}; {done}", _fields(report))
@@ -116,7 +116,7 @@ def _is_news(before: Report | None, report: Report) -> bool:
     if before is None:
         return True
     results, told = _switching(report), _switching(before)
-    # A write that the kernel took is news each time; one that is repeated without effect (dry, pending) only once.
+    # A write that the kernel took is told each time; one that is repeated without effect (dry, pending) only once.
     if any(result.status is WriteStatus.OK for result in results) or (results and results != told):
         return True
     return (before.decision.mode, before.decision.rule) != (report.decision.mode, report.decision.rule)
@@ -159,7 +159,7 @@ def _place(error: Exception) -> str:
 
 
 def default_sink() -> Sink:
-    """The journal where stderr is connected to it, else lines on stderr."""
+    """The place for records: the journal where stderr is connected to it, else lines on stderr."""
     if not stderr_is_journal():
         return lambda record: _print(f"{time.strftime('%H:%M:%S')} {plain_line(record)}")
     try:
@@ -175,7 +175,7 @@ def default_sink() -> Sink:
 
 
 def stderr_is_journal() -> bool:
-    """Whether what we write to stderr ends up in the journal (JOURNAL_STREAM, systemd.exec(5))."""
+    """Whether stderr is connected to the journal (JOURNAL_STREAM, systemd.exec(5))."""
     try:
         found = os.fstat(2)
     except OSError:
@@ -190,12 +190,12 @@ def plain_line(record: Record) -> str:
 
 
 def _print(line: str) -> None:
-    """Unless that would wait for whoever reads it; raises OSError, BlockingIOError then."""
-    if sys.stderr is None:  # closed when we began, and its number is another file's by now
+    """Write a line to stderr; raises OSError, or BlockingIOError when that would wait for the reader."""
+    if sys.stderr is None:  # closed when we began, so its number may be another file's by now
         return
     stderr = select.poll()
     stderr.register(2, select.POLLOUT)
     if not stderr.poll(0):
         raise BlockingIOError(errno.EAGAIN, "nobody reads standard error")
     text = line.encode("utf-8", "backslashreplace")
-    os.write(2, text[: select.PIPE_BUF - 1] + b"\n")  # for so much a pipe that can be written to has room
+    os.write(2, text[: select.PIPE_BUF - 1] + b"\n")  # a pipe that polls as writable takes so much without waiting

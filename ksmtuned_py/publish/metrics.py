@@ -1,4 +1,4 @@
-"""Prometheus: metric families made from the last report when somebody scrapes."""
+"""Makes Prometheus metrics from the last report when somebody scrapes."""
 
 from collections.abc import Iterator
 
@@ -19,7 +19,7 @@ FAMILIES: dict[str, type[GaugeMetricFamily | CounterMetricFamily]] = {
 
 
 class Metrics(Collector):
-    """The metrics of one daemon. The thread that ticks publishes, any other may scrape: they share one attribute."""
+    """The metrics of one daemon. One thread ticks and publishes, any other may scrape, and they share one attribute."""
 
     def __init__(self, max_guest_series: int = 100) -> None:
         self.rows = rows(max_guest_series)
@@ -29,11 +29,11 @@ class Metrics(Collector):
         ProcessCollector(registry=self.registry)  # this process's own memory, CPU and open files: process_*
 
     def publish(self, report: Report, totals: Totals) -> None:
-        """From now on scrapes see this."""
+        """Show this report to all scrapes from now on."""
         self._told = Told(report, totals)
 
     def exposition(self) -> bytes:
-        """What a scrape sees, as Prometheus text."""
+        """The metrics as Prometheus text."""
         return generate_latest(self.registry)
 
     def collect(self) -> Iterator[Metric]:
@@ -44,7 +44,7 @@ class Metrics(Collector):
             yield from (family for row in self.rows if (family := _family(row, told)).samples)
 
     def describe(self) -> Iterator[Metric]:
-        """All families, without values: the registry checks the names, and scrapes may ask for some by name."""
+        """All families without values. The registry checks their names, and scrapes may ask for some by name."""
         yield _tick_durations(None)
         yield from (_family(row, None) for row in self.rows)
 

@@ -1,7 +1,7 @@
-"""What systemd is told over NOTIFY_SOCKET, and what it asked for.
+"""Tells systemd over NOTIFY_SOCKET how the service is, and reads what systemd asks for.
 
 The protocol is one datagram of text, and systemd promises to keep it (sd_notify(3)). So these few lines stand in for
-systemd-python, which may be missing: a Type=notify service without them would be killed at its start.
+systemd-python, which may be missing. A Type=notify service that says nothing is killed at its start.
 """
 
 import os
@@ -11,46 +11,46 @@ from collections.abc import Mapping
 
 SEND_TIMEOUT_SECONDS = 1.0
 EXTENSION_SECONDS = 60.0
-"""What is waited after the last sign of progress."""
+"""The time that systemd is asked to wait after the last sign of progress."""
 
 
 class Notifier:
-    """Talks to the service manager; without one, or with one that does not listen, nothing happens."""
+    """Talks to the service manager. Without one, or with one that does not listen, nothing happens."""
 
     def __init__(self, environ: Mapping[str, str] = os.environ) -> None:
         self._environ = environ
 
     def ready(self) -> None:
-        """The service is up, or its reload is over."""
+        """Tell that the service is up, or that its reload is over."""
         self._send("READY=1")
 
     def status(self, text: str) -> None:
-        """One line for `systemctl status`."""
+        """Tell one line for `systemctl status`."""
         self._send(f"STATUS={' '.join(text.split())}")  # a line break would begin another assignment
 
     def extend_timeout(self, seconds: float) -> None:
-        """The start or the stop goes on: it may last that much longer from now, whatever was configured."""
+        """Ask for that much more time from now for the start or the stop, whatever was configured."""
         self._send(f"EXTEND_TIMEOUT_USEC={round(seconds * 1e6)}")
 
     def goes_on(self, sentence: str) -> None:
-        """Something takes long at the start or the end, and moves: it is to be waited for."""
+        """Tell that the start or the stop takes long but moves, and ask for more time."""
         self.extend_timeout(EXTENSION_SECONDS)
         self.status(sentence)
 
     def watchdog(self) -> None:
-        """The service is alive."""
+        """Tell that the service is alive."""
         self._send("WATCHDOG=1")
 
     def reloading(self) -> None:
-        """A reload has begun; ready() ends it."""
+        """Tell that a reload has begun. ready() ends it."""
         self._send(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
     def stopping(self) -> None:
-        """The service is on its way out."""
+        """Tell that the service is about to end."""
         self._send("STOPPING=1")
 
     def watchdog_interval_seconds(self) -> float | None:
-        """How often to call watchdog(): half the time after which systemd kills us. None = it does not watch us."""
+        """The time between two calls of watchdog(), half of that after which systemd kills us. None = no watchdog."""
         if self._environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
             return None
         microseconds = self._environ.get("WATCHDOG_USEC", "")
@@ -65,5 +65,5 @@ class Notifier:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
                 channel.settimeout(SEND_TIMEOUT_SECONDS)  # a manager that hangs must not hold up a tick for longer
                 channel.sendto(text.encode("utf-8", "replace"), address)
-        except (OSError, ValueError):  # a path that is too long, or has a zero byte, is a ValueError or an OSError
+        except (OSError, ValueError):  # a path that is too long or has a zero byte raises either
             return

@@ -1,4 +1,4 @@
-"""Everybody who is told of a tick, in one call."""
+"""Tells everybody of a tick in one call."""
 
 import time
 from collections.abc import Callable
@@ -15,14 +15,14 @@ from ksmtuned_py.report import Report
 from ksmtuned_py.units import human_seconds
 
 GRACE_SECONDS = 15.0
-"""How late a tick may be before /healthz says so: the time in which systemd's watchdog wants to hear from us."""
+"""The lateness of a tick from which on /healthz tells of it. systemd's watchdog gives us the same time."""
 
 
 class Publisher:
-    """Hands each report to the metrics, the status file, the journal and systemd; none that fails stops a tick."""
+    """Gives each report to the metrics, the status file, the journal and systemd. None that fails stops a tick."""
 
     def __init__(self, metrics: Metrics, journal: Journal, notifier: Notifier, status_path: Path | None = None) -> None:
-        """Without a status path there is no status file: another daemon has it."""
+        """Without `status_path` no status file is written, because another daemon may have one."""
         self.metrics = metrics
         self.journal = journal
         self.notifier = notifier
@@ -33,36 +33,36 @@ class Publisher:
         self._failure = ""
 
     def publish(self, report: Report) -> None:
-        """A tick is done."""
+        """Tell everybody of a completed tick."""
         self._report = report
         self._due_seconds = time.monotonic() + report.decision.next_tick_seconds
         self.totals = self.totals.after(report)
         self._try(lambda: self.journal.publish(report, self.totals))
         self._show(report)
         self.notifier.status(status_line(report, self.totals))
-        self.notifier.watchdog()  # only here: a daemon whose ticks do not complete is to be restarted
+        self.notifier.watchdog()  # only here, so that a daemon whose ticks do not complete is restarted
 
     def failed_tick(self, error: Exception) -> None:
-        """A tick raised: what is shown stays the last good report, with the error counted."""
+        """Tell of a tick that raised. The last good report stays shown, and the error is counted."""
         self.totals = self.totals.after_error("tick", f"{type(error).__name__}: {error}")
         self._try(lambda: self.journal.failed_tick(error))
         if self._report:
             self._show(self._report)
 
     def tell(self, record: Record) -> None:
-        """One sentence, in the journal alone, from any thread; where that cannot be written, it is lost."""
+        """Write one record to the journal alone, from any thread. Where it cannot be written, it is lost."""
         with suppress(OSError, ValueError):
             self.journal.tell(record)
 
     def trouble(self) -> str:
-        """What is wrong, for /healthz: '' while ticks keep coming."""
+        """The sentence on what is wrong, for /healthz; '' while ticks keep coming."""
         if self._due_seconds is None:
             return "no tick yet"
         late_seconds = time.monotonic() - self._due_seconds
         return f"the tick is {human_seconds(late_seconds)} late" if late_seconds > GRACE_SECONDS else ""
 
     def close(self) -> None:
-        """Take the status file away: the daemon is gone."""
+        """Remove the status file, because the daemon ends."""
         if path := self.status_path:
             self._try(lambda: statusfile.remove(path))
 

@@ -1,4 +1,4 @@
-"""What one metric family is: a row of name, help, type, labels and where the values come from."""
+"""The row that describes one metric family: name, help, type, labels, and where its values come from."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -9,12 +9,12 @@ from ksmtuned_py.publish.totals import Totals
 from ksmtuned_py.report import Report
 
 Sample = tuple[tuple[str, ...], float | None]
-"""Label values, and the value; None gives no series."""
+"""The label values and the value of one series; None gives no series."""
 
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What a scrape sees: one report, and the sums up to it."""
+    """The basis of all metrics: one report, and the sums up to it."""
 
     report: Report
     totals: Totals

@@ -1,6 +1,6 @@
-"""The status file: all that the daemon knows, as JSON, for `status`, `why` and whoever else wants to read it.
+"""Writes and reads the status file: all that the daemon knows, as JSON, for `status`, `why` and other readers.
 
-Schema 1, an object; fields may be added, never changed or taken away without another schema number:
+Schema 1 is an object. Fields may be added, but never changed or taken away without another schema number:
     schema, version, pid, written_unix_seconds
     line            the daemon in one line
     saved_bytes, profit_bytes, cpu_seconds_per_saved_gib
@@ -37,7 +37,7 @@ PUBLIC_MODE = 0o644
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
-    """The status file's content: a report without its trend, whose shape is the policies' own business."""
+    """The content of the status file. It leaves out the trend, whose shape is the policies' own business."""
 
     schema: int = SCHEMA
     version: str
@@ -55,22 +55,25 @@ class Status:
 
     @property
     def age_seconds(self) -> float:
-        """How long ago it was written."""
+        """The seconds since it was written."""
         return max(0.0, time.time() - self.written_unix_seconds)
 
     @property
     def overdue_seconds(self) -> float:
-        """How long ago the next one should have come; 0 before that. More than a tick: the daemon hangs or is dead."""
+        """The seconds by which the next one is late; 0 while it is not.
+
+        More than a tick means a hung or dead daemon.
+        """
         return max(0.0, self.age_seconds - self.decision.next_tick_seconds)
 
 
 def write(path: Path, report: Report, totals: Totals) -> None:
-    """Replace the file in one step, so that nobody reads half of it; raises OSError."""
+    """Replace the file in one step, so that nobody reads half of one; raises OSError."""
     replace_file(path, status_json(status_of(report, totals)), PUBLIC_MODE)
 
 
 def read(path: Path) -> Status | None:
-    """What the daemon last wrote; None when there is no file: no daemon runs. Raises NotPermitted or Unreadable."""
+    """Read what the daemon wrote last; raises NotPermitted or Unreadable. None without a file, so without a daemon."""
     try:
         text = path.read_bytes()
     except FileNotFoundError:
@@ -81,12 +84,12 @@ def read(path: Path) -> Status | None:
 
 
 def remove(path: Path) -> None:
-    """The daemon is gone, and so is its status."""
+    """Remove the file, because the daemon ends."""
     path.unlink(missing_ok=True)
 
 
 def parse(path: str, text: bytes) -> Status:
-    """The content of a status file; Unreadable says what is wrong with it."""
+    """Read the text of a status file; raises Unreadable, which says what is wrong with it."""
     try:
         content = json.loads(text)
         schema = content.get("schema") if isinstance(content, dict) else None
@@ -100,12 +103,12 @@ def parse(path: str, text: bytes) -> Status:
 
 
 def status_json(status: Status) -> bytes:
-    """The text of a status file; what is infinite becomes "Infinity", which is read back as that."""
+    """The text of a status file. Infinite numbers become "Infinity", and are read back as infinite."""
     return to_json(status, inf_nan_mode="strings")
 
 
 def status_of(report: Report, totals: Totals) -> Status:
-    """What this process, now, has to say."""
+    """The status of this process now."""
     return Status(
         version=__version__,
         pid=os.getpid(),

@@ -1,4 +1,4 @@
-"""What has happened since the daemon started: pure, advanced by every tick, shown by every surface."""
+"""Counts what has happened since the daemon started. It is pure, every tick advances it, and all surfaces show it."""
 
 import math
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from ksmtuned_py.units import GIB
 
 TICK_BOUNDS_SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0, 5.0)
 SHARE_WINDOW_SECONDS = 60.0
-"""How far back scanner_share looks: long enough to cover the gap between two passes in cruise."""
+"""The time over which scanner_share is averaged, long enough for the gap between two passes in cruise."""
 
 
 def _vmstat(name: str) -> Callable[[Snapshot], float | None]:
@@ -29,20 +29,20 @@ KERNEL_COUNTERS: dict[str, Callable[[Snapshot], float | None]] = {
     "some_stall_seconds": lambda snapshot: snapshot.pressure and snapshot.pressure.some.total_seconds,
     "full_stall_seconds": lambda snapshot: snapshot.pressure and snapshot.pressure.full.total_seconds,
 } | {f"vmstat_{each.name}": _vmstat(each.name) for each in fields(Vmstat)}
-"""What the kernel counts up, by metric name, in the metric's unit."""
+"""The kernel's rising counters by metric name, in the metric's unit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Climbing:
-    """A kernel counter told as one that only climbs: run=2 zeroes full_scans, a new scan worker its CPU time."""
+    """A kernel counter made to climb only. run=2 zeroes full_scans, and a new scan worker zeroes its CPU time."""
 
     first: float
-    """What it was when the daemon started."""
+    """The counter's value when the daemon started."""
     last: float
     total: float
 
     def after(self, value: float) -> "Climbing":
-        """One reading later; a value below the last one is what was counted since the reset."""
+        """The counter after one more reading. A value below the last one was counted since a reset."""
         gained = value - self.last if value >= self.last else value
         return Climbing(first=self.first, last=value, total=self.total + gained)
 
@@ -54,26 +54,26 @@ class Totals:
     ticks: int = 0
     tick_seconds: float = 0.0
     ticks_within: tuple[int, ...] = (0,) * len(TICK_BOUNDS_SECONDS)
-    """Ticks that took at most TICK_BOUNDS_SECONDS, one count for each bound."""
+    """The ticks that took at most so long, one count for each of TICK_BOUNDS_SECONDS."""
     climbing: dict[str, Climbing] = field(default_factory=dict)
-    """KERNEL_COUNTERS that this kernel has."""
+    """The counters of KERNEL_COUNTERS that this kernel has."""
     scanner_share: float | None = None
-    """CPU the scanner used lately, as a share of one core: a decaying mean over SHARE_WINDOW_SECONDS."""
+    """The scanner's CPU lately as a share of one core, a decaying mean over SHARE_WINDOW_SECONDS."""
     monotonic_seconds: float | None = None
-    """When the last report's snapshot was taken."""
+    """The time of the last report's snapshot."""
     writes: dict[KnobName, dict[WriteStatus, int]] = field(default_factory=dict)
     foreign_writes: dict[KnobName, int] = field(default_factory=dict)
     errors: dict[str, int] = field(default_factory=dict)
-    """By where: 'tick' (a tick that failed), 'sensor', 'publish'; writes that failed are in `writes`."""
+    """Errors by place: 'tick' (a tick that failed), 'sensor', 'publish'. Writes that failed are in `writes`."""
     last_error: str = ""
 
     def total(self, name: str) -> float | None:
-        """One of KERNEL_COUNTERS; None when the kernel has never shown it."""
+        """The value of one of KERNEL_COUNTERS; None when the kernel has never shown it."""
         counter = self.climbing.get(name)
         return counter.total if counter else None
 
     def after(self, report: Report) -> "Totals":
-        """One tick later."""
+        """The totals after one more tick."""
         climbing = _climbed(self.climbing, report.snapshot)
         totals = replace(
             self,
@@ -94,11 +94,11 @@ class Totals:
         return totals
 
     def after_error(self, where: str, sentence: str) -> "Totals":
-        """One error later."""
+        """The totals after one more error."""
         return replace(self, errors=self.errors | {where: self.errors.get(where, 0) + 1}, last_error=sentence)
 
     def cpu_seconds_per_saved_gib(self, snapshot: Snapshot) -> float | None:
-        """The scanner's CPU time since the daemon started over what is saved now; None when either is not known."""
+        """The scanner's CPU seconds since the daemon started, per GiB saved now; None when either is unknown."""
         counter = self.climbing.get("scanner_cpu_seconds")
         if counter is None or snapshot.saved_bytes <= 0:
             return None

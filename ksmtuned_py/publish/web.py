@@ -1,4 +1,4 @@
-"""The web server of /metrics: a fixed number of threads and connections, whatever the clients do."""
+"""Serves /metrics with a fixed number of threads and connections, whatever the clients do."""
 
 import logging
 import socket
@@ -15,19 +15,19 @@ from waitress.wasyncore import close_all
 from ksmtuned_py.errors import AddressInUse
 
 CLIENTS_MAX = 20
-"""Prometheus needs one. More would be taken from the descriptors that guests are watched with."""
+"""The most connections. Prometheus needs one, and more would take descriptors that guests need."""
 LIMITS = {
     "threads": 2,
-    "connection_limit": 2 * CLIENTS_MAX,  # never reached: the one that is silent for longest goes first
-    "log_socket_errors": False,  # or a client could fill the log
-    "channel_timeout": 10,  # seconds a silent connection is kept
+    "connection_limit": 2 * CLIENTS_MAX,  # never reached, because the longest silent connection is closed before
+    "log_socket_errors": False,  # so that no client can fill the log
+    "channel_timeout": 10,  # seconds for which a silent connection is kept
     "cleanup_interval": 5,
     "max_request_header_size": 16384,
-    "max_request_body_size": 1024,  # nobody has anything to send us; the default keeps up to 1 GiB in a file
+    "max_request_body_size": 1024,  # nobody has anything to send us, and the default keeps up to 1 GiB in a file
     "asyncore_use_poll": True,  # select() ends at descriptor 1024
 }
 REST = 4
-"""So many times what a page of metrics took (12 ms of CPU with 100 guests) it rests before the next."""
+"""The wait after a page of metrics, in times its CPU time (12 ms with 100 guests)."""
 PAGE = b"<!doctype html><title>ksmtuned-py</title><h1>ksmtuned-py</h1><p><a href=/metrics>Metrics</a></p>\n"
 
 Environ = dict[str, Any]
@@ -35,16 +35,16 @@ Application = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
 
 
 class Web:
-    """Serves a registry on HOST:PORT in threads of its own, from start() to stop()."""
+    """Serves a registry on HOST:PORT, on threads of its own, from start() to stop()."""
 
     def __init__(self, address: str, registry: CollectorRegistry, trouble: Callable[[], str]) -> None:
-        """`trouble` says what is wrong with the daemon, for /healthz; '' is nothing."""
+        """Do nothing yet. `trouble` tells what is wrong with the daemon, for /healthz; '' is nothing."""
         self.address = address
         self._application = application(registry, trouble)
 
     def start(self) -> None:
         """Listen; raises AddressInUse when the address cannot be bound."""
-        logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # else each burst of clients is a burst of lines
+        logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # or each burst of clients is a burst of lines
         listener = _listen(self.address)
         self.port: int = listener.getsockname()[1]
         self._sockets: dict[int, Any] = {}
@@ -56,14 +56,14 @@ class Web:
         self._thread.start()
 
     def stop(self) -> None:
-        """Close the listener and all connections; the workers end first, for they write to the trigger we close."""
+        """Close the listener and all connections. The workers end first, because they write to the trigger."""
         self._server.task_dispatcher.shutdown()
         self._server.trigger.pull_trigger(lambda: close_all(self._sockets))
         self._thread.join()
 
 
 class _Client(HTTPChannel):  # type: ignore[misc]  # waitress has no types
-    """A connection; where it is one too many, the one that has been silent for longest makes room for it."""
+    """A connection. When it is one too many, it closes the one that has been silent for longest."""
 
     def __init__(self, server: Any, *arguments: Any, **keywords: Any) -> None:
         super().__init__(server, *arguments, **keywords)
@@ -72,7 +72,7 @@ class _Client(HTTPChannel):  # type: ignore[misc]  # waitress has no types
 
 
 class Paced:
-    """An application that takes a fifth of a core at most, whoever floods it: one request at a time, then a rest."""
+    """Serves one request at a time, then waits, so that no flood takes more than a fifth of a core."""
 
     def __init__(self, application: Application) -> None:
         self._application = application
@@ -90,7 +90,7 @@ class Paced:
 
 
 def application(registry: CollectorRegistry, trouble: Callable[[], str]) -> Application:
-    """The pages: /metrics, /healthz, and one that links there."""
+    """The pages /metrics and /healthz, and a first page with a link."""
     metrics = Paced(make_wsgi_app(registry))
 
     def route(environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:

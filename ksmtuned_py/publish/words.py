@@ -1,4 +1,4 @@
-"""The sentences that several surfaces share."""
+"""Makes the sentences that several surfaces share."""
 
 from ksmtuned_py.model import ForeignWrite, Snapshot, WriteResult, WriteStatus
 from ksmtuned_py.publish.totals import Totals
@@ -9,13 +9,13 @@ FAILED = frozenset({WriteStatus.REFUSED, WriteStatus.LOST})
 
 
 def status_line(report: Report, totals: Totals) -> str:
-    """The daemon in one line: 'cruise: 3.2 GiB saved, ksmd 0.3 % of a core, 2.1 CPU-s per GiB'."""
+    """The daemon in one line, as 'cruise: 3.2 GiB saved, ksmd 0.3 % of a core, 2.1 CPU-s per GiB'."""
     snapshot = report.snapshot
     parts = [f"{report.decision.mode}: {human_bytes(snapshot.saved_bytes)} saved"]
     if totals.scanner_share is not None:
         parts.append(f"{scanner_name(snapshot)} {human_percent(totals.scanner_share)} of a core")
     price = totals.cpu_seconds_per_saved_gib(snapshot)
-    if price is not None and snapshot.saved_bytes >= MIB:  # below, the price is a huge number that means nothing
+    if price is not None and snapshot.saved_bytes >= MIB:  # for less the price is a huge number without a meaning
         parts.append(f"{price:.3g} CPU-s per GiB")
     if report.trend.config.daemon.mode == "observe":
         parts.append("only watching")
@@ -23,12 +23,12 @@ def status_line(report: Report, totals: Totals) -> str:
 
 
 def scanner_name(snapshot: Snapshot) -> str:
-    """Who scans: the kernel's thread, or our worker."""
+    """The name of the scanner: the kernel's thread, or our worker."""
     return "ksmd" if snapshot.backend == "kernel" else "scanner"
 
 
 def write_sentence(result: WriteResult) -> str:
-    """'pages_to_scan 100 -> 500', with how it ended when that was not well."""
+    """A write as words, as 'pages_to_scan 100 -> 500', with how it ended when that was not well."""
     write = result.write
     change = f"{write.knob} {write.old} -> {write.new}"
     if result.status is WriteStatus.OK:
@@ -37,6 +37,6 @@ def write_sentence(result: WriteResult) -> str:
 
 
 def foreign_sentence(write: ForeignWrite, snapshot: Snapshot) -> str:
-    """Who may have changed which knob."""
+    """The sentence on a knob that changed, with those who may have done it."""
     who = f" (running: {', '.join(snapshot.suspects)})" if snapshot.suspects else ""
     return f"somebody else changed {write.knob} from our {write.ours} to {write.seen}{who}"
