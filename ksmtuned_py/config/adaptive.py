@@ -1,4 +1,4 @@
-"""What the adaptive policy takes: its profiles, the states of need, and the guards."""
+"""The settings of the adaptive policy: its profiles, the states of need, and the guards."""
 
 from typing import Annotated
 
@@ -116,5 +116,5 @@ class Adaptive(Section):
 
     @property
     def chosen(self) -> Profile:
-        """The profile that holds."""
+        """The profile that is chosen."""
         return {"quiet": self.quiet, "balanced": self.balanced, "eager": self.eager}[self.profile]

@@ -1,4 +1,4 @@
-"""What the doctor may find, and what of that an admin wants so. Pure."""
+"""The codes of the doctor's findings, and the section in which an admin accepts some. Pure."""
 
 from typing import Annotated, Literal, get_args
 
@@ -60,7 +60,7 @@ Code = Literal[
     "no_balloon",
 ]
 CODES: tuple[Code, ...] = get_args(Code)
-"""Each has a paragraph in docs/doctor.md."""
+"""All codes of findings. Each has a paragraph in docs/doctor.md."""
 
 
 def _known(code: str) -> str:

@@ -1,4 +1,4 @@
-"""The one place where the configuration in force is kept: who needs it reads it there, and a reload replaces it."""
+"""Keeps the configuration in force, in one place. Whoever needs it reads it there, and a reload replaces it."""
 
 from typing import TypeVar
 
@@ -9,18 +9,18 @@ S = TypeVar("S", bound=Section)
 
 
 class InForce:
-    """Holds the configuration of one machine; nobody keeps a copy of any part of it."""
+    """Has the configuration of one machine. Nobody keeps a copy of any part of it."""
 
     def __init__(self, config: Config) -> None:
         self.config = config
 
     def take(self, new: Config) -> None:
-        """From now on the new one holds, but for what has to wait for the next start."""
+        """Put a new configuration in force, but for keys that have to wait for the next start."""
         self.config = at_reload(self.config, new)
 
 
 def at_reload(old: Section, new: S) -> S:
-    """The new section with those keys as they were that take effect only at a start."""
+    """The new section, in which keys that take effect only at a start keep their old values."""
     kept = {}
     for name, value in new:
         before = getattr(old, name)
@@ -32,5 +32,5 @@ def at_reload(old: Section, new: S) -> S:
 
 
 def is_start_only(section: Section, name: str) -> bool:
-    """Whether a key takes effect only at a start: marked where it is defined, by AtStart."""
+    """Whether a key takes effect only at a start, because AtStart marks it where it is defined."""
     return START_ONLY in type(section).model_fields[name].metadata

@@ -1,4 +1,4 @@
-"""The types of the configuration's values: what each takes, and the base of all sections."""
+"""The types of the configuration's values, and the base of all sections."""
 
 from typing import Annotated, Literal, TypeVar
 
@@ -7,13 +7,13 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 T = TypeVar("T")
 START_ONLY = "takes effect at the next start"
 AtStart = Annotated[T, START_ONLY]
-"""The type of a key that a reload takes note of, but that takes effect only at the next start."""
+"""The type of a key that takes effect only at the next start, although a reload reads it."""
 
 U32_MAX = 2**32 - 1
 """The kernel keeps pages_to_scan and sleep_millisecs in an unsigned int."""
 
 Percent = Annotated[float, Field(ge=0, le=100)]
-# A week at most: poll() takes its timeout as an int of milliseconds, which ends at 24 days.
+# A week at most. poll() takes its timeout as an int of milliseconds, which ends at 24 days.
 Seconds = Annotated[float, Field(gt=0, le=604_800)]
 # Below 10 ms the daemon itself would be the load.
 TickSeconds = Annotated[float, Field(ge=0.01, le=3600)]
@@ -36,7 +36,7 @@ def _minutes(text: str) -> int:
 
 
 def window_minutes(window: str) -> tuple[int, int]:
-    """'22:30-06:00' as minutes of the day, of which only the end may be 24:00; raises ValueError."""
+    """The ends of a window like '22:30-06:00' as minutes of the day; raises ValueError. Only the end may be 24:00."""
     begin, _, end = window.partition("-")
     first, last = _minutes(begin), _minutes(end)
     if first >= DAY_MINUTES or last > DAY_MINUTES or first == last:
@@ -56,11 +56,11 @@ def _address(text: str) -> str:
     return text
 
 
-# "format" is what an error says was wanted.
+# An error quotes "format" as what was wanted.
 Off = Annotated[float, Field(ge=0, le=0, json_schema_extra={"format": "0"})]
-# With less a boost would take days, and never end on a large host.
+# A smaller share would make a boost take days, and never end on a large host.
 BoostPercent = Off | Annotated[float, Field(ge=1, le=100)]
-# With less ksmd would sleep for longer than anybody wants to wait for a change of mind.
+# A smaller share would make ksmd sleep for too long before it heeds a new decision.
 CruisePercent = Off | Annotated[float, Field(ge=0.02, le=100)]
 Window = Annotated[
     str,
@@ -71,6 +71,6 @@ Address = Annotated[str, AfterValidator(_address), Field(json_schema_extra={"for
 
 
 class Section(BaseModel):
-    """Base of all sections: frozen, strict about types, and a key nobody knows is an error."""
+    """Base of all sections. They are frozen and strict about types, and an unknown key is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)

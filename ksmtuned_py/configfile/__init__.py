@@ -1,1 +1,1 @@
-"""The configuration's files: read, judged with the place of each mistake, written, and the old script's translated."""
+"""Reads and writes the configuration's files, with the place of each mistake, and translates the old script's."""

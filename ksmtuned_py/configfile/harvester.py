@@ -1,6 +1,6 @@
-"""Harvester's Ksmtuned, as `kubectl get ksmtuned NODE -o yaml` prints it, in the words of ksmtuned.conf.
+"""Translates Harvester's Ksmtuned, as `kubectl get ksmtuned NODE -o yaml` prints it, into ksmtuned.conf. PURE.
 
-It is ksmtuned's arithmetic in a resource of Kubernetes: the same settings under other names. PURE.
+It is ksmtuned's arithmetic in a resource of Kubernetes, with the same settings under other names.
 """
 
 import re
@@ -22,7 +22,7 @@ _LINE = re.compile(r"^\s+(\w+):\s*(\S+)\s*$")
 
 
 def translated(text: str) -> str:
-    """Line for line as ksmtuned.conf would have it; any other text as it is."""
+    """Translate line for line into ksmtuned.conf. Any other text stays as it is."""
     if not _IS_ONE.search(text):
         return text
     lines, in_spec = [], False

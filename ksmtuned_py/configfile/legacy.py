@@ -1,4 +1,4 @@
-"""The old ksmtuned.conf, read without a shell, as our configuration."""
+"""Reads the old ksmtuned.conf without a shell, and makes our configuration of it."""
 
 import difflib
 import re
@@ -41,18 +41,18 @@ INERT = {
     "MODE": "Harvester's mode names the parameters, which are what counts",
     "RUN": "Harvester's run: stop is systemctl disable --now ksmtuned-py, prune is ksmtuned-py unmerge --all",
 }
-"""Settings in the files of ksmtuned and its kin that its arithmetic does not use, and what they were for."""
+"""Settings of ksmtuned and its kin that the arithmetic does not use, with what they were for."""
 
-# What a shell would have to evaluate ($, `, \, ;, &, |, <, >, ~, *, brackets) fits into none of these.
+# None of these takes what a shell would have to evaluate ($, `, \, ;, &, |, <, >, ~, *, brackets).
 _VALUE = r"""(?:[A-Za-z0-9_./:,%+=@^-]|'[^']*'|"[^"$`\\]*")*"""
 _ASSIGNMENT = re.compile(rf"(?:export[ \t]+)?([A-Za-z_][A-Za-z0-9_]*)=({_VALUE})(?=[ \t]|$)")
-_NUMBER = re.compile(r"-?(0|[1-9][0-9]*)")  # 010 is 8 to a shell that calculates
+_NUMBER = re.compile(r"-?(0|[1-9][0-9]*)")  # a shell that calculates takes 010 for 8
 _SECONDS = re.compile(r"(0|[1-9][0-9]*)(\.[0-9]+)?")
 
 
 @dataclass(eq=False)
 class BadLegacyFile(KsmtunedError):
-    """Every line that is no plain assignment of a known setting."""
+    """The old configuration has lines that are no plain assignments of known settings."""
 
     errors: tuple[ConfigError, ...]
     hint_template = "the file is never run: write plain assignments, NAME=VALUE, of ksmtuned's own settings"
@@ -64,7 +64,7 @@ class BadLegacyFile(KsmtunedError):
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """One variable."""
+    """One assignment of the old configuration."""
 
     line: int
     name: str
@@ -73,29 +73,29 @@ class Assignment:
 
 @dataclass(frozen=True)
 class LegacyFile:
-    """An old configuration."""
+    """The settings of an old configuration."""
 
     file: str
     assignments: dict[str, Assignment]
-    """By name; of several the last, as in a shell. Empty ones count as not set, as in the script."""
+    """The assignments by name. Of several the last counts, as in a shell; an empty one is not set, as in the script."""
     settings: Ksmtuned
 
     def threshold_percent(self, total_bytes: int | None) -> float:
-        """Of a host's memory: the larger of KSM_THRES_COEF and KSM_THRES_CONST, as in the script."""
+        """The larger of KSM_THRES_COEF and KSM_THRES_CONST, as in the script, in percent of a host's memory."""
         coef = self.settings.thres_coef_percent
         return max(coef, self.settings.thres_const_kib * KIB / total_bytes * 100) if total_bytes else coef
 
     def const_counts(self, total_bytes: int | None) -> bool:
-        """Whether KSM_THRES_CONST is the larger."""
+        """Whether KSM_THRES_CONST is the larger of the two thresholds."""
         return self.threshold_percent(total_bytes) > self.settings.thres_coef_percent
 
 
 def parse_legacy(file: str, text: str) -> LegacyFile:
-    """The settings of the text; raises BadLegacyFile with every mistake."""
+    """Read the settings of a text; raises BadLegacyFile with every mistake."""
     mistakes: list[ConfigError] = []
     found: dict[str, Assignment] = {}
     lines = translated(text.removeprefix("\ufeff") if text.startswith("\ufeff#") else text).split("\n")
-    for number, line in enumerate(lines, 1):  # only this ends a line in a shell
+    for number, line in enumerate(lines, 1):  # only a newline ends a line in a shell
         try:
             found.update((each.name, each) for each in _assignments(file, number, line))
         except ConfigError as error:
@@ -116,7 +116,7 @@ def parse_legacy(file: str, text: str) -> LegacyFile:
 
 
 def _assignments(file: str, number: int, line: str) -> Iterator[Assignment]:
-    """Those of one line; raises ConfigError for anything else in it."""
+    """The assignments of one line; raises ConfigError for anything else in it."""
     rest = line.strip(" \t\r")
     while rest and not rest.startswith("#"):
         match = _ASSIGNMENT.match(rest)
@@ -128,7 +128,7 @@ def _assignments(file: str, number: int, line: str) -> Iterator[Assignment]:
 
 
 def _checked(file: str, each: Assignment) -> dict[str, int | float]:
-    """Our key with its value, if the setting has one; raises ConfigError."""
+    """Our key and its value for a setting, if there is one; raises ConfigError."""
     if each.name not in KEYS:
         if each.name in INERT:
             return {}
@@ -155,7 +155,7 @@ def _order_mistake(file: str, assignments: Mapping[str, Assignment], settings: K
 
 
 def same_policy(legacy: LegacyFile) -> list[str]:
-    """The lines of a configuration that does as the old script did."""
+    """The lines of a configuration that does what the old script did."""
     lines = ["[policy]", 'name = "ksmtuned"', "", "[ksmtuned]"]
     for name, key in KEYS.items():
         if name in legacy.assignments:
@@ -169,7 +169,7 @@ def adaptive_policy(legacy: LegacyFile, total_bytes: int | None = None) -> list[
     lines = ["[policy]", 'name = "adaptive"']
     percent = round(legacy.threshold_percent(total_bytes), 1) if legacy.const_counts(total_bytes) else None
     percent = int(legacy.settings.thres_coef_percent) if percent is None else percent
-    need = dict(_need(min(percent, 99)))  # 100 leaves no room for wary above it
+    need = dict(_need(min(percent, 99)))  # 100 leaves no number above it for wary
     if need:
         lines += ["", "[adaptive.need]", *(f"{key} = {toml_value(_plain(value))}" for key, value in need.items())]
     return lines
@@ -180,9 +180,9 @@ def _plain(value: float) -> int | float:
 
 
 def _need(percent: float) -> Iterator[tuple[str, float]]:
-    """Thresholds that differ from the defaults, in their order: critical below short below wary."""
+    """The thresholds that differ from the defaults, in the order critical below short below wary."""
     default = Need()
-    if percent in (0, default.short_enter_percent):  # 0: the script never was short of memory
+    if percent in (0, default.short_enter_percent):  # with 0 the script never was short of memory
         return
     if percent <= default.critical_enter_percent:
         yield "critical_enter_percent", percent / 2

@@ -1,4 +1,4 @@
-"""What of an old configuration is lost on the way to ours, and what comes nearest to it."""
+"""Names the settings of an old configuration that ours does not have, and what comes nearest to them."""
 
 from ksmtuned_py.configfile.legacy import INERT, LegacyFile
 from ksmtuned_py.units import KIB, human_bytes
@@ -14,11 +14,11 @@ _ADAPTIVE = {
     "KSM_NPAGES_MAX": _RATE,
     "KSM_PS_METRIC": "what guests take is not summed up: available memory says it all",
 }
-"""What the adaptive policy has in place of what the script had."""
+"""The keys of the adaptive policy that replace settings of the script."""
 
 
 def notes(legacy: LegacyFile, total_bytes: int | None, *, adaptive: bool) -> list[str]:
-    """A line for each setting that does not come along; `total_bytes` is the host's memory, if it is known."""
+    """A line for each setting that is not taken over. `total_bytes` is the host's memory, if it is known."""
     found = {**INERT, **(_ADAPTIVE if adaptive else {})}
     if not legacy.const_counts(total_bytes):
         found["KSM_THRES_CONST"] = _const_note(legacy, total_bytes)
@@ -41,5 +41,5 @@ def _const_note(legacy: LegacyFile, total_bytes: int | None) -> str:
 
 
 def _printable(value: str) -> str:
-    """Bytes that are no UTF-8 come as surrogates, which no terminal takes."""
+    """The value without surrogates, which stand for bytes that are no UTF-8, and which no terminal takes."""
     return value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

@@ -1,7 +1,7 @@
-"""The line of each key in a TOML text.
+"""Finds the line of each key in a TOML text.
 
-tomllib knows the language but keeps no positions, so it is asked statement by statement: the keys that a statement adds
-to its table header stand where the statement begins.
+tomllib knows the language but keeps no positions, so it is asked statement by statement. The keys that a statement adds
+to its table header are at the line where the statement begins.
 """
 
 import tomllib
@@ -32,14 +32,14 @@ def key_lines(text: str) -> dict[KeyPath, int]:
 
 
 def _count(table: dict[str, Any], newest: dict[KeyPath, int], header: str) -> None:
-    """A [[header]] begins one more element of its array; `newest` has the index of each array's last one."""
+    """Count the element that a [[header]] begins. `newest` has the index of each array's last element."""
     if header.lstrip().startswith("[["):
         array = _placed(next(path for path in _paths(table) if isinstance(path[-1], int))[:-1], newest)
         newest[array] = newest.get(array, -1) + 1
 
 
 def _placed(path: KeyPath, newest: dict[KeyPath, int]) -> KeyPath:
-    """A path as the whole text has it: by itself, every [[array]] has one element, and [array.table] none."""
+    """A path as the whole text has it. A statement by itself knows only one element of an [[array]]."""
     placed, rest = path[:1], path[1:]
     while rest:
         if placed in newest:
@@ -49,7 +49,7 @@ def _placed(path: KeyPath, newest: dict[KeyPath, int]) -> KeyPath:
 
 
 def _parsed(text: str) -> dict[str, Any] | None:
-    """The table, or None while the text ends within a value."""
+    """The table of a text; None while the text ends within a value."""
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError:

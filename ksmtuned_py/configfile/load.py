@@ -1,4 +1,4 @@
-"""The configuration in force: a TOML file and drop-ins, later wins key by key, and lists of tables add up."""
+"""Loads the configuration from a TOML file and drop-ins. Later files win key by key; lists of tables add up."""
 
 import operator
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ from ksmtuned_py.configfile.text import dotted, flat, toml_value
 from ksmtuned_py.configfile.wanted import adds_up, wanted
 from ksmtuned_py.errors import KsmtunedError
 
-# Keys whose values have to stand in this order, whichever file each comes from.
+# Keys whose values have to be in this order, whichever file each comes from.
 ORDERED = (
     ("daemon.tick_seconds", "<=", "daemon.idle_tick_seconds"),
     ("adaptive.pass_gap_seconds", "<=", "adaptive.pass_gap_max_seconds"),
@@ -30,12 +30,12 @@ ORDERED = (
     ("kubevirt.pages_init", "<=", "kubevirt.pages_max"),
 )
 RELATIONS = {"<": (operator.lt, "below", "above"), "<=": (operator.le, "at most", "at least")}
-"""How two keys may have to stand: the test, and what it asks of the first and of the second."""
+"""The tests of the order of two keys, with the words for the first key and for the second."""
 
 
 @dataclass(eq=False)
 class ConfigErrors(KsmtunedError):
-    """Every mistake there is, one a line."""
+    """The configuration has mistakes, all of which are told, one a line."""
 
     errors: tuple[ConfigError, ...]
     hint_template = "ksmtuned-py check --sample prints every key with its default and what it takes"
@@ -47,14 +47,14 @@ class ConfigErrors(KsmtunedError):
 
 @dataclass(frozen=True)
 class Loaded:
-    """The configuration and where it comes from."""
+    """The configuration, and the files it comes from."""
 
     config: Config
     sources: tuple[Source, ...]
 
     @property
     def files(self) -> tuple[str, ...]:
-        """The files that were read, in their order."""
+        """The paths of the files that were read, in their order."""
         return tuple(source.file for source in self.sources)
 
     @property
@@ -64,17 +64,17 @@ class Loaded:
         return {key: setter.file if setter else "default" for key, setter in setters.items()}
 
     def place(self, key: str) -> str:
-        """FILE:LINE that sets a dotted key, or 'default'; all of them for a list that adds up."""
+        """The FILE:LINE that sets a dotted key, or 'default'. A list that adds up has all of them."""
         if not adds_up(tuple(key.split("."))):
             return _place(self.sources, key)
         return ", ".join(source.place(key) for source in self.sources if key in source.values) or "default"
 
 
 def load(config_path: Path | None = None, config_dir: Path | None = None) -> Loaded:
-    """The configuration in force; what is None is at its default place and may be missing; raises ConfigErrors."""
+    """Load the configuration; raises ConfigErrors. A path that is None is the default place, and may be missing."""
     sources, unread = read_sources(config_path, config_dir)
     mistakes = [mistake for source in sources for mistake in _key_mistakes(source)]
-    if not unread:  # else the other key of a pair may be in the file that cannot be read
+    if not unread:  # the other key of a pair may be in a file that cannot be read
         mistakes += _order_mistakes(sources, {mistake.key for mistake in mistakes})
     if unread or mistakes:
         raise ConfigErrors((*unread, *mistakes))
@@ -82,7 +82,7 @@ def load(config_path: Path | None = None, config_dir: Path | None = None) -> Loa
 
 
 def changed_keys(old: Config, new: Config) -> tuple[tuple[str, Any, Any], ...]:
-    """What a reload changes: dotted key, old value, new value."""
+    """The changes of a reload: dotted key, old value, new value."""
     before, after = _flat(old.model_dump()), _flat(new.model_dump())
     return tuple((key, before[key], after[key]) for key in before if before[key] != after[key])
 
@@ -92,7 +92,7 @@ def _flat(table: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _merged(below: Mapping[str, Any], above: Mapping[str, Any], path: KeyPath = ()) -> dict[str, Any]:
-    """Two tables as one, key by key: the one above wins, but lists of tables go on where the one below ends."""
+    """Merge two tables key by key. The one above wins, but its lists of tables are added to those below."""
     both = dict(below)
     for key, value in above.items():
         match below.get(key), value:
@@ -124,11 +124,11 @@ def _place(sources: Sequence[Source], key: str) -> str:
 
 
 def _key_mistakes(source: Source) -> list[ConfigError]:
-    """The keys of one file that do not exist or have no good value, in the order of its lines."""
+    """The mistakes of one file, in the order of its lines: keys that do not exist, or have no good value."""
     try:
         Config.model_validate(_layered([source]))
     except ValidationError as refused:
-        # A dict: a value that fits none of several types is refused once for each, and said once.
+        # A dict, because a value that fits none of several types is refused for each, and told once.
         values = dict(_in_file(source.table, error["loc"]) for error in refused.errors())
         mistakes = [
             ConfigError(source.file, source.line(path), dotted(path), toml_value(value), wanted(path))
@@ -139,7 +139,7 @@ def _key_mistakes(source: Source) -> list[ConfigError]:
 
 
 def _in_file(table: dict[str, Any], place: KeyPath) -> tuple[KeyPath, Any]:
-    """The part of pydantic's place that is in the file (it goes on with names of types), and the value there."""
+    """The part of pydantic's place that is in the file, and the value there. Names of types follow it."""
     path: KeyPath = ()
     value: Any = table
     for part in place:
@@ -152,7 +152,7 @@ def _in_file(table: dict[str, Any], place: KeyPath) -> tuple[KeyPath, Any]:
 
 
 def _order_mistakes(sources: Sequence[Source], wrong: set[str]) -> list[ConfigError]:
-    """Keys that contradict each other, unless one of them is wrong by itself."""
+    """The mistakes of keys that contradict each other, unless one of them is wrong by itself."""
     values = {key: value for key, value in _flat(_layered(sources)).items() if key not in wrong}
     return [
         _order_mistake(sources, values, low, relation, high)
@@ -164,7 +164,7 @@ def _order_mistakes(sources: Sequence[Source], wrong: set[str]) -> list[ConfigEr
 def _order_mistake(
     sources: Sequence[Source], values: Mapping[str, Any], low: str, relation: str, high: str
 ) -> ConfigError:
-    """The key that was set last is to blame: a drop-in contradicts the file below it, not the other way round."""
+    """The mistake of two keys. It blames the key that was set last, as a drop-in contradicts the file below it."""
     rank = {key: sources.index(setter) if (setter := _setter(sources, key)) else -1 for key in (low, high)}
     _, asked_of_low, asked_of_high = RELATIONS[relation]
     blamed, asked, other = (low, asked_of_low, high) if rank[low] >= rank[high] else (high, asked_of_high, low)

@@ -1,4 +1,4 @@
-"""The files of the configuration: found, read, and asked where a key stands."""
+"""Finds and reads the files of the configuration, and tells the line of a key."""
 
 import re
 import tomllib
@@ -15,14 +15,14 @@ from ksmtuned_py.errors import KsmtunedError
 DEFAULT_FILE = Path("/etc/ksmtuned-py/config.toml")
 DROP_INS = "config.d"
 MOST_BYTES = 2**20
-"""A rule for each of 5000 guests."""
+"""The most that is read of a file. It is enough for a rule for each of 5000 guests."""
 VALUE_LENGTH = 60
-"""Longer values are cut in messages."""
+"""The length to which values are cut in messages."""
 
 
 @dataclass(eq=False)
 class ConfigError(KsmtunedError):
-    """One mistake; line 0 is the whole file, an empty key is the text itself."""
+    """One mistake in the configuration. Line 0 is the whole file, and an empty key is the text itself."""
 
     file: str
     line: int
@@ -46,7 +46,7 @@ class Source:
 
     @cached_property
     def values(self) -> dict[str, Any]:
-        """What it sets, by dotted key."""
+        """The values that the file sets, by dotted key."""
         return {dotted(path): value for path, value in flat(self.table)}
 
     @cached_property
@@ -54,16 +54,19 @@ class Source:
         return key_lines(self.text)
 
     def line(self, path: KeyPath) -> int:
-        """Where a key stands, or the nearest thing around it."""
+        """The line of a key, or of the nearest thing around it."""
         return next((self._lines[path[:end]] for end in range(len(path), 0, -1) if path[:end] in self._lines), 1)
 
     def place(self, key: str) -> str:
-        """FILE:LINE of a dotted key that it sets."""
+        """The FILE:LINE of a dotted key that the file sets."""
         return f"{self.file}:{self.line(tuple(key.split('.')))}"
 
 
 def read_sources(config_path: Path | None, config_dir: Path | None) -> tuple[list[Source], list[ConfigError]]:
-    """The main file and its drop-ins, and what could not be read; a file or directory nobody named may be missing."""
+    """Read the main file and its drop-ins, and return the mistakes of those that could not be read.
+
+    A file or directory that nobody named may be missing.
+    """
     main = config_path or DEFAULT_FILE
     sources: list[Source] = []
     errors: list[ConfigError] = []
@@ -91,12 +94,12 @@ def _drop_ins(directory: Path, *, may_miss: bool) -> Iterator[Path]:
             return
         raise ConfigError(str(directory), 0, "", "", f"a readable directory ({error.strerror})") from error
     for name in names:
-        if name.endswith(".toml") and not name.startswith("."):  # a dot file is an editor's, not the admin's
+        if name.endswith(".toml") and not name.startswith("."):  # a dot file is an editor's, and not the admin's
             yield directory / name
 
 
 def _read(path: Path, *, may_miss: bool) -> Iterator[Source]:
-    """One source, or none when it may miss and does; raises ConfigError."""
+    """Read one file, or none when it is missing and may be; raises ConfigError."""
     try:
         data = read_bytes(path, MOST_BYTES)
     except ConfigError as error:
@@ -112,7 +115,7 @@ def _read(path: Path, *, may_miss: bool) -> Iterator[Source]:
 
 
 def read_bytes(path: Path, most: int) -> bytes:
-    """The whole file; raises ConfigError when it has more than that, as a picture or a device has."""
+    """Read the whole file; raises ConfigError when it has more than `most` bytes, as a picture or a device has."""
     try:
         with path.open("rb") as file:
             data = file.read(most + 1)
@@ -126,7 +129,7 @@ def read_bytes(path: Path, most: int) -> bytes:
 def _parsed(file: str, text: str) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
-    # Besides TOMLDecodeError, tomllib lets out a plain ValueError (an integer of more than 4300 digits) and
+    # Besides TOMLDecodeError, tomllib raises a plain ValueError (an integer of more than 4300 digits) and
     # RecursionError (some hundred nested arrays).
     except (ValueError, RecursionError) as error:
         found = re.fullmatch(r"(.*) \(at (?:line (\d+), column \d+|end of document)\)", str(error), re.DOTALL)

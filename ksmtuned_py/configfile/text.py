@@ -1,4 +1,4 @@
-"""The configuration as TOML text: values and keys, the commented sample, the effective configuration."""
+"""Writes the configuration as TOML text: values and keys, the commented sample, the effective configuration."""
 
 import json
 import re
@@ -33,7 +33,7 @@ def toml_value(value: object) -> str:
 
 
 def dotted(path: KeyPath) -> str:
-    """A key as TOML writes it; an element of an array has its index in brackets."""
+    """A key as TOML writes it. An element of an array has its index in brackets."""
     text = ""
     for part in path:
         if isinstance(part, int):
@@ -54,7 +54,7 @@ def flat(table: Mapping[str, Any], above: KeyPath = ()) -> Iterator[tuple[KeyPat
 
 
 def sections(section: Section, above: KeyPath = ()) -> Iterator[tuple[KeyPath, Section]]:
-    """The section and those inside it that get a [header] of their own, in the order of a file."""
+    """The section, and the sections inside it that get a [header] of their own, in the order of a file."""
     yield above, section
     for name, value in section:
         if _has_header(value):
@@ -84,7 +84,7 @@ def _comment(text: str) -> list[str]:
 
 
 def render_sample() -> str:
-    """The sample file: every section and key with its comment, at its default."""
+    """The text of the sample file, in which every section and key has its comment and default."""
     lines = _comment(SAMPLE_HEAD)
     for path, section in sections(Config()):
         if path:
@@ -96,7 +96,7 @@ def render_sample() -> str:
 
 
 def render_effective(config: Config, place: Callable[[str], str]) -> str:
-    """Every key with its value and, as a comment, the place it comes from."""
+    """The text with every key, its value and, as a comment, the place it comes from."""
     lines: list[str] = []
     for path, section in sections(config):
         if path:

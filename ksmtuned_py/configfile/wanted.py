@@ -1,4 +1,4 @@
-"""What a key of the configuration takes, as words: read from the schema, so that no message can disagree with it."""
+"""Puts into words what a key of the configuration takes. It reads the schema, so no message can disagree with it."""
 
 import difflib
 import math
@@ -18,14 +18,14 @@ UNITS = {
     "mib": "MiB",
     "gib": "GiB",
 }
-"""The words of a key that are its unit, and how they are said."""
+"""The parts of a key's name that are its unit, and their words."""
 
 
 REMOVED = {
     "scan.suspend_guests": "guests are not suspended: those with vhost, io_uring or native AIO are refused",
     "scan.suspend_window_ms": "guests are not suspended any more",
 }
-"""Keys that were there once, and what became of them."""
+"""Keys that were there once, and what replaced them."""
 
 
 @cache
@@ -39,13 +39,13 @@ def _resolved(node: dict[str, Any]) -> dict[str, Any]:
 
 
 def wanted(path: KeyPath) -> str:
-    """To be said after 'wanted': 'one of quiet, balanced, eager', 'a number from 0 to 100 (percent)'."""
+    """The words after 'wanted', as 'one of quiet, balanced, eager' or 'a number from 0 to 100 (percent)'."""
     node = _node(path)
     return _sentence(node, path) if node else _other_key(path)
 
 
 def adds_up(path: KeyPath) -> bool:
-    """Whether what several files say of this key is in force together: lists of tables, such as rules."""
+    """Whether the values of this key in several files add up, as for lists of tables such as rules."""
     return bool(_resolved(_node(path).get("items", {})).get("properties"))
 
 
@@ -60,7 +60,7 @@ def _node(path: KeyPath) -> dict[str, Any]:
 
 
 def known_keys(node: dict[str, Any] | None = None, above: str = "") -> list[str]:
-    """Every key and section there is, dotted."""
+    """All keys and sections that exist, dotted."""
     names: list[str] = []
     for name, inner in (node or _schema()).get("properties", {}).items():
         table = _resolved(inner.get("items", inner))
@@ -113,7 +113,7 @@ def _number(value: float) -> str:
 
 
 def _unit(path: KeyPath) -> str:
-    """The unit in the innermost part that names one: price_cpu_seconds_per_gib.calm is in seconds per GiB."""
+    """The unit by the innermost part that names one. So price_cpu_seconds_per_gib.calm is in seconds per GiB."""
     for part in reversed(path):
         words = str(part).split("_")
         for start, word in enumerate(words):
