@@ -1,1 +1,1 @@
-"""What keeps memory from merging, on the host and in each guest: facts are read once, and each check is pure."""
+"""Finds what keeps memory from merging, on the host and in each guest. Facts are read once, and checks are pure."""

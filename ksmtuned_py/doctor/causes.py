@@ -1,4 +1,4 @@
-"""Which finding is the cause of which, what an admin has accepted, and which guests have the same. Pure."""
+"""Sorts findings: drops symptoms of a cause, marks what an admin accepts, and joins guests with the same. Pure."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -17,13 +17,13 @@ SYMPTOMS: dict[Code, frozenset[Code]] = {
     "nobody": frozenset({"old_kernel"}),
     "knobs_contested": frozenset({"advisor_on", "foreign_writer", "foreign_service"}),
 }
-"""What follows on the host from a cause on the host."""
+"""The symptoms on the host of each cause on the host."""
 SYMPTOMS_IN_GUESTS: dict[Code, frozenset[Code]] = {
     "ksm_absent": _SCANNED | _ASKED | {"no_account", "huge_pages"},
     "uksm": _SCANNED | _ASKED | {"no_account", "huge_pages"},
     "ksm_off": frozenset({"not_yet_scanned"}),
 }
-"""What follows in every guest from a cause on the host."""
+"""The symptoms in every guest of each cause on the host."""
 SYMPTOMS_IN_ITSELF: dict[Code, frozenset[Code]] = {
     "switched_off": _SCANNED | _ASKED | _MADE | {"in_swap", "nosharepages"},
     "nosharepages": _SCANNED | _ASKED | _MADE | {"in_swap"},
@@ -37,34 +37,34 @@ SYMPTOMS_IN_ITSELF: dict[Code, frozenset[Code]] = {
     "in_swap": frozenset({"nothing_equal", "losing"}),
     "cgroup_debt": frozenset(),
 }
-"""What follows in a guest from a cause in it."""
+"""The symptoms in a guest of each cause in that guest."""
 SHOWN_NAMES = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """The same finding of one guest or more."""
+    """A finding with all the guests that have it."""
 
     first: Finding
     guests: tuple[str, ...]
-    """() for the host."""
+    """The names of the guests; () for the host."""
 
     @property
     def subject(self) -> str:
-        """'host', 'web', or '16 guests (web-1, web-2, web-3 and 13 more)'."""
+        """The words for whose finding it is, as 'host', 'web', or '16 guests (web-1, web-2, web-3 and 13 more)'."""
         if len(self.guests) < 2:
             return self.guests[0] if self.guests else "host"
         return f"{len(self.guests)} guests ({_first(self.guests)})"
 
 
 def _first(names: Sequence[str]) -> str:
-    """'web-1, web-2, web-3 and 13 more'."""
+    """The first names and the number of the others, as 'web-1, web-2, web-3 and 13 more'."""
     more = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
     return ", ".join(names[:SHOWN_NAMES]) + more
 
 
 def found_by(guests: Sequence[Guest]) -> str:
-    """Which evidence made them guests: '3 guests: 2 by program and libvirt (web, db), 1 by flag (netdata-77)'."""
+    """The words for the evidence, as '3 guests: 2 by program and libvirt (web, db), 1 by flag (netdata-77)'."""
     same: dict[str, list[str]] = {}
     for guest in guests:
         same.setdefault(" and ".join(guest.evidence) or "nothing told", []).append(guest.name)
@@ -73,7 +73,7 @@ def found_by(guests: Sequence[Guest]) -> str:
 
 
 def causes(findings: Iterable[Finding]) -> list[Finding]:
-    """Without what only follows from another: a symptom beside its cause gives advice that does not help."""
+    """The findings without mere symptoms of others. A symptom beside its cause gives advice that does not help."""
     all_of_them = list(findings)
     on_host = {finding.code for finding in all_of_them if not finding.guest}
     return [finding for finding in all_of_them if not _follows(finding, all_of_them, on_host)]
@@ -89,12 +89,12 @@ def _follows(finding: Finding, others: Sequence[Finding], on_host: set[Code]) ->
 
 
 def _explains(finding: Finding) -> bool:
-    """A part of the memory that is shared says nothing of the rest."""
+    """Whether a finding explains others. A note that a part of the memory is shared explains nothing."""
     return finding.severity == "finding" or finding.code in ("switched_off", "nosharepages")
 
 
 def accepted(findings: Iterable[Finding], accept: Sequence[Accept], guests: Iterable[Guest] = ()) -> list[Finding]:
-    """With those that are wanted so marked as that; a guest may be meant by any of its names."""
+    """The findings, with those that the admin accepts marked. An admin may give any of a guest's names."""
     names = {guest.name: (guest.name, *guest.aliases) for guest in guests}
     return [_accepted(finding, accept, names.get(finding.guest, (finding.guest,))) for finding in findings]
 
@@ -107,7 +107,7 @@ def _accepted(finding: Finding, accept: Sequence[Accept], names: Sequence[str]) 
 
 
 def blocks(findings: Iterable[Finding]) -> list[Block]:
-    """One for all guests with the same, findings first, then notes, then what is accepted."""
+    """The findings as blocks, one for all guests with the same: findings first, then notes, then accepted ones."""
     found: dict[tuple[str, ...], list[Finding]] = {}
     for finding in findings:
         whose = "guest" if finding.guest else finding.evidence

@@ -1,4 +1,4 @@
-"""How else memory comes back: what guests hand back by themselves, and what the scan backend needs for zeros. Pure."""
+"""Checks how else memory comes back: what guests hand back, and what the scan backend needs for zeros. Pure."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -18,7 +18,10 @@ REPORTING_ON = {
 
 
 def free_memory(facts: Facts, guest: Guest) -> Iterator[Finding]:
-    """Free page reporting costs the host nothing and needs no swap: better than to look for zeros from outside."""
+    """Note how a guest's free memory comes back.
+
+    Free page reporting costs the host nothing and needs no swap. So it is better than looking for zeros from outside.
+    """
     balloon = facts.seen.get(guest.pid, NOTHING_READ).balloon
     if balloon is None:
         return
@@ -40,7 +43,7 @@ def free_memory(facts: Facts, guest: Guest) -> Iterator[Finding]:
 
 
 def zeros_refused(facts: Facts) -> Iterator[Finding]:
-    """Pages of zeros go to swap, which takes no room in zram."""
+    """Find that pages of zeros cannot be given back. They go to swap, which takes no space in zram."""
     if facts.zeros_refused:
         yield Finding(
             code="zeros_refused",

@@ -1,4 +1,4 @@
-"""All checks on all facts. Pure."""
+"""Runs all checks on all facts. Pure."""
 
 from collections.abc import Iterator
 
@@ -15,7 +15,7 @@ from ksmtuned_py.model import Guest
 
 
 def examine(facts: Facts, only: Guest | None = None) -> list[Finding]:
-    """The causes: the host's, then each guest's; with `only`, that guest's behind the host's."""
+    """The causes on the host, and then in each guest. With `only`, those of the host and of that guest."""
     return causes(_all(facts, [only] if only else facts.guests))
 
 

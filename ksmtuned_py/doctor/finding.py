@@ -1,4 +1,4 @@
-"""What the doctor reads, and what it finds."""
+"""The facts that the doctor reads, and its findings."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -20,21 +20,24 @@ class Finding:
 
     code: Code
     severity: Severity = "finding"
-    """A finding is evidence that something is wrong; a note is a suspicion, or nothing wrong; accepted by the admin."""
+    """A "finding" has evidence that something is wrong. A "note" is a suspicion, or nothing wrong.
+
+    An "accepted" one is wanted so by the admin.
+    """
     guest: str = ""
-    """The guest's name; '' is the host."""
+    """The guest's name; '' for the host."""
     sentence: str
-    """The same for all guests that have it: figures are evidence."""
+    """The finding as a sentence, the same for all guests that have it. Figures are in the evidence."""
     evidence: str
-    """What was seen, and where."""
+    """The observation, and where it was made."""
     mend: str
     reason: str = ""
-    """Why it is accepted."""
+    """The admin's reason for accepting it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HugePages:
-    """The kernel's settings for transparent huge pages. None = it has none."""
+    """The kernel's settings for transparent huge pages. None = this kernel has no such setting."""
 
     enabled: str = "never"
     """'always', 'madvise' or 'never'."""
@@ -48,21 +51,21 @@ class Manager:
 
     name: str
     unit: str = ""
-    """The systemd unit that it is in; '' when it is in none."""
+    """The systemd unit of the program; '' when it has none."""
     container: str = ""
-    """The cgroup of its container or pod; '' when it is in none."""
+    """The cgroup of its container or pod; '' when it has none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
-    """What was read of one guest."""
+    """The facts that were read of one guest."""
 
     mappings: tuple[Mapping, ...] = ()
-    """None when smaps could not be read."""
+    """All mappings of the guest; empty when smaps could not be read."""
     balloon: Balloon | None = None
-    """None when its command line does not tell."""
+    """The ways in which it hands free memory back; None when its command line does not tell."""
     obstacles: frozenset[str] = frozenset()
-    """Those on its command line; libvirt's are the guest's own."""
+    """The obstacles on its command line. Those of its libvirt domain are in Guest.obstacles."""
     swapped_bytes: int = 0
 
 
@@ -71,37 +74,37 @@ NOTHING_READ = Seen()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """Everything the checks may look at."""
+    """All the facts that the checks go by."""
 
     ksm_path: str
     snapshot: Snapshot | None
-    """None = the kernel has no KSM."""
+    """The host as it was seen; None = the kernel has no KSM."""
     settings: Guests = field(default_factory=Guests)
     system: System = field(default_factory=System)
     policy: str = "adaptive"
-    """policy.name."""
+    """The value of policy.name."""
     daemon: str = ""
-    """What our daemon says of itself, as one line; '' when none runs."""
+    """The line that our daemon says of itself; '' when none runs."""
     before: Snapshot | None = None
-    """What our daemon saw last, some seconds ago; None when none runs."""
+    """The snapshot that our daemon took last, some seconds ago; None when none runs."""
     foreign: tuple[ForeignWrite, ...] = ()
-    """Knobs that somebody else wrote since our daemon's last write."""
+    """The knobs that somebody else wrote since our daemon's last write."""
     managers: tuple[Manager, ...] = ()
     units: tuple[str, ...] = ()
-    """systemd units known to write the knobs that are active, or will be at the next boot."""
+    """Systemd units that are known to write the knobs, and are active or will be at the next boot."""
     numa_nodes: int = 1
     huge_pages: HugePages = HugePages()
     limits: tuple[Limit, ...] = ()
-    """The memory cgroups that guests are in and that have a limit."""
+    """The limits of the memory cgroups that guests are in."""
     seen: dict[int, Seen] = field(default_factory=dict)
-    """By PID."""
+    """The facts of each guest, by PID."""
     scanning: bool = False
-    """daemon.backend is "scan"."""
+    """The value of daemon.backend is "scan"."""
     zeros_refused: str = ""
-    """Why the scan backend would not give zero pages back; '' when it would, or is not used."""
+    """Why the scan backend would not give pages of zeros back; '' when it would, or is not used."""
     guests_without_ksm: tuple[Guest, ...] = ()
 
     @property
     def guests(self) -> tuple[Guest, ...]:
-        """The guests looked at."""
+        """The guests that were found."""
         return self.snapshot.guests if self.snapshot else self.guests_without_ksm

@@ -1,4 +1,4 @@
-"""Whether a guest's memory is offered for merging, and what comes of it. Pure."""
+"""Checks whether a guest's memory is offered for merging, and what merging it brings. Pure."""
 
 from collections.abc import Callable, Iterator
 
@@ -9,11 +9,11 @@ from ksmtuned_py.doctor.patient import LARGE_BYTES, Patient
 from ksmtuned_py.units import human_bytes
 
 SWAPPED_SHARE = 0.25
-"""Of a guest's memory in swap: from here on, that is why it merges badly."""
+"""The share of a guest's memory in swap from which on swap is why it merges badly."""
 
 
 def switched_off(patient: Patient) -> Iterator[Finding]:
-    """By our own doing."""
+    """Note that our own rules keep the guest out of merging."""
     guest = patient.guest
     if guest.switched_off or guest.merge is False:
         done = "is" if guest.switched_off else "is to be"
@@ -22,7 +22,7 @@ def switched_off(patient: Patient) -> Iterator[Finding]:
 
 
 def nosharepages(patient: Patient) -> Iterator[Finding]:
-    """By libvirt's configuration, or QEMU's."""
+    """Note that libvirt's configuration, or QEMU's, keeps the guest out of merging."""
     if patient.has("nosharepages"):
         of_domain = "nosharepages" in patient.guest.obstacles
         yield patient.note(
@@ -38,7 +38,7 @@ def nosharepages(patient: Patient) -> Iterator[Finding]:
 
 
 def not_mergeable(patient: Patient) -> Iterator[Finding]:
-    """It never asked for merging."""
+    """Find that the guest never asked for merging, or not for all of its memory."""
     guest, ksm = patient.guest, patient.ksm
     if ksm is None:
         return
@@ -63,7 +63,7 @@ def not_mergeable(patient: Patient) -> Iterator[Finding]:
 
 
 def unread(patient: Patient) -> Iterator[Finding]:
-    """Nobody knows what it saves."""
+    """Find that the guest's account cannot be read, so that nobody knows what it saves."""
     if patient.ksm is None:
         yield patient.finding(
             "no_account",
@@ -74,7 +74,7 @@ def unread(patient: Patient) -> Iterator[Finding]:
 
 
 def nothing_equal(patient: Patient) -> Iterator[Finding]:
-    """It is looked at, and nothing is found."""
+    """Find that the guest's pages were scanned, and none has an equal."""
     ksm, passes = patient.ksm, patient.now.counters.full_scans
     if ksm and ksm.rmap_items and not patient.merged_pages and passes >= SETTLED_PASSES:
         yield patient.finding(
@@ -86,7 +86,7 @@ def nothing_equal(patient: Patient) -> Iterator[Finding]:
 
 
 def not_yet_scanned(patient: Patient) -> Iterator[Finding]:
-    """Its turn has not come."""
+    """Note that ksmd has not scanned the guest yet."""
     ksm = patient.ksm
     if ksm and ksm.mergeable and not ksm.rmap_items and not patient.merged_pages:
         yield patient.note(
@@ -98,7 +98,7 @@ def not_yet_scanned(patient: Patient) -> Iterator[Finding]:
 
 
 def in_swap(patient: Patient) -> Iterator[Finding]:
-    """ksmd looks at what is in memory."""
+    """Find that much of the guest is in swap. ksmd scans only what is in memory."""
     swapped = patient.seen.swapped_bytes
     size = swapped + patient.guest.rss_bytes
     if size and swapped / size > SWAPPED_SHARE:
@@ -111,14 +111,14 @@ def in_swap(patient: Patient) -> Iterator[Finding]:
 
 
 def _of(part: int, whole: int) -> str:
-    """'6 of 8 GiB': the unit is said once where both have it."""
+    """A part and the whole as words, as '6 of 8 GiB'. A common unit is said once."""
     first, second = human_bytes(part), human_bytes(whole)
     number, _, unit = first.partition(" ")
     return f"{number} of {second}" if second.endswith(f" {unit}") else f"{first} of {second}"
 
 
 def losing(patient: Patient) -> Iterator[Finding]:
-    """Merging it costs more than it saves."""
+    """Find that merging the guest costs more memory than it saves."""
     guest, ksm, allowed = patient.guest, patient.ksm, patient.facts.settings.losing_passes
     lost = guest.losing_passes >= allowed or (not patient.facts.daemon and ksm is not None and ksm.profit_bytes < 0)
     if ksm and patient.merged_pages and lost:
@@ -132,7 +132,7 @@ def losing(patient: Patient) -> Iterator[Finding]:
 
 
 def cgroup_debt(patient: Patient) -> Iterator[Finding]:
-    """Its own writes could get it killed."""
+    """Find that the guest's own writes to merged pages could exceed its cgroup's limit, and get it killed."""
     guest, owed = patient.guest, patient.merged_pages * patient.now.page_bytes
     if guest.room_bytes is not None and owed > guest.room_bytes:
         yield patient.finding(

@@ -1,4 +1,4 @@
-"""What of the kernel's KSM keeps memory from merging. Pure."""
+"""Checks what in the kernel's KSM keeps memory from merging. Pure."""
 
 from collections.abc import Callable, Iterator
 
@@ -10,13 +10,16 @@ from ksmtuned_py.units import human_bytes
 CONFIG = "/etc/ksmtuned-py/config.toml"
 PAGES_TO_JUDGE = 2000
 SLOW_SECONDS = 10e-6
-"""For a page: measured are 0.3 us for one that is merged, 0.9 us for one that is not, 4 us where memory is cold."""
+"""The time for a page above which ksmd is slow.
+
+Measured are 0.3 us for a merged page, 0.9 us for an unmerged one, and 4 us where memory is cold.
+"""
 SETTLED_PASSES = 3
-"""A page merges at its second pass at the earliest."""
+"""The passes after which pages should have merged. A page merges at its second pass at the earliest."""
 
 
 def ksm_absent(facts: Facts) -> Iterator[Finding]:
-    """The kernel was built without CONFIG_KSM, or with another merger in its place."""
+    """Find that the kernel was built without CONFIG_KSM, or with another merger in its place."""
     if facts.system.uksm:
         yield Finding(
             code="uksm",
@@ -36,7 +39,7 @@ def ksm_absent(facts: Facts) -> Iterator[Finding]:
 
 
 def ksm_off(facts: Facts, now: Snapshot) -> Iterator[Finding]:
-    """Nothing scans. A daemon that runs has its reasons, and plenty of memory is the usual one."""
+    """Find that nothing scans. A running daemon has its reasons, and the usual one is plenty of memory."""
     if now.knobs.run != 1 and now.guests:
         yield Finding(
             code="ksm_off",
@@ -48,7 +51,7 @@ def ksm_off(facts: Facts, now: Snapshot) -> Iterator[Finding]:
 
 
 def nobody(facts: Facts, now: Snapshot) -> Iterator[Finding]:
-    """There is no guest; whether ksmd has pages all the same tells why."""
+    """Find that there is no guest. Whether ksmd has pages all the same tells why."""
     if now.guests:
         return
     passes, tracked = now.counters.full_scans, now.counters.candidate_pages
@@ -74,7 +77,7 @@ def nobody(facts: Facts, now: Snapshot) -> Iterator[Finding]:
 
 
 def old_kernel(facts: Facts, now: Snapshot) -> Iterator[Finding]:
-    """Features that came with 6.7 and 6.8."""
+    """Note that the kernel lacks features that came with Linux 6.7 and 6.8."""
     features: tuple[KnobName, ...] = ("smart_scan", "advisor_mode")
     missing = [name for name in features if now.knobs.get(name) is None]
     if missing:
@@ -88,7 +91,7 @@ def old_kernel(facts: Facts, now: Snapshot) -> Iterator[Finding]:
 
 
 def max_page_sharing(_: Facts, now: Snapshot) -> Iterator[Finding]:
-    """Contents that are kept more than once, because too many share them."""
+    """Find that contents are kept more than once, because too many pages share them."""
     copies = now.counters.stable_node_dups or 0
     if copies:
         yield Finding(
@@ -102,7 +105,7 @@ def max_page_sharing(_: Facts, now: Snapshot) -> Iterator[Finding]:
 
 
 def merge_across_nodes(facts: Facts, now: Snapshot) -> Iterator[Finding]:
-    """Equal pages of two NUMA nodes stay apart."""
+    """Find that equal pages of two NUMA nodes are kept apart."""
     if now.knobs.merge_across_nodes == 0 and facts.numa_nodes > 1:
         yield Finding(
             code="merge_across_nodes",
@@ -113,7 +116,10 @@ def merge_across_nodes(facts: Facts, now: Snapshot) -> Iterator[Finding]:
 
 
 def khugepaged(facts: Facts, now: Snapshot) -> Iterator[Finding]:
-    """It collapses ranges with merged pages into huge pages, without a trace in cow_ksm."""
+    """Find that khugepaged undoes merging.
+
+    It collapses ranges with merged pages into huge pages, without a trace in cow_ksm.
+    """
     huge, collapsed = facts.huge_pages, now.vmstat.thp_collapse_alloc or 0
     zero = bool(now.knobs.use_zero_pages and huge.max_ptes_none)
     if huge.enabled == "never" or not collapsed or not now.saved_bytes or not (huge.max_ptes_shared or zero):
@@ -130,7 +136,10 @@ def khugepaged(facts: Facts, now: Snapshot) -> Iterator[Finding]:
 
 
 def slow_ksmd(facts: Facts, now: Snapshot) -> Iterator[Finding]:
-    """Since Linux 6.12 a split looks through all of the huge page for zeros, which no counter of KSM's shows."""
+    """Find that ksmd takes long for a page.
+
+    Since Linux 6.12 a split searches the whole huge page for zeros, which no counter of KSM shows.
+    """
     before = facts.before
     cpu = (now.scanner_cpu_seconds or 0) - ((before.scanner_cpu_seconds or 0) if before else 0)
     pages = (now.counters.pages_scanned or 0) - ((before.counters.pages_scanned or 0) if before else 0)

@@ -1,4 +1,4 @@
-"""Who else steers KSM: evidence is a finding, a program that may do it is a note. Pure."""
+"""Checks who else steers KSM. Evidence is a finding, and a program that may do it is a note. Pure."""
 
 from collections.abc import Iterator
 
@@ -6,9 +6,9 @@ from ksmtuned_py.doctor.finding import Facts, Finding, Manager
 from ksmtuned_py.model import ForeignWrite
 
 ALWAYS = frozenset({"ksmtuned", "kata-ksm-throttler"})
-"""They write whenever they run."""
+"""Programs that write the knobs whenever they run."""
 ENROLLERS = frozenset({"uksmd"})
-"""They offer the memory of other processes, and write no knob."""
+"""Programs that offer the memory of other processes, and write no knob."""
 _OVIRT = "switch KSM off in the settings of its cluster (Optimization), which VDSM and MOM follow"
 _HARVESTER = (
     'its Ksmtuned: kubectl patch ksmtuneds.node.harvesterhci.io NODE --type merge -p \'{"spec":{"run":"stop"}}\''
@@ -22,12 +22,12 @@ OWN_SWITCHES = {
     "node-manager": _HARVESTER,
     "harvester-node-manager": _HARVESTER,
 }
-"""How those are told that have a setting for it, where others would only start them again."""
+"""Mends for managers with a setting of their own. Stopping their unit is no use, because it is started again."""
 BY_HAND = "look for who does: virsh node-memory-tune, a line in rc.local, tmpfiles.d or sysfs.conf, a job of cron"
 
 
 def managers(facts: Facts) -> Iterator[Finding]:
-    """Whatever else may hold the knobs, the surest first."""
+    """Find what else writes the knobs, the surest first."""
     if facts.foreign:
         yield _contested(facts)
     yield from _advisor(facts)
@@ -65,7 +65,7 @@ def _foreign(write: ForeignWrite) -> str:
 
 
 def _advisor(facts: Facts) -> Iterator[Finding]:
-    """While it is on, nobody else can set pages_to_scan."""
+    """Find that the kernel's advisor is on. While it is, nobody else can set pages_to_scan."""
     if facts.snapshot and facts.snapshot.knobs.advisor_mode == "scan-time" and facts.policy != "advisor":
         yield Finding(
             code="advisor_on",
@@ -101,7 +101,7 @@ def _manager(facts: Facts, manager: Manager) -> Iterator[Finding]:
 
 
 def _tuned(facts: Facts, running: str) -> Iterator[Finding]:
-    """Most of its profiles leave KSM alone."""
+    """Judge a running TuneD by its profile, because most profiles leave KSM alone."""
     tuned = facts.system.tuned
     if tuned and tuned.writes_in:
         yield Finding(
@@ -114,7 +114,7 @@ def _tuned(facts: Facts, running: str) -> Iterator[Finding]:
 
 
 def stop(manager: Manager) -> str:
-    """How this one is kept from writing: by its own setting, by its unit, or where its container comes from."""
+    """The mend that keeps a manager from writing: by its own setting, by its unit, or at its container's source."""
     if own := OWN_SWITCHES.get(manager.name):
         return own
     if manager.container:

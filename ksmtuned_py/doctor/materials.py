@@ -1,4 +1,4 @@
-"""What a guest's memory is made of, where that keeps it from merging. Pure."""
+"""Checks whether the kind of a guest's memory keeps it from merging. Pure."""
 
 from collections.abc import Callable, Iterator
 
@@ -17,12 +17,15 @@ PINNING: dict[Code, tuple[str, str]] = {
     "nvme": ("an NVMe disk that QEMU drives by itself", "<disk type='nvme'>, or nvme:// on its command line"),
     "vdpa": ("a vDPA device", "<interface type='vdpa'> or <disk type='vhostvdpa'>, or vhost-vdpa on its command line"),
 }
-"""Devices that reach the guest's memory by themselves, and where that was seen."""
+"""Devices that access the guest's memory by themselves, and where they are seen."""
 SPARE = 'none but to do without; <nosharepages/>, or a rule with merge = "no", spares ksmd the looking'
 
 
 def encrypted(patient: Patient) -> Iterator[Finding]:
-    """The host sees each page under a key that depends on its address, or not at all."""
+    """Find that the guest's memory is encrypted.
+
+    The host sees each page under a key that depends on its address, or not at all.
+    """
     if patient.has("encrypted"):
         yield patient.finding(
             "encrypted",
@@ -35,7 +38,7 @@ def encrypted(patient: Patient) -> Iterator[Finding]:
 
 
 def pinned(patient: Patient) -> Iterator[Finding]:
-    """Pinned pages never merge."""
+    """Find devices that pin the guest's memory. Pinned pages never merge."""
     found: dict[Code, str] = {code: where for code, (_, where) in PINNING.items() if patient.has(code)}
     devices = [mapping.path for mapping in patient.seen.mappings if _is_vfio(mapping)]
     if devices and not found:
@@ -54,7 +57,7 @@ def _is_vfio(mapping: Mapping) -> bool:
 
 
 def shared(patient: Patient) -> Iterator[Finding]:
-    """KSM merges private memory only."""
+    """Find memory that is shared with another process. KSM merges only private memory."""
     size = patient.large_bytes(_is_shared)
     if size or (patient.has("shared") and not patient.seen.mappings):
         yield _as_much(patient, size)(
@@ -68,7 +71,7 @@ def shared(patient: Patient) -> Iterator[Finding]:
 
 
 def _private(guest: Guest) -> str:
-    """How such a guest is given private memory."""
+    """The setting that gives a guest of this kind private memory."""
     if guest.kind == "cloud-hypervisor":
         return "--memory without shared=on"
     in_xml, on_command_line = "<access mode='private'/> in its domain's XML", "share=off with its memory backend"
@@ -78,7 +81,7 @@ def _private(guest: Guest) -> str:
 
 
 def _as_much(patient: Patient, size_bytes: int) -> Callable[[Code, str, str, str], Finding]:
-    """A device's window or a second pool is no fault; the bulk of its memory is."""
+    """Choose a finding for the bulk of the memory, and a note for a device's window or a second pool."""
     return patient.note if 0 < size_bytes < patient.large_bytes(lambda _: True) * BULK_SHARE else patient.finding
 
 
@@ -87,7 +90,7 @@ def _is_shared(mapping: Mapping) -> bool:
 
 
 def hugetlb(patient: Patient) -> Iterator[Finding]:
-    """Neither does memory of the hugetlb pools."""
+    """Find memory of the hugetlb pools, which never merges."""
     size = patient.large_bytes(_is_hugetlb)
     if size or (patient.has("hugepages") and not patient.seen.mappings):
         yield _as_much(patient, size)(
@@ -105,7 +108,7 @@ def _is_hugetlb(mapping: Mapping) -> bool:
 
 
 def locked(patient: Patient) -> Iterator[Finding]:
-    """Locked memory merges (measured); it is its copies that cannot go anywhere."""
+    """Note locked memory. It merges (measured), but no swap takes its copies."""
     size = patient.large_bytes(lambda mapping: "lo" in mapping.flags and mapping.mergeable)
     if size:
         yield patient.note(
@@ -117,7 +120,7 @@ def locked(patient: Patient) -> Iterator[Finding]:
 
 
 def huge_pages(patient: Patient) -> Iterator[Finding]:
-    """A huge page is split for a merge, and what it hides is found late."""
+    """Note memory in huge pages. A merge splits a huge page, and equal pages in it are found late."""
     mergeable = [each for each in patient.seen.mappings if each.mergeable and each.size_bytes >= LARGE_BYTES]
     resident = sum(each.sizes.get("Rss", 0) for each in mergeable)
     huge = sum(each.sizes.get("AnonHugePages", 0) for each in mergeable)

@@ -1,4 +1,4 @@
-"""What of the host's memory makes merging a risk, or of no use. Pure."""
+"""Checks what in the host's memory makes merging a risk, or of no use. Pure."""
 
 from collections.abc import Callable, Iterator
 
@@ -13,7 +13,7 @@ NEARLY_FULL = 0.9
 
 
 def swap_off(_: Facts, now: Snapshot) -> Iterator[Finding]:
-    """Nothing catches the debt."""
+    """Find that there is no swap, which could take the copies of merged pages."""
     if now.saved_bytes and not now.memory.swap_total_bytes:
         yield Finding(
             code="swap_off",
@@ -24,7 +24,7 @@ def swap_off(_: Facts, now: Snapshot) -> Iterator[Finding]:
 
 
 def swap_full(_: Facts, now: Snapshot) -> Iterator[Finding]:
-    """What is in swap does not merge, and nothing more can go there."""
+    """Find that swap is full. Pages in swap do not merge, and no more can go there."""
     total = now.memory.swap_total_bytes
     used = total - now.memory.swap_free_bytes
     if total and used / total > NEARLY_FULL:
@@ -39,7 +39,7 @@ def swap_full(_: Facts, now: Snapshot) -> Iterator[Finding]:
 
 
 def pressure_off(facts: Facts, now: Snapshot) -> Iterator[Finding]:
-    """The daemon cannot hear of memory pressure at once."""
+    """Find that PSI is off, so that the daemon cannot hear of memory pressure at once."""
     if now.pressure is None:
         yield Finding(
             code="psi_off",
@@ -50,7 +50,7 @@ def pressure_off(facts: Facts, now: Snapshot) -> Iterator[Finding]:
 
 
 def debt(_: Facts, now: Snapshot) -> Iterator[Finding]:
-    """More is merged than could be given back."""
+    """Find that more is merged than could be given back."""
     found = could_find_bytes(now.memory)
     if now.saved_bytes > found:
         yield Finding(
@@ -62,7 +62,7 @@ def debt(_: Facts, now: Snapshot) -> Iterator[Finding]:
 
 
 def groups_share(_: Facts, now: Snapshot) -> Iterator[Finding]:
-    """A kernel has one KSM domain: all that merges may share with all else that does."""
+    """Find groups that share memory with each other. In a kernel, all that merges may share with all else."""
     groups = sorted({guest.group for guest in now.guests if guest.ksm and guest.ksm.merging_pages})
     if len(groups) > 1:
         yield Finding(
@@ -74,7 +74,7 @@ def groups_share(_: Facts, now: Snapshot) -> Iterator[Finding]:
 
 
 def cgroup_full(facts: Facts, _: Snapshot) -> Iterator[Finding]:
-    """Guests in there are short of memory, whatever the host has."""
+    """Find full cgroups. Their guests are short of memory, whatever the host has."""
     for limit in facts.limits:
         if limit.used_bytes > NEARLY_FULL * limit.limit_bytes:
             yield Finding(
@@ -87,7 +87,7 @@ def cgroup_full(facts: Facts, _: Snapshot) -> Iterator[Finding]:
 
 
 def sensors(_: Facts, now: Snapshot) -> Iterator[Finding]:
-    """What could not be read."""
+    """Find sensors that could not be read."""
     for problem in now.problems:
         yield Finding(
             code="problem",

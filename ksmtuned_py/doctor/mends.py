@@ -1,17 +1,17 @@
-"""What helps, in the words of the program, the kernel, the systemd and the distribution at hand. Pure."""
+"""Words mends for the program, the kernel, the systemd and the distribution at hand. Pure."""
 
 from ksmtuned_py.doctor.system import System
 from ksmtuned_py.model import Guest
 
 MEMORY_KSM_SYSTEMD = 256
-"""The first systemd whose MemoryKSM= works: all of 254 and 255 pass prctl two of the five arguments it checks."""
+"""The first systemd whose MemoryKSM= works. 254 and 255 give prctl only two of the five arguments that it checks."""
 ZRAM = "modprobe zram; z=$(zramctl --find --size 4G) && mkswap $z && swapon -p 100 $z"
-"""One that nobody uses: /dev/zram0 may be somebody's."""
+"""Sets up a zram device that nobody uses, because /dev/zram0 may be somebody's."""
 RED_HAT = frozenset({"rhel", "fedora", "centos"})
 
 
 def ask_for_merging(guest: Guest, system: System) -> str:
-    """How to start such a guest so that its memory may merge."""
+    """The mend that starts a guest of this kind so that its memory may merge."""
     if guest.kind == "qemu":
         return "start QEMU with mem-merge=on (-machine; it is the default); a libvirt domain without <nosharepages/>"
     if guest.kind == "cloud-hypervisor":
@@ -20,7 +20,7 @@ def ask_for_merging(guest: Guest, system: System) -> str:
 
 
 def enrol(system: System) -> str:
-    """How to offer the memory of a program that does not ask for itself."""
+    """The mend that offers the memory of a program which does not ask for merging itself."""
     if not system.keeps_enrolment:
         return f"the program has to call madvise itself on this kernel; {newer_kernel(system)}, where a starter can"
     start = "start it with ksmtuned-py exec -- PROGRAM"
@@ -33,14 +33,14 @@ def enrol(system: System) -> str:
 
 
 def newer_kernel(system: System) -> str:
-    """Linux 6.7, in which merging learned most."""
+    """The mend that brings Linux 6.7, in which merging improved most."""
     if "debian" in system.distribution and "ubuntu" not in system.distribution:
         return "boot Linux 6.7 or newer (Debian 12 has one in bookworm-backports)"
     return "boot Linux 6.7 or newer"
 
 
 def boot_option(system: System, option: str) -> str:
-    """How the kernel is given an option for good."""
+    """The mend that gives the kernel an option for good."""
     if system.distribution & RED_HAT:
         return f"grubby --update-kernel=ALL --args={option}, and boot"
     if "debian" in system.distribution:

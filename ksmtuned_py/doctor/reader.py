@@ -1,4 +1,4 @@
-"""Reads what the doctor looks at; writes nothing."""
+"""Reads the facts for the doctor, and writes nothing."""
 
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -31,11 +31,11 @@ OLD_UNITS = ("ksmtuned.service", "ksm.service")
 WANTS = "etc/systemd/system/multi-user.target.wants"
 CGROUP_SECONDS = 1.0
 CONTAINERS = ("kubepods", "docker", "libpod", "crio", "containerd", "lxc")
-"""What the cgroup of a process in a container has in its path."""
+"""Parts of a path by which a cgroup is known as a container's."""
 
 
 def read_facts(door: Door, config: Config, status: Status | None) -> Facts:
-    """A look of our own, with what only the daemon knows (what it switched off, who loses) taken over from it."""
+    """Read the facts about the host. Only the daemon knows who is switched off and who loses, so that is its word."""
     snapshot = _snapshot(door, config, status)
     return Facts(
         ksm_path=door.path(KSM_DIRECTORY),
@@ -58,7 +58,7 @@ def read_facts(door: Door, config: Config, status: Status | None) -> Facts:
 
 
 def with_guests(facts: Facts, door: Door, guests: Iterable[Guest]) -> Facts:
-    """With the command lines and the smaps of these guests: page-table walks, so a moment for each GiB."""
+    """The facts with the command lines and smaps of these guests. It walks page tables, a moment for each GiB."""
     seen: dict[int, Seen] = {}
     for guest in guests:
         found = ask_one(Process(door, guest.pid), partial(_seen, door, guest), SMAPS_SECONDS)
@@ -79,7 +79,7 @@ def _seen(door: Door, guest: Guest, inside: Inside) -> Seen:
 
 
 def _with_files(door: Door, pid: int, words: Sequence[str]) -> list[str] | None:
-    """The command line with what it reads from files; None when one of these cannot be read."""
+    """The command line with the files that it names read in; None when one of them cannot be read."""
     found = list(words)
     for file in read_files(words):
         place = f"proc/{pid}/root{file}" if file.startswith("/") else f"proc/{pid}/cwd/{file}"
@@ -91,7 +91,7 @@ def _with_files(door: Door, pid: int, words: Sequence[str]) -> list[str] | None:
 
 
 def _is_small(path: str) -> bool:
-    """It is anybody's file: none that never ends, or that waits for a writer."""
+    """Whether a path, which anybody may have chosen, is a small regular file: not endless, and no pipe."""
     with suppress(OSError):
         found = Path(path).stat()
         return S_ISREG(found.st_mode) and found.st_size <= MIB
@@ -103,7 +103,7 @@ def _balloon(kind: str, words: Sequence[str] | None) -> Balloon | None:
 
 
 def _swapped_bytes(door: Door, pid: int, mappings: Sequence[Mapping]) -> int:
-    """By smaps; where that is not ours to read, by the one line that everybody may."""
+    """The swapped bytes by smaps, or where we may not read that, by the one line that everybody may read."""
     if mappings:
         return sum(mapping.sizes.get("Swap", 0) for mapping in mappings)
     lines = dict(line.partition(":")[::2] for line in _text(door, f"proc/{pid}/status").splitlines())
@@ -118,7 +118,7 @@ def _text(door: Door, path: str) -> str:
 
 
 def _managers(door: Door, names: Sequence[str]) -> tuple[Manager, ...]:
-    """Where those programs run tells how they are stopped."""
+    """The managers with the places where they run, which tell how they are stopped."""
     pids = {Process(door, int(pid)).name(): int(pid) for pid in door.names("proc") if pid.isdecimal()}
     return tuple(_manager(door, name, pids.get(name[:COMM_LENGTH])) for name in names)
 
@@ -133,7 +133,7 @@ def _manager(door: Door, name: str, pid: int | None) -> Manager:
 
 
 def _limits(door: Door, guests: Iterable[Guest]) -> tuple[Limit, ...]:
-    """Of the cgroups that guests are in: many guests can be in one."""
+    """The limits of all cgroups that guests are in, once for each cgroup."""
     found = {limit.cgroup: limit for guest in guests for limit in limits(door, guest.cgroup)}
     return tuple(found.values())
 

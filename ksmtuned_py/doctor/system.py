@@ -1,4 +1,4 @@
-"""The system that a mend has to fit: what its kernel can do, its systemd, its distribution, its TuneD profile."""
+"""Reads the system that a mend has to fit: kernel, systemd, distribution, and TuneD profile."""
 
 import re
 from collections.abc import Iterator
@@ -16,16 +16,16 @@ SYSTEMD_LIBRARIES = ("usr/lib/systemd", "lib/systemd")
 _SYSTEMD = re.compile(r"libsystemd-shared-(\d+)")
 TUNED_PROFILES = ("etc/tuned/profiles", "etc/tuned", "usr/lib/tuned/profiles", "usr/lib/tuned")
 _PROFILE = re.compile(r"[\w.+-]+")
-"""What a directory of a profile may be called; anything else is no path to look at."""
+"""Matches the name of a profile's directory. Anything else is no path for us to read."""
 _INCLUDE = re.compile(r"^\s*include\s*=\s*(\S+)", re.MULTILINE)
 _WRITES_KSM = re.compile(r"^[^#\n]*(/sys/kernel/mm/ksm/|\bdisable_ksm\b)", re.MULTILINE)
 TUNED_WRITERS = ("cpu-partitioning*", "realtime-virtual-host")
-"""TuneD's own profiles that stop KSM, for where the profile's files cannot be read."""
+"""TuneD's own profiles that stop KSM, for when a profile's files cannot be read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tuned:
-    """What TuneD does here."""
+    """The active profile of TuneD."""
 
     profile: str
     writes_in: str = ""
@@ -34,26 +34,26 @@ class Tuned:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class System:
-    """What it is made of."""
+    """The system, as far as mends depend on it."""
 
     distribution: frozenset[str] = frozenset()
-    """ID and ID_LIKE of os-release."""
+    """The words of ID and ID_LIKE in os-release."""
     systemd: int | None = None
-    """Its version; None when it is not to be seen."""
+    """The version of systemd; None when it cannot be seen."""
     keeps_enrolment: bool = False
-    """A program that was enrolled from outside stays so when it is executed."""
+    """The kernel keeps a process enrolled across exec."""
     uksm: str = ""
-    """The directory of UKSM; '' when the kernel has none."""
+    """The directory of UKSM; '' when the kernel has no UKSM."""
     tuned: Tuned | None = None
-    """None when no profile is active."""
+    """The active TuneD profile; None when none is active."""
 
 
 def read_system(door: Door) -> System:
-    """What can be seen below the door's root; nothing is run for it."""
+    """Read the system below the door's root. No program is run for it."""
     return System(
         distribution=_distribution(door),
         systemd=_systemd(door),
-        # Both came with Linux 6.7, and a file can be looked for.
+        # Keeping enrolment came with Linux 6.7, as did this file, which can be seen.
         keeps_enrolment=door.exists(f"{KSM_DIRECTORY}/smart_scan"),
         uksm=door.path(UKSM_DIRECTORY) if door.exists(UKSM_DIRECTORY) else "",
         tuned=_tuned(door),
@@ -73,7 +73,7 @@ def _distribution(door: Door) -> frozenset[str]:
 
 
 def _systemd(door: Door) -> int | None:
-    """From the name of its library, which carries the version: no program has to be run."""
+    """The version of systemd, from the name of its library, so that no program has to be run; None without it."""
     directories = [*SYSTEMD_LIBRARIES, *(f"usr/lib/{name}/systemd" for name in door.names("usr/lib"))]
     names = (name for directory in directories for name in door.names(directory))
     return next((int(match[1]) for name in names if (match := _SYSTEMD.match(name))), None)
