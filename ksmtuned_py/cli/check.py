@@ -1,4 +1,4 @@
-"""`ksmtuned-py check`: is the configuration right, what is in force, and what could be set."""
+"""`ksmtuned-py check`: judges the configuration, and shows what is in force and what could be set."""
 
 from argparse import Namespace
 from typing import TYPE_CHECKING
@@ -31,7 +31,7 @@ def add(subparsers: "Subparsers") -> None:
 
 
 def run(args: Namespace) -> int:
-    """Loads the configuration and tells what was asked; raises ConfigErrors."""
+    """Loads the configuration and prints what was asked for; raises ConfigErrors."""
     if args.sample:
         from ksmtuned_py.configfile.text import render_sample
 

@@ -23,10 +23,10 @@ def add(subparsers: "Subparsers") -> None:
 
 
 def run(args: Namespace) -> int:
-    """Prints a script made from the whole parser, which main gives along."""
+    """Prints a script that is made from the whole parser, which main passes in `args`."""
     import shtab
 
     for parser in args.subparsers.choices.values():
-        parser.description = None  # else a shell's menu has the whole description instead of the summary
+        parser.description = None  # or a shell's menu shows the whole description instead of the summary
     print(shtab.complete(args.command_line, args.shell))
     return 0

@@ -37,7 +37,7 @@ def add(subparsers: "Subparsers") -> None:
 
 
 def run(args: Namespace) -> int:
-    """Until the time is over, or Ctrl-C."""
+    """Runs the demo until the time is over, or until Ctrl-C."""
     import time
 
     from ksmtuned_py.cli.screen import Screen
@@ -57,7 +57,7 @@ def run(args: Namespace) -> int:
 
 
 class _Until:
-    """A wait that says 'stop' when the show is over."""
+    """A wait that says 'stop' when the demo's time is over."""
 
     def __init__(self, waiter: "Waiter", end_seconds: float) -> None:
         self._waiter = waiter
@@ -70,7 +70,7 @@ class _Until:
 
 @contextmanager
 def _stage(args: Namespace, config: "Config") -> "Iterator[tuple[Machine, int]]":
-    """The machine with its guests, and what can be saved on it at best, in bytes; put back at the end."""
+    """The machine with its guests, and the bytes that can be saved at best; all is put back at the end."""
     from ksmtuned_py.door import Door
     from ksmtuned_py.units import MIB
 
@@ -96,7 +96,7 @@ def _stage(args: Namespace, config: "Config") -> "Iterator[tuple[Machine, int]]"
         save(runtime, origin, machine.host.backend.knobs(), config.kernel)
         undo.callback(put_back, ways, runtime, origin, "restore")
         if not machine.host.backend.counters().pages_shared:
-            undo.callback(give_back, ways)  # clears what the ended processes leave in ksmd's books
+            undo.callback(give_back, ways)  # clears ksmd's records of the ended processes
         mixes = [_mix(args.size * MIB)] * args.guests
         undo.enter_context(workloads(mixes, prefix="demo"))
         yield machine, achievable_pages(mixes) * PAGE_BYTES

@@ -1,4 +1,4 @@
-"""`ksmtuned-py doctor`: what keeps memory from merging, with the evidence and the mend."""
+"""`ksmtuned-py doctor`: tells what keeps memory from merging, with the evidence and the mend."""
 
 from argparse import Namespace
 from typing import TYPE_CHECKING
@@ -36,7 +36,7 @@ def add(subparsers: "Subparsers") -> None:
 
 
 def run(args: Namespace) -> int:
-    """Prints what it finds; raises UnknownGuest."""
+    """Prints the findings; raises UnknownGuest."""
     from ksmtuned_py.doctor.causes import accepted
     from ksmtuned_py.doctor.examine import examine
     from ksmtuned_py.doctor.reader import read_facts, with_guests

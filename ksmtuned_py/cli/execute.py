@@ -1,4 +1,4 @@
-"""`ksmtuned-py exec`: start a program whose memory may merge, although it does not ask for that itself."""
+"""`ksmtuned-py exec`: starts a program whose memory may merge, although it does not ask for that itself."""
 
 import os
 import subprocess
@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
 PR_SET_MEMORY_MERGE, PR_GET_MEMORY_MERGE = 67, 68  # include/uapi/linux/prctl.h
 WATCHED_SECONDS = (1.0, 4.0, 25.0)
-"""Between looks whether it is still enrolled: what can lose it is ksmd's first visit, before the program has memory."""
+"""The times between checks that the program is still enrolled.
+
+ksmd's first visit can end the enrolment, if it comes before the program has memory.
+"""
 PROBE = f"import ctypes, sys; sys.exit(ctypes.CDLL(None).prctl({PR_GET_MEMORY_MERGE}, 0, 0, 0, 0) != 1)"
 
 
@@ -77,15 +80,15 @@ def _merge_all() -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(PR_SET_MEMORY_MERGE, 1, 0, 0, 0) != 0:
         raise NoMergeForAll(os.strerror(ctypes.get_errno()))
-    # Before 6.7 exec loses it without a word: asked of a child rather than of the kernel's version.
+    # Before 6.7 exec loses it without a word. A child tells, so that the kernel's version does not matter.
     if subprocess.run([sys.executable, "-I", "-S", "-c", PROBE], check=False).returncode != 0:
         raise NoMergeForAll("exec loses it")
 
 
 def _watched() -> None:
-    """Leaves a watcher behind, which is no child of the program's: after the exec nobody in here can look any more."""
+    """Leaves a watcher behind, which is no child of the program. After the exec this process cannot watch any more."""
     program = os.getpid()
-    with suppress(OSError):  # not even a fork: the program is started all the same
+    with suppress(OSError):  # where there can be no fork, the program is started all the same
         descriptor = os.pidfd_open(program)
         if child := os.fork():
             os.close(descriptor)
@@ -97,15 +100,15 @@ def _watched() -> None:
 
 
 def _watch(program: int, descriptor: int) -> None:
-    """Says when the program is not enrolled any more; ends with it, and after the last look."""
+    """Tells when the program is not enrolled any more. It ends with the program, or after the last check."""
     import ctypes
     import select
 
     from ksmtuned_py.door import Door
     from ksmtuned_py.guests.enrolment import is_enrolled
 
-    ctypes.CDLL(None).prctl(PR_SET_MEMORY_MERGE, 0, 0, 0, 0)  # it is no guest itself
-    os.closerange(0, 2)  # pipes of the program's, which end with it
+    ctypes.CDLL(None).prctl(PR_SET_MEMORY_MERGE, 0, 0, 0, 0)  # the watcher is no guest itself
+    os.closerange(0, 2)  # the program's pipes have to end with it
     ended = select.poll()
     ended.register(descriptor, select.POLLIN)
     for seconds in WATCHED_SECONDS:

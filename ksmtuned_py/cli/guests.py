@@ -1,4 +1,4 @@
-"""`ksmtuned-py guests`: what each guest saves and costs, and whether it may merge."""
+"""`ksmtuned-py guests`: shows what each guest saves and costs, and whether it may merge."""
 
 from argparse import Namespace
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(eq=False)
 class UnknownGuest(KsmtunedError):
-    """What was named is not one guest."""
+    """The name given fits no guest, or more than one."""
 
     name: str
     how_many: str
@@ -47,7 +47,7 @@ def add(subparsers: "Subparsers") -> None:
 
 
 def run(args: Namespace) -> int:
-    """Prints the guests, as the daemon saw them last; without a daemon, as they are now."""
+    """Prints the guests as the daemon saw them last, or without a daemon as they are now."""
     found, alive = seen(args)
     now = found.snapshot
     if alive and (late := lateness(found)):
@@ -64,7 +64,7 @@ def run(args: Namespace) -> int:
 
 
 def find_guest(guests: "Iterable[Guest]", word: str) -> "Guest":
-    """The one guest of that name (its tools may have several for it), UUID or PID; raises UnknownGuest."""
+    """The one guest with this word as one of its names, its UUID or its PID; raises UnknownGuest."""
     from ksmtuned_py.guests.names import goes_by
 
     found = [guest for guest in guests if goes_by(guest, word)]
@@ -74,7 +74,7 @@ def find_guest(guests: "Iterable[Guest]", word: str) -> "Guest":
 
 
 def as_object(guest: "Guest", page_bytes: int) -> dict[str, Any]:
-    """A guest for programs: bytes where the kernel counts pages; null is what nobody knows."""
+    """A guest as JSON for programs. The kernel's pages become bytes, and null stands for unknown."""
     from ksmtuned_py.model import RMAP_ITEM_BYTES, GuestKsm
 
     ksm = guest.ksm or GuestKsm()

@@ -1,4 +1,4 @@
-"""`ksmtuned-py import-legacy`: the old ksmtuned.conf as our configuration."""
+"""`ksmtuned-py import-legacy`: turns the old ksmtuned.conf into our configuration."""
 
 from argparse import Namespace
 from contextlib import suppress
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 OLD_FILE = Path("/etc/ksmtuned.conf")
 MOST_BYTES = 65536
-"""What distributions ship has 1000."""
+"""The most that is read of a file. Distributions ship files of 1000 bytes."""
 
 
 def add(subparsers: "Subparsers") -> None:
@@ -35,7 +35,7 @@ def add(subparsers: "Subparsers") -> None:
 
 
 def run(args: Namespace) -> int:
-    """Prints TOML; raises BadLegacyFile and ConfigError."""
+    """Prints the configuration as TOML; raises BadLegacyFile or ConfigError."""
     from ksmtuned_py.configfile.legacy import adaptive_policy, parse_legacy, same_policy
     from ksmtuned_py.configfile.legacynotes import notes
 
@@ -56,7 +56,7 @@ def _comment(lines: "Iterable[str]", mark: str = "# ") -> list[str]:
 
 
 def _total_bytes(root: Path) -> int | None:
-    """This host's memory: on which one of two thresholds counts depends on it."""
+    """This host's memory, which decides which of two thresholds counts; None when unknown."""
     from ksmtuned_py.door import Door
     from ksmtuned_py.sensors.memory import read_memory
 
@@ -66,7 +66,7 @@ def _total_bytes(root: Path) -> int | None:
 
 
 def _read(path: Path) -> str:
-    """As a shell reads it: bytes, of which only ASCII means something."""
+    """Read the file as a shell does: as bytes, of which only ASCII means something."""
     from ksmtuned_py.configfile.source import read_bytes
 
     return read_bytes(path, MOST_BYTES).decode("utf-8", "surrogateescape")

@@ -1,4 +1,4 @@
-"""The command line: picks the verb, and is the one place that prints errors and chooses exit codes."""
+"""The command line. It picks the verb, and is the one place that prints errors and chooses exit codes."""
 
 from argparse import ArgumentParser
 from collections.abc import Sequence
@@ -45,14 +45,14 @@ VERBS = (
     importlegacy,
     completion,
 )
-"""In the order of --help. Each module has add(subparsers) and, behind it, run(args) -> exit code."""
+"""The modules of the verbs, in the order of --help. Each has add(subparsers), which names its run(args)."""
 
 INTERRUPTED = 130
-"""128 + SIGINT, as shells have it."""
+"""The exit code after Ctrl-C, which is 128 + SIGINT, as shells have it."""
 
 
 def build_parser() -> ArgumentParser:
-    """The whole command line; the manual pages and the completion are made from it."""
+    """The parser of the whole command line. The manual pages and the completion are made from it."""
     parser = ArgumentParser(PROG, description=f"{PROG} {SUMMARY}.", allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"{PROG} {__version__}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
@@ -63,11 +63,11 @@ def build_parser() -> ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one verb and returns the exit code; what is no KsmtunedError is a bug and keeps its traceback."""
+    """Runs one verb and returns the exit code. Any error but KsmtunedError is a bug, and keeps its traceback."""
     args = build_parser().parse_args(argv)
     try:
         code: int = args.run(args)
-        print(end="", flush=True)  # now: at exit, nobody could handle a reader that went away
+        print(end="", flush=True)  # now, because at exit nobody could handle a reader that went away
         return code
     except KsmtunedError as error:
         _tell(error)

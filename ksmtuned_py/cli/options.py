@@ -1,4 +1,4 @@
-"""What the verbs have in common: how one is added, and the options that several take."""
+"""Adds verbs to the command line, and the options that several verbs take."""
 
 from argparse import Action, ArgumentParser, Namespace
 from collections.abc import Callable
@@ -18,7 +18,7 @@ TREES = RUNTIME_DIR / "trees"
 HOST = Path("/")
 CONFIG_HELP = "the configuration (default: /etc/ksmtuned-py/config.toml, if there is one)"
 
-# What shtab would have as shtab.FILE and shtab.DIRECTORY; written out, because shtab is loaded by one verb only.
+# The values of shtab.FILE and shtab.DIRECTORY, written out, because only one verb loads shtab.
 FILE = {"bash": "_shtab_compgen_files", "zsh": "_files"}
 DIRECTORY = {"bash": "_shtab_compgen_dirs", "zsh": "_files -/"}
 
@@ -26,19 +26,19 @@ DIRECTORY = {"bash": "_shtab_compgen_dirs", "zsh": "_files -/"}
 def add_verb(
     subparsers: "Subparsers", name: str, run: Callable[[Namespace], int], summary: str, description: str = ""
 ) -> ArgumentParser:
-    """A verb's parser; the summary is its line in --help, the description what its own --help says first."""
+    """Add a verb's parser. The summary is its line in --help, and the description begins its own --help."""
     parser = subparsers.add_parser(name, help=summary, description=description, allow_abbrev=False)
     parser.set_defaults(run=run)
     return parser
 
 
 def add_file(parser: ArgumentParser, name: str, text: str, **settings: Any) -> None:
-    """An argument that is a file, which a shell can complete."""
+    """Add an argument that is a file, which a shell can complete."""
     _complete(parser.add_argument(name, type=Path, metavar="FILE", help=text, **settings), FILE)
 
 
 def add_directory(parser: ArgumentParser, name: str, text: str, **settings: Any) -> None:
-    """An argument that is a directory."""
+    """Add an argument that is a directory, which a shell can complete."""
     _complete(parser.add_argument(name, type=Path, metavar="DIR", help=text, **settings), DIRECTORY)
 
 
@@ -47,31 +47,31 @@ def _complete(action: Action, words: dict[str, str]) -> None:
 
 
 def add_config(parser: ArgumentParser) -> None:
-    """--config and --config-dir, for load_config."""
+    """Add --config and --config-dir, for load_config."""
     add_file(parser, "--config", CONFIG_HELP)
     add_config_dir(parser)
 
 
 def add_config_dir(parser: ArgumentParser) -> None:
-    """--config-dir, for verbs that name the file in another way."""
+    """Add --config-dir, for verbs that name the file in another way."""
     text = "its drop-ins, DIR/*.toml (default: config.d beside the configuration, if there is one)"
     add_directory(parser, "--config-dir", text)
 
 
 def add_root(parser: ArgumentParser) -> None:
-    """--root."""
+    """Add --root, the root of the tree with /sys and /proc."""
     text = "where to find sys and proc: a captured tree, for instance (default: %(default)s)"
     add_directory(parser, "--root", text, default=HOST)
 
 
 def add_runtime_dir(parser: ArgumentParser) -> None:
-    """--runtime-dir."""
+    """Add --runtime-dir."""
     text = f"where the daemon keeps its status and the original knobs (default: {RUNTIME_DIR}; with --root, {TREES})"
     add_directory(parser, "--runtime-dir", text)
 
 
 def runtime_of(args: Namespace) -> "Runtime":
-    """The runtime directory: the one that was named, or the usual one of this host, which is no captured tree's."""
+    """The runtime directory that was named, or the usual one of this host, which is not for captured trees."""
     from ksmtuned_py.runtime import Runtime
 
     usual = RUNTIME_DIR if getattr(args, "root", HOST) == HOST else TREES
@@ -79,7 +79,7 @@ def runtime_of(args: Namespace) -> "Runtime":
 
 
 def load_config(args: Namespace) -> "Loaded":
-    """The configuration that --config and --config-dir name; raises ConfigErrors."""
+    """Load the configuration that --config and --config-dir name; raises ConfigErrors."""
     from ksmtuned_py.configfile.load import load
 
     return load(args.config, args.config_dir)

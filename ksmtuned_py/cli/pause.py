@@ -1,4 +1,4 @@
-"""`ksmtuned-py pause` and `ksmtuned-py resume`: no scanning for a while, for what must not be disturbed."""
+"""`ksmtuned-py pause` and `ksmtuned-py resume`: stop scanning for a while, for work that must not be disturbed."""
 
 import re
 from argparse import ArgumentTypeError, Namespace
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
 UNIT_SECONDS = (86_400, 3600, 60, 1)
 LONGEST_SECONDS = 7 * 86_400
-"""Who needs no merging for longer has a configuration for that."""
+"""The longest pause. Whoever needs no merging for longer can configure that."""
 HEEDED_SECONDS = 10.0
-"""What a daemon may take until it has heeded it: it is woken for that."""
+"""The time a daemon has until it heeds a pause, for which it is woken."""
 
 
 def add(subparsers: "Subparsers") -> None:
@@ -45,7 +45,7 @@ def add(subparsers: "Subparsers") -> None:
 
 
 def pause(args: Namespace) -> int:
-    """Asks for a pause and waits until the daemon has heeded it; raises NoRuntimeDirectory without the right to."""
+    """Asks for a pause, and waits until the daemon heeds it; raises NoRuntimeDirectory without the right to."""
     import time
 
     from ksmtuned_py.model import Pause
@@ -58,7 +58,7 @@ def pause(args: Namespace) -> int:
 
 
 def resume(args: Namespace) -> int:
-    """Ends the pause and waits until the daemon has heeded that."""
+    """Ends the pause, and waits until the daemon heeds that."""
     import time
 
     runtime = runtime_of(args)
@@ -72,7 +72,7 @@ def resume(args: Namespace) -> int:
 
 
 def pause_sentence(asked: "Pause") -> str:
-    """'until Thu 15:04:05: live migration'."""
+    """The words for a pause, as 'until Thu 15:04:05: live migration'."""
     import time
 
     return f"until {time.strftime('%a %H:%M:%S', time.localtime(asked.until_unix_seconds))}: {asked.reason}"
@@ -97,7 +97,7 @@ def _tell_whether_heeded(args: Namespace, wanted: "Pause | None") -> None:
 
 
 def _wake(args: Namespace, found: "Status") -> bool:
-    """A tick now. The status is its user's own word: only a process of that user is sent a signal for it."""
+    """Have the daemon tick now. Anybody could write a status, so only a process of the file's owner gets the signal."""
     import os
     import signal
 

@@ -1,4 +1,4 @@
-"""Policies as the command line names them."""
+"""The policies as the command line names them."""
 
 from typing import TYPE_CHECKING
 
@@ -6,12 +6,12 @@ if TYPE_CHECKING:
     from ksmtuned_py.config import Config
 
 POLICIES = ("adaptive", "advisor", "fixed", "ksmtuned", "mom", "kubevirt")
-"""As the configuration has them; written out, because its types take 100 ms to load."""
+"""The names of the configuration's policies, written out, because its types take 100 ms to load."""
 CHOICES = (*POLICIES, "adaptive:quiet", "adaptive:balanced", "adaptive:eager")
 
 
 def with_policy(config: "Config", choice: str) -> "Config":
-    """The configuration with another policy, and the profile after a colon."""
+    """The configuration with the policy of this choice, which may name a profile after a colon."""
     policy, _, profile = choice.partition(":")
     adaptive = {"profile": profile} if profile else {}
     return config.model_copy(

@@ -1,4 +1,4 @@
-"""`ksmtuned-py record`: every tick of a host into a file, without steering it."""
+"""`ksmtuned-py record`: writes every tick of a host to a file, without steering it."""
 
 from argparse import ArgumentTypeError, Namespace
 from contextlib import ExitStack, closing
@@ -33,7 +33,7 @@ def add(subparsers: "Subparsers") -> None:
 
 
 def run(args: Namespace) -> int:
-    """Until a signal ends it; raises NotRecorded, NoZstd, ConfigErrors, NoKsm."""
+    """Records until a signal ends it; raises NotRecorded, NoZstd, ConfigErrors, NoKsm."""
     from ksmtuned_py.cli.terminal import err
     from ksmtuned_py.daemon import Daemon
     from ksmtuned_py.door import Door

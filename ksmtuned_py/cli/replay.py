@@ -1,4 +1,4 @@
-"""`ksmtuned-py replay`: another policy's decisions over a recorded trace."""
+"""`ksmtuned-py replay`: shows another policy's decisions over a recorded trace."""
 
 from argparse import Namespace
 from typing import TYPE_CHECKING
@@ -99,6 +99,6 @@ def _lines(stretch: "Stretch") -> "Iterator[str]":
 
 
 def _decision(decision: "Decision", other: "Knobs") -> str:
-    """In a line, with the knobs that the other side does not want so."""
+    """A decision in one line, with the knobs that the other side wants otherwise."""
     knobs = ", ".join(f"{name}={value}" for name, value in decision.knobs.items() if other.get(name) != value)
     return f"{decision.mode:<7} {knobs or 'no other knobs'}; {decision.reason}"

@@ -1,4 +1,4 @@
-"""`ksmtuned-py restore`: put the knobs back as they were before a daemon that was killed."""
+"""`ksmtuned-py restore`: puts the knobs back as they were before a daemon that was killed."""
 
 from argparse import Namespace
 from typing import TYPE_CHECKING
@@ -24,9 +24,9 @@ def add(subparsers: "Subparsers") -> None:
 
 
 def run(args: Namespace) -> int:
-    """Restores; raises AlreadyRunning while a daemon is at work, NotRestored when a knob does not take.
+    """Puts the knobs back; raises AlreadyRunning while a daemon runs, and NotRestored when a knob does not take.
 
-    NotOurs when what is owed is owed to another kernel.
+    Raises NotOurs when the saved knobs are another kernel's.
     """
     runtime = runtime_of(args)
     if not runtime.directory.exists():

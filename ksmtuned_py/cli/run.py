@@ -1,4 +1,4 @@
-"""`ksmtuned-py run`: the daemon, in the foreground."""
+"""`ksmtuned-py run`: runs the daemon in the foreground."""
 
 from argparse import Namespace
 from dataclasses import replace
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def add(subparsers: "Subparsers") -> None:
-    """Add the verb."""
+    """Adds the verb."""
     parser = add_verb(
         subparsers,
         "run",
@@ -32,7 +32,7 @@ def add(subparsers: "Subparsers") -> None:
 
 
 def run(args: Namespace) -> int:
-    """Until a signal ends it."""
+    """Runs the daemon until a signal ends it."""
     from ksmtuned_py.door import Door
     from ksmtuned_py.service import serve
 

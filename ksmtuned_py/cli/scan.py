@@ -1,4 +1,4 @@
-"""`ksmtuned-py scan`: how much merging could save on this host, before anything is turned on."""
+"""`ksmtuned-py scan`: estimates how much merging could save on this host, before anything is turned on."""
 
 from argparse import ArgumentTypeError, Namespace
 from contextlib import contextmanager
@@ -74,7 +74,7 @@ def run(args: Namespace) -> int:
 
 
 def _new_figure(path: "Path", guests: int) -> "Figure":
-    """Before the long look, so that a picture that cannot be is said at once."""
+    """Make the picture before the long survey, so that the admin hears at once if it cannot be drawn."""
     from ksmtuned_py.cli.scanplot import WIDTH_INCHES, height_inches
     from ksmtuned_py.simulate.plot import new_figure
 
@@ -167,12 +167,12 @@ def _print(share: float, samples: "list[Sample]", each: "list[Saveable]", found:
 
 
 def _least(found: "Saveable") -> str:
-    """Before a number of which only the least is known."""
+    """The sign before a number of which only the least is known."""
     return "≥ " if found.high is None else ""
 
 
 def _sentence(found: "Saveable", of_all: str = "") -> str:
-    """How much could be saved."""
+    """The sentence on how much could be saved."""
     from ksmtuned_py.units import human_bytes
 
     if found.high is None:
@@ -183,7 +183,7 @@ def _sentence(found: "Saveable", of_all: str = "") -> str:
 
 
 def _basis(share: float, found: "Saveable") -> str:
-    """What it was found from, and what would say more."""
+    """The words for what the estimate is based on, and what would tell more."""
     from ksmtuned_py.units import human_percent
 
     basis = f"from {human_percent(share)} of the contents"

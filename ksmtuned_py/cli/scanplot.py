@@ -1,4 +1,4 @@
-"""What merging could save as a picture: one bar for each guest."""
+"""Draws what merging could save, with one bar for each guest."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -15,12 +15,12 @@ MOST_HEIGHT_INCHES = 100.0
 
 
 def height_inches(guests: int) -> float:
-    """Of a picture with so many bars."""
+    """The height of a picture with one bar for each of so many guests."""
     return min(MOST_HEIGHT_INCHES, 2.0 + 0.4 * guests)
 
 
 def bars(samples: Sequence["Sample"], each: Sequence["Saveable"], page_bytes: int) -> dict[str, list[int]]:
-    """The parts of each guest's bar, in bytes, by what they are."""
+    """The parts of each guest's bar in bytes, by their label."""
     private = [(one.zero_pages + one.filled_pages) * page_bytes for one in samples]
     return {
         "zero": [one.zero_bytes for one in each],
@@ -31,7 +31,7 @@ def bars(samples: Sequence["Sample"], each: Sequence["Saveable"], page_bytes: in
 
 
 def margins(each: Sequence["Saveable"]) -> tuple[list[int], list[int]]:
-    """How far below and above the end of what each guest could save the true end may be; 0 above where nobody knows."""
+    """The bytes by which each guest's true savings may be below and above the estimate; 0 above where unknown."""
     below = [max(0, one.saveable_bytes - one.low) for one in each]
     above = [0 if one.high is None else max(0, one.high - one.saveable_bytes) for one in each]
     return below, above
@@ -40,9 +40,9 @@ def margins(each: Sequence["Saveable"]) -> tuple[list[int], list[int]]:
 def draw(
     figure: "Figure", samples: Sequence["Sample"], each: Sequence["Saveable"], title: str, page_bytes: int
 ) -> None:
-    """Fills the picture; the black line on a bar is where what it could save ends with 95 % confidence.
+    """Fill the picture. The black line on a bar is the range of its savings with 95 % confidence.
 
-    An arrow at its end says that nobody knows how much more it is.
+    An arrow at its end says that the savings may be more, by an unknown amount.
     """
     parts = bars(samples, each, page_bytes)
     widest = max(map(sum, zip(*parts.values(), strict=True)), default=0)

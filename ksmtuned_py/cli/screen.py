@@ -1,4 +1,4 @@
-"""The demo's picture: what is saved of what can be, at what CPU, and what the daemon says to it."""
+"""Draws the demo's picture: what is saved of what can be, the CPU for it, and the daemon's reasons."""
 
 from types import TracebackType
 from typing import Self
@@ -18,7 +18,7 @@ CURVE_WIDTH = 60
 
 
 class Screen:
-    """Draws each report: in place on a terminal, else a line each."""
+    """Draws each report, in place on a terminal, and else as one line."""
 
     def __init__(self, achievable_bytes: int) -> None:
         self._achievable_bytes = max(1, achievable_bytes)
@@ -40,7 +40,7 @@ class Screen:
             self._live.stop()
 
     def publish(self, report: Report) -> None:
-        """A tick was completed."""
+        """Draw a completed tick."""
         self._first = self._first or report
         self._last = report
         share = self._share(report)
@@ -54,11 +54,11 @@ class Screen:
             out().print(f"{self._seconds(report):5.1f} s  {self._line(report)}  {report.decision.reason}")
 
     def failed_tick(self, error: Exception) -> None:
-        """A tick was not."""
+        """Tell of a tick that raised this error."""
         err().print(f"tick failed: {error}")
 
     def summary(self) -> str:
-        """What came of it, for the end."""
+        """The result of the demo, for its end."""
         if self._last is None:
             return "no tick was completed"
         reached = ", ".join(f"{human_percent(mark)} after {human_seconds(at)}" for mark, at in self._reached.items())

@@ -1,4 +1,4 @@
-"""What the running daemon says, or a look of our own: one answer for all verbs that tell how things are."""
+"""Gets the running daemon's word, or a look of our own, for all verbs that tell how things are."""
 
 from argparse import Namespace
 from contextlib import suppress
@@ -15,19 +15,19 @@ if TYPE_CHECKING:
     from ksmtuned_py.runtime import Runtime
 
 LATE_SECONDS = 15.0
-"""A status that should have been renewed this long ago is worth a warning."""
+"""The lateness of a status from which on a warning is due."""
 Key = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
 class _Left:
-    """What a daemon that ended has left switched off."""
+    """The guests that a daemon which ended has left switched off."""
 
     switched_off: frozenset[Key]
 
 
 def daemons_word(args: Namespace) -> "Status | None":
-    """What the daemon last said; None when it does not run any more, whatever it has left behind."""
+    """The status of a running daemon; None when none runs, whatever an ended one has left behind."""
     from ksmtuned_py.publish.statusfile import read
 
     found = read(runtime_of(args).status_path)
@@ -35,7 +35,7 @@ def daemons_word(args: Namespace) -> "Status | None":
 
 
 def seen(args: Namespace) -> "tuple[Status, bool]":
-    """The daemon's word, and True; or, where none runs, one look of our own without writing."""
+    """The daemon's word and True, or where none runs, one look of our own without writing and False."""
     found = daemons_word(args)
     if found is not None:
         return found, True
@@ -43,7 +43,7 @@ def seen(args: Namespace) -> "tuple[Status, bool]":
 
 
 def lateness(found: "Status") -> str:
-    """That the daemon hangs, as a sentence; '' when it does not."""
+    """The sentence that the daemon hangs; '' when it does not."""
     from ksmtuned_py.units import human_seconds
 
     if found.overdue_seconds <= LATE_SECONDS:
@@ -52,7 +52,7 @@ def lateness(found: "Status") -> str:
 
 
 def _is_alive(found: "Status") -> bool:
-    """Whether the process that wrote it still runs: not so after a kill -9, though another may have its PID by now."""
+    """Whether the process that wrote a status still runs. After a kill -9 another process may have its PID."""
     import psutil
 
     with suppress(psutil.NoSuchProcess):
@@ -61,7 +61,7 @@ def _is_alive(found: "Status") -> bool:
 
 
 def _look_once(root: "Path", config: "Config", runtime: "Runtime") -> "Status":
-    """What a daemon would see and decide now."""
+    """The status of a daemon that would look and decide now."""
     from ksmtuned_py.door import Door
     from ksmtuned_py.guests.ledger import Ledger
     from ksmtuned_py.machine import LIBVIRT_SECONDS, open_machine

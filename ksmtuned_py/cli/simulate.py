@@ -1,4 +1,4 @@
-"""`ksmtuned-py simulate`: policies side by side on a model of ksmd."""
+"""`ksmtuned-py simulate`: runs policies side by side on a model of ksmd."""
 
 from argparse import Namespace
 from typing import TYPE_CHECKING
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 CURVE_WIDTH = 60
 PIPE_WIDTH = 150
-"""Where there is no terminal whose width counts."""
+"""The width of the output where there is no terminal."""
 
 
 def add(subparsers: "Subparsers") -> None:
@@ -74,7 +74,7 @@ def _simulate(scenario: "Scenario", configs: "dict[str, Config]") -> "list[Run]"
 
     from ksmtuned_py.simulate.run import simulate
 
-    # Forked before there is any thread: spawning would leave a helper process behind until we exit.
+    # Forked before there is any thread, because spawning would leave a helper process behind until we exit.
     with ProcessPoolExecutor(mp_context=get_context("fork")) as pool:
         started = {name: pool.submit(simulate, scenario, config, name) for name, config in configs.items()}
         done = []
@@ -134,7 +134,7 @@ def _table(rows: "list[Figures]") -> "Table":
 
 
 def _curve(each: "Run", seconds: float) -> str:
-    """The share that is saved as blocks, each the last sample of its part of the time."""
+    """The saved share over time as a row of blocks. Each is the last sample of its part of the time."""
     from ksmtuned_py.cli.screen import BARS
 
     shares = [0.0] * CURVE_WIDTH

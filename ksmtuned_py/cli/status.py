@@ -1,4 +1,4 @@
-"""`ksmtuned-py status` and `ksmtuned-py why`: what the daemon does, and for what reasons."""
+"""`ksmtuned-py status` and `ksmtuned-py why`: show what the daemon does, and for what reasons."""
 
 from argparse import Namespace
 from typing import TYPE_CHECKING
@@ -26,7 +26,7 @@ def add(subparsers: "Subparsers") -> None:
 
 
 def status(args: Namespace) -> int:
-    """Prints how things stand."""
+    """Prints the status of the daemon, or of the host where none runs."""
     found, alive = seen(args)
     if not args.json:
         _print_daemon(found, alive)

@@ -1,4 +1,4 @@
-"""`ksmtuned-py unmerge`: merged memory given back, of one guest while it runs, or of the whole host."""
+"""`ksmtuned-py unmerge`: gives merged memory back, of one guest while it runs, or of the whole host."""
 
 from argparse import Namespace
 from contextlib import contextmanager
@@ -40,7 +40,7 @@ def add(subparsers: "Subparsers") -> None:
 
 
 def run(args: Namespace) -> int:
-    """Raises NoRoom, NotUnmerged, NotSwitched, UnknownGuest, or AlreadyRunning (with --all)."""
+    """Gives memory back; raises NoRoom, NotUnmerged, NotSwitched, UnknownGuest, or AlreadyRunning (with --all)."""
     if not args.all:
         _one(args)
         return 0
@@ -75,7 +75,7 @@ def _all(args: Namespace, runtime: "Runtime") -> None:
     with _ways(args) as (machine, ways):
         try:
             give_back(ways)
-            put_back(ways, runtime, origin_of(machine.door, "kernel"), "stop")  # what waited for this
+            put_back(ways, runtime, origin_of(machine.door, "kernel"), "stop")  # structural knobs that waited for this
         finally:
             settle(machine.host, Knobs(run=0))
             left = human_bytes(machine.host.observe().saved_bytes)
