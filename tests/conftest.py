@@ -1,4 +1,4 @@
-"""Every test leaves the machine as it found it: no process, no thread, no knob."""
+"""Checks that every test leaves the machine as it found it: no process, no thread, no changed knob."""
 
 import threading
 from collections.abc import Iterator
@@ -11,13 +11,13 @@ from tests.support.process import adopt_orphans, children, leftovers
 from tests.support.workers import group
 
 adopt_orphans()
-settings.register_profile("any machine", deadline=None)  # how long a step takes is no test's business
+settings.register_profile("any machine", deadline=None)  # no test judges how long a step takes
 settings.load_profile("any machine")
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
-    """With several workers, each group is one worker's; not by xdist's marks, which pytest 9.2 loses without a word."""
+    """Give each group of tests to one worker. xdist's own marks do not do it, as pytest 9.2 loses them silently."""
     from xdist.scheduler import LoadScopeScheduling
 
     class Groups(LoadScopeScheduling):  # type: ignore[misc] # it ships no types
@@ -34,13 +34,13 @@ def nothing_left_behind() -> Iterator[None]:
     yield
     found = leftovers(processes, threads)
     assert not found, f"left running: {found}"
-    now = knobs_at_rest()  # None: somebody else, who holds the lock, is at work on them
+    now = knobs_at_rest()  # None when somebody else has the lock, and works on them
     assert now == knobs or None in (now, knobs), f"knobs changed: {knobs} -> {now}"
 
 
 @pytest.fixture
 def real_ksm() -> Iterator[RealKsm]:
-    """The real KSM under the machine-wide lock; afterwards all is unmerged and every knob as before."""
+    """The real KSM under the machine-wide lock. Afterwards all is unmerged, and every knob is as before."""
     need_real_ksm()
     with held_ksm() as ksm:
         yield ksm

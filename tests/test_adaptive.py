@@ -20,7 +20,7 @@ CONFIG = Config()
 
 
 def decide(*snapshots: Snapshot, config: Config = CONFIG) -> Decision:
-    """What is decided at the last of these."""
+    """The decision at the last of these snapshots."""
     trend = Trend.begin(config)
     for each in snapshots:
         trend = trend.after(each)
@@ -28,7 +28,7 @@ def decide(*snapshots: Snapshot, config: Config = CONFIG) -> Decision:
 
 
 def settled(**fields: Any) -> tuple[Snapshot, ...]:
-    """A boost that is over: passes that gained nothing."""
+    """Snapshots up to the end of a boost whose last pass gained nothing."""
     counters = Counters(full_scans=0, pages_sharing=50_000, pages_unshared=50_000)
     return tuple(
         snapshot(at=at, counters=replace(counters, full_scans=scans), cpu_seconds=at / 10, **fields)
@@ -53,7 +53,7 @@ def test_smart_scan_stays_on_in_a_boost_as_long_as_it_skips_next_to_nothing() ->
         counters = Counters(full_scans=passes, pages_unshared=tracked, pages_skipped=skipped)
         return snapshot(at=at, counters=counters, **fields)
 
-    empty = look(0, 0, 7000, tracked=0, guests=())  # what it had skipped before, for others, says nothing
+    empty = look(0, 0, 7000, tracked=0, guests=())  # pages skipped before, of other guests, say nothing
     young = (empty, look(1, 0, 7000), look(2, 1, 7050))
     old = (*young, look(3, 2, 7550))
     late = (guest(), guest("late", pid=101))
@@ -72,7 +72,7 @@ def test_settled_news_rests_with_smart_scan() -> None:
 
 
 def test_cheap_pages_do_not_make_a_cruise_run_into_dear_ones() -> None:
-    """A pass of 1 CPU-s and 500,000 pages; then a stretch of merged pages, at a tenth of its cost per page."""
+    """A pass takes 1 CPU-s for 500,000 pages. The merged pages after it take a tenth of that for each page."""
     counters = [
         Counters(full_scans=scans, pages_scanned=pages, pages_unshared=1000)
         for scans, pages in ((0, 0), (4, 500_000), (4, 1_000_000))
@@ -167,7 +167,7 @@ def test_a_copy_on_write_storm_ends_a_boost_but_not_the_scan() -> None:
 
 
 def budgets(**percents: float) -> Config:
-    """The same share of a core at any need."""
+    """A configuration with the same shares of a core at any need."""
     tables = {
         f"{name}_percent": dict.fromkeys(("calm", "wary", "short", "critical"), of) for name, of in percents.items()
     }

@@ -28,7 +28,7 @@ CONFIG = Config.model_validate({"policy": {"name": "advisor"}})
 
 
 def busy_host() -> ModelHost:
-    """40 GiB of guests, half of it merged by a ksmd that has used an hour of CPU time."""
+    """A host with 40 GiB of guests. Half of it is merged by a ksmd that has used an hour of CPU time."""
     model = ModelHost(total_bytes=256 * GIB)
     for number in range(10):
         model.add_guest(f"guest-{number}", (equal("os", 2 * PAGES_OF_GIB), unique(2 * PAGES_OF_GIB)))
@@ -40,7 +40,7 @@ def busy_host() -> ModelHost:
 
 
 def ticks(model: ModelHost, seconds: float, config: Config = CONFIG) -> Iterator[Report]:
-    """The policy at work for so long."""
+    """The reports of the policy at work for so many seconds."""
     now = 0.0
     backend = MemoryBackend(model, lambda: now)
     host = Host(backend, backend, lambda: Clock(monotonic_seconds=now, unix_seconds=now))
@@ -53,7 +53,7 @@ def ticks(model: ModelHost, seconds: float, config: Config = CONFIG) -> Iterator
 
 
 def pass_seconds(reports: list[Report]) -> list[float]:
-    """How long each pass took, to the tick."""
+    """The seconds that each pass took, to the tick."""
     ends = [
         after.snapshot.clock.monotonic_seconds
         for before, after in pairwise(reports)

@@ -1,4 +1,4 @@
-"""Hearing of new programs from the real kernel."""
+"""The real kernel tells of new programs."""
 
 import os
 import select
@@ -21,7 +21,7 @@ from tests.support.need import need
 
 EVENT_NONE, EVENT_EXEC = 0, 2
 OVERRUN_EXECS = 2000
-"""The queue holds about 256 events (net.core.rmem_default)."""
+"""More execs than the queue takes, which is about 256 (net.core.rmem_default)."""
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def readable(arrivals: Arrivals, seconds: float) -> bool:
 
 
 def drained_with(arrivals: Arrivals, pid: int, seconds: float = 5) -> set[int]:
-    """All that is heard of until the PID is."""
+    """All PIDs that are heard of until this one is."""
     deadline, pids = time.monotonic() + seconds, set[int]()
     while pid not in pids:
         assert readable(arrivals, max(0.0, deadline - time.monotonic())), f"{pid} not among {pids}"
@@ -48,7 +48,7 @@ def drained_with(arrivals: Arrivals, pid: int, seconds: float = 5) -> set[int]:
 
 
 def forked_without_exec() -> int:
-    """The PID of a process that did nothing but end."""
+    """Fork a process that only ends, and return its PID."""
     if (pid := os.fork()) == 0:
         os._exit(0)
     os.waitpid(pid, 0)
@@ -79,18 +79,18 @@ def test_other_programs_are_heard_of_but_no_guests(arrivals: Arrivals) -> None:
 
 
 def test_forks_and_exits_never_reach_us(arrivals: Arrivals) -> None:
-    """Looks at the raw messages, behind the back of drain: the kernel's filter has to hold them back."""
+    """The raw messages show it without drain, because the kernel's filter has to hold them back."""
     forked = [forked_without_exec() for _ in range(20)]
     process = subprocess.run(["/bin/true"], check=True)
     assert process.returncode == 0
     with socket.socket(fileno=os.dup(arrivals.fileno())) as raw:
         kinds, pids = zip(*received(raw), strict=True)
-    assert set(kinds) - {EVENT_NONE} == {EVENT_EXEC}  # an answer to another listener reaches all of them
+    assert set(kinds) - {EVENT_NONE} == {EVENT_EXEC}  # an answer to another listener reaches all listeners
     assert not set(pids) & set(forked)
 
 
 def received(raw: socket.socket) -> Iterator[tuple[int, int]]:
-    """Kind and PID of every queued event."""
+    """The kind and the PID of every queued event."""
     while select.select([raw], [], [], 0)[0]:
         message = raw.recv(256)
         yield struct.unpack_from("=I", message, 36)[0], struct.unpack_from("=I", message, 56)[0]

@@ -1,4 +1,4 @@
-"""Merging waits for guests that are to be kept out: until they are switched off, and not for long."""
+"""Merging waits for guests that are to be kept out, until they are switched off, and not for long."""
 
 from dataclasses import replace
 from typing import Any
@@ -16,7 +16,7 @@ OUT = replace(guest("out", 7), merge=False, libvirt_age_seconds=0.0, ksm=GuestKs
 
 
 def waits(seen: Guest, after_seconds: float = 0.0) -> bool:
-    """Whether it is waited for so long after it was first to be kept out."""
+    """Whether merging waits for a guest, so many seconds after it was first to be kept out."""
     awaited = Awaited().after([seen], 100.0).after([seen], 100.0 + after_seconds)
     (found,) = awaited.marked([seen])
     return found.awaits_switch
@@ -54,7 +54,7 @@ def test_a_guest_that_is_wanted_out_again_is_waited_for_again() -> None:
 
 
 def decided(*guests: Guest, backend: str = "kernel") -> Decision:
-    """By the default policy, with news: the guests are new."""
+    """The decision of the default policy about new guests."""
     seen = snapshot(guests=guests, backend=backend)
     return policy_of(Config()).decide(seen, Trend.begin(Config()).after(seen))
 
@@ -66,4 +66,4 @@ def test_no_pass_goes_over_guests_that_wait_to_be_switched_off() -> None:
     assert decision.reason == "off: out is switched off first, as a rule wants it"
     assert decision.next_tick_seconds == Config().daemon.tick_seconds
     assert decided(guest(), OUT).mode is Mode.BOOST
-    assert decided(guest(), waiting, backend="scan").rule != "unswitched"  # it heeds rules without a switch
+    assert decided(guest(), waiting, backend="scan").rule != "unswitched"  # scanning heeds rules without a switch

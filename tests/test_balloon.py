@@ -1,4 +1,4 @@
-"""How a guest hands memory back is read from the command lines that there are."""
+"""A guest's command line tells how it hands memory back."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The batch law: a budget becomes a batch and a sleep that spend it, and never a batch that hogs the core."""
+"""A budget becomes a batch and a sleep that spend it, and never a batch that hogs the core."""
 
 import pytest
 from hypothesis import given

@@ -29,7 +29,7 @@ from tests.support.ksmlock import need_real_ksm
 from tests.support.process import Program, wait_for
 
 LOCK_SECONDS = 600.0
-"""Somebody else may hold the KSM lock."""
+"""The longest wait for the KSM lock, which somebody else may have."""
 ARENA = [sys.executable, "-m", "bench.arena", "--guests=2", "--guest-mib=16"]
 SAMPLE = Sample(
     seconds=0,
@@ -70,7 +70,7 @@ RUN = Run(load="storm", manager="nothing", turn=1, strangers=(), figures=FIGURES
 
 
 def samples(*saved: int, possible: int = 100) -> list[Sample]:
-    """One sample a second; ksmd takes half a core and ends a pass every second."""
+    """Samples of every second, in which ksmd takes half a core and ends a pass."""
     return [
         replace(
             SAMPLE,

@@ -1,4 +1,4 @@
-"""What the set-up script says when it cannot set up; that it can, every run of the suite by it shows."""
+"""The set-up script says why it cannot set up. That it can is shown by every run of the suite with it."""
 
 import os
 import subprocess
@@ -13,7 +13,7 @@ SCRIPT = Path(__file__).parent.parent / "packaging" / "bootstrap.sh"
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Path:
-    """A directory of commands for a machine on which nothing is installed and which has no network."""
+    """The directory of commands of a machine without installed packages and without a network."""
     for name in ("dirname", "tail", "cat", "bash"):
         (tmp_path / name).symlink_to(f"/usr/bin/{name}")
     add_command(tmp_path, "dpkg-query", "exit 1")
@@ -63,6 +63,6 @@ def test_without_a_network_the_last_words_are_shown(machine: Path) -> None:
 
 
 def test_who_may_not_install_is_told_what_is_missing(machine: Path) -> None:
-    done = bootstrap(machine, "run", within=("/usr/bin/unshare", "--user"))  # root sees itself as nobody in there
+    done = bootstrap(machine, "run", within=("/usr/bin/unshare", "--user"))  # in that namespace root is nobody
     assert done.returncode == 1
     assert done.stderr.startswith("bootstrap: only root can install: ca-certificates gcc ")

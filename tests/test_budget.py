@@ -1,4 +1,4 @@
-"""The CPU budget holds, with the pages of a kernel that counts what it looks at, and of one that does not."""
+"""The CPU budget holds, on a kernel that counts the pages it scans, and on one that does not."""
 
 from dataclasses import replace
 
@@ -21,7 +21,7 @@ from tests.support.snapshots import snapshot
 
 GUESTS, GUEST_BYTES = 4, 4 * GIB
 BOOST, CRUISE = 0.6, 0.002
-"""The shares of a core that the default profile has while memory is calm."""
+"""The default profile's shares of a core while memory is calm."""
 COSTS = Costs()
 LARGE_PAGES = 64 * KIB
 LARGE_COSTS = replace(
@@ -31,7 +31,7 @@ LARGE_COSTS = replace(
         for name in ("first_ns", "checksum_ns", "merge_ns", "stable_level_ns", "unstable_level_ns")
     },
 )
-"""Whatever reads a page takes longer."""
+"""The costs of a kernel in which all that reads a page takes longer."""
 
 
 @pytest.mark.parametrize("features", [LINUX_6_1, LINUX_6_12], ids=["6.1", "6.12"])
@@ -43,7 +43,7 @@ def test_ksmd_gets_its_budget_and_no_more(features: Features, page_bytes: int, c
 
 
 def spent(model: ModelHost, seconds: float) -> dict[Mode, float]:
-    """ksmd's share of a core in each mode, with guests of which every second page has a twin."""
+    """ksmd's share of a core in each mode, with guests in which every second page has a twin."""
     now = 0.0
     pages = GUEST_BYTES // model.page_bytes
     for number in range(GUESTS):
@@ -57,7 +57,7 @@ def spent(model: ModelHost, seconds: float) -> dict[Mode, float]:
         report = tick(host, config, trend)
         trend, decision, before = report.trend, report.decision, model.scanner_cpu_seconds()
         now += decision.next_tick_seconds
-        backend.counters()  # the model catches up
+        backend.counters()  # reading makes the model catch up
         cpu[decision.mode] += model.scanner_cpu_seconds() - before
         wall[decision.mode] += decision.next_tick_seconds
     return {mode: cpu[mode] / wall[mode] for mode in Mode if wall[mode]}
@@ -81,14 +81,14 @@ def test_pages_that_were_nearly_all_passed_over_do_not_end_the_scan() -> None:
 
 
 def uncounted(at: float, cpu: float, full_scans: int = 0) -> Snapshot:
-    """A kernel that does not count the pages it looks at, and has a million of them."""
+    """A snapshot of a kernel that has a million pages, and does not count those it scans."""
     counters = Counters(full_scans=full_scans, pages_unshared=1_000_000)
     knobs = Knobs(run=1, pages_to_scan=5000, sleep_millisecs=17)
     return snapshot(at=at, cpu_seconds=cpu, counters=counters, knobs=knobs)
 
 
 def test_pages_that_nobody_counts_are_as_many_as_the_sleep_left_time_for() -> None:
-    """20 batches of 5000 pages in 0.4 s of sleep, and 0.4 s of CPU: 4 us a page."""
+    """20 batches of 5000 pages fit in 0.4 s of sleep. They take 0.4 s of CPU, so a page costs 4 us."""
     found = Scanner(cost_seconds=4e-6).after(uncounted(0, 0), uncounted(0.8, 0.4))
     assert found.cost_seconds == pytest.approx(4e-6)
     assert found.share == pytest.approx(0.5)
@@ -100,7 +100,7 @@ def test_the_last_batch_of_a_pass_is_a_short_one() -> None:
 
 
 def test_a_pass_looks_at_no_more_pages_than_there_are() -> None:
-    """Batches of which each is a whole pass of a few pages are no reason to think that pages cost nothing."""
+    """Batches that are each a whole pass over a few pages do not make pages cost nothing."""
     knobs, few = Knobs(run=1, pages_to_scan=1_000_000, sleep_millisecs=17), Counters(pages_unshared=10_000)
     before = snapshot(at=0, cpu_seconds=0, counters=few, knobs=knobs)
     now = snapshot(at=1, cpu_seconds=0.8, counters=replace(few, full_scans=10), knobs=knobs)
@@ -108,7 +108,7 @@ def test_a_pass_looks_at_no_more_pages_than_there_are() -> None:
 
 
 def test_a_scanner_that_waits_for_a_core_does_not_get_longer_batches() -> None:
-    """It had 5 % of a core and could have had 60: its pages cost 4 us each, as in the last pass, and not 0.2."""
+    """The scanner had 5 % of a core instead of 60. Its pages cost 4 us each, as in the last pass, and not 0.2."""
     last = Pass(passes=1, seconds=100, cpu_seconds=4, gained_bytes=0, pages=1_000_000)
     scanner, before = Scanner(cost_seconds=4e-6), uncounted(0, 0)
     for second in range(1, 20):

@@ -1,4 +1,4 @@
-"""What real kernels said, and whether the fake trees say the same."""
+"""The fake trees say the same as real kernels did."""
 
 from pathlib import Path
 from typing import get_args
@@ -17,18 +17,18 @@ from tests.support.trees import KERNELS, FakeGuest, KernelVersion, captured_tree
 
 GUEST = FakeGuest(pid=135, name="web")
 POLICIES = tuple(name for name in get_args(PolicyName) if name != "advisor")
-"""Not the one that turns the kernel's advisor on: nothing in a captured tree would answer '[scan-time]'."""
+"""The policies that can run on a captured tree. Nothing in it would answer the advisor policy's '[scan-time]'."""
 
 
 @pytest.fixture(params=KERNELS)
 def kernel(request: pytest.FixtureRequest) -> KernelVersion:
-    """Each kernel in turn."""
+    """The version of each captured kernel in turn."""
     version: KernelVersion = request.param
     return version
 
 
 def names(directory: Path) -> set[str]:
-    """The files in a directory."""
+    """The names of the files in a directory."""
     return {file.name for file in directory.iterdir()}
 
 
@@ -38,7 +38,7 @@ def processes(root: Path, comm: str) -> list[Path]:
 
 
 def first_words(file: Path) -> list[str]:
-    """What each line is about."""
+    """The first word of each line, which is its name."""
     return [line.split()[0] for line in file.read_text().splitlines()]
 
 

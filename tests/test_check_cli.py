@@ -20,7 +20,7 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": str(SOURCE_TREE)}
 
 
 def ksmtuned(*arguments: str | Path, directory: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Runs the command in a directory."""
+    """Run the command in a directory."""
     return subprocess.run(
         [*COMMAND, *map(str, arguments)],
         cwd=directory,
@@ -126,7 +126,7 @@ def test_control_c_is_no_traceback(tmp_path: Path) -> None:
     waits = tmp_path / "x.toml"
     os.mkfifo(waits)
     process = subprocess.Popen([*COMMAND, "check", waits], stderr=subprocess.PIPE, env=ENVIRONMENT)
-    with waits.open("wb"):  # opens once the command reads
+    with waits.open("wb"):  # opens when the command reads it
         process.send_signal(signal.SIGINT)
         said = process.communicate(timeout=60)[1]
     assert (process.returncode, said) == (130, b"")

@@ -1,4 +1,4 @@
-"""The sample configuration: in step with the schema, complete, and at the defaults."""
+"""The sample configuration is in step with the schema, complete, and at the defaults."""
 
 import re
 from pathlib import Path

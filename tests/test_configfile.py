@@ -1,4 +1,4 @@
-"""The configuration file: layers, places, and every mistake at once."""
+"""The configuration's files are layered, know the place of each key, and report every mistake at once."""
 
 import os
 import tomllib
@@ -24,7 +24,7 @@ WINDOW = "two local times HH:MM-HH:MM that differ (00:00-24:00: always)"
 
 
 def write(directory: Path, text: str | bytes = "", **drop_ins: str | bytes) -> Path:
-    """A main file and its drop-ins; bytes are written as they are."""
+    """Write a main file and its drop-ins; bytes are written as they are."""
     main = directory / "config.toml"
     main.write_bytes(text if isinstance(text, bytes) else text.encode())
     for name, content in drop_ins.items():
@@ -35,7 +35,7 @@ def write(directory: Path, text: str | bytes = "", **drop_ins: str | bytes) -> P
 
 
 def refused(main: Path, config_dir: Path | None = None) -> tuple[ConfigError, ...]:
-    """What load says against the files."""
+    """The mistakes that load finds in the files."""
     try:
         load(main, config_dir)
     except ConfigErrors as errors:
@@ -44,13 +44,13 @@ def refused(main: Path, config_dir: Path | None = None) -> tuple[ConfigError, ..
 
 
 def mistakes(main: Path, config_dir: Path | None = None) -> list[str]:
-    """The same as text, with the directory left out."""
+    """The mistakes that load finds, as text without the directory."""
     return [str(error).replace(f"{main.parent}/", "") for error in refused(main, config_dir)]
 
 
 @contextmanager
 def nobody() -> Iterator[None]:
-    """Root may read everything, so root steps down for a moment."""
+    """Drop root's rights for a while, because root may read everything."""
     before = os.geteuid()
     os.seteuid(before or 65534)
     try:
@@ -234,7 +234,7 @@ def test_files_that_are_no_toml_are_told_together_with_the_rest(tmp_path: Path) 
         "config.d/g.toml: wanted a readable file (Is a directory)",
         "config.d/h.toml: wanted a readable file (No such file or directory)",
     ]
-    # Not that 30 s contradict the default of 10 s: a file that could not be read may have raised it.
+    # 30 s against the default of 10 s is no mistake, because an unreadable file may have raised the default.
     assert len(said) == 8
     assert said[7].startswith("config.toml:1: daemon = 3: wanted a table of mode, backend, on_exit, ")
 

@@ -1,4 +1,4 @@
-"""The loop, on the model and on made-up trees: when it ticks, what it survives, and when it gives up."""
+"""The loop on the model and on made-up trees ticks in time, survives failures, and knows when to give up."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -22,11 +22,11 @@ Words = frozenset[str]
 Line = Words | Callable[[], object]
 NOTHING: Words = frozenset()
 NEW = Config.model_validate({"policy": {"name": "fixed"}, "fixed": {"pages_to_scan": 321}})
-"""What a reload brings."""
+"""The configuration that a reload brings."""
 
 
 class Told:
-    """Who is told of ticks."""
+    """A publisher that remembers the ticks it is told of."""
 
     def __init__(self) -> None:
         self.reports: list[Report] = []
@@ -40,7 +40,7 @@ class Told:
 
 
 class Script:
-    """A wait that is over at once, for what the script says: words, or something that happens meanwhile."""
+    """A wait that is over at once. The script gives its words, or something that happens meanwhile."""
 
     def __init__(self, *lines: Line) -> None:
         self._lines: Iterator[Line] = iter(lines)
@@ -56,14 +56,14 @@ class Script:
 
 
 def daemon(host: Host, waits: Script, told: Told, new: Config | None = None) -> Daemon:
-    """The loop; `new` is what a reload brings."""
+    """The loop; `new` is the configuration that a reload brings."""
     in_force = InForce(Config())
     return Daemon(host, in_force, waits, told, lambda: in_force.take(new or Config()))
 
 
 @pytest.fixture
 def told() -> Told:
-    """Nothing yet."""
+    """A publisher that has been told nothing yet."""
     return Told()
 
 
@@ -75,7 +75,7 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def host(root: Path) -> Iterator[Host]:
-    """The host on it."""
+    """The host on the fake tree."""
     with open_machine(Door(str(root)), Config()) as machine:
         yield machine.host
 

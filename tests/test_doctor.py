@@ -1,4 +1,4 @@
-"""The doctor: each cause is named alone, with evidence and a mend, on a host where nothing else is wrong."""
+"""The doctor names each cause alone, with evidence and a mend, on a host where nothing else is wrong."""
 
 import re
 from dataclasses import replace
@@ -30,7 +30,7 @@ MERGED = Counters(pages_sharing=500, full_scans=9)
 
 
 def facts(one: Guest = WELL, mapping: Mapping | None = RAM, seen: Seen | None = None, **fields: Any) -> Facts:
-    """A host on which all is well, but for this."""
+    """The facts of a host on which nothing is wrong, but for what is given."""
     memory = Memory(total_bytes=16 * GIB, available_bytes=10 * GIB, swap_total_bytes=GIB, swap_free_bytes=GIB)
     now = snapshot(guests=(one,), knobs=KNOBS, memory=memory, counters=MERGED)
     read = seen or Seen(mappings=(mapping,) if mapping else ())
@@ -40,7 +40,7 @@ def facts(one: Guest = WELL, mapping: Mapping | None = RAM, seen: Seen | None = 
 
 
 def codes(known: Facts) -> set[tuple[str, str]]:
-    """Who has what."""
+    """The guest and the code of each finding."""
     return {(found.guest, found.code) for found in examine(known)}
 
 
@@ -204,7 +204,7 @@ def test_a_shared_window_is_a_note_and_hides_nothing() -> None:
 def test_of_a_daemon_that_runs_the_reason_is_told() -> None:
     (found,) = examine(facts(knobs=replace(KNOBS, run=0), daemon="the daemon says: no need"))
     assert "no need" in found.evidence
-    assert found.severity == "note"  # it is wanted so, and no reason for an alarm
+    assert found.severity == "note"  # wanted so, and no reason for an alarm
 
 
 def test_one_guest_alone_can_be_asked_for() -> None:

@@ -1,4 +1,4 @@
-"""The doctor, as it is called, on hosts as their owners have them: what it finds, and that it finds nothing else."""
+"""The verb `doctor` on hosts as their owners have them finds what is wrong, and nothing else."""
 
 import json
 import shutil
@@ -27,7 +27,7 @@ Found = dict[str, list[dict[str, Any]]]
 
 
 def on_tree(root: Path, *arguments: str) -> tuple[int, Found]:
-    """The exit code and the findings by code, of the verb on a made-up tree."""
+    """Run the verb on a made-up tree; returns its exit code and its findings by code."""
     exit_code, text = called(root, "--json", *arguments)
     found: Found = {}
     for each in json.loads(text):
@@ -36,7 +36,7 @@ def on_tree(root: Path, *arguments: str) -> tuple[int, Found]:
 
 
 def called(root: Path, *arguments: str) -> tuple[int, str]:
-    """The verb in this process, which is a second faster than in its own: exit code and output."""
+    """Run the verb in this process, which is a second faster than in its own; returns exit code and output."""
     output, errors = StringIO(), StringIO()
     with redirect_stdout(output), redirect_stderr(errors):
         exit_code = main(["doctor", "--root", str(root), "--runtime-dir", str(root / "none"), *arguments])
@@ -45,12 +45,12 @@ def called(root: Path, *arguments: str) -> tuple[int, str]:
 
 
 def said(root: Path, *arguments: str) -> str:
-    """What it prints for a person."""
+    """The text that the verb prints for a person."""
     return called(root, *arguments)[1]
 
 
 def well_tree(root: Path, *more: FakeGuest, **ksm: Any) -> None:
-    """A made-up host on which nothing is wrong."""
+    """Make a host on which nothing is wrong."""
     swaps = "Filename Type Size Used Priority\n/dev/zram0 partition 8388608 0 100\n"
     files = {"proc/meminfo": meminfo(**SWAP), "proc/swaps": swaps}
     make_fake_tree(root, guests=more or [WEB], files=files, **{"run": 1, "pages_sharing": 80, "full_scans": 9, **ksm})
@@ -153,7 +153,7 @@ def test_an_old_service_is_found_by_its_process(tmp_path: Path) -> None:
 
 
 def swapped(root: Path, guests: int) -> None:
-    """A host of 64 GiB whose guests are in swap, and which lose by that."""
+    """Make a host of 64 GiB whose guests are in swap, and therefore lose."""
     command = (*QEMU, *REPORTING)
     many = [
         FakeGuest(
@@ -193,7 +193,7 @@ def test_swap_is_seen_where_smaps_are_not_ours_to_read(tmp_path: Path) -> None:
 
 
 def with_process(root: Path, comm: str, cgroup: str) -> None:
-    """A host that is well, and a program beside its guest."""
+    """Make a host on which nothing is wrong, with a program beside its guest."""
     well_tree(root, WEB, FakeGuest(pid=900, name="", comm=comm, command=(f"/usr/bin/{comm}",), mergeable=False))
     put(root, "proc/900/cgroup", f"0::{cgroup}\n")
 
@@ -353,7 +353,7 @@ def test_uksm_is_named_where_it_is_in_charge(tmp_path: Path) -> None:
 
 
 def accepting(root: Path, *tables: str) -> tuple[str, str]:
-    """The arguments for a configuration that accepts this."""
+    """The arguments that name a configuration with these tables of accepted findings."""
     put(root, "accept.toml", "".join(f"[[doctor.accept]]\n{table}\n" for table in tables))
     return "--config", str(root / "accept.toml")
 

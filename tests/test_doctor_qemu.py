@@ -1,4 +1,4 @@
-"""Real guests, as the doctor sees them: each with its cause alone."""
+"""The doctor finds in each real guest its cause alone."""
 
 import json
 import shutil
@@ -52,6 +52,6 @@ def test_each_guest_is_told_its_cause_alone(tmp_path: Path) -> None:
 
 
 def findings(pid: int, directory: Path) -> dict[str, str]:
-    """What is found in one guest, with the severity."""
+    """The codes found in one guest, with their severities."""
     done = verb("doctor", str(pid), "--json", "--runtime-dir", directory / "none")
     return {each["code"]: each["severity"] for each in json.loads(done.stdout) if each["guest"]}

@@ -1,4 +1,4 @@
-"""What is parsed of a guest: its domain, its cgroup and room, its mappings; and what the roster makes of it all."""
+"""A guest's domain, cgroup, room and mappings are parsed, and the roster puts them together."""
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -216,7 +216,7 @@ def test_a_limit_is_seen_in_either_kind_of_tree(tmp_path: Path, text: str, files
     put(tmp_path, f"sys/fs/cgroup/{name}", "950\n")
     assert left(web) == 50
     put(tmp_path, f"sys/fs/cgroup/{name}", "nonsense\n")
-    assert left(web) != 50  # no limit that can be told, and no error
+    assert left(web) != 50  # the limit is unknown, without an error
 
 
 def test_who_does_not_answer_keeps_the_room_that_was_seen(tmp_path: Path) -> None:
@@ -264,7 +264,7 @@ def test_smaps_tell_what_may_merge() -> None:
 
 @dataclass
 class Told:
-    """What libvirt told."""
+    """A link to libvirt with a given view."""
 
     view: View = field(default_factory=lambda: NOTHING_SEEN)
 

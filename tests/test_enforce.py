@@ -1,4 +1,4 @@
-"""Switching guests as the rules want it: a few at a time, with room, and never on the tick."""
+"""Guests are switched as the rules want: a few at a time, with room, and never on the tick."""
 
 import select
 import threading
@@ -27,7 +27,7 @@ PAGES_PER_GIB = GIB // 4096
 
 
 class Monitor:
-    """Takes the place of QEMU's monitor: does what it is told, or fails, or waits."""
+    """Takes the place of QEMU's monitor. It does what it is told, or fails, or waits."""
 
     def __init__(self) -> None:
         self.switched: list[tuple[str, bool]] = []
@@ -36,9 +36,9 @@ class Monitor:
         self.free.set()
 
         self.stuck: set[str] = set()
-        """These guests' QEMUs do not answer before it is free."""
+        """The guests whose QEMUs do not answer before `free` is set."""
         self.babbling: set[str] = set()
-        """Whoever talks to these guests' QEMUs meets what nobody thought of."""
+        """The guests whose QEMUs raise an unexpected error."""
         self.at_once = 0
         self.most_at_once = 0
 
@@ -57,7 +57,7 @@ class Monitor:
 
 
 class Bench:
-    """An enforcer with its monitor, its log and its clock; a look ends with its queue, unless a monitor waits."""
+    """An enforcer with its monitor, its log and its clock. A tick empties the queue, unless a monitor waits."""
 
     def __init__(self, ledger: Ledger | None = None) -> None:
         self.monitor = Monitor()
@@ -66,7 +66,7 @@ class Bench:
         self.enforcer = Enforcer(self.monitor, self.records.append, ledger, clock=lambda: self.seconds)
 
     def tick(self, *guests: Guest, after: float = 1.0, **fields: object) -> None:
-        """One look, and whatever it began is done unless the monitor waits."""
+        """Have it consider one snapshot, and wait for what it began, unless the monitor waits."""
         self.seconds += after
         self.enforcer.consider(snapshot(at=self.seconds, guests=guests, **fields))  # type: ignore[arg-type] # as snapshot takes them
         if self.monitor.free.is_set():
@@ -74,12 +74,12 @@ class Bench:
 
     @property
     def told(self) -> list[str]:
-        """What it said."""
+        """The sentences that were told."""
         return [record.message for record in self.records]
 
 
 def switching() -> int:
-    """Threads that wait for a monitor."""
+    """The number of threads that wait for a monitor."""
     return sum(thread.name == "switch" for thread in threading.enumerate())
 
 
@@ -93,7 +93,7 @@ def bench() -> Iterator[Bench]:
 
 
 def domain(name: str, pid: int, merge: bool | None = False, **fields: object) -> Guest:
-    """A libvirt domain with 1 GiB merged."""
+    """A guest that is a libvirt domain, with 1 GiB merged."""
     ksm = GuestKsm(merging_pages=PAGES_PER_GIB, mergeable=True)
     known = replace(guest(name, pid), ksm=ksm, merge=merge, merge_reason="a rule", uuid=name, libvirt_age_seconds=0.0)
     return replace(known, **fields)  # type: ignore[arg-type] # fields of a Guest
@@ -203,7 +203,7 @@ def test_a_new_guest_goes_before_all_that_are_only_looked_at_again(bench: Bench)
     new = domain("new", 9999, ksm=GuestKsm(mergeable=True))
     bench.tick(*guests, new, after=RECHECK_SECONDS + 1)
     assert new.key in bench.enforcer.switched_off
-    assert len(bench.monitor.switched) == 2  # and one is looked at again
+    assert len(bench.monitor.switched) == 2  # the second is one that is switched again
 
 
 def test_all_are_looked_at_again_in_turn(bench: Bench) -> None:
@@ -220,7 +220,7 @@ def test_the_wait_ends_when_all_that_had_to_be_switched_are(bench: Bench) -> Non
     assert select.select([bench.enforcer], [], [], 0)[0]
     assert bench.enforcer.drain()
     assert not bench.enforcer.drain()
-    bench.tick(domain("web", 1), domain("db", 2), after=RECHECK_SECONDS + 1)  # that one is for nobody to wait for
+    bench.tick(domain("web", 1), domain("db", 2), after=RECHECK_SECONDS + 1)  # nobody waits for this one
     assert not bench.enforcer.drain()
 
 

@@ -1,4 +1,4 @@
-"""Who is a guest is told by evidence, and what it is told by is said."""
+"""Guests are found by evidence, and the evidence is told."""
 
 import fcntl
 import json
@@ -35,13 +35,13 @@ PLAIN = FakeGuest(pid=1001, name="", comm="netdata", command=("/usr/sbin/netdata
 
 
 def found(root: Path, **keys: object) -> list[tuple[str, str, tuple[str, ...]]]:
-    """Name, kind and evidence of each guest that one look finds."""
+    """The name, kind and evidence of each guest that one look finds."""
     with closing(GuestFinder(Door(str(root)), **keys)) as finder:  # type: ignore[arg-type]  # what the finder takes
         return [(guest.name, guest.kind, guest.evidence) for guest in finder.find(0.0)]
 
 
 def decided(root: Path) -> dict[str, Any]:
-    """What a daemon would see and decide there."""
+    """The status that a daemon would have on this tree."""
     output = StringIO()
     with redirect_stdout(output):
         assert main(["status", "--json", "--root", str(root), "--runtime-dir", str(root / "none")]) == 0
@@ -50,7 +50,7 @@ def decided(root: Path) -> dict[str, Any]:
 
 
 def opennebula(root: Path, kernel: KernelVersion = "6.12") -> None:
-    """A host of 16 GiB, of which 2 are available, with three guests whose program is a symlink to QEMU."""
+    """Make a host of 16 GiB with 2 available, and three guests whose program is a symlink to QEMU."""
     guests = [
         FakeGuest(
             pid=1001 + number,
@@ -136,7 +136,7 @@ def _holds(root: Path, link: str) -> None:
 )
 def test_who_holds_a_virtual_machine_is_a_guest(link: str, kind: str | None, tmp_path: Path) -> None:
     make_fake_tree(tmp_path, guests=[PLAIN])
-    _holds(tmp_path, link)  # to have /dev/kvm open is to have asked what it can do, as libvirtd does
+    _holds(tmp_path, link)  # libvirtd, too, has /dev/kvm open, to ask what it can do
     assert found(tmp_path) == ([("netdata-1001", kind, ("kvm",))] if kind else [])
 
 
@@ -191,7 +191,7 @@ def test_whoever_may_not_see_libvirts_files_does_without(tmp_path: Path) -> None
         (r"/production.slice/production-a.slice/machine-qemu\x2d3\x2dweb.scope/libvirt/vcpu0", True),
         ("/machine/qemu-3-web.libvirt-qemu/emulator", True),  # without systemd
         ("/qemu.slice/102.scope", True),
-        # A user, or who is in a container, can have cgroups of any name below the unit that is his.
+        # A user, or whoever is in a container, can make cgroups of any name below their own unit.
         (r"/user.slice/user-1000.slice/user@1000.service/machine-qemu\x2d3\x2dweb.scope", False),
         (r"/user.slice/user-1000.slice/user@1000.service/a.slice/machine-qemu\x2d3\x2dweb.scope", False),
         (r"/machine.slice/libpod-1.scope/machine.slice/machine-qemu\x2d3\x2dweb.scope", False),
@@ -249,7 +249,7 @@ def test_the_flag_is_looked_for_among_flags() -> None:
 
 
 class Meter:
-    """CPU time that passes with each look on its thread, and with whatever is done around it on ours."""
+    """Tells CPU time: so much for each look on its thread, and for what is done around it on ours."""
 
     def __init__(self, seconds_each: float, around_seconds: float = 0.0) -> None:
         self.seconds_each = seconds_each
@@ -257,7 +257,7 @@ class Meter:
         self._of_thread = threading.local()
 
     def __call__(self) -> float:
-        """Begin and end of something."""
+        """The CPU seconds of this thread, which pass with every second call."""
         calls = self._of_thread.calls = getattr(self._of_thread, "calls", 0) + 1
         ours = threading.current_thread() is threading.main_thread()
         return float(calls // 2 * (self.around_seconds if ours else self.seconds_each))
@@ -282,7 +282,7 @@ def test_what_is_done_around_the_looks_is_on_the_same_account(tmp_path: Path) ->
     for now in range(seconds):
         looks.queue([PLAIN.pid])
         looks.look(float(now), lambda _: True)
-    queued, looked = seconds * 0.01, FIRST_SECONDS / 2  # in turn, and then there is nothing left for looks
+    queued, looked = seconds * 0.01, FIRST_SECONDS / 2  # then nothing is left for looks
     assert looks.spent_seconds == pytest.approx(queued + looked, abs=0.02)
 
 
@@ -307,7 +307,7 @@ VIRTUAL_MACHINE = "import fcntl, os; print(fcntl.ioctl(os.open('/dev/kvm', 2), 0
 
 
 def of(finder: GuestFinder, pid: int) -> list[Guest]:
-    """That process, if it was found."""
+    """The guest with this PID, if it was found."""
     return [guest for guest in finder.find(0.0) if guest.pid == pid]
 
 

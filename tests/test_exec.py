@@ -1,4 +1,4 @@
-"""`exec`: a program starts with all its memory mergeable, and it is said when that gets lost."""
+"""`exec` starts a program with all its memory mergeable, and tells when that gets lost."""
 
 import ctypes
 import subprocess
@@ -28,7 +28,7 @@ def _enrolling_kernel() -> None:
 
 @contextmanager
 def started(program: str) -> Iterator[subprocess.Popen[str]]:
-    """A Python program under exec, which ends with its standard input."""
+    """Run a Python program under exec, which ends with its standard input."""
     command = [sys.executable, "-m", "ksmtuned_py", "exec", "--", sys.executable, "-c", program]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

@@ -1,4 +1,4 @@
-"""Merged memory given back in stages: on the model, whose guests pass for processes and for libvirt's domains."""
+"""Merged memory is given back in stages, on the model, whose guests stand for processes and libvirt's domains."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -19,41 +19,41 @@ from ksmtuned_py.units import GIB, MIB
 
 
 class Domains(MemoryBackend):
-    """The model, with guests that are domains and memory that a test may make short."""
+    """The model, whose guests are domains, and whose memory a test may make short."""
 
     available_bytes: int | None = None
     spent_bytes = 0
     looks = 0
     pending: Iterator[float] = iter(())
-    """While it lasts, run=2 is pending, and these are the seconds it has worked."""
+    """The seconds that run=2 has worked at each look. While there are more, run=2 is pending."""
     worked_seconds = 0.0
 
     def guests(self, now_seconds: float = 0.0) -> tuple[Guest, ...]:
-        """Each known to libvirt."""
+        """The model's guests, each known to libvirt."""
         self.looks += 1
         return tuple(replace(guest, libvirt_age_seconds=0.0) for guest in super().guests(now_seconds))
 
     def memory(self) -> Memory:
-        """As the model says, or less."""
+        """The model's memory, or less of it."""
         memory = super().memory()
         if self.available_bytes is None:
             return memory
         return replace(memory, available_bytes=max(0, self.available_bytes - self.spent_bytes), swap_free_bytes=GIB)
 
     def write(self, write: Write) -> WriteResult:
-        """As the model does, or after a while."""
+        """Write as the model does, or after a while."""
         if write.new == 2 and (seconds := next(self.pending, None)) is not None:
             self.worked_seconds = seconds
             return WriteResult(write=write, status=WriteStatus.PENDING)
         return super().write(write)
 
     def unmerge_seconds(self) -> float:
-        """As told."""
+        """The seconds that run=2 has worked, as the test says."""
         return self.worked_seconds
 
 
 class Portions:
-    """The unsharing of a guest, as it would be told; each page of it takes one of the host's."""
+    """Stands for the unsharing of a guest. Each of its pages takes one of the host's."""
 
     def __init__(self, stage: "Stage", guest: Guest) -> None:
         assert guest.ksm is not None
@@ -79,7 +79,7 @@ class Portions:
 
 
 class Stage:
-    """A host with two guests that have merged, and what was done to whom."""
+    """A host with two merged guests, which remembers what was done to each."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
@@ -89,7 +89,7 @@ class Stage:
         self.failing: tuple[str, ...] = ()
         self.unreadable: tuple[str, ...] = ()
         self.alone: tuple[str, ...] = ()
-        """Whose merged pages nobody else has any more."""
+        """The guests whose merged pages nobody else has any more."""
         self.unshared: dict[str, int] = {}
         self.unshares = True
         self.rooms: dict[str, int] = {}
@@ -174,7 +174,7 @@ def test_it_is_left_off_when_room_runs_out_in_the_middle(stage: Stage) -> None:
     stage.rooms = {"model-1": size_bytes + 16 * MIB}
     with pytest.raises(NoRoom):
         give_back(stage.ways)
-    assert stage.unshared == {"model-1": size_bytes // 4096}  # and not the second one, for whom nothing is left
+    assert stage.unshared == {"model-1": size_bytes // 4096}  # and not the second guest, for which no room is left
     assert any(said.startswith("model-2 stays merged: it needs ") for said in stage.said)
 
 
@@ -205,7 +205,7 @@ def test_the_last_stage_goes_on_for_as_long_as_it_moves(stage: Stage) -> None:
     stage.domains.pending = iter([number / 100 for number in range(40)])  # 0.8 s
     looks = stage.domains.looks
     give_back(replace(stage.ways, stall_seconds=0.4))
-    assert stage.domains.looks == looks + 1  # what all guests are at is asked once, whatever it takes
+    assert stage.domains.looks == looks + 1  # all guests are asked only once, however long it takes
     assert stage.host.observe().saved_bytes == 0
 
 
@@ -235,7 +235,7 @@ def test_one_guest_needs_room_under_its_own_limit(stage: Stage) -> None:
     stage.rooms["model-1"] = GIB
     assert give_back_guest(stage.ways, stage.guest, stage.switch) > MIB
     assert stage.switched == [("model-1", False)]
-    assert stage.unshared.keys() == {"model-1"}  # before, so that its guest stands still for less
+    assert stage.unshared.keys() == {"model-1"}  # unshared first, so that the guest stands still for less time
 
 
 def test_one_guest_without_a_monitor_gets_its_pages_and_it_is_told_that_they_merge_again(stage: Stage) -> None:

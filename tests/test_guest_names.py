@@ -1,4 +1,4 @@
-"""Which programs are guests, and what their command lines call them."""
+"""Programs are known as guests, and command lines tell their names."""
 
 from dataclasses import replace
 

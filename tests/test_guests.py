@@ -1,4 +1,4 @@
-"""Finding guests: on made-up trees, whatever happens to their processes, and among this machine's own."""
+"""Guests are found on made-up trees, whatever happens to their processes, and among this machine's own."""
 
 import os
 import resource
@@ -30,7 +30,7 @@ MAY_MERGE = ksm_stat(rmap=10, merging=8, profit=32128, mergeable="yes")
 
 @pytest.fixture
 def finder(tmp_path: Path) -> Iterator[GuestFinder]:
-    """Looks at the tree below tmp_path."""
+    """The finder on the tree below tmp_path."""
     with closing(GuestFinder(Door(str(tmp_path)), ["my-vmm*"])) as finder:
         yield finder
 
@@ -45,7 +45,7 @@ def open_descriptors() -> int:
 
 @contextmanager
 def descriptors_to_spare(most: int) -> Iterator[None]:
-    """So many more may be opened for guests."""
+    """Allow only so many more descriptors for guests, for the length of a with block."""
     lowest_free = os.open("/", os.O_RDONLY)
     os.close(lowest_free)
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -111,7 +111,7 @@ def test_accounts_are_read_anew(tmp_path: Path, finder: GuestFinder) -> None:
 
 @pytest.mark.parametrize("descriptors", [0, 100])
 def test_a_reused_pid_is_another_guest(tmp_path: Path, finder: GuestFinder, descriptors: int) -> None:
-    """With a descriptor on /proc/PID, and without it, when there are none to spare."""
+    """That holds with a descriptor on /proc/PID, and without one, when none can be spared."""
     with descriptors_to_spare(descriptors):
         add_process(tmp_path, 70, WEB, start_ticks=1000, account=MAY_MERGE)
         [web] = finder.find(0)
@@ -126,7 +126,7 @@ def test_a_reused_pid_is_another_guest(tmp_path: Path, finder: GuestFinder, desc
 
 
 class TurnoverDoor(Door):
-    """A /proc in which guest 70 ends, and another gets its PID, when a look at it is half done."""
+    """A /proc in which guest 70 ends while it is being read, and another process gets its PID."""
 
     def hold(self, relative: str) -> int:
         add_process(Path(self.root), 70, ["qemu-kvm", "-name", "db"], start_ticks=2000)
@@ -151,7 +151,7 @@ def test_a_wrapper_that_execs_under_its_own_name(tmp_path: Path, finder: GuestFi
 def test_with_many_guests_their_accounts_take_turns(tmp_path: Path, finder: GuestFinder) -> None:
     pids = range(100, 100 + 2 * ACCOUNTS_PER_LOOK)
     directories = [add_process(tmp_path, pid, ["qemu-kvm"]) for pid in pids]
-    assert all(guest.ksm is not None for guest in finder.find(0))  # new ones are all read at once
+    assert all(guest.ksm is not None for guest in finder.find(0))  # all new guests are read at once
     for directory in directories:
         (directory / "ksm_stat").write_text(MAY_MERGE)
     for look in (1, 2):
@@ -195,7 +195,7 @@ def test_linux_6_1_with_its_file_beside(tmp_path: Path, finder: GuestFinder) -> 
 
 def test_a_guest_whose_account_is_not_ours_to_read(tmp_path: Path, finder: GuestFinder) -> None:
     directory = add_process(tmp_path, 70, WEB, account=None)
-    (directory / "ksm_stat").mkdir()  # opens, and cannot be read, even by root
+    (directory / "ksm_stat").mkdir()  # it can be opened, but not read, even by root
     add_process(tmp_path, 71, ["qemu-kvm"], account=None)  # Linux before 6.1
     assert [guest.ksm for guest in finder.find(0)] == [None, None]
     assert finder.problems == ()
@@ -290,7 +290,7 @@ def test_short_of_descriptors_it_reads_all_guests_all_the_same(tmp_path: Path, f
 
 @given(st.lists(st.sets(st.integers(1, 30)), max_size=40))
 def test_rounds_miss_nobody(listings: list[set[int]]) -> None:
-    """Every process is due when it is new; whoever stays is due again with every round."""
+    """Every process is due when it is new. One that stays is due again in every round."""
     rounds, known, last_due = Rounds(every_seconds=10), set[int](), dict[int, int]()
     for now, pids in zip(count(), listings, strict=False):
         due = rounds.due(pids, pids - known, now)

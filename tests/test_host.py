@@ -1,4 +1,4 @@
-"""The handle on the machine: what it tells, what it carries out, and how it notices that somebody else writes."""
+"""The handle on the machine observes it, carries plans out, and notices when somebody else writes."""
 
 import os
 from collections.abc import Iterator
@@ -30,13 +30,13 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def host(root: Path) -> Iterator[Host]:
-    """The host on it."""
+    """The host on the fake tree."""
     with open_machine(Door(str(root)), Config()) as machine:
         yield machine.host
 
 
 def step(knob: KnobName, new: KnobValue, old: KnobValue = 0) -> Write:
-    """One write."""
+    """One write of a plan."""
     return Write(knob=knob, old=old, new=new)
 
 
@@ -64,7 +64,7 @@ def test_a_sensor_one_can_do_without(root: Path, host: Host, path: str, field: s
     assert f"proc/{path}: wanted" in seen.problems[0]
     assert getattr(seen, field) != getattr(good, field)
     put(root, f"proc/{path}", None)
-    assert host.observe().problems == ()  # not to have it is no problem
+    assert host.observe().problems == ()  # lacking it is no problem
 
 
 def test_what_must_be_readable_is_an_error(root: Path, host: Host) -> None:
@@ -120,7 +120,7 @@ def test_a_foreign_write_is_told_once_and_names_who_may_be(root: Path, host: Hos
 def test_a_value_that_comes_back_is_nobodys(root: Path, host: Host) -> None:
     host.apply((step("pages_to_scan", 200),))
     put(root, f"{KSM}/pages_to_scan", None)
-    assert host.observe().foreign == ()  # gone is not changed
+    assert host.observe().foreign == ()  # a knob that is gone was not changed
     put(root, f"{KSM}/pages_to_scan", "200\n")
     assert host.observe().foreign == ()
 

@@ -1,4 +1,4 @@
-"""What any user may call a process: it steers no terminal, and forges no line, whatever shows it."""
+"""The name of a process, which any user may choose, steers no terminal and forges no line anywhere."""
 
 from pathlib import Path
 
@@ -50,7 +50,7 @@ def test_everything_read_of_a_process_is(tmp_path: Path) -> None:
 
 
 def test_the_names_in_a_cgroup_are() -> None:
-    """systemd escapes what it does not like in a unit's name, and whoever shows the name takes that back."""
+    """systemd escapes characters in a unit's name, and we undo that when we show the name."""
     assert cgroup_names(r"/user.slice/vm@\x1b[2J\x0a.service") == (r"\x1b[2J\n",)
 
 

@@ -1,4 +1,4 @@
-"""The house rules that a machine can check: the tools, the floors, the purity, the sizes."""
+"""The house rules that a machine can check hold: the tools, the floors, the purity, the sizes."""
 
 import ast
 import re
@@ -25,14 +25,14 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"cli"}),
     frozenset({"__main__"}),
 )
-"""A module imports from its own floor or from one before it; "" is the package itself with its version."""
+"""The floors. A module imports from its own or one before it; "" is the package itself with its version."""
 PURE = frozenset({"model", "units", "errors", "config", "plan", "policy", "report"})
-"""Given everything they know, and import only each other: no clock, file, log or environment."""
+"""The modules that are given all they know: no clock, file, log or environment. They import only each other."""
 IMPURE = frozenset({"os", "time", "socket", "logging", "subprocess"})
 ONE_FILE_EACH = ("libvirt", "systemd")
 OPENERS = frozenset({"open", "Path", "listdir", "scandir", "readlink", "exists", "stat"})
 WAITING = frozenset({"cmdline", "environ", "maps", "smaps", "smaps_rollup", "pagemap", "ksm_stat", "cgroup"})
-"""Files of a process that wait for its memory map, or for the cgroups' locks."""
+"""The files of a process that wait for the lock of its memory map, or for those of cgroups."""
 MOST_FUNCTION_LINES = 40
 MOST_FILE_LINES = 300
 SHELL_SCRIPTS = (
@@ -58,7 +58,7 @@ def _name(file: Path) -> str:
 
 
 def imported(tree: ast.Module) -> Iterator[str]:
-    """The full names of what a module imports, wherever it does."""
+    """The full names of what a module imports, at its top or within a function."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -77,13 +77,13 @@ def own_imports(module: str) -> set[str]:
 
 
 def floor(module: str) -> int:
-    """The floor of a module, from 0; the house has a place for each, or the test fails."""
+    """The number of a module's floor, from 0. A module without a floor fails the test."""
     room = module.split(".")[0]
     return next(number for number, rooms in enumerate(FLOORS) if room in rooms)
 
 
 def run_tool(*arguments: str) -> str:
-    """What a tool says when it finds something; '' when it finds nothing."""
+    """Run a tool, and return what it says when it finds something; '' when it finds nothing."""
     done = subprocess.run([sys.executable, "-m", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
     return "" if done.returncode == 0 else done.stdout + done.stderr
 
@@ -154,7 +154,7 @@ def test_only_the_door_opens_kernel_files() -> None:
 
 
 def test_only_patience_reads_what_may_make_it_wait() -> None:
-    """The scan backend's worker is a process of its own, which may wait for a guest."""
+    """Only the scan backend's worker is exempt. It is a process of its own, which may wait for a guest."""
     makers = {module for module, tree in sources().items() if "Inside" in set(_called(tree))}
     assert makers == {"guests.patience"}
     paths = [
@@ -176,7 +176,7 @@ def _called(tree: ast.Module) -> Iterator[str]:
 
 
 def _text_begin(node: ast.expr) -> str:
-    """The literal text that an argument is or begins with; '' when it is neither."""
+    """The literal text that an argument is, or begins with; '' when it does neither."""
     first = node.values[0] if isinstance(node, ast.JoinedStr) and node.values else node
     return first.value if isinstance(first, ast.Constant) and isinstance(first.value, str) else ""
 
@@ -188,7 +188,7 @@ def functions() -> Iterator[tuple[str, ast.FunctionDef]]:
 
 
 def test_no_child_takes_its_code_from_the_directory_we_happen_to_be_in() -> None:
-    """That may be anybody's, and we are root: python -m looks there first, unless it is told -P or -I."""
+    """That directory may be anybody's, and we are root. python -m searches it first, unless it has -P or -I."""
     begun = [line for file in (ROOT / PACKAGE).rglob("*.py") for line in _lines_with(file, "sys.executable")]
     assert begun
     assert [line for line in begun if '"-P"' not in line and '"-I"' not in line] == []

@@ -1,4 +1,4 @@
-"""The old ksmtuned.conf: what is taken over, what is refused, and that nothing in it is ever run."""
+"""The old ksmtuned.conf is taken over or refused, and nothing in it is ever run."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ SHIPPED = Path(__file__).parent / "data" / "legacy"
 
 
 def loaded(lines: list[str], directory: Path) -> Config:
-    """As the daemon reads it; raises ConfigErrors."""
+    """The configuration as the daemon reads these lines; raises ConfigErrors."""
     path = directory / "config.toml"
     path.write_text("\n".join(lines))
     return load(path, None).config
@@ -140,7 +140,7 @@ def test_the_verb_prints_it(capsys: pytest.CaptureFixture[str], tmp_path: Path) 
 
 
 def host(root: Path, gib: int) -> list[str]:
-    """The arguments for a host of so much memory."""
+    """Make a host of so much memory, and return the arguments that name it."""
     put(root, "proc/meminfo", meminfo(total_bytes=gib * GIB))
     return ["--root", str(root)]
 
@@ -239,7 +239,7 @@ def test_what_a_shell_would_run_or_not_know_is_refused(text: str) -> None:
 def test_only_what_ends_a_line_in_a_shell_ends_one() -> None:
     comment = "# a\x0bKSM_NPAGES_MAX=1\x0cKSM_NPAGES_MAX=2\x1cKSM_NPAGES_MAX=3\u2028KSM_NPAGES_MAX=4"
     assert parse_legacy("old", f"\ufeff{comment}\r\nKSM_NPAGES_MAX=100\r\n").settings.npages_max == 100
-    with pytest.raises(BadLegacyFile, match="old:1:"):  # neither does the shell take it for a space
+    with pytest.raises(BadLegacyFile, match="old:1:"):  # the shell does not take it for a space, either
         parse_legacy("old", "\u3000KSM_NPAGES_MAX=100")
 
 

@@ -1,4 +1,4 @@
-"""The configuration in force: one holder, and what it keeps until the next start."""
+"""One object has the configuration in force, and keeps some keys until the next start."""
 
 import re
 from pathlib import Path
@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parent.parent / "ksmtuned_py"
 
 
 def start_only() -> set[str]:
-    """The dotted keys that are marked."""
+    """The dotted keys that are marked as taking effect at the next start."""
     return {
         ".".join([*map(str, path), name])
         for path, section in sections(Config())
@@ -40,7 +40,7 @@ def test_a_new_configuration_holds_but_for_what_waits_for_the_next_start() -> No
 
 
 def test_what_is_read_once_is_marked() -> None:
-    """By whom each is read: whoever keeps one of them for longer than a call has to have it marked."""
+    """A key that somebody keeps for longer than a call has to be marked. The comments name who keeps each."""
     once = {f"kernel.{name}" for name in ("use_zero_pages", "merge_across_nodes", "max_page_sharing")}
     once |= {"daemon.backend", "daemon.pressure_trigger_ms"}  # who merges; the kernel's trigger
     once |= {f"guests.{name}" for name in ("name_patterns", "cgroup_patterns", "mergeable")}  # the finder
@@ -55,7 +55,7 @@ def test_the_sample_says_which_they_are() -> None:
 
 
 def test_nobody_else_keeps_the_configuration() -> None:
-    """An object that outlives a reload and has a part of the configuration in it would go on with the old one."""
+    """An object that outlives a reload would go on with the old configuration, if it kept a part of it."""
     kept = re.compile(r"self\._?\w+ = (?:\w+\.)*(?:config|settings)(?:\.\w+)*$", re.MULTILINE)
     found = {
         f"{file.relative_to(PACKAGE)}: {match.group()}"

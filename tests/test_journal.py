@@ -1,4 +1,4 @@
-"""The journal: a record for each change, silence otherwise, and each record in the shape its reader wants."""
+"""The journal has a record for each change and no other, each in the shape that its reader wants."""
 
 import os
 import subprocess
@@ -179,7 +179,7 @@ def test_without_a_journal_lines_go_to_stderr(capfd: pytest.CaptureFixture[str])
 
 
 def in_a_service(script: str, *command: str) -> str:
-    """What a process prints to a stderr that is the journal's, as JOURNAL_STREAM says."""
+    """The text that a process prints to a stderr which JOURNAL_STREAM declares to be the journal's."""
     prelude = """
 import os, sys
 from ksmtuned_py.publish.journal import *
@@ -199,7 +199,7 @@ os.environ["JOURNAL_STREAM"] = f"{it.st_dev}:{it.st_ino}"
 
 
 def test_without_systemds_module_the_journal_gets_lines_with_a_level() -> None:
-    missing = "sys.modules['systemd.journal'] = None\n"  # as Python itself marks a module that is not there
+    missing = "sys.modules['systemd.journal'] = None\n"  # Python itself marks a missing module like this
     said = in_a_service(missing + "default_sink()(Record(Priority.WARNING, 'look out'))")
     assert said == "<4>warning: look out\n"
 

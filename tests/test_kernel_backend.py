@@ -1,4 +1,4 @@
-"""The kernel backend on made-up trees; what the real kernel makes of it, tests/kernel shows."""
+"""The kernel backend works on made-up trees. tests/kernel has the same for the real kernel."""
 
 import os
 import stat
@@ -27,18 +27,18 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def backend(root: Path) -> Iterator[KernelBackend]:
-    """The backend on it."""
+    """The backend on the fake tree."""
     with closing(KernelBackend(Door(str(root)))) as backend:
         yield backend
 
 
 def write(backend: KernelBackend, knob: KnobName, new: KnobValue, old: KnobValue = 0) -> WriteResult:
-    """One write."""
+    """Write one knob."""
     return backend.write(Write(knob=knob, old=old, new=new))
 
 
 def link(root: Path, knob: KnobName, target: str) -> None:
-    """Puts another kernel file in a knob's place, one that answers in a way of its own."""
+    """Put another kernel file in a knob's place, which answers in its own way."""
     put(root, f"{KSM}/{knob}", None)
     (root / KSM / knob).symlink_to(target)
 
@@ -106,7 +106,7 @@ def test_cpu_time_of_ksmd(root: Path) -> None:
 
 
 def test_nobody_passes_for_ksmd_by_its_name(root: Path) -> None:
-    """Where there are many processors, PIDs that were given anew are below that of ksmd."""
+    """On a host with many processors, reused PIDs are below that of ksmd."""
     for pid in range(1, KSMD_PID):
         add_guest(root, FakeGuest(pid=pid, name="", comm="ksmd"))
     assert find_ksmd(Door(str(root))) == KSMD_PID
@@ -128,7 +128,7 @@ def test_a_write_is_one_number_and_is_read_back(root: Path, backend: KernelBacke
 
 
 def test_a_value_the_kernel_does_not_take(root: Path, backend: KernelBackend) -> None:
-    link(root, "pages_to_scan", "/proc/self/oom_score_adj")  # from 1001 on: EINVAL
+    link(root, "pages_to_scan", "/proc/self/oom_score_adj")  # says EINVAL from 1001 on
     result = write(backend, "pages_to_scan", 5000)
     assert (result.status, result.detail) == (
         REFUSED,
@@ -137,7 +137,7 @@ def test_a_value_the_kernel_does_not_take(root: Path, backend: KernelBackend) ->
 
 
 def test_a_value_that_does_not_stay(root: Path, backend: KernelBackend) -> None:
-    link(root, "sleep_millisecs", "/proc/self/timerslack_ns")  # 0 means: the default
+    link(root, "sleep_millisecs", "/proc/self/timerslack_ns")  # takes 0 for the default
     result = write(backend, "sleep_millisecs", 0)
     assert (result.status, result.detail[:14]) == (LOST, "reads back as ")
 
@@ -151,7 +151,7 @@ def test_any_other_error_is_told_as_the_kernel_put_it(root: Path, backend: Kerne
 
 @pytest.fixture
 def blocked(root: Path) -> Iterator[Path]:
-    """`run` as a file whose writers wait, as they wait for ksmd's mutex; afterwards they need not any more."""
+    """Make `run` a file whose writers wait, as for ksmd's mutex. Afterwards they can go on."""
     file = root / KSM / "run"
     file.unlink()
     os.mkfifo(file)
@@ -161,7 +161,7 @@ def blocked(root: Path) -> Iterator[Path]:
 
 
 def unblock(file: Path) -> None:
-    """Ends the wait: what was written in vain so far goes through."""
+    """End the wait, so that the writes that waited go through."""
     put(file.parent, "run.new", file.read_text())
     (file.parent / "run.new").rename(file)
 
@@ -183,7 +183,7 @@ def test_a_write_that_failed_while_nobody_waited_is_made_anew(root: Path, backen
 
 
 def unmerged(backend: KernelBackend) -> WriteResult:
-    """How it ended."""
+    """Wait for run=2, and return how it ended."""
 
     def ended() -> WriteResult | None:
         result = write(backend, "run", 2)

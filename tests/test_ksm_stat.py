@@ -1,4 +1,4 @@
-"""A process's own account, as every kernel writes it."""
+"""A process's own account is read as every kernel writes it."""
 
 import random
 from contextlib import suppress
@@ -26,7 +26,7 @@ accounts = st.builds(
 
 
 def written(account: GuestKsm) -> list[str]:
-    """The account as the lines of a kernel that knows them all, or, with mergeable None, all but the last."""
+    """The lines of an account. With `mergeable` None the kernel does not know the last one."""
     lines = [
         f"ksm_rmap_items {account.rmap_items}",
         f"ksm_zero_pages {account.zero_pages}",

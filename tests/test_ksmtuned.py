@@ -1,4 +1,4 @@
-"""The old script's arithmetic, against figures worked out by hand from its source."""
+"""The old script's arithmetic gives the figures that were worked out by hand from its source."""
 
 from dataclasses import replace
 

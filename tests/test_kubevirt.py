@@ -1,4 +1,4 @@
-"""KubeVirt's arithmetic, against figures worked out by hand from its source."""
+"""KubeVirt's arithmetic gives the figures that were worked out by hand from its source."""
 
 from typing import Any
 
@@ -52,10 +52,10 @@ def test_a_host_without_any_use_does_not_divide_by_zero() -> None:
 
 
 def test_the_threshold_is_compared_in_32_bit_floats() -> None:
-    # 0.2 is above 1/5 in 32 bits, and 33554432 * 0.2 is rounded to 6710886.5: one KiB decides.
+    # In 32 bits 0.2 is above 1/5, and 33554432 * 0.2 is rounded to 6710886.5, so one KiB decides.
     assert step(500, total_kib=2**25, available_kib=6_710_886).pages_to_scan == 800
     assert step(500, total_kib=2**25, available_kib=6_710_887).pages_to_scan == 450
-    # Above 2**24 KiB neighbours are the same number: 2**30 * 0.2 is 214748368 there, as is what is available.
+    # Above 2**24 KiB neighbours are the same number, so 2**30 * 0.2 is 214748368, and so is what is available.
     assert step(500, total_kib=2**30, available_kib=214_748_370).pages_to_scan == 800
     assert step(500, total_kib=2**30, available_kib=214_748_377).pages_to_scan == 450
 

@@ -1,4 +1,4 @@
-"""The manual pages and the shells' completion: in step with the command line."""
+"""The manual pages and the shells' completion are in step with the command line."""
 
 import os
 import re
@@ -21,7 +21,7 @@ PAGES = ("docs/man/ksmtuned-py.1", "docs/man/ksmtuned-py.toml.5")
 
 @pytest.fixture(scope="module")
 def generated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What packaging/generate.py writes in a narrow terminal, on a day long ago."""
+    """The directory with what packaging/generate.py writes in a narrow terminal, on a day long ago."""
     tree = tmp_path_factory.mktemp("tree")
     surroundings = {"COLUMNS": "40", "SOURCE_DATE_EPOCH": "0", "TZ": "UTC-14"}
     subprocess.run(
@@ -77,13 +77,13 @@ def test_completion_is_a_script_the_shell_can_read(shell: str) -> None:
     assert program is not None
     command = [sys.executable, "-m", "ksmtuned_py", "completion", shell]
     script = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=60, check=True).stdout
-    assert "check the configuration" in script or shell == "bash"  # bash has no room for descriptions
+    assert "check the configuration" in script or shell == "bash"  # bash shows no descriptions
     done = subprocess.run([program, "-n"], input=script, capture_output=True, text=True, timeout=60, check=True)
     assert done.stderr == ""
 
 
 def complete(words: str, directory: Path) -> list[str]:
-    """What bash offers when TAB is pressed after these words; the script comes from the command itself."""
+    """The words that bash offers after TAB. The script comes from the command itself."""
     script = f"""
 eval "$({sys.executable} -m ksmtuned_py completion bash)"
 COMP_LINE="{words}"; COMP_POINT=${{#COMP_LINE}}

@@ -1,4 +1,4 @@
-"""Who may merge: one answer for every room, whatever keeps a guest's memory out."""
+"""Whether a guest may merge has one answer for the whole program, whatever keeps its memory out."""
 
 from dataclasses import replace
 from typing import Any

@@ -1,4 +1,4 @@
-"""The in-memory backend: the kernel's knobs, and a whole host on nothing but the model."""
+"""The in-memory backend has the kernel's knobs, and carries a whole host on the model alone."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""/metrics: everything that is known is there once, what is not known is not, and nothing counts backwards."""
+"""/metrics has all that is known once and nothing that is unknown, and no counter goes backwards."""
 
 import math
 import shutil
@@ -29,7 +29,7 @@ Series = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 
 def scraped(*reports: Report, max_guest_series: int = 100) -> Series:
-    """All series after these ticks, by name and labels."""
+    """All series after these reports, by name and labels."""
     metrics, totals = Metrics(max_guest_series), Totals()
     for each in reports:
         totals = totals.after(each)
@@ -99,7 +99,7 @@ def test_every_knob_is_there() -> None:
 
 
 def test_bytes_seconds_and_ratios() -> None:
-    shown = scraped(report(scanner_cpu_seconds=4.0), report())  # 4 s were spent before the daemon started
+    shown = scraped(report(scanner_cpu_seconds=4.0), report())  # these 4 s were spent before the daemon started
     assert value(shown, "saved_bytes") == value(shown, "debt_bytes") == GIB
     assert value(shown, "profit_bytes") == -5
     assert value(shown, "scanner_cpu_seconds_total") == 6.5
@@ -213,7 +213,7 @@ def test_too_many_guests_are_summed() -> None:
         dict(labels)["guest"]: number for (name, labels), number in shown.items() if name.endswith("guest_saved_bytes")
     }
     assert saved.pop("other") == 900 * 4096
-    assert set(saved) == {f"vm-{number}" for number in range(1, 101)}  # the oldest
+    assert set(saved) == {f"vm-{number}" for number in range(1, 101)}  # the oldest guests
     assert value(shown, "guests") == 1000
 
 
@@ -224,7 +224,7 @@ def test_a_guest_may_have_any_name() -> None:
 
 
 def snapshots() -> st.SearchStrategy[Snapshot]:
-    """Hosts with any numbers, and any of them missing."""
+    """Snapshots with any numbers, of which any may be missing."""
     pages = st.integers(min_value=0, max_value=2**52)
     maybe = st.none() | pages
     counters = st.builds(
@@ -296,7 +296,7 @@ def test_scrapes_while_ticks_publish_see_one_report_each() -> None:
 
 
 def promtool() -> str:
-    """The path of Prometheus' own checker, from PATH or from its Debian package."""
+    """The path of Prometheus' checker promtool, from PATH or from its Debian package."""
     if found := shutil.which("promtool"):
         return found
     try:

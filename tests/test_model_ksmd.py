@@ -1,4 +1,4 @@
-"""The laws of the model of ksmd: what is counted, when a page merges, and how copies break."""
+"""The model of ksmd keeps its laws: what it counts, when a page merges, and how copies break."""
 
 import os
 from pathlib import Path
@@ -82,9 +82,9 @@ def test_memory_grows_by_what_is_saved_and_shrinks_by_the_bookkeeping() -> None:
 
 
 def test_a_page_merges_in_its_second_scan_and_not_before() -> None:
-    """Two guests of ten equal pages, one page a batch: a page is saved when the second copy is seen the second time."""
+    """Two guests have ten equal pages each. A page is saved when ksmd sees its second copy the second time."""
     host = running([equal("os", 10)], [equal("os", 10)], pages_to_scan=1)
-    # A pass over 20 pages takes 21 batches: the last finds the list at its end.
+    # A pass over 20 pages takes 21 batches, because the last one finds the end of the list.
     for batch in range(70):
         in_second_pass = batch - 21
         assert saved(host) == min(10, max(0, in_second_pass - 10)), f"batch {batch}"
@@ -139,7 +139,7 @@ def test_a_page_that_finds_nobody_is_skipped_once_then_two_four_and_eight_times(
 
 
 def late_twin(passes_before: int, passes_after: int, *, without_smart_scan: int) -> int:
-    """Pages saved between a guest and its twin that arrives when the first was scanned so often."""
+    """The pages saved between a guest and its twin, which arrives after so many passes."""
     host = running([equal("os", 500)], pages_to_scan=ONE_BATCH)
     scan(host, passes_before)
     host.add_guest("twin", [equal("os", 500)])
@@ -151,7 +151,7 @@ def late_twin(passes_before: int, passes_after: int, *, without_smart_scan: int)
 
 
 def test_a_late_twin_stays_apart_under_smart_scan() -> None:
-    assert late_twin(22, 40, without_smart_scan=0) == 0  # seen on a real kernel: 1 %
+    assert late_twin(22, 40, without_smart_scan=0) == 0  # a real kernel saved 1 %
     met = [late_twin(ages, 40, without_smart_scan=0) for ages in range(18, 27)]
     assert sum(met) == 500 * 6, "over all phases of the eight skips two thirds of the pages meet"
 
@@ -164,7 +164,7 @@ def test_a_late_twin_merges_at_once_without_smart_scan() -> None:
 @pytest.mark.parametrize("passes_before", [20, 22, 23])
 def test_the_real_ksmd_merges_a_late_twin_in_the_very_same_pass(real_ksm: RealKsm, passes_before: int) -> None:
     pages, ksmd = 8 * MIB // PAGE_BYTES, RealKsmd(real_ksm)
-    mix = Mix(equal_bytes=8 * MIB, seed=os.getpid())  # content that no other process of this machine has
+    mix = Mix(equal_bytes=8 * MIB, seed=os.getpid())  # so that no other process of this machine has the content
     model = running([equal("seed", pages)], pages_to_scan=ONE_BATCH)
     scan(model, passes_before)
     model.add_guest("twin", [equal("seed", pages)])
@@ -180,7 +180,7 @@ def test_the_real_ksmd_merges_a_late_twin_in_the_very_same_pass(real_ksm: RealKs
 
 
 def merging_pages(pid: int) -> int:
-    """A process's merged pages by the kernel's account; other processes of this machine may merge, too."""
+    """A process's merged pages, by the kernel's account, because other processes may merge, too."""
     lines = Path(f"/proc/{pid}/ksm_stat").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("ksm_merging_pages"))
 

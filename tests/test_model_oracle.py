@@ -1,4 +1,4 @@
-"""The model of ksmd keeps pages as runs; here it is held against one that keeps each page by itself."""
+"""The model of ksmd, which keeps pages as runs, agrees with one that keeps each page by itself."""
 
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -36,7 +36,7 @@ class Frame:
 
 @dataclass
 class Oracle:
-    """ksmd one page at a time; it knows whole passes only."""
+    """A model of ksmd that does one page at a time, and only whole passes."""
 
     max_page_sharing: int
     guests: list[list[Page]] = field(default_factory=list)
@@ -139,7 +139,7 @@ class Oracle:
 
 
 def pages_of(groups: list[PageGroup]) -> list[Page]:
-    """The same guest, page by page."""
+    """The pages of a guest, one by one."""
     return [
         Page((group.content, number % (group.distinct or group.pages)) if group.content else object())
         for group in groups
@@ -148,7 +148,7 @@ def pages_of(groups: list[PageGroup]) -> list[Page]:
 
 
 def full_scan(host: ModelHost) -> None:
-    """One batch is one pass here, and the sleep after it is long."""
+    """Do one pass in one batch, with a long sleep after it."""
     before = host.counters().full_scans
     while host.counters().full_scans == before:
         host.advance(0.01)
@@ -166,7 +166,7 @@ guest = st.lists(group, min_size=1, max_size=4)
 @settings(deadline=None, max_examples=150)
 @given(st.data(), st.integers(2, 7), st.booleans())
 def test_counts_like_a_model_of_single_pages(data: st.DataObject, limit: int, guests_end: bool) -> None:
-    # Frames with holes are counted as if they were closed up, so ends are tried only where a content has one frame.
+    # The model counts frames with holes as if closed up, so guests end only where a content has one frame.
     limit = 256 if guests_end else limit
     host, oracle = ModelHost(), Oracle(limit)
     tell(host, max_page_sharing=limit, pages_to_scan=ONE_BATCH, sleep_millisecs=1000, run=1)

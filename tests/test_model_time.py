@@ -1,4 +1,4 @@
-"""Time in the model of ksmd: batches, sleeps, CPU, and steps of any size."""
+"""Time in the model of ksmd is that of the kernel: batches, sleeps, CPU, and steps of any size."""
 
 import sys
 from collections.abc import Callable
@@ -31,7 +31,7 @@ from tests.support.model import (
     [(1, 8), (4, 8), (5, 12), (20, 24), (100, 104), (250, 256), (256, 288), (300, 320), (1000, 1024)],
 )
 def test_sleeps_end_on_the_ticks_of_the_real_kernel(sleep_millisecs: int, period_ms: int) -> None:
-    """Periods measured on Linux 6.18 with HZ=250, one page a batch."""
+    """The periods were measured on Linux 6.18 with HZ=250 and batches of one page."""
     host = running([unique(ONE_BATCH)], pages_to_scan=1, sleep_millisecs=sleep_millisecs)
     host.advance(10)
     assert host.counters().pages_scanned == pytest.approx(10_000 / period_ms, abs=2)
@@ -89,7 +89,7 @@ def test_time_passes_alike_in_one_step_and_in_many(
     for number, (first, second, then) in enumerate(steps):
         one.advance((first + second) / 1000)
         two.advance(first / 1000)
-        two.counters(), two.memory(), two.guests(), two.vmstat()  # looking changes nothing
+        two.counters(), two.memory(), two.guests(), two.vmstat()  # reading changes nothing
         two.advance(second / 1000)
         assert everything(one) == everything(two)
         for host in (one, two):
@@ -113,7 +113,7 @@ def everything(host: ModelHost) -> tuple[object, ...]:
 
 
 def test_a_host_a_thousand_times_the_size_is_no_more_work() -> None:
-    """Counted in calls of Python functions, which a slow machine does not change."""
+    """The work is counted in calls of Python functions, which a slow machine does not change."""
 
     def work(times: int) -> int:
         kinds = equal("os", 50 * times), zero(15 * times), unique(25 * times), unique(10 * times, rewrites_per_second=1)
@@ -128,7 +128,7 @@ def test_a_host_a_thousand_times_the_size_is_no_more_work() -> None:
 
 
 def calls(act: Callable[[], None]) -> int:
-    """How many Python functions it calls."""
+    """The number of Python functions that an act calls."""
     count = 0
 
     def seen(_frame: FrameType, event: str, _argument: object) -> None:
@@ -148,7 +148,7 @@ def calls(act: Callable[[], None]) -> int:
 
 
 def test_the_advisor_takes_ksmds_whole_life_for_its_first_pass() -> None:
-    """An hour of CPU time behind it and 10 million pages: 500 pages a batch become 70 (the kernel's arithmetic)."""
+    """With an hour of CPU time and 10 million pages, 500 pages a batch become 70 (the kernel's arithmetic)."""
     advisor = Advisor()
     settings_ = Settings(pages_to_scan=500, advisor_mode="scan-time")
     assert advisor.pages_to_scan(411 * 10**9, 3610 * 10**9, settings_) == 70

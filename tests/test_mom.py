@@ -1,4 +1,4 @@
-"""The arithmetic of MOM and of VDSM, against figures worked out by hand from their rules."""
+"""The arithmetic of MOM and VDSM gives the figures that were worked out by hand from their rules."""
 
 from dataclasses import replace
 

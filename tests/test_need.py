@@ -1,4 +1,4 @@
-"""Need: entered at one threshold, left at another, and raised by stalls."""
+"""A state of need is entered at one threshold, left at another, and raised by stalls."""
 
 from typing import Any
 
@@ -80,8 +80,8 @@ def with_swap(free_gib: float, total_gib: float = 64, available_gib: float = 50,
         (10, 64, Need.CALM, Need.CALM),  # 16 % are left
         (10, 64, Need.WARY, Need.WARY),
         (14, 64, Need.WARY, Need.CALM),
-        (0, 2, Need.CALM, Need.CALM),  # full for good, of what nobody needs
-        (0, 50, Need.CALM, Need.CALM),  # all of it would fit
+        (0, 2, Need.CALM, Need.CALM),  # swap is full for good, of what nobody needs
+        (0, 50, Need.CALM, Need.CALM),  # all swapped memory would fit
         (0, 51, Need.CALM, Need.WARY),
         (0, 45, Need.WARY, Need.WARY),
         (0, 0, Need.CALM, Need.CALM),

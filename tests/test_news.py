@@ -1,4 +1,4 @@
-"""News and boosts: what is worth a look, when a look is over, and what reasons remember."""
+"""News begins boosts that are worth it, boosts end in time, and reasons remember what they brought."""
 
 from dataclasses import replace
 from itertools import pairwise
@@ -29,7 +29,7 @@ def after(*snapshots: Snapshot) -> Trend:
 
 
 def look(at: float, full_scans: int, **fields: Any) -> Snapshot:
-    """A host whose ksmd has taken a CPU-second for each second, and which tracks what a test says, in GiB."""
+    """A snapshot of a ksmd that takes one CPU-second a second, and tracks what a test says, in GiB."""
     pages = {f"pages_{name}": round(fields.pop(name) * GIB_PAGES) for name in PLACES if name in fields}
     fields = {"cpu_seconds": at} | fields
     return snapshot(at=at, counters=Counters(full_scans=full_scans, **pages), **fields)
@@ -98,7 +98,7 @@ def test_guests_that_may_not_merge_are_no_news() -> None:
 
 
 def test_a_boost_with_nothing_to_look_at_ends() -> None:
-    """A kernel that does not say who asked for merging, and guests that did not."""
+    """The kernel does not say who asked for merging, and no guest did."""
     guests = tuple(replace(guest(str(n), pid=n, rss_bytes=4 * GIB), ksm=GuestKsm()) for n in range(1, 20))
     trend = after(look(0, 7, guests=guests))
     assert trend.boosting
@@ -111,7 +111,7 @@ def test_a_boost_with_nothing_to_look_at_ends() -> None:
 
 
 def test_a_pass_in_which_nothing_could_meet_does_not_count() -> None:
-    """The rest of a pass among what ended guests left, and a first look; then pages meet."""
+    """The end of a pass over ended guests' pages does not count, nor does a first pass. Then pages meet."""
     trend = after(look(0, 0), look(1, 1), look(2, 2, volatile=1))
     assert trend.boosting
     trend = trend.after(look(3, 3, shared=0.05, sharing=0.05, unshared=0.5, volatile=0.4))
@@ -122,7 +122,7 @@ def test_a_pass_in_which_nothing_could_meet_does_not_count() -> None:
 
 
 def test_a_boost_is_judged_by_what_is_left_to_gain() -> None:
-    """The last pass gained little for its CPU, but half of all memory came while it was under way."""
+    """The last pass gained little for its CPU, but half of all memory came during it."""
     host = {"guests": (guest(rss_bytes=13 * GIB),)}
     begun = (look(0, 0, sharing=1, unshared=1, **host), look(10, 2, sharing=1, unshared=1, **host))
     trend = after(*begun, look(20, 3, sharing=1.1, unshared=1, volatile=10, **host))
@@ -133,12 +133,12 @@ def test_a_boost_is_judged_by_what_is_left_to_gain() -> None:
 
 
 def test_a_boost_keeps_the_price_at_which_it_was_wanted() -> None:
-    """Merging itself ends the need, and must not end half way for that."""
+    """Merging itself ends the need, and must not stop half way because of that."""
     wary = {"available_bytes": 4 * GIB, "guests": (guest(rss_bytes=12 * GIB),)}
     trend = after(look(0, 0, unshared=3, **wary), look(20, 3, unshared=2, sharing=1, **wary))
     relieved = trend.after(look(30, 4, unshared=1.4, sharing=1.6, available_bytes=6 * GIB, guests=wary["guests"]))
     assert relieved.price == CONFIG.adaptive.balanced.price_cpu_seconds_per_gib.calm
-    assert relieved.boosting  # 10 CPU-s for 0.6 GiB: below 30, above 5
+    assert relieved.boosting  # 10 CPU-s for 0.6 GiB is a price below 30 and above 5
 
 
 def test_without_the_scanners_cpu_time_a_little_gain_does_not_prolong_a_boost() -> None:

@@ -1,4 +1,4 @@
-"""What systemd hears, on a socket of our own; and that nothing it may have left in the environment can hurt."""
+"""systemd hears the right words, on a socket of our own, and nothing in the environment can hurt us."""
 
 import os
 import socket

@@ -1,4 +1,4 @@
-"""What a virtual machine's command line says against merging."""
+"""Obstacles to merging are found on a virtual machine's command line."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""Pages are not 4 KiB: sizes are right on trees of every architecture, and nobody else says how large a page is."""
+"""Sizes are right where pages are not 4 KiB, and one place alone says how large a page is."""
 
 import ast
 import json
@@ -37,7 +37,7 @@ each_architecture = pytest.mark.parametrize("name", ARCHITECTURES)
 
 
 def tree(root: Path, of: Architecture, kernel: KernelVersion = "6.18") -> Path:
-    """A guest with 3000 merged and 100 zero pages of 20,000."""
+    """Make a tree with a guest of 20,000 pages, 3000 merged and 100 zero pages."""
     web = FakeGuest(pid=1001, name="web", rss_pages=20_000, rmap_items=20_000, merging_pages=3000, zero_pages=100)
     profit: dict[str, Any] = {} if kernel == "6.1" else {"general_profit": 2000 * of.page_bytes - 20_000 * 64}
     return make_fake_tree(
@@ -46,7 +46,7 @@ def tree(root: Path, of: Architecture, kernel: KernelVersion = "6.18") -> Path:
 
 
 def printed(*arguments: str) -> str:
-    """What a verb prints."""
+    """The text that a verb prints."""
     output = StringIO()
     with redirect_stdout(output):
         main(list(arguments))
@@ -79,7 +79,7 @@ def test_what_a_process_says_tells_the_size(name: str, tmp_path: Path) -> None:
     root = tree(tmp_path, ARCHITECTURES[name])
     put(root, "proc/7/statm", "garbage")
     put(root, "proc/7/status", "VmSize:\tmany kB\n")
-    put(root, "proc/8/statm", "100 1 1\n")  # it grew between the two looks
+    put(root, "proc/8/statm", "100 1 1\n")  # it grew between the two reads
     put(root, "proc/8/status", "VmSize:\t411 kB\n")
     assert page_bytes(Door(str(root))) == ARCHITECTURES[name].page_bytes
 
@@ -94,7 +94,7 @@ def test_real_captures_were_made_with_4_kib(kernel: KernelVersion, tmp_path: Pat
 
 
 def without_sum(text: str) -> str:
-    """A meminfo of a kernel that does not sum up its hugetlb pools."""
+    """The meminfo of a kernel that does not sum up its hugetlb pools."""
     return "".join(line for line in text.splitlines(keepends=True) if not line.startswith(("Hugetlb:", "HugePages_T")))
 
 
@@ -138,7 +138,7 @@ def test_nobody_else_says_how_large_a_page_is() -> None:
 
 
 ALLOWED = ("sensors/pages.py", "backends/model/", "backends/scan/worker.py", "backends/scan/remap/")
-"""The one place; a model, with pages of its own; machine code that is proven on pages of 4 KiB and refuses others."""
+"""Where page sizes may stand: the one place, a model with its own pages, and code proven for 4 KiB alone."""
 
 
 def _tells_a_page_size(node: ast.AST) -> bool:

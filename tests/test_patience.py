@@ -1,4 +1,4 @@
-"""Processes that do not answer: they keep nobody waiting but, up to a limit, their own kind."""
+"""Processes that do not answer keep nobody waiting except, up to a limit, their own kind."""
 
 import os
 import threading
@@ -21,24 +21,24 @@ from tests.support.snapshots import guest
 MAY_MERGE = ksm_stat(rmap=10, merging=8, profit=32128, mergeable="yes")
 QEMU = "qemu-system-x86"
 HUNG = 8
-"""As many as one mount of a dead server can leave behind without anybody noticing."""
+"""The number of hung processes, as one mount of a dead server can easily leave behind."""
 
 
 @pytest.fixture
 def finder(tmp_path: Path) -> Iterator[GuestFinder]:
-    """Looks at the tree below tmp_path."""
+    """The finder on the tree below tmp_path."""
     with closing(GuestFinder(Door(str(tmp_path)))) as finder:
         yield finder
 
 
 class Locked:
-    """Files that wait for whoever opens them, like the kernel's while a memory map is locked."""
+    """Files that make their readers wait, like the kernel's while a memory map is locked."""
 
     def __init__(self) -> None:
         self._fifos: list[Path] = []
 
     def lock(self, file: Path) -> Path:
-        """From now on it makes its readers wait."""
+        """Make the readers of a file wait from now on."""
         file.unlink(missing_ok=True)
         os.mkfifo(file)
         self._fifos.append(file)
@@ -55,7 +55,7 @@ class Locked:
 
 @pytest.fixture
 def locked() -> Iterator[Locked]:
-    """Whoever still waits at the end is let go of."""
+    """Files that can be locked. At the end all readers are released."""
     found = Locked()
     yield found
     found.release()
@@ -63,13 +63,13 @@ def locked() -> Iterator[Locked]:
 
 
 def asking() -> int:
-    """Threads that wait for an answer."""
+    """The number of threads that wait for an answer."""
     return sum(thread.name == "guests" for thread in threading.enumerate())
 
 
 @contextmanager
 def at_most(seconds: float) -> Iterator[None]:
-    """What is in it ends long before whoever it must not wait for would answer."""
+    """Check that a with block takes less than so many seconds, so that it waited for no silent process."""
     began = time.monotonic()
     yield
     assert time.monotonic() - began < seconds

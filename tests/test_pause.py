@@ -1,4 +1,4 @@
-"""A pause: every policy obeys it, and it is in force until its time and not longer."""
+"""Every policy obeys a pause, which is in force until its time and not longer."""
 
 from dataclasses import replace
 from pathlib import Path

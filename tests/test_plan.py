@@ -1,4 +1,4 @@
-"""The laws of plans: their order is never refused, they may be cut anywhere, and at rest they are empty."""
+"""Plans keep their laws: no order is refused, they may be cut anywhere, and without a difference they are empty."""
 
 from dataclasses import replace
 
@@ -40,7 +40,7 @@ WANTED = st.builds(
 
 
 def written(knobs: Knobs, write: Write) -> Knobs:
-    """What the kernel makes of one write: the advisor's mode resets pages_to_scan, and owns it while it is on."""
+    """The knobs after one write. The advisor's mode resets pages_to_scan, and owns it while it is on."""
     if write.knob == "pages_to_scan":
         assert knobs.advisor_mode != "scan-time", "EINVAL"
     after = replace(knobs, **{write.knob: write.new})  # type: ignore[arg-type] # str only for the mode

@@ -51,7 +51,7 @@ def test_all_surfaces_tell_the_same_tick(tmp_path: Path) -> None:
 
 
 def test_a_failed_tick_keeps_the_last_report_and_counts(told: Told) -> None:
-    told.publisher.failed_tick(Garbage("/sys/x", "?", "a number"))  # the very first one: there is nothing to show yet
+    told.publisher.failed_tick(Garbage("/sys/x", "?", "a number"))  # at first there is nothing to show yet
     told.publisher.publish(report())
     told.publisher.failed_tick(Garbage("/sys/x", "?", "a number"))
     assert b'ksmtuned_errors_total{where="tick"} 2.0' in told.metrics.exposition()

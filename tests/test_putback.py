@@ -1,4 +1,4 @@
-"""Leaving the host as it was found, on made-up trees and on the model."""
+"""The host is left as it was found, on made-up trees and on the model."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -45,21 +45,21 @@ def ways_on(root: Path) -> Iterator[Ways]:
 
 @pytest.fixture
 def tree(root: Path) -> Iterator[Ways]:
-    """The host on it."""
+    """The ways to give memory back on the fake tree."""
     with ways_on(root) as ways:
         yield ways
 
 
 @pytest.fixture
 def runtime(tmp_path: Path) -> Runtime:
-    """The daemon's directory."""
+    """The daemon's runtime directory."""
     runtime = Runtime(tmp_path / "runtime")
     runtime.make()
     return runtime
 
 
 class Model:
-    """A model of a host in which time passes whenever somebody looks at its clock."""
+    """A model of a host in which time passes whenever its clock is read."""
 
     def __init__(self, *, total_bytes: int = 8 * GIB, guest_bytes: int = 64 * MIB) -> None:
         self.now_seconds = 0.0
@@ -81,12 +81,12 @@ class Model:
 
 
 def crowded() -> Model:
-    """One without the room for what it merges."""
+    """A model without the room for what it merges."""
     return Model(total_bytes=GIB, guest_bytes=700 * MIB)
 
 
 def steered(ways: Ways, runtime: Runtime, kernel: Kernel | None = None) -> Knobs:
-    """A daemon has saved what it found, and written its own; returns what it found."""
+    """Do what a daemon does: save the knobs that were found, and write its own; returns those found."""
     found = ways.host.backend.knobs()
     save(runtime, HERE, found, kernel or Kernel())
     assert take(ways, kernel or Kernel()) == []

@@ -1,4 +1,4 @@
-"""Real guests boot, answer, and keep their content while ksmd merges it."""
+"""Real guests boot, answer, and keep their content while ksmd merges their memory."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The one rule for giving memory back: what the host has without swap, and what each guest's cgroup leaves."""
+"""Memory is given back only with room: on the host without its swap, and in each guest's cgroup."""
 
 from dataclasses import replace
 

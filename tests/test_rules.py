@@ -1,4 +1,4 @@
-"""The rules for guests, the group that merges, and the guests that lose: pure."""
+"""The rules decide about guests, groups and losing guests."""
 
 from dataclasses import replace
 from typing import Any
@@ -17,12 +17,12 @@ WEB = replace(guest("web-1", 10), uuid="u-1", tag="gold", cgroup="/machine.slice
 
 
 def settings(*rules: GuestRule, **keys: object) -> Guests:
-    """The [guests] section."""
+    """The [guests] section with these rules and keys."""
     return Guests.model_validate({"rule": [rule.model_dump() for rule in rules], **keys})
 
 
 def account(guest: Guest, profit_bytes: int) -> Guest:
-    """With a profit or a loss."""
+    """The guest with this profit or loss."""
     return replace(guest, ksm=GuestKsm(rmap_items=100, merging_pages=1, profit_bytes=profit_bytes))
 
 
@@ -98,11 +98,11 @@ def test_when_there_are_other_groups_a_much_larger_one_takes_its_place() -> None
     assert as_large.group == "a"
     several = [guest("b", number) for number in range(2, 5)]
     assert chosen(one, *several, before=first).group == "b"
-    assert chosen(one, *several, before=as_large) == as_large  # growth alone is no reason to give all back
+    assert chosen(one, *several, before=as_large) == as_large  # growth alone is no reason to give memory back
 
 
 def test_where_there_are_domains_nobody_else_has_a_say_in_which_group_merges() -> None:
-    """A process of any user's: its resident size grows by mapping one page over and over."""
+    """Any user's process can make its resident size grow by mapping one page over and over."""
     domains = [replace(guest("a", number), libvirt_age_seconds=1.0) for number in (1, 2)]
     first = chosen(*domains)
     huge = [replace(guest(name, 9), rss_bytes=2**50) for name in ("b", "x")]

@@ -1,4 +1,4 @@
-"""The runtime directory: one lock, and the debt of whoever changed knobs."""
+"""The runtime directory has one lock, and keeps the knobs that somebody has to put back."""
 
 import fcntl
 import os
@@ -29,19 +29,19 @@ with Runtime(Path(sys.argv[1])).locked():
 
 @pytest.fixture
 def runtime(tmp_path: Path) -> Runtime:
-    """A directory that is not there yet."""
+    """A runtime directory that does not exist yet."""
     return Runtime(tmp_path / "run" / "ksmtuned-py")
 
 
 def later(runtime: Runtime) -> Runtime:
-    """As one sees it that begins when this one has ended."""
+    """The runtime directory for a process that starts when this one has ended."""
     return Runtime(runtime.directory)
 
 
 def test_one_at_a_time(runtime: Runtime) -> None:
     with runtime.locked():
         holder = rf"lock: held by another ksmtuned-py \(PID {os.getpid()}\)"
-        for _ in range(2):  # the one that failed takes nothing away
+        for _ in range(2):  # the attempt that failed changes nothing
             with pytest.raises(AlreadyRunning, match=holder), runtime.locked():
                 pass
     with runtime.locked():
@@ -171,7 +171,7 @@ def test_originals_that_cannot_be_saved(runtime: Runtime) -> None:
 
 @pytest.fixture
 def full(tmp_path: Path) -> Iterator[Path]:
-    """A directory on a disk of its own that has no room left, not for a byte."""
+    """A runtime directory on a small disk of its own, which a test can fill."""
     need(os.geteuid() == 0, "root, to mount a disk")
     disk = tmp_path / "disk"
     disk.mkdir()
@@ -185,7 +185,7 @@ def full(tmp_path: Path) -> Iterator[Path]:
 
 
 def fill(directory: Path) -> None:
-    """Not a byte more has room there."""
+    """Fill the directory's disk up to the last byte."""
     with (directory.parent / "fill").open("wb", buffering=0) as file, suppress(OSError):
         while True:
             file.write(b"x" * 4096)
@@ -222,13 +222,13 @@ def test_what_a_killed_one_left_half_written_is_nothing(runtime: Runtime, tmp_pa
 
 
 def a_link(path: Path) -> None:
-    """To a file that is good otherwise."""
+    """Replace a good file by a link to it."""
     path.rename(path.with_name("real"))
     path.symlink_to("real")
 
 
 def a_pipe(path: Path) -> None:
-    """Nobody writes to it: who reads it waits for ever."""
+    """Replace the file by a pipe without a writer, whose reader waits for ever."""
     path.unlink()
     os.mkfifo(path)
 

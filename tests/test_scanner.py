@@ -1,4 +1,4 @@
-"""Scanner: what is measured of ksmd itself."""
+"""The scanner's oversleep and costs are measured from ksmd itself."""
 
 import pytest
 

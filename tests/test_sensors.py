@@ -1,4 +1,4 @@
-"""What the host says of itself, in every shape it comes in; and nothing but Garbage where it makes no sense."""
+"""Sensors read the host in every shape it comes in, and raise only Garbage where it makes no sense."""
 
 import errno
 import os
@@ -38,7 +38,7 @@ LINES = st.lists(
 
 @pytest.fixture
 def door(tmp_path: Path) -> Door:
-    """A host of 16 GiB."""
+    """A door to a host of 16 GiB."""
     return Door(str(make_fake_tree(tmp_path)))
 
 
@@ -104,7 +104,7 @@ def test_a_kernel_without_pressure(tmp_path: Path) -> None:
 
 
 class DisabledAtBoot(Door):
-    """psi=0: the file is there, but it cannot be read (kernel/sched/psi.c)."""
+    """A host with psi=0, whose pressure file exists but cannot be read (kernel/sched/psi.c)."""
 
     def read(self, relative: str, *, at: int | None = None, most_bytes: int = MOST_BYTES) -> str:
         raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP), self.path(relative))
@@ -123,7 +123,7 @@ def test_a_trigger_can_be_had_where_the_kernel_has_pressure() -> None:
 
 def test_a_trigger_that_the_kernel_refuses_is_none() -> None:
     need(os.access("/proc/pressure/memory", os.W_OK), "PSI, and leave to set a trigger")
-    assert open_trigger(Door(), 5000) is None  # more stall than the window is long
+    assert open_trigger(Door(), 5000) is None  # a longer stall than the window
 
 
 def test_vmstat_takes_what_there_is(door: Door) -> None:

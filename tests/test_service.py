@@ -1,4 +1,4 @@
-"""Putting the daemon together: in which order, so that a second one touches nothing."""
+"""The daemon is put together in an order in which a second one touches nothing."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""Scenarios, what comes of them, and the verb that shows it."""
+"""Scenarios run as expected, and the verb shows their results."""
 
 import json
 import tomllib

@@ -1,4 +1,4 @@
-"""What the splitting of huge pages gave back: counted once, and only when all that can tell of it agrees."""
+"""Memory from split huge pages is counted once, and only when all three witnesses agree."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -19,7 +19,7 @@ HUGE_MIB = 2
 
 @dataclass(frozen=True, kw_only=True)
 class Seen:
-    """One look, in MiB."""
+    """The figures of one snapshot, in MiB."""
 
     resident: int = 1000
     available: int = 5000
@@ -29,7 +29,7 @@ class Seen:
     swapped: int = 0
 
     def at(self, seconds: float = 0, full_scans: int = 0, cpu_seconds: float = 0) -> Snapshot:
-        """As a snapshot."""
+        """The figures as a snapshot."""
         return snapshot(
             at=seconds,
             counters=Counters(
@@ -65,8 +65,8 @@ def test_all_witnesses_agree_on_what_a_split_has_freed() -> None:
 
 def test_what_one_of_them_does_not_say_is_not_counted() -> None:
     assert freed_mib(BEFORE, Seen(resident=1000, available=5100, splits=300)) == 0  # another program ended
-    assert freed_mib(BEFORE, Seen(resident=900, available=5000, splits=300)) == 0  # another one took it
-    assert freed_mib(BEFORE, Seen(resident=900, available=5100)) == 0  # its balloon was inflated
+    assert freed_mib(BEFORE, Seen(resident=900, available=5000, splits=300)) == 0  # another program took it
+    assert freed_mib(BEFORE, Seen(resident=900, available=5100)) == 0  # the guest's balloon was inflated
     assert freed_mib(BEFORE, Seen(resident=900, available=5100, splits=None)) == 0
     assert freed_mib(BEFORE, Seen(resident=900, available=5100, splits=10)) == 10 * HUGE_MIB
 

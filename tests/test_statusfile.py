@@ -1,4 +1,4 @@
-"""The status file: whole or not there, read back as what was written, and clear about what it is not."""
+"""The status file is whole or absent, is read back as written, and gives clear errors."""
 
 import json
 import math
@@ -72,7 +72,7 @@ def test_an_infinite_number_survives_and_is_still_json(path: Path) -> None:
 
 
 def test_the_line(path: Path) -> None:
-    assert written(path, report()).line == "cruise: 1 GiB saved, 0 CPU-s per GiB"  # the daemon's, and it has just begun
+    assert written(path, report()).line == "cruise: 1 GiB saved, 0 CPU-s per GiB"  # of a daemon that has just begun
 
 
 def test_age_and_being_overdue(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The ground the tests stand on: each helper shows here that it can fail."""
+"""Each helper of the tests can fail, as is shown here."""
 
 import json
 import re
@@ -102,7 +102,7 @@ with held_ksm() as ksm:
 
 
 def fail_in_a_mess(found: dict[str, str]) -> None:
-    """What a bad test does; `found` gets the knobs as they were."""
+    """Leave a mess, as a bad test does; `found` gets the knobs as they were."""
     with held_ksm() as ksm:
         found.update(knobs())
         for name, value in MESS.items():
@@ -117,7 +117,7 @@ def test_a_test_that_fails_in_a_mess_leaves_the_knobs_as_they_were() -> None:
     before: dict[str, str] = {}
     with pytest.raises(ZeroDivisionError):
         fail_in_a_mess(before)
-    assert knobs_at_rest() in (before, None)  # None: somebody else has taken the lock since
+    assert knobs_at_rest() in (before, None)  # None when somebody else has taken the lock since
 
 
 @pytest.mark.kernel

@@ -1,4 +1,4 @@
-"""Whole ticks, with everything that is told of them, on hosts of every shape: made-up ones and captured ones."""
+"""Whole ticks, with all that is told of them, work on made-up and captured hosts of every shape."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -50,7 +50,7 @@ POLICIES: dict[str, Sections] = {
 
 
 def shaped(shape: dict[str, Any], directory: Path) -> Path:
-    """A fake tree; the files of its guests, too, are as the shape says."""
+    """Make a fake tree, with guests whose files are as the shape says."""
     make_fake_tree(directory, **shape)
     for path, text in shape.get("files", {}).items():
         put(directory, path, text)
@@ -58,7 +58,7 @@ def shaped(shape: dict[str, Any], directory: Path) -> Path:
 
 
 def ticks(machine: Machine, config: Config, count: int = 4) -> list[Report]:
-    """So many ticks in a row."""
+    """The reports of so many ticks in a row."""
     reports, trend = [], Trend.begin(config)
     for _ in range(count):
         reports.append(tick(machine.host, config, trend))
@@ -73,7 +73,7 @@ def content(root: Path) -> dict[Path, bytes]:
 
 @pytest.fixture(params=TREES)
 def root(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    """Each tree in turn."""
+    """The root of each tree in turn."""
     name: str = request.param
     for kernel in KERNELS:
         if name.endswith(kernel):
@@ -120,7 +120,7 @@ def test_every_surface_can_tell_of_it(root: Path) -> None:
 
 
 def decided(tmp_path: Path, shape: dict[str, Any]) -> Report:
-    """What the default policy decides at its first tick on a host of that shape."""
+    """The report of the default policy's first tick on a host of that shape."""
     with open_machine(Door(str(shaped(shape, tmp_path))), Config()) as machine:
         return ticks(machine, Config(), 1)[0]
 

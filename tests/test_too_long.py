@@ -1,4 +1,4 @@
-"""What any process may make as long as it likes: it is not read to its end, whatever that would be good for."""
+"""Files that a process can make as long as it likes are not read to their end."""
 
 import os
 import tracemalloc
@@ -20,14 +20,14 @@ HUGE_BYTES = 4 * GIB
 
 
 def make_huge(file: Path) -> None:
-    """As long as a process may say that its command line is, which costs it nothing."""
+    """Make a file as long as a process can declare its command line to be, at no cost."""
     with file.open("ab") as opened:
         os.truncate(opened.fileno(), HUGE_BYTES)
 
 
 @contextmanager
 def memory_at_most(size_bytes: int) -> Iterator[None]:
-    """What is in it never holds more than that."""
+    """Check that a with block never takes more memory than that."""
     tracemalloc.start()
     try:
         yield

@@ -1,4 +1,4 @@
-"""Traces: written so that nothing breaks them, read with a clear error where something did, and decided anew."""
+"""Traces survive all that happens while they are written, give clear errors when broken, and can be decided anew."""
 
 import json
 import os
@@ -42,7 +42,7 @@ def written(path: Path, reports: list[Report], config: Config = CONFIG, limit_by
 
 
 def decided(snapshots: list[Snapshot], config: Config = CONFIG) -> list[Report]:
-    """What a daemon would report."""
+    """The reports of a daemon that sees these snapshots."""
     trend, reports = Trend.begin(config), []
     for seen in snapshots:
         trend = trend.after(seen)
@@ -51,7 +51,7 @@ def decided(snapshots: list[Snapshot], config: Config = CONFIG) -> list[Report]:
 
 
 def day() -> list[Snapshot]:
-    """A guest comes, is merged, and then memory gets short."""
+    """Snapshots of a day on which a guest comes, is merged, and then memory gets short."""
     return [
         snapshot(
             at=10 * number,

@@ -1,4 +1,4 @@
-"""The fake trees are what they say; whether they are like real ones, test_captured_trees.py looks."""
+"""The fake trees are as they are ordered. test_captured_trees.py compares them with real ones."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ def test_none_takes_a_file_away(tmp_path: Path) -> None:
     root = make_fake_tree(tmp_path, smart_scan=None, files={"proc/pressure/memory": None})
     assert not (root / "sys/kernel/mm/ksm/smart_scan").exists()
     assert not (root / "proc/pressure/memory").exists()
-    put(root, "proc/pressure/memory", None)  # and may be gone already
+    put(root, "proc/pressure/memory", None)  # removing what is gone already is fine
 
 
 def test_an_old_kernel_has_no_new_files(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Trend: what is remembered from snapshot to snapshot."""
+"""The trend remembers the right things from snapshot to snapshot."""
 
 from dataclasses import replace
 from typing import Any
@@ -50,7 +50,7 @@ def test_all_guests_are_news_at_the_start_and_settled_after_two_whole_passes() -
     trend = after(passes(0, 10))
     assert trend.boosting
     assert trend.news.sentence == "new guest: web"
-    assert trend.news.boost.done_at_pass == 3  # one is under way
+    assert trend.news.boost.done_at_pass == 3  # one pass is under way
     trend = trend.after(passes(1, 12))
     assert trend.boosting
     trend = trend.after(passes(2, 13))
@@ -64,7 +64,7 @@ def test_a_boost_goes_on_while_passes_pay() -> None:
     trend = trend.after(passes(2, 4, cpu=2, sharing=262_144))
     assert not trend.boosting
     trend = trend.after(passes(3, 5, cpu=3, sharing=524_288))
-    assert not trend.boosting  # settled news is not opened again by a good pass: that is what cruising is for
+    assert not trend.boosting  # a good pass does not reopen settled news, for that is the work of cruising
 
 
 def test_a_stuck_pass_does_not_count_but_not_for_ever() -> None:
@@ -77,7 +77,7 @@ def test_a_stuck_pass_does_not_count_but_not_for_ever() -> None:
         assert trend.boosting
     assert trend.news.boost.mute_passes == 3
     trend = trend.after(stuck(6, 6))
-    assert not trend.boosting  # it is no bad luck: this memory changes all the time
+    assert not trend.boosting  # this is no bad luck, because the memory changes all the time
 
 
 def test_on_a_big_host_a_new_guest_gets_a_quick_look_if_a_pass_is_cheap_enough() -> None:
@@ -154,7 +154,7 @@ def test_what_a_quick_look_leaves_unmerged_is_news_once_it_is_unusual_and_worth_
     assert not looked.boosting  # it gained nothing
     assert (
         looked.after(look(50)).news.number == looked.news.number
-    )  # half of that would be usual, the rest is too little
+    )  # half of that would be usual, and the other half is too little
     again = looked.after(look(300))
     assert "150 GiB more found no equal" in again.news.sentence
     assert again.news.boost.thorough_until_pass > again.passes.done
@@ -261,7 +261,7 @@ def test_what_we_unmerge_ourselves_is_no_storm() -> None:
     unmerged = snapshot(at=60, cow_ksm=1_000_000, knobs=Knobs(run=2))
     assert after(begun, unmerged).copy_on_write.storm_until_seconds == 0
     later = snapshot(at=120, counters=merged, cow_ksm=2 * cow, guests=(off,))
-    assert switched.after(later).copy_on_write.storm_until_seconds == 180  # these are the guests' own
+    assert switched.after(later).copy_on_write.storm_until_seconds == 180  # these writes are the guests' own
 
 
 def losing(at: float, scans: int, guests: tuple[Guest, ...] | None = None) -> Snapshot:
@@ -270,14 +270,14 @@ def losing(at: float, scans: int, guests: tuple[Guest, ...] | None = None) -> Sn
 
 def test_two_losing_passes_mean_giving_up_for_an_hour_then_two() -> None:
     trend = after(losing(0, 0), losing(1, 2))
-    assert trend.boosting  # the news is not settled: what can merge has not had its two whole passes
+    assert trend.boosting  # the news is not settled, because memory has not had its two whole passes
     assert trend.given_up.until_seconds is None
     trend = trend.after(losing(3, 3))
     assert not trend.boosting
     assert trend.given_up.until_seconds is None  # three seconds tell nothing of guests that have just begun
     trend = trend.after(losing(61, 3))
     assert trend.given_up.until_seconds == 61 + 3600
-    trend = trend.after(losing(4000, 3))  # the time is over: that is news, and it counts from the start again
+    trend = trend.after(losing(4000, 3))  # the end of the time is news, and it counts from the start again
     assert trend.given_up.until_seconds is None
     assert trend.boosting
     trend = trend.after(losing(4001, 6)).after(losing(4061, 6))

@@ -1,4 +1,4 @@
-"""The unit file: systemd understands it, and it says what the daemon relies on."""
+"""systemd understands the unit file, which has all that the daemon relies on."""
 
 import re
 import shutil
@@ -26,11 +26,11 @@ from tests.support.trees import make_fake_tree
 UNIT = Path(__file__).parent.parent / "systemd" / "ksmtuned-py.service"
 PROGRAM = "/usr/bin/ksmtuned-py"
 EXPOSURE_MAX = 30
-"""On systemd's scale of 0 (sealed) to 100 (bare); the peers have 84 to 96, Prometheus 40."""
+"""The most exposure, on systemd's scale of 0 (sealed) to 100 (bare). The peers have 84 to 96, Prometheus 40."""
 
 
 def settings() -> dict[str, list[str]]:
-    """All values of each key."""
+    """All values of each key in the unit file."""
     found = defaultdict(list)
     for line in UNIT.read_text().splitlines():
         if "=" in line and not line.startswith("#"):
@@ -41,7 +41,7 @@ def settings() -> dict[str, list[str]]:
 
 @pytest.fixture
 def installed(tmp_path: Path) -> Path:
-    """The unit with programs that are there: systemd looks for them."""
+    """The unit with programs that exist, because systemd checks for them."""
     need(shutil.which("systemd-analyze") is not None, "systemd-analyze, of the package systemd")
     copy = tmp_path / UNIT.name
     copy.write_text(UNIT.read_text().replace(PROGRAM, "/bin/true"))
@@ -54,7 +54,7 @@ def analyze(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def test_systemd_understands_every_line(installed: Path) -> None:
     verified = analyze("verify", "--man=no", str(installed))
-    assert (verified.returncode, verified.stderr) == (0, "")  # an unknown key is a line on stderr, and still 0
+    assert (verified.returncode, verified.stderr) == (0, "")  # an unknown key gives a line on stderr, and still 0
 
 
 def test_an_unknown_key_would_be_noticed(installed: Path) -> None:
@@ -72,7 +72,7 @@ def test_every_command_is_one_of_ours() -> None:
     ours = [line.split()[1:] for line in found if line.startswith(PROGRAM)]
     assert {arguments[0] for arguments in ours} == {"run", "check", "restore"}
     for arguments in ours:
-        build_parser().parse_args(arguments)  # exits when it does not know them
+        build_parser().parse_args(arguments)  # exits when it does not know an argument
     assert [line for line in found if not line.startswith(PROGRAM)] == ['/bin/sh -c "kill -HUP $MAINPID"']
 
 
@@ -103,7 +103,7 @@ def test_thousands_of_guests_have_a_descriptor_each() -> None:
 
 
 def test_there_may_be_a_thread_for_each_process_that_does_not_answer(tmp_path: Path) -> None:
-    """Of whatever has a Patience, and of QEMUs that are switched; besides, what always runs and its children."""
+    """Threads wait in each Patience, and for QEMUs that are switched. Some 20 more always run, or are children."""
     door = Door(str(make_fake_tree(tmp_path)))
     with closing(GuestFinder(door)) as finder:
         silent = sum(each.limit for each in owned(finder) + owned(SlowLooks(door, 4096)) + owned(Places(door)))
@@ -112,7 +112,7 @@ def test_there_may_be_a_thread_for_each_process_that_does_not_answer(tmp_path: P
 
 
 def owned(room: object) -> list[Patience]:
-    """What it asks processes with."""
+    """The objects with which a part asks processes."""
     return [each for each in vars(room).values() if isinstance(each, Patience)]
 
 
@@ -131,7 +131,7 @@ def test_address_families_are_those_the_program_opens() -> None:
     opened = set(re.findall(r"\bsocket\.(AF_\w+)", source)) | {
         "AF_INET",
         "AF_INET6",
-    }  # others are guests' own
+    }  # other families are the guests' own
     assert set(settings()["RestrictAddressFamilies"][0].split()) == opened
 
 
@@ -153,7 +153,7 @@ def test_systemd_understands_every_line_of_a_drop_in(installed: Path, drop_in: s
 
 
 def test_the_drop_in_for_remap_lets_seccomp_filters_be_read() -> None:
-    """What systemd.exec(5) says is enforced by one, or implies one, and the unit has, is off."""
+    """All settings of the unit that use a seccomp filter, by systemd.exec(5), are off in the drop-in."""
     by_filter = {"PrivateDevices", "MemoryDenyWriteExecute", "LockPersonality", "SystemCallFilter"}
     by_filter |= {"SystemCallArchitectures", "RestrictAddressFamilies", "RestrictNamespaces", "RestrictRealtime"}
     by_filter |= {"RestrictSUIDSGID", "ProtectKernelTunables", "ProtectKernelModules", "ProtectKernelLogs"}

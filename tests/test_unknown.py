@@ -1,4 +1,4 @@
-"""Rules that ask for what nobody knows yet: the guest is kept out until it is known, and that is said."""
+"""A guest is kept out while a rule asks for what is unknown of it, and the admin is told."""
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,12 +23,12 @@ LATER = 100.0 + SETTLED_SECONDS
 
 @dataclass
 class Told:
-    """What libvirt told; as it stands, nothing yet."""
+    """A link to libvirt, which has told nothing yet."""
 
     view: View = field(default_factory=lambda: NOTHING_SEEN)
 
     def tell(self, at_seconds: float, **tags: str) -> None:
-        """It lists domains, by their UUIDs without the dash, with these tags."""
+        """Have libvirt list domains, by their UUIDs without the dash, with these tags."""
         domains = {f"u-{uuid[1:]}": Domain(uuid=f"u-{uuid[1:]}", name=uuid, tag=tag) for uuid, tag in tags.items()}
         self.view = View(domains=domains, at_seconds=at_seconds)
 
@@ -47,17 +47,17 @@ class Bench:
         self.roster = Roster(door, GuestFinder(door), InForce(Config(guests=guests)), self.told if link else None)
 
     def place(self, text: str) -> None:
-        """The cgroups that they say they are in."""
+        """Put both processes in the cgroups of this text."""
         for guest in (WEB, JAVA):
             put(self.root, f"proc/{guest.pid}/cgroup", text)
 
     def look(self, now_seconds: float) -> dict[str, Guest]:
-        """One more look."""
+        """The guests at one more look, by UUID."""
         return {guest.uuid or "java": guest for guest in self.roster.find(now_seconds)}
 
     @property
     def said(self) -> str:
-        """All problems."""
+        """All problems as one text."""
         return "; ".join(self.roster.problems)
 
 
@@ -155,7 +155,7 @@ CLAIM = FakeGuest(pid=900, name="tenant-x", uuid="u-1", comm="kvm")
 
 
 def claimed(root: Path, pid_file: str | None) -> dict[int, Guest]:
-    """A gold domain, and somebody's process that says it is that one; by PID, as a roster sees them."""
+    """A gold domain, and somebody's process with its UUID, as a roster sees them, by PID."""
     bench = Bench(root, GuestRule(name="tenant-*", merge="yes"), NO_GOLD)
     add_guest(root, CLAIM)
     put(root, f"proc/{CLAIM.pid}/cgroup", "0::/user.slice\n")
@@ -165,7 +165,7 @@ def claimed(root: Path, pid_file: str | None) -> dict[int, Guest]:
 
 
 def test_nobody_passes_for_another_domain_by_its_uuid(tmp_path: Path) -> None:
-    """Its rule's switch would be made in that other one, which a rule wants to be kept out."""
+    """Otherwise a switch for the process would be made in the domain, which a rule keeps out."""
     found = claimed(tmp_path, "1001\n")
     assert (found[900].tag, found[900].libvirt_age_seconds, found[900].unknown) == ("", None, ())
     assert (found[1001].tag, found[1001].merge) == ("gold", False)

@@ -1,4 +1,4 @@
-"""`ksmtuned-py unmerge` on the real kernel: one guest, all of them, and its end in the middle."""
+"""`ksmtuned-py unmerge` works on the real kernel: for one guest, for all, and when it is cut short."""
 
 import signal
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ PROCESSES, EQUAL_BYTES = 4, 128 * MIB
 
 @pytest.fixture
 def guests(real_ksm: RealKsm) -> Iterator[list[Workload]]:
-    """Processes that have merged all they can, and a ksmd that is stopped."""
+    """Processes that have merged all they can, with ksmd stopped."""
     with workloads([Mix(equal_bytes=EQUAL_BYTES)] * PROCESSES) as guests:
         merge_all(real_ksm)
         real_ksm.write("run", 0)
@@ -35,7 +35,7 @@ def merge_all(ksm: RealKsm) -> None:
 
 
 def own_bytes(guest: Workload) -> int:
-    """Its memory to merge, its largest mapping, with its part of what it shares."""
+    """The bytes of a process's largest mapping, which can merge, with its part of what it shares (PSS)."""
     lines = [line.split() for line in Path(f"/proc/{guest.pid}/smaps").read_text().splitlines()]
     sizes, parts = ([int(words[1]) * KIB for words in lines if words[0] == name] for name in ("Size:", "Pss:"))
     return max(zip(sizes, parts, strict=True))[1]
@@ -57,7 +57,7 @@ def test_one_guest_without_a_monitor_gets_its_pages_from_outside(real_ksm: RealK
     assert f"{first.name}: 128 MiB were shared with others, and are its own now" in done.stderr
     assert "merges it again" not in done.stderr  # ksmd is stopped
     assert own_bytes(first) >= EQUAL_BYTES * 95 // 100
-    assert all_bytes(others) < EQUAL_BYTES * 13 // 10  # which they share as before
+    assert all_bytes(others) < EQUAL_BYTES * 13 // 10  # the others share it as before
     assert real_ksm.number("run") == 0
 
 

@@ -1,4 +1,4 @@
-"""The child that unshares a guest's pages: whose program it is, and what becomes of it."""
+"""The child that unshares a guest's pages runs our own program, and tells that it goes on."""
 
 import os
 import subprocess
@@ -31,7 +31,7 @@ def test_its_program_is_not_looked_for_in_the_directory_we_are_in(
     (tmp_path / "ksmtuned_py/__init__.py").touch()
     (tmp_path / "ksmtuned_py/undo/unshare.py").write_text("import pathlib; pathlib.Path('owned').touch()\n")
     monkeypatch.chdir(tmp_path)
-    gone = guest("web", os.getpid())  # nobody with this PID has begun when the guest has
+    gone = guest("web", os.getpid())  # the process with this PID started at another time
     with closing(Unsharing(gone)) as unsharing, pytest.raises(NotUnshared, match="No such process"):
         unsharing.merged_pages()
     assert not (tmp_path / "owned").exists()

@@ -1,4 +1,4 @@
-"""The one wait: whatever comes first ends it, and nothing that came is lost."""
+"""Whatever comes first ends the one wait, and nothing that came is lost."""
 
 import os
 import signal
@@ -25,7 +25,7 @@ def signals() -> Iterator[Signals]:
 
 
 class Programs:
-    """Programs that start, as a test wants it."""
+    """A source of programs that start when a test wants it."""
 
     def __init__(self) -> None:
         self._read, self._write = os.pipe()
@@ -46,7 +46,7 @@ class Programs:
 
 @pytest.fixture
 def programs() -> Iterator[Programs]:
-    """None has started yet."""
+    """The source, before any program has started."""
     with closing(Programs()) as programs:
         yield programs
 
@@ -61,12 +61,12 @@ def urgent() -> Iterator[tuple[socket.socket, socket.socket]]:
 
 
 def soon(seconds: float = LONG_SECONDS) -> float:
-    """A deadline."""
+    """A deadline in so many seconds (monotonic)."""
     return time.monotonic() + seconds
 
 
 def raise_signal(number: signal.Signals) -> None:
-    """As another process would."""
+    """Send this process a signal, as another process would."""
     os.kill(os.getpid(), number)
 
 
@@ -74,7 +74,7 @@ def test_nothing_happens_until_the_deadline(signals: Signals) -> None:
     deadline = soon(0.05)
     assert Waiter(signals).until(deadline) == NOTHING
     assert time.monotonic() >= deadline
-    assert Waiter(signals).until(deadline) == NOTHING  # it is over already
+    assert Waiter(signals).until(deadline) == NOTHING  # the deadline is over already
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_a_rise_of_pressure(signals: Signals, urgent: tuple[socket.socket, socke
 def test_a_trigger_that_is_gone_is_done_without(signals: Signals, urgent: tuple[socket.socket, socket.socket]) -> None:
     _, receiver = urgent
     waiter = Waiter(signals, pressure=receiver.fileno())
-    receiver.close()  # its descriptor polls POLLNVAL from here on
+    receiver.close()  # from here on its descriptor polls POLLNVAL
     cpu_before = time.thread_time()
     assert waiter.until(soon(0.3)) == NOTHING
     assert time.thread_time() - cpu_before < 0.15  # it slept
@@ -185,14 +185,14 @@ def test_after_one_that_does_not_matter_programs_are_gathered_and_none_is_lost(
 
 
 def test_a_flood_of_programs_that_matter_leaves_time_for_others(signals: Signals, programs: Programs) -> None:
-    """Any user can start hypervisors, or what is called so, all day long."""
+    """Any user can start hypervisors, or programs with such names, all day long."""
     waiter, ticks, took_seconds = Waiter(signals, arrivals=programs), 0, 0.05
     end = soon(1.5)
     while time.monotonic() < end:
         programs.start(7)
         if waiter.until(end) == {"guest"}:
             ticks += 1
-            time.sleep(took_seconds)  # that is the tick
+            time.sleep(took_seconds)  # stands for the tick
     assert 2 <= ticks <= 1.5 / (took_seconds * ROUNDS) + 2
 
 

@@ -1,4 +1,4 @@
-"""What must not cost CPU for ever, on the model: stalls that are not the host's, swings, and a guard that lets go."""
+"""On the model, foreign stalls and swings do not cost CPU for ever, and a guard lets go."""
 
 import pytest
 
@@ -55,7 +55,7 @@ def test_memory_that_always_changes_costs_little_whoever_comes_and_goes() -> Non
 
 
 def test_the_debt_guard_lets_go_when_its_guests_are_gone() -> None:
-    """Each guest has been replaced after an hour; what the first ones had merged is in the counters until a scan."""
+    """After an hour all guests are replaced. The merged pages of the first ones stay counted until a scan."""
     guests = "count = 12\nmemory_gib = 2\nevery_seconds = 300\nlifetime_seconds = 3600\nrewrites_per_second = 0.01"
     told = run(scenario(14_400, 24, guests), Config(adaptive=Adaptive(guards=Guards(max_debt_percent=100))))
     assert any(sample.mode is Mode.REST for sample in told.samples)

@@ -1,4 +1,4 @@
-"""The web server over real sockets: what it answers, and that no number of clients can hurt the daemon."""
+"""The web server answers over real sockets, and no number of clients can hurt the daemon."""
 
 import resource
 import socket
@@ -87,7 +87,7 @@ def test_health() -> None:
 
 
 class Dear:
-    """A registry that takes a while."""
+    """A registry whose metrics take CPU time."""
 
     def __init__(self) -> None:
         self.collected = 0
@@ -112,7 +112,7 @@ def test_a_flood_of_scrapes_has_a_fifth_of_a_core() -> None:
         for _ in range(10):
             assert get(web, "/metrics")[0].status == 200
         assert dear.collected == 10
-        assert time.monotonic() - began > dear.spent_seconds * (1 + REST) * 0.8  # there is no rest after the last
+        assert time.monotonic() - began > dear.spent_seconds * (1 + REST) * 0.8  # no wait comes after the last request
     finally:
         web.stop()
 
@@ -156,7 +156,7 @@ def test_descriptors_that_ran_out_do_not_fill_the_log(caplog: pytest.LogCaptureF
             with suppress(OSError):
                 while True:
                     clients.enter_context(socket.create_connection(("127.0.0.1", web.port), timeout=10))
-            time.sleep(0.2)  # in which the server tries to take the last of them
+            time.sleep(0.2)  # the server tries to accept the last of them meanwhile
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, limits)
         assert get(web, "/metrics")[0].status == 200

@@ -1,4 +1,4 @@
-"""The workload's content is what it says, and so are the savings it promises."""
+"""The workload's content and its savings are as it promises."""
 
 import signal
 import subprocess
