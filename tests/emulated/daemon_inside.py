@@ -1,6 +1,7 @@
-"""The daemon on the kernel of an emulated machine, from the arrival of two guests to its end; prints what was seen.
+"""Runs the daemon on the kernel of an emulated machine, from the arrival of two guests to its end.
 
-How many MiB each guest has that no other has, and how long the scanner's rest is judged, are the arguments.
+It prints what was seen. The arguments are the MiB of each guest that no other has, and the seconds for which the
+resting scanner is judged.
 """
 
 import json
@@ -19,7 +20,7 @@ from tests.support.process import wait_for
 
 KSM = Path("/sys/kernel/mm/ksm")
 BOOST_PERCENT, CRUISE_PERCENT = 10, 2
-"""Less than the defaults: time in which nothing runs costs nothing in here, so there is more of it to be judged."""
+"""Shares below the defaults. Idle time costs nothing in an emulated machine, so a longer time can be judged."""
 SECTIONS: Sections = {
     "metrics": {"address": ""},
     "adaptive": {"pass_gap_seconds": 1},
@@ -28,12 +29,12 @@ SECTIONS: Sections = {
 }
 EQUAL_BYTES = 12 * MIB
 LEARNING_SECONDS = 4.0
-"""The emulated processor takes 20 times as long for a page as the daemon believes at its start."""
+"""The time for learning what a page costs, 20 times as much here as the daemon believes at its start."""
 PATIENCE_SECONDS = 60.0
 
 
 def main(unique_mib: int, rest_seconds: float) -> None:
-    """Prints one line of JSON."""
+    """Run the daemon, and print one line of JSON."""
     before, mixes = knobs(), [Mix(equal_bytes=EQUAL_BYTES, unique_bytes=unique_mib * MIB)] * 2
     found: dict[str, object] = {"counts_pages": (KSM / "pages_scanned").exists()}
     with TemporaryDirectory() as scratch, Daemon(Path(scratch), SECTIONS) as daemon:
@@ -50,7 +51,7 @@ def main(unique_mib: int, rest_seconds: float) -> None:
 
 
 def wait_mode(daemon: Daemon, *modes: str) -> None:
-    """Waits until the daemon is in one of these modes; it is not asked often, for that takes time in here."""
+    """Wait until the daemon is in one of these modes. It is not asked often, because that takes time in here."""
     wait_for(
         lambda: daemon.status().get("decision", {}).get("mode") in modes,
         PATIENCE_SECONDS,
@@ -60,7 +61,7 @@ def wait_mode(daemon: Daemon, *modes: str) -> None:
 
 
 def share(act: Callable[[], object]) -> float:
-    """ksmd's of one core meanwhile, by the scheduler's account."""
+    """ksmd's share of one core during an act, by the scheduler's account."""
     ksmd = Path(f"/proc/{find_ksmd(Door())}/schedstat")
     before, begun = ksmd.read_text(), time.monotonic()
     act()
@@ -69,7 +70,7 @@ def share(act: Callable[[], object]) -> float:
 
 
 def knobs() -> dict[str, str]:
-    """Every file that can be written, with its text."""
+    """Every knob with its text."""
     return {file.name: file.read_text() for file in KSM.iterdir() if file.stat().st_mode & 0o200}
 
 

@@ -1,4 +1,4 @@
-"""The whole daemon on the kernels of Debian 12 and 13, with real memory to merge."""
+"""The whole daemon works on the kernels of Debian 12 and 13, with real memory to merge."""
 
 import json
 from typing import Any
@@ -11,11 +11,11 @@ from tests.support.emulated import run_inside
 pytestmark = pytest.mark.emulated
 
 SECONDS = 600.0
-"""One takes about a minute where nothing else runs."""
+"""The most that a machine may take. It takes about a minute where nothing else runs."""
 
 
 def seen(release: str, unique_mib: int, rest_seconds: float) -> dict[str, Any]:
-    """What was seen inside."""
+    """Run the daemon in an emulated machine, and return what was seen."""
     found: dict[str, Any] = json.loads(
         run_inside(release, "tests.emulated.daemon_inside", str(unique_mib), str(rest_seconds), seconds=SECONDS)
     )
@@ -38,7 +38,7 @@ def test_guests_are_merged_on_linux_6_12() -> None:
 
 
 def assert_well(found: dict[str, Any]) -> None:
-    """All is merged, and the daemon has ended and put the knobs back."""
+    """Check that all was merged, and that the daemon ended and put the knobs back."""
     assert found["merged"] >= 0.99
     assert found["exit_code"] == 0
     assert found["as_found"]

@@ -1,4 +1,4 @@
-"""Pages are unshared from outside by the kernels of Debian 12 and 13, and a guest without room is left as it is."""
+"""The kernels of Debian 12 and 13 unshare pages from outside, and a guest without room stays as it is."""
 
 import json
 
@@ -10,7 +10,7 @@ from tests.support.emulated import run_inside
 pytestmark = pytest.mark.emulated
 
 SECONDS = 600.0
-"""One takes about a minute where nothing else runs."""
+"""The most that a machine may take. It takes about a minute where nothing else runs."""
 
 
 @pytest.mark.parametrize("release", ["6.1", "6.12"])

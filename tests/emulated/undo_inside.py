@@ -1,4 +1,4 @@
-"""Memory given back on an emulated machine's kernel: to one guest from outside, then to all but one without room."""
+"""Gives memory back on an emulated machine's kernel: to one guest from outside, then to all but one without room."""
 
 import json
 import subprocess
@@ -22,7 +22,7 @@ PATIENCE_SECONDS = 60.0
 
 
 def main() -> None:
-    """Prints one line of JSON."""
+    """Give memory back, and print one line of JSON."""
     said: list[str] = []
     subprocess.run(["mount", "-t", "cgroup2", "none", CGROUP.parent], check=True)
     (CGROUP.parent / "cgroup.subtree_control").write_text("+memory")
@@ -35,7 +35,7 @@ def main() -> None:
 
 
 def outside_and_all(ways: Ways, guests: list[Workload]) -> dict[str, object]:
-    """What each has alone after each step, in bytes."""
+    """The bytes that each guest has alone after each step."""
     found: dict[str, object] = {"merged": [private_bytes(guest) for guest in guests]}
     first, second, _ = ways.host.observe().guests
     give_back_guest(ways, first, None)
@@ -55,7 +55,7 @@ def outside_and_all(ways: Ways, guests: list[Workload]) -> dict[str, object]:
 
 
 def limit(pid: int, room_bytes: int) -> None:
-    """What a process has counts where it was; from now on it counts here, and may grow by so much."""
+    """Put a process in a cgroup that may grow by so many bytes. Its present memory stays charged to the old one."""
     CGROUP.mkdir(exist_ok=True)
     (CGROUP / "cgroup.procs").write_text(str(pid))
     (CGROUP / "memory.max").write_text(str(int((CGROUP / "memory.current").read_text()) + room_bytes))
@@ -74,7 +74,7 @@ def number(name: str) -> int:
 
 
 def private_bytes(guest: Workload) -> int:
-    """What is its own alone, of all its memory."""
+    """The bytes of a process's memory that it shares with nobody."""
     lines = Path(f"/proc/{guest.pid}/smaps_rollup").read_text().splitlines()
     return sum(int(line.split()[1]) * KIB for line in lines if line.startswith("Private_"))
 

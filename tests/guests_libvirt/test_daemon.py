@@ -1,4 +1,4 @@
-"""The daemon on three real domains: seen, counted, switched out while they run and in again, libvirtd killed or not."""
+"""The daemon finds, counts and switches three real domains while they run, even when libvirtd is killed."""
 
 import json
 import os
@@ -18,18 +18,18 @@ pytestmark = [pytest.mark.kernel, pytest.mark.qemu]
 
 EQUAL_PAGES = EQUAL_BYTES // PAGE_BYTES
 LEFT_PAGES = 1000
-"""More than QEMU's video memory and ROMs hold that is equal in all guests."""
+"""More pages than QEMU's video memory and ROMs have in common in all guests."""
 BUSY: Sections = {
     "metrics": {"address": ""},
     "daemon": {"tick_seconds": 0.2, "idle_tick_seconds": 0.2},
     "policy": {"name": "fixed"},
     "fixed": {"pages_to_scan": 20_000, "sleep_millisecs": 10, "smart_scan": 0},
 }
-"""Whole passes all the time: the kernel's counters follow a switch only when ksmd comes by."""
+"""A policy of whole passes all the time, because counters follow a switch only when ksmd scans the guest."""
 
 
 def sections(libvirtd: Libvirtd, **guests: object) -> Sections:
-    """The daemon's configuration with that libvirtd."""
+    """The daemon's configuration with this libvirtd."""
     return merged(BUSY, {"guests": {"libvirt_uri": libvirtd.uri, **guests}})
 
 
@@ -39,19 +39,19 @@ def rule(**keys: str) -> str:
 
 
 def guest(status: dict[str, Any], name: str) -> dict[str, Any]:
-    """One guest of a status; empty when it is not there."""
+    """One guest of a status; empty when it is not in there."""
     found: dict[str, Any] = next((each for each in status["snapshot"]["guests"] if each["name"] == name), {})
     return found
 
 
 def put_rules(daemon: Daemon, base: Sections, text: str) -> None:
-    """Other rules, taken up while it runs."""
+    """Give the running daemon other rules."""
     daemon.config.write_text(toml(base) + "\n" + text)
     daemon.process.send_signal(signal.SIGHUP)
 
 
 def wait_merged(domains: list[Domain], pages: int = EQUAL_PAGES, seconds: float = 60.0) -> None:
-    """Until each has merged its equal block."""
+    """Wait until each domain has merged its equal block."""
     for domain in domains:
         wait_for(lambda domain=domain: domain.merging_pages() >= pages, seconds, f"merging of {domain.name}")  # type: ignore[misc] # mypy cannot infer a lambda's default
 
@@ -160,7 +160,7 @@ def test_of_two_groups_one_merges_and_a_tag_moves_a_guest(
 ) -> None:
     base = sections(libvirtd, isolation="groups", isolation_group="a")
     with Daemon(tmp_path, base) as daemon:
-        daemon.wait_ticks()  # before that a SIGHUP would end it
+        daemon.wait_ticks()  # before its first tick a SIGHUP would end it
         put_rules(daemon, base, rule(tag="gold", group="a") + rule(name="*", group="b"))
         daemon.wait_output("reloaded")
         domains = {
@@ -191,7 +191,7 @@ def test_no_tick_waits_for_a_libvirtd_that_is_killed_or_hangs(
         os.kill(libvirtd.pid, signal.SIGCONT)
         wait_merged(domains)
         totals = daemon.status()["totals"]
-        within_a_second = totals["ticks_within"][8]  # of totals.TICK_BOUNDS_SECONDS the one of 1.0
+        within_a_second = totals["ticks_within"][8]  # the bound of 1.0 in totals.TICK_BOUNDS_SECONDS
         assert within_a_second == totals["ticks"] > 20
         assert totals["errors"].get("tick", 0) == 0
         assert daemon.end() == 0

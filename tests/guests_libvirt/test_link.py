@@ -1,4 +1,4 @@
-"""Following libvirt's domains: a real libvirtd that is killed, stopped and started again, and the test driver."""
+"""The link follows a real libvirtd that is killed, stopped and started again, and libvirt's test driver."""
 
 import os
 import select
@@ -22,13 +22,13 @@ libvirt = pytest.importorskip("libvirt")
 
 
 def seen(link: LibvirtLink, look: Callable[[View], object], what: str, seconds: float = 15.0) -> View:
-    """The first view that is like that."""
+    """Wait for the first view for which `look` is true, and return it."""
     wait_for(lambda: look(link.view), seconds, what)
     return link.view
 
 
 def names(view: View) -> set[str]:
-    """The domains' names."""
+    """The names of the domains in a view."""
     return {domain.name for domain in view.domains.values()}
 
 
@@ -39,7 +39,7 @@ def test_the_test_driver_has_one_domain() -> None:
 
 
 def test_what_nobody_thought_of_is_told_and_tried_again() -> None:
-    """libvirt-python raises a ValueError for this one."""
+    """libvirt-python raises a ValueError for this URI."""
     with closing(LibvirtLink("test:///\0")) as link:
         assert "ValueError" in seen(link, lambda view: view.problem, "problem").problem
         assert any(thread.name == "libvirt" for thread in threading.enumerate())

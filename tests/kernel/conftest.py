@@ -1,4 +1,4 @@
-"""What the tests on the real kernel have in common: processes with memory to merge, and the daemon as a process."""
+"""Gives the tests on the real kernel processes with memory to merge, and the daemon as a process."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -17,14 +17,14 @@ Start = Callable[..., Daemon]
 
 @pytest.fixture
 def guests(real_ksm: RealKsm) -> Iterator[list[Workload]]:
-    """Three processes with memory to merge; nothing has looked at it yet."""
+    """Three processes with memory to merge, which ksmd has not scanned yet."""
     with workloads(MIXES) as guests:
         yield guests
 
 
 @pytest.fixture
 def start(tmp_path: Path, real_ksm: RealKsm) -> Iterator[Start]:
-    """Starts a daemon on the real machine that is up when the call returns; it is gone after the test."""
+    """Starts a daemon on the real machine, which is up when the call returns, and gone after the test."""
     with ExitStack() as stack:
 
         def start(sections: Sections, *arguments: str, name: str = "daemon", root: Path | None = None) -> Daemon:

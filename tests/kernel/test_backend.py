@@ -1,4 +1,4 @@
-"""The kernel backend on the real kernel: what it refuses, and why; and ksmd's mutex, held for long."""
+"""The kernel backend works on the real kernel, with its refusals, and while ksmd keeps its mutex for long."""
 
 import os
 import subprocess
@@ -22,7 +22,7 @@ from tests.support.process import wait_for
 pytestmark = pytest.mark.kernel
 
 LARGE = Mix(equal_bytes=512 * MIB)
-"""Giving back what two such merge takes the kernel some 0.3 s."""
+"""The content of large processes. The kernel takes some 0.3 s to give back what two of them merge."""
 BUSY = "while True: pass"
 
 
@@ -34,12 +34,12 @@ def backend(real_ksm: RealKsm) -> Iterator[KernelBackend]:
 
 
 def write(backend: KernelBackend, knob: KnobName, new: KnobValue) -> WriteResult:
-    """One write."""
+    """Write one knob."""
     return backend.write(Write(knob=knob, old=0, new=new))
 
 
 def merge_all(ksm: RealKsm, pages: int) -> None:
-    """At full speed."""
+    """Merge so many pages at full speed."""
     for name, value in {"smart_scan": 0, "pages_to_scan": 100_000, "sleep_millisecs": 1, "run": 1}.items():
         ksm.write(name, value)
     ksm.wait_saved(pages, 60)
@@ -66,7 +66,7 @@ def test_what_the_kernel_refuses(real_ksm: RealKsm, backend: KernelBackend) -> N
 def test_busy_while_merged_and_unmerged_in_a_child(real_ksm: RealKsm, backend: KernelBackend) -> None:
     with workloads([Mix(equal_bytes=8 * MIB, zero_bytes=8 * MIB)] * 2) as guests:
         merge_all(real_ksm, 4000)
-        real_ksm.write("run", 0)  # or ksmd may hold its mutex for longer than a write waits
+        real_ksm.write("run", 0)  # or ksmd may keep its mutex for longer than a write waits
         refused = write(backend, "max_page_sharing", 20)
         assert (refused.status, refused.detail) == (WriteStatus.REFUSED, "EBUSY: pages are still merged")
         assert write(backend, "run", 2).status is WriteStatus.PENDING
@@ -89,7 +89,7 @@ def test_unmerging_that_is_aborted_leaves_run_at_0(real_ksm: RealKsm, backend: K
 
 @contextmanager
 def starved_ksmd() -> Iterator[None]:
-    """A ksmd that comes to nothing: on one core with a busy process, which has all but 1/70 of it."""
+    """Starve ksmd for a with block, on one core with a busy process that gets all but 1/70 of it."""
     pid = find_ksmd(Door())
     assert pid
     ksmd = psutil.Process(pid)
@@ -124,4 +124,4 @@ def test_a_batch_of_seconds_holds_up_no_tick_and_no_watchdog(real_ksm: RealKsm, 
             assert real_ksm.read("run") == "1"  # the write still waits
             daemon.process.terminate()
         assert daemon.wait(20) == 0
-        assert real_ksm.read("run") == "1"  # as it was found: no write of ours came later than that
+        assert real_ksm.read("run") == "1"  # as it was found, so no write of ours came after that

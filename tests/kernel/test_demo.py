@@ -1,4 +1,4 @@
-"""`demo` on the real kernel: it saves, it says so, and nothing of it stays."""
+"""The verb `demo` saves memory on the real kernel, says so, and leaves nothing behind."""
 
 import signal
 from pathlib import Path

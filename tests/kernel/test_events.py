@@ -1,4 +1,4 @@
-"""What wakes the daemon on the real machine at once, though its next tick is ten minutes away."""
+"""Events on the real machine wake the daemon at once, although its next tick is ten minutes away."""
 
 import os
 import subprocess
@@ -33,7 +33,7 @@ while True:
 
 @contextmanager
 def late_guest(directory: Path) -> Iterator[int]:
-    """A process whose program is called as QEMU is; yields its PID."""
+    """Run a process whose program has QEMU's name; yields its PID."""
     program = directory / "qemu-system-x86_64"
     program.symlink_to(os.path.realpath(sys.executable))
     with subprocess.Popen([program, "-c", ASKS_FOR_MERGING, "-name", "guest=late"]) as guest:
@@ -44,12 +44,12 @@ def late_guest(directory: Path) -> Iterator[int]:
 
 
 def test_a_guests_arrival_is_boosted_for_at_once(real_ksm: RealKsm, start: Start, tmp_path: Path) -> None:
-    """It is looked at because it has started, and again each tick until it has asked for merging."""
+    """It is looked at when it starts, and then at each tick until it has asked for merging."""
     daemon = start(merged(EVENTS_ONLY, {"daemon": {"tick_seconds": 0.2}}))
     with late_guest(tmp_path):
         status = daemon.wait_status(lambda status: "late" in status["decision"]["reason"], "the late guest")
     assert (status["decision"]["mode"], status["decision"]["rule"]) == ("boost", "news")
-    assert (real_ksm.read("run"), real_ksm.read("smart_scan")) == ("1", "1")  # nothing is old yet
+    assert (real_ksm.read("run"), real_ksm.read("smart_scan")) == ("1", "1")  # no page is old yet
     assert daemon.end() == 0
 
 
@@ -63,7 +63,7 @@ def test_any_other_program_wakes_nobody(real_ksm: RealKsm, start: Start) -> None
 
 @pytest.fixture
 def cgroup() -> Iterator[Path]:
-    """A memory cgroup with a few MiB, in either of the kernel's two hierarchies."""
+    """Make a memory cgroup with a limit of a few MiB, in either of the kernel's two hierarchies."""
     v1, v2 = Path("/sys/fs/cgroup/memory"), Path("/sys/fs/cgroup")
     old = (v1 / "memory.limit_in_bytes").exists()
     parent, limit = (v1, "memory.limit_in_bytes") if old else (v2, "memory.max")
@@ -81,12 +81,12 @@ def cgroup() -> Iterator[Path]:
 
 @contextmanager
 def thrashing(cgroup: Path, directory: Path) -> Iterator[None]:
-    """A process that reads a file in turn which is larger than all the memory it may have, and so waits for memory."""
+    """Run a process that waits for memory, because it reads a file larger than its memory limit over and over."""
     file = directory / "large"
     file.write_bytes(os.urandom(LIMIT_BYTES * 3 // 2))
     descriptor = os.open(file, os.O_RDONLY)
     os.fsync(descriptor)
-    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)  # or the cache would be on our own account
+    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)  # or the cache would be charged to us
     os.close(descriptor)
     with subprocess.Popen([sys.executable, "-c", READ_OVER_AND_OVER, cgroup, file]) as process:
         try:
@@ -99,7 +99,7 @@ def test_a_rise_of_memory_pressure_is_heeded_at_once(
     real_ksm: RealKsm, start: Start, cgroup: Path, tmp_path: Path
 ) -> None:
     need(os.access("/proc/pressure/memory", os.W_OK), "PSI")
-    wary = {"wary_enter_percent": 99, "wary_leave_percent": 100}  # stalls are none of the host's before that
+    wary = {"wary_enter_percent": 99, "wary_leave_percent": 100}  # below that, stalls do not count as the host's
     daemon = start(merged(EVENTS_ONLY, {"daemon": {"pressure_trigger_ms": 2}, "adaptive.need": wary}))
     with thrashing(cgroup, tmp_path):
         status = daemon.wait_status(lambda status: "pressure" in status["snapshot"]["woken_by"], "the trigger", 60)

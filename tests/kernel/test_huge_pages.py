@@ -1,4 +1,4 @@
-"""Guests in huge pages that were there before the daemon: pages meet late, and a boost waits until they could."""
+"""A boost lasts until the pages of older guests in huge pages could meet, which they do late."""
 
 import subprocess
 import sys
@@ -40,7 +40,7 @@ def huge_guests(count: int) -> Iterator[None]:
 
 
 def in_the_middle_of_a_pass(ksm: RealKsm) -> None:
-    """ksmd stopped within a pass over processes that have ended since: the rest of that pass looks at nothing."""
+    """Stop ksmd within a pass over processes that have ended since, so that the end of that pass finds nothing."""
     with workloads([Mix(unique_bytes=64 * MIB)] * 2):
         begun = ksm.number("pages_scanned")
         for name, value in SLOW.items():

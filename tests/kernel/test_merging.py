@@ -1,4 +1,4 @@
-"""The main job on the real kernel: what can be merged is merged, and every knob is as before afterwards."""
+"""On the real kernel all that can be merged is merged, and afterwards every knob is as before."""
 
 import signal
 from pathlib import Path
@@ -17,21 +17,21 @@ pytestmark = pytest.mark.kernel
 MERGED_SHARE = 0.95
 FAST = merged(QUIET, {"daemon": {"tick_seconds": 0.1, "idle_tick_seconds": 0.1}})
 OLD_PASSES = 25
-"""From then on smart_scan skips a page eight times out of nine."""
+"""The passes after which smart_scan skips a page eight times out of nine."""
 ODD = {"pages_to_scan": 777, "sleep_millisecs": 33, "advisor_max_cpu": 33, "advisor_mode": "scan-time"}
-"""Knobs as some admin may have them; the last one keeps the first from being written from there on."""
+"""Knobs as some admin may have them. After the last is written, the first cannot be written any more."""
 
 
 @pytest.fixture
 def odd_knobs(real_ksm: RealKsm) -> dict[str, str]:
-    """The knobs before the daemon comes: none is at its default, and the kernel's advisor is on."""
+    """Set the knobs to odd values before the daemon starts, with the kernel's advisor on, and return all of them."""
     for name, value in ODD.items():
         real_ksm.write(name, value)
     return knobs()
 
 
 def wait_merged(ksm: RealKsm) -> None:
-    """Until all but a rest is merged."""
+    """Wait until nearly all is merged."""
     ksm.wait_saved(round(MERGED_SHARE * achievable_pages(MIXES)), 60)
 
 
@@ -42,7 +42,7 @@ def test_what_can_be_merged_is_merged_and_reads_as_before(
     daemon = start(merged(FAST, {"metrics": {"address": f"127.0.0.1:{port}"}}))
     daemon.wait_status(lambda status: status["decision"]["mode"] == "boost", "the boost")
     assert real_ksm.read("advisor_mode") == "[none] scan-time"
-    assert real_ksm.read("smart_scan") == "1"  # nothing is old yet
+    assert real_ksm.read("smart_scan") == "1"  # no page is old yet
     wait_merged(real_ksm)
     daemon.wait_status(lambda status: status["decision"]["mode"] in ("cruise", "rest"), "the end of the boost", 60)
     assert (real_ksm.read("smart_scan"), real_ksm.read("run")) == ("1", "1")

@@ -1,4 +1,4 @@
-"""Real guests under the daemon: the host gets memory back, and each guest still reads what it had."""
+"""Under the daemon the host gets memory back, and each real guest still reads what it had."""
 
 from pathlib import Path
 
@@ -17,11 +17,11 @@ pytestmark = [pytest.mark.kernel, pytest.mark.qemu]
 NAMES = ("web", "db", "mail")
 EQUAL_BYTES, OWN_BYTES = 32 * MIB, 16 * MIB
 EXPECTED_BYTES = round(0.95 * (len(NAMES) - 1) * EQUAL_BYTES)
-"""All but one copy of the equal content; zero pages and the guests' kernel come on top."""
+"""Most of all copies but one of the equal content. Zero pages and the guests' kernel come on top."""
 
 
 def proportional_bytes(guests: list[FilledGuest]) -> int:
-    """The host's memory behind the guests: each page counts once, however many share it (PSS)."""
+    """The host's memory behind the guests, in which each shared page counts once (PSS)."""
     return sum(psutil.Process(guest.pid).memory_full_info().pss for guest in guests)
 
 
@@ -42,7 +42,7 @@ def test_three_guests(real_ksm: RealKsm, start: Start, tmp_path: Path) -> None:
         assert {name: found.get(name) for name in NAMES} == dict.fromkeys(NAMES, "qemu")
         assert before_bytes - proportional_bytes(guests) >= EXPECTED_BYTES
         assert read_well(guests)
-        guests[0].command("cp /own /equal")  # its copies of merged pages: the others must not see it
+        guests[0].command("cp /own /equal")  # written to its own copies, so the others must not see it
         assert read_well(guests[1:])
         assert guests[0].checksums_inside() == dict.fromkeys(("/equal", "/own"), guests[0].checksums["/own"])
         assert daemon.end() == 0

@@ -1,4 +1,4 @@
-"""What can only be changed while nothing is merged: at the start where the host has the room, and back at exit."""
+"""Structural knobs are changed at the start where the host has the room, and put back at exit."""
 
 import signal
 from pathlib import Path
@@ -23,7 +23,7 @@ ASKED: Sections = {"kernel": {"merge_across_nodes": 0, "max_page_sharing": FEW, 
 
 @pytest.fixture
 def merged_before(real_ksm: RealKsm, guests: list[Workload]) -> dict[str, str]:
-    """Somebody has merged what there is, and stopped ksmd; returns the knobs."""
+    """Merge all there is and stop ksmd, as somebody before us might have; returns the knobs."""
     need("merge_across_nodes" in knobs(), "a kernel with CONFIG_NUMA")
     for name, value in {"smart_scan": 0, "pages_to_scan": 20_000, "sleep_millisecs": 5, "run": 1}.items():
         real_ksm.write(name, value)
@@ -34,7 +34,7 @@ def merged_before(real_ksm: RealKsm, guests: list[Workload]) -> dict[str, str]:
 
 @pytest.fixture
 def no_room(tmp_path: Path) -> Path:
-    """The real KSM on a host that claims to have hardly any memory left."""
+    """The root of a tree with the real KSM, whose meminfo claims that hardly any memory is left."""
     root = make_fake_tree(tmp_path / "root", files={"proc/meminfo": meminfo(available_bytes=GIB // 4)})
     real, made_up = Path("/sys/kernel/mm/ksm"), root / "sys/kernel/mm/ksm"
     for file in made_up.iterdir():
@@ -81,7 +81,7 @@ def test_without_room_they_stay_and_the_reason_is_told(
     said = daemon.wait_output("[kernel] is not in force: max_page_sharing=20 (no room to unmerge: ")
     assert "and the host has 0 B)" in said
     assert (real_ksm.read("merge_across_nodes"), real_ksm.read("max_page_sharing")) == ("1", "256")
-    assert real_ksm.read("use_zero_pages") == "1"  # which needs no room
+    assert real_ksm.read("use_zero_pages") == "1"  # this knob needs no room
     assert real_ksm.saved_pages() >= achievable_pages(MIXES)
     assert daemon.end() == 0
     assert knobs() == merged_before

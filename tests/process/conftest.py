@@ -1,4 +1,4 @@
-"""What the tests of the real process have in common: a made-up tree, and the daemon on it."""
+"""Gives the tests of the real process a made-up tree, and the daemon on it."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -13,7 +13,7 @@ Start = Callable[..., Daemon]
 
 
 def content(directory: Path) -> dict[Path, bytes]:
-    """Every file below it with its text."""
+    """Every file below a directory with its text."""
     return {file: file.read_bytes() for file in directory.rglob("*") if file.is_file()}
 
 
@@ -26,7 +26,7 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def start(tmp_path: Path, root: Path) -> Iterator[Start]:
-    """Starts a daemon on the tree that is up when the call returns; it is gone after the test."""
+    """Starts a daemon on the tree, which is up when the call returns, and gone after the test."""
     with ExitStack() as stack:
 
         def start(sections: Sections = QUICK, *arguments: str, name: str = "daemon") -> Daemon:

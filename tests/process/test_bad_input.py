@@ -1,4 +1,4 @@
-"""Input that cannot be used: one clear error each, exit code 2, and nothing was touched."""
+"""Input that cannot be used gives one clear error and exit code 2, and touches nothing."""
 
 import json
 import socket
@@ -14,7 +14,7 @@ from tests.support.trees import KSM, put
 
 @pytest.fixture
 def untouched(root: Path, tmp_path: Path) -> Iterator[None]:
-    """Fails a test after which the tree is not as before, or in whose runtime directory something is owed."""
+    """Fail a test after which the tree is not as before, or the runtime directory has saved knobs."""
     before = content(root)
     yield
     assert content(root) == before
@@ -23,7 +23,7 @@ def untouched(root: Path, tmp_path: Path) -> Iterator[None]:
 
 
 def run(root: Path, config: str | Sections = QUIET, *arguments: str, before: list[str] | None = None) -> str:
-    """The error with which `run` on this tree ends."""
+    """The error with which the verb `run` ends on this tree."""
     file = root.parent / "config.toml"
     file.write_text(config if isinstance(config, str) else toml(config))
     where: list[str | Path] = ["--root", root, "--config", file, "--runtime-dir", root.parent / "runtime"]
@@ -52,7 +52,7 @@ def test_not_root_and_the_usual_runtime_directory(root: Path, tmp_path: Path, un
     assert one_clear_error(done).endswith("file/runtime: cannot be used as the runtime directory: Not a directory")
     assert "hint: run it as root, or name another directory with --runtime-dir" in done.stderr
     look = verb(*where, tmp_path / "owned/runtime", "--dry-run", before=unprivileged())
-    assert look.returncode == 0, look.stderr  # who only looks needs none
+    assert look.returncode == 0, look.stderr  # whoever only looks needs none
 
 
 def test_a_port_in_use(root: Path, untouched: None) -> None:

@@ -1,4 +1,4 @@
-"""Ends that nobody asked for, and two of a kind: what is left, who puts it right, and who is kept out."""
+"""A killed daemon's knobs are put back, and of two daemons the second is kept out."""
 
 import json
 import shutil
@@ -15,12 +15,12 @@ from tests.support.trees import KSM, make_fake_tree, put
 
 
 def kill(daemon: Daemon) -> None:
-    """Without a chance to put anything back."""
+    """Kill the daemon without a chance to put anything back."""
     assert daemon.end(signal.SIGKILL) == -signal.SIGKILL
 
 
 def restore(root: Path, daemon: Daemon) -> str:
-    """What `restore` says."""
+    """The output of the verb `restore`."""
     done = verb("restore", "--root", root, "--runtime-dir", daemon.runtime)
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
@@ -121,7 +121,7 @@ def test_ticks_that_keep_failing_end_it_with_the_knobs_back(root: Path, start: S
     assert "ksmtuned-py: error: no tick can be completed: " in daemon.output()
     assert knobs(root) == {**before, "pages_sharing": "garbage"}
     errors = [line for line in daemon.output().splitlines() if "error" in line]
-    assert len(errors) == 2, daemon.output()  # the tick that failed, once, and why it ends
+    assert len(errors) == 2, daemon.output()  # one for the tick that failed, and one for why it ends
     assert "Traceback" not in daemon.output()
 
 
@@ -160,7 +160,7 @@ def test_a_runtime_directory_that_goes_away_does_not_stop_it(root: Path, start: 
 
 
 def edited(runtime: Path) -> None:
-    """By an admin who looked for the knobs."""
+    """Spoil the saved knobs, like an admin who edited the file."""
     file = runtime / "originals.json"
     file.write_text(file.read_text().replace("123", "4000000000"))
 

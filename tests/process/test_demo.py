@@ -1,4 +1,4 @@
-"""`demo` on the in-memory model: for anybody, without any right."""
+"""The verb `demo` runs on the in-memory model for anybody, without any right."""
 
 from tests.support.daemon import unprivileged, verb
 

@@ -1,4 +1,4 @@
-"""The real process after hundreds of ticks: what it takes of the host stays small and stays the same."""
+"""After hundreds of ticks the real process still takes little of the host, and no more than before."""
 
 import os
 import resource
@@ -37,7 +37,7 @@ def test_memory_and_open_files_are_bounded(root: Path, start: Start) -> None:
     assert daemon.ticks() > 350
     assert process.memory_info().rss <= RESIDENT_BYTES_MAX
     assert process.num_fds() <= early_files + 2  # a connection of ours may linger, and the status file be open
-    assert process.num_threads() <= early_threads + 2  # some are born for one slow answer of /proc
+    assert process.num_threads() <= early_threads + 2  # some are started for one slow answer of /proc
     assert daemon.end() == 0
 
 

@@ -1,4 +1,4 @@
-"""`pause` and `resume` beside a daemon at work on a made-up tree."""
+"""The verbs `pause` and `resume` work beside a daemon on a made-up tree."""
 
 import os
 import re
@@ -19,14 +19,14 @@ HOUR = ("pause", "--for", "1h", "--reason", "live migration")
 
 
 def ask(daemon: Daemon, *words: str) -> str:
-    """What a verb says about this daemon."""
+    """The output of a verb about this daemon."""
     done = verb(*words, "--runtime-dir", daemon.runtime)
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
 
 
 def run_knob(root: Path) -> str:
-    """Whether ksmd scans."""
+    """The text of the knob run, which tells whether ksmd scans."""
     return (root / KSM / "run").read_text().strip()
 
 

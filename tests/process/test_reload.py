@@ -1,4 +1,4 @@
-"""SIGHUP: the new configuration whole, or the old one whole, and what it says of it."""
+"""SIGHUP puts the whole new configuration in force, or keeps the whole old one, and the daemon says which."""
 
 import socket
 from pathlib import Path
@@ -14,12 +14,12 @@ FIXED: Sections = {"policy": {"name": "fixed"}, "fixed": {"pages_to_scan": 777}}
 
 
 def knob(root: Path, name: str) -> str:
-    """One knob as it is."""
+    """The text of one knob."""
     return (root / KSM / name).read_text().strip()
 
 
 def address(port: int) -> dict[str, dict[str, object]]:
-    """Metrics on that port."""
+    """The configuration with metrics on that port."""
     return {"metrics": {"address": f"127.0.0.1:{port}"}}
 
 
@@ -173,7 +173,7 @@ def test_the_scan_backends_own_settings_wait_and_who_may_be_remapped_does_not(st
     for each in [*said, "remap_guests () -> ('test-*',)"]:
         daemon.reload(f"scan.{each}", merged(EVENTS_ONLY, scan))
     assert "('test-*',) (at" not in daemon.output()
-    daemon.reload("reloaded: scan.reclaim", merged(EVENTS_ONLY, scan))  # told as long as it has to wait
+    daemon.reload("reloaded: scan.reclaim", merged(EVENTS_ONLY, scan))  # told again as long as it has to wait
 
 
 def test_who_watches_only_has_nothing_that_others_could_change(root: Path, start: Start) -> None:

@@ -1,4 +1,4 @@
-"""The daemon drives the scan backend like ksmd: the same ticks, the same counters, and a clean end."""
+"""The daemon drives the scan backend like ksmd, with the same ticks, the same counters, and a clean end."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a service manager hears from the real process, on a socket of our own."""
+"""A service manager hears the right words from the real process, on a socket of our own."""
 
 import signal
 import time

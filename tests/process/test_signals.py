@@ -1,4 +1,4 @@
-"""Signals to the real process: how it ends, what it leaves, and that none is lost."""
+"""Signals end the real process cleanly, and none of them is lost."""
 
 import os
 import signal
@@ -18,7 +18,7 @@ from tests.support.trees import KSM, FakeGuest, add_guest
 
 
 def knobs(root: Path) -> dict[str, str]:
-    """Every file of the KSM directory."""
+    """Every file of the KSM directory with its text."""
     return {file.name: file.read_text().strip() for file in (root / KSM).iterdir()}
 
 
@@ -60,7 +60,7 @@ def test_who_only_watches_changes_nothing(root: Path, start: Start) -> None:
 def test_a_look_that_was_there_first_takes_nothing_from_a_daemon(root: Path, tmp_path: Path, start: Start) -> None:
     before, port = knobs(root), free_port()
     sections = merged(QUICK, {"metrics": {"address": f"127.0.0.1:{port}"}})
-    runtime = ("--runtime-dir", str(tmp_path / "daemon/runtime"))  # the daemon's
+    runtime = ("--runtime-dir", str(tmp_path / "daemon/runtime"))  # the daemon's own
     with Daemon(tmp_path / "look", sections, "--dry-run", *runtime, root=root) as look:
         look.wait_output("dry")
         assert knobs(root) == before
@@ -85,7 +85,7 @@ def test_a_look_needs_nothing_that_the_running_daemon_has(root: Path, start: Sta
     daemon.wait_ticks(2)
     assert daemon.ticks() > ticks
     assert daemon.status()["pid"] == daemon.process.pid
-    assert verb("run", "--once", *where).returncode == 1  # but a second daemon does
+    assert verb("run", "--once", *where).returncode == 1  # a second daemon needs them
     assert daemon.end() == 0
 
 
@@ -118,7 +118,7 @@ def test_a_stop_while_it_starts(root: Path, tmp_path: Path, delay_seconds: float
     with Daemon(tmp_path / "daemon", EVENTS_ONLY, root=root) as daemon:
         time.sleep(delay_seconds)  # anywhere between Python's own start and the first wait
         code = daemon.end()
-    assert code in (0, -signal.SIGTERM)  # the latter before anything was touched
+    assert code in (0, -signal.SIGTERM)  # the latter only before anything was touched
     assert knobs(root) == before
     assert not (daemon.runtime / "originals.json").exists()
     assert "Traceback" not in daemon.output()
@@ -154,19 +154,19 @@ def test_ticks_that_are_always_late_hear_it_all_the_same(tmp_path: Path, root: P
 
 
 def a_full_disk() -> int:
-    """A standard error that takes nothing."""
+    """Open a file that takes nothing, as standard error."""
     return os.open("/dev/full", os.O_WRONLY)
 
 
 def a_reader_who_left() -> int:
-    """A pipe that breaks."""
+    """Open a pipe that nobody reads any more, as standard error."""
     read_end, write_end = os.pipe()
     os.close(read_end)
     return write_end
 
 
 def a_reader_who_sleeps() -> int:
-    """A pipe that is full and stays so."""
+    """Open a pipe that is full and stays full, as standard error."""
     read_end, write_end = os.pipe2(os.O_CLOEXEC)
     SLEEPERS.append(read_end)
     os.set_blocking(write_end, False)

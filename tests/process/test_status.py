@@ -1,4 +1,4 @@
-"""`status` and `why`, beside a daemon and without one."""
+"""The verbs `status` and `why` tell how things are, beside a daemon and without one."""
 
 import json
 import shutil
@@ -18,25 +18,25 @@ from tests.support.daemon import EVENTS_ONLY, Daemon, verb
 from tests.support.trees import GUESTS, KSM, put
 
 PAGES = 262_144
-"""A GiB of them."""
+"""The pages of a GiB."""
 
 
 def asked(name: str, root: Path, runtime: Path, *arguments: str) -> str:
-    """What the verb prints."""
+    """The text that the verb prints."""
     done = verb(name, "--root", root, "--runtime-dir", runtime, *arguments)
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
 
 
 def as_json(name: str, root: Path, runtime: Path) -> dict[str, Any]:
-    """What it prints for programs."""
+    """The JSON that the verb prints."""
     found: dict[str, Any] = json.loads(asked(name, root, runtime, "--json"))
     return found
 
 
 @pytest.fixture
 def daemon(root: Path, start: Start) -> Daemon:
-    """A daemon that boosts, where a GiB is saved."""
+    """A daemon that boosts, on a host where a GiB is saved."""
     put(root, f"{KSM}/pages_sharing", f"{PAGES}\n")
     return start(EVENTS_ONLY)
 
@@ -101,7 +101,7 @@ def test_another_process_with_its_pid_is_not_the_daemon(root: Path, daemon: Daem
     status = daemon.status()
     daemon.end(signal.SIGKILL)
     with subprocess.Popen(["sleep", "60"]) as later:
-        written = status["written_unix_seconds"] - 5.0  # long enough ago for the seconds that the kernel counts in
+        written = status["written_unix_seconds"] - 5.0  # earlier by more than the kernel's clock is coarse
         left = {**status, "pid": later.pid, "written_unix_seconds": written}
         (daemon.runtime / "status.json").write_text(json.dumps(left))
         assert not as_json("status", root, daemon.runtime)["daemon_running"]

@@ -1,4 +1,7 @@
-"""The service under a systemd of its own: the unit as it is shipped, on a made-up tree, or on the real KSM."""
+"""Gives the tests the service under a systemd of its own, on a made-up tree or on the real KSM.
+
+The unit is as it is shipped.
+"""
 
 import shutil
 from collections.abc import Iterator
@@ -30,7 +33,7 @@ ExecStopPost=
 ExecStopPost={PROGRAM} restore {{where}}
 ReadWritePaths={{writable}}
 """
-"""As if it were installed in /usr/bin, and on that host."""
+"""A drop-in with which the service runs as if installed in /usr/bin, and on that host."""
 
 
 @dataclass
@@ -40,7 +43,7 @@ class Service(Unit):
     config: Path = Path()
 
     def make_tree(self, kernel: KernelVersion = "6.18", guests: int = 1) -> None:
-        """Another tree for it to steer."""
+        """Make another tree for the service to steer."""
         tree = self.ksm.parents[3]
         for part in tree.iterdir():
             shutil.rmtree(part)
@@ -49,17 +52,17 @@ class Service(Unit):
         self.found = self.knobs()
 
     def configure(self, sections: Sections) -> None:
-        """Replaces its configuration; it is heeded at the next start, or reload."""
+        """Replace the configuration, which takes effect at the next start or reload."""
         self.config.write_text(toml(sections))
 
     def nobody(self, *command: str) -> list[str]:
-        """The command line by which a user without rights does this inside."""
+        """The command line with which a user without rights runs a command in the container."""
         return self.container.inside("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", *command)
 
 
 @contextmanager
 def _service(directory: Path, writable: Path, place: str, where: str) -> Iterator[Service]:
-    """The service in a container, not started yet; this directory of ours is there for it to write."""
+    """The service in a container, not started yet, with `writable` as a directory that it may write."""
     (directory / "installed.conf").write_text(INSTALLED.format(where=where, writable=place))
     (directory / "config.toml").touch()
     files = [
@@ -83,7 +86,7 @@ def on_a_tree(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 @pytest.fixture
 def service(on_a_tree: Service) -> Iterator[Service]:
-    """The service on a tree with one guest, not started yet; at the end it has left the knobs as they were."""
+    """The service on a tree with one guest, not started yet. At the end the knobs must be as before."""
     on_a_tree.make_tree()
     on_a_tree.configure({"daemon": {"tick_seconds": 0.1, "idle_tick_seconds": 0.1}})
     on_a_tree.container.run("journalctl", "--rotate", "--vacuum-time=1s")
@@ -95,7 +98,7 @@ def service(on_a_tree: Service) -> Iterator[Service]:
 
 @pytest.fixture
 def real_service(real_ksm: RealKsm, tmp_path: Path) -> Iterator[Service]:
-    """The service on the real KSM, not started yet; at the end it has left the knobs as they were."""
+    """The service on the real KSM, not started yet. At the end the knobs must be as before."""
     with _service(tmp_path, Path("/", KSM), TREE, "") as service:
         service.container.run("mount", "--bind", TREE, f"/{KSM}")  # over the container's own, which is read-only
         service.found = service.knobs()

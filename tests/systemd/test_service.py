@@ -1,4 +1,4 @@
-"""What an admin's systemd, and an unprivileged user, may do to the service: the knobs are as found each time."""
+"""Whatever systemd or an unprivileged user does to the service, the knobs are as found afterwards."""
 
 import subprocess
 import time
@@ -27,7 +27,7 @@ PINNED: Sections = {"policy": {"name": "fixed"}, "fixed": {"pages_to_scan": 777}
 
 
 def steers(service: Service) -> bool:
-    """Whether the knobs are its own."""
+    """Whether the knobs are those that the service writes."""
     return service.knobs()["pages_to_scan"] != service.found["pages_to_scan"]
 
 
@@ -61,7 +61,7 @@ def test_a_reload_for_which_this_kernel_is_too_old(service: Service) -> None:
     assert (service.shows("MainPID"), service.shows("NRestarts")) == (pid, "0")
     assert "tick failed" not in service.journal()
     service.configure({"policy": {"name": "adviser"}})
-    assert "Job for ksmtuned-py.service failed" in service.systemctl("reload")  # already by what ExecReload checks
+    assert "Job for ksmtuned-py.service failed" in service.systemctl("reload")  # ExecReload= checks it first
     assert (service.shows("MainPID"), service.shows("ActiveState")) == (pid, "active")
     service.stop()
 
