@@ -15,7 +15,7 @@ from ksmtuned_py.guests.patience import Patience
 from ksmtuned_py.guests.process import Inside, Process
 
 SHARE = 0.0009
-"""The share of a core for all slow looks; 0.1 % with what is around them. With more processes a round over all of them takes longer."""
+"""The share of a core for all slow looks, 0.1 % with what is around them. With more processes a round takes longer."""
 FIRST_SECONDS = 0.2
 """The budget at the start, when every process is new."""
 MOST_SECONDS = 0.06
