@@ -10,12 +10,11 @@ from dataclasses import dataclass, replace
 from ksmtuned_py.descriptors import begin
 from ksmtuned_py.errors import KsmtunedError, NoThread
 from ksmtuned_py.guests.ledger import Ledger
-from ksmtuned_py.model import Guest, Snapshot
+from ksmtuned_py.model import Guest, GuestKey, Snapshot
 from ksmtuned_py.policy.room import guest_lack, merged_bytes
 from ksmtuned_py.publish.journal import Field, Priority, Record
 from ksmtuned_py.units import GIB, human_seconds
 
-Key = tuple[int, int]
 Switch = Callable[[Guest, bool], str]
 """Switches a guest and returns what was read back, as a sentence; raises KsmtunedError or OSError."""
 
@@ -111,10 +110,10 @@ class Enforcer:
         self._known_off = self._read_ledger()
         self._unmet = self._known_off
         """Guests of the ledger that were not seen yet."""
-        self._cases: dict[Key, _Case] = {}
+        self._cases: dict[GuestKey, _Case] = {}
         self._queue: list[tuple[Guest, bool]] = []
-        self._running: dict[Key, Job] = {}
-        self._lost: dict[Key, Job] = {}
+        self._running: dict[GuestKey, Job] = {}
+        self._lost: dict[GuestKey, Job] = {}
         self._seen: Snapshot | None = None
         self._spent_bytes = 0
         """Memory given back since that snapshot, or on the way."""
@@ -122,7 +121,7 @@ class Enforcer:
         self._closed = False
 
     @property
-    def switched_off(self) -> frozenset[Key]:
+    def switched_off(self) -> frozenset[GuestKey]:
         """The guests whose memory was taken out of merging."""
         with self._lock:
             return self._known_off
@@ -250,7 +249,7 @@ class Enforcer:
         self._cases[job.guest.key] = replace(case, merge=job.merge, recheck_seconds=now + RECHECK_SECONDS, told="")
         self._remember()
 
-    def _read_ledger(self) -> frozenset[Key]:
+    def _read_ledger(self) -> frozenset[GuestKey]:
         try:
             return self._ledger.read() if self._ledger else frozenset()
         except (KsmtunedError, OSError) as error:

@@ -8,11 +8,10 @@ Three laws give the order, and tests check every prefix of every plan for them:
 
 from collections.abc import Iterator
 
-from ksmtuned_py.model import KnobName, Knobs, KnobValue, Write
+from ksmtuned_py.model import RUN_MERGE, KnobName, Knobs, KnobValue, Write
 
 STRUCTURAL: frozenset[KnobName] = frozenset({"merge_across_nodes", "max_page_sharing"})
 """Knobs that are EBUSY while anything is merged. No plan has them; they change at the start, after unmerging."""
-RUN_MERGE = 1
 ADVISOR_RESET_PAGES = 100
 """pages_to_scan after advisor_mode was set to none (mm/ksm.c, set_advisor_defaults)."""
 

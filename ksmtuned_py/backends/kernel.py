@@ -12,6 +12,7 @@ from ksmtuned_py.model import (
     KNOB_NAMES,
     KSM_DIRECTORY,
     MUTEX_KNOBS,
+    RUN_UNMERGE,
     AdvisorMode,
     Counters,
     KnobName,
@@ -25,7 +26,6 @@ from ksmtuned_py.sensors.pages import page_bytes
 
 RUN_MASK = 3
 """Leaves out the bit of run for memory hot-remove in progress (KSM_RUN_OFFLINE = 4)."""
-RUN_UNMERGE = 2
 FLAGS, PF_KTHREAD = 6, 0x00200000
 """Field 9 of /proc/PID/stat, the seventh behind the name; include/linux/sched.h."""
 MUTEX_PATIENCE_SECONDS = 0.1

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ksmtuned_py.cli.options import load_config, runtime_of
+from ksmtuned_py.model import GuestKey
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -16,14 +17,13 @@ if TYPE_CHECKING:
 
 LATE_SECONDS = 15.0
 """The lateness of a status from which on a warning is due."""
-Key = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
 class _Left:
     """The guests that a daemon which ended has left switched off."""
 
-    switched_off: frozenset[Key]
+    switched_off: frozenset[GuestKey]
 
 
 def daemons_word(args: Namespace) -> "Status | None":

@@ -3,9 +3,8 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from ksmtuned_py.model import Guest
+from ksmtuned_py.model import Guest, GuestKey
 
-Key = tuple[int, int]
 MOST_SECONDS = 10.0
 """The longest wait for a guest. A switch takes 50 ms where QEMU answers, and other guests want to merge."""
 
@@ -17,7 +16,7 @@ ASKING_SECONDS = 3.0
 class Awaited:
     """Remembers since when each guest is to be switched off."""
 
-    since_seconds: dict[Key, float] = field(default_factory=dict)
+    since_seconds: dict[GuestKey, float] = field(default_factory=dict)
     now_seconds: float = 0.0
 
     def after(self, guests: Iterable[Guest], now_seconds: float) -> "Awaited":

@@ -10,15 +10,7 @@ from ksmtuned_py.door import Door
 from ksmtuned_py.errors import Garbage
 from ksmtuned_py.guests.accounts import has_asked, read_account
 from ksmtuned_py.guests.cgroups import parse_cgroup
-from ksmtuned_py.guests.evidence import (
-    ASKED,
-    COMMAND_LINE,
-    FLAG,
-    LASTING,
-    LEAST_BYTES,
-    kind_by_clue,
-    kind_by_words,
-)
+from ksmtuned_py.guests.evidence import ASKED, COMMAND_LINE, FLAG, LASTING, LEAST_BYTES, kind_by_clue, kind_by_words
 from ksmtuned_py.guests.held import SPARE_DESCRIPTORS as SPARE_DESCRIPTORS
 from ksmtuned_py.guests.held import Held, short_of_descriptors
 from ksmtuned_py.guests.names import names_of
@@ -28,7 +20,7 @@ from ksmtuned_py.guests.process import Inside, Process
 from ksmtuned_py.guests.programs import full_name, may_be_guest, program_names, suspects
 from ksmtuned_py.guests.rounds import Rounds
 from ksmtuned_py.guests.slowlooks import SlowLooks
-from ksmtuned_py.model import Guest, GuestKsm
+from ksmtuned_py.model import Guest, GuestKey, GuestKsm
 from ksmtuned_py.sensors.pages import page_bytes
 
 T = TypeVar("T")
@@ -36,7 +28,6 @@ T = TypeVar("T")
 ACCOUNTS_PER_LOOK = 100
 """Accounts read at one look. One takes about 40 us (measured), and 500 guests are all read anew within five looks."""
 SILENT_GUESTS_MAX = 64
-Key = tuple[int, int]
 
 
 class _Who(NamedTuple):
@@ -89,7 +80,7 @@ class GuestFinder:
         return tuple(self._problems)
 
     @property
-    def fresh(self) -> frozenset[Key]:
+    def fresh(self) -> frozenset[GuestKey]:
         """The guests whose accounts were read at the last look."""
         return frozenset(held.guest.key for held in self._guests.values() if held.read_at == self._looks)
 

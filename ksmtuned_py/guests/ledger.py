@@ -8,9 +8,9 @@ from typing import Any
 
 from ksmtuned_py.door import Door
 from ksmtuned_py.errors import Garbage, KsmtunedError
+from ksmtuned_py.model import GuestKey
 from ksmtuned_py.runtime import read_file, replace_file
 
-Key = tuple[int, int]
 BOOT_ID = "proc/sys/kernel/random/boot_id"
 
 
@@ -21,7 +21,7 @@ class Ledger:
         self._path = path
         self._boot = f"{door.root} {(door.read_if_there(BOOT_ID) or '').strip()}"
 
-    def read(self) -> frozenset[Key]:
+    def read(self) -> frozenset[GuestKey]:
         """The guests that are switched off; raises Garbage, or OSError where the file cannot be read."""
         try:
             found: dict[str, Any] = json.loads(read_file(self._path))
@@ -32,12 +32,12 @@ class Ledger:
         except (ValueError, LookupError, TypeError) as error:
             raise Garbage(str(self._path), str(error), "the guests that were switched off") from error
 
-    def peek(self) -> frozenset[Key]:
+    def peek(self) -> frozenset[GuestKey]:
         """The guests that are switched off; none where we may not read the file, or cannot understand it."""
         with suppress(OSError, KsmtunedError):
             return self.read()
         return frozenset()
 
-    def write(self, keys: Iterable[Key]) -> None:
+    def write(self, keys: Iterable[GuestKey]) -> None:
         """Replace the guests in the file by these; raises OSError."""
         replace_file(self._path, json.dumps({"boot": self._boot, "switched_off": sorted(keys)}).encode())

@@ -3,9 +3,7 @@
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
-from ksmtuned_py.model import Guest
-
-Key = tuple[int, int]
+from ksmtuned_py.model import Guest, GuestKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,11 +14,11 @@ class Losses:
     than 64 records for each merged page of 4 KiB, and 1024 for each of 64 KiB.
     """
 
-    passes: dict[Key, int] = field(default_factory=dict)
-    counted: dict[Key, int] = field(default_factory=dict)
+    passes: dict[GuestKey, int] = field(default_factory=dict)
+    counted: dict[GuestKey, int] = field(default_factory=dict)
     """The value of full_scans at which each guest was counted last."""
 
-    def after(self, guests: Iterable[Guest], fresh: Collection[Key], full_scans: int) -> "Losses":
+    def after(self, guests: Iterable[Guest], fresh: Collection[GuestKey], full_scans: int) -> "Losses":
         """The counts after one more look at the guests.
 
         A guest is counted only when its account was read at this look, and once for each pass. The count of a guest

@@ -7,9 +7,8 @@ from ksmtuned_py.door import Door
 from ksmtuned_py.guests.cgroups import parse_cgroup, process_room_bytes
 from ksmtuned_py.guests.patience import Patience, ask_one
 from ksmtuned_py.guests.process import Process
-from ksmtuned_py.model import Guest
+from ksmtuned_py.model import Guest, GuestKey
 
-Key = tuple[int, int]
 PER_LOOK = 10
 """Guests read at one look. One takes about 0.1 ms (measured with 4 levels of cgroups), so 500 take 50 looks."""
 ANSWER_SECONDS = 1.0
@@ -36,10 +35,10 @@ class Places:
     def __init__(self, door: Door) -> None:
         self._door = door
         self._patience = Patience()
-        self._places: dict[Key, Place] = {}
+        self._places: dict[GuestKey, Place] = {}
         self._looks = 0
 
-    def look(self, guests: Iterable[Guest]) -> dict[Key, Place]:
+    def look(self, guests: Iterable[Guest]) -> dict[GuestKey, Place]:
         """The places of all guests. They are read anew for young guests, and for those whose turn it is."""
         self._looks += 1
         now = {guest.key: self._places.get(guest.key, Place()) for guest in guests}
@@ -61,7 +60,7 @@ def rooms(door: Door) -> Callable[[Guest], int | None]:
 
     It may be called often, because it asks each guest for its cgroup only once.
     """
-    known: dict[Key, str | None] = {}
+    known: dict[GuestKey, str | None] = {}
 
     def room_bytes(guest: Guest) -> int | None:
         if guest.key not in known:

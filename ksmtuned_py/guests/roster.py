@@ -16,9 +16,9 @@ from ksmtuned_py.guests.evidence import LIBVIRT
 from ksmtuned_py.guests.losses import Losses
 from ksmtuned_py.guests.names import placed, renamed, told_apart
 from ksmtuned_py.guests.places import Place, Places
-from ksmtuned_py.guests.rules import Choice, Key, is_undecided, open_questions, ruled
+from ksmtuned_py.guests.rules import Choice, is_undecided, open_questions, ruled
 from ksmtuned_py.guests.unknown import SETTLED_SECONDS, undecided_sentence, unknown_of
-from ksmtuned_py.model import KSM_DIRECTORY, Guest
+from ksmtuned_py.model import KSM_DIRECTORY, Guest, GuestKey
 
 STALE_SECONDS = 30.0
 """The admin is told when libvirt's word is older than this; a restart of libvirtd takes less."""
@@ -49,7 +49,7 @@ class AccountFinder(Finder, Protocol):
     """A finder that also tells whose accounts it has just read."""
 
     @property
-    def fresh(self) -> frozenset[Key]:
+    def fresh(self) -> frozenset[GuestKey]:
         """The guests whose accounts were read at the last look."""
 
 
@@ -63,7 +63,7 @@ class Switches(Protocol):
     """Takes guests' memory out of merging."""
 
     @property
-    def switched_off(self) -> frozenset[Key]:
+    def switched_off(self) -> frozenset[GuestKey]:
         """The guests whose memory was taken out of merging."""
 
 
@@ -83,7 +83,7 @@ class Roster:
         self._awaited = Awaited()
         self._began_seconds: float | None = None
         self._now_seconds = 0.0
-        self._seen_seconds: dict[Key, float] = {}
+        self._seen_seconds: dict[GuestKey, float] = {}
         self._undecided_since: float | None = None
         self._told: tuple[str, ...] = ()
 

@@ -10,9 +10,8 @@ from fnmatch import fnmatchcase
 
 from ksmtuned_py.config import GuestRule, Guests
 from ksmtuned_py.guests.names import is_called
-from ksmtuned_py.model import Guest
+from ksmtuned_py.model import Guest, GuestKey
 
-Key = tuple[int, int]
 Wish = tuple[bool | None, str]
 """Whether a guest is to merge, and why; None = as it is."""
 NO_RULE = GuestRule()
@@ -64,7 +63,7 @@ def open_questions(guest: Guest, rules: Iterable[GuestRule]) -> list[str]:
 
 
 def ruled(
-    guests: Iterable[Guest], settings: Guests, enrolled: str | None, losing: Mapping[Key, int]
+    guests: Iterable[Guest], settings: Guests, enrolled: str | None, losing: Mapping[GuestKey, int]
 ) -> tuple[Guest, ...]:
     """The guests with what the rules want of each.
 

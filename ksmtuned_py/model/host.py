@@ -4,6 +4,9 @@ from dataclasses import dataclass, field
 
 from ksmtuned_py.model.ksm import RMAP_ITEM_BYTES, Counters, KnobName, Knobs, KnobValue
 
+GuestKey = tuple[int, int]
+"""PID, and start in clock ticks since boot, which together name one process and no other."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Clock:
@@ -142,8 +145,8 @@ class Guest:
     """Why the scan backend leaves it, or a part of it, alone; '' when it does not."""
 
     @property
-    def key(self) -> tuple[int, int]:
-        """The PID and the start, which together name this process and no other."""
+    def key(self) -> GuestKey:
+        """The name of this process, and of no other."""
         return (self.pid, self.start_ticks)
 
     @property

@@ -7,6 +7,9 @@ KSM_DIRECTORY = "sys/kernel/mm/ksm"
 RMAP_ITEM_BYTES = 64
 """The memory that the kernel spends on every candidate page (struct ksm_rmap_item, mm/ksm.c)."""
 
+RUN_STOP, RUN_MERGE, RUN_UNMERGE = 0, 1, 2
+"""The values of `run`: ksmd sleeps, scans, or gives every merged page back and then sleeps."""
+
 KnobName = Literal[
     "run",
     "pages_to_scan",

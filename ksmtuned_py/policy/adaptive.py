@@ -4,15 +4,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from ksmtuned_py.config import Config
-from ksmtuned_py.model import Decision, Knobs, Mode, Snapshot, Verdict
+from ksmtuned_py.model import RUN_MERGE, RUN_STOP, RUN_UNMERGE, Decision, Knobs, Mode, Snapshot, Verdict
 from ksmtuned_py.policy.batch import batch_for
 from ksmtuned_py.policy.guards import TRICKLE, Guard, guards
 from ksmtuned_py.policy.held import before_pause_ends
 from ksmtuned_py.policy.need import Need, by_need
-from ksmtuned_py.policy.trend import RUN_UNMERGE, Trend
+from ksmtuned_py.policy.trend import Trend
 from ksmtuned_py.units import human_bytes, human_percent, human_seconds
 
-RUN_MERGE, RUN_STOP = 1, 0
 BUDGET_MIN = 0.0002
 """Of one core: below this ksmd would sleep for longer than anybody wants to wait for a change of mind."""
 

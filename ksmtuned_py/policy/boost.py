@@ -18,7 +18,7 @@ A boost is over at once when there is nothing to look at: no page is tracked, an
 
 from dataclasses import dataclass, replace
 
-from ksmtuned_py.model import Counters, Snapshot
+from ksmtuned_py.model import RUN_MERGE, Counters, Snapshot
 from ksmtuned_py.policy.scanner import Pass
 from ksmtuned_py.units import GIB
 
@@ -30,7 +30,6 @@ FRUITLESS_PRICE = 10.0
 """Times the price: a boost may be dearer than a pass, for most of it goes to memory that is no news. Sim, churn: 3."""
 NOTHING_SECONDS = 10.0
 """A scanner that has anything to look at has begun by then, at any budget."""
-RUN_MERGE = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,11 +1,9 @@
 """What every policy obeys: hands off while somebody else writes the knobs, and no scanning in a pause. Pure."""
 
 from ksmtuned_py.config import Config
-from ksmtuned_py.model import Decision, Knobs, Mode, Snapshot
+from ksmtuned_py.model import RUN_STOP, Decision, Knobs, Mode, Snapshot
 from ksmtuned_py.policy.guards import foreign_writer, paused
 from ksmtuned_py.policy.trend import Trend
-
-RUN_STOP = 0
 
 
 def held(now: Snapshot, trend: Trend, config: Config) -> Decision | None:

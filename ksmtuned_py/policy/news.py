@@ -21,15 +21,13 @@ Only guests that may merge are of interest. A guest asks for merging a moment af
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
-from ksmtuned_py.model import Snapshot
+from ksmtuned_py.model import GuestKey, Snapshot
 from ksmtuned_py.policy.boost import NO_BOOST, WHOLE_PASSES, Boost
 from ksmtuned_py.policy.record import FRUITLESS_MAX_SECONDS, Kind, Record
 from ksmtuned_py.policy.scanner import Pass
 from ksmtuned_py.policy.usual import NOT_SEEN, Usual
 from ksmtuned_py.units import GIB, MIB, human_bytes
 
-GuestKey = tuple[int, int]
-"""A process for good: PID and start."""
 GROWTH_MIN_BYTES = 16 * MIB
 DEAR_CPU_SECONDS = 5.0
 """Two thorough passes that take longer than this are not for every guest that comes: from 4 to 10 GiB of guests on."""

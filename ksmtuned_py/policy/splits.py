@@ -11,9 +11,8 @@ not counted again when a guest grows and shrinks.
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from ksmtuned_py.model import Snapshot
+from ksmtuned_py.model import GuestKey, Snapshot
 
-GuestKey = tuple[int, int]
 TABLE_ENTRY_BYTES = 8
 """A huge page is at most what one page of such entries maps."""
 

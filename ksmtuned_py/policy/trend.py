@@ -3,10 +3,10 @@
 from dataclasses import dataclass, field, replace
 
 from ksmtuned_py.config import Config
-from ksmtuned_py.model import Snapshot
+from ksmtuned_py.model import RUN_UNMERGE, GuestKey, Snapshot
 from ksmtuned_py.policy.boost import pays
 from ksmtuned_py.policy.need import Need, by_need, next_need
-from ksmtuned_py.policy.news import NO_NEWS, GuestKey, News, Prospect, next_news
+from ksmtuned_py.policy.news import NO_NEWS, News, Prospect, next_news
 from ksmtuned_py.policy.scanner import Passes, Scanner, cost_max_seconds
 from ksmtuned_py.policy.splits import Splits
 from ksmtuned_py.policy.state import PolicyState, next_state
@@ -14,7 +14,6 @@ from ksmtuned_py.policy.state import PolicyState, next_state
 FOREIGN_HOLD_SECONDS = 60.0
 FOREIGN_HOLD_MAX_SECONDS = 3600.0
 COW_SMOOTHING_SECONDS = 30.0
-RUN_UNMERGE = 2
 STORM_SECONDS = 60.0
 STORM_PAGES_PER_MINUTE = 10_000
 """Below this (40 MiB a minute) no rate of copy-on-write is a storm, whatever its share."""

@@ -18,10 +18,9 @@ from ksmtuned_py.guests.places import rooms
 from ksmtuned_py.guests.switch import empty
 from ksmtuned_py.host import Host
 from ksmtuned_py.machine import Machine
-from ksmtuned_py.model import Guest, Knobs, Snapshot, Write, WriteStatus
-from ksmtuned_py.plan import RUN_MERGE
+from ksmtuned_py.model import RUN_MERGE, RUN_STOP, RUN_UNMERGE, Guest, Knobs, Snapshot, Write, WriteStatus
 from ksmtuned_py.policy.room import all_lack, guest_lack, merged_bytes
-from ksmtuned_py.undo.knobs import RUN_STOP, RUN_UNMERGE, settle
+from ksmtuned_py.undo.knobs import settle
 from ksmtuned_py.undo.unshare import PORTION_PAGES
 from ksmtuned_py.undo.unsharing import STALL_SECONDS, NotUnshared, Unsharing
 from ksmtuned_py.units import human_bytes, human_seconds

@@ -5,12 +5,11 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from ksmtuned_py.host import Host
-from ksmtuned_py.model import KnobName, Knobs, KnobValue, Write, WriteResult, WriteStatus
+from ksmtuned_py.model import RUN_STOP, RUN_UNMERGE, KnobName, Knobs, KnobValue, Write, WriteResult, WriteStatus
 from ksmtuned_py.plan import STRUCTURAL, plan
 
 SETTLE_SECONDS = 10.0
 RETRY_SECONDS = 0.05
-RUN_STOP, RUN_UNMERGE = 0, 2
 
 
 def settle(host: Host, wanted: Knobs, seconds: float = SETTLE_SECONDS) -> list[str]:

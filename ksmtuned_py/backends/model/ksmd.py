@@ -9,7 +9,8 @@ from ksmtuned_py.backends.model.costs import JIFFY_NS, Costs
 from ksmtuned_py.backends.model.cursor import Cursor
 from ksmtuned_py.backends.model.guestmemory import Group, GuestMemory
 from ksmtuned_py.backends.model.pages import NOT_COUNTED, Found, Place, look
-from ksmtuned_py.backends.model.settings import RUN_MERGE, RUN_UNMERGE, Settings
+from ksmtuned_py.backends.model.settings import Settings
+from ksmtuned_py.model import RUN_MERGE, RUN_UNMERGE
 
 FINE_TIMER_JIFFIES = 63
 """Longer sleeps than this end on a coarser grid (kernel/time/timer.c)."""

@@ -9,10 +9,12 @@ from ksmtuned_py.backends.model.guestmemory import NANOSECONDS, Group, GuestMemo
 from ksmtuned_py.backends.model.ksmd import Ksmd
 from ksmtuned_py.backends.model.pages import Place
 from ksmtuned_py.backends.model.room import mergeable_pages
-from ksmtuned_py.backends.model.settings import LINUX_6_12, RUN_MERGE, RUN_UNMERGE, Features, Settings
+from ksmtuned_py.backends.model.settings import LINUX_6_12, Features, Settings
 from ksmtuned_py.model import (
     MUTEX_KNOBS,
     RMAP_ITEM_BYTES,
+    RUN_MERGE,
+    RUN_UNMERGE,
     Counters,
     Guest,
     GuestKsm,

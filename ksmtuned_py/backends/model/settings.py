@@ -2,14 +2,12 @@
 
 from dataclasses import dataclass
 
-from ksmtuned_py.model import COUNTER_NAMES, KNOB_NAMES, AdvisorMode, KnobName, Knobs, KnobValue
+from ksmtuned_py.model import COUNTER_NAMES, KNOB_NAMES, RUN_UNMERGE, AdvisorMode, KnobName, Knobs, KnobValue
 
 U32_MAX = 2**32 - 1
 BOOLEANS: frozenset[KnobName] = frozenset({"smart_scan", "use_zero_pages", "merge_across_nodes"})
 LOCKED_WHILE_MERGED: frozenset[KnobName] = frozenset({"merge_across_nodes", "max_page_sharing"})
 LOWEST: dict[KnobName, int] = {"max_page_sharing": 2, "advisor_target_scan_time": 1}
-RUN_MERGE = 1
-RUN_UNMERGE = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

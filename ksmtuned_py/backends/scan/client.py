@@ -9,10 +9,10 @@ from ksmtuned_py.backends.scan.choice import target_of
 from ksmtuned_py.backends.scan.link import Link, Patience, Wanted
 from ksmtuned_py.backends.scan.mark import NOBODY
 from ksmtuned_py.backends.scan.sentences import guest_sentences
-from ksmtuned_py.backends.scan.target import DEFAULT_KNOBS, GuestKey
+from ksmtuned_py.backends.scan.target import DEFAULT_KNOBS
 from ksmtuned_py.config import InForce
 from ksmtuned_py.door import Door
-from ksmtuned_py.model import Counters, Guest, Knobs, Write, WriteResult, WriteStatus
+from ksmtuned_py.model import Counters, Guest, GuestKey, Knobs, Write, WriteResult, WriteStatus
 from ksmtuned_py.sensors.pages import OWN_PAGE_BYTES
 
 _UNMERGE = 2

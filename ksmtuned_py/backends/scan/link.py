@@ -8,12 +8,16 @@ import sys
 import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING
 
 from ksmtuned_py.backends.scan.channel import Channel, Closed, Message, pair
 from ksmtuned_py.backends.scan.mark import NOBODY, Mark, new_mark
-from ksmtuned_py.backends.scan.target import DEFAULT_KNOBS, GuestKey, Target
+from ksmtuned_py.backends.scan.target import DEFAULT_KNOBS, Target
 from ksmtuned_py.config import Scan
 from ksmtuned_py.units import human_seconds
+
+if TYPE_CHECKING:
+    from ksmtuned_py.model import GuestKey
 
 _CLOSE_SECONDS = 5.0
 _END_SECONDS = 1.0

@@ -4,7 +4,7 @@ import mmap
 import os
 import struct
 
-from ksmtuned_py.backends.scan.target import GuestKey
+from ksmtuned_py.model import GuestKey
 
 NOBODY: GuestKey = (0, 0)
 _KEY = struct.Struct("=QQ")

@@ -18,12 +18,12 @@ from ksmtuned_py.backends.scan.process import Gone, Process
 from ksmtuned_py.backends.scan.refusal import own_trouble
 from ksmtuned_py.backends.scan.sweep import Step, Sweep
 from ksmtuned_py.backends.scan.table import PAGE_TABLE_BYTES, Table
-from ksmtuned_py.backends.scan.target import GuestKey, Target
+from ksmtuned_py.backends.scan.target import Target
 from ksmtuned_py.backends.scan.zero import Zeros
 from ksmtuned_py.backends.scan.zeroplace import place_refusal
 from ksmtuned_py.config import Scan
 from ksmtuned_py.door import Door
-from ksmtuned_py.model import Counters
+from ksmtuned_py.model import Counters, GuestKey
 from ksmtuned_py.units import MIB
 
 _MEMORY = "proc/meminfo"

@@ -4,10 +4,6 @@ from dataclasses import dataclass
 
 DEFAULT_KNOBS = {"run": 0, "pages_to_scan": 100, "sleep_millisecs": 20, "smart_scan": 1}
 """ksmd's knobs that mean something here, with ksmd's defaults."""
-STOP, MERGE, UNMERGE = 0, 1, 2
-"""The values of run."""
-GuestKey = tuple[int, int]
-"""PID, and start in clock ticks since boot."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,9 +11,10 @@ from dataclasses import asdict
 from ksmtuned_py.backends.scan.channel import Channel, Closed, Message, inherited
 from ksmtuned_py.backends.scan.mark import Mark
 from ksmtuned_py.backends.scan.scanner import Merger, Scanner, Watched
-from ksmtuned_py.backends.scan.target import DEFAULT_KNOBS, MERGE, UNMERGE, GuestKey, Target
+from ksmtuned_py.backends.scan.target import DEFAULT_KNOBS, Target
 from ksmtuned_py.config import Scan
 from ksmtuned_py.door import Door
+from ksmtuned_py.model import RUN_MERGE, RUN_UNMERGE, GuestKey
 from ksmtuned_py.units import KIB, MIB
 
 _NICE = 5  # as ksmd
@@ -53,9 +54,9 @@ class Worker:
 
     def _pause_seconds(self) -> float:
         run = self._knobs["run"]
-        if run == UNMERGE and not self._given_back:
+        if run == RUN_UNMERGE and not self._given_back:
             return 0
-        if run == MERGE and self._scanner.has_work and self._knobs["pages_to_scan"]:
+        if run == RUN_MERGE and self._scanner.has_work and self._knobs["pages_to_scan"]:
             return self._knobs["sleep_millisecs"] / 1000
         return _IDLE_SECONDS
 
@@ -76,11 +77,11 @@ class Worker:
         return news
 
     def _batch(self) -> None:
-        if self._knobs["run"] == MERGE:
+        if self._knobs["run"] == RUN_MERGE:
             self._credit = min(self._credit, 0) + self._knobs["pages_to_scan"]
             if self._credit > 0:
                 self._work(self._steps)
-        elif self._knobs["run"] == UNMERGE and not self._given_back:
+        elif self._knobs["run"] == RUN_UNMERGE and not self._given_back:
             self._credit = sys.maxsize
             self._given_back = self._work(self._scanner.give_back())
         elif time.monotonic() >= self._next_tidy:
