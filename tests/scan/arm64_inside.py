@@ -19,19 +19,18 @@ from ksmtuned_py.backends.scan.client import ScanBackend
 from ksmtuned_py.config import Config, InForce, Scan
 from ksmtuned_py.door import Door
 from ksmtuned_py.model import Guest, KnobName, Write
-from ksmtuned_py.sensors.pages import OWN_PAGE_BYTES
 from tests.scan import remap_once
 from tests.scan.writers import Writer, runs_freely, stores, writers
 from tests.support.process import wait_for
 
-MIB = 4
+MIB = 8
 BIND, BOUND_MIB = 2, 16
 """Larger than any other mapping of the guests: of several policies, only the most frequent one's memory is merged."""
 REST_SECONDS = "0.05"
 POINTS = [
-    *(("_request", number) for number in (*range(1, 241, 48), 300)),
+    *(("_request", number) for number in (*range(1, 241, 24), 300, 900)),
     *(("send", number) for number in (1, 3)),
-    ("recv", 1),
+    *(("recv", number) for number in (1, 3)),
 ]
 """Functions of the worker, and the call of each at which it is killed; `_request` is a system call of ptrace."""
 
@@ -116,7 +115,7 @@ def give_back(backend: ScanBackend) -> None:
 def _shares(backend: ScanBackend) -> bool:
     pages = backend.counters().pages_sharing
     print(f"{time.monotonic():.1f} s: {pages} pages shared", *backend.problems, sep="; ", flush=True)
-    return pages > MIB * 2**20 // OWN_PAGE_BYTES // 2
+    return pages > 1000
 
 
 def killed_at(name: str, number: int, one: Writer) -> bool:
@@ -151,7 +150,7 @@ def _remap(name: str, number: int, one: Writer) -> None:
 
     try:
         sys.setprofile(count)
-        remap_once.main(one.pid, MIB)
+        remap_once.main(one.pid)
     except BaseException:  # whatever the error was, this process must not go on as its parent
         sys.setprofile(None)
         traceback.print_exc()

@@ -14,18 +14,18 @@ from ksmtuned_py.config import Scan
 from ksmtuned_py.door import Door
 
 
-def main(pid: int, least_mib: int = 8) -> None:
+def main(pid: int) -> None:
     """Makes two passes over the process and merges once what was steady; then gives everything back."""
     target = Target(pid=pid, start_ticks=0, remap=True)
     watched, sweep = Watched(target), Sweep()
-    remapper = Remapper(Door(), Scan(reclaim="remap", remap_least_mib=least_mib))
+    remapper = Remapper(Door(), Scan(reclaim="remap", remap_least_mib=8))
     with Process(target, Door()) as process:
         for _ in range(2):
             list(sweep.guest(process, watched.table, PRIVATE, smart=False))
         slabs = watched.table.slabs.values()
         shares = repeated([slab.prints[slab.steady & (slab.prints > ZERO)] for slab in slabs])
         done = 0
-        for _ in range(50):  # giving back is refused while the guest's mappings are changing
+        for _ in range(50):  # merging is refused while the guest's mappings are changing
             done += sum(remapper.merge(process, watched, shares, split_huge=True))
             if done:
                 break

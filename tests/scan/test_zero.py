@@ -132,7 +132,8 @@ def freed_shares(guests: list[Holder], cgroup: MemoryCgroup, door: Door) -> tupl
 def test_zero_pages_are_really_freed_and_come_back_as_zeros(nobody_else: None, zram_swap: None, no_ksm: Door) -> None:
     with two_guests() as (guests, cgroup):
         rises, swapped = list[float](), list[int]()
-        # The rest of the machine takes, frees and swaps memory, too (5 % are 26 MiB): most rounds have to show it.
+        # The rest of the machine takes and frees memory (5 % are 26 MiB), and the kernel may page out what is cold
+        # (DAMON): most rounds have to show it.
         while len(rises) < LEAST_ROUNDS or (len(rises) < MOST_ROUNDS and median(rises) < 0.95):
             before = vmstat("pswpout") + written_sectors()
             rss, charge, available = freed_shares(guests, cgroup, no_ksm)
