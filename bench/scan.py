@@ -17,11 +17,11 @@ from rich.table import Table as Printed
 
 from ksmtuned_py.backends.kernel import find_ksmd
 from ksmtuned_py.backends.scan.client import ScanBackend
-from ksmtuned_py.backends.scan.process import start_ticks
 from ksmtuned_py.backends.scan.scanner import Scanner
 from ksmtuned_py.backends.scan.target import Target
 from ksmtuned_py.config import Config, InForce, Scan
 from ksmtuned_py.door import Door
+from ksmtuned_py.guests.parse import parse_stat
 from ksmtuned_py.model import Guest, KnobName, Write
 from ksmtuned_py.units import MIB
 from ksmtuned_py.workload import Mix, Workload, workloads
@@ -146,7 +146,7 @@ def remap(mib: int) -> Figures:
 
 def _guest(load: Workload) -> Guest:
     stat = Path(f"/proc/{load.pid}/stat").read_text()
-    return Guest(pid=load.pid, start_ticks=start_ticks(stat), name=load.name, kind="pattern")
+    return Guest(pid=load.pid, start_ticks=parse_stat(stat).start_ticks, name=load.name, kind="pattern")
 
 
 def measure(mib: int, tell: Callable[[str], None]) -> dict[str, Figures]:

@@ -7,6 +7,7 @@ from ksmtuned_py.backends.unmerge import Unmerging
 from ksmtuned_py.descriptors import begin
 from ksmtuned_py.door import Door, parse_int
 from ksmtuned_py.errors import Garbage, NoKsm
+from ksmtuned_py.guests.parse import is_kernel_thread
 from ksmtuned_py.model import (
     COUNTER_NAMES,
     KNOB_NAMES,
@@ -26,8 +27,6 @@ from ksmtuned_py.sensors.pages import page_bytes
 
 RUN_MASK = 3
 """Leaves out the bit of run for memory hot-remove in progress (KSM_RUN_OFFLINE = 4)."""
-FLAGS, PF_KTHREAD = 6, 0x00200000
-"""Field 9 of /proc/PID/stat, the seventh behind the name; include/linux/sched.h."""
 MUTEX_PATIENCE_SECONDS = 0.1
 """The daemon's batches take 50 ms at most, so a longer wait means somebody else's batch."""
 
@@ -46,8 +45,8 @@ def find_ksmd(door: Door) -> int | None:
     """Returns the PID of ksmd; None when there is none to see. Any user may name a process so, but no kernel thread."""
     for name in filter(str.isdecimal, door.names("proc")):
         if door.read_if_there(f"proc/{name}/comm") == "ksmd\n":
-            fields = (door.read_if_there(f"proc/{name}/stat") or "").rpartition(")")[2].split()
-            if len(fields) > FLAGS and fields[FLAGS].isdecimal() and int(fields[FLAGS]) & PF_KTHREAD:
+            stat = door.read_if_there(f"proc/{name}/stat")
+            if stat is not None and is_kernel_thread(stat):
                 return int(name)
     return None
 

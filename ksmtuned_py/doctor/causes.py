@@ -6,6 +6,7 @@ from fnmatch import fnmatchcase
 
 from ksmtuned_py.config.doctor import Accept, Code
 from ksmtuned_py.doctor.finding import Finding, Severity
+from ksmtuned_py.guests.names import is_called
 from ksmtuned_py.model import Guest
 
 _SCANNED: frozenset[Code] = frozenset({"not_yet_scanned", "nothing_equal", "losing"})
@@ -95,13 +96,14 @@ def _explains(finding: Finding) -> bool:
 
 def accepted(findings: Iterable[Finding], accept: Sequence[Accept], guests: Iterable[Guest] = ()) -> list[Finding]:
     """The findings, with those that the admin accepts marked. An admin may give any of a guest's names."""
-    names = {guest.name: (guest.name, *guest.aliases) for guest in guests}
-    return [_accepted(finding, accept, names.get(finding.guest, (finding.guest,))) for finding in findings]
+    known = {guest.name: guest for guest in guests}
+    return [_accepted(finding, accept, known.get(finding.guest)) for finding in findings]
 
 
-def _accepted(finding: Finding, accept: Sequence[Accept], names: Sequence[str]) -> Finding:
+def _accepted(finding: Finding, accept: Sequence[Accept], guest: Guest | None) -> Finding:
     for one in accept:
-        if one.code == finding.code and any(fnmatchcase(name, one.guest) for name in names):
+        meant = is_called(guest, one.guest) if guest else fnmatchcase(finding.guest, one.guest)
+        if one.code == finding.code and meant:
             return replace(finding, severity="accepted", reason=one.reason)
     return finding
 

@@ -29,10 +29,9 @@ from ksmtuned_py.model import Decision, Outcome, Snapshot
 from ksmtuned_py.publish.totals import Totals
 from ksmtuned_py.publish.words import status_line
 from ksmtuned_py.report import Report
-from ksmtuned_py.runtime import replace_file
+from ksmtuned_py.runtime import PUBLIC_MODE, replace_file
 
 SCHEMA = 1
-PUBLIC_MODE = 0o644
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

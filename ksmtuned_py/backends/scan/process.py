@@ -12,10 +12,7 @@ from ksmtuned_py.backends.scan.pagemap import Kind, Runs, runs
 from ksmtuned_py.backends.scan.refusal import Refused
 from ksmtuned_py.backends.scan.target import Target
 from ksmtuned_py.door import Door
-
-_FLAGS_FIELD, _THREADS_FIELD, _START_TICKS_FIELD = 9, 20, 22
-KERNEL_THREAD = 0x200000
-"""The bit of `kernel_flags` that only threads of the kernel have: PF_KTHREAD."""
+from ksmtuned_py.guests.parse import parse_stat
 
 
 @dataclass(eq=False)
@@ -135,27 +132,7 @@ class Process:
     def _open(self) -> None:
         self.pidfd = os.pidfd_open(self.target.pid)
         self.directory = self._door.hold(f"proc/{self.target.pid}")
-        if self.target.start_ticks not in (0, start_ticks(self.read_text("stat"))):
+        if self.target.start_ticks not in (0, parse_stat(self.read_text("stat")).start_ticks):
             raise Gone(self.target.name)
         self.mem = os.open("mem", os.O_RDONLY | os.O_CLOEXEC, dir_fd=self.directory)
         self.pagemap = os.open("pagemap", os.O_RDONLY | os.O_CLOEXEC, dir_fd=self.directory)
-
-
-def start_ticks(stat: str) -> int:
-    """Returns the start time from /proc/PID/stat, in clock ticks since boot."""
-    return _stat_number(stat, _START_TICKS_FIELD)
-
-
-def kernel_flags(stat: str) -> int:
-    """Returns the flags that tell what kind of thread it is, from /proc/PID/stat (PF_* in include/linux/sched.h)."""
-    return _stat_number(stat, _FLAGS_FIELD)
-
-
-def thread_count(stat: str) -> int:
-    """Returns the number of its threads, from /proc/PID/stat."""
-    return _stat_number(stat, _THREADS_FIELD)
-
-
-def _stat_number(stat: str, field: int) -> int:
-    """Returns one field. The name in field 2 may hold spaces and parentheses, so the last parenthesis counts."""
-    return int(stat.rpartition(")")[2].split()[field - 3])

@@ -66,7 +66,7 @@ class Slab:
         first, last = (int(page) // HUGE_PAGES * HUGE_PAGES for page in (pages[0], pages[-1]))
         begin, end = np.searchsorted(self.pages, (first, last + HUGE_PAGES))
         zeros = self.pages[begin:end][self.prints[begin:end] == ZERO]
-        return np.union1d(pages, np.setdiff1d(zeros, self.paged_out))
+        return np.union1d(pages, zeros[~np.isin(zeros, self.paged_out)])
 
     @property
     def steady(self) -> NDArray[np.bool_]:

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from ksmtuned_py.backends.scan.mappings import PAGES_NAME, Mapping, parse_maps
 from ksmtuned_py.backends.scan.pagemap import COPIED, PAGE, page_numbers, runs
-from ksmtuned_py.backends.scan.process import KERNEL_THREAD, kernel_flags, start_ticks, thread_count
 from ksmtuned_py.backends.scan.remap.eligibility import is_stopped
 from ksmtuned_py.door import Door
 from ksmtuned_py.errors import KsmtunedError
+from ksmtuned_py.guests.parse import is_kernel_thread, parse_stat, thread_count
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ def _maps(door: Door, pid: str) -> str:
             if text := door.read(f"proc/{pid}/{name}"):
                 return text
     stat = door.read_if_there(f"proc/{pid}/stat")
-    if stat is None or kernel_flags(stat) & KERNEL_THREAD or thread_count(stat) <= 1:
+    if stat is None or is_kernel_thread(stat) or thread_count(stat) <= 1:
         return ""
     raise OSError(errno.ESRCH, "it has threads, and no mappings that can be seen")
 
@@ -85,7 +85,7 @@ def mapped_end(door: Door, inode: int) -> int:
 
 def _began_before(door: Door, pid: str, ticks: int) -> bool:
     with suppress(OSError, KsmtunedError):
-        return start_ticks(door.read(f"proc/{pid}/stat")) < ticks
+        return parse_stat(door.read(f"proc/{pid}/stat")).start_ticks < ticks
     return False
 
 

@@ -1,9 +1,10 @@
 """Finds other processes with the very same memory (CLONE_VM without CLONE_THREAD), which would not be stopped."""
 
-from ksmtuned_py.backends.scan.process import KERNEL_THREAD, Process, kernel_flags
+from ksmtuned_py.backends.scan.process import Process
 from ksmtuned_py.backends.scan.refusal import Refused
 from ksmtuned_py.backends.scan.remap.system import same_memory
 from ksmtuned_py.door import Door
+from ksmtuned_py.guests.parse import is_kernel_thread
 
 _MOST_NEW = 500
 """The most processes that are looked at while the guest stands still, at about 2 us each."""
@@ -62,7 +63,7 @@ class Sharers:
         if self._door.exists(f"proc/{self._pid}/task/{number}"):
             return True
         stat = self._door.read_if_there(f"proc/{number}/stat")
-        return stat is None or bool(kernel_flags(stat) & KERNEL_THREAD)
+        return stat is None or is_kernel_thread(stat)
 
     def _size(self, number: int) -> str:
         """Returns its size in pages, which is equal for two with the same memory while it does not change."""

@@ -15,6 +15,7 @@ from ksmtuned_py.backends.scan.refusal import Refused
 from ksmtuned_py.backends.scan.remap import ptrace
 from ksmtuned_py.backends.scan.remap.architecture import MACHINE, Context
 from ksmtuned_py.backends.scan.remap.stops import Busy, NotStopped, Stops
+from ksmtuned_py.guests.parse import thread_state
 
 MOST_THREADS = 127
 _LAST_PATIENCE_SECONDS = 0.5
@@ -224,7 +225,7 @@ class Threads:
     def _unwilling(self, number: int) -> NotStopped:
         """Returns the error that tells why a thread has not stopped in time."""
         with suppress(Gone):
-            if self._process.read_text(f"task/{number}/stat").rpartition(")")[2].split()[0] == "R":
+            if thread_state(self._process.read_text(f"task/{number}/stat")) == "R":
                 return Busy("the host is too busy: one of its threads got no processor in the time that a stop takes")
         return NotStopped("one of its threads does not stop: it waits for a device")
 
