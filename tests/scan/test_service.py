@@ -1,18 +1,18 @@
 """The scan backend as a service: a systemd of its own, the unit and its drop-ins as they are shipped."""
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import psutil
 
 from tests.scan.test_zero import ZERO_MIB, ZERO_PAGES, Holder
 from tests.scan.writers import Writer, stores
-from tests.support.container import PACKAGES, PYTHON, ROOT, SOURCE, Container, booted
+from tests.support.container import PACKAGES, PYTHON, ROOT, SOURCE, booted
+from tests.support.ksmlock import KSM
 from tests.support.process import wait_for
 from tests.support.seccomp import KILL_PROCESS, NO_SUCH_CALL, returning
+from tests.support.unit import Unit
 
 UNIT = "/etc/systemd/system/ksmtuned-py.service"
 GUEST = "/run/scanned-guest"
@@ -36,11 +36,8 @@ ENVIRONMENT = (f"PYTHONPATH={PACKAGES}:{SOURCE}", "WRITER_REST_SECONDS=0.05")
 """The guests' environment. Writers rest, or what is equal in them is gone before a busy machine has merged it."""
 
 
-class Service:
-    """The daemon in its container."""
-
-    def __init__(self, container: Container) -> None:
-        self.container = container
+class Service(Unit):
+    """The service in its container, with guests beside it."""
 
     def guest(self, *words: str) -> list[str]:
         """Returns the command line of a guest inside."""
@@ -50,28 +47,10 @@ class Service:
         """Starts a guest inside that never rests."""
         return WriterInside("writer", command=self.guest(*words))
 
-    def start(self) -> None:
-        """Starts the daemon; it is ready on return."""
-        assert self.container.run("systemctl", "start", "ksmtuned-py") == "", self.journal()
-
-    def status(self) -> dict[str, Any]:
-        """Returns the daemon's status."""
-        said = self.container.run(f"{PYTHON}/bin/python", "-m", "ksmtuned_py", "status", "--json")
-        found: dict[str, Any] = json.loads(said)
-        return found
-
     def counter(self, name: str) -> int:
-        """Returns one of the counters that ksmd would have."""
-        return int(self.status()["snapshot"]["counters"][name] or 0)
-
-    def journal(self) -> str:
-        """Returns all that the daemon has said."""
-        return self.container.run("journalctl", "--no-pager", "--unit=ksmtuned-py")
-
-    def stop(self) -> None:
-        """Stops the daemon; it has ended well on return."""
-        self.container.run("systemctl", "stop", "ksmtuned-py")
-        assert "Result=success" in self.container.run("systemctl", "show", "ksmtuned-py"), self.journal()
+        """Returns one of the counters that ksmd would have; 0 before the first look."""
+        found = self.status()
+        return int(found["snapshot"]["counters"][name] or 0) if found else 0
 
 
 class WriterInside(Writer):
@@ -96,7 +75,7 @@ def service(directory: Path, reclaim: str, drop_ins: Sequence[str]) -> Iterator[
     files += [(ROOT / "systemd" / name, f"{UNIT}.d/{name}") for name in drop_ins]
     with booted([(ROOT / "systemd/ksmtuned-py.service", UNIT), *files]) as container:
         container.run("ln", "-s", "/usr/bin/python3", GUEST)
-        yield Service(container)
+        yield Service(container, KSM)
 
 
 def test_zero_takes_one_drop_in(zram_swap: None, tmp_path: Path) -> None:
