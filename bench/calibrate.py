@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from statistics import median
 
 from bench.realksmd import PASSES, RealKsmd
-from ksmtuned_py.backends.model.costs import Costs
-from ksmtuned_py.backends.model.pages import Found
+from ksmtuned_py.cli.workload import PAGE_BYTES, Mix, Workload, workloads
+from ksmtuned_py.ksmdmodel.costs import Costs
+from ksmtuned_py.ksmdmodel.pages import Found
 from ksmtuned_py.units import MIB
-from ksmtuned_py.workload import PAGE_BYTES, Mix, Workload, workloads
 from tests.support.ksmlock import held_ksm
 
 SEED = os.getpid()

@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from subprocess import PIPE, Popen
 
-from ksmtuned_py.workload import Mix, Workload, command
+from ksmtuned_py.cli.workload import Mix, Workload, command
 from tests.support.debian import CACHE
 
 ROOT = Path(__file__).parent.parent

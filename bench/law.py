@@ -12,16 +12,16 @@ from dataclasses import dataclass
 from bench.managers import START_SECONDS
 from bench.runs import clean
 from ksmtuned_py.backends.kernel import find_ksmd
+from ksmtuned_py.cli.workload import Mix, workloads
 from ksmtuned_py.config import Config
+from ksmtuned_py.daemon.machine import open_machine
 from ksmtuned_py.door import Door
 from ksmtuned_py.host import Host
-from ksmtuned_py.machine import open_machine
 from ksmtuned_py.model import Knobs, Snapshot
 from ksmtuned_py.plan import plan
 from ksmtuned_py.policy.batch import batch_for
 from ksmtuned_py.policy.scanner import Scanner
 from ksmtuned_py.units import MIB
-from ksmtuned_py.workload import Mix, workloads
 from tests.support.ksmlock import RealKsm, held_ksm
 from tests.support.process import wait_for
 

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from bench.stage import Size, Stage
+from ksmtuned_py.cli.workload import PAGE_BYTES, Mix
 from ksmtuned_py.units import GIB
-from ksmtuned_py.workload import PAGE_BYTES, Mix
 
 SEED = 20_260
 """A seed that no other workload uses, should there be one at the same time."""

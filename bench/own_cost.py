@@ -18,9 +18,9 @@ import psutil
 from bench.guests import QEMU, Guest, under_qemus_name
 from bench.managers import Ours
 from bench.runs import clean
+from ksmtuned_py.cli.workload import Mix
 from ksmtuned_py.publish.statusfile import read
 from ksmtuned_py.units import MIB
-from ksmtuned_py.workload import Mix
 from tests.support.ksmlock import RealKsm, held_ksm
 from tests.support.process import adopt_orphans, wait_for
 

@@ -16,15 +16,15 @@ from rich.console import Console
 from rich.table import Table as Printed
 
 from ksmtuned_py.backends.kernel import find_ksmd
-from ksmtuned_py.backends.scan.client import ScanBackend
-from ksmtuned_py.backends.scan.scanner import Scanner
-from ksmtuned_py.backends.scan.target import Target
+from ksmtuned_py.backends.scan import ScanBackend
+from ksmtuned_py.cli.workload import Mix, Workload, workloads
 from ksmtuned_py.config import Config, InForce, Scan
 from ksmtuned_py.door import Door
-from ksmtuned_py.guests.parse import parse_stat
 from ksmtuned_py.model import Guest, KnobName, Write
+from ksmtuned_py.scanner.scanner import Scanner
+from ksmtuned_py.scanner.target import Target
+from ksmtuned_py.sensors.stat import parse_stat
 from ksmtuned_py.units import MIB
-from ksmtuned_py.workload import Mix, Workload, workloads
 from tests.scan.changing import Changer, changer
 from tests.scan.conftest import zram
 from tests.support.ksmlock import RealKsm, held_ksm

@@ -8,10 +8,10 @@ from typing import Self
 
 from bench.ballast import Ballast
 from bench.guests import Guest
+from ksmtuned_py.cli.workload import PAGE_BYTES, Mix, achievable_pages
 from ksmtuned_py.door import Door
 from ksmtuned_py.sensors.memory import read_memory
 from ksmtuned_py.units import MIB
-from ksmtuned_py.workload import PAGE_BYTES, Mix, achievable_pages
 from tests.support.ksmlock import RealKsm
 from tests.support.process import wait_for
 

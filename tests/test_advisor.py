@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ksmtuned_py.backends.memory import MemoryBackend
-from ksmtuned_py.backends.model.guestmemory import equal, unique
-from ksmtuned_py.backends.model.modelhost import ModelHost
-from ksmtuned_py.backends.model.settings import LINUX_6_1
+from ksmtuned_py.backends.model import MemoryBackend
 from ksmtuned_py.config import Config
 from ksmtuned_py.host import Host
+from ksmtuned_py.ksmdmodel.guestmemory import equal, unique
+from ksmtuned_py.ksmdmodel.modelhost import ModelHost
+from ksmtuned_py.ksmdmodel.settings import LINUX_6_1
 from ksmtuned_py.model import AdvisorMode, Clock, Counters, ForeignWrite, Knobs, Mode, Write, WriteStatus
 from ksmtuned_py.policy import policy_of
 from ksmtuned_py.policy.advisor import CPU_OUT_OF_REACH, SETTLING_PASSES, NoAdvisor

@@ -21,10 +21,10 @@ from bench.loads import LOADS
 from bench.managers import MANAGERS
 from bench.runs import Figures, Run
 from bench.samples import Sample
+from ksmtuned_py.cli.workload import Mix
 from ksmtuned_py.door import Door
 from ksmtuned_py.guests.discovery import GuestFinder
 from ksmtuned_py.units import MIB
-from ksmtuned_py.workload import Mix
 from tests.support.ksmlock import need_real_ksm
 from tests.support.process import Program, wait_for
 

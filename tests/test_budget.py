@@ -4,13 +4,13 @@ from dataclasses import replace
 
 import pytest
 
-from ksmtuned_py.backends.memory import MemoryBackend
-from ksmtuned_py.backends.model.costs import Costs
-from ksmtuned_py.backends.model.guestmemory import equal, unique, zero
-from ksmtuned_py.backends.model.modelhost import ModelHost
-from ksmtuned_py.backends.model.settings import LINUX_6_1, LINUX_6_12, Features
+from ksmtuned_py.backends.model import MemoryBackend
 from ksmtuned_py.config import Config
 from ksmtuned_py.host import Host
+from ksmtuned_py.ksmdmodel.costs import Costs
+from ksmtuned_py.ksmdmodel.guestmemory import equal, unique, zero
+from ksmtuned_py.ksmdmodel.modelhost import ModelHost
+from ksmtuned_py.ksmdmodel.settings import LINUX_6_1, LINUX_6_12, Features
 from ksmtuned_py.model import Clock, Counters, Knobs, Mode, Snapshot, Write
 from ksmtuned_py.policy.batch import BATCH_SECONDS, batch_for
 from ksmtuned_py.policy.scanner import Pass, Scanner

@@ -7,8 +7,8 @@ import pytest
 
 from ksmtuned_py.config import Config
 from ksmtuned_py.config.types import PolicyName
+from ksmtuned_py.daemon.machine import open_machine
 from ksmtuned_py.door import Door
-from ksmtuned_py.machine import open_machine
 from ksmtuned_py.model import WriteStatus
 from ksmtuned_py.plan import plan
 from ksmtuned_py.policy.trend import Trend

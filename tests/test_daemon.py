@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from ksmtuned_py.backends.memory import MemoryBackend
+from ksmtuned_py.backends.model import MemoryBackend
 from ksmtuned_py.config import Config, InForce
-from ksmtuned_py.daemon import FAILED_TICKS_MAX, Daemon
+from ksmtuned_py.daemon.loop import FAILED_TICKS_MAX, Daemon
+from ksmtuned_py.daemon.machine import open_machine, small_model
 from ksmtuned_py.door import Door
 from ksmtuned_py.errors import Garbage, TicksFailed
 from ksmtuned_py.host import Host
-from ksmtuned_py.machine import open_machine, small_model
 from ksmtuned_py.model import Clock, Mode
 from ksmtuned_py.report import Report
 from tests.support.trees import KSM, make_fake_tree, put

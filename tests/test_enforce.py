@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ksmtuned_py.door import Door
-from ksmtuned_py.enforce import LANES, LOST_LIMIT, RECHECK_SECONDS, RETRY_SECONDS, Enforcer
 from ksmtuned_py.errors import Garbage, Unreadable
 from ksmtuned_py.guests.awaited import MOST_SECONDS
 from ksmtuned_py.guests.ledger import BOOT_ID, Ledger
+from ksmtuned_py.hypervisor.enforce import LANES, LOST_LIMIT, RECHECK_SECONDS, RETRY_SECONDS, Enforcer
 from ksmtuned_py.model import Guest, GuestKsm
 from ksmtuned_py.units import GIB, MIB
 from tests.support.process import wait_for
@@ -21,7 +21,7 @@ from tests.support.snapshots import guest, snapshot
 from tests.support.trees import make_fake_tree
 
 if TYPE_CHECKING:
-    from ksmtuned_py.publish.journal import Record
+    from ksmtuned_py.model.record import Record
 
 PAGES_PER_GIB = GIB // 4096
 

@@ -5,12 +5,12 @@ from dataclasses import replace
 
 import pytest
 
-from ksmtuned_py.backends.memory import MemoryBackend
+from ksmtuned_py.backends.model import MemoryBackend
+from ksmtuned_py.daemon.machine import small_model
 from ksmtuned_py.errors import NoRoom, NotUnmerged, Unreadable
 from ksmtuned_py.host import Host
-from ksmtuned_py.machine import small_model
 from ksmtuned_py.model import Guest, Knobs, Memory, Write, WriteResult, WriteStatus
-from ksmtuned_py.policy.room import RESERVE_BYTES, merged_bytes
+from ksmtuned_py.model.room import RESERVE_BYTES, merged_bytes
 from ksmtuned_py.undo.giveback import NotSwitched, Ways, give_back, give_back_guest, switch_and_wait
 from ksmtuned_py.undo.knobs import settle
 from ksmtuned_py.undo.unshare import PORTION_PAGES

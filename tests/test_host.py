@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from ksmtuned_py.backends.memory import MemoryBackend
+from ksmtuned_py.backends.model import MemoryBackend
 from ksmtuned_py.config import Config
+from ksmtuned_py.daemon.machine import open_machine, small_model
 from ksmtuned_py.door import Door
 from ksmtuned_py.errors import Garbage, Unreadable
 from ksmtuned_py.host import Host
-from ksmtuned_py.machine import open_machine, small_model
 from ksmtuned_py.model import ForeignWrite, KnobName, KnobValue, Write, WriteStatus
 from ksmtuned_py.units import GIB
 from tests.support.procs import add_process

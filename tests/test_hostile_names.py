@@ -7,15 +7,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ksmtuned_py.config import Config
+from ksmtuned_py.daemon.machine import look
 from ksmtuned_py.door import Door
+from ksmtuned_py.door.printable import printable
 from ksmtuned_py.errors import Garbage
 from ksmtuned_py.guests.cgroups import parse_cgroup
 from ksmtuned_py.guests.domains import parse_domain
 from ksmtuned_py.guests.names import cgroup_names
-from ksmtuned_py.guests.parse import parse_stat, printable, split_words
+from ksmtuned_py.guests.parse import split_words
 from ksmtuned_py.guests.process import WORD_LENGTH, WORDS, Inside, Process
 from ksmtuned_py.guests.smaps import parse_smaps
-from ksmtuned_py.machine import look
+from ksmtuned_py.sensors.stat import parse_stat
 from tests.support.daemon import EVENTS_ONLY, Daemon, verb
 from tests.support.procs import add_process
 from tests.support.trees import FakeGuest, make_fake_tree, put

@@ -11,7 +11,8 @@ import pytest
 
 from ksmtuned_py.errors import Garbage
 from ksmtuned_py.model import KnobName, Mode, WriteStatus
-from ksmtuned_py.publish.journal import Journal, Priority, Record, default_sink, plain_line
+from ksmtuned_py.model.record import Priority, Record
+from ksmtuned_py.publish.journal import Journal, default_sink, plain_line
 from ksmtuned_py.publish.totals import Totals
 from ksmtuned_py.report import Report
 from tests.support.need import need

@@ -8,10 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ksmtuned_py.door.printable import printable
 from ksmtuned_py.errors import Garbage
 from ksmtuned_py.guests.accounts import has_asked
-from ksmtuned_py.guests.parse import parse_ksm_stat, parse_stat, parse_statm, printable
+from ksmtuned_py.guests.parse import parse_ksm_stat, parse_statm
 from ksmtuned_py.model import GuestKsm
+from ksmtuned_py.sensors.stat import parse_stat
 from tests.support.procs import KSM_STAT_6_1, KSM_STAT_6_4, ksm_stat
 
 pages = st.integers(min_value=0, max_value=2**50)

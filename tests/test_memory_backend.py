@@ -2,11 +2,11 @@
 
 import pytest
 
-from ksmtuned_py.backends.memory import MemoryBackend
-from ksmtuned_py.backends.model.guestmemory import equal, unique, zero
-from ksmtuned_py.backends.model.modelhost import ModelHost
-from ksmtuned_py.backends.model.settings import LINUX_6_1
+from ksmtuned_py.backends.model import MemoryBackend
 from ksmtuned_py.host import Host
+from ksmtuned_py.ksmdmodel.guestmemory import equal, unique, zero
+from ksmtuned_py.ksmdmodel.modelhost import ModelHost
+from ksmtuned_py.ksmdmodel.settings import LINUX_6_1
 from ksmtuned_py.model import COUNTER_NAMES, Counters, KnobName, Knobs, KnobValue, Write, WriteStatus
 from tests.support.model import (
     ONE_BATCH,

@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.realksmd import RealKsmd
-from ksmtuned_py.backends.model.guestmemory import PageGroup, equal, unique, zero
-from ksmtuned_py.backends.model.modelhost import ModelHost
+from ksmtuned_py.cli.workload import PAGE_BYTES, Mix, workloads
+from ksmtuned_py.ksmdmodel.guestmemory import PageGroup, equal, unique, zero
+from ksmtuned_py.ksmdmodel.modelhost import ModelHost
 from ksmtuned_py.model import COUNTER_NAMES
 from ksmtuned_py.units import GIB, KIB, MIB
-from ksmtuned_py.workload import PAGE_BYTES, Mix, workloads
 from tests.support.ksmlock import RealKsm
 from tests.support.model import (
     ONE_BATCH,

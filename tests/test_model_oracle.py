@@ -6,9 +6,9 @@ from itertools import pairwise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ksmtuned_py.backends.model.guestmemory import PageGroup, equal, unique, zero
-from ksmtuned_py.backends.model.modelhost import ModelHost
-from ksmtuned_py.backends.model.runs import Runs
+from ksmtuned_py.ksmdmodel.guestmemory import PageGroup, equal, unique, zero
+from ksmtuned_py.ksmdmodel.modelhost import ModelHost
+from ksmtuned_py.ksmdmodel.runs import Runs
 from ksmtuned_py.model import Counters
 from tests.support.model import ONE_BATCH, tell
 

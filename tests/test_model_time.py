@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ksmtuned_py.backends.model.advisor import Advisor
-from ksmtuned_py.backends.model.guestmemory import PageGroup, equal, unique, zero
-from ksmtuned_py.backends.model.modelhost import ModelHost
-from ksmtuned_py.backends.model.settings import Settings
+from ksmtuned_py.ksmdmodel.advisor import Advisor
+from ksmtuned_py.ksmdmodel.guestmemory import PageGroup, equal, unique, zero
+from ksmtuned_py.ksmdmodel.modelhost import ModelHost
+from ksmtuned_py.ksmdmodel.settings import Settings
 from ksmtuned_py.model import Write, WriteStatus
 from tests.support.model import (
     ONE_BATCH,

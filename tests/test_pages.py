@@ -11,8 +11,8 @@ import pytest
 
 from ksmtuned_py.cli.main import main
 from ksmtuned_py.config import Config
+from ksmtuned_py.daemon.machine import look
 from ksmtuned_py.door import Door
-from ksmtuned_py.machine import look
 from ksmtuned_py.sensors.memory import read_memory
 from ksmtuned_py.sensors.pages import OWN_PAGE_BYTES, page_bytes
 from ksmtuned_py.units import GIB, KIB, MIB, human_bytes
@@ -137,7 +137,7 @@ def test_nobody_else_says_how_large_a_page_is() -> None:
     assert [place for place in found if not place.startswith(ALLOWED)] == []
 
 
-ALLOWED = ("sensors/pages.py", "backends/model/", "backends/scan/worker.py", "backends/scan/remap/")
+ALLOWED = ("sensors/pages.py", "ksmdmodel/", "scanner/worker.py", "scanner/remap/")
 """Where page sizes may stand: the one place, a model with its own pages, and code proven for 4 KiB alone."""
 
 

@@ -8,11 +8,11 @@ import pytest
 
 from ksmtuned_py.config import Config
 from ksmtuned_py.config.types import PolicyName
+from ksmtuned_py.door.runtime import Runtime
 from ksmtuned_py.errors import Garbage
 from ksmtuned_py.model import Mode, Pause
 from ksmtuned_py.policy import policy_of
 from ksmtuned_py.policy.trend import Trend
-from ksmtuned_py.runtime import Runtime
 from tests.support.snapshots import guest, snapshot
 
 

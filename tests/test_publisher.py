@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from ksmtuned_py.errors import Garbage
+from ksmtuned_py.model.record import Priority, Record
 from ksmtuned_py.publish import statusfile
-from ksmtuned_py.publish.journal import Journal, Priority, Record
+from ksmtuned_py.publish.journal import Journal
 from ksmtuned_py.publish.metrics import Metrics
 from ksmtuned_py.publish.notify import Notifier
 from ksmtuned_py.publish.publisher import Publisher

@@ -7,17 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from ksmtuned_py.backends.memory import MemoryBackend
-from ksmtuned_py.backends.model.guestmemory import equal
-from ksmtuned_py.backends.model.modelhost import ModelHost
+from ksmtuned_py.backends.model import MemoryBackend
 from ksmtuned_py.config import Config, Kernel
 from ksmtuned_py.config.types import OnExit
+from ksmtuned_py.daemon.machine import open_machine
 from ksmtuned_py.door import Door
+from ksmtuned_py.door.runtime import Origin, Runtime
 from ksmtuned_py.errors import NotOurs, NotRestored, NotUnmerged
 from ksmtuned_py.host import Host
-from ksmtuned_py.machine import open_machine
+from ksmtuned_py.ksmdmodel.guestmemory import equal
+from ksmtuned_py.ksmdmodel.modelhost import ModelHost
 from ksmtuned_py.model import Knobs
-from ksmtuned_py.runtime import Origin, Runtime
 from ksmtuned_py.undo.giveback import Ways, give_back
 from ksmtuned_py.undo.knobs import settle, structural_writes
 from ksmtuned_py.undo.originals import BOOT_ID, origin_of, owed, save

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from ksmtuned_py.model import Counters, Guest, GuestKsm, Memory
-from ksmtuned_py.policy.room import (
+from ksmtuned_py.model.room import (
     CGROUP_RESERVE_BYTES,
     RESERVE_BYTES,
     could_find_bytes,

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from ksmtuned_py.door.runtime import Origin, Originals, Runtime, replace_file
 from ksmtuned_py.errors import AlreadyRunning, Garbage, NoRuntimeDirectory
 from ksmtuned_py.model import Knobs
-from ksmtuned_py.runtime import Origin, Originals, Runtime, replace_file
 from tests.support.need import need
 
 FOUND = Knobs(run=0, pages_to_scan=100, smart_scan=1, advisor_mode="scan-time")
@@ -21,7 +21,7 @@ HERE = Origin("kernel", "/", "4c4c-4544")
 KILLED_HOLDER = """
 import os, signal, sys
 from pathlib import Path
-from ksmtuned_py.runtime import Runtime
+from ksmtuned_py.door.runtime import Runtime
 with Runtime(Path(sys.argv[1])).locked():
     os.kill(os.getpid(), signal.SIGKILL)
 """

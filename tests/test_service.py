@@ -9,10 +9,10 @@ import pytest
 
 from ksmtuned_py.config import Config
 from ksmtuned_py.configfile.load import Loaded
+from ksmtuned_py.daemon.service import serve
 from ksmtuned_py.door import Door
+from ksmtuned_py.door.runtime import Runtime
 from ksmtuned_py.errors import AlreadyRunning
-from ksmtuned_py.runtime import Runtime
-from ksmtuned_py.service import serve
 from tests.support.need import need
 from tests.support.trees import make_fake_tree
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from ksmtuned_py.cli.workload import Mix, achievable_pages, workloads
 from ksmtuned_py.units import MIB
-from ksmtuned_py.workload import Mix, achievable_pages, workloads
 from tests.support.emulated import BEGUN, ENDED, output, run_inside
 from tests.support.ksmlock import RealKsm, held_ksm, knobs, knobs_at_rest, need_real_ksm
 from tests.support.need import need

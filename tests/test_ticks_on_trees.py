@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from ksmtuned_py.config import Config
+from ksmtuned_py.daemon.machine import Machine, open_machine
 from ksmtuned_py.door import Door
-from ksmtuned_py.machine import Machine, open_machine
 from ksmtuned_py.model import KSM_DIRECTORY, Mode, WriteStatus
 from ksmtuned_py.plan import STRUCTURAL, plan
 from ksmtuned_py.policy.trend import Trend

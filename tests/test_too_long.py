@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from ksmtuned_py.config import Config
+from ksmtuned_py.daemon.machine import look
 from ksmtuned_py.door import Door
 from ksmtuned_py.guests.process import MOST_BYTES, Inside, Process, SlowFile
-from ksmtuned_py.machine import look
 from ksmtuned_py.units import GIB, MIB
 from tests.support.procs import add_process
 from tests.support.trees import FakeGuest, make_fake_tree

@@ -13,12 +13,12 @@ from ksmtuned_py.cli.main import build_parser
 from ksmtuned_py.cli.options import RUNTIME_DIR
 from ksmtuned_py.config import Config
 from ksmtuned_py.door import Door
-from ksmtuned_py.enforce import LANES, LOST_LIMIT
 from ksmtuned_py.errors import BAD_INPUT
 from ksmtuned_py.guests.discovery import SILENT_GUESTS_MAX, GuestFinder
 from ksmtuned_py.guests.patience import Patience
 from ksmtuned_py.guests.places import Places
 from ksmtuned_py.guests.slowlooks import SlowLooks
+from ksmtuned_py.hypervisor.enforce import LANES, LOST_LIMIT
 from ksmtuned_py.model import KSM_DIRECTORY
 from tests.support.need import need
 from tests.support.trees import make_fake_tree

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from ksmtuned_py.cli.workload import Mix, Workload, workloads
 from ksmtuned_py.sensors.pages import OWN_PAGE_BYTES
 from ksmtuned_py.units import KIB, MIB
-from ksmtuned_py.workload import Mix, Workload, workloads
 from tests.support.daemon import KSMTUNED, verb
 from tests.support.ksmlock import RealKsm
 from tests.support.process import Program, children, wait_for

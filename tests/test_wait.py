@@ -10,7 +10,7 @@ from contextlib import closing
 
 import pytest
 
-from ksmtuned_py.wait import ROUNDS, Signals, Waiter
+from ksmtuned_py.daemon.wait import ROUNDS, Signals, Waiter
 from tests.support.process import wait_for
 
 LONG_SECONDS = 30.0

@@ -12,8 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ksmtuned_py.units import MIB
-from ksmtuned_py.workload import (
+from ksmtuned_py.cli.workload import (
     COMM,
     PAGE_BYTES,
     Mix,
@@ -24,6 +23,7 @@ from ksmtuned_py.workload import (
     equal_block,
     workloads,
 )
+from ksmtuned_py.units import MIB
 from tests.support.process import children, end_all, wait_for
 
 SMALL = st.integers(0, 12).map(lambda pages: pages * PAGE_BYTES)
@@ -35,7 +35,7 @@ MIXES = st.lists(
 )
 PARENT = """
 import time
-from ksmtuned_py.workload import Mix, Workload
+from ksmtuned_py.cli.workload import Mix, Workload
 print(Workload("orphan", Mix(unique_bytes=4096)).wait_ready().pid, flush=True)
 time.sleep(60)
 """

@@ -4,10 +4,9 @@ import errno
 import threading
 
 from ksmtuned_py.backends.unmerge import Unmerging
-from ksmtuned_py.descriptors import begin
 from ksmtuned_py.door import Door, parse_int
+from ksmtuned_py.door.descriptors import begin
 from ksmtuned_py.errors import Garbage, NoKsm
-from ksmtuned_py.guests.parse import is_kernel_thread
 from ksmtuned_py.model import (
     COUNTER_NAMES,
     KNOB_NAMES,
@@ -24,6 +23,7 @@ from ksmtuned_py.model import (
     WriteStatus,
 )
 from ksmtuned_py.sensors.pages import page_bytes
+from ksmtuned_py.sensors.stat import is_kernel_thread
 
 RUN_MASK = 3
 """Leaves out the bit of run for memory hot-remove in progress (KSM_RUN_OFFLINE = 4)."""

@@ -10,10 +10,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ksmtuned_py.cli.options import Subparsers
+    from ksmtuned_py.cli.workload import Mix
     from ksmtuned_py.config import Config
-    from ksmtuned_py.machine import Machine
-    from ksmtuned_py.wait import Waiter
-    from ksmtuned_py.workload import Mix
+    from ksmtuned_py.daemon.machine import Machine
+    from ksmtuned_py.daemon.wait import Waiter
 
 
 DAEMON = {"backend": "kernel", "idle_tick_seconds": 1.0}
@@ -42,8 +42,8 @@ def run(args: Namespace) -> int:
 
     from ksmtuned_py.cli.screen import Screen
     from ksmtuned_py.config import Config
-    from ksmtuned_py.daemon import Daemon
-    from ksmtuned_py.wait import Signals, Waiter
+    from ksmtuned_py.daemon.loop import Daemon
+    from ksmtuned_py.daemon.wait import Signals, Waiter
 
     config = Config.model_validate({"adaptive": {"profile": args.profile}, "daemon": DAEMON})
     with ExitStack() as undo:
@@ -78,12 +78,12 @@ def _stage(args: Namespace, config: "Config") -> "Iterator[tuple[Machine, int]]"
         yield _model_stage(args.guests, args.size * MIB, config)
         return
     from ksmtuned_py.cli.terminal import err
-    from ksmtuned_py.machine import check_machine, kernel_machine
-    from ksmtuned_py.runtime import Runtime
-    from ksmtuned_py.undo.giveback import give_back, ways_of
+    from ksmtuned_py.cli.workload import PAGE_BYTES, achievable_pages, workloads
+    from ksmtuned_py.daemon.machine import check_machine, kernel_machine, ways_of
+    from ksmtuned_py.door.runtime import Runtime
+    from ksmtuned_py.undo.giveback import give_back
     from ksmtuned_py.undo.originals import origin_of, save
     from ksmtuned_py.undo.putback import put_back
-    from ksmtuned_py.workload import PAGE_BYTES, achievable_pages, workloads
 
     runtime = Runtime(RUNTIME_DIR)
     check_machine(Door(), config)
@@ -103,7 +103,7 @@ def _stage(args: Namespace, config: "Config") -> "Iterator[tuple[Machine, int]]"
 
 
 def _mix(size_bytes: int) -> "Mix":
-    from ksmtuned_py.workload import PAGE_BYTES, Mix
+    from ksmtuned_py.cli.workload import PAGE_BYTES, Mix
 
     changing_bytes = size_bytes * 10 // 100
     return Mix(
@@ -116,7 +116,7 @@ def _mix(size_bytes: int) -> "Mix":
 
 
 def _model_stage(guests: int, size_bytes: int, config: "Config") -> "tuple[Machine, int]":
-    from ksmtuned_py.machine import model_machine, small_model
+    from ksmtuned_py.daemon.machine import model_machine, small_model
 
     model = small_model(guests, size_bytes)
     return model_machine(model, config, dry=False), model.mergeable_pages() * model.page_bytes

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from argparse import _SubParsersAction
 
     from ksmtuned_py.configfile.load import Loaded
-    from ksmtuned_py.runtime import Runtime
+    from ksmtuned_py.door.runtime import Runtime
 
     Subparsers = _SubParsersAction[ArgumentParser]
 
@@ -72,7 +72,7 @@ def add_runtime_dir(parser: ArgumentParser) -> None:
 
 def runtime_of(args: Namespace) -> "Runtime":
     """The runtime directory that was named, or the usual one of this host, which is not for captured trees."""
-    from ksmtuned_py.runtime import Runtime
+    from ksmtuned_py.door.runtime import Runtime
 
     usual = RUNTIME_DIR if getattr(args, "root", HOST) == HOST else TREES
     return Runtime(args.runtime_dir or usual)

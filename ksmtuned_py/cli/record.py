@@ -35,12 +35,12 @@ def add(subparsers: "Subparsers") -> None:
 def run(args: Namespace) -> int:
     """Records until a signal ends it; raises NotRecorded, NoZstd, ConfigErrors, NoKsm."""
     from ksmtuned_py.cli.terminal import err
-    from ksmtuned_py.daemon import Daemon
+    from ksmtuned_py.daemon.loop import Daemon
+    from ksmtuned_py.daemon.machine import open_machine
+    from ksmtuned_py.daemon.wait import Signals
     from ksmtuned_py.door import Door
-    from ksmtuned_py.machine import open_machine
     from ksmtuned_py.trace.writer import TraceWriter
     from ksmtuned_py.units import MIB
-    from ksmtuned_py.wait import Signals
 
     watching = load_config(args).config.watching
     with ExitStack() as undo:

@@ -7,7 +7,7 @@ from ksmtuned_py.cli.options import add_root, add_runtime_dir, add_verb, runtime
 
 if TYPE_CHECKING:
     from ksmtuned_py.cli.options import Subparsers
-    from ksmtuned_py.runtime import Runtime
+    from ksmtuned_py.door.runtime import Runtime
 
 
 def add(subparsers: "Subparsers") -> None:
@@ -40,10 +40,9 @@ def run(args: Namespace) -> int:
 def _put_back(runtime: "Runtime", root: str) -> None:
     from ksmtuned_py.cli.terminal import err
     from ksmtuned_py.config import Config
+    from ksmtuned_py.daemon.machine import kernel_machine, ways_of
     from ksmtuned_py.door import Door
-    from ksmtuned_py.machine import kernel_machine
     from ksmtuned_py.publish.notify import Notifier
-    from ksmtuned_py.undo.giveback import ways_of
     from ksmtuned_py.undo.originals import origin_of, owed
     from ksmtuned_py.undo.putback import put_back
 

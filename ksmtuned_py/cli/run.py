@@ -33,8 +33,8 @@ def add(subparsers: "Subparsers") -> None:
 
 def run(args: Namespace) -> int:
     """Runs the daemon until a signal ends it."""
+    from ksmtuned_py.daemon.service import serve
     from ksmtuned_py.door import Door
-    from ksmtuned_py.service import serve
 
     door, runtime = Door(str(args.root)), runtime_of(args)
     serve(lambda: _load(args), door, runtime, debug=args.debug, looks=args.dry_run, once=args.once)

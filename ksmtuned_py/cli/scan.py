@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 
     from matplotlib.figure import Figure
 
-    from ksmtuned_py.backends.scan.estimate import Sample, Saveable
-    from ksmtuned_py.backends.scan.survey import Tell
-    from ksmtuned_py.backends.scan.target import Target
     from ksmtuned_py.cli.options import Subparsers
     from ksmtuned_py.door import Door
+    from ksmtuned_py.scanner.estimate import Sample, Saveable
+    from ksmtuned_py.scanner.survey import Tell
+    from ksmtuned_py.scanner.target import Target
 
 BAR_WIDTH = 50
 
@@ -49,9 +49,9 @@ def add(subparsers: "Subparsers") -> None:
 
 def run(args: Namespace) -> int:
     """Surveys the guests, prints what it found and draws it; raises NoSuchGuest, NoPlot."""
-    from ksmtuned_py.backends.scan.estimate import estimate, estimate_each
-    from ksmtuned_py.backends.scan.survey import survey
     from ksmtuned_py.door import Door
+    from ksmtuned_py.scanner.estimate import estimate, estimate_each
+    from ksmtuned_py.scanner.survey import survey
 
     door = Door(str(args.root))
     targets = _targets(args, door)
@@ -98,8 +98,8 @@ def _page_bytes() -> int:
 
 
 def _targets(args: Namespace, door: "Door") -> "list[Target]":
-    from ksmtuned_py.backends.scan.choice import NoSuchGuest, targets
-    from ksmtuned_py.machine import known_guests
+    from ksmtuned_py.daemon.machine import known_guests
+    from ksmtuned_py.scanner.choice import NoSuchGuest, targets
 
     config = load_config(args).config
     guests = known_guests(door, config)

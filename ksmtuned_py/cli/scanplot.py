@@ -8,7 +8,7 @@ from ksmtuned_py.units import GIB, MIB
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from ksmtuned_py.backends.scan.estimate import Sample, Saveable
+    from ksmtuned_py.scanner.estimate import Sample, Saveable
 
 WIDTH_INCHES = 9.0
 MOST_HEIGHT_INCHES = 100.0

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ksmtuned_py.config import Config
+    from ksmtuned_py.door.runtime import Runtime
     from ksmtuned_py.publish.statusfile import Status
-    from ksmtuned_py.runtime import Runtime
 
 LATE_SECONDS = 15.0
 """The lateness of a status from which on a warning is due."""
@@ -62,9 +62,9 @@ def _is_alive(found: "Status") -> bool:
 
 def _look_once(root: "Path", config: "Config", runtime: "Runtime") -> "Status":
     """The status of a daemon that would look and decide now."""
+    from ksmtuned_py.daemon.machine import LIBVIRT_SECONDS, open_machine
     from ksmtuned_py.door import Door
     from ksmtuned_py.guests.ledger import Ledger
-    from ksmtuned_py.machine import LIBVIRT_SECONDS, open_machine
     from ksmtuned_py.policy.trend import Trend
     from ksmtuned_py.publish.statusfile import status_of
     from ksmtuned_py.publish.totals import Totals

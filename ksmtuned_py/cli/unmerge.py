@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ksmtuned_py.cli.options import Subparsers
-    from ksmtuned_py.machine import Machine
-    from ksmtuned_py.runtime import Runtime
+    from ksmtuned_py.daemon.machine import Machine
+    from ksmtuned_py.door.runtime import Runtime
     from ksmtuned_py.undo.giveback import Ways
 
 
@@ -51,7 +51,7 @@ def run(args: Namespace) -> int:
 
 
 def _one(args: Namespace) -> None:
-    from ksmtuned_py.guests.switch import switch
+    from ksmtuned_py.hypervisor.switch import switch
     from ksmtuned_py.undo.giveback import give_back_guest, switch_and_wait
 
     with _ways(args) as (machine, ways):
@@ -84,9 +84,8 @@ def _all(args: Namespace, runtime: "Runtime") -> None:
 
 @contextmanager
 def _ways(args: Namespace) -> "Iterator[tuple[Machine, Ways]]":
+    from ksmtuned_py.daemon.machine import LIBVIRT_SECONDS, kernel_machine, ways_of
     from ksmtuned_py.door import Door
-    from ksmtuned_py.machine import LIBVIRT_SECONDS, kernel_machine
-    from ksmtuned_py.undo.giveback import ways_of
 
     config = load_config(args).config
     with kernel_machine(Door(), config, dry=False) as machine:

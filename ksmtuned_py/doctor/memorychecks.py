@@ -6,7 +6,7 @@ from ksmtuned_py.doctor.finding import Facts, Finding
 from ksmtuned_py.doctor.hostchecks import CONFIG
 from ksmtuned_py.doctor.mends import ZRAM, boot_option
 from ksmtuned_py.model import Snapshot
-from ksmtuned_py.policy.room import could_find_bytes
+from ksmtuned_py.model.room import could_find_bytes
 from ksmtuned_py.units import human_bytes
 
 NEARLY_FULL = 0.9

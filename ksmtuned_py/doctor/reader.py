@@ -7,8 +7,8 @@ from functools import partial
 from pathlib import Path
 from stat import S_ISREG
 
-from ksmtuned_py.backends.scan.zeroplace import place_refusal
 from ksmtuned_py.config import Config
+from ksmtuned_py.daemon.machine import known_guests, look
 from ksmtuned_py.doctor.finding import Facts, HugePages, Manager, Seen
 from ksmtuned_py.doctor.system import read_system
 from ksmtuned_py.door import Door
@@ -20,9 +20,9 @@ from ksmtuned_py.guests.patience import ask_one
 from ksmtuned_py.guests.process import Inside, Process
 from ksmtuned_py.guests.programs import COMM_LENGTH
 from ksmtuned_py.guests.smaps import SMAPS_SECONDS, Mapping, parse_smaps
-from ksmtuned_py.machine import known_guests, look
 from ksmtuned_py.model import KSM_DIRECTORY, Guest, Snapshot
 from ksmtuned_py.publish.statusfile import Status
+from ksmtuned_py.scanner.zeroplace import place_refusal
 from ksmtuned_py.units import KIB, MIB
 
 THP = "sys/kernel/mm/transparent_hugepage"

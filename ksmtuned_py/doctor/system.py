@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from ksmtuned_py.door import Door
+from ksmtuned_py.door.printable import printable
 from ksmtuned_py.errors import KsmtunedError
-from ksmtuned_py.guests.parse import printable
 from ksmtuned_py.model import KSM_DIRECTORY
 
 UKSM_DIRECTORY = "sys/kernel/mm/uksm"

@@ -14,7 +14,6 @@ from ksmtuned_py.guests.evidence import ASKED, COMMAND_LINE, FLAG, LASTING, LEAS
 from ksmtuned_py.guests.held import SPARE_DESCRIPTORS as SPARE_DESCRIPTORS
 from ksmtuned_py.guests.held import Held, short_of_descriptors
 from ksmtuned_py.guests.names import names_of
-from ksmtuned_py.guests.parse import Identity
 from ksmtuned_py.guests.patience import Patience, unanswered
 from ksmtuned_py.guests.process import Inside, Process
 from ksmtuned_py.guests.programs import full_name, may_be_guest, program_names, suspects
@@ -22,6 +21,7 @@ from ksmtuned_py.guests.rounds import Rounds
 from ksmtuned_py.guests.slowlooks import SlowLooks
 from ksmtuned_py.model import Guest, GuestKey, GuestKsm
 from ksmtuned_py.sensors.pages import page_bytes
+from ksmtuned_py.sensors.stat import Identity
 
 T = TypeVar("T")
 

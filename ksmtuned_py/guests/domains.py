@@ -4,8 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from xml.etree import ElementTree
 
+from ksmtuned_py.door.printable import printable
 from ksmtuned_py.errors import Garbage
-from ksmtuned_py.guests.parse import printable
 
 METADATA_NAMESPACE = "urn:ksmtuned-py"
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from ksmtuned_py.door import Door
+from ksmtuned_py.door.runtime import read_file, replace_file
 from ksmtuned_py.errors import Garbage, KsmtunedError
 from ksmtuned_py.model import GuestKey
-from ksmtuned_py.runtime import read_file, replace_file
 
 BOOT_ID = "proc/sys/kernel/random/boot_id"
 

@@ -7,8 +7,8 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from ksmtuned_py.door.printable import printable
 from ksmtuned_py.errors import Garbage
-from ksmtuned_py.guests.parse import printable
 
 BACKENDS_MAX = 1024
 """The most pieces of memory that are believed; no guest has so many."""

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import lru_cache
 
+from ksmtuned_py.door.printable import printable
 from ksmtuned_py.guests.evidence import MACHINE, in_machine
-from ksmtuned_py.guests.parse import printable
 from ksmtuned_py.model import Guest
 
 _NAME_OPTIONS = {

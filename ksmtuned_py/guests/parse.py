@@ -1,76 +1,18 @@
 """Parses what the kernel says of one process. PURE; every parser raises Garbage, which names the file."""
 
-from typing import NamedTuple
-
 from ksmtuned_py.door import parse_int
 from ksmtuned_py.errors import Garbage
 from ksmtuned_py.model import RMAP_ITEM_BYTES, GuestKsm
 from ksmtuned_py.sensors.pages import OWN_PAGE_BYTES
 
 _NUMBERS = ("ksm_rmap_items", "ksm_merging_pages", "ksm_zero_pages", "ksm_process_profit")
-_STATE, _FLAGS, _THREADS, _START_TICKS = (field - 3 for field in (3, 9, 20, 22))
-"""Places behind the name, which is field 2 of /proc/PID/stat."""
-_PF_KTHREAD = 0x0020_0000  # include/linux/sched.h
 _SWITCHES = ("ksm_mergeable:", "ksm_merge_any:")  # only these lines have a colon
-
-
-class Identity(NamedTuple):
-    """The identity of a process: its printable name as the kernel cuts it, and when it started."""
-
-    comm: str
-    start_ticks: int
-
-
-def printable(text: str) -> str:
-    """Escape what would steer a terminal, forge a line or hide, in the way Python does.
-
-    A process may call itself anything. So all text of guests is escaped here once, where it is read, and no surface has
-    to mind it.
-    """
-    if text.isprintable():
-        return text
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
-
-
-def printable_lines(text: str) -> str:
-    """Escape each line of a text, and keep the line ends."""
-    return "\n".join(map(printable, text.split("\n")))
 
 
 def split_words(text: str) -> list[str]:
     """The words of /proc/PID/cmdline. A process that wrote over it leaves no NUL; then spaces divide the words."""
     words = text.removesuffix("\0").split("\0")
     return words[0].split(" ") if words[0] and len(words) == 1 else [word for word in words if words != [""]]
-
-
-def parse_stat(text: str, path: str = "stat") -> Identity:
-    """Fields 2 and 22 of /proc/PID/stat. The name may hold spaces and brackets, so the last bracket ends it."""
-    head, fields = _fields(text, path)
-    return Identity(printable(head.partition("(")[2]), parse_int(path, fields[_START_TICKS]))
-
-
-def is_kernel_thread(stat: str) -> bool:
-    """Whether /proc/PID/stat is that of a kernel's thread, by a flag that no program can have."""
-    return bool(parse_int("stat", _fields(stat)[1][_FLAGS]) & _PF_KTHREAD)
-
-
-def thread_count(stat: str) -> int:
-    """The number of a process's threads, from /proc/PID/stat."""
-    return parse_int("stat", _fields(stat)[1][_THREADS])
-
-
-def thread_state(stat: str) -> str:
-    """The letter for what a thread does, from /proc/PID/task/TID/stat: R when it runs or waits for a processor."""
-    return _fields(stat)[1][_STATE]
-
-
-def _fields(text: str, path: str = "stat") -> tuple[str, list[str]]:
-    """The text before the last bracket, and the fields from the third on."""
-    head, _, tail = text.rpartition(")")
-    fields = tail.split()
-    if "(" not in head or len(fields) <= _START_TICKS:
-        raise Garbage(path, text[:60], "the fields of a process")
-    return head, fields
 
 
 def parse_statm(text: str, path: str = "statm") -> tuple[int, int]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from threading import Thread
 from typing import Generic, TypeVar
 
-from ksmtuned_py.descriptors import begin
+from ksmtuned_py.door.descriptors import begin
 from ksmtuned_py.guests.process import Inside, Process
 
 T = TypeVar("T")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from ksmtuned_py.config import Guards
 from ksmtuned_py.config.types import window_minutes
 from ksmtuned_py.model import Mode, Snapshot, Verdict
-from ksmtuned_py.policy.room import could_find_bytes, host_lack, room_bytes
+from ksmtuned_py.model.room import could_find_bytes, host_lack, room_bytes
 from ksmtuned_py.policy.trend import Trend
 from ksmtuned_py.units import human_bytes, human_percent, human_seconds
 

@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator
 
 from ksmtuned_py import __version__
 from ksmtuned_py.model import Mode, Stall
+from ksmtuned_py.model.room import could_find_bytes
 from ksmtuned_py.policy.need import Need
-from ksmtuned_py.policy.room import could_find_bytes
 from ksmtuned_py.policy.scanner import Pass
 from ksmtuned_py.publish.guestrows import guest_rows
 from ksmtuned_py.publish.rows import Row, Sample, Told, counter, gauge

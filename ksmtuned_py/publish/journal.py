@@ -7,12 +7,11 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from enum import IntEnum
 from pathlib import Path
 
 from ksmtuned_py.errors import KsmtunedError
 from ksmtuned_py.model import WriteResult, WriteStatus
+from ksmtuned_py.model.record import Field, Priority, Record
 from ksmtuned_py.publish.totals import Totals
 from ksmtuned_py.publish.words import FAILED, foreign_sentence, status_line, write_sentence
 from ksmtuned_py.report import Report
@@ -22,29 +21,6 @@ SUMMARY_SECONDS = 3600.0
 IDENTIFIER = "ksmtuned-py"
 RATE = frozenset({"pages_to_scan", "sleep_millisecs"})
 """Knobs that follow the cost of a page from tick to tick. A change of them is told only with one of mode or rule."""
-
-
-class Priority(IntEnum):
-    """The levels of syslog that are used."""
-
-    ERROR = 3
-    WARNING = 4
-    INFO = 6
-    DEBUG = 7
-
-
-Field = str | int | float
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """One entry of the journal, a sentence with fields to search by."""
-
-    priority: Priority
-    message: str
-    fields: dict[str, Field] = field(default_factory=dict)
-    context: str = ""
-    """The fields in short, for sinks that have no fields."""
 
 
 Sink = Callable[[Record], None]

@@ -5,8 +5,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from ksmtuned_py.model.record import Priority, Record
 from ksmtuned_py.publish import statusfile
-from ksmtuned_py.publish.journal import Journal, Priority, Record
+from ksmtuned_py.publish.journal import Journal
 from ksmtuned_py.publish.metrics import Metrics
 from ksmtuned_py.publish.notify import Notifier
 from ksmtuned_py.publish.totals import Totals

@@ -24,12 +24,12 @@ from pydantic_core import to_json
 
 from ksmtuned_py import __version__
 from ksmtuned_py.door import unreadable
+from ksmtuned_py.door.runtime import PUBLIC_MODE, replace_file
 from ksmtuned_py.errors import Unreadable
 from ksmtuned_py.model import Decision, Outcome, Snapshot
 from ksmtuned_py.publish.totals import Totals
 from ksmtuned_py.publish.words import status_line
 from ksmtuned_py.report import Report
-from ksmtuned_py.runtime import PUBLIC_MODE, replace_file
 
 SCHEMA = 1
 

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from math import inf
 
-from ksmtuned_py.backends.memory import MemoryBackend
-from ksmtuned_py.backends.model.modelhost import ModelHost
+from ksmtuned_py.backends.model import MemoryBackend
 from ksmtuned_py.config import Config
 from ksmtuned_py.host import Host
+from ksmtuned_py.ksmdmodel.modelhost import ModelHost
 from ksmtuned_py.model import Clock, Guest, Memory, Mode, Vmstat
 from ksmtuned_py.policy.trend import Trend
 from ksmtuned_py.simulate.scenario import Event, Guests, Scenario, events

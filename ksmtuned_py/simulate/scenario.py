@@ -10,9 +10,9 @@ from typing import Annotated, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from ksmtuned_py.backends.model.guestmemory import PageGroup, equal, unique, zero
 from ksmtuned_py.config.types import Percent, Seconds, Section, TickSeconds
 from ksmtuned_py.errors import KsmtunedError
+from ksmtuned_py.ksmdmodel.guestmemory import PageGroup, equal, unique, zero
 from ksmtuned_py.units import GIB
 
 SUFFIX = ".toml"

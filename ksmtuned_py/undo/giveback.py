@@ -9,20 +9,16 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Protocol
 
-from ksmtuned_py.enforce import Job, Switch
 from ksmtuned_py.errors import FAILED, KsmtunedError, NoRoom, NoThread, NotUnmerged
-from ksmtuned_py.guests.places import rooms
-from ksmtuned_py.guests.switch import empty
 from ksmtuned_py.host import Host
-from ksmtuned_py.machine import Machine
+from ksmtuned_py.hypervisor.enforce import Job, Switch
 from ksmtuned_py.model import RUN_MERGE, RUN_STOP, RUN_UNMERGE, Guest, Knobs, Snapshot, Write, WriteStatus
-from ksmtuned_py.policy.room import all_lack, guest_lack, merged_bytes
+from ksmtuned_py.model.room import all_lack, guest_lack, merged_bytes
 from ksmtuned_py.undo.knobs import settle
 from ksmtuned_py.undo.unshare import PORTION_PAGES
-from ksmtuned_py.undo.unsharing import STALL_SECONDS, NotUnshared, Unsharing
+from ksmtuned_py.undo.unsharing import STALL_SECONDS, NotUnshared
 from ksmtuned_py.units import human_bytes, human_seconds
 
 Say = Callable[[str], None]
@@ -79,20 +75,6 @@ class Ways:
     limit_bytes: Callable[[Guest], int | None] = lambda guest: guest.room_bytes
     """Tells the bytes that a guest's cgroups leave it now; None = no limit."""
     stall_seconds: float = STALL_SECONDS
-
-
-def ways_of(machine: Machine, uri: str, say: Say, progress: Say) -> Ways:
-    """The ways that there are on this machine."""
-    if machine.host.backend.name != "kernel" or not machine.is_this_host:
-        return Ways(machine.host, say, progress)
-    return Ways(
-        machine.host,
-        say,
-        progress,
-        unshare=partial(Unsharing, progress=progress),
-        empty=partial(empty, machine.door, uri) if machine.link is not None else None,
-        limit_bytes=rooms(machine.door),
-    )
 
 
 def give_back(ways: Ways) -> None:

@@ -4,9 +4,9 @@ import os
 
 from ksmtuned_py.config import Kernel
 from ksmtuned_py.door import Door
+from ksmtuned_py.door.runtime import Origin, Runtime
 from ksmtuned_py.errors import NotOurs
 from ksmtuned_py.model import KNOB_NAMES, KnobName, Knobs
-from ksmtuned_py.runtime import Origin, Runtime
 from ksmtuned_py.undo.knobs import without
 
 BOOT_ID = "proc/sys/kernel/random/boot_id"

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 from ksmtuned_py.config import Kernel
 from ksmtuned_py.config.types import OnExit
+from ksmtuned_py.door.runtime import Origin, Runtime
 from ksmtuned_py.errors import KsmtunedError, NoRoom, NotRestored, NotUnmerged
 from ksmtuned_py.model import RUN_STOP, RUN_UNMERGE, Knobs, Write
 from ksmtuned_py.plan import STRUCTURAL
-from ksmtuned_py.runtime import Origin, Runtime
 from ksmtuned_py.undo.giveback import Ways, give_back
 from ksmtuned_py.undo.knobs import SETTLE_SECONDS, settle, structural_writes, without
 from ksmtuned_py.undo.originals import owed

@@ -21,10 +21,10 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from itertools import islice
 
-from ksmtuned_py.backends.scan.mappings import Mapping, parse_maps
 from ksmtuned_py.door import Door
-from ksmtuned_py.guests.parse import parse_stat
+from ksmtuned_py.guests.mappings import Mapping, parse_maps
 from ksmtuned_py.sensors.pages import OWN_PAGE_BYTES
+from ksmtuned_py.sensors.stat import parse_stat
 
 PAGE = OWN_PAGE_BYTES
 PORTION_PAGES = 4096

@@ -12,9 +12,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from ksmtuned_py.backends.kernel import find_ksmd
+from ksmtuned_py.cli.workload import Mix, achievable_pages, workloads
 from ksmtuned_py.door import Door
 from ksmtuned_py.units import MIB
-from ksmtuned_py.workload import Mix, achievable_pages, workloads
 from tests.support.daemon import Daemon, Sections
 from tests.support.process import wait_for
 

@@ -4,15 +4,15 @@ import json
 import subprocess
 from pathlib import Path
 
+from ksmtuned_py.cli.workload import Mix, Workload, workloads
 from ksmtuned_py.config import Config
+from ksmtuned_py.daemon.machine import open_machine, ways_of
 from ksmtuned_py.door import Door
 from ksmtuned_py.errors import NoRoom
 from ksmtuned_py.guests.cgroups import CGROUP_ROOT
-from ksmtuned_py.machine import open_machine
-from ksmtuned_py.policy.room import CGROUP_RESERVE_BYTES
-from ksmtuned_py.undo.giveback import Ways, give_back, give_back_guest, ways_of
+from ksmtuned_py.model.room import CGROUP_RESERVE_BYTES
+from ksmtuned_py.undo.giveback import Ways, give_back, give_back_guest
 from ksmtuned_py.units import KIB, MIB
-from ksmtuned_py.workload import Mix, Workload, workloads
 from tests.support.process import wait_for
 
 KSM = Path("/sys/kernel/mm/ksm")

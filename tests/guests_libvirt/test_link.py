@@ -13,7 +13,7 @@ from contextlib import closing
 import pytest
 
 from ksmtuned_py.guests.domains import View
-from ksmtuned_py.guests.libvirtlink import LibvirtLink, LibvirtRefused, memory_backends, set_merging
+from ksmtuned_py.hypervisor.link import LibvirtLink, LibvirtRefused, memory_backends, set_merging
 from ksmtuned_py.units import MIB
 from tests.support.libvirtd import MEMORY_MIB, Libvirtd
 from tests.support.process import wait_for
@@ -106,7 +106,7 @@ def test_the_library_is_not_loaded_where_there_is_no_libvirt() -> None:
     if os.path.exists("/run/libvirt/libvirt-sock-ro"):  # noqa: PTH110 - a libvirtd of this machine's own
         pytest.skip("this machine has a libvirtd")
     code = (
-        "import sys, time; from ksmtuned_py.guests.libvirtlink import LibvirtLink; link = LibvirtLink(); "
+        "import sys, time; from ksmtuned_py.hypervisor.link import LibvirtLink; link = LibvirtLink(); "
         "time.sleep(0.3); link.close(); sys.exit('libvirt' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

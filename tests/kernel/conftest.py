@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from ksmtuned_py.cli.workload import Mix, Workload, workloads
 from ksmtuned_py.units import MIB
-from ksmtuned_py.workload import Mix, Workload, workloads
 from tests.support.daemon import Daemon, Sections
 from tests.support.ksmlock import RealKsm
 

@@ -11,10 +11,10 @@ import psutil
 import pytest
 
 from ksmtuned_py.backends.kernel import KernelBackend, find_ksmd
+from ksmtuned_py.cli.workload import Mix, workloads
 from ksmtuned_py.door import Door
 from ksmtuned_py.model import KnobName, KnobValue, Write, WriteResult, WriteStatus
 from ksmtuned_py.units import MIB
-from ksmtuned_py.workload import Mix, workloads
 from tests.support.daemon import QUIET, Daemon, merged, service_manager
 from tests.support.ksmlock import RealKsm, knobs
 from tests.support.process import wait_for

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from ksmtuned_py.cli.workload import Mix, workloads
 from ksmtuned_py.units import MIB
-from ksmtuned_py.workload import Mix, workloads
 from tests.kernel.conftest import Start
 from tests.support.daemon import QUIET, merged
 from tests.support.hugeguest import mergeable_pages

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from ksmtuned_py.cli.workload import Mix, Workload, achievable_pages, workloads
 from ksmtuned_py.units import MIB
-from ksmtuned_py.workload import Mix, Workload, achievable_pages, workloads
 from tests.kernel.conftest import MIXES, Start
 from tests.support.daemon import QUIET, Daemon, free_port, merged, scrape, verb
 from tests.support.ksmlock import RealKsm, knobs

@@ -5,8 +5,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from ksmtuned_py.cli.workload import PAGE_BYTES
 from ksmtuned_py.units import MIB
-from ksmtuned_py.workload import PAGE_BYTES
 from tests.kernel.conftest import Start
 from tests.kernel.test_merging import FAST
 from tests.support.ksmlock import RealKsm

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from ksmtuned_py.cli.workload import Workload, achievable_pages
 from ksmtuned_py.units import GIB
-from ksmtuned_py.workload import Workload, achievable_pages
 from tests.kernel.conftest import MIXES, Start
 from tests.kernel.test_merging import FAST, MERGED_SHARE
 from tests.support.daemon import Daemon, Sections, merged, service_manager, verb

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ksmtuned_py.runtime import Runtime
+from ksmtuned_py.door.runtime import Runtime
 from tests.process.conftest import Start
 from tests.support.daemon import EVENTS_ONLY, Daemon, free_port, merged, scrape, verb
 from tests.support.need import need

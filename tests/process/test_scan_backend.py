@@ -3,8 +3,8 @@
 import os
 from pathlib import Path
 
+from ksmtuned_py.cli.workload import PAGE_BYTES, Mix, workloads
 from ksmtuned_py.units import MIB
-from ksmtuned_py.workload import PAGE_BYTES, Mix, workloads
 from tests.support.daemon import QUIET, Daemon, merged, verb
 from tests.support.need import need
 

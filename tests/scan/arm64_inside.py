@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from types import FrameType
 
-from ksmtuned_py.backends.scan.client import ScanBackend
+from ksmtuned_py.backends.scan import ScanBackend
 from ksmtuned_py.config import Config, InForce, Scan
 from ksmtuned_py.door import Door
 from ksmtuned_py.model import Guest, KnobName, Write

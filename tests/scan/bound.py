@@ -8,7 +8,7 @@ import ctypes
 import os
 import sys
 
-from ksmtuned_py.backends.scan.remap.architecture import NR
+from ksmtuned_py.scanner.remap.processors.architecture import NR
 from tests.scan import writer
 
 SET_MEMPOLICY = 238

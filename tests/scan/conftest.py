@@ -11,13 +11,13 @@ from typing import Protocol
 
 import pytest
 
-from ksmtuned_py.backends.scan.choice import target_of
-from ksmtuned_py.backends.scan.client import ScanBackend
-from ksmtuned_py.backends.scan.link import Patience
-from ksmtuned_py.backends.scan.survey import survey
+from ksmtuned_py.backends.scan import ScanBackend
+from ksmtuned_py.backends.scanlink import Patience
 from ksmtuned_py.config import Config, InForce, Scan
 from ksmtuned_py.door import Door
 from ksmtuned_py.model import Guest, KnobName, Write, WriteStatus
+from ksmtuned_py.scanner.choice import target_of
+from ksmtuned_py.scanner.survey import survey
 from tests.support.need import need
 from tests.support.process import wait_for
 

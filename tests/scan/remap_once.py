@@ -3,15 +3,15 @@
 import sys
 import time
 
-from ksmtuned_py.backends.scan.pagemap import PRIVATE
-from ksmtuned_py.backends.scan.pages import ZERO, repeated
-from ksmtuned_py.backends.scan.process import Process
-from ksmtuned_py.backends.scan.remap.remapper import Remapper
-from ksmtuned_py.backends.scan.scanner import Watched
-from ksmtuned_py.backends.scan.sweep import Sweep
-from ksmtuned_py.backends.scan.target import Target
 from ksmtuned_py.config import Scan
 from ksmtuned_py.door import Door
+from ksmtuned_py.scanner.pagemap import PRIVATE
+from ksmtuned_py.scanner.pages import ZERO, repeated
+from ksmtuned_py.scanner.process import Process
+from ksmtuned_py.scanner.remap.share.remapper import Remapper
+from ksmtuned_py.scanner.scanner import Watched
+from ksmtuned_py.scanner.sweep import Sweep
+from ksmtuned_py.scanner.target import Target
 
 
 def main(pid: int) -> None:

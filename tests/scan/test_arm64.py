@@ -2,7 +2,7 @@
 
 import pytest
 
-from ksmtuned_py.backends.scan.remap.arm64 import DATA_AT, NR, ROOM, SLOT_BYTES, Context, look, one_call
+from ksmtuned_py.scanner.remap.processors.arm64 import DATA_AT, NR, ROOM, SLOT_BYTES, Context, look, one_call
 from tests.support.emulated import run_inside
 
 EINTR = 2**64 - 4

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ksmtuned_py.backends.scan.backoff import LONGEST_REST_SECONDS, PERIOD_SECONDS, Account
+from ksmtuned_py.scanner.backoff import LONGEST_REST_SECONDS, PERIOD_SECONDS, Account
 
 PAGES = 10_000
 

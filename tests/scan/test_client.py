@@ -8,14 +8,14 @@ from contextlib import closing
 from functools import partial
 from pathlib import Path
 
-from ksmtuned_py.backends.scan.client import ScanBackend
-from ksmtuned_py.backends.scan.link import Patience
+from ksmtuned_py.backends.scan import ScanBackend
+from ksmtuned_py.backends.scanlink import Patience
+from ksmtuned_py.cli.workload import Mix, workloads
 from ksmtuned_py.config import Config, Guests, InForce, Scan
+from ksmtuned_py.daemon.machine import scan_machine
 from ksmtuned_py.door import Door
-from ksmtuned_py.machine import scan_machine
 from ksmtuned_py.model import Guest, KnobName, KnobValue, Write, WriteStatus
 from ksmtuned_py.units import MIB
-from ksmtuned_py.workload import Mix, workloads
 from tests.scan.conftest import guest, scanning, turn, wait_passes, wait_true
 from tests.support.process import wait_for
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ksmtuned_py.backends.scan.estimate import Sample, estimate, estimate_each
-from ksmtuned_py.backends.scan.survey import ADDRESS_SHARE
 from ksmtuned_py.cli.scanplot import margins
+from ksmtuned_py.scanner.estimate import Sample, estimate, estimate_each
+from ksmtuned_py.scanner.survey import ADDRESS_SHARE
 
 ROUNDS = 200
 Copies = NDArray[np.int64]

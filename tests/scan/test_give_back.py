@@ -2,6 +2,7 @@
 
 from contextlib import closing
 
+from ksmtuned_py.cli.workload import Mix, workloads
 from ksmtuned_py.config import Scan
 from ksmtuned_py.door import Door
 from ksmtuned_py.guests.discovery import GuestFinder
@@ -9,7 +10,6 @@ from ksmtuned_py.host import Host, KernelSenses
 from ksmtuned_py.model import Write, WriteStatus
 from ksmtuned_py.undo.giveback import Ways, give_back
 from ksmtuned_py.units import MIB
-from ksmtuned_py.workload import Mix, workloads
 from tests.scan.conftest import scanning, wait_true
 
 EQUAL_BYTES = 32 * MIB

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from ksmtuned_py.backends.scan.remap.area import SEALS
-from ksmtuned_py.backends.scan.remap.store import STORE_BYTES
-from ksmtuned_py.backends.scan.remap.stores import Stores
+from ksmtuned_py.cli.workload import Mix, workloads
 from ksmtuned_py.door import Door
+from ksmtuned_py.scanner.remap.foothold.area import SEALS
+from ksmtuned_py.scanner.remap.share.store import STORE_BYTES
+from ksmtuned_py.scanner.remap.share.stores import Stores
 from ksmtuned_py.units import MIB
-from ksmtuned_py.workload import Mix, workloads
 from tests.scan.conftest import scanning, told, wait_passes, wait_true
 from tests.scan.test_remap import REMAP, store_bytes
 from tests.scan.test_zero import Holder

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from ksmtuned_py.backends.scan.remap.eligibility import eligible, of_one_policy
-from ksmtuned_py.backends.scan.remap.numa import Policy, parse_policy, policies
 from ksmtuned_py.door import Door
+from ksmtuned_py.scanner.remap.refuse.eligibility import eligible, of_one_policy
+from ksmtuned_py.scanner.remap.refuse.numa import Policy, parse_policy, policies
 from ksmtuned_py.units import MIB
 from tests.scan.conftest import scanning, turn, wait_passes, wait_true
 from tests.scan.test_remap import REMAP

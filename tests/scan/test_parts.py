@@ -8,23 +8,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ksmtuned_py.backends.scan import pagemap
-from ksmtuned_py.backends.scan.channel import Channel, Closed, Message, pair
-from ksmtuned_py.backends.scan.choice import NoSuchGuest, targets
-from ksmtuned_py.backends.scan.mappings import candidates, parse_maps
-from ksmtuned_py.backends.scan.process import Gone, Process
-from ksmtuned_py.backends.scan.remap import eligibility, opened, system
-from ksmtuned_py.backends.scan.remap.amd64 import NR, SLOT_DATA, Context
-from ksmtuned_py.backends.scan.sentences import MOST_SENTENCES, guest_sentences
-from ksmtuned_py.backends.scan.swapplace import NO_SWAP, parse_swaps, refusal
-from ksmtuned_py.backends.scan.table import SLAB_BYTES, chunks, windows
-from ksmtuned_py.backends.scan.target import Target
+from ksmtuned_py.cli.workload import Mix, workloads
 from ksmtuned_py.config import Scan
 from ksmtuned_py.door import Door
 from ksmtuned_py.errors import Garbage
+from ksmtuned_py.guests.mappings import candidates, parse_maps
 from ksmtuned_py.model import Guest
+from ksmtuned_py.scanner import pagemap
+from ksmtuned_py.scanner.channel import Channel, Closed, Message, pair
+from ksmtuned_py.scanner.choice import NoSuchGuest, targets
+from ksmtuned_py.scanner.process import Gone, Process
+from ksmtuned_py.scanner.remap.processors.amd64 import NR, SLOT_DATA, Context
+from ksmtuned_py.scanner.remap.refuse import eligibility, opened
+from ksmtuned_py.scanner.remap.stop import system
+from ksmtuned_py.scanner.sentences import MOST_SENTENCES, guest_sentences
+from ksmtuned_py.scanner.swapplace import NO_SWAP, parse_swaps, refusal
+from ksmtuned_py.scanner.table import SLAB_BYTES, chunks, windows
+from ksmtuned_py.scanner.target import Target
 from ksmtuned_py.units import MIB
-from ksmtuned_py.workload import Mix, workloads
 
 MAPS = """\
 00400000-00500000 r-xp 00000000 fe:00 123                                /usr/bin/qemu

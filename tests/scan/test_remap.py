@@ -7,11 +7,11 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from ksmtuned_py.backends.scan.client import ScanBackend
+from ksmtuned_py.backends.scan import ScanBackend
+from ksmtuned_py.cli.workload import Mix, Workload, workloads
 from ksmtuned_py.config import Scan
 from ksmtuned_py.door import Door
 from ksmtuned_py.units import MIB
-from ksmtuned_py.workload import Mix, Workload, workloads
 from tests.scan.conftest import guest, scanning, turn, wait_passes, wait_true
 from tests.scan.writers import runs_freely, writers
 

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ksmtuned_py.backends.scan.estimate import Sample, estimate, estimate_each
-from ksmtuned_py.backends.scan.pages import ZERO, chosen, prints
 from ksmtuned_py.cli.scanplot import bars
+from ksmtuned_py.cli.workload import Mix, achievable_pages, workloads
+from ksmtuned_py.scanner.estimate import Sample, estimate, estimate_each
+from ksmtuned_py.scanner.pages import ZERO, chosen, prints
 from ksmtuned_py.units import MIB
-from ksmtuned_py.workload import Mix, achievable_pages, workloads
 from tests.scan.test_remap import pss_bytes
 from tests.support.ksmlock import RealKsm
 from tests.support.process import wait_for

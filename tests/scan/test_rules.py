@@ -4,14 +4,14 @@ import hashlib
 from dataclasses import replace
 from pathlib import Path
 
-from ksmtuned_py.backends.scan.choice import target_of
-from ksmtuned_py.backends.scan.client import ScanBackend
+from ksmtuned_py.backends.scan import ScanBackend
+from ksmtuned_py.cli.workload import Mix, Workload, workloads
 from ksmtuned_py.config import Config, GuestRule, Guests, InForce, Scan
 from ksmtuned_py.door import Door
 from ksmtuned_py.guests.rules import ruled
 from ksmtuned_py.model import Guest
+from ksmtuned_py.scanner.choice import target_of
 from ksmtuned_py.units import MIB
-from ksmtuned_py.workload import Mix, Workload, workloads
 from tests.scan.conftest import guest, scanning, wait_passes, wait_true
 from tests.scan.test_remap import REMAP
 

@@ -11,15 +11,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ksmtuned_py.backends.scan.process import Process
-from ksmtuned_py.backends.scan.refusal import Refused
-from ksmtuned_py.backends.scan.remap import amd64
-from ksmtuned_py.backends.scan.remap.calls import CALLS, NATIVE
-from ksmtuned_py.backends.scan.remap.permits import Permits, forbidden_by
-from ksmtuned_py.backends.scan.remap.seccomp import ALLOW, KILL, LOG, Call, actions
-from ksmtuned_py.backends.scan.remap.stops import Stops
-from ksmtuned_py.backends.scan.target import Target
 from ksmtuned_py.door import Door
+from ksmtuned_py.scanner.process import Process
+from ksmtuned_py.scanner.refusal import Refused
+from ksmtuned_py.scanner.remap.processors import amd64
+from ksmtuned_py.scanner.remap.refuse.calls import CALLS, NATIVE
+from ksmtuned_py.scanner.remap.refuse.permits import Permits, forbidden_by
+from ksmtuned_py.scanner.remap.refuse.seccomp import ALLOW, KILL, LOG, Call, actions
+from ksmtuned_py.scanner.remap.stop.stops import Stops
+from ksmtuned_py.scanner.target import Target
 from tests.scan.conftest import scanning, turn, wait_passes, wait_true
 from tests.scan.test_remap import REMAP
 from tests.scan.writers import Writer

@@ -10,11 +10,11 @@ from contextlib import contextmanager
 
 import pytest
 
-from ksmtuned_py.backends.scan.process import Process
-from ksmtuned_py.backends.scan.refusal import Refused
-from ksmtuned_py.backends.scan.remap.sharers import Sharers
-from ksmtuned_py.backends.scan.target import Target
 from ksmtuned_py.door import Door
+from ksmtuned_py.scanner.process import Process
+from ksmtuned_py.scanner.refusal import Refused
+from ksmtuned_py.scanner.remap.refuse.sharers import Sharers
+from ksmtuned_py.scanner.target import Target
 from tests.scan.conftest import scanning, wait_passes, wait_true
 from tests.scan.test_remap import REMAP
 from tests.scan.writers import Writer

@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ksmtuned_py.backends.scan.pages import prints
-from ksmtuned_py.backends.scan.remap.references import References, references
-from ksmtuned_py.backends.scan.remap.room import Room
-from ksmtuned_py.backends.scan.remap.store import PAGE, STORE_BYTES, Store
-from ksmtuned_py.backends.scan.remap.stores import Stores
 from ksmtuned_py.door import Door
+from ksmtuned_py.scanner.pages import prints
+from ksmtuned_py.scanner.remap.share.references import References, references
+from ksmtuned_py.scanner.remap.share.room import Room
+from ksmtuned_py.scanner.remap.share.store import PAGE, STORE_BYTES, Store
+from ksmtuned_py.scanner.remap.share.stores import Stores
 
 PAGES = 24
 looks = st.lists(st.tuples(st.sets(st.integers(0, PAGES - 1)), st.lists(st.integers(1, 6), max_size=4)), max_size=8)

@@ -8,15 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from ksmtuned_py.backends.scan.count import Counted, count
-from ksmtuned_py.backends.scan.pages import LEAST, UNREAD, ZERO, contains, repeated
-from ksmtuned_py.backends.scan.scanner import WORK_BYTES, Scanner
-from ksmtuned_py.backends.scan.table import BLOCK_PAGES, PAGE_TABLE_BYTES, SLAB_BYTES, Slab, Table
-from ksmtuned_py.backends.scan.target import Target
+from ksmtuned_py.cli.workload import Mix, workloads
 from ksmtuned_py.config import Scan
 from ksmtuned_py.door import Door
+from ksmtuned_py.scanner.count import Counted, count
+from ksmtuned_py.scanner.pages import LEAST, UNREAD, ZERO, contains, repeated
+from ksmtuned_py.scanner.scanner import WORK_BYTES, Scanner
+from ksmtuned_py.scanner.table import BLOCK_PAGES, PAGE_TABLE_BYTES, SLAB_BYTES, Slab, Table
+from ksmtuned_py.scanner.target import Target
 from ksmtuned_py.units import MIB
-from ksmtuned_py.workload import Mix, workloads
 from tests.scan.changing import changer
 
 

@@ -15,15 +15,15 @@ from pathlib import Path
 import psutil
 import pytest
 
-from ksmtuned_py.backends.scan.process import Process
-from ksmtuned_py.backends.scan.remap.eligibility import Eligible
-from ksmtuned_py.backends.scan.remap.intact import change
-from ksmtuned_py.backends.scan.remap.runs import Run
-from ksmtuned_py.backends.scan.remap.stops import Stops
-from ksmtuned_py.backends.scan.remap.threads import Threads
-from ksmtuned_py.backends.scan.target import Target
+from ksmtuned_py.cli.workload import Mix, Workload, workloads
 from ksmtuned_py.door import Door
-from ksmtuned_py.workload import Mix, Workload, workloads
+from ksmtuned_py.scanner.process import Process
+from ksmtuned_py.scanner.remap.refuse.eligibility import Eligible
+from ksmtuned_py.scanner.remap.share.intact import change
+from ksmtuned_py.scanner.remap.share.runs import Run
+from ksmtuned_py.scanner.remap.stop.stops import Stops
+from ksmtuned_py.scanner.remap.stop.threads import Threads
+from ksmtuned_py.scanner.target import Target
 from tests.scan.conftest import scanning, told, turn, wait_passes, wait_true
 from tests.scan.narrow import MIB, Narrow
 from tests.scan.test_hostile import odd

@@ -12,15 +12,15 @@ from statistics import median
 
 import pytest
 
-from ksmtuned_py.backends.scan.pagemap import PRIVATE, SWAPPED, page_count
-from ksmtuned_py.backends.scan.process import Process
-from ksmtuned_py.backends.scan.sweep import Sweep
-from ksmtuned_py.backends.scan.table import Table
-from ksmtuned_py.backends.scan.target import Target
+from ksmtuned_py.cli.workload import Mix, workloads
 from ksmtuned_py.config import Scan
 from ksmtuned_py.door import Door
+from ksmtuned_py.scanner.pagemap import PRIVATE, SWAPPED, page_count
+from ksmtuned_py.scanner.process import Process
+from ksmtuned_py.scanner.sweep import Sweep
+from ksmtuned_py.scanner.table import Table
+from ksmtuned_py.scanner.target import Target
 from ksmtuned_py.units import MIB
-from ksmtuned_py.workload import Mix, workloads
 from tests.scan.conftest import (
     SWAP_LABEL,
     SWAP_LOCK,

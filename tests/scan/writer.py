@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from ksmtuned_py.workload import become_nobody
+from ksmtuned_py.cli.workload import become_nobody
 
 PAGE = 4096
 PAGES = int(sys.argv[1]) * 256

@@ -9,8 +9,8 @@ import os
 import random
 import sys
 
+from ksmtuned_py.cli.workload import PAGE_BYTES
 from ksmtuned_py.units import MIB
-from ksmtuned_py.workload import PAGE_BYTES
 
 COMM = b"qemu-system-x86"
 RUN_BYTES = 4 * PAGE_BYTES

@@ -2,8 +2,8 @@
 
 from hypothesis import strategies as st
 
-from ksmtuned_py.backends.model.guestmemory import PageGroup, equal, unique, zero
-from ksmtuned_py.backends.model.modelhost import ModelHost
+from ksmtuned_py.ksmdmodel.guestmemory import PageGroup, equal, unique, zero
+from ksmtuned_py.ksmdmodel.modelhost import ModelHost
 from ksmtuned_py.model import KNOB_NAMES, KnobName, KnobValue, Write, WriteStatus
 
 ONE_BATCH = 1_000_000

@@ -3,8 +3,8 @@
 import ctypes
 from collections.abc import Iterable
 
-from ksmtuned_py.backends.scan.remap.calls import NATIVE
-from ksmtuned_py.backends.scan.remap.seccomp import ALLOW, INSTRUCTION, Call
+from ksmtuned_py.scanner.remap.refuse.calls import NATIVE
+from ksmtuned_py.scanner.remap.refuse.seccomp import ALLOW, INSTRUCTION, Call
 
 LOAD, JUMP_IF_EQUAL, RETURN = 0x20, 0x15, 0x06
 KILL_PROCESS = 0x80000000

@@ -1,0 +1,251 @@
+"""Opens the machine as the configuration wants it, with a backend, senses, and what tells of new guests."""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from importlib.util import find_spec
+
+from ksmtuned_py.backends.base import Backend
+from ksmtuned_py.backends.kernel import KernelBackend
+from ksmtuned_py.backends.model import MemoryBackend
+from ksmtuned_py.backends.scan import ScanBackend
+from ksmtuned_py.config import Config, InForce
+from ksmtuned_py.config.types import BackendName
+from ksmtuned_py.daemon.wait import Signals, Source, Waiter
+from ksmtuned_py.door import Door
+from ksmtuned_py.errors import NoKsm, NoScanner, NotPermitted
+from ksmtuned_py.guests.arrivals import open_arrivals
+from ksmtuned_py.guests.discovery import GuestFinder
+from ksmtuned_py.guests.places import rooms
+from ksmtuned_py.guests.roster import Roster
+from ksmtuned_py.host import Host, KernelSenses
+from ksmtuned_py.hypervisor.link import LibvirtLink
+from ksmtuned_py.hypervisor.switch import empty
+from ksmtuned_py.ksmdmodel.guestmemory import equal, unique, zero
+from ksmtuned_py.ksmdmodel.modelhost import ModelHost
+from ksmtuned_py.model import KSM_DIRECTORY, Guest, Snapshot
+from ksmtuned_py.sensors.pressure import open_trigger
+from ksmtuned_py.undo.giveback import Say, Ways
+from ksmtuned_py.undo.unsharing import Unsharing
+from ksmtuned_py.units import MIB
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The host, and what tells of new guests on it."""
+
+    door: Door
+    host: Host
+    in_force: InForce
+    """The configuration in force, shared by everybody who works on this machine."""
+    heed: Callable[[set[int]], bool]
+    """Whether programs that started are worth a tick."""
+    is_this_host: bool
+    """It is neither a captured tree nor a model, so programs that start here start on the machine we watch."""
+    roster: Roster | None = None
+    """The list of guests with the rules for them; None with a model."""
+    link: LibvirtLink | None = None
+    """The link to libvirt; None where libvirt is not asked."""
+
+    @contextmanager
+    def waiter(self, signals: Signals, warn: Callable[[str], None], switches: Source | None = None) -> Iterator[Waiter]:
+        """Make the one wait for this machine, in a with block, with whatever this kernel lets us wait for."""
+        stall_ms = self.in_force.config.daemon.pressure_trigger_ms
+        with ExitStack() as undo:
+            pressure = open_trigger(self.door, stall_ms) if stall_ms and self.is_this_host else None
+            if pressure is not None:
+                undo.callback(os.close, pressure)
+            arrivals = open_arrivals(warn) if self.is_this_host else None
+            if arrivals is not None:
+                undo.enter_context(closing(arrivals))
+            yield Waiter(
+                signals, pressure=pressure, arrivals=arrivals, domains=self.link, switches=switches, heed=self.heed
+            )
+
+    def let_go(self) -> None:
+        """Close the descriptors on the guests. Guests can still be looked at, at a higher cost."""
+        if self.roster is not None:
+            self.roster.let_go()
+
+
+SCAN_LIBRARIES = ("numpy", "xxhash")
+LIBVIRT_SECONDS = 2.0
+"""The time libvirt has for its first answer when there is only one look."""
+
+
+def look(door: Door, config: Config) -> Snapshot:
+    """Take one snapshot without a write, with what libvirt says, and all suspects; raises NoKsm or NotPermitted."""
+    with open_machine(door, config.watching) as machine:
+        if machine.link is not None:
+            machine.link.wait_first(LIBVIRT_SECONDS)
+        snapshot = machine.host.observe()
+        return replace(snapshot, suspects=machine.roster.suspects) if machine.roster is not None else snapshot
+
+
+@contextmanager
+def open_machine(door: Door, config: Config) -> Iterator[Machine]:
+    """Open the machine for a with block; raises NoKsm or NotPermitted when it cannot be driven."""
+    dry = config.daemon.mode == "observe"
+    match _backend(door, config):
+        case "memory":
+            yield model_machine(small_model(), config, dry=dry)
+        case "scan":
+            with scan_machine(door, config, dry=dry) as machine:
+                yield machine
+        case _:
+            with kernel_machine(door, config, dry=dry) as machine:
+                yield machine
+
+
+def check_machine(door: Door, config: Config) -> None:
+    """Raise what open_machine would. Nothing is opened, started or locked for it."""
+    dry = config.daemon.mode == "observe"
+    match _backend(door, config):
+        case "kernel":
+            _check_kernel(door, dry=dry)
+        case "scan":
+            _check_scanner(door, dry=dry)
+
+
+def _backend(door: Door, config: Config) -> BackendName:
+    """The name of the backend. For "auto" it is the kernel, or our own scanner on a host whose kernel has no KSM."""
+    name = config.daemon.backend
+    if name == "auto":
+        return "scan" if door.root == "/" and not door.exists(KSM_DIRECTORY) else "kernel"
+    return name
+
+
+def _check_kernel(door: Door, *, dry: bool) -> None:
+    run_file = door.path(f"{KSM_DIRECTORY}/run")
+    if not door.exists(KSM_DIRECTORY):
+        raise NoKsm(door.path(KSM_DIRECTORY))
+    if not dry and not os.access(run_file, os.W_OK):
+        raise NotPermitted(run_file, "write it")
+
+
+def _check_scanner(door: Door, *, dry: bool) -> None:
+    if not all(map(find_spec, SCAN_LIBRARIES)):
+        raise NoScanner(" and ".join(SCAN_LIBRARIES))
+    if not dry and os.geteuid() != 0:
+        raise NotPermitted(door.path("proc"), "read other processes' memory")
+
+
+def model_machine(model: ModelHost, config: Config, *, dry: bool) -> Machine:
+    """Make a machine of a model that runs in real time."""
+    backend = MemoryBackend(model, time.monotonic)
+    return Machine(Door(), Host(backend, backend, dry=dry), InForce(config), heed=bool, is_this_host=False)
+
+
+@contextmanager
+def kernel_machine(door: Door, config: Config, *, dry: bool) -> Iterator[Machine]:
+    """Open this host with ksmd as the backend, in a with block; raises NoKsm or NotPermitted."""
+    _check_kernel(door, dry=dry)
+    with _around(door, InForce(config), KernelBackend(door), KernelSenses, dry=dry) as machine:
+        yield machine
+
+
+@contextmanager
+def scan_machine(door: Door, config: Config, *, dry: bool) -> Iterator[Machine]:
+    """Open this host with our own scanner, in a with block.
+
+    Raises NoScanner without the scanner's libraries, and NotPermitted without root.
+    """
+    _check_scanner(door, dry=dry)
+    in_force = InForce(config)
+    backend = ScanBackend(in_force, door)
+    with _around(door, in_force, backend, partial(ScanSenses, backend), dry=dry) as machine:
+        yield machine
+
+
+class ScanSenses(KernelSenses):
+    """Reads the real host, and tells the scanner of its guests."""
+
+    def __init__(self, backend: ScanBackend, door: Door, roster: Roster, cpus: int) -> None:
+        super().__init__(door, roster, cpus)
+        self._backend = backend
+
+    def guests(self, now_seconds: float) -> tuple[Guest, ...]:
+        """The guests, which are scanned from now on, whether they are offered to ksmd or not.
+
+        They come without the kernel's account, which says nothing about our scanner.
+        """
+        found = super().guests(now_seconds)
+        self._backend.watch(found)
+        refused = self._backend.refused
+        return tuple(replace(guest, ksm=None, refused=refused.get(guest.key, "")) for guest in found)
+
+    def problems(self) -> tuple[str, ...]:
+        """The problems of the last look at the processes, and those of the scanner, as sentences."""
+        return (*super().problems(), *self._backend.problems)
+
+
+@contextmanager
+def _around(
+    door: Door,
+    in_force: InForce,
+    backend: Backend,
+    senses_of: Callable[[Door, Roster, int], KernelSenses],
+    *,
+    dry: bool,
+) -> Iterator[Machine]:
+    """Open the host around a backend that merges the memory of real processes, in a with block."""
+    with _watched(door, in_force) as (roster, link):
+        host = Host(backend, senses_of(door, roster, os.cpu_count() or 1), dry=dry)
+        with closing(host):
+            yield Machine(door, host, in_force, roster.heed, door.root == "/", roster, link)
+
+
+@contextmanager
+def _watched(door: Door, in_force: InForce) -> Iterator[tuple[Roster, LibvirtLink | None]]:
+    """Open the list of guests, and the link to libvirt on this host, in a with block."""
+    guests = in_force.config.guests
+    finder = GuestFinder(
+        door, guests.name_patterns, guests.mergeable, guests.mergeable_rescan_seconds, guests.cgroup_patterns
+    )
+    link = LibvirtLink(guests.libvirt_uri) if door.root == "/" and guests.libvirt_uri else None
+    try:
+        yield Roster(door, finder, in_force, link), link
+    finally:
+        if link is not None:
+            link.close()
+        finder.close()
+
+
+def ways_of(machine: Machine, uri: str, say: Say, progress: Say) -> Ways:
+    """The ways that there are on this machine."""
+    if machine.host.backend.name != "kernel" or not machine.is_this_host:
+        return Ways(machine.host, say, progress)
+    return Ways(
+        machine.host,
+        say,
+        progress,
+        unshare=partial(Unsharing, progress=progress),
+        empty=partial(empty, machine.door, uri) if machine.link is not None else None,
+        limit_bytes=rooms(machine.door),
+    )
+
+
+def known_guests(door: Door, config: Config) -> tuple[Guest, ...]:
+    """The guests at one look, whichever backend merges their memory, and even if none does."""
+    with _watched(door, InForce(config)) as (roster, link):
+        if link is not None:
+            link.wait_first(LIBVIRT_SECONDS)
+        return roster.find(time.monotonic())
+
+
+def small_model(guests: int = 4, guest_bytes: int = 256 * MIB) -> ModelHost:
+    """A model of a small host. Its guests are half equal, 15 % zero, 25 % unique and 10 % changing all the time."""
+    model = ModelHost()
+    pages = guest_bytes // model.page_bytes
+    for number in range(1, guests + 1):
+        groups = (
+            equal("system", pages * 50 // 100),
+            zero(pages * 15 // 100),
+            unique(pages * 25 // 100),
+            unique(pages * 10 // 100, rewrites_per_second=1),
+        )
+        model.add_guest(f"model-{number}", groups)
+    return model

@@ -1,0 +1,273 @@
+"""Puts the daemon together from a configuration, and takes it apart again in the right order."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack, closing
+from dataclasses import dataclass
+
+from ksmtuned_py.config import Config
+from ksmtuned_py.config.inforce import at_reload
+from ksmtuned_py.configfile.load import Loaded, changed_keys
+from ksmtuned_py.daemon.loop import Daemon
+from ksmtuned_py.daemon.machine import Machine, check_machine, open_machine, ways_of
+from ksmtuned_py.daemon.wait import Signals, Waiter
+from ksmtuned_py.door import Door
+from ksmtuned_py.door.descriptors import Reserve, raise_limit
+from ksmtuned_py.door.runtime import Runtime
+from ksmtuned_py.errors import KsmtunedError, NotRestored
+from ksmtuned_py.guests.ledger import Ledger
+from ksmtuned_py.hypervisor.enforce import Enforcer
+from ksmtuned_py.hypervisor.switch import switch
+from ksmtuned_py.model import Guest
+from ksmtuned_py.model.record import Priority, Record
+from ksmtuned_py.publish.journal import Journal
+from ksmtuned_py.publish.metrics import Metrics
+from ksmtuned_py.publish.notify import Notifier
+from ksmtuned_py.publish.publisher import Publisher
+from ksmtuned_py.publish.web import Web
+from ksmtuned_py.report import Report
+from ksmtuned_py.tick import rehearse
+from ksmtuned_py.undo.originals import origin_of, save
+from ksmtuned_py.undo.putback import put_back, take
+
+MODEL = "model"
+"""The runtime directory of a model, below the usual one, apart from what the host's own daemon keeps there."""
+
+
+@dataclass(eq=False)
+class NotReloaded(KsmtunedError):
+    """The new configuration cannot be put in force."""
+
+    reasons: list[str]
+
+    def __str__(self) -> str:
+        return "; ".join(self.reasons)
+
+
+def serve(
+    load: Callable[[], Loaded], door: Door, runtime: Runtime, *, debug: bool = False, looks: bool = False, once: bool
+) -> None:
+    """Run the daemon until SIGTERM or SIGINT, or for one tick; raises a KsmtunedError when it cannot start.
+
+    `load` reads the configuration anew, with what the command line sets in it. With `looks` the daemon goes without the
+    lock, the status file and the address. A daemon that runs beside it, or is started later, needs them.
+    """
+    config = load().config
+    if config.daemon.backend == "memory":
+        runtime = Runtime(runtime.directory / MODEL)
+    check_machine(door, config)
+    raise_limit()
+    with ExitStack() as undo:
+        # First in, last out: a signal at the start waits for the loop, and one at the end does not cut it short.
+        signals = undo.enter_context(closing(Signals()))
+        if not looks:
+            undo.enter_context(runtime.locked())  # before anything is touched, or a worker started
+        machine = undo.enter_context(open_machine(door, config))
+        service = Service(load, runtime, machine, Notifier(), Journal(debug=debug))
+        undo.callback(service.close)
+        if not looks:
+            service.open()
+        service.prepare()
+        undo.callback(service.give_back)
+        service.take_over()
+        with service.waiter(signals) as waits:
+            service.daemon(waits).run(once=once)
+
+
+class Service:
+    """The running daemon with all its parts. It starts, reloads and ends them in order."""
+
+    def __init__(
+        self,
+        load: Callable[[], Loaded],
+        runtime: Runtime,
+        machine: Machine,
+        notifier: Notifier,
+        journal: Journal,
+    ) -> None:
+        self.notifier = notifier
+        self._load = load
+        self._runtime = runtime
+        self._machine = machine
+        self._host = machine.host
+        self._reserve = Reserve()
+        self._metrics = Metrics(self._config.guests.max_guest_series)
+        self._publisher = Publisher(self._metrics, journal, notifier)
+        self._web: Web | None = None
+        self._serves = False
+        """It has a status file and serves /metrics."""
+        self._origin = origin_of(machine.door, machine.host.backend.name)
+        self._ways = ways_of(machine, self._config.guests.libvirt_uri, self.warn, notifier.goes_on)
+        self._enforcer = Enforcer(self._switch, self._publisher.tell, self._ledger())
+        machine.host.pause = runtime.pause
+        if machine.roster is not None:
+            machine.roster.switches = self._enforcer
+
+    @property
+    def _config(self) -> Config:
+        return self._machine.in_force.config
+
+    def open(self) -> None:
+        """Begin the status file, and listen at the address; raises AddressInUse."""
+        self._serves = True
+        self._publisher.status_path = self._runtime.status_path
+        self._web = self._open_web(self._config)
+
+    def prepare(self) -> None:
+        """Do what else can fail before the admin's eyes: put back what a crash left, and rehearse a tick."""
+        if not self._host.dry:
+            self._restore()  # knobs that a killed daemon left
+        rehearse(self._host, self._config)
+
+    def take_over(self) -> None:
+        """Save the knobs, bring [kernel] in force, and tell systemd that we are ready."""
+        if not self._host.dry:
+            save(self._runtime, self._origin, self._host.backend.knobs(), self._config.kernel)
+            for sentence in take(self._ways, self._config.kernel):
+                self.warn(f"[kernel] is not in force: {sentence}")
+        self.notifier.ready()
+
+    def waiter(self, signals: Signals) -> AbstractContextManager[Waiter]:
+        """Make the daemon's one wait, for a with block."""
+        return self._machine.waiter(signals, self.warn, self._enforcer)
+
+    def daemon(self, waits: Waiter) -> Daemon:
+        """Make the loop."""
+        longest = self.notifier.watchdog_interval_seconds() or float("inf")
+        return Daemon(self._host, self._machine.in_force, waits, self, self.reload, longest)
+
+    def publish(self, report: Report) -> None:
+        """Tell the world of a completed tick, and have guests switched as the rules want."""
+        self._publisher.publish(report)
+        if self._machine.roster is not None and report.snapshot.backend == "kernel" and not self._host.dry:
+            self._enforcer.consider(report.snapshot)
+
+    def failed_tick(self, error: Exception) -> None:
+        """Tell the world of a tick that raised this error."""
+        self._publisher.failed_tick(error)
+
+    def reload(self) -> None:
+        """Put the whole new configuration in force, or keep the whole old one, and tell which keys changed."""
+        self.notifier.reloading()
+        old = self._config
+        try:
+            new = self._load().config
+            self._take(new)
+        except KsmtunedError as error:
+            self.warn(f"reload refused, the old configuration stays: {error}")
+        else:
+            self._tell_changes(old, new)
+        finally:
+            self.notifier.ready()
+
+    def give_back(self) -> None:
+        """Put the knobs back as on_exit says; raises NotRestored, which names those that did not take."""
+        self.notifier.stopping()
+        self._enforcer.close()
+        self._close_web()
+        self._machine.let_go()
+        self._reserve.release()
+        if not self._host.dry:
+            put_back(self._ways, self._runtime, self._origin, self._config.daemon.on_exit)
+
+    def close(self) -> None:
+        """Close the web server, the enforcer and the status file."""
+        self._close_web()
+        self._enforcer.close()
+        self._reserve.release()
+        self._publisher.close()
+
+    def warn(self, sentence: str) -> None:
+        """Tell the admin a sentence, as a warning."""
+        self._publisher.tell(Record(Priority.WARNING, sentence))
+
+    def _restore(self) -> None:
+        """Put back what a killed daemon left. Knobs that do not take stay owed, and the next stop tries again."""
+        try:
+            put_back(self._ways, self._runtime, self._origin, "restore")
+        except NotRestored as error:
+            self.warn(str(error))
+
+    def _ledger(self) -> Ledger | None:
+        """The ledger of guests that are switched off; None for a model or a captured tree, where nobody switches."""
+        return Ledger(self._runtime.switched_path, self._machine.door) if self._machine.is_this_host else None
+
+    def _switch(self, guest: Guest, merge: bool) -> str:
+        return switch(self._machine.door, self._config.guests.libvirt_uri, guest, merge)
+
+    def _open_web(self, config: Config) -> Web | None:
+        if not (self._serves and config.metrics.address):
+            return None
+        web = Web(config.metrics.address, self._metrics.registry, self._publisher.trouble)
+        web.start()
+        return web
+
+    def _close_web(self) -> None:
+        if self._web is not None:
+            self._web.stop()
+            self._web = None
+
+    def _take(self, new: Config) -> None:
+        """Put a configuration in force, after trying all that may fail; raises NotReloaded with every reason.
+
+        What was done for a trial is undone when anything fails.
+        """
+        mode, coming = self._config.daemon.mode, at_reload(self._config, new)
+        with ExitStack() as undo:
+            trials = [
+                lambda: check_machine(self._machine.door, coming),
+                lambda: rehearse(self._host, coming),
+                lambda: self._swap_web(coming, undo),
+            ]
+            reasons = [reason for trial in trials if (reason := _failure(trial))]
+            if reasons:
+                raise NotReloaded(reasons)
+            if coming.daemon.mode != mode:
+                self._change_mode(coming, undo)
+            undo.pop_all()
+        self._machine.in_force.take(new)
+
+    def _change_mode(self, coming: Config, undo: ExitStack) -> None:
+        """Begin to steer, or only to watch. First the knobs go back: ours, or those that a killed daemon left."""
+        if coming.daemon.mode == "manage":
+            self._host.steer()
+            undo.callback(self._host.watch)
+        put_back(self._ways, self._runtime, self._origin, "restore", quickly=True)
+        if coming.daemon.mode == "manage":
+            save(self._runtime, self._origin, self._host.backend.knobs(), coming.kernel)
+        else:
+            self._host.watch()
+
+    def _swap_web(self, new: Config, undo: ExitStack) -> None:
+        """Replace the web server.
+
+        The old one goes first, because the new address may overlap, and returns on failure.
+        """
+        if new.metrics == self._config.metrics:
+            return
+        self._close_web()
+        undo.callback(self._back_to_the_old_web)
+        self._web = self._open_web(new)
+
+    def _back_to_the_old_web(self) -> None:
+        self._close_web()
+        self._web = self._open_web(self._config)
+
+    def _tell_changes(self, old: Config, new: Config) -> None:
+        """Tell which keys the new configuration changes, and which of them wait for the next start."""
+        changed = {key for key, _, _ in changed_keys(old, self._config)}
+        changes = [
+            f"{key} {before!r} -> {after!r}{'' if key in changed else ' (at the next start)'}"
+            for key, before, after in changed_keys(old, new)
+        ]
+        self._publisher.tell(Record(Priority.INFO, f"reloaded: {', '.join(changes) or 'nothing changed'}"))
+
+
+def _failure(trial: Callable[[], None]) -> str:
+    """Try something, and return why it failed; '' when it did not. A bug is a reason, too, as it is in a tick."""
+    try:
+        trial()
+    except KsmtunedError as error:
+        return str(error)
+    except Exception as error:  # a bug in the rehearsal must not end a daemon that runs well
+        return f"{type(error).__name__}: {error}"
+    return ""

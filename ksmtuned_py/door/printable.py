@@ -1,0 +1,17 @@
+"""Makes text of other people's processes harmless, where it is read. PURE."""
+
+
+def printable(text: str) -> str:
+    """Escape what would steer a terminal, forge a line or hide, in the way Python does.
+
+    A process may call itself anything. So all text of guests is escaped here once, where it is read, and no surface has
+    to mind it.
+    """
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+
+
+def printable_lines(text: str) -> str:
+    """Escape each line of a text, and keep the line ends."""
+    return "\n".join(map(printable, text.split("\n")))

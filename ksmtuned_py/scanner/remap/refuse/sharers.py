@@ -1,0 +1,70 @@
+"""Finds other processes with the very same memory (CLONE_VM without CLONE_THREAD), which would not be stopped."""
+
+from ksmtuned_py.door import Door
+from ksmtuned_py.scanner.process import Process
+from ksmtuned_py.scanner.refusal import Refused
+from ksmtuned_py.scanner.remap.stop.system import same_memory
+from ksmtuned_py.sensors.stat import is_kernel_thread
+
+_MOST_NEW = 500
+"""The most processes that are looked at while the guest stands still, at about 2 us each."""
+
+
+class Sharers:
+    """Looks for processes that share a guest's memory: once among all, and in a stop only among new ones.
+
+    Only a process that has that memory can begin another one with it. So if nobody shared it when the guest once stood
+    still, a process that shares it later has a higher number than any had then.
+    """
+
+    def __init__(self, door: Door, process: Process) -> None:
+        self._door = door
+        self._pid = process.target.pid
+        self._stood = self._looked = 0
+
+    def stand(self) -> None:
+        """Notes, while the guest stands still, the newest process of the host, for `look_at_all` and `look_at_new`."""
+        self._stood = self._newest()
+
+    def look_at_all(self) -> None:
+        """Raises Refused when a process that had begun at `stand` shares its memory."""
+        for name in self._door.names("proc"):
+            if name.isdecimal():
+                self._look_at(int(name))
+        self._looked = self._stood
+
+    def look_at_new(self) -> None:
+        """Raises Refused, while the guest stands still, when a newer process shares its memory, or too many are new."""
+        newest = self._newest()
+        if not self._looked <= newest <= self._looked + _MOST_NEW:  # smaller, because the numbers have begun again
+            raise Refused("too many processes have begun meanwhile to see whether one of them shares its memory")
+        for number in range(self._looked + 1, newest + 1):
+            self._look_at(number)
+        self._looked = newest
+
+    def _newest(self) -> int:
+        """Returns the number that was given last to a process or thread of the host."""
+        return int(self._door.read("proc/loadavg").split()[-1])
+
+    def _look_at(self, number: int) -> None:
+        try:
+            same = same_memory(self._pid, number)
+        except ProcessLookupError:
+            return
+        except PermissionError:  # some security module protects it
+            same = any(self._size(number) == self._size(self._pid) for _ in range(3))
+        except OSError as error:
+            raise Refused(f"whether process {number} shares its memory cannot be known: {error.strerror}") from None
+        if same and not self._is_stopped_or_kernels(number):
+            raise Refused(f"process {number} shares its memory")
+
+    def _is_stopped_or_kernels(self, number: int) -> bool:
+        """Whether it is a thread of the guest, or of the kernel (vhost before Linux 6.4), which its device shows."""
+        if self._door.exists(f"proc/{self._pid}/task/{number}"):
+            return True
+        stat = self._door.read_if_there(f"proc/{number}/stat")
+        return stat is None or is_kernel_thread(stat)
+
+    def _size(self, number: int) -> str:
+        """Returns its size in pages, which is equal for two with the same memory while it does not change."""
+        return (self._door.read_if_there(f"proc/{number}/statm") or f"{number} has ended").split()[0]

@@ -1,0 +1,118 @@
+"""Undoes merging: every merged run becomes private memory without a file again, with the content the guest sees."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+
+from ksmtuned_py.door import Door
+from ksmtuned_py.guests.cgroups import process_room_bytes
+from ksmtuned_py.scanner.pagemap import PAGE
+from ksmtuned_py.scanner.process import Gone, Process
+from ksmtuned_py.scanner.refusal import Refused
+from ksmtuned_py.scanner.remap.foothold.session import Session, Window
+from ksmtuned_py.scanner.remap.processors.architecture import NR
+from ksmtuned_py.scanner.remap.processors.layout import END
+from ksmtuned_py.scanner.remap.refuse.eligibility import Eligible
+from ksmtuned_py.scanner.remap.share.intact import change
+from ksmtuned_py.scanner.remap.share.runs import Run, advise, bind, closed, in_turn
+from ksmtuned_py.sensors.memory import read_memory
+from ksmtuned_py.units import MIB
+
+_PAGES = 256
+"""Pages given back in one window, which takes about 1 ms."""
+_PIECE_PAGES = 16
+"""What a piece costs, however short, counted in pages: the guest is told twice what to do."""
+_RESERVE_BYTES, _HOST_RESERVE_BYTES = 16 * MIB, 256 * MIB
+"""Memory that must be free, in a guest's control group and on the host, before a window is given back."""
+_READ_WRITE, _PRIVATE, _ANONYMOUS, _NORESERVE = 3, 2, 0x20, 0x4000
+_MAYMOVE_FIXED = 3
+
+
+class NoRoom(Refused):
+    """Raised when giving back would take more memory than there is for it."""
+
+
+def give_back(
+    door: Door,
+    process: Process,
+    session: Session,
+    merged: list[Eligible],
+    standing: Callable[[], AbstractContextManager[Window]],
+) -> Iterator[int]:
+    """Gives pages back window by window; yields pages. Raises NoRoom, Refused and Gone."""
+    mem = os.open("mem", os.O_RDWR | os.O_CLOEXEC, dir_fd=process.directory)
+    try:
+        for some in _portions(merged):
+            _refuse_without_room(door, process)
+            with standing() as window:
+                if reason := change(process, [Run(address, length // PAGE, 0, one) for address, length, one in some]):
+                    raise Refused(reason)
+                for address, length, one in some:
+                    _one(process, session, window, mem, address, length, one)
+            yield sum(length for _, length, _ in some) // PAGE
+    finally:
+        os.close(mem)
+
+
+def _refuse_without_room(door: Door, process: Process) -> None:
+    """Raises NoRoom unless the guest's control group and the host can take the pages.
+
+    A group was not charged for pages that its guest shares; given back, they are charged to it.
+    """
+    room = process_room_bytes(door, process.read_text("cgroup"))
+    if room is not None and room < _RESERVE_BYTES:
+        raise NoRoom("the memory limit of its control group leaves no room for its own copies: they stay merged")
+    memory = read_memory(door)
+    if memory.headroom_bytes + memory.swap_free_bytes < _HOST_RESERVE_BYTES:
+        raise NoRoom("the host has no room for its own copies: they stay merged")
+
+
+def _portions(merged: list[Eligible]) -> Iterator[list[tuple[int, int, Eligible]]]:
+    """Yields addresses and lengths of pieces, as many as fit into a window."""
+    some: list[tuple[int, int, Eligible]] = []
+    room = _PAGES
+    for one in merged:
+        for address in range(one.mapping.start, one.mapping.end, _PAGES * PAGE):
+            length = min(one.mapping.end - address, _PAGES * PAGE)
+            if some and room < length // PAGE + _PIECE_PAGES:
+                yield some
+                some, room = [], _PAGES
+            some.append((address, length, one))
+            room -= length // PAGE + _PIECE_PAGES
+    if some:
+        yield some
+
+
+def _one(
+    process: Process, session: Session, window: Window, mem: int, address: int, length: int, one: Eligible
+) -> None:
+    """Fills a copy beside the piece while all threads stand still, then moves it over the piece in one step."""
+    copy = _room(session, window, length, one)
+    content = bytearray(length)
+    if process.read([memoryview(content)], address) != length or os.pwrite(mem, content, copy) != length:
+        raise Gone(process.target.name)
+    move = (NR["mremap"], (copy, length, length, _MAYMOVE_FIXED, address))
+    table = [(*move, 2, 1), (*move, 2, END), *in_turn(advise(address, length, one), 2)]
+    session.stage(0, 0)
+    results = window.run(closed(table))
+    if min(results[0], results[1]) < 0 <= max(results[0], results[1]):
+        return
+    if results[0] < 0:
+        raise Refused(f"mremap in it failed: {os.strerror(-results[0])}")
+
+
+def _room(session: Session, window: Window, length: int, one: Eligible) -> int:
+    """Maps memory without a file in the guest, with the mapping's NUMA policy; returns its address. Raises Refused."""
+    flags = _PRIVATE | _ANONYMOUS | (0 if one.reserve else _NORESERVE)
+    copy = window.run([(NR["mmap"], (0, length, _READ_WRITE, flags, -1, 0), END, END)])[0]
+    if copy < 0:
+        raise Refused(f"mmap in it failed: {os.strerror(-copy)}")
+    session.stage(copy, length)
+    if one.policy:
+        session.area.put_nodes(one.policy.nodes)
+        binding = closed(in_turn(bind(copy, length, one, session.area.nodes_address), 0))
+        if failed := window.run(binding)[0]:
+            window.run([(NR["munmap"], (copy, length), END, END)])
+            session.stage(0, 0)
+            raise Refused(f"mbind in it failed: {os.strerror(-failed)}")
+    return copy

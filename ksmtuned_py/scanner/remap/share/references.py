@@ -1,0 +1,114 @@
+"""Finds who still maps merged pages: every process of the host is asked, as a child inherits its parent's mappings."""
+
+import errno
+import os
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ksmtuned_py.door import Door
+from ksmtuned_py.errors import KsmtunedError
+from ksmtuned_py.guests.mappings import PAGES_NAME, Mapping, parse_maps
+from ksmtuned_py.scanner.pagemap import COPIED, PAGE, page_numbers, runs
+from ksmtuned_py.scanner.remap.refuse.eligibility import is_stopped
+from ksmtuned_py.sensors.stat import is_kernel_thread, parse_stat, thread_count
+
+
+@dataclass(frozen=True, slots=True)
+class References:
+    """Who refers to each page of a store."""
+
+    readers: NDArray[np.uint32]
+    """For each page, how many mappings read it."""
+    covered: NDArray[np.bool_]
+    """For each page, whether any mapping covers it, even one whose guest has written and reads its own copy."""
+
+    @classmethod
+    def none(cls, pages: int) -> Self:
+        """Returns the references to a store of so many pages that nobody has mapped."""
+        return cls(np.zeros(pages, np.uint32), np.zeros(pages, np.bool_))
+
+
+def references(door: Door, ends: dict[int, int], since_ticks: int) -> tuple[dict[int, References], bool]:
+    """Returns who refers to each store (inode: pages), and whether every process could be looked at.
+
+    Some cannot (a security module protects them). That does not matter where they had begun before any store was there.
+    """
+    counts = {inode: References.none(end) for inode, end in ends.items()}
+    certain = True
+    for pid in door.names("proc") if ends else ():
+        try:
+            for mapping in merged_mappings(door, pid):
+                if mapping.inode in counts:
+                    certain &= _count(door, pid, mapping, counts[mapping.inode])
+        except (OSError, KsmtunedError):
+            certain &= _began_before(door, pid, since_ticks)
+    return counts, certain
+
+
+def merged_mappings(door: Door, pid: str) -> list[Mapping]:
+    """Returns a process's mappings of merged pages; raises OSError and KsmtunedError when it cannot be asked."""
+    text = _maps(door, pid) if pid.isdecimal() else ""
+    if PAGES_NAME not in text:
+        return []
+    return [mapping for mapping in parse_maps(text) if mapping.name.startswith(f"/memfd:{PAGES_NAME}")]
+
+
+def _maps(door: Door, pid: str) -> str:
+    """Returns what a process has mapped; raises OSError where that is not known.
+
+    When its first thread has ended, that thread shows nothing, though the others go on with all that the process has.
+    So an empty answer proves that nothing is mapped only for a process with one thread.
+    """
+    for name in ("maps", *(f"task/{thread}/maps" for thread in door.names(f"proc/{pid}/task"))):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            if text := door.read(f"proc/{pid}/{name}"):
+                return text
+    stat = door.read_if_there(f"proc/{pid}/stat")
+    if stat is None or is_kernel_thread(stat) or thread_count(stat) <= 1:
+        return ""
+    raise OSError(errno.ESRCH, "it has threads, and no mappings that can be seen")
+
+
+def mapped_end(door: Door, inode: int) -> int:
+    """Returns, in pages, how far a store's mappings reach; beyond its content, guests have copies of their own."""
+    end = 0
+    for pid in door.names("proc"):
+        with suppress(OSError, KsmtunedError):
+            found = [mapping for mapping in merged_mappings(door, pid) if mapping.inode == inode]
+            end = max([end, *(mapping.offset + mapping.size for mapping in found)])
+    return end // PAGE
+
+
+def _began_before(door: Door, pid: str, ticks: int) -> bool:
+    with suppress(OSError, KsmtunedError):
+        return parse_stat(door.read(f"proc/{pid}/stat")).start_ticks < ticks
+    return False
+
+
+def _count(door: Door, pid: str, mapping: Mapping, counts: References) -> bool:
+    """Counts one mapping; returns False for a process that does not run freely.
+
+    A process that does not run freely may still be about to map pages for a worker that was killed.
+    """
+    held = np.ones(mapping.size // PAGE, np.uint32)
+    held[_copied(door, pid, mapping)] = 0
+    begin = mapping.offset // PAGE
+    held = held[: max(0, len(counts.readers) - begin)]  # beyond the end there is nothing to be freed
+    counts.readers[begin : begin + len(held)] += held
+    counts.covered[begin : begin + len(held)] = True
+    return not is_stopped(door.read_if_there(f"proc/{pid}/status") or "")
+
+
+def _copied(door: Door, pid: str, mapping: Mapping) -> NDArray[np.uint32]:
+    """Returns the mapping's pages of which the process has a copy; none where that is not known."""
+    with suppress(OSError):
+        descriptor = os.open(door.path(f"proc/{pid}/pagemap"), os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return page_numbers(runs(descriptor, mapping.start, mapping.end, COPIED), mapping.start)
+        finally:
+            os.close(descriptor)
+    return np.empty(0, np.uint32)

@@ -1,0 +1,297 @@
+"""Shares equal pages of guests without KSM: many short stops, in each of which some runs of pages are exchanged."""
+
+import os
+import sys
+import time
+from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
+
+import numpy as np
+
+from ksmtuned_py.config import Scan
+from ksmtuned_py.door import Door
+from ksmtuned_py.errors import KsmtunedError
+from ksmtuned_py.guests.mappings import Mapping, are_still_there
+from ksmtuned_py.scanner.pagemap import PAGE, PRIVATE, PRIVATE_SMALL, Kind, page_count
+from ksmtuned_py.scanner.pages import Prints, contains
+from ksmtuned_py.scanner.process import Process
+from ksmtuned_py.scanner.refusal import Refused
+from ksmtuned_py.scanner.remap.foothold.session import Session, Window
+from ksmtuned_py.scanner.remap.refuse.eligibility import Eligible, eligible, large, mappings_refusal, of_one_policy
+from ksmtuned_py.scanner.remap.refuse.looks import look
+from ksmtuned_py.scanner.remap.refuse.numa import policies
+from ksmtuned_py.scanner.remap.refuse.opened import Belongings
+from ksmtuned_py.scanner.remap.refuse.permits import refuse_forbidden
+from ksmtuned_py.scanner.remap.refuse.sharers import Sharers
+from ksmtuned_py.scanner.remap.share.giveback import give_back
+from ksmtuned_py.scanner.remap.share.intact import change
+from ksmtuned_py.scanner.remap.share.pace import Pace
+from ksmtuned_py.scanner.remap.share.references import references
+from ksmtuned_py.scanner.remap.share.runs import Run, operations, plan, steady_prints
+from ksmtuned_py.scanner.remap.share.store import Store
+from ksmtuned_py.scanner.remap.share.stores import Stores
+from ksmtuned_py.scanner.remap.stop.stops import NotStopped, Stops
+from ksmtuned_py.scanner.remap.stop.threads import Lost
+from ksmtuned_py.scanner.scanner import Watched
+from ksmtuned_py.scanner.table import SLAB_BYTES
+from ksmtuned_py.scanner.target import Target
+from ksmtuned_py.units import MIB
+
+_TRIES, _AGAIN_SECONDS = 10, 0.05
+"""How often, and how soon again, giving back is tried: a guest whose mappings change is refused only for now."""
+_STOPS = 5
+"""How often one window is tried with a guest whose mappings have changed since the look a millisecond before."""
+_LOOK_SECONDS = 1.0
+"""Seconds between two looks at every process of the host for merged pages, as long as nothing more is merged."""
+_LOOK_RESTS = 20
+"""A look also waits so many times as long as the last one took, on a host with thousands of processes."""
+Standing = Callable[[], AbstractContextManager[Window]]
+"""Stops a guest for a with block."""
+
+
+class Remapper:
+    """The merger of the remap mode."""
+
+    def __init__(self, door: Door, settings: Scan) -> None:
+        self._door = door
+        self._settings = settings
+        self._least_bytes = settings.remap_least_mib * MIB
+        self._stores = Stores(door)
+        self._sessions: dict[tuple[int, int], Session] = {}
+        self._pace = Pace(settings.stop_window_ms / 1000)
+        self._stops = Stops(settings.stop_window_ms / 1000)
+        self._next_look = 0.0
+        self._outdated = True
+        """Whether something was merged or given back since the last look."""
+        self.pages_shared = 0
+        self.pages_sharing = 0
+
+    def window_milliseconds(self) -> dict[str, float]:
+        """How long guests were stopped, in ms (median, 99th percentile, longest of late), and how many stops failed."""
+        if not self._stops.seconds:
+            return {}
+        p50, p99, longest = np.percentile(self._stops.seconds, (50, 99, 100)) * 1000
+        return {"p50": float(p50), "p99": float(p99), "max": float(longest), "failed": self._stops.failed}
+
+    def merge(self, process: Process, watched: Watched, prints: Prints, *, split_huge: bool) -> Iterator[int]:
+        """Shares the guest's steady pages with these prints; yields pages it worked on."""
+        if self._stops.rests.is_due(process.target.pid):
+            with self._own_trouble(process, watched.refuse):
+                yield from self._merge(process, watched, prints, PRIVATE if split_huge else PRIVATE_SMALL)
+
+    def _merge(self, process: Process, watched: Watched, prints: Prints, kind: Kind) -> Iterator[int]:
+        self._stops.refuse_late(process.target.pid)
+        belongings = look(self._door, process, self._least_bytes)
+        watched.refusal = ""
+        if not self._is_worth_it(process, watched, prints):
+            return
+        Sharers(self._door, process).look_at_all()
+        found, reason = self._eligible(process, self._least_bytes)
+        allowed, policy, other = of_one_policy(found)
+        watched.refusal = reason or other
+        store = self._stores.of(process.target.group, policy)
+        runs: list[Run] = []
+        for slab in watched.table.slabs.values():
+            for one in allowed:
+                if _touches(one, slab.base):
+                    runs += plan(process, slab, prints, store, one, kind)
+        runs = self._affordable(process, runs)
+        if runs:
+            self._outdated = True
+            yield from self._exchange(process, belongings, store, runs, [one.mapping for one in allowed])
+
+    def _is_worth_it(self, process: Process, watched: Watched, prints: Prints) -> bool:
+        """Whether the guest has pages that could be shared: reading smaps takes long, and keeps the guest waiting."""
+        pieces = large(process.mappings(), self._least_bytes)
+        known = [prints, *self._stores.known(process.target.group)]
+        return any(
+            contains(wanted, steady_prints(slab, start, end)).any()
+            for slab in watched.table.slabs.values()
+            for start, end in pieces
+            for wanted in known
+        )
+
+    @contextmanager
+    def _own_trouble(self, process: Process, refuse: Callable[[str], None]) -> Iterator[None]:
+        """Tells whatever goes wrong with one guest as that guest's reason, and lets go of its session if need be."""
+        try:
+            yield
+        except NotStopped as error:
+            self._stops.rests.begin(process.target.pid)
+            refuse(str(error))
+        except Lost as error:
+            self._stops.rests.begin(process.target.pid)
+            self._drop(process)  # when the line ends, all threads that wait at the gate go on
+            refuse(str(error))
+        except Refused as error:
+            refuse(str(error))
+        except (OSError, KsmtunedError) as error:
+            self._drop(process)
+            refuse(str(error))
+
+    def look_after(self, guests: list[Target]) -> None:
+        """Counts what all processes of the host share, and frees what nobody maps any more."""
+        self._stores.take_over()
+        due = time.monotonic() >= self._next_look
+        if not due and not self._outdated:
+            return
+        self._outdated, begun_seconds = False, time.monotonic()
+        for key in self._sessions.keys() - {(guest.pid, guest.start_ticks) for guest in guests}:
+            self._sessions.pop(key).close()
+        stores = {inode: store for inode, store in self._stores.by_inode().items() if store.end}
+        oldest_ticks = min((store.since_ticks for store in stores.values()), default=0)
+        ends = {inode: store.end for inode, store in stores.items()}
+        counts, certain = references(self._door, ends, oldest_ticks)
+        self.pages_shared = sum(int(np.count_nonzero(found.readers)) for found in counts.values())
+        self.pages_sharing = sum(int(found.readers.sum()) for found in counts.values()) - self.pages_shared
+        if not due:
+            return
+        now_seconds = time.monotonic()
+        self._next_look = now_seconds + max(_LOOK_SECONDS, _LOOK_RESTS * (now_seconds - begun_seconds))
+        if certain:
+            for inode, store in stores.items():
+                store.free_unused(counts[inode])
+
+    def give_back(self, process: Process) -> Generator[int, None, str]:
+        """Gives the guest its pages back as private memory; returns why some stay merged, or ''."""
+        self._outdated = True
+        reasons = [""]
+        tries, least = _TRIES, sys.maxsize
+        while tries and (size := sum(mapping.size for mapping in process.mappings() if mapping.merged)):
+            if not self._stops.rests.is_due(process.target.pid):
+                return reasons[-1] or "it could not be stopped, and is left alone for some seconds"
+            tries = _TRIES if size < least else tries - 1
+            least = min(size, least)
+            with self._own_trouble(process, reasons.append):
+                yield from self._give_back(process)
+                continue
+            time.sleep(_AGAIN_SECONDS)
+            yield 1
+        return reasons[-1]
+
+    def _give_back(self, process: Process) -> Iterator[int]:
+        self._stops.refuse_late(process.target.pid)
+        belongings = look(self._door, process, self._least_bytes)
+        Sharers(self._door, process).look_at_all()
+        found, reason = self._eligible(process, PAGE)
+        merged = [one for one in found if one.mapping.merged]
+        if not merged:
+            raise Refused(reason or "its mappings have changed")
+        store = self._stores.of(process.target.group, of_one_policy(merged)[1])
+        session = self._session(process, store)
+        if any(one.policy for one in merged):
+            refuse_forbidden(session.permits.forbidden)
+        wanted = [one.mapping for one in merged]
+        standing = self._prepared(process, belongings, session, wanted)
+        return give_back(self._door, process, session, merged, standing)
+
+    def _eligible(self, process: Process, least_bytes: int) -> tuple[list[Eligible], str]:
+        numa = self._door.exists("proc/self/numa_maps")
+        smaps = process.read_text("smaps")
+        return eligible(smaps, policies(process.read_text("numa_maps")) if numa else None, least_bytes)
+
+    def _prepared(self, process: Process, belongings: Belongings, session: Session, wanted: list[Mapping]) -> Standing:
+        """Checks all that takes long to check, and returns what stops the guest; raises Refused."""
+        sharers = Sharers(self._door, process)
+        with session.window(process):
+            sharers.stand()
+        sharers.look_at_all()
+        self._settle(process, belongings, wanted)
+        return partial(self._standing, process, belongings, session, wanted, sharers)
+
+    def _settle(self, process: Process, belongings: Belongings, wanted: list[Mapping]) -> None:
+        """Checks mappings and open files; mappings nobody wants may come and go (QEMU's coroutines). Raises Refused."""
+        mappings = process.settle()
+        if reason := mappings_refusal(mappings, self._least_bytes) or belongings.refusal(mappings):
+            raise Refused(reason)
+        if not are_still_there(wanted, mappings):
+            raise Refused("its mappings have changed")
+
+    @contextmanager
+    def _standing(
+        self, process: Process, belongings: Belongings, session: Session, wanted: list[Mapping], sharers: Sharers
+    ) -> Iterator[Window]:
+        """Stops the guest, and checks that what was found before still holds, now that nothing can change it."""
+        for _ in range(_STOPS):
+            with session.window(process) as window:
+                if not belongings.new() and not process.has_changed():
+                    sharers.look_at_new()
+                    yield window
+                    self._stops.rests.forget(process.target.pid)
+                    return
+            self._settle(process, belongings, wanted)
+        raise Refused("its mappings, or what it has open, are changing all the time")
+
+    def _affordable(self, process: Process, runs: list[Run]) -> list[Run]:
+        """Returns the longest runs that leave the guest's mappings within their limit; each run can cost two."""
+        most = int(self._door.read("proc/sys/vm/max_map_count")) * self._settings.mappings_percent / 100
+        room = max(0, int(most) - len(process.mappings())) // 2
+        longest = sorted(runs, key=lambda run: run.pages, reverse=True)[:room]
+        return sorted(longest, key=lambda run: run.address)
+
+    def _exchange(
+        self, process: Process, belongings: Belongings, store: Store, runs: list[Run], wanted: list[Mapping]
+    ) -> Iterator[int]:
+        session = self._session(process, store)
+        if runs[0].eligible.policy:
+            refuse_forbidden(session.permits.forbidden)
+        standing = self._prepared(process, belongings, session, wanted)
+        for some in self._pace.portions(runs):
+            contents = [store.read(run.offset, run.pages) for run in some]
+            with standing() as window:
+                self._share(process, window, session, some, contents)
+            self._pace.took(some, time.monotonic() - window.begun_seconds)
+            yield sum(run.pages for run in some)
+
+    def _share(
+        self, process: Process, window: Window, session: Session, runs: list[Run], contents: list[bytes]
+    ) -> None:
+        equal = [
+            part for run, content in zip(runs, contents, strict=True) for part in _equal_parts(process, run, content)
+        ]
+        if equal and (reason := change(process, equal)):
+            raise Refused(reason)
+        area = session.area
+        if equal and (policy := equal[0].eligible.policy):
+            area.put_nodes(policy.nodes)
+        table, maps = operations(equal, session.store_there, area.vector_address, area.nodes_address)
+        if table:
+            results = window.run(table)
+            failed = [results[index] for index in maps if results[index] < 0]
+            if failed:
+                raise Refused(f"mmap in it failed: {os.strerror(-failed[0])}")
+
+    def _session(self, process: Process, store: Store) -> Session:
+        key = (process.target.pid, process.target.start_ticks)
+        if key in self._sessions and self._sessions[key].store_key != store.key:
+            self._drop(process)  # its group or NUMA policy has changed, and what it has open is the old one's memfd
+        if key not in self._sessions:
+            self._sessions[key] = Session.begin(process, store.readable, self._stops)
+        return self._sessions[key]
+
+    def _drop(self, process: Process) -> None:
+        session = self._sessions.pop((process.target.pid, process.target.start_ticks), None)
+        if session:
+            session.close()
+
+
+def _touches(one: Eligible, base: int) -> bool:
+    return one.mapping.start < base + SLAB_BYTES and one.mapping.end > base
+
+
+def _equal_parts(process: Process, run: Run, content: bytes) -> Iterator[Run]:
+    """Yields the parts of the run that now hold exactly what the store has, in private pages in memory."""
+    if page_count(process.runs(run.address, run.address + run.size, PRIVATE)) != run.pages:
+        return
+    block = bytearray(run.size)
+    if process.read([memoryview(block)], run.address) != run.size:
+        return
+    if block == content:
+        yield run
+        return
+    words = np.frombuffer(block, np.uint64), np.frombuffer(content, np.uint64)
+    same = (words[0] == words[1]).reshape(run.pages, -1).all(axis=1)
+    edges = np.flatnonzero(np.diff(np.concatenate(([False], same, [False])).astype(np.int8))).tolist()
+    for begin, end in zip(edges[::2], edges[1::2], strict=True):
+        yield run.part(begin, end - begin)

@@ -1,0 +1,191 @@
+"""Where merged pages live: one memfd, as large as it will ever be and sealed so; only what is used takes memory."""
+
+import ctypes
+import fcntl
+import mmap
+import os
+from contextlib import suppress
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ksmtuned_py.door import Door
+from ksmtuned_py.scanner.pages import ZERO, Prints, prints
+from ksmtuned_py.scanner.remap.foothold.area import SEALS
+from ksmtuned_py.scanner.remap.processors.architecture import NR
+from ksmtuned_py.scanner.remap.refuse.numa import MOST_NODES, Policy
+from ksmtuned_py.scanner.remap.share.references import References
+from ksmtuned_py.scanner.remap.share.room import Room
+from ksmtuned_py.sensors.pages import OWN_PAGE_BYTES
+
+PAGE = OWN_PAGE_BYTES
+STORE_BYTES = 1 << 40
+_PUNCH_HOLE, _KEEP_SIZE = 2, 1
+_READ_PAGES = 1024
+Offsets = NDArray[np.uint32]
+"""Page numbers in the store."""
+_OURS = "trusted.ksmtuned-py"
+"""An attribute that takes CAP_SYS_ADMIN to set: no guest has that, nor has root in a container."""
+_MARK = b"1"
+_MODE = 0o100600
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.mmap.restype = ctypes.c_void_p
+
+
+class Store:
+    """Contents by print; new ones are put side by side, so that runs of a guest's pages are runs here, too."""
+
+    def __init__(self, name: str, since_ticks: int, descriptor: int | None = None) -> None:
+        """Makes a new store; with a descriptor, takes over the one that it is."""
+        self.since_ticks = since_ticks
+        """When the memfd was made, in clock ticks since boot: no process that began before can have inherited it."""
+        self.descriptor = _create(name) if descriptor is None else descriptor
+        self._lock = lock(self.descriptor)
+        self.readable = os.open(Door().path(f"proc/self/fd/{self.descriptor}"), os.O_RDONLY | os.O_CLOEXEC)
+        """The descriptor for guests: through it nobody can write to what all have mapped, or get one that can."""
+        self._prints: Prints = np.empty(0, np.uint64)
+        self._offsets: Offsets = np.empty(0, np.uint32)
+        self.end = 0
+        """The first page from which on nothing is used."""
+        self._idle: set[int] = set()
+        self._room = Room()
+        if descriptor is not None:
+            self._read_all()
+
+    def bind(self, policy: Policy) -> None:
+        """Sets the NUMA policy of its pages, and so of whatever has them mapped; raises OSError.
+
+        The policy stays with the file when it is not mapped here any more.
+        """
+        there = _libc.mmap(None, ctypes.c_size_t(STORE_BYTES), mmap.PROT_READ, mmap.MAP_SHARED, self.descriptor, 0)
+        size, nodes = ctypes.c_ulong(STORE_BYTES), policy.nodes.to_bytes(MOST_NODES // 8, "little")
+        done = _libc.syscall(NR["mbind"], ctypes.c_void_p(there), size, policy.mode, nodes, MOST_NODES + 1, 0)
+        number = ctypes.get_errno()
+        _libc.munmap(ctypes.c_void_p(there), size)
+        if done:
+            raise OSError(number, os.strerror(number))
+
+    @property
+    def key(self) -> tuple[int, int]:
+        """Device and inode."""
+        found = os.fstat(self.descriptor)
+        return found.st_dev, found.st_ino
+
+    def close(self) -> None:
+        """Closes the store's descriptors."""
+        os.close(self._lock)
+        os.close(self.readable)
+        os.close(self.descriptor)
+
+    @property
+    def known(self) -> Prints:
+        """The prints of all contents, sorted."""
+        return self._prints
+
+    def offsets(self, wanted: Prints) -> Offsets:
+        """Returns where these known prints are, in pages."""
+        return self._offsets[np.searchsorted(self._prints, wanted)]
+
+    def add(self, content: memoryview, found: Prints) -> None:
+        """Adds pages with new prints, unless the store is full."""
+        begin = self._room.take(len(found))
+        if begin is None:
+            begin = self.end
+            if (begin + len(found)) * PAGE > STORE_BYTES:
+                return
+            self.end += len(found)
+        os.pwrite(self.descriptor, content, begin * PAGE)
+        places = np.arange(begin, begin + len(found), dtype=np.uint32)
+        self._index(np.concatenate((self._prints, found)), np.concatenate((self._offsets, places)))
+
+    def read(self, offset: int, pages: int) -> bytes:
+        """Returns the contents of some pages."""
+        return os.pread(self.descriptor, pages * PAGE, offset * PAGE)
+
+    def free_unused(self, references: References) -> None:
+        """Frees pages that nobody reads in two looks in a row: the second sees who was forked meanwhile."""
+        unused = set(self._offsets[references.readers[self._offsets] == 0].tolist())
+        for offset in unused & self._idle:
+            _libc.fallocate(
+                self.descriptor,
+                _PUNCH_HOLE | _KEEP_SIZE,
+                ctypes.c_int64(offset * PAGE),
+                ctypes.c_int64(PAGE),
+            )
+        kept = ~np.isin(self._offsets, np.fromiter(unused & self._idle, np.uint32))
+        self._prints, self._offsets = self._prints[kept], self._offsets[kept]
+        self._idle = unused - self._idle
+        taken = references.covered.copy()
+        taken[self._offsets] = True
+        self.end = self._room.look(taken)
+
+    def _index(self, found: Prints, places: Offsets) -> None:
+        order = np.argsort(found)
+        self._prints, self._offsets = found[order], places[order]
+
+    def _read_all(self) -> None:
+        """Takes over what a worker before us has merged."""
+        begin = 0
+        parts, places = [self._prints], [self._offsets]
+        while (begin := _seek(self.descriptor, begin, os.SEEK_DATA)) >= 0:
+            end = _seek(self.descriptor, begin, os.SEEK_HOLE)
+            for at in range(begin, end, _READ_PAGES * PAGE):
+                size = min(end - at, _READ_PAGES * PAGE)
+                parts.append(prints(memoryview(os.pread(self.descriptor, size, at))))
+                places.append(np.arange(at // PAGE, (at + size) // PAGE, dtype=np.uint32))
+            self.end = end // PAGE
+            begin = end
+        found, offsets = np.concatenate(parts), np.concatenate(places)
+        unique, first = np.unique(found, return_index=True)
+        wanted = unique != ZERO
+        self._prints, self._offsets = unique[wanted], offsets[first][wanted]
+
+
+def lock(descriptor: int) -> int:
+    """Claims a store for this worker until it ends; raises BlockingIOError while another one has it.
+
+    Two that append to the same store would overwrite what guests have mapped. The lock is on a description of its own:
+    guests have copies of the other one, and would keep the lock when we end.
+    """
+    own = os.open(Door().path(f"proc/self/fd/{descriptor}"), os.O_RDWR | os.O_CLOEXEC)
+    try:
+        fcntl.flock(own, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(own)
+        raise
+    return own
+
+
+def is_ours(descriptor: int) -> bool:
+    """Whether a worker of ours has made this memfd; anybody can make one of that name."""
+    found = os.fstat(descriptor)
+    with suppress(OSError):
+        marked = os.getxattr(descriptor, _OURS) == _MARK and fcntl.fcntl(descriptor, fcntl.F_GET_SEALS) == SEALS
+        return marked and (found.st_uid, found.st_mode, found.st_size) == (0, _MODE, STORE_BYTES)
+    return False
+
+
+def memfd_device() -> int:
+    """Returns the device on which all memfds lie."""
+    descriptor = os.memfd_create("ksmtuned-py-device", os.MFD_CLOEXEC)
+    try:
+        return os.fstat(descriptor).st_dev
+    finally:
+        os.close(descriptor)
+
+
+def _create(name: str) -> int:
+    descriptor = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    os.fchmod(descriptor, _MODE)
+    os.ftruncate(descriptor, STORE_BYTES)
+    fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, SEALS)
+    with suppress(OSError):  # without that right, or such attributes in the kernel, no later worker adopts the store
+        os.setxattr(descriptor, _OURS, _MARK)
+    return descriptor
+
+
+def _seek(descriptor: int, begin: int, what: int) -> int:
+    try:
+        return os.lseek(descriptor, begin, what)
+    except OSError:  # ENXIO: only a hole is left from here on
+        return -1

@@ -1,0 +1,118 @@
+"""Chooses the memfd that a guest's pages are merged in: one for each group and NUMA policy."""
+
+import hashlib
+import os
+import re
+import time
+from contextlib import suppress
+
+from ksmtuned_py.door import Door
+from ksmtuned_py.errors import KsmtunedError
+from ksmtuned_py.guests.mappings import PAGES_NAME
+from ksmtuned_py.scanner.pages import Prints
+from ksmtuned_py.scanner.refusal import Refused
+from ksmtuned_py.scanner.remap.refuse.numa import Policy
+from ksmtuned_py.scanner.remap.share.references import mapped_end, merged_mappings
+from ksmtuned_py.scanner.remap.share.store import Store, is_ours, memfd_device
+from ksmtuned_py.scanner.remap.stop import system
+
+_MOST_OF_MEMORY = 4
+"""How far, in times of all memory, mappings may reach into a store that is taken over; its tables are as long."""
+
+_NAME = re.compile(rf"/memfd:({PAGES_NAME}-[0-9a-f]{{8}})-([0-9a-f]{{1,16}}) ")
+"""The name of a store: the hash of its group and policy, and when it was made."""
+
+
+class Stores:
+    """All stores of this worker."""
+
+    def __init__(self, door: Door) -> None:
+        self._door = door
+        self._stores: dict[tuple[str, Policy | None], Store] = {}
+        self._left: dict[str, list[Store]] = {}
+        """Stores that earlier workers have left, by name without the time, as long as no guest is merged with them."""
+        self._has_looked = False
+
+    def of(self, group: str, policy: Policy | None) -> Store:
+        """Returns a store we have, or one that an earlier worker has left, or a new one; raises Refused."""
+        if (group, policy) not in self._stores:
+            text = f"{group}\0{policy.text}" if policy else group
+            name = f"{PAGES_NAME}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+            if not self._left.get(name):
+                self._look()
+            left = self._left.get(name)
+            store = left.pop() if left else _new(name)
+            if policy:
+                _bind(store, policy)
+            self._stores[group, policy] = store
+        return self._stores[group, policy]
+
+    def take_over(self) -> None:
+        """Takes over what earlier workers have left, so that it is counted, and freed when nobody needs it."""
+        if not self._has_looked:
+            self._look()
+
+    def known(self, group: str) -> list[Prints]:
+        """Returns what is merged already in a group, by its stores; each store that was left may be of the group."""
+        return [store.known for store in self._all(group)]
+
+    def by_inode(self) -> dict[int, Store]:
+        """Returns the stores by their inodes, as the mappings of guests name them."""
+        return {store.key[1]: store for store in self._all()}
+
+    def _all(self, group: str | None = None) -> list[Store]:
+        used = [store for (name, _), store in self._stores.items() if group in (None, name)]
+        return [*used, *(store for stores in self._left.values() for store in stores)]
+
+    def _look(self) -> None:
+        """Takes over the stores that nobody works with any more."""
+        self._has_looked = True
+        tried = set(self.by_inode())
+        for pid in self._door.names("proc"):
+            with suppress(OSError, KsmtunedError):
+                for mapping in merged_mappings(self._door, pid):
+                    found = _NAME.match(mapping.name)
+                    if found and mapping.inode not in tried:
+                        tried.add(mapping.inode)
+                        self._take_over(found, f"proc/{pid}/map_files/{mapping.start:x}-{mapping.end:x}")
+
+    def _take_over(self, name: re.Match[str], path: str) -> None:
+        """Takes over the memfd that is mapped there, if a worker of ours has made it and nobody uses it wrongly."""
+        with suppress(OSError):
+            if system.file(self._door.path(path), system.ANYWHERE).key[0] != memfd_device():
+                return  # a file of that name may be on a server that does not answer when it is opened
+            descriptor = os.open(self._door.path(path), os.O_RDWR | os.O_CLOEXEC)
+            try:
+                store = self._opened(name, descriptor)
+            except OSError:
+                os.close(descriptor)
+                raise
+            if store:
+                self._left.setdefault(name[1], []).append(store)
+            else:
+                os.close(descriptor)
+
+    def _opened(self, name: re.Match[str], descriptor: int) -> Store | None:
+        """Opens one of our memfds; of others anybody can make thousands, not worth a look at all processes."""
+        if not is_ours(descriptor):
+            return None
+        end = mapped_end(self._door, os.fstat(descriptor).st_ino)
+        if end >= _MOST_OF_MEMORY * os.sysconf("SC_PHYS_PAGES"):
+            return None
+        store = Store(f"{name[1]}-{name[2]}", int(name[2], 16), descriptor)
+        store.end = max(store.end, end)
+        return store
+
+
+def _new(name: str) -> Store:
+    """Makes a store with the time in its name, for whoever adopts it."""
+    ticks = int(time.clock_gettime(time.CLOCK_BOOTTIME) * os.sysconf("SC_CLK_TCK"))
+    return Store(f"{name}-{ticks:x}", ticks)
+
+
+def _bind(store: Store, policy: Policy) -> None:
+    try:
+        store.bind(policy)
+    except OSError as error:
+        store.close()
+        raise Refused(f"merged pages cannot have its NUMA policy {policy.text}: {error.strerror}") from None

@@ -1,0 +1,97 @@
+"""Keeps what stopping guests has taken, and the threads that did not stop, so that no guest stands still for them.
+
+A thread that was seized and asked to stop runs on until it comes out of the kernel, be it after hours. When it then
+stops, it is let go of at once, at the signal by which the kernel tells of it.
+"""
+
+import os
+import signal
+import time
+from collections import deque
+
+from ksmtuned_py.scanner.refusal import Refused
+from ksmtuned_py.scanner.remap.stop import ptrace
+
+_FIRST_REST_SECONDS, _LONGEST_REST_SECONDS = 1.0, 64.0
+_MILLISECONDS = 1000
+
+
+class NotStopped(Refused):
+    """Raised when a guest did not stand still in the time that a stop may take."""
+
+
+class Busy(NotStopped):
+    """Raised when a thread got no processor in that time: the host's trouble, soon over or not the guest's own."""
+
+
+class Rests:
+    """Leaves guests that could not be stopped alone for 1, 2, 4 ... seconds."""
+
+    def __init__(self) -> None:
+        self._ends: dict[int, tuple[float, float]] = {}
+        """For each PID, when its rest is over, and how many seconds it was."""
+
+    def is_due(self, pid: int) -> bool:
+        """Whether it may be stopped now."""
+        return time.monotonic() >= self._ends.get(pid, (0.0, 0.0))[0]
+
+    def begin(self, pid: int) -> None:
+        """Begins the guest's rest, twice as long as the last one, after it could not be stopped."""
+        seconds = min(_LONGEST_REST_SECONDS, 2 * self._ends.get(pid, (0.0, _FIRST_REST_SECONDS / 2))[1])
+        self._ends[pid] = time.monotonic() + seconds, seconds
+
+    def forget(self, pid: int) -> None:
+        """Forgets the guest's rests, once it could be stopped."""
+        self._ends.pop(pid, None)
+
+
+class Stops:
+    """All stops of one worker, also those that failed: they took the guest's time as well."""
+
+    def __init__(self, longest_seconds: float) -> None:
+        self.longest_seconds = longest_seconds
+        """How long a guest may take to stand still."""
+        self.seconds: deque[float] = deque(maxlen=10_000)
+        self.failed = 0
+        self.rests = Rests()
+        self._late: dict[int, int] = {}
+        """Threads that have not stopped yet, and the process of each."""
+
+    def leave(self, thread: int, pid: int) -> None:
+        """Takes over a thread that was asked to stop, and lets go of it when it does."""
+        self._late[thread] = pid
+        signal.signal(signal.SIGCHLD, lambda *_: self.look())
+        self.look()  # it may have stopped before the signal was heard
+
+    def refuse_late(self, pid: int) -> None:
+        """Raises NotStopped while a thread of the process is still to stop."""
+        self.look()
+        if pid in self._late.values():
+            raise NotStopped("one of its threads has not stopped since it was asked to: it waits for a device")
+
+    def look(self) -> None:
+        """Lets go of threads that have stopped by now."""
+        for thread in tuple(self._late):
+            if _let_go(thread):
+                self._late.pop(thread, None)
+        if not self._late and signal.getsignal(signal.SIGCHLD) is not signal.SIG_DFL:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+
+
+def _let_go(thread: int) -> bool:
+    """Lets go of a thread that has stopped; returns whether it has, or has ended. Delivers a signal it stops for."""
+    while True:
+        try:
+            status = ptrace.wait(thread, block=False)
+        except ChildProcessError:
+            return True
+        if status is None:
+            return False
+        if not os.WIFSTOPPED(status):
+            return True
+        if ptrace.is_asked_stop(status) or ptrace.is_group_stop(status):
+            return ptrace.detach(thread)
+        try:
+            ptrace.resume(thread, 0 if status >> 16 else os.WSTOPSIG(status))
+        except ProcessLookupError:
+            return True

@@ -1,0 +1,300 @@
+"""Stops all threads of a guest for a moment. They run on when we let go, and also when we are killed."""
+
+import errno
+import os
+import signal
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from types import TracebackType
+from typing import Self
+
+from ksmtuned_py.scanner.process import Gone, Process
+from ksmtuned_py.scanner.refusal import Refused
+from ksmtuned_py.scanner.remap.processors.architecture import MACHINE, Context
+from ksmtuned_py.scanner.remap.stop import ptrace
+from ksmtuned_py.scanner.remap.stop.stops import Busy, NotStopped, Stops
+from ksmtuned_py.sensors.stat import thread_state
+
+MOST_THREADS = 127
+_LAST_PATIENCE_SECONDS = 0.5
+"""How long a thread that works for us is waited for: a busy host, or a limit of CPU time, may keep it from running."""
+_ALL_SIGNALS = 2**64 - 1
+_CONTINUE_BIT = 1 << (signal.SIGCONT - 1)
+_POLL_SECONDS = 0.00002
+_TRIES, _REST_TIMES = 5, 20
+"""Tries of a stop on a busy host, and how many stops' time the guest runs in between: it loses 5 % at most."""
+_DISPATCHES = "it has system calls sent to a handler of its own (syscall user dispatch)"
+_UNTRACEABLE = (
+    "one of its threads cannot be traced: it is a kernel worker or a debugger's, it has ended, "
+    "or a seccomp filter forbids us to trace (systemd/remap.conf)"
+)
+
+
+class Lost(Refused):
+    """Raised when the foothold in the guest is gone; another one may be tried."""
+
+
+@dataclass(slots=True)
+class Thread:
+    """A stopped thread as it was found."""
+
+    number: int
+    context: Context
+    mask: int
+    moved: bool = False
+    """Whether its registers are not its own at the moment."""
+    ran: bool = False
+    """Whether it has run with registers that are not its own."""
+
+
+class Threads:
+    """Stops every thread in a with block; afterwards each is as it was and runs."""
+
+    def __init__(self, process: Process, stops: Stops) -> None:
+        self._process = process
+        self._stops = stops
+        self.begun_seconds = 0.0
+        """Monotonic time at which its threads were asked to stop."""
+        self._seized: set[int] = set()
+        self._unstopped: set[int] = set()
+        self._signals: list[int] = []
+        self.all: list[Thread] = []
+
+    def __enter__(self) -> Self:
+        for _ in range(_TRIES - 1):
+            with suppress(Busy):
+                self._stop()
+                return self
+            time.sleep(_REST_TIMES * self._stops.longest_seconds)
+        self._stop()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.put_back()
+        self._let_go()
+
+    def _stop(self) -> None:
+        self._stops.refuse_late(self._process.target.pid)
+        self.begun_seconds = time.monotonic()
+        try:
+            self._stop_all(self.begun_seconds + self._stops.longest_seconds)
+            self.all = [self._look(number) for number in sorted(self._seized)]
+        except BaseException:  # a Ctrl-C, too: no thread may stay stopped
+            self._let_go()
+            self._stops.failed += 1
+            raise
+
+    def move(self, thread: Thread, address: int, *call: int) -> None:
+        """Points a thread elsewhere, with a system call's number and arguments if given.
+
+        Registers come first: the code there restores the mask, should we be killed in between.
+        """
+        thread.moved = True
+        ptrace.set_registers(thread.number, thread.context.elsewhere(address, *call).raw())
+        ptrace.set_signal_mask(thread.number, _ALL_SIGNALS)
+
+    def put_back(self) -> None:
+        """Gives every moved thread its own registers and signal mask again; all threads must be stopped."""
+        for thread in self.all:
+            if thread.moved:
+                with suppress(ProcessLookupError):  # somebody has killed it: there is nothing to put back
+                    ptrace.set_signal_mask(thread.number, thread.mask)
+                    ptrace.set_registers(thread.number, self._own(thread).raw())
+                thread.moved = thread.ran = False
+
+    def stop_again(self, thread: Thread) -> None:
+        """Waits until a thread that was resumed has stopped at our asking; raises Gone when it has ended, or Lost."""
+        with suppress(ProcessLookupError):
+            ptrace.interrupt(thread.number)
+        self._unstopped.add(thread.number)
+        try:
+            if not self._await(thread.number, time.monotonic() + _LAST_PATIENCE_SECONDS, later=True):
+                raise Gone(self._process.target.name)
+        except NotStopped:
+            self.abandon(thread)
+            raise Lost("one of its threads did not stop again: its control group is frozen, or has no time") from None
+        thread.ran = True
+
+    def abandon(self, thread: Thread) -> None:
+        """Gives up a thread that is late: nothing is put back, since all find their way once it runs."""
+        with suppress(ProcessLookupError):
+            ptrace.interrupt(thread.number)
+        self._unstopped.add(thread.number)
+        self.all = []
+
+    def nudge(self, thread: Thread) -> None:
+        """Lets a resumed thread run on if it has stopped for anything: a SIGSTOP, put aside, or a SIGCONT's notice.
+
+        `interrupt` is not used, because it would stop a thread that has stopped already once more.
+        """
+        status = self._status(thread.number)
+        if status is None:
+            return
+        if not os.WIFSTOPPED(status):
+            self._forget(thread.number)
+            raise Gone(self._process.target.name)
+        self._keep_signal(status)
+        ptrace.resume(thread.number)
+
+    def step_to_syscall(self, thread: Thread) -> None:
+        """Runs it to the next edge of a system call; signals that come up meanwhile are sent again at the end."""
+        deadline = time.monotonic() + _LAST_PATIENCE_SECONDS
+        while True:
+            ptrace.resume_to_syscall(thread.number)
+            status = self._next_status(thread, deadline)
+            if not os.WIFSTOPPED(status):
+                self._forget(thread.number)
+                raise Gone(self._process.target.name)
+            if os.WSTOPSIG(status) == ptrace.SYSCALL_TRAP:
+                return
+            if os.WSTOPSIG(status) == signal.SIGSYS:
+                raise Refused(_DISPATCHES)
+            self._keep_signal(status)
+
+    def _next_status(self, thread: Thread, deadline: float) -> int:
+        while (status := self._status(thread.number)) is None:
+            if time.monotonic() > deadline:
+                self.stop_again(thread)
+                raise NotStopped("it does not run on when it is told to: its control group is frozen, or has no time")
+            time.sleep(_POLL_SECONDS)
+        return status
+
+    def _stop_all(self, deadline: float) -> None:
+        """Stops all threads. They can begin others until they are stopped, so it looks again until none is new."""
+        while new := self._numbers() - self._seized:
+            if len(self._seized | new) > MOST_THREADS:
+                raise Refused(f"it has more than {MOST_THREADS} threads")
+            for number in new:
+                self._seize(number)
+            for number in new & self._unstopped:
+                if not self._await(number, deadline):
+                    self._seized.discard(number)
+
+    def _numbers(self) -> set[int]:
+        return {int(name) for name in self._process.names("task")}
+
+    def _seize(self, number: int) -> None:
+        try:
+            ptrace.seize(number)
+        except ProcessLookupError:
+            return  # it has ended meanwhile
+        except PermissionError:
+            raise Refused(_UNTRACEABLE) from None
+        with suppress(ProcessLookupError):
+            ptrace.interrupt(number)
+        if self._is_one_of_its(number):  # it stays ended: a traced thread's number is not given out again
+            self._seized.add(number)
+            self._unstopped.add(number)
+        else:  # the number was another process's by then
+            self._stops.leave(number, 0)
+
+    def _is_one_of_its(self, number: int) -> bool:
+        try:
+            os.stat(f"task/{number}", dir_fd=self._process.directory)
+        except (FileNotFoundError, ProcessLookupError):
+            return False
+        return True
+
+    def _await(self, number: int, deadline: float, *, later: bool = False) -> bool:
+        """Waits until a thread has stopped as asked; False when it has ended. Delivers signals it stops for."""
+        while True:
+            status = self._status(number)
+            if status is None:
+                if time.monotonic() > deadline:
+                    raise self._unwilling(number)
+                time.sleep(_POLL_SECONDS)
+            elif not os.WIFSTOPPED(status):
+                self._forget(number)
+                return False
+            elif ptrace.is_asked_stop(status):
+                self._unstopped.discard(number)
+                return True
+            elif ptrace.is_group_stop(status):
+                self._unstopped.discard(number)
+                raise Refused("somebody else has stopped it")
+            elif later:
+                self._keep_signal(status)
+                ptrace.resume(number)
+            else:
+                ptrace.resume(number, os.WSTOPSIG(status))
+
+    def _unwilling(self, number: int) -> NotStopped:
+        """Returns the error that tells why a thread has not stopped in time."""
+        with suppress(Gone):
+            if thread_state(self._process.read_text(f"task/{number}/stat")) == "R":
+                return Busy("the host is too busy: one of its threads got no processor in the time that a stop takes")
+        return NotStopped("one of its threads does not stop: it waits for a device")
+
+    def _status(self, number: int) -> int | None:
+        try:
+            return ptrace.wait(number, block=False)
+        except ChildProcessError:
+            return 0  # another thread's exec or exit has taken it away
+
+    def _keep_signal(self, status: int) -> None:
+        if status >> 16 == 0 and os.WSTOPSIG(status) != ptrace.SYSCALL_TRAP:
+            self._signals.append(os.WSTOPSIG(status))
+
+    def _look(self, number: int) -> Thread:
+        try:
+            context = MACHINE.look(partial(ptrace.registers, number), self._memory)
+        except OSError as error:
+            if error.errno == errno.ENOEXEC:
+                raise Refused("it runs 32-bit code") from None
+            raise
+        if context.refusal:
+            raise Refused(context.refusal)
+        pointer = ptrace.restartable_sequence(number)
+        if pointer and any(self._memory(pointer, 8)):
+            raise Refused("one of its threads is in a restartable sequence")
+        if ptrace.dispatches_itself(number):
+            raise Refused(_DISPATCHES)
+        return Thread(number, context, ptrace.signal_mask(number))
+
+    def _memory(self, address: int, size: int) -> bytes:
+        """Reads the guest's memory; zeros where nothing is mapped."""
+        found = bytearray(size)
+        self._process.read([memoryview(found)], address)
+        return bytes(found)
+
+    def _own(self, thread: Thread) -> Context:
+        """Returns the registers to go on with: a signal that came while it worked for us may have to end its call."""
+        interrupted = thread.context.interrupted()
+        if not thread.ran or interrupted is thread.context:
+            return thread.context
+        with suppress(OSError, Gone):
+            status = self._process.read_text(f"task/{thread.number}/status")
+            waiting = [int(status.split(f"{name}:\t")[1].split()[0], 16) for name in ("SigPnd", "ShdPnd")]
+            if self._signals or (waiting[0] | waiting[1]) & ~thread.mask:
+                return interrupted
+        return thread.context
+
+    def _forget(self, number: int) -> None:
+        self._seized.discard(number)
+        self._unstopped.discard(number)
+        self.all = [thread for thread in self.all if thread.number != number]
+
+    def _let_go(self) -> None:
+        self._send_again()
+        late = set(self._unstopped)
+        for number in sorted(self._seized - late, reverse=True):  # the first thread is reaped last
+            if not ptrace.detach(number):
+                late.add(number)
+        for number in late:
+            self._stops.leave(number, self._process.target.pid)
+        self._seized.clear()
+        self._unstopped.clear()
+        self._stops.seconds.append(time.monotonic() - self.begun_seconds)
+
+    def _send_again(self) -> None:
+        """Sends the signals put aside, but no SIGSTOP that a SIGCONT has followed: that one still waits for us."""
+        with suppress(OSError, Gone):
+            for number in self._signals:
+                waiting = int(self._process.read_text("status").split("ShdPnd:\t")[1].split()[0], 16)
+                if number != signal.SIGSTOP or not waiting & _CONTINUE_BIT:
+                    signal.pidfd_send_signal(self._process.pidfd, number)
+        self._signals.clear()

@@ -1,0 +1,48 @@
+"""Reads /proc/PID/stat, the kernel's line on one process. PURE; raises Garbage, which names the file."""
+
+from typing import NamedTuple
+
+from ksmtuned_py.door import parse_int
+from ksmtuned_py.door.printable import printable
+from ksmtuned_py.errors import Garbage
+
+_STATE, _FLAGS, _THREADS, _START_TICKS = (field - 3 for field in (3, 9, 20, 22))
+"""Places behind the name, which is field 2 of /proc/PID/stat."""
+_PF_KTHREAD = 0x0020_0000  # include/linux/sched.h
+
+
+class Identity(NamedTuple):
+    """The identity of a process: its printable name as the kernel cuts it, and when it started."""
+
+    comm: str
+    start_ticks: int
+
+
+def parse_stat(text: str, path: str = "stat") -> Identity:
+    """Fields 2 and 22 of /proc/PID/stat. The name may hold spaces and brackets, so the last bracket ends it."""
+    head, fields = _fields(text, path)
+    return Identity(printable(head.partition("(")[2]), parse_int(path, fields[_START_TICKS]))
+
+
+def is_kernel_thread(stat: str) -> bool:
+    """Whether /proc/PID/stat is that of a kernel's thread, by a flag that no program can have."""
+    return bool(parse_int("stat", _fields(stat)[1][_FLAGS]) & _PF_KTHREAD)
+
+
+def thread_count(stat: str) -> int:
+    """The number of a process's threads, from /proc/PID/stat."""
+    return parse_int("stat", _fields(stat)[1][_THREADS])
+
+
+def thread_state(stat: str) -> str:
+    """The letter for what a thread does, from /proc/PID/task/TID/stat: R when it runs or waits for a processor."""
+    return _fields(stat)[1][_STATE]
+
+
+def _fields(text: str, path: str = "stat") -> tuple[str, list[str]]:
+    """The text before the last bracket, and the fields from the third on."""
+    head, _, tail = text.rpartition(")")
+    fields = tail.split()
+    if "(" not in head or len(fields) <= _START_TICKS:
+        raise Garbage(path, text[:60], "the fields of a process")
+    return head, fields
