@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from ksmtuned_py.config import Config
 from ksmtuned_py.daemon.machine import look
 from ksmtuned_py.door import Door
-from ksmtuned_py.door.printable import printable
+from ksmtuned_py.door.text import printable
 from ksmtuned_py.errors import Garbage
 from ksmtuned_py.guests.cgroups import parse_cgroup
 from ksmtuned_py.guests.domains import parse_domain

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ksmtuned_py.door.printable import printable
+from ksmtuned_py.door.text import printable
 from ksmtuned_py.errors import Garbage
 from ksmtuned_py.guests.accounts import has_asked
 from ksmtuned_py.guests.parse import parse_ksm_stat, parse_statm

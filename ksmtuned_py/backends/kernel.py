@@ -4,8 +4,9 @@ import errno
 import threading
 
 from ksmtuned_py.backends.unmerge import Unmerging
-from ksmtuned_py.door import Door, parse_int
+from ksmtuned_py.door import Door
 from ksmtuned_py.door.descriptors import begin
+from ksmtuned_py.door.text import parse_int
 from ksmtuned_py.errors import Garbage, NoKsm
 from ksmtuned_py.model import (
     COUNTER_NAMES,

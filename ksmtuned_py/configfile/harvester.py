@@ -1,4 +1,4 @@
-"""Translates Harvester's Ksmtuned, as `kubectl get ksmtuned NODE -o yaml` prints it, into ksmtuned.conf. PURE.
+"""Translates Harvester's Ksmtuned, as `kubectl get ksmtuned NODE -o yaml` prints it, into ksmtuned.conf. Pure.
 
 It is ksmtuned's arithmetic in a resource of Kubernetes, with the same settings under other names.
 """

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from ksmtuned_py.door import Door
-from ksmtuned_py.door.printable import printable
+from ksmtuned_py.door.text import printable
 from ksmtuned_py.errors import KsmtunedError
 from ksmtuned_py.model import KSM_DIRECTORY
 

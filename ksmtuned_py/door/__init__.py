@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from ksmtuned_py.errors import Garbage, NotPermitted, Unreadable
+from ksmtuned_py.door.text import parse_int
+from ksmtuned_py.errors import NotPermitted, Unreadable
 from ksmtuned_py.units import MIB
 
 MOST_BYTES = 64 * MIB
@@ -136,15 +137,6 @@ class Door:
             yield descriptor
         finally:
             os.close(descriptor)
-
-
-def parse_int(path: str, text: str) -> int:
-    """Read a signed decimal number and nothing else; raises Garbage, which names the file."""
-    stripped = text.strip()
-    digits = stripped.removeprefix("-")
-    if not (digits.isascii() and digits.isdigit()):
-        raise Garbage(path, text[:60], "a decimal number")
-    return int(stripped)
 
 
 def unreadable(path: str, error: OSError) -> NotPermitted | Unreadable:

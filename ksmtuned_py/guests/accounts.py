@@ -1,6 +1,6 @@
 """Reads what merging saves each process, from /proc/PID/ksm_stat. Linux 6.1 keeps a part in a file beside it."""
 
-from ksmtuned_py.door import parse_int
+from ksmtuned_py.door.text import parse_int
 from ksmtuned_py.guests.parse import parse_ksm_stat
 from ksmtuned_py.guests.process import Inside
 from ksmtuned_py.model import GuestKsm

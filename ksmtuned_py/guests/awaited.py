@@ -1,4 +1,4 @@
-"""Finds the guests that are about to be switched off, for whom merging waits a moment but not for ever. PURE."""
+"""Finds the guests that are about to be switched off, for whom merging waits a moment but not for ever. Pure."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace

@@ -1,4 +1,4 @@
-"""Reads from a command line how a virtual machine can hand its free memory back. PURE."""
+"""Reads from a command line how a virtual machine can hand its free memory back. Pure."""
 
 import re
 from collections.abc import Sequence

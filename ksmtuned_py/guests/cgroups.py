@@ -6,7 +6,8 @@ Only cgroup v2 has a single tree.
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ksmtuned_py.door import Door, parse_int
+from ksmtuned_py.door import Door
+from ksmtuned_py.door.text import parse_int
 from ksmtuned_py.errors import KsmtunedError
 
 CGROUP_ROOT = "sys/fs/cgroup"

@@ -1,10 +1,10 @@
-"""Parses libvirt's description of its domains. PURE."""
+"""Parses libvirt's description of its domains. Pure."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from xml.etree import ElementTree
 
-from ksmtuned_py.door.printable import printable
+from ksmtuned_py.door.text import printable
 from ksmtuned_py.errors import Garbage
 
 METADATA_NAMESPACE = "urn:ksmtuned-py"

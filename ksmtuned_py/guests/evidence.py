@@ -1,4 +1,4 @@
-"""Judges whether a process is a guest by more than the name of its program. PURE.
+"""Judges whether a process is a guest by more than the name of its program. Pure.
 
 A list of hypervisors' names has gaps: a symlink, a patched build, a VMM of one's own. So this module goes by what is
 seen of a process.

@@ -1,4 +1,4 @@
-"""Counts over passes which guests' merging costs the kernel more memory than it saves. PURE."""
+"""Counts over passes which guests' merging costs the kernel more memory than it saves. Pure."""
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field

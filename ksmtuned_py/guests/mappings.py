@@ -1,4 +1,4 @@
-"""PURE: reads what a process has mapped (/proc/PID/maps), and tells which of it may be scanned."""
+"""Reads what a process has mapped (/proc/PID/maps), and tells which of it may be scanned. Pure."""
 
 from bisect import bisect_right
 from collections.abc import Iterable

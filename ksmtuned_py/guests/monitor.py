@@ -1,4 +1,4 @@
-"""Parses the answers of QEMU's monitor. PURE; raises Garbage.
+"""Parses the answers of QEMU's monitor. Raises Garbage. Pure.
 
 A guest may have taken over its QEMU, so an answer may be anything.
 """
@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from ksmtuned_py.door.printable import printable
+from ksmtuned_py.door.text import printable
 from ksmtuned_py.errors import Garbage
 
 BACKENDS_MAX = 1024

@@ -1,4 +1,4 @@
-"""Finds the names of a guest from its command line, its cgroup, and the tools that people use for it. PURE."""
+"""Finds the names of a guest from its command line, its cgroup, and the tools that people use for it. Pure."""
 
 import re
 from collections import Counter
@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import lru_cache
 
-from ksmtuned_py.door.printable import printable
+from ksmtuned_py.door.text import printable
 from ksmtuned_py.guests.evidence import MACHINE, in_machine
 from ksmtuned_py.model import Guest
 

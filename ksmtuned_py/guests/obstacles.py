@@ -1,4 +1,4 @@
-"""Finds obstacles to merging on a virtual machine's command line, and in the file that it may name. PURE."""
+"""Finds obstacles to merging on a virtual machine's command line, and in the file that it may name. Pure."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence

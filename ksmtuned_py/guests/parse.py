@@ -1,6 +1,6 @@
-"""Parses what the kernel says of one process. PURE; every parser raises Garbage, which names the file."""
+"""Parses what the kernel says of one process. Every parser raises Garbage, which names the file. Pure."""
 
-from ksmtuned_py.door import parse_int
+from ksmtuned_py.door.text import parse_int
 from ksmtuned_py.errors import Garbage
 from ksmtuned_py.model import RMAP_ITEM_BYTES, GuestKsm
 from ksmtuned_py.sensors.pages import OWN_PAGE_BYTES

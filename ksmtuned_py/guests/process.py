@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ksmtuned_py.door import Door
-from ksmtuned_py.door.printable import printable, printable_lines
+from ksmtuned_py.door.text import printable, printable_lines
 from ksmtuned_py.guests.parse import parse_statm, split_words
 from ksmtuned_py.sensors.stat import Identity, parse_stat
 from ksmtuned_py.units import MIB

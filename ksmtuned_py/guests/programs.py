@@ -1,4 +1,4 @@
-"""Knows the programs that run guests, and those that may write KSM's knobs. PURE."""
+"""Knows the programs that run guests, and those that may write KSM's knobs. Pure."""
 
 import re
 from collections.abc import Iterable, Sequence

@@ -1,4 +1,4 @@
-"""Picks the processes that are worth a look this time. PURE: it takes sets of PIDs and a time, and returns PIDs."""
+"""Picks the processes that are worth a look this time. It takes sets of PIDs and a time, and returns PIDs."""
 
 from collections.abc import Iterable
 

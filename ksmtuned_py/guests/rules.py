@@ -1,4 +1,4 @@
-"""Applies the admin's rules on whose memory may merge, and with whose. PURE.
+"""Applies the admin's rules on whose memory may merge, and with whose. Pure.
 
 Rules fail closed. It may be unknown yet whether a rule holds for a guest (Guest.unknown). A guest that the rule would
 keep out of merging is then kept out until that is known.

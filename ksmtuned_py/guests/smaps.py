@@ -1,4 +1,4 @@
-"""Parses a process's mappings from /proc/PID/smaps, with what each is made of and whether it may merge. PURE.
+"""Parses a process's mappings from /proc/PID/smaps, with what each is made of and whether it may merge. Pure.
 
 Reading smaps walks the process's page tables under the lock of its memory map, so no tick does it.
 """

@@ -1,4 +1,4 @@
-"""Tells which facts about a guest are unknown yet, so that no rule which asks for them can be judged. PURE."""
+"""Tells which facts about a guest are unknown yet, so that no rule which asks for them can be judged. Pure."""
 
 from collections.abc import Iterable, Mapping, Sequence
 

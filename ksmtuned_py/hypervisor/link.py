@@ -17,7 +17,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-from ksmtuned_py.door.printable import printable
+from ksmtuned_py.door.text import printable
 from ksmtuned_py.errors import FAILED, Garbage, KsmtunedError
 from ksmtuned_py.guests.domains import NOTHING_SEEN, Domain, View, parse_domain
 from ksmtuned_py.guests.monitor import MemoryBackend, parse_answer, parse_backends

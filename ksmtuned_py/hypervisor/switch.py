@@ -4,7 +4,7 @@ Everything here may wait as long as one QEMU does, so it is called where waiting
 """
 
 from ksmtuned_py.door import Door
-from ksmtuned_py.door.printable import printable
+from ksmtuned_py.door.text import printable
 from ksmtuned_py.guests.monitor import MemoryBackend
 from ksmtuned_py.guests.patience import ask_one
 from ksmtuned_py.guests.process import Process

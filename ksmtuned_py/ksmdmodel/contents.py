@@ -1,4 +1,4 @@
-"""The two trees of ksmd: which contents are merged by how many pages, and which wait for a partner."""
+"""The two trees of ksmd: which contents are merged by how many pages, and which wait for a partner. Pure."""
 
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol

@@ -1,4 +1,4 @@
-"""A guest's memory: groups of pages of one kind, each page with what ksmd knows of it."""
+"""A guest's memory: groups of pages of one kind, each page with what ksmd knows of it. Pure."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""Keeps a row of things that are mostly equal to their neighbours as runs: its cost is the runs, not the things."""
+"""Keeps a row of things that mostly equal their neighbours as runs: its cost is the runs, not the things. Pure."""
 
 from bisect import bisect_left, bisect_right
 from typing import Generic, TypeVar

@@ -1,0 +1,1 @@
+"""Tells what was done and why: journal, metrics, status file, systemd."""

@@ -1,4 +1,4 @@
-"""PURE: decides when a guest's zero pages are left alone, because giving them back does not pay or does not work.
+"""Decides when a guest's zero pages are left alone, because giving them back does not pay or does not work. Pure.
 
 A page that goes and comes back takes 6 us (2.5 to go, 3.5 to come; measured on 6.18). A guest is left alone when a
 tenth of its zeros comes back within 10 s. So the others cost at most 1.6 % of a core for each GiB of zeros. The period

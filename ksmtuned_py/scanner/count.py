@@ -1,4 +1,4 @@
-"""PURE: counts how many known pages are equal to others, in small steps: a large host has hundreds of millions."""
+"""Counts how many known pages are equal to others, in small steps: a large host has hundreds of millions. Pure."""
 
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass

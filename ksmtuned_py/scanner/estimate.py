@@ -1,4 +1,4 @@
-"""PURE: estimates from a sample of contents how many pages could be saved, as an interval or as a sure least.
+"""Estimates from a sample of contents how many pages could be saved, as an interval or as a sure least. Pure.
 
 The sample is one of contents, not of addresses: all copies of a drawn content are in it. A sample of 5 % of the
 addresses would hold a quarter of a percent of all pairs.

@@ -1,4 +1,4 @@
-"""Tells what pages hold: the zero test and the fingerprints, many pages at a time.
+"""Tells what pages hold: the zero test and the fingerprints, many pages at a time. Pure.
 
 Measured for a page of 4 KiB, on a 2-core virtual machine: reading it 900 ns; zero test 90 ns; xxh3_64 220 ns, with the
 loop around it; a sum over 16 sampled words 40 ns. So a sampled fingerprint before the full hash would save 15 % of a

@@ -1,4 +1,4 @@
-"""PURE: tells what is wrong with guests, in as few sentences as possible."""
+"""Tells what is wrong with guests, in as few sentences as possible. Pure."""
 
 from collections.abc import Iterable
 

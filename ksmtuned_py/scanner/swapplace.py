@@ -1,4 +1,4 @@
-"""PURE: tells where swapped-out zero pages go, and why not to swap them out where that is a disk."""
+"""Tells where swapped-out zero pages go, and why not to swap them out where that is a disk. Pure."""
 
 from dataclasses import dataclass
 from pathlib import PurePath

@@ -4,7 +4,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 
-from ksmtuned_py.door import Door, parse_int
+from ksmtuned_py.door import Door
+from ksmtuned_py.door.text import parse_int
 from ksmtuned_py.errors import Garbage, Unreadable
 from ksmtuned_py.model import Memory
 from ksmtuned_py.units import KIB

@@ -1,6 +1,7 @@
 """Reads memory pressure (PSI) from /proc/pressure/memory, and sets a trigger that wakes us when it rises."""
 
-from ksmtuned_py.door import Door, parse_int
+from ksmtuned_py.door import Door
+from ksmtuned_py.door.text import parse_int
 from ksmtuned_py.errors import Garbage
 from ksmtuned_py.model import Pressure, Stall
 

@@ -1,9 +1,8 @@
-"""Reads /proc/PID/stat, the kernel's line on one process. PURE; raises Garbage, which names the file."""
+"""Reads /proc/PID/stat, the kernel's line on one process. Raises Garbage, which names the file. Pure."""
 
 from typing import NamedTuple
 
-from ksmtuned_py.door import parse_int
-from ksmtuned_py.door.printable import printable
+from ksmtuned_py.door.text import parse_int, printable
 from ksmtuned_py.errors import Garbage
 
 _STATE, _FLAGS, _THREADS, _START_TICKS = (field - 3 for field in (3, 9, 20, 22))

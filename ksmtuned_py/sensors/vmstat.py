@@ -2,7 +2,8 @@
 
 from dataclasses import fields
 
-from ksmtuned_py.door import Door, parse_int
+from ksmtuned_py.door import Door
+from ksmtuned_py.door.text import parse_int
 from ksmtuned_py.model import Vmstat
 
 VMSTAT = "proc/vmstat"

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from ksmtuned_py.door import Door
 from ksmtuned_py.scanner.process import Process
 from ksmtuned_py.scanner.refusal import Refused
+from ksmtuned_py.scanner.remap.foothold.calls import CALLS, NATIVE
+from ksmtuned_py.scanner.remap.foothold.permits import Permits, forbidden_by
 from ksmtuned_py.scanner.remap.processors import amd64
-from ksmtuned_py.scanner.remap.refuse.calls import CALLS, NATIVE
-from ksmtuned_py.scanner.remap.refuse.permits import Permits, forbidden_by
 from ksmtuned_py.scanner.remap.refuse.seccomp import ALLOW, KILL, LOG, Call, actions
 from ksmtuned_py.scanner.remap.stop.stops import Stops
 from ksmtuned_py.scanner.target import Target

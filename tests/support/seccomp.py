@@ -3,7 +3,7 @@
 import ctypes
 from collections.abc import Iterable
 
-from ksmtuned_py.scanner.remap.refuse.calls import NATIVE
+from ksmtuned_py.scanner.remap.foothold.calls import NATIVE
 from ksmtuned_py.scanner.remap.refuse.seccomp import ALLOW, INSTRUCTION, Call
 
 LOAD, JUMP_IF_EQUAL, RETURN = 0x20, 0x15, 0x06

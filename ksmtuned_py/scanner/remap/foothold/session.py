@@ -13,7 +13,7 @@ from ksmtuned_py.scanner.process import Gone, Process
 from ksmtuned_py.scanner.refusal import Refused
 from ksmtuned_py.scanner.remap.foothold.area import Area, Operation
 from ksmtuned_py.scanner.remap.foothold.install import best_worker, file_key, install, key_of
-from ksmtuned_py.scanner.remap.refuse.permits import Permits
+from ksmtuned_py.scanner.remap.foothold.permits import Permits
 from ksmtuned_py.scanner.remap.stop import ptrace
 from ksmtuned_py.scanner.remap.stop.stops import Stops
 from ksmtuned_py.scanner.remap.stop.threads import Lost, Thread, Threads

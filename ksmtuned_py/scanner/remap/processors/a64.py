@@ -1,4 +1,4 @@
-"""PURE: the few A64 instructions that we need, as machine code (Arm Architecture Reference Manual, C6)."""
+"""The few A64 instructions that we need, as machine code (Arm Architecture Reference Manual, C6). Pure."""
 
 from ksmtuned_py.scanner.remap.processors.machinecode import MachineCode
 

@@ -1,4 +1,4 @@
-"""PURE: x86-64: the code that a stopped thread runs on our behalf, and how its registers are kept and changed.
+"""X86-64: the code that a stopped thread runs on our behalf, and how its registers are kept and changed. Pure.
 
 Every thread has a slot: code, and at a fixed distance behind it data, with all its registers as they were. Whatever
 happens to us, the code ends by itself in `finish`. It loads the registers from the slot and jumps back to where the

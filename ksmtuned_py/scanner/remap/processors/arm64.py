@@ -1,4 +1,4 @@
-"""PURE: aarch64: the code that a stopped thread runs on our behalf, and how its registers are kept and changed.
+"""Aarch64: the code that a stopped thread runs on our behalf, and how its registers are kept and changed. Pure.
 
 Slots are as in amd64.py. What differs is the way back. A64 has no jump to an address in memory: it takes a register. A
 thread that was stopped anywhere needs all of them. So a slot's data is a signal frame. One rt_sigreturn restores every

@@ -1,4 +1,4 @@
-"""PURE: the table of system calls that a guest's thread runs for us; it is alike on every machine."""
+"""The table of system calls that a guest's thread runs for us; it is alike on every machine. Pure."""
 
 import struct
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""PURE: puts machine code together for one place in a guest's memory."""
+"""Puts machine code together for one place in a guest's memory. Pure."""
 
 
 class MachineCode:

@@ -1,4 +1,4 @@
-"""PURE: tells which guests and which of their mappings may be remapped; see opened.py for what they have open."""
+"""Tells which guests and which of their mappings may be remapped; see opened.py for what they have open. Pure."""
 
 import re
 from collections import Counter

@@ -1,4 +1,4 @@
-"""PURE: reads NUMA policies of mappings from /proc/PID/numa_maps, so that mbind(2) can set them again."""
+"""Reads NUMA policies of mappings from /proc/PID/numa_maps, so that mbind(2) can set them again. Pure."""
 
 import re
 from dataclasses import dataclass

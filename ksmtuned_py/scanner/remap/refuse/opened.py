@@ -95,19 +95,19 @@ class Belongings:
 
 
 def is_harmless_object(name: str) -> bool:
-    """PURE: whether an object of this name, which is no file, leaves the memory of its owner alone."""
+    """Whether an object of this name, which is no file, leaves the memory of its owner alone."""
     return bool(_ANONYMOUS.fullmatch(name) or _OF_THE_KERNEL.fullmatch(name))
 
 
 def is_harmless_file(name: str, found: system.File, majors: set[int]) -> bool:
-    """PURE: whether a file leaves the memory of its owner alone; some drivers get their numbers at boot."""
+    """Whether a file leaves the memory of its owner alone; some drivers get their numbers at boot."""
     if found.mode == stat.S_IFCHR:
         return found.device in _DEVICES or found.device[0] in majors | _TERMINALS
     return found.mode in _FILES and not name.startswith(_AIO)
 
 
 def reason(what: str) -> str:
-    """PURE: returns the reason that is told when something is not harmless."""
+    """The reason that is told when something is not harmless."""
     known = (reason for word, reason in _REASONS if word in what)
     return next(known, f"it has {what} open, which may write to its memory at any time")
 

@@ -1,4 +1,4 @@
-"""PURE: finds what a seccomp filter says to a system call of which not everything is known beforehand.
+"""Finds what a seccomp filter says to a system call of which not everything is known beforehand. Pure.
 
 A filter is a program in classic BPF that only jumps forward. It is run once, in order, with words that are known or not
 (None). Where a condition is not known, both ways are followed. So all that it may return is found, and perhaps more.

@@ -17,12 +17,12 @@ from ksmtuned_py.scanner.pagemap import PAGE, PRIVATE, PRIVATE_SMALL, Kind, page
 from ksmtuned_py.scanner.pages import Prints, contains
 from ksmtuned_py.scanner.process import Process
 from ksmtuned_py.scanner.refusal import Refused
+from ksmtuned_py.scanner.remap.foothold.permits import refuse_forbidden
 from ksmtuned_py.scanner.remap.foothold.session import Session, Window
 from ksmtuned_py.scanner.remap.refuse.eligibility import Eligible, eligible, large, mappings_refusal, of_one_policy
 from ksmtuned_py.scanner.remap.refuse.looks import look
 from ksmtuned_py.scanner.remap.refuse.numa import policies
 from ksmtuned_py.scanner.remap.refuse.opened import Belongings
-from ksmtuned_py.scanner.remap.refuse.permits import refuse_forbidden
 from ksmtuned_py.scanner.remap.refuse.sharers import Sharers
 from ksmtuned_py.scanner.remap.share.giveback import give_back
 from ksmtuned_py.scanner.remap.share.intact import change

@@ -1,4 +1,4 @@
-"""PURE: tells which pages of a store may be used again, so that it does not grow for ever."""
+"""Tells which pages of a store may be used again, so that it does not grow for ever. Pure."""
 
 from bisect import bisect_left, insort
 

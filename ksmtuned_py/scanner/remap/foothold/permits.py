@@ -5,7 +5,7 @@ from functools import lru_cache
 
 from ksmtuned_py.scanner.process import Process
 from ksmtuned_py.scanner.refusal import Refused
-from ksmtuned_py.scanner.remap.refuse.calls import CALLS, NATIVE
+from ksmtuned_py.scanner.remap.foothold.calls import CALLS, NATIVE
 from ksmtuned_py.scanner.remap.refuse.seccomp import permits
 from ksmtuned_py.scanner.remap.stop import ptrace
 from ksmtuned_py.scanner.remap.stop.stops import Stops

@@ -1,4 +1,15 @@
-"""Makes text of other people's processes harmless, where it is read. PURE."""
+"""Reads numbers, and makes text of other people's processes harmless where it is read. Pure."""
+
+from ksmtuned_py.errors import Garbage
+
+
+def parse_int(path: str, text: str) -> int:
+    """Read a signed decimal number and nothing else; raises Garbage, which names the file."""
+    stripped = text.strip()
+    digits = stripped.removeprefix("-")
+    if not (digits.isascii() and digits.isdigit()):
+        raise Garbage(path, text[:60], "a decimal number")
+    return int(stripped)
 
 
 def printable(text: str) -> str:
