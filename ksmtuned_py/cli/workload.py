@@ -158,16 +158,8 @@ def command(name: str, mix: Mix, comm: str = COMM, *, mergeable: bool = True) ->
     """The command line of one child. It gives the name as QEMU does, so that guest discovery finds the child."""
     options = [] if mergeable else ["--private"]
     options += [f"--{key.replace('_', '-')}={value}" for key, value in asdict(mix).items() if value]
-    return [
-        sys.executable,
-        "-P",
-        "-m",
-        "ksmtuned_py.cli.workload",
-        "-name",
-        f"guest={name}",
-        f"--comm={comm}",
-        *options,
-    ]
+    program = [sys.executable, "-P", "-m", "ksmtuned_py.cli.workload"]
+    return [*program, "-name", f"guest={name}", f"--comm={comm}", *options]
 
 
 class Region:
