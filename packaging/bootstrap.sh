@@ -14,6 +14,7 @@ test_packages=(build-essential busybox-static cpio debhelper git groff-base libv
     qemu-system-arm qemu-system-x86 rpm shellcheck strace systemd systemd-container zsh)
 run_extras=libvirt,systemd,scan
 test_extras=$run_extras,bench,test
+site_lock=$root/packaging/lock/site.txt # what the documentation's site takes; only the tests build it
 
 usage() {
     cat <<'END'
@@ -58,15 +59,16 @@ install_packages() {
     quietly apt-get -q install -y --no-install-recommends "${missing[@]}"
 }
 
-# make_venv STAMP EXTRAS: quick when STAMP says that it was done here, for this pyproject.toml and this script.
+# make_venv STAMP EXTRAS [LOCK]: quick when STAMP says that it was done here, for these requirements and this script.
 make_venv() {
-    local stamp=$venv/$1 extras=$2 wanted
-    wanted="$root $(cat "$root/pyproject.toml" "$root/packaging/bootstrap.sh" | sha256sum)"
+    local stamp=$venv/$1 extras=$2 lock=${3:-} wanted
+    wanted="$root $(cat "$root/pyproject.toml" "$root/packaging/bootstrap.sh" "$site_lock" | sha256sum)"
     [[ -f $stamp && $(<"$stamp") == "$wanted" ]] && return
     "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || die "$python is older than 3.11: Debian 12 or newer is needed"
     say "installing ksmtuned-py[$extras] into $venv"
     quietly "$python" -m venv "$venv"
     quietly "$venv/bin/pip" install --disable-pip-version-check --editable "${root}[$extras]"
+    [[ -z $lock ]] || quietly "$venv/bin/pip" install --disable-pip-version-check --require-hashes --requirement "$lock"
     printf '%s' "$wanted" >"$stamp"
 }
 
@@ -79,7 +81,7 @@ set_up_for_test() {
     install_packages "${build_packages[@]}" "${test_packages[@]}"
     # The user that libvirt-daemon-system would make: libvirtd does not start without.
     ((EUID)) || getent passwd libvirt-qemu >/dev/null || useradd --system --user-group libvirt-qemu
-    make_venv stamp-test "$test_extras"
+    make_venv stamp-test "$test_extras" "$site_lock"
     cp "$venv/stamp-test" "$venv/stamp-run" # its extras are among these
 }
 

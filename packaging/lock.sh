@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Renews packaging/lock/requirements.txt: the libraries that a package brings along, each with its version and hashes.
+# Renews packaging/lock/: the libraries that a package brings along, and what the documentation's site takes, each with
+# its version and hashes.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -9,6 +10,13 @@ trap 'rm -rf "$work"' EXIT
 /usr/bin/python3 -m venv "$work/venv"
 "$work/venv/bin/pip" --quiet --disable-pip-version-check install pip-tools
 cd "$root"
+
+# lock WHAT FROM: packaging/lock/WHAT.txt, for the requirements of FROM.
+lock() {
+    CUSTOM_COMPILE_COMMAND=packaging/lock.sh "$work/venv/bin/pip-compile" --quiet --generate-hashes --strip-extras --upgrade \
+        --no-emit-options --allow-unsafe --output-file "packaging/lock/$1.txt" "$2"
+}
+
 # Without libvirt and systemd: a package takes the distribution's own.
-CUSTOM_COMPILE_COMMAND=packaging/lock.sh "$work/venv/bin/pip-compile" --quiet --generate-hashes --strip-extras --upgrade \
-    --no-emit-options --allow-unsafe --output-file packaging/lock/requirements.txt pyproject.toml
+lock requirements pyproject.toml
+lock site packaging/site/requirements.in
