@@ -14,5 +14,7 @@ class Report:
     trend: Trend
     decision: Decision
     outcome: Outcome
+    dry: bool
+    """Whether the host was only watched."""
     tick_seconds: float
     """The seconds that the tick took."""

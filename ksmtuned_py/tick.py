@@ -19,13 +19,14 @@ def tick(host: Host, config: Config, trend: Trend, woken_by: frozenset[str] = fr
         trend=trend,
         decision=decision,
         outcome=outcome,
+        dry=host.dry,
         tick_seconds=host.seconds_since(snapshot),
     )
 
 
 def decide(snapshot: Snapshot, config: Config, trend: Trend) -> tuple[Trend, Decision, tuple[Write, ...]]:
     """Decide and plan, without looking and writing, which a simulation does in its own way."""
-    trend = trend.under(config).after(snapshot)  # advances whatever is decided
+    trend = trend.after(snapshot, config)  # advances whatever is decided
     decision = policy_of(config).decide(snapshot, trend)  # wanted knobs, mode, and the reason as a sentence
     return trend, decision, plan(snapshot.knobs, decision.knobs)
 

@@ -23,7 +23,7 @@ def decide(*snapshots: Snapshot, config: Config = CONFIG) -> Decision:
     """The decision at the last of these snapshots."""
     trend = Trend.begin(config)
     for each in snapshots:
-        trend = trend.after(each)
+        trend = trend.after(each, config)
     return policy_of(config).decide(snapshots[-1], trend)
 
 

@@ -149,7 +149,7 @@ def test_whatever_it_sees_it_stays_in_its_bounds(
         knobs = Knobs(run=1, pages_to_scan=pages, sleep_millisecs=20, advisor_mode=mode)
         guests = (guest(rss_bytes=guest_bytes),)
         now = snapshot(at=at, knobs=knobs, counters=counters, guests=guests, available_bytes=available)
-        trend = trend.after(now)
+        trend = trend.after(now, CONFIG)
         wanted = policy_of(CONFIG).decide(now, trend).knobs
         assert wanted.pages_to_scan is None, (
             "EINVAL while the advisor is on, and a foreign write once it has changed it"
@@ -161,8 +161,8 @@ def test_whatever_it_sees_it_stays_in_its_bounds(
 @pytest.mark.parametrize("name", ["adaptive", "advisor", "fixed", "ksmtuned", "mom", "kubevirt"])
 def test_every_policy_keeps_its_hands_off_while_somebody_else_writes(name: str) -> None:
     config = Config.model_validate({"policy": {"name": name}})
-    trend = Trend.begin(config).after(snapshot(at=0))
+    trend = Trend.begin(config).after(snapshot(at=0), config)
     disturbed = replace(snapshot(at=1), foreign=(ForeignWrite(knob="run", ours=1, seen=0),))
-    trend = trend.after(disturbed)
+    trend = trend.after(disturbed, config)
     decision = policy_of(config).decide(disturbed, trend)
     assert (decision.mode, decision.rule, decision.knobs) == (Mode.HELD, "foreign_writer", Knobs())

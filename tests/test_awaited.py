@@ -56,7 +56,7 @@ def test_a_guest_that_is_wanted_out_again_is_waited_for_again() -> None:
 def decided(*guests: Guest, backend: str = "kernel") -> Decision:
     """The decision of the default policy about new guests."""
     seen = snapshot(guests=guests, backend=backend)
-    return policy_of(Config()).decide(seen, Trend.begin(Config()).after(seen))
+    return policy_of(Config()).decide(seen, Trend.begin(Config()).after(seen, Config()))
 
 
 def test_no_pass_goes_over_guests_that_wait_to_be_switched_off() -> None:

@@ -121,11 +121,11 @@ def test_a_scanner_that_waits_for_a_core_does_not_get_longer_batches() -> None:
 def test_a_pass_that_nobody_counted_looked_at_all_that_is_kept_track_of() -> None:
     trend = Trend.begin(Config())
     for at, scans in ((0, 0), (10, 1), (20, 2)):
-        trend = trend.after(uncounted(at, at * 0.4, full_scans=scans))
+        trend = trend.after(uncounted(at, at * 0.4, full_scans=scans), Config())
     assert trend.passes.last
     assert trend.passes.last.page_cost_seconds == pytest.approx(4e-6)
 
 
 def test_larger_pages_are_taken_to_cost_more_from_the_start() -> None:
-    begun = Trend.begin(Config()).after(snapshot(page_bytes=LARGE_PAGES)).scanner
+    begun = Trend.begin(Config()).after(snapshot(page_bytes=LARGE_PAGES), Config()).scanner
     assert begun.cost_seconds == 16 * Scanner().cost_seconds

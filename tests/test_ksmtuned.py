@@ -80,19 +80,19 @@ def test_the_policy_waits_an_interval_and_adjusts_at_once_when_asked() -> None:
     full = Memory(total_bytes=16 * GIB, available_bytes=0)
 
     first = snapshot(at=0, memory=full, guests=(guest(rss_bytes=16 * GIB),))
-    trend = trend.after(first)
+    trend = trend.after(first, config)
     decision = policy.decide(first, trend)
     assert (decision.mode, decision.knobs.run) == (Mode.OFF, None)
 
     early = replace(first, clock=replace(first.clock, monotonic_seconds=59.0))
-    assert policy.decide(early, trend.after(early)).knobs.pages_to_scan is None
+    assert policy.decide(early, trend.after(early, config)).knobs.pages_to_scan is None
 
     asked = replace(early, woken_by=frozenset({"asked"}))
-    trend = trend.after(asked)
+    trend = trend.after(asked, config)
     assert policy.decide(asked, trend).knobs.pages_to_scan == 300
 
     later = replace(first, clock=replace(first.clock, monotonic_seconds=119.0))
-    trend = trend.after(later)
+    trend = trend.after(later, config)
     assert policy.decide(later, trend).knobs.pages_to_scan == 600
 
 

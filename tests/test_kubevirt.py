@@ -76,15 +76,15 @@ def test_the_policy_adjusts_at_once_and_then_every_three_minutes() -> None:
     policy, trend = policy_of(config), Trend.begin(config)
     off = Knobs(run=0, pages_to_scan=900, sleep_millisecs=20, advisor_mode="none")
     first = at(0, off, GIB)
-    trend = trend.after(first)
+    trend = trend.after(first, config)
     knobs = policy.decide(first, trend).knobs
     assert (knobs.run, knobs.pages_to_scan, knobs.sleep_millisecs) == (1, 100, 106)
     early = at(179, knobs, GIB)
-    trend = trend.after(early)
+    trend = trend.after(early, config)
     assert policy.decide(early, trend).knobs == knobs
     later = at(180, knobs, GIB)
-    trend = trend.after(later)
+    trend = trend.after(later, config)
     assert policy.decide(later, trend).knobs.pages_to_scan == 400
     calm = at(360, knobs, 10 * GIB)
-    trend = trend.after(calm)
+    trend = trend.after(calm, config)
     assert policy.decide(calm, trend).knobs == Knobs(run=0)

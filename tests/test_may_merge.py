@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from ksmtuned_py.config import Config
+from ksmtuned_py.config import Config, Guards
 from ksmtuned_py.model import Guest, GuestKsm
 from ksmtuned_py.policy.guards import guards
 from ksmtuned_py.policy.trend import Trend
@@ -42,14 +42,14 @@ def test_what_is_unknown_counts_as_yes(fields: dict[str, Any]) -> None:
 @pytest.mark.parametrize("fields", KEPT_OUT.values(), ids=KEPT_OUT)
 def test_the_memory_of_a_guest_that_is_kept_out_is_no_news(fields: dict[str, Any]) -> None:
     small: Guest = replace(guest("out", 7), **fields)
-    before = Trend.begin(Config()).after(snapshot(at=1000, guests=(guest(), small)))
+    before = Trend.begin(Config()).after(snapshot(at=1000, guests=(guest(), small)), Config())
     grown = replace(small, rss_bytes=52 * GIB)
-    after = before.after(snapshot(at=1010, guests=(guest(), grown)))
+    after = before.after(snapshot(at=1010, guests=(guest(), grown)), Config())
     assert after.news.number == before.news.number
 
 
 def test_the_guard_counts_those_that_may() -> None:
     seen = snapshot(guests=(guest(), replace(guest("out", 7), merge=False)))
-    said = {guard.verdict.rule: guard.verdict for guard in guards(seen, Trend.begin(Config()))}
+    said = {guard.verdict.rule: guard.verdict for guard in guards(seen, Trend.begin(Config()), Guards())}
     assert said["no_guests"].sentence == "1 of 2 guests may merge"
     assert not said["no_guests"].fired

@@ -73,19 +73,19 @@ def test_the_policy_takes_the_mean_of_its_samples() -> None:
     config = Config(policy=PolicySection(name="mom"))
     policy, trend = policy_of(config), Trend.begin(config)
     first = at(0, free_gib=12, pages=500)
-    trend = trend.after(first)
+    trend = trend.after(first, config)
     decision = policy.decide(first, trend)
     assert (decision.mode, decision.knobs, decision.next_tick_seconds) == (Mode.OFF, Knobs(), 5)
     for seconds, free_gib in ((3, 0), (5, 0)):  # the first of these is between two samples
-        trend = trend.after(at(seconds, free_gib, pages=500))
+        trend = trend.after(at(seconds, free_gib, pages=500), config)
     now = at(10, free_gib=0, pages=500)
-    trend = trend.after(now)
+    trend = trend.after(now, config)
     knobs = policy.decide(now, trend).knobs
     assert (knobs.run, knobs.pages_to_scan, knobs.sleep_millisecs) == (1, 450, 10), "the mean is 4 GiB, above 3.2"
     now = replace(at(11, free_gib=0, pages=450), woken_by=frozenset({"asked"}))
-    trend = trend.after(now)
+    trend = trend.after(now, config)
     assert policy.decide(now, trend).knobs.pages_to_scan == 400
     for seconds in range(15, 70, 5):
         now = at(seconds, free_gib=0, pages=450)
-        trend = trend.after(now)
+        trend = trend.after(now, config)
     assert policy.decide(now, trend).knobs.pages_to_scan == 750, "after ten samples the first is forgotten"

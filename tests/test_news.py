@@ -24,7 +24,7 @@ GIB_PAGES = GIB // 4096
 def after(*snapshots: Snapshot) -> Trend:
     trend = Trend.begin(CONFIG)
     for each in snapshots:
-        trend = trend.after(each)
+        trend = trend.after(each, CONFIG)
     return trend
 
 
@@ -65,7 +65,7 @@ def test_growth_that_brought_nothing_is_not_heard_again_until_it_has_waited() ->
     times = []
     for step in range(400):
         at, size = 20 + 10 * step, GIB * (8 if step % 2 else 1)
-        trend = trend.after(look(at, 4 + 3 * step, unshared=1, guests=(guest(rss_bytes=size),)))
+        trend = trend.after(look(at, 4 + 3 * step, unshared=1, guests=(guest(rss_bytes=size),)), CONFIG)
         if trend.news.seconds == at:
             times.append(at)
     waits = [later - sooner for sooner, later in pairwise(times)]
@@ -79,9 +79,9 @@ def test_other_reasons_are_heard_meanwhile() -> None:
     trend = after(look(0, 0, unshared=1), look(100, 3, unshared=1))
     assert trend.news.record(Kind.ARRIVAL).deaf_until_seconds == 200
     late = (guest(), guest("late", pid=101, rss_bytes=400 * GIB))
-    seen = trend.after(look(110, 3, unshared=1, guests=late))
+    seen = trend.after(look(110, 3, unshared=1, guests=late), CONFIG)
     assert "grew by 400 GiB" in seen.news.sentence
-    decision = policy_of(CONFIG).decide(look(101, 3, unshared=1), trend.after(look(101, 3, unshared=1)))
+    decision = policy_of(CONFIG).decide(look(101, 3, unshared=1), trend.after(look(101, 3, unshared=1), CONFIG))
     waits = "news of arrival in 1 min 39 s: it is not heard now, for its last boost gained 0 B for 100 CPU-s"
     assert waits in decision.would_change
 
@@ -90,7 +90,7 @@ def test_guests_that_may_not_merge_are_no_news() -> None:
     out = replace(guest("out", pid=101), merge=False)
     trend = after(look(0, 0, unshared=1), look(10, 3, unshared=1, guests=(guest(), out)))
     number = trend.news.number
-    trend = trend.after(look(1000, 3, unshared=1, guests=(guest(), replace(out, rss_bytes=52 * GIB))))
+    trend = trend.after(look(1000, 3, unshared=1, guests=(guest(), replace(out, rss_bytes=52 * GIB))), CONFIG)
     assert trend.news.number == number == 1
     unwilling = tuple(replace(guest(str(n), pid=n), obstacles=("nosharepages",)) for n in range(1, 20))
     assert not after(look(0, 0, guests=unwilling)).boosting
@@ -103,21 +103,22 @@ def test_a_boost_with_nothing_to_look_at_ends() -> None:
     trend = after(look(0, 7, guests=guests))
     assert trend.boosting
     for at in range(1, 3600, 5):
-        trend = trend.after(look(at, 7, guests=guests))
+        trend = trend.after(look(at, 7, guests=guests), CONFIG)
     assert not trend.boosting
     assert trend.news.number == 1
     started = after(look(0, 7, guests=guests, scanned=0))
-    assert started.after(look(NOTHING_SECONDS, 7, guests=guests, scanned=0.1)).boosting  # a backend that counts later
+    later = look(NOTHING_SECONDS, 7, guests=guests, scanned=0.1)
+    assert started.after(later, CONFIG).boosting  # a backend that counts later
 
 
 def test_a_pass_in_which_nothing_could_meet_does_not_count() -> None:
     """The end of a pass over ended guests' pages does not count, nor does a first pass. Then pages meet."""
     trend = after(look(0, 0), look(1, 1), look(2, 2, volatile=1))
     assert trend.boosting
-    trend = trend.after(look(3, 3, shared=0.05, sharing=0.05, unshared=0.5, volatile=0.4))
+    trend = trend.after(look(3, 3, shared=0.05, sharing=0.05, unshared=0.5, volatile=0.4), CONFIG)
     assert trend.boosting
     assert trend.passes.done < trend.news.boost.done_at_pass
-    trend = trend.after(look(60, 4, shared=0.1, sharing=0.1, unshared=0.8))
+    trend = trend.after(look(60, 4, shared=0.1, sharing=0.1, unshared=0.8), CONFIG)
     assert not trend.boosting
 
 
@@ -127,7 +128,7 @@ def test_a_boost_is_judged_by_what_is_left_to_gain() -> None:
     begun = (look(0, 0, sharing=1, unshared=1, **host), look(10, 2, sharing=1, unshared=1, **host))
     trend = after(*begun, look(20, 3, sharing=1.1, unshared=1, volatile=10, **host))
     assert trend.boosting
-    assert not trend.after(look(90, 4, sharing=9, unshared=4, **host)).boosting
+    assert not trend.after(look(90, 4, sharing=9, unshared=4, **host), CONFIG).boosting
     had_their_chance = after(*begun, look(20, 3, sharing=1.1, unshared=11, **host))
     assert not had_their_chance.boosting
 
@@ -136,7 +137,9 @@ def test_a_boost_keeps_the_price_at_which_it_was_wanted() -> None:
     """Merging itself ends the need, and must not stop half way because of that."""
     wary = {"available_bytes": 4 * GIB, "guests": (guest(rss_bytes=12 * GIB),)}
     trend = after(look(0, 0, unshared=3, **wary), look(20, 3, unshared=2, sharing=1, **wary))
-    relieved = trend.after(look(30, 4, unshared=1.4, sharing=1.6, available_bytes=6 * GIB, guests=wary["guests"]))
+    relieved = trend.after(
+        look(30, 4, unshared=1.4, sharing=1.6, available_bytes=6 * GIB, guests=wary["guests"]), CONFIG
+    )
     assert relieved.price == CONFIG.adaptive.balanced.price_cpu_seconds_per_gib.calm
     assert relieved.boosting  # 10 CPU-s for 0.6 GiB is a price below 30 and above 5
 

@@ -21,11 +21,11 @@ def test_every_policy_obeys(name: str) -> None:
     config = Config.model_validate({"policy": {"name": name}})
     now = snapshot(guests=(guest(),))
     paused = replace(now, pause=Pause(until_unix_seconds=now.clock.unix_seconds + 3, reason="backup"))
-    decision = policy_of(config).decide(paused, Trend.begin(config).after(paused))
+    decision = policy_of(config).decide(paused, Trend.begin(config).after(paused, config))
     assert (decision.mode, decision.rule, decision.knobs.run) == (Mode.OFF, "paused", 0)
     assert decision.reason == "off: paused for 3 s more (backup)"
     assert decision.next_tick_seconds <= 3  # it ends in time
-    assert policy_of(config).decide(now, Trend.begin(config).after(now)).rule != "paused"
+    assert policy_of(config).decide(now, Trend.begin(config).after(now, config)).rule != "paused"
 
 
 def test_it_is_over_at_its_time(tmp_path: Path) -> None:

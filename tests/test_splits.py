@@ -144,7 +144,7 @@ def test_available_memory_alone_however_noisy_is_no_gain(available: list[int]) -
 def after(*looks: Snapshot) -> Trend:
     trend = Trend.begin(Config())
     for each in looks:
-        trend = trend.after(each)
+        trend = trend.after(each, Config())
     return trend
 
 

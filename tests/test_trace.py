@@ -45,7 +45,7 @@ def decided(snapshots: list[Snapshot], config: Config = CONFIG) -> list[Report]:
     """The reports of a daemon that sees these snapshots."""
     trend, reports = Trend.begin(config), []
     for seen in snapshots:
-        trend = trend.after(seen)
+        trend = trend.after(seen, config)
         reports.append(replace(report(seen), decision=policy_of(config).decide(seen, trend)))
     return reports
 

@@ -35,7 +35,7 @@ class Adaptive:
 
     def decide(self, now: Snapshot, trend: Trend) -> Decision:
         """The wanted knobs, and why."""
-        said = tuple(guards(now, trend))
+        said = tuple(guards(now, trend, self.config.adaptive.guards))
         wish = self._boost(now, trend) if trend.boosting and self._boost_budget(trend) else self._cruise(trend)
         guard = next((guard for guard in said if guard.verdict.fired), None)
         if guard is not None:

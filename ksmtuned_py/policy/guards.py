@@ -31,16 +31,15 @@ class Guard:
     """The merged pages should be given back, too."""
 
 
-def guards(now: Snapshot, trend: Trend) -> Iterator[Guard]:
+def guards(now: Snapshot, trend: Trend, settings: Guards) -> Iterator[Guard]:
     """All guards, the strictest first, so that the first that fired is the one to obey."""
-    settings = trend.config.adaptive.guards
     yield foreign_writer(now, trend)
     yield paused(now)
     yield _inhibited(now, settings)
     yield _unswitched(now)
     yield _no_guests(now)
     yield _debt(now, settings)
-    yield _net_loss(now, trend)
+    yield _net_loss(now, trend, settings)
     yield _copy_on_write_storm(now, trend)
 
 
@@ -114,14 +113,14 @@ def _debt_bytes(now: Snapshot) -> int:
     return now.saved_bytes if None in accounts else min(now.saved_bytes, pages * now.page_bytes)
 
 
-def _net_loss(now: Snapshot, trend: Trend) -> Guard:
+def _net_loss(now: Snapshot, trend: Trend, settings: Guards) -> Guard:
     until = trend.given_up.until_seconds
     profit = human_bytes(now.profit_bytes)
     if until is None:
         verdict = Verdict(rule="net_loss", fired=False, sentence=f"merging's net profit is {profit}")
         return Guard(verdict=verdict, allows=Mode.OFF)
     left = human_seconds(max(0.0, until - now.clock.monotonic_seconds))
-    sentence = f"merging cost more memory than it saved for {trend.config.adaptive.guards.net_loss_passes} passes"
+    sentence = f"merging cost more memory than it saved for {settings.net_loss_passes} passes"
     verdict = Verdict(rule="net_loss", fired=True, sentence=f"{sentence}; next try in {left}, or at news")
     return Guard(verdict=verdict, allows=Mode.OFF, unmerge=room_bytes(now.memory) > 0 and not host_lack(now))
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 
-from ksmtuned_py.config import Config
+from ksmtuned_py.config import Adaptive, Config
 from ksmtuned_py.model import RUN_UNMERGE, GuestKey, Snapshot
 from ksmtuned_py.policy.boost import pays
 from ksmtuned_py.policy.need import Need, by_need, next_need
@@ -75,14 +75,14 @@ class GivenUp:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trend:
-    """Everything a policy may remember of the past."""
+    """Everything a policy may remember of the past. Who advances it brings the configuration in force."""
 
-    config: Config
-    """What it was judged by last; who advances it brings the one in force."""
     previous: Snapshot | None = None
     need: Need = Need.CALM
     scarce_since_seconds: float | None = None
     """When the need last rose to short or beyond; None = it is less."""
+    price: float
+    """CPU-seconds that a saved GiB may cost now."""
     scanner: Scanner = field(default_factory=Scanner)
     passes: Passes = field(default_factory=Passes)
     splits: Splits = field(default_factory=Splits)
@@ -98,16 +98,7 @@ class Trend:
     @classmethod
     def begin(cls, config: Config) -> "Trend":
         """Nothing seen yet."""
-        return cls(config=config, gap_seconds=config.adaptive.pass_gap_seconds)
-
-    def under(self, config: Config) -> "Trend":
-        """The same past, judged by this configuration from now on."""
-        return replace(self, config=config)
-
-    @property
-    def price(self) -> float:
-        """CPU-seconds that a saved GiB may cost now."""
-        return by_need(self.config.adaptive.chosen.price_cpu_seconds_per_gib, self.need)
+        return cls(price=_price(config.adaptive, Need.CALM), gap_seconds=config.adaptive.pass_gap_seconds)
 
     @property
     def pass_cpu_seconds(self) -> float | None:
@@ -146,24 +137,26 @@ class Trend:
         """Whether news has a boost that is not over."""
         return self.news.boost.open
 
-    def after(self, snapshot: Snapshot) -> "Trend":
-        """The trend with one more snapshot taken in."""
-        before, settings = self.previous, self.config.adaptive
+    def after(self, snapshot: Snapshot, config: Config) -> "Trend":
+        """The trend with one more snapshot taken in, and judged by this configuration."""
+        before, settings = self.previous, config.adaptive
+        need = next_need(self.need, snapshot, settings.need)
         splits = self.splits.after(snapshot, boosting=self.boosting)
         seen = replace(
             self,
             splits=splits,
             previous=replace(snapshot, guests=()),  # many, and nobody looks back at them
-            need=next_need(self.need, snapshot, settings.need),
+            need=need,
+            price=_price(settings, need),
             scanner=self.scanner.after(before, snapshot, self.passes.last) if before else Scanner.begin(snapshot),
             passes=self.passes.after(replace(snapshot, guests=()), before, splits.freed_bytes),
             foreign=self.foreign.after(snapshot),
             copy_on_write=self.copy_on_write.after(before, snapshot, settings.guards.cow_storm_percent_per_minute)
             if before
             else self.copy_on_write,
-            policy_state=next_state(self.policy_state, snapshot, self.config),
+            policy_state=next_state(self.policy_state, snapshot, config),
         )
-        return seen._with_news(self, snapshot)._with_gap(self)._with_loss(self, snapshot)
+        return seen._with_news(self, snapshot)._with_gap(self, settings)._with_loss(self, snapshot, settings)
 
     def _with_news(self, past: "Trend", snapshot: Snapshot) -> "Trend":
         last, scarce = self.passes.last, self.scarce_since_seconds
@@ -182,8 +175,7 @@ class Trend:
         )
         return replace(self, news=next_news(past.news, snapshot, prospect), scarce_since_seconds=scarce)
 
-    def _with_gap(self, past: "Trend") -> "Trend":
-        settings = self.config.adaptive
+    def _with_gap(self, past: "Trend", settings: Adaptive) -> "Trend":
         if self.boosting or self.news.number != past.news.number:
             return replace(self, gap_seconds=settings.pass_gap_seconds)
         if self.passes.done == past.passes.done:
@@ -191,14 +183,14 @@ class Trend:
         longer = min(self.gap_seconds * 2, settings.pass_gap_max_seconds)
         return replace(self, gap_seconds=settings.pass_gap_seconds if self.last_pass_pays else longer)
 
-    def _with_loss(self, past: "Trend", snapshot: Snapshot) -> "Trend":
+    def _with_loss(self, past: "Trend", snapshot: Snapshot, settings: Adaptive) -> "Trend":
         if self.news.number != past.news.number:
             return replace(
                 self, given_up=replace(self.given_up, until_seconds=None), passes=replace(self.passes, losing=0)
             )
         if self.passes.done != past.passes.done and snapshot.profit_bytes > 0:
             return replace(self, given_up=GivenUp())  # it pays again: the next loss is a first one
-        settings, seconds = self.config.adaptive, snapshot.clock.monotonic_seconds
+        seconds = snapshot.clock.monotonic_seconds
         # On a small host passes take less than a second, in which a guest that begins has not come to rest.
         for_long = seconds - self.passes.losing_since_seconds >= settings.pass_gap_seconds
         losing = for_long and self.passes.losing >= settings.guards.net_loss_passes
@@ -206,6 +198,10 @@ class Trend:
             return self
         until = seconds + _doubled(settings.pass_gap_max_seconds, self.given_up.times, GIVEN_UP_MAX_SECONDS)
         return replace(self, given_up=GivenUp(times=self.given_up.times + 1, until_seconds=until))
+
+
+def _price(settings: Adaptive, need: Need) -> float:
+    return by_need(settings.chosen.price_cpu_seconds_per_gib, need)
 
 
 def _doubled(seconds: float, times: int, most_seconds: float) -> float:

@@ -17,7 +17,7 @@ def status_line(report: Report, totals: Totals) -> str:
     price = totals.cpu_seconds_per_saved_gib(snapshot)
     if price is not None and snapshot.saved_bytes >= MIB:  # for less the price is a huge number without a meaning
         parts.append(f"{price:.3g} CPU-s per GiB")
-    if report.trend.config.daemon.mode == "observe":
+    if report.dry:
         parts.append("only watching")
     return ", ".join(parts)
 

@@ -147,6 +147,7 @@ def report(
         trend=replace(Trend.begin(Config()), passes=PASSES),
         decision=replace(DECISION, mode=mode, rule=rule, reason=reason),
         outcome=Outcome(results=results),
+        dry=False,
         tick_seconds=tick_seconds,
     )
 
