@@ -1,0 +1,139 @@
+"""Reads the commands of a Markdown page, and says which of them can run on a captured host.
+
+Commands stand in blocks that are indented, or fenced as `console`; there, what is below a prompt is what it printed.
+"""
+
+import re
+import shlex
+from argparse import ArgumentParser, _SubParsersAction
+from collections.abc import Iterator, Mapping
+from contextlib import redirect_stderr
+from dataclasses import dataclass
+from io import StringIO
+
+from ksmtuned_py.cli.main import build_parser
+from tests.support.prose import CODE, FENCE
+
+OURS = "ksmtuned-py"
+READERS = frozenset({"cat", "grep", "ls", "tr", "head"})
+"""They only read; what they read below /proc and /sys is a captured host's."""
+NOT_HERE: Mapping[str, str] = {
+    "needs root": "sudo modprobe mkswap swapon swapoff zramctl mkdir cp rm echo systemctl journalctl systemd-cgtop",
+    "needs a network": "apt-get dnf pip podman docker kubectl ansible-playbook ansible-galaxy curl",
+    "tells of the machine that it runs on": "uname free ps pgrep zgrep virsh tuned-adm systemd-analyze rpm dpkg",
+    "sets up, builds or tests": (
+        "packaging/bootstrap.sh packaging/build.sh packaging/lock.sh .venv/bin/python .venv/bin/sphinx-build python"
+    ),
+}
+"""The programs that are not run, by why."""
+NOT_RUN: Mapping[str, str] = {
+    "run": "goes on until it is told to stop",
+    "record": "goes on until it is told to stop",
+    "scan": "reads the memory of real processes",
+    "unmerge": "gives back the memory of real processes",
+    "exec": "starts a program of the reader's",
+    "demo": "steers the real KSM",
+}
+"""Our verbs that are not run, and why. Their options are checked all the same."""
+PLACEHOLDER = re.compile(r"\b(?!(?:PID|GUEST)\b)[A-Z]{3,}\b")
+"""A word that the reader replaces. The captured host has a PID and a GUEST."""
+WITHIN = re.compile(r"\$\(([^()]*)\)")
+"""A command whose output is a word of another."""
+CONSOLE = re.compile(r"^```console\n(.*?)^```\s*$", re.MULTILINE | re.DOTALL)
+PROMPT = re.compile(r"^[$#] ", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command of a page."""
+
+    line: str
+    output: str = ""
+    """What it printed, as the page has it; '' where the page does not say."""
+
+    @property
+    def programs(self) -> list[list[str]]:
+        """Returns the words of each program that it starts, without redirections and assignments."""
+        found: list[list[str]] = [[]]
+        before = ""
+        inner = WITHIN.findall(self.line)
+        for word in _words(" ; ".join([WITHIN.sub("_", self.line), *inner])):
+            if word and set(word) <= set("|&;()"):
+                found.append([])
+            elif not {before, word} & {"<", ">", ">>"} and (found[-1] or not re.match(r"\w+=", word)):
+                found[-1] += shlex.split(word)
+            before = word
+        return [words for words in found if words]
+
+    @property
+    def ours(self) -> list[list[str]]:
+        """Returns the arguments of each verb of ours in it."""
+        plain = (words[words[0] == "sudo" :] for words in self.programs)
+        return [words[1:] for words in plain if words[0].endswith(OURS)]
+
+    @property
+    def unknown(self) -> list[str]:
+        """Returns the programs of which nobody has said whether they can run here."""
+        known = {OURS, *READERS, *" ".join(NOT_HERE.values()).split()}
+        return [words[0] for words in self.programs if words[0] not in known]
+
+    @property
+    def runs(self) -> bool:
+        """Whether it can run on a captured host, but for the files that it reads."""
+        verbs_run = all(arguments[:1] != [verb] for arguments in self.ours for verb in NOT_RUN)
+        programs_run = all(words[0] in {OURS, *READERS} for words in self.programs)
+        return verbs_run and programs_run and not PLACEHOLDER.search(self.line)
+
+
+def _words(line: str) -> list[str]:
+    """Returns the words as they stand; a quoted bar is no pipe."""
+    lexer = shlex.shlex(line, posix=False, punctuation_chars=True)
+    lexer.whitespace_split = True
+    return list(lexer)
+
+
+def commands(text: str) -> Iterator[Command]:
+    """Returns the commands of a page: those with what they printed first, then those of indented blocks."""
+    for block in CONSOLE.findall(text):
+        for prompted in re.split(r"^(?=[$#] )", block, flags=re.MULTILINE):
+            line, _, output = prompted.partition("\n")
+            if line:
+                yield Command(PROMPT.sub("", line), output.strip("\n"))
+    for line in FENCE.sub("", text).splitlines():
+        if line.startswith("    ") and line.strip():
+            yield Command(line.strip())
+
+
+def mentions(text: str) -> Iterator[list[str]]:
+    """Returns the arguments of each verb of ours that is named within a line of prose or of a table."""
+    for code in CODE.findall(FENCE.sub("", text)):
+        words = code.strip("`").split()
+        if words[:1] == [OURS]:
+            yield words[1:]
+
+
+def refusal(arguments: list[str]) -> str:
+    """Returns what our parser has against these arguments; '' when nothing."""
+    said = StringIO()
+    with redirect_stderr(said):
+        try:
+            build_parser().parse_args(arguments)
+        except SystemExit as ended:
+            return "" if ended.code == 0 else said.getvalue().splitlines()[-1]
+    return ""
+
+
+def unknown_words(arguments: list[str]) -> list[str]:
+    """Returns the verb, when there is none like it, or the options that it does not have."""
+    verb, *others = arguments or [""]
+    parsers = verb_parsers()
+    if verb not in parsers:
+        return [] if verb.startswith("--") else [verb]
+    options = parsers[verb]._option_string_actions
+    return [word for word in others if word.startswith("--") and word != "--" and word.partition("=")[0] not in options]
+
+
+def verb_parsers() -> dict[str, ArgumentParser]:
+    """Returns the parser of each verb."""
+    actions = [action for action in build_parser()._actions if isinstance(action, _SubParsersAction)]
+    return dict(actions[0].choices)
