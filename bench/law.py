@@ -17,7 +17,7 @@ from ksmtuned_py.config import Config
 from ksmtuned_py.daemon.machine import open_machine
 from ksmtuned_py.door import Door
 from ksmtuned_py.host import Host
-from ksmtuned_py.model import Knobs, Snapshot
+from ksmtuned_py.model import Knobs, Run, Snapshot
 from ksmtuned_py.plan import plan
 from ksmtuned_py.policy.batch import batch_for
 from ksmtuned_py.policy.scanner import Scanner
@@ -60,7 +60,9 @@ def measure(host: Host, ksmd_pid: int, scanner: Scanner, budget: float, seconds:
     before = host.observe()
     for _ in range(SETTLE_TICKS):
         batch = batch_for(budget, scanner.cost_seconds, scanner.oversleep_seconds)
-        wanted = Knobs(run=1, smart_scan=0, pages_to_scan=batch.pages_to_scan, sleep_millisecs=batch.sleep_millisecs)
+        wanted = Knobs(
+            run=Run.MERGE, smart_scan=0, pages_to_scan=batch.pages_to_scan, sleep_millisecs=batch.sleep_millisecs
+        )
         host.apply(plan(before.knobs, wanted))
         time.sleep(1)
         now = host.observe()

@@ -22,6 +22,7 @@ from ksmtuned_py.model import (
     Pressure,
     Snapshot,
     Vmstat,
+    Wake,
     Write,
     WriteResult,
     WriteStatus,
@@ -129,7 +130,7 @@ class Host:
         self._dry = True
         self._held.clear()
 
-    def observe(self, woken_by: frozenset[str] = frozenset()) -> Snapshot:
+    def observe(self, woken_by: frozenset[Wake] = frozenset()) -> Snapshot:
         """A snapshot of the host, with the knobs that somebody else wrote since the last one; raises as look() does."""
         snapshot = self.look()
         foreign = self._foreign(snapshot.knobs)

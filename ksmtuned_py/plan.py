@@ -8,7 +8,7 @@ Three laws give the order, and tests check every prefix of every plan for them:
 
 from collections.abc import Iterator
 
-from ksmtuned_py.model import RUN_MERGE, KnobName, Knobs, KnobValue, Write
+from ksmtuned_py.model import KnobName, Knobs, KnobValue, Run, Write
 
 STRUCTURAL: frozenset[KnobName] = frozenset({"merge_across_nodes", "max_page_sharing"})
 """Knobs that are EBUSY while anything is merged. No plan has them; they change at the start, after unmerging."""
@@ -31,7 +31,7 @@ def plan(now: Knobs, wanted: Knobs) -> tuple[Write, ...]:
 
 
 def _steps(now: Knobs, wanted: Knobs) -> Iterator[Write]:
-    starting = wanted.run == RUN_MERGE
+    starting = wanted.run == Run.MERGE
     if not starting:
         yield from _step("run", now.run, wanted.run)
     for name in _BEFORE_RATE:

@@ -2,14 +2,14 @@
 
 from ksmtuned_py.config import Config
 from ksmtuned_py.host import Host
-from ksmtuned_py.model import Decision, Snapshot, Write
+from ksmtuned_py.model import Decision, Snapshot, Wake, Write
 from ksmtuned_py.plan import plan
 from ksmtuned_py.policy import policy_of
 from ksmtuned_py.policy.trend import Trend
 from ksmtuned_py.report import Report
 
 
-def tick(host: Host, config: Config, trend: Trend, woken_by: frozenset[str] = frozenset()) -> Report:
+def tick(host: Host, config: Config, trend: Trend, woken_by: frozenset[Wake] = frozenset()) -> Report:
     """Do one round. Everything else in this program is one of its words."""
     snapshot = host.observe(woken_by)  # read only; carries its own time
     trend, decision, writes = decide(snapshot, config, trend)  # pure

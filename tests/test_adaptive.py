@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from ksmtuned_py.config import Adaptive, Config, Guards
-from ksmtuned_py.model import Counters, Decision, ForeignWrite, GuestKsm, Knobs, Mode, Snapshot
+from ksmtuned_py.model import Counters, Decision, ForeignWrite, GuestKsm, Knobs, Mode, Snapshot, Wake
 from ksmtuned_py.plan import plan
 from ksmtuned_py.policy import policy_of
 from ksmtuned_py.policy.trend import Trend
@@ -251,7 +251,7 @@ SNAPSHOTS = st.builds(
     cpu_seconds=st.none() | st.floats(0, 10**5),
     cow_ksm=st.none() | st.integers(0, 10**9),
     guests=st.sampled_from([(), (guest(),), (guest(), guest("db", pid=101, rss_bytes=4 * GIB))]),
-    woken_by=st.sampled_from([frozenset(), frozenset({"pressure"}), frozenset({"guest"})]),
+    woken_by=st.sampled_from([frozenset(), frozenset({Wake.PRESSURE}), frozenset({Wake.GUEST})]),
     foreign=st.sampled_from([(), (ForeignWrite(knob="run", ours=1, seen=0),)]),
     local_minute_of_day=st.integers(0, 1439),
 )

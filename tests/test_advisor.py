@@ -14,7 +14,7 @@ from ksmtuned_py.host import Host
 from ksmtuned_py.ksmdmodel.guestmemory import equal, unique
 from ksmtuned_py.ksmdmodel.modelhost import ModelHost
 from ksmtuned_py.ksmdmodel.settings import LINUX_6_1
-from ksmtuned_py.model import AdvisorMode, Clock, Counters, ForeignWrite, Knobs, Mode, Write, WriteStatus
+from ksmtuned_py.model import AdvisorMode, Clock, Counters, ForeignWrite, Knobs, Mode, Run, Write, WriteStatus
 from ksmtuned_py.policy import policy_of
 from ksmtuned_py.policy.advisor import CPU_OUT_OF_REACH, SETTLING_PASSES, NoAdvisor
 from ksmtuned_py.policy.trend import Trend
@@ -146,7 +146,7 @@ def test_whatever_it_sees_it_stays_in_its_bounds(
         counters = Counters(
             full_scans=counters.full_scans + more, pages_scanned=(counters.pages_scanned or 0) + scanned
         )
-        knobs = Knobs(run=1, pages_to_scan=pages, sleep_millisecs=20, advisor_mode=mode)
+        knobs = Knobs(run=Run.MERGE, pages_to_scan=pages, sleep_millisecs=20, advisor_mode=mode)
         guests = (guest(rss_bytes=guest_bytes),)
         now = snapshot(at=at, knobs=knobs, counters=counters, guests=guests, available_bytes=available)
         trend = trend.after(now, CONFIG)

@@ -11,7 +11,7 @@ from ksmtuned_py.ksmdmodel.costs import Costs
 from ksmtuned_py.ksmdmodel.guestmemory import equal, unique, zero
 from ksmtuned_py.ksmdmodel.modelhost import ModelHost
 from ksmtuned_py.ksmdmodel.settings import LINUX_6_1, LINUX_6_12, Features
-from ksmtuned_py.model import Clock, Counters, Knobs, Mode, Snapshot, Write
+from ksmtuned_py.model import Clock, Counters, Knobs, Mode, Run, Snapshot, Write
 from ksmtuned_py.policy.batch import BATCH_SECONDS, batch_for
 from ksmtuned_py.policy.scanner import Pass, Scanner
 from ksmtuned_py.policy.trend import Trend
@@ -83,7 +83,7 @@ def test_pages_that_were_nearly_all_passed_over_do_not_end_the_scan() -> None:
 def uncounted(at: float, cpu: float, full_scans: int = 0) -> Snapshot:
     """A snapshot of a kernel that has a million pages, and does not count those it scans."""
     counters = Counters(full_scans=full_scans, pages_unshared=1_000_000)
-    knobs = Knobs(run=1, pages_to_scan=5000, sleep_millisecs=17)
+    knobs = Knobs(run=Run.MERGE, pages_to_scan=5000, sleep_millisecs=17)
     return snapshot(at=at, cpu_seconds=cpu, counters=counters, knobs=knobs)
 
 
@@ -101,7 +101,7 @@ def test_the_last_batch_of_a_pass_is_a_short_one() -> None:
 
 def test_a_pass_looks_at_no_more_pages_than_there_are() -> None:
     """Batches that are each a whole pass over a few pages do not make pages cost nothing."""
-    knobs, few = Knobs(run=1, pages_to_scan=1_000_000, sleep_millisecs=17), Counters(pages_unshared=10_000)
+    knobs, few = Knobs(run=Run.MERGE, pages_to_scan=1_000_000, sleep_millisecs=17), Counters(pages_unshared=10_000)
     before = snapshot(at=0, cpu_seconds=0, counters=few, knobs=knobs)
     now = snapshot(at=1, cpu_seconds=0.8, counters=replace(few, full_scans=10), knobs=knobs)
     assert Scanner(cost_seconds=8e-6).after(before, now).cost_seconds == pytest.approx(8e-6, rel=0.1)

@@ -14,11 +14,11 @@ from ksmtuned_py.daemon.machine import open_machine, small_model
 from ksmtuned_py.door import Door
 from ksmtuned_py.errors import Garbage, TicksFailed
 from ksmtuned_py.host import Host
-from ksmtuned_py.model import Clock, Mode
+from ksmtuned_py.model import Clock, Mode, Wake
 from ksmtuned_py.report import Report
 from tests.support.trees import KSM, make_fake_tree, put
 
-Words = frozenset[str]
+Words = frozenset[Wake]
 Line = Words | Callable[[], object]
 NOTHING: Words = frozenset()
 NEW = Config.model_validate({"policy": {"name": "fixed"}, "fixed": {"pages_to_scan": 321}})
@@ -48,7 +48,7 @@ class Script:
 
     def until(self, deadline_seconds: float) -> Words:
         self.deadlines.append(deadline_seconds)
-        line = next(self._lines, frozenset({"stop"}))
+        line = next(self._lines, frozenset({Wake.STOP}))
         if isinstance(line, frozenset):
             return line
         line()
@@ -81,17 +81,17 @@ def host(root: Path) -> Iterator[Host]:
 
 
 def test_it_ticks_until_it_is_told_to_stop(host: Host, told: Told) -> None:
-    daemon(host, Script(NOTHING, frozenset({"asked"}), frozenset({"pressure", "guest"})), told).run()
+    daemon(host, Script(NOTHING, frozenset({Wake.ASKED}), frozenset({Wake.PRESSURE, Wake.GUEST})), told).run()
     assert [report.snapshot.woken_by for report in told.reports] == [
         NOTHING,
         NOTHING,
-        {"asked"},
-        {"pressure", "guest"},
+        {Wake.ASKED},
+        {Wake.PRESSURE, Wake.GUEST},
     ]
 
 
 def test_a_stop_that_comes_with_others_stops(host: Host, told: Told) -> None:
-    running = daemon(host, Script(frozenset({"stop", "reload", "guest"})), told, NEW)
+    running = daemon(host, Script(frozenset({Wake.STOP, Wake.RELOAD, Wake.GUEST})), told, NEW)
     running.run()
     assert (len(told.reports), running.in_force.config) == (1, Config())
 
@@ -166,7 +166,7 @@ def test_a_bug_in_a_tick_ends_it_only_when_it_stays(told: Told) -> None:
 
 
 def test_a_reload_is_heeded_from_its_own_tick_on(host: Host, told: Told) -> None:
-    daemon(host, Script(NOTHING, frozenset({"reload"}), NOTHING), told, NEW).run()
+    daemon(host, Script(NOTHING, frozenset({Wake.RELOAD}), NOTHING), told, NEW).run()
     assert [report.decision.mode for report in told.reports] == [Mode.BOOST, Mode.BOOST, Mode.PINNED, Mode.PINNED]
     assert host.backend.knobs().pages_to_scan == 321
 
@@ -176,7 +176,7 @@ def test_another_mode_is_another_beginning(root: Path, host: Host, told: Told) -
         put(root, f"{KSM}/pages_to_scan", "5\n")
 
     watching = Config.model_validate({"daemon": {"mode": "observe"}})
-    daemon(host, Script(change_it, frozenset({"reload"})), told, watching).run()
+    daemon(host, Script(change_it, frozenset({Wake.RELOAD})), told, watching).run()
     assert [report.decision.mode for report in told.reports] == [Mode.BOOST, Mode.HELD, Mode.BOOST]
 
 

@@ -17,7 +17,7 @@ from ksmtuned_py.doctor.system import System, Tuned
 from ksmtuned_py.guests.balloon import Balloon
 from ksmtuned_py.guests.cgroups import Limit
 from ksmtuned_py.guests.smaps import Mapping
-from ksmtuned_py.model import Counters, ForeignWrite, Guest, GuestKsm, Knobs, Memory, Vmstat
+from ksmtuned_py.model import Counters, ForeignWrite, Guest, GuestKsm, Knobs, Memory, Run, Vmstat
 from ksmtuned_py.units import GIB, MIB
 from tests.support.snapshots import guest, snapshot
 
@@ -25,7 +25,9 @@ DOCS = Path(__file__).parent.parent / "docs" / "doctor.md"
 WELL_KSM = GuestKsm(rmap_items=2000, merging_pages=1000, profit_bytes=1000 * 4096 - 2000 * 64, mergeable=True)
 WELL = replace(guest("web", 100), ksm=WELL_KSM)
 RAM = Mapping(size_bytes=GIB, shared=False, flags=frozenset({"rd", "wr", "mg"}), sizes={"Rss": GIB})
-KNOBS = Knobs(run=1, pages_to_scan=100, smart_scan=1, advisor_mode="none", merge_across_nodes=1, max_page_sharing=256)
+KNOBS = Knobs(
+    run=Run.MERGE, pages_to_scan=100, smart_scan=1, advisor_mode="none", merge_across_nodes=1, max_page_sharing=256
+)
 MERGED = Counters(pages_sharing=500, full_scans=9)
 
 
@@ -52,7 +54,7 @@ FOREIGN = ForeignWrite(knob="pages_to_scan", ours=5000, seen=100)
 HOST_CAUSES: dict[str, Facts] = {
     "ksm_absent": facts(snapshot=None),
     "uksm": facts(snapshot=None, system=System(uksm="/sys/kernel/mm/uksm")),
-    "ksm_off": facts(knobs=replace(KNOBS, run=0)),
+    "ksm_off": facts(knobs=replace(KNOBS, run=Run.STOP)),
     "nobody": facts(guests=(), counters=Counters(full_scans=12028)),
     "unknown_sharers": facts(guests=()),
     "advisor_on": facts(knobs=replace(KNOBS, advisor_mode="scan-time")),
@@ -202,7 +204,7 @@ def test_a_shared_window_is_a_note_and_hides_nothing() -> None:
 
 
 def test_of_a_daemon_that_runs_the_reason_is_told() -> None:
-    (found,) = examine(facts(knobs=replace(KNOBS, run=0), daemon="the daemon says: no need"))
+    (found,) = examine(facts(knobs=replace(KNOBS, run=Run.STOP), daemon="the daemon says: no need"))
     assert "no need" in found.evidence
     assert found.severity == "note"  # wanted so, and no reason for an alarm
 
@@ -234,7 +236,7 @@ def test_ksmd_is_judged_by_what_it_did_since_the_daemon_looked(
 
 def test_a_stopped_ksmd_is_told_once_and_not_of_every_guest() -> None:
     waiting = off(ksm=GuestKsm(mergeable=True))
-    assert codes(facts(waiting, knobs=replace(KNOBS, run=0))) == {("", "ksm_off")}
+    assert codes(facts(waiting, knobs=replace(KNOBS, run=Run.STOP))) == {("", "ksm_off")}
 
 
 def test_without_ksm_guests_have_no_account_and_that_is_no_finding() -> None:

@@ -14,7 +14,7 @@ from ksmtuned_py.errors import Garbage, Unreadable
 from ksmtuned_py.guests.awaited import MOST_SECONDS
 from ksmtuned_py.guests.ledger import BOOT_ID, Ledger
 from ksmtuned_py.hypervisor.enforce import LANES, LOST_LIMIT, RECHECK_SECONDS, RETRY_SECONDS, Enforcer
-from ksmtuned_py.model import Guest, GuestKsm
+from ksmtuned_py.model import Guest, GuestKey, GuestKsm
 from ksmtuned_py.units import GIB, MIB
 from tests.support.process import wait_for
 from tests.support.snapshots import guest, snapshot
@@ -295,7 +295,7 @@ def test_what_another_boot_or_another_tree_left_is_not_taken_for_ours(tmp_path: 
         make_fake_tree(tmp_path / name, files={BOOT_ID: f"{boot}\n"})
         ledger = Ledger(path, Door(str(tmp_path / name)))
         assert ledger.read() == frozenset()
-        ledger.write({(1, 2)})
+        ledger.write({GuestKey(1, 2)})
         assert ledger.read() == {(1, 2)}
     path.write_text("{}")
     with pytest.raises(Garbage):

@@ -9,7 +9,7 @@ from ksmtuned_py.backends.model import MemoryBackend
 from ksmtuned_py.daemon.machine import small_model
 from ksmtuned_py.errors import NoRoom, NotUnmerged, Unreadable
 from ksmtuned_py.host import Host
-from ksmtuned_py.model import Guest, Knobs, Memory, Write, WriteResult, WriteStatus
+from ksmtuned_py.model import Guest, Knobs, Memory, Run, Write, WriteResult, WriteStatus
 from ksmtuned_py.model.room import RESERVE_BYTES, merged_bytes
 from ksmtuned_py.undo.giveback import NotSwitched, Ways, give_back, give_back_guest, switch_and_wait
 from ksmtuned_py.undo.knobs import settle
@@ -96,7 +96,7 @@ class Stage:
         self.portions: list[Portions] = []
         self.domains = Domains(small_model(2, 64 * MIB), lambda: self.seconds)
         self.host = Host(self.domains, self.domains)
-        settle(self.host, Knobs(run=1, pages_to_scan=2000, sleep_millisecs=20))
+        settle(self.host, Knobs(run=Run.MERGE, pages_to_scan=2000, sleep_millisecs=20))
         self.seconds += 4.0
         assert self.host.observe().saved_bytes > 16 * MIB
 

@@ -13,7 +13,7 @@ from ksmtuned_py.daemon.machine import open_machine, small_model
 from ksmtuned_py.door import Door
 from ksmtuned_py.errors import Garbage, Unreadable
 from ksmtuned_py.host import Host
-from ksmtuned_py.model import ForeignWrite, KnobName, KnobValue, Write, WriteStatus
+from ksmtuned_py.model import ForeignWrite, KnobName, KnobValue, Run, Wake, Write, WriteStatus
 from ksmtuned_py.units import GIB
 from tests.support.procs import add_process
 from tests.support.trees import KSM, PAGE_BYTES, FakeGuest, make_fake_tree, put
@@ -41,7 +41,7 @@ def step(knob: KnobName, new: KnobValue, old: KnobValue = 0) -> Write:
 
 
 def test_all_that_is_known_in_one_snapshot(host: Host) -> None:
-    seen = host.observe(frozenset({"asked"}))
+    seen = host.observe(frozenset({Wake.ASKED}))
     assert (seen.backend, seen.cpus, seen.page_bytes) == ("kernel", os.cpu_count(), PAGE_BYTES)
     assert (seen.knobs.run, seen.saved_bytes, seen.memory.total_bytes) == (0, 10 * PAGE_BYTES, 16 * GIB)
     assert seen.pressure is not None
@@ -49,7 +49,7 @@ def test_all_that_is_known_in_one_snapshot(host: Host) -> None:
     assert (seen.vmstat.cow_ksm, seen.scanner_cpu_seconds) == (0, 0.0)
     assert [(guest.name, guest.ksm and guest.ksm.merging_pages) for guest in seen.guests] == [("web", 10)]
     assert (seen.foreign, seen.suspects, seen.problems) == ((), (), ())
-    assert seen.woken_by == {"asked"}
+    assert seen.woken_by == {Wake.ASKED}
     assert 0 <= host.seconds_since(seen) < 60
 
 
@@ -142,4 +142,4 @@ def test_the_model_is_a_host_like_any_other() -> None:
     seen = host.observe()
     assert (seen.backend, len(seen.guests), seen.pressure, seen.problems) == ("memory", 2, None, ())
     assert seen.counters.pages_scanned
-    assert replace(seen.knobs, run=0).run == 0
+    assert replace(seen.knobs, run=Run.STOP).run == 0

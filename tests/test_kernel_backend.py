@@ -11,11 +11,12 @@ import pytest
 from ksmtuned_py.backends.kernel import KernelBackend, find_ksmd, parse_advisor_mode
 from ksmtuned_py.door import Door
 from ksmtuned_py.errors import Garbage, NoKsm
-from ksmtuned_py.model import KNOB_NAMES, Counters, KnobName, Knobs, KnobValue, Write, WriteResult, WriteStatus
+from ksmtuned_py.model import KNOB_NAMES, Counters, KnobName, Knobs, KnobValue, Run, Write, WriteResult, WriteStatus
 from tests.support.process import children, wait_for
 from tests.support.trees import KSM, KSMD_PID, FakeGuest, add_guest, make_fake_tree, put
 
 OK, PENDING, REFUSED, LOST = WriteStatus.OK, WriteStatus.PENDING, WriteStatus.REFUSED, WriteStatus.LOST
+RUNS = {"asleep": 0, "scanning": 1, "giving back": 2, "giving back, and memory goes offline": 6}
 ADVISOR: tuple[KnobName, ...] = tuple(name for name in KNOB_NAMES if name.startswith("advisor_"))
 
 
@@ -52,6 +53,14 @@ def test_every_knob_of_a_new_kernel(backend: KernelBackend) -> None:
     knobs = backend.knobs()
     assert [name for name, _ in knobs.items()] == list(KNOB_NAMES)
     assert (knobs.run, knobs.pages_to_scan, knobs.smart_scan, knobs.advisor_mode) == (0, 100, 1, "none")
+
+
+def test_run_is_one_of_three_values(tmp_path: Path) -> None:
+    seen = [KernelBackend(Door(str(make_fake_tree(tmp_path / name, run=run)))) for name, run in RUNS.items()]
+    assert [backend.knobs().run for backend in seen] == [Run.STOP, Run.MERGE, Run.UNMERGE, Run.UNMERGE]
+    assert all(isinstance(backend.knobs().run, Run) for backend in seen)
+    with pytest.raises(Garbage, match=r"ksm/run: wanted 0, 1 or 2, found '3'"):
+        KernelBackend(Door(str(make_fake_tree(tmp_path / "none", run=3)))).knobs()
 
 
 def test_an_old_kernel_lacks_some(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from ksmtuned_py.config import Config
 from ksmtuned_py.config import Policy as PolicySection
 from ksmtuned_py.config.peers import Ksmtuned
-from ksmtuned_py.model import Memory, Mode
+from ksmtuned_py.model import Memory, Mode, Wake
 from ksmtuned_py.policy import policy_of
 from ksmtuned_py.policy.peers.shellscript import adjust
 from ksmtuned_py.policy.trend import Trend
@@ -87,7 +87,7 @@ def test_the_policy_waits_an_interval_and_adjusts_at_once_when_asked() -> None:
     early = replace(first, clock=replace(first.clock, monotonic_seconds=59.0))
     assert policy.decide(early, trend.after(early, config)).knobs.pages_to_scan is None
 
-    asked = replace(early, woken_by=frozenset({"asked"}))
+    asked = replace(early, woken_by=frozenset({Wake.ASKED}))
     trend = trend.after(asked, config)
     assert policy.decide(asked, trend).knobs.pages_to_scan == 300
 

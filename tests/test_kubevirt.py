@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from ksmtuned_py.config import Config
 from ksmtuned_py.config import Policy as PolicySection
 from ksmtuned_py.config.peers import Kubevirt
-from ksmtuned_py.model import Knobs, Snapshot
+from ksmtuned_py.model import Knobs, Run, Snapshot
 from ksmtuned_py.policy import policy_of
 from ksmtuned_py.policy.peers.kubevirt import adjust
 from ksmtuned_py.policy.peers.periodic import Rate
@@ -74,7 +74,7 @@ def at(seconds: float, knobs: Knobs, available_bytes: int) -> Snapshot:
 def test_the_policy_adjusts_at_once_and_then_every_three_minutes() -> None:
     config = Config(policy=PolicySection(name="kubevirt"))
     policy, trend = policy_of(config), Trend.begin(config)
-    off = Knobs(run=0, pages_to_scan=900, sleep_millisecs=20, advisor_mode="none")
+    off = Knobs(run=Run.STOP, pages_to_scan=900, sleep_millisecs=20, advisor_mode="none")
     first = at(0, off, GIB)
     trend = trend.after(first, config)
     knobs = policy.decide(first, trend).knobs
@@ -87,4 +87,4 @@ def test_the_policy_adjusts_at_once_and_then_every_three_minutes() -> None:
     assert policy.decide(later, trend).knobs.pages_to_scan == 400
     calm = at(360, knobs, 10 * GIB)
     trend = trend.after(calm, config)
-    assert policy.decide(calm, trend).knobs == Knobs(run=0)
+    assert policy.decide(calm, trend).knobs == Knobs(run=Run.STOP)

@@ -7,7 +7,7 @@ from ksmtuned_py.host import Host
 from ksmtuned_py.ksmdmodel.guestmemory import equal, unique, zero
 from ksmtuned_py.ksmdmodel.modelhost import ModelHost
 from ksmtuned_py.ksmdmodel.settings import LINUX_6_1
-from ksmtuned_py.model import COUNTER_NAMES, Counters, KnobName, Knobs, KnobValue, Write, WriteStatus
+from ksmtuned_py.model import COUNTER_NAMES, Counters, KnobName, Knobs, KnobValue, Run, Write, WriteStatus
 from tests.support.model import (
     ONE_BATCH,
     PERIOD_SECONDS,
@@ -106,7 +106,7 @@ def test_an_older_kernel_has_fewer_files() -> None:
 
 def test_the_kernels_defaults() -> None:
     assert ModelHost().knobs() == Knobs(
-        run=0,
+        run=Run.STOP,
         pages_to_scan=100,
         sleep_millisecs=20,
         smart_scan=1,

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from ksmtuned_py.config import Config
 from ksmtuned_py.config import Policy as PolicySection
 from ksmtuned_py.config.peers import Mom
-from ksmtuned_py.model import Knobs, Memory, Mode, Snapshot
+from ksmtuned_py.model import Knobs, Memory, Mode, Run, Snapshot, Wake
 from ksmtuned_py.policy import policy_of
 from ksmtuned_py.policy.peers.mom import adjust
 from ksmtuned_py.policy.trend import Trend
@@ -64,7 +64,7 @@ def test_pages_stay_in_their_bounds_on_any_host(total: int, free: float, committ
 
 def at(seconds: float, free_gib: float, pages: int) -> Snapshot:
     memory = Memory(total_bytes=16 * GIB, available_bytes=0, free_bytes=round(free_gib * GIB))
-    knobs = Knobs(run=1, pages_to_scan=pages, sleep_millisecs=20, advisor_mode="none")
+    knobs = Knobs(run=Run.MERGE, pages_to_scan=pages, sleep_millisecs=20, advisor_mode="none")
     machine = replace(guest(rss_bytes=0), virtual_bytes=16 * GIB)
     return snapshot(at=seconds, memory=memory, knobs=knobs, guests=(machine,))
 
@@ -82,7 +82,7 @@ def test_the_policy_takes_the_mean_of_its_samples() -> None:
     trend = trend.after(now, config)
     knobs = policy.decide(now, trend).knobs
     assert (knobs.run, knobs.pages_to_scan, knobs.sleep_millisecs) == (1, 450, 10), "the mean is 4 GiB, above 3.2"
-    now = replace(at(11, free_gib=0, pages=450), woken_by=frozenset({"asked"}))
+    now = replace(at(11, free_gib=0, pages=450), woken_by=frozenset({Wake.ASKED}))
     trend = trend.after(now, config)
     assert policy.decide(now, trend).knobs.pages_to_scan == 400
     for seconds in range(15, 70, 5):

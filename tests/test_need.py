@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ksmtuned_py.config import Need as Thresholds
-from ksmtuned_py.model import Memory
+from ksmtuned_py.model import Memory, Wake
 from ksmtuned_py.policy.need import Need, next_need
 from ksmtuned_py.units import GIB
 from tests.support.snapshots import snapshot
@@ -42,12 +42,12 @@ def test_stalls_raise_need_once_memory_is_wary() -> None:
 
 
 def test_a_pressure_trigger_means_short_at_once_where_memory_is_wary() -> None:
-    assert need_at(29, woken_by=frozenset({"pressure"})) is Need.SHORT
+    assert need_at(29, woken_by=frozenset({Wake.PRESSURE})) is Need.SHORT
 
 
-@given(st.floats(35, 100), st.sampled_from(Need), st.floats(0, 100), st.sampled_from([frozenset(), {"pressure"}]))
+@given(st.floats(35, 100), st.sampled_from(Need), st.floats(0, 100), st.sampled_from([frozenset(), {Wake.PRESSURE}]))
 def test_stalls_within_the_limit_of_a_cgroup_are_no_need_of_a_host_with_memory_to_spare(
-    available: float, previous: Need, stalled: float, woken_by: frozenset[str]
+    available: float, previous: Need, stalled: float, woken_by: frozenset[Wake]
 ) -> None:
     seen = need_at(available, previous, some_percent=stalled, full_percent=stalled, woken_by=woken_by)
     assert seen is Need.CALM

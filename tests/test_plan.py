@@ -5,7 +5,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ksmtuned_py.model import Knobs, Write
+from ksmtuned_py.model import Knobs, Run, Write
 from ksmtuned_py.plan import ADVISOR_RESET_PAGES, STRUCTURAL, plan
 
 RUNS = st.sampled_from([0, 1, 2])
@@ -107,11 +107,11 @@ def test_at_rest_a_plan_is_empty(now: Knobs) -> None:
 
 
 def test_the_advisor_goes_before_pages_to_scan_which_it_resets() -> None:
-    now = Knobs(run=1, pages_to_scan=500, sleep_millisecs=20, advisor_mode="scan-time")
+    now = Knobs(run=Run.MERGE, pages_to_scan=500, sleep_millisecs=20, advisor_mode="scan-time")
     names = [write.knob for write in plan(now, Knobs(pages_to_scan=500, advisor_mode="none"))]
     assert names == ["advisor_mode", "pages_to_scan"]
 
 
 def test_pages_to_scan_is_left_out_where_the_advisor_is_on() -> None:
-    now = Knobs(run=1, pages_to_scan=100, sleep_millisecs=20, advisor_mode="none")
+    now = Knobs(run=Run.MERGE, pages_to_scan=100, sleep_millisecs=20, advisor_mode="none")
     assert [write.knob for write in plan(now, Knobs(pages_to_scan=900, advisor_mode="scan-time"))] == ["advisor_mode"]

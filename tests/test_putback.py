@@ -17,7 +17,7 @@ from ksmtuned_py.errors import NotOurs, NotRestored, NotUnmerged
 from ksmtuned_py.host import Host
 from ksmtuned_py.ksmdmodel.guestmemory import equal
 from ksmtuned_py.ksmdmodel.modelhost import ModelHost
-from ksmtuned_py.model import Knobs
+from ksmtuned_py.model import Knobs, Run
 from ksmtuned_py.undo.giveback import Ways, give_back
 from ksmtuned_py.undo.knobs import settle, structural_writes
 from ksmtuned_py.undo.originals import BOOT_ID, origin_of, owed, save
@@ -25,7 +25,7 @@ from ksmtuned_py.undo.putback import put_back, take, wanted_of
 from ksmtuned_py.units import GIB, KIB, MIB
 from tests.support.trees import KSM, make_fake_tree, put
 
-OURS = Knobs(run=1, pages_to_scan=20_000, sleep_millisecs=10, smart_scan=0, advisor_mode="none")
+OURS = Knobs(run=Run.MERGE, pages_to_scan=20_000, sleep_millisecs=10, smart_scan=0, advisor_mode="none")
 HERE = Origin("kernel", "/", "boot")
 ASKED = Kernel(max_page_sharing=20, use_zero_pages=1)
 Said = list[str]
@@ -71,7 +71,7 @@ class Model:
         self.ways = Ways(Host(self.backend, self.backend), self.said.append, self.said.append)
 
     def merge_all(self) -> None:
-        settle(self.ways.host, Knobs(run=1, pages_to_scan=100_000, sleep_millisecs=1, smart_scan=0))
+        settle(self.ways.host, Knobs(run=Run.MERGE, pages_to_scan=100_000, sleep_millisecs=1, smart_scan=0))
         self.now_seconds += 60
         assert self.backend.counters().pages_shared
 
@@ -107,7 +107,7 @@ def test_restore_puts_everything_back_and_forgets_it(tree: Ways, runtime: Runtim
 @pytest.mark.parametrize(("on_exit", "run"), [("restore", 1), ("stop", 0), ("keep", 1), ("unmerge", 0)])
 def test_how_run_ends(runtime: Runtime, on_exit: OnExit, run: int) -> None:
     model = Model()
-    settle(model.ways.host, Knobs(run=1))
+    settle(model.ways.host, Knobs(run=Run.MERGE))
     found = steered(model.ways, runtime)
     model.merge_all()
     put_back(model.ways, runtime, HERE, on_exit)
@@ -141,7 +141,7 @@ def test_without_room_nothing_is_unmerged_and_the_rest_is_put_back(runtime: Runt
 
 def test_run_2_as_it_was_found_gives_memory_back_and_is_put_back(runtime: Runtime) -> None:
     model = Model()
-    settle(model.ways.host, Knobs(run=2))
+    settle(model.ways.host, Knobs(run=Run.UNMERGE))
     steered(model.ways, runtime)
     model.merge_all()
     put_back(model.ways, runtime, HERE, "restore")
@@ -151,7 +151,7 @@ def test_run_2_as_it_was_found_gives_memory_back_and_is_put_back(runtime: Runtim
 
 def test_run_2_as_it_was_found_is_never_written_without_room_and_not_owed_for_ever(runtime: Runtime) -> None:
     model = crowded()
-    settle(model.ways.host, Knobs(run=2))
+    settle(model.ways.host, Knobs(run=Run.UNMERGE))
     steered(model.ways, runtime)
     model.merge_all()
     put_back(model.ways, runtime, HERE, "restore")
@@ -163,7 +163,7 @@ def test_run_2_as_it_was_found_is_never_written_without_room_and_not_owed_for_ev
 
 def test_who_has_to_be_quick_gives_no_memory_back(runtime: Runtime) -> None:
     model = Model()
-    settle(model.ways.host, Knobs(run=2))
+    settle(model.ways.host, Knobs(run=Run.UNMERGE))
     steered(model.ways, runtime)
     model.merge_all()
     put_back(model.ways, runtime, HERE, "restore", quickly=True)
@@ -179,7 +179,7 @@ def test_what_is_refused_is_named_and_still_owed_and_the_rest_is_put_back(
     put(root, f"{KSM}/sleep_millisecs", None)
     (root / KSM / "sleep_millisecs").symlink_to("/proc/self/timerslack_ns")  # reads 50000, and takes no 0
     runtime.forget_originals()
-    runtime.save_originals(HERE, Knobs(run=1, sleep_millisecs=0, smart_scan=1))
+    runtime.save_originals(HERE, Knobs(run=Run.MERGE, sleep_millisecs=0, smart_scan=1))
     with pytest.raises(NotRestored, match=r"^not put back: sleep_millisecs=0 \(reads back as \d+\)$"):
         put_back(tree, runtime, HERE, "stop", quickly=True)
     knobs = tree.host.backend.knobs()
@@ -263,7 +263,7 @@ def test_structural_knobs_that_stayed_are_put_back_when_nothing_is_merged(runtim
     model.merge_all()
     put_back(model.ways, runtime, HERE, "restore")
     give_back(model.ways)
-    assert put_back(model.ways, runtime, HERE, "stop") == Knobs(run=0, max_page_sharing=256)
+    assert put_back(model.ways, runtime, HERE, "stop") == Knobs(run=Run.STOP, max_page_sharing=256)
     assert model.backend.knobs() == found
     assert runtime.originals() is None
 
@@ -273,7 +273,7 @@ def test_an_end_that_unmerges_puts_structural_knobs_back(runtime: Runtime) -> No
     found = steered(model.ways, runtime, ASKED)
     model.merge_all()
     put_back(model.ways, runtime, HERE, "unmerge")
-    assert model.backend.knobs() == replace(found, run=0)
+    assert model.backend.knobs() == replace(found, run=Run.STOP)
 
 
 @pytest.mark.parametrize(
@@ -281,7 +281,7 @@ def test_an_end_that_unmerges_puts_structural_knobs_back(runtime: Runtime) -> No
 )
 def test_knobs_of_another_tree_are_refused_and_stay_owed(tree: Ways, runtime: Runtime, saved: Origin) -> None:
     found = tree.host.backend.knobs()
-    runtime.save_originals(saved, Knobs(run=0, pages_to_scan=777, max_page_sharing=64))
+    runtime.save_originals(saved, Knobs(run=Run.STOP, pages_to_scan=777, max_page_sharing=64))
     ends: tuple[OnExit, ...] = ("restore", "unmerge", "keep")
     for on_exit in ends:
         with pytest.raises(NotOurs, match=r"originals\.json: holds the knobs of kernel below /captured, boot "):
@@ -291,14 +291,14 @@ def test_knobs_of_another_tree_are_refused_and_stay_owed(tree: Ways, runtime: Ru
 
 
 def test_a_kernels_knobs_are_not_put_into_a_model(runtime: Runtime) -> None:
-    runtime.save_originals(HERE, Knobs(run=0, pages_to_scan=777))
+    runtime.save_originals(HERE, Knobs(run=Run.STOP, pages_to_scan=777))
     with pytest.raises(NotOurs):
         owed(runtime, replace(HERE, backend="memory"))
 
 
 def test_knobs_from_before_the_last_boot_are_forgotten_with_a_sentence(tree: Ways, runtime: Runtime) -> None:
     found, said = tree.host.backend.knobs(), Said()
-    runtime.save_originals(replace(HERE, boot_id="an earlier one"), Knobs(run=0, pages_to_scan=777))
+    runtime.save_originals(replace(HERE, boot_id="an earlier one"), Knobs(run=Run.STOP, pages_to_scan=777))
     assert put_back(replace(tree, say=said.append), runtime, HERE, "restore") is None
     assert said == [f"{runtime.originals_path}: saved before the last boot, so forgotten"]
     assert (tree.host.backend.knobs(), runtime.originals()) == (found, None)
@@ -307,7 +307,7 @@ def test_knobs_from_before_the_last_boot_are_forgotten_with_a_sentence(tree: Way
 @pytest.mark.parametrize("backend", ["memory", "scan"])
 def test_knobs_that_ended_with_our_own_process_are_forgotten(tree: Ways, runtime: Runtime, backend: str) -> None:
     found = tree.host.backend.knobs()
-    runtime.save_originals(Origin(backend, "/elsewhere", "boot"), Knobs(run=0, pages_to_scan=777))
+    runtime.save_originals(Origin(backend, "/elsewhere", "boot"), Knobs(run=Run.STOP, pages_to_scan=777))
     assert put_back(tree, runtime, HERE, "restore") is None
     assert (tree.host.backend.knobs(), runtime.originals()) == (found, None)
 

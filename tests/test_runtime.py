@@ -13,10 +13,10 @@ import pytest
 
 from ksmtuned_py.door.runtime import Origin, Originals, Runtime, replace_file
 from ksmtuned_py.errors import AlreadyRunning, Garbage, NoRuntimeDirectory
-from ksmtuned_py.model import Knobs
+from ksmtuned_py.model import Knobs, Run
 from tests.support.need import need
 
-FOUND = Knobs(run=0, pages_to_scan=100, smart_scan=1, advisor_mode="scan-time")
+FOUND = Knobs(run=Run.STOP, pages_to_scan=100, smart_scan=1, advisor_mode="scan-time")
 HERE = Origin("kernel", "/", "4c4c-4544")
 KILLED_HOLDER = """
 import os, signal, sys
@@ -77,7 +77,7 @@ def test_the_first_originals_count(runtime: Runtime) -> None:
     runtime.make()
     assert later(runtime).originals() is None
     runtime.save_originals(HERE, FOUND)
-    runtime.save_originals(HERE, Knobs(run=1, pages_to_scan=5))
+    runtime.save_originals(HERE, Knobs(run=Run.MERGE, pages_to_scan=5))
     assert later(runtime).originals() == Originals(HERE, FOUND)
     runtime.forget_originals()
     runtime.forget_originals()
@@ -87,8 +87,8 @@ def test_the_first_originals_count(runtime: Runtime) -> None:
 def test_what_is_saved_later_is_added(runtime: Runtime) -> None:
     runtime.make()
     runtime.save_originals(HERE, Knobs(max_page_sharing=256))
-    runtime.save_originals(HERE, Knobs(run=1, max_page_sharing=20))
-    assert later(runtime).originals() == Originals(HERE, Knobs(run=1, max_page_sharing=256))
+    runtime.save_originals(HERE, Knobs(run=Run.MERGE, max_page_sharing=20))
+    assert later(runtime).originals() == Originals(HERE, Knobs(run=Run.MERGE, max_page_sharing=256))
 
 
 def test_each_file_has_the_mode_it_should(runtime: Runtime) -> None:

@@ -2,13 +2,13 @@
 
 import pytest
 
-from ksmtuned_py.model import Counters, Knobs
+from ksmtuned_py.model import Counters, Knobs, Run
 from ksmtuned_py.policy.scanner import Scanner
 from tests.support.snapshots import snapshot
 
 
 def test_cost_per_page_is_measured() -> None:
-    knobs = Knobs(run=1, pages_to_scan=1000, sleep_millisecs=20)
+    knobs = Knobs(run=Run.MERGE, pages_to_scan=1000, sleep_millisecs=20)
     before = snapshot(at=0, cpu_seconds=0.0, counters=Counters(pages_scanned=0), knobs=knobs)
     now = snapshot(at=1, cpu_seconds=0.1, counters=Counters(pages_scanned=40_000), knobs=knobs)
     scanner = Scanner(cost_seconds=2.5e-6).after(before, now)
@@ -20,9 +20,9 @@ def test_cost_per_page_is_measured() -> None:
 
 def test_the_slack_of_sleep_is_learned_though_each_look_sets_the_batch_anew() -> None:
     before = snapshot(
-        at=0, counters=Counters(pages_scanned=0), knobs=Knobs(run=1, pages_to_scan=900, sleep_millisecs=17)
+        at=0, counters=Counters(pages_scanned=0), knobs=Knobs(run=Run.MERGE, pages_to_scan=900, sleep_millisecs=17)
     )
-    knobs = Knobs(run=1, pages_to_scan=1000, sleep_millisecs=17)
+    knobs = Knobs(run=Run.MERGE, pages_to_scan=1000, sleep_millisecs=17)
     now = snapshot(at=1, cpu_seconds=0.1, counters=Counters(pages_scanned=37_500), knobs=knobs)
     assert Scanner().after(before, now).oversleep_seconds == pytest.approx((0.003 + 0.007) / 2)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ksmtuned_py.errors import NotPermitted, Unreadable
-from ksmtuned_py.model import Mode, Snapshot, WriteStatus
+from ksmtuned_py.model import Mode, Snapshot, Wake, WriteStatus
 from ksmtuned_py.publish import statusfile
 from ksmtuned_py.publish.totals import Totals
 from ksmtuned_py.report import Report
@@ -32,7 +32,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("host", [FULL, BARE], ids=["full", "bare"])
 def test_what_was_written_is_read_back(path: Path, host: Snapshot) -> None:
-    tick = report(host, result(), result(status=WriteStatus.LOST), foreign=(FOREIGN,), woken_by=frozenset({"guest"}))
+    tick = report(host, result(), result(status=WriteStatus.LOST), foreign=(FOREIGN,), woken_by=frozenset({Wake.GUEST}))
     status = written(path, tick)
     assert (status.snapshot, status.decision, status.outcome) == (tick.snapshot, tick.decision, tick.outcome)
     assert status.tick_seconds == tick.tick_seconds

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from ksmtuned_py.cli.main import main
 from ksmtuned_py.cli.policies import with_policy
 from ksmtuned_py.config import Config
-from ksmtuned_py.model import Counters, Decision, Knobs, Mode, Snapshot
+from ksmtuned_py.model import Counters, Decision, Knobs, Mode, Snapshot, Wake
 from ksmtuned_py.policy import policy_of
 from ksmtuned_py.policy.trend import Trend
 from ksmtuned_py.report import Report
@@ -81,9 +81,9 @@ knobs = st.builds(Knobs, run=st.integers(0, 2), pages_to_scan=st.none() | st.int
         Decision, mode=st.sampled_from(Mode), rule=st.text(), reason=st.text(), knobs=knobs, next_tick_seconds=finite
     ),
     st.builds(Counters, general_profit=st.none() | st.integers(-(2**63), 2**63)),
-    st.frozensets(st.sampled_from(["guest", "pressure", "asked"])),
+    st.frozensets(st.sampled_from([Wake.GUEST, Wake.PRESSURE, Wake.ASKED])),
 )
-def test_any_tick_makes_the_round_trip(decision: Decision, counters: Counters, woken_by: frozenset[str]) -> None:
+def test_any_tick_makes_the_round_trip(decision: Decision, counters: Counters, woken_by: frozenset[Wake]) -> None:
     tick = Tick(snapshot=replace(FULL, counters=counters, woken_by=woken_by), decision=decision)
     line = line_of(tick)
     assert line.count(b"\n") == 1

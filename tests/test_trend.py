@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from ksmtuned_py.config import Adaptive, Config
-from ksmtuned_py.model import Counters, ForeignWrite, Guest, GuestKsm, Knobs, Snapshot
+from ksmtuned_py.model import Counters, ForeignWrite, Guest, GuestKsm, Knobs, Run, Snapshot
 from ksmtuned_py.policy.need import Need
 from ksmtuned_py.policy.news import ASKING_SECONDS
 from ksmtuned_py.policy.scanner import Passes
@@ -268,7 +268,7 @@ def test_what_we_unmerge_ourselves_is_no_storm() -> None:
     off = replace(guest(), switched_off=True)
     switched = after(begun, snapshot(at=60, counters=merged, cow_ksm=cow, guests=(off,)))
     assert switched.copy_on_write.pages_per_minute == switched.copy_on_write.storm_until_seconds == 0
-    unmerged = snapshot(at=60, cow_ksm=1_000_000, knobs=Knobs(run=2))
+    unmerged = snapshot(at=60, cow_ksm=1_000_000, knobs=Knobs(run=Run.UNMERGE))
     assert after(begun, unmerged).copy_on_write.storm_until_seconds == 0
     later = snapshot(at=120, counters=merged, cow_ksm=2 * cow, guests=(off,))
     assert switched.after(later, CONFIG).copy_on_write.storm_until_seconds == 180  # these writes are the guests' own

@@ -11,10 +11,11 @@ from contextlib import closing
 import pytest
 
 from ksmtuned_py.daemon.wait import ROUNDS, Signals, Waiter
+from ksmtuned_py.model import Wake
 from tests.support.process import wait_for
 
 LONG_SECONDS = 30.0
-NOTHING: frozenset[str] = frozenset()
+NOTHING: frozenset[Wake] = frozenset()
 
 
 @pytest.fixture
@@ -80,10 +81,10 @@ def test_nothing_happens_until_the_deadline(signals: Signals) -> None:
 @pytest.mark.parametrize(
     ("number", "word"),
     [
-        (signal.SIGTERM, "stop"),
-        (signal.SIGINT, "stop"),
-        (signal.SIGHUP, "reload"),
-        (signal.SIGUSR1, "asked"),
+        (signal.SIGTERM, Wake.STOP),
+        (signal.SIGINT, Wake.STOP),
+        (signal.SIGHUP, Wake.RELOAD),
+        (signal.SIGUSR1, Wake.ASKED),
     ],
 )
 def test_a_signal_ends_the_wait_also_when_it_came_before(signals: Signals, number: signal.Signals, word: str) -> None:
@@ -94,14 +95,14 @@ def test_a_signal_ends_the_wait_also_when_it_came_before(signals: Signals, numbe
 def test_signals_that_come_together_are_all_told(signals: Signals) -> None:
     for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGHUP, signal.SIGTERM):
         raise_signal(number)
-    assert Waiter(signals).until(soon()) == {"reload", "asked", "stop"}
+    assert Waiter(signals).until(soon()) == {Wake.RELOAD, Wake.ASKED, Wake.STOP}
     assert Waiter(signals).until(soon(0.01)) == NOTHING
 
 
 def test_a_signal_while_it_waits(signals: Signals) -> None:
     timer = threading.Timer(0.05, raise_signal, [signal.SIGUSR1])
     timer.start()
-    assert Waiter(signals).until(soon()) == {"asked"}
+    assert Waiter(signals).until(soon()) == {Wake.ASKED}
     timer.join()
 
 
@@ -109,7 +110,7 @@ def test_a_flood_of_signals_blocks_nobody(signals: Signals) -> None:
     for _ in range(100_000):  # more than a pipe holds
         raise_signal(signal.SIGUSR1)
     waiter = Waiter(signals)
-    assert waiter.until(soon()) == {"asked"}
+    assert waiter.until(soon()) == {Wake.ASKED}
     wait_for(lambda: waiter.until(soon(0.01)) == NOTHING, 5, "end of the flood")
 
 
@@ -124,7 +125,7 @@ def test_a_rise_of_pressure(signals: Signals, urgent: tuple[socket.socket, socke
     sender, receiver = urgent
     waiter = Waiter(signals, pressure=receiver.fileno())
     sender.send(b"!", socket.MSG_OOB)
-    assert waiter.until(soon()) == {"pressure"}
+    assert waiter.until(soon()) == {Wake.PRESSURE}
 
 
 def test_a_trigger_that_is_gone_is_done_without(signals: Signals, urgent: tuple[socket.socket, socket.socket]) -> None:
@@ -135,14 +136,14 @@ def test_a_trigger_that_is_gone_is_done_without(signals: Signals, urgent: tuple[
     assert waiter.until(soon(0.3)) == NOTHING
     assert time.thread_time() - cpu_before < 0.15  # it slept
     raise_signal(signal.SIGUSR1)
-    assert waiter.until(soon()) == {"asked"}
+    assert waiter.until(soon()) == {Wake.ASKED}
 
 
 def test_a_program_that_matters(signals: Signals, programs: Programs) -> None:
     waiter = Waiter(signals, arrivals=programs, heed=lambda pids: 7 in pids)
     programs.start(6)
     programs.start(7)
-    assert waiter.until(soon()) == {"guest"}
+    assert waiter.until(soon()) == {Wake.GUEST}
 
 
 def test_programs_that_do_not_matter_are_waited_through(signals: Signals, programs: Programs) -> None:
@@ -162,7 +163,7 @@ def test_what_came_is_heard_however_late_it_is(signals: Signals, programs: Progr
     waiter = Waiter(signals, arrivals=programs)
     programs.start(1)
     raise_signal(signal.SIGTERM)
-    assert waiter.until(soon(-1)) == {"stop", "guest"}
+    assert waiter.until(soon(-1)) == {Wake.STOP, Wake.GUEST}
     assert waiter.until(soon(-1)) == NOTHING
 
 
@@ -180,7 +181,7 @@ def test_after_one_that_does_not_matter_programs_are_gathered_and_none_is_lost(
     assert waiter.until(soon(0.01)) == NOTHING
     for pid in (2, 3, 9):
         programs.start(pid)
-    assert waiter.until(soon()) == {"guest"}
+    assert waiter.until(soon()) == {Wake.GUEST}
     assert asked == [{1}, {2, 3, 9}]
 
 
@@ -190,7 +191,7 @@ def test_a_flood_of_programs_that_matter_leaves_time_for_others(signals: Signals
     end = soon(1.5)
     while time.monotonic() < end:
         programs.start(7)
-        if waiter.until(end) == {"guest"}:
+        if waiter.until(end) == {Wake.GUEST}:
             ticks += 1
             time.sleep(took_seconds)  # stands for the tick
     assert 2 <= ticks <= 1.5 / (took_seconds * ROUNDS) + 2
@@ -202,4 +203,4 @@ def test_a_signal_does_not_wait_for_programs_to_gather(signals: Signals, program
     assert waiter.until(soon(0.01)) == NOTHING
     programs.start(2)
     raise_signal(signal.SIGTERM)
-    assert waiter.until(soon()) == {"stop"}
+    assert waiter.until(soon()) == {Wake.STOP}

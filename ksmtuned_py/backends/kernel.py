@@ -13,12 +13,12 @@ from ksmtuned_py.model import (
     KNOB_NAMES,
     KSM_DIRECTORY,
     MUTEX_KNOBS,
-    RUN_UNMERGE,
     AdvisorMode,
     Counters,
     KnobName,
     Knobs,
     KnobValue,
+    Run,
     Write,
     WriteResult,
     WriteStatus,
@@ -92,7 +92,7 @@ class KernelBackend:
 
     def knobs(self) -> Knobs:
         """Returns the settable files as they are; raises Garbage or NotPermitted for a file that cannot be used."""
-        return Knobs(**{name: self._read(name) for name in KNOB_NAMES})  # type: ignore[arg-type] # str only for the mode
+        return Knobs.of({name: self._read(name) for name in KNOB_NAMES})
 
     def counters(self) -> Counters:
         """Returns the read-only files as they are; those this kernel lacks stay at their default."""
@@ -109,7 +109,7 @@ class KernelBackend:
 
     def write(self, write: Write) -> WriteResult:
         """Sets one knob and reads it back. Writes that wait for ksmd's mutex use a thread and may stay PENDING."""
-        if write.knob == "run" and write.new == RUN_UNMERGE:
+        if write.knob == "run" and write.new == Run.UNMERGE:
             return self._unmerge(write)
         if write.knob == "run":
             self._abort_unmerging()  # the child holds the mutex that this write would wait for
@@ -136,9 +136,12 @@ class KernelBackend:
 
     def _read(self, name: KnobName) -> KnobValue | None:
         relative = f"{KSM_DIRECTORY}/{name}"
+        if name == "run":
+            return (
+                None if (value := self._door.read_int(relative)) is None else _run_of(self._door.path(relative), value)
+            )
         if name != "advisor_mode":
-            value = self._door.read_int(relative)
-            return value & RUN_MASK if name == "run" and value is not None else value
+            return self._door.read_int(relative)
         text = self._door.read_if_there(relative)
         return None if text is None else parse_advisor_mode(self._door.path(relative), text)
 
@@ -170,6 +173,13 @@ class KernelBackend:
         if not pending.is_over(MUTEX_PATIENCE_SECONDS) or pending.write != write:
             return WriteResult(write=write, status=WriteStatus.PENDING, detail="ksmd holds its mutex for a long batch")
         return _refused(write, pending.error) if pending.error else self._read_back(write)
+
+
+def _run_of(path: str, value: int) -> Run:
+    try:
+        return Run(value & RUN_MASK)
+    except ValueError as error:
+        raise Garbage(path, str(value), "0, 1 or 2") from error
 
 
 def _put(door: Door, write: Write) -> None:

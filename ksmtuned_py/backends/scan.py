@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import asdict, replace
 
-from ksmtuned_py.backends.scanlink import Link, Patience, Wanted
+from ksmtuned_py.backends.scanlink import Link, Patience, Wanted, key_of
 from ksmtuned_py.config import InForce
 from ksmtuned_py.door import Door
 from ksmtuned_py.model import Counters, Guest, GuestKey, Knobs, Write, WriteResult, WriteStatus
@@ -52,7 +52,7 @@ class ScanBackend:
         """Sets the guests to scan from now on."""
         known = [target_of(guest, self._in_force.config.scan) for guest in guests]
         self._hung = {key: until for key, until in self._hung.items() if until > time.monotonic()}
-        targets = [target for target in known if (target.pid, target.start_ticks) not in self._hung]
+        targets = [target for target in known if target.key not in self._hung]
         if targets != self._wanted.targets:
             self._wanted.targets = targets
             self._wanted.version += 1
@@ -61,7 +61,7 @@ class ScanBackend:
     def knobs(self) -> Knobs:
         """Returns the settings that were asked for; None for those that a scanner in user space does not have."""
         self._look()
-        return Knobs(**self._wanted.knobs)  # type: ignore[arg-type]  # the keys are fields, the values are int
+        return Knobs.of(self._wanted.knobs)
 
     def counters(self) -> Counters:
         """Returns the worker's latest counters; what was scanned and full_scans go on counting when a worker dies."""
@@ -113,7 +113,7 @@ class ScanBackend:
     @property
     def refused(self) -> dict[GuestKey, str]:
         """Returns, by PID and start, why guests are left alone in whole or in part; other guests are not in it."""
-        found = {(one["pid"], one["start_ticks"]): one["refusal"] or one["rest"] for one in self._told()}
+        found = {key_of(one): one["refusal"] or one["rest"] for one in self._told()}
         found |= dict.fromkeys(self._hung, "the scan worker hung at it: it is left alone for some minutes")
         return {key: reason for key, reason in found.items() if reason}
 
@@ -151,8 +151,7 @@ class ScanBackend:
 
     def _told(self) -> list[Message]:
         known = self._link.guests if self._link else {}
-        keys = [(target.pid, target.start_ticks) for target in self._wanted.targets]
-        return [known[key] for key in keys if key in known]
+        return [known[target.key] for target in self._wanted.targets if target.key in known]
 
     def _start(self) -> None:
         self._link = Link(self._door.root, self._in_force.config.scan, self._patience)

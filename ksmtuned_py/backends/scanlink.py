@@ -8,16 +8,13 @@ import sys
 import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING
 
 from ksmtuned_py.config import Scan
+from ksmtuned_py.model import GuestKey
 from ksmtuned_py.scanner.channel import Channel, Closed, Message, pair
 from ksmtuned_py.scanner.mark import NOBODY, Mark, new_mark
 from ksmtuned_py.scanner.target import DEFAULT_KNOBS, Target
 from ksmtuned_py.units import human_seconds
-
-if TYPE_CHECKING:
-    from ksmtuned_py.model import GuestKey
 
 _CLOSE_SECONDS = 5.0
 _END_SECONDS = 1.0
@@ -120,7 +117,7 @@ class Link:
             return
         if self.silent_seconds >= self._patience.ended_seconds:
             self.hung_at = self._mark.get()
-            where = "" if self.hung_at == NOBODY else f" at process {self.hung_at[0]}"
+            where = "" if self.hung_at == NOBODY else f" at process {self.hung_at.pid}"
             self._end(f"it had said nothing for {human_seconds(self.silent_seconds)}{where}, and was ended")
         elif self._closed_at is not None and time.monotonic() - self._closed_at > _END_SECONDS:
             self._end("it had stopped to listen, and was ended")
@@ -155,7 +152,7 @@ class Link:
     def _take(self, message: Message) -> None:
         if message["all"]:
             self.guests = {}
-        self.guests |= {(guest["pid"], guest["start_ticks"]): guest for guest in message["guests"]}
+        self.guests |= {key_of(guest): guest for guest in message["guests"]}
         self.status, self._heard = message, time.monotonic()
         answered = message["ask"] == self._asked
         self._open_since = None if answered else self._heard
@@ -170,6 +167,11 @@ class Link:
         if self._process.poll() is None:
             self._ended_for = reason
             self._process.kill()
+
+
+def key_of(guest: Message) -> GuestKey:
+    """The guest of which a message tells."""
+    return GuestKey(guest["pid"], guest["start_ticks"])
 
 
 def _cause(code: int) -> str:

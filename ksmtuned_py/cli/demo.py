@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ksmtuned_py.config import Config
     from ksmtuned_py.daemon.machine import Machine
     from ksmtuned_py.daemon.wait import Waiter
+    from ksmtuned_py.model import Wake
 
 
 DAEMON = {"backend": "kernel", "idle_tick_seconds": 1.0}
@@ -57,15 +58,17 @@ def run(args: Namespace) -> int:
 
 
 class _Until:
-    """A wait that says 'stop' when the demo's time is over."""
+    """Stops the daemon when the demo's time is over."""
 
     def __init__(self, waiter: "Waiter", end_seconds: float) -> None:
         self._waiter = waiter
         self._end_seconds = end_seconds
 
-    def until(self, deadline_seconds: float) -> frozenset[str]:
+    def until(self, deadline_seconds: float) -> "frozenset[Wake]":
+        from ksmtuned_py.model import Wake
+
         words = self._waiter.until(min(deadline_seconds, self._end_seconds))
-        return words or frozenset({"stop"} if deadline_seconds >= self._end_seconds else ())
+        return words or frozenset({Wake.STOP} if deadline_seconds >= self._end_seconds else ())
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from typing import Protocol
 from ksmtuned_py.config import Config, InForce
 from ksmtuned_py.errors import KsmtunedError, TicksFailed
 from ksmtuned_py.host import Host
+from ksmtuned_py.model import Wake
 from ksmtuned_py.policy.trend import Trend
 from ksmtuned_py.report import Report
 from ksmtuned_py.tick import tick
@@ -29,7 +30,7 @@ class Publisher(Protocol):
 class Waits(Protocol):
     """The daemon's one wait."""
 
-    def until(self, deadline_seconds: float) -> frozenset[str]:
+    def until(self, deadline_seconds: float) -> frozenset[Wake]:
         """Wait, and return the words for what ended the wait; none at the deadline (monotonic seconds)."""
 
 
@@ -47,13 +48,13 @@ class Daemon:
     """The longest time between two ticks, which is half the watchdog's time."""
 
     def run(self, *, once: bool = False) -> None:
-        """Tick until the wait ends with the word 'stop', or once.
+        """Tick until the wait ends with Wake.STOP, or once.
 
         Raises what made the single tick, or the last of five failed ticks in a row, fail.
         """
-        trend, woken_by, failures = Trend.begin(self._config), frozenset[str](), 0
-        while "stop" not in woken_by:
-            if "reload" in woken_by:
+        trend, woken_by, failures = Trend.begin(self._config), frozenset[Wake](), 0
+        while Wake.STOP not in woken_by:
+            if Wake.RELOAD in woken_by:
                 trend = self._reloaded(trend)
             began = time.monotonic()
             report = self._try_tick(trend, woken_by, last_try=once or failures + 1 >= FAILED_TICKS_MAX)
@@ -87,7 +88,7 @@ class Daemon:
         rest = min(took, max(0.0, self.longest_wait_seconds - took))
         return max(began + min(pause, self.longest_wait_seconds), ended + rest)
 
-    def _try_tick(self, trend: Trend, woken_by: frozenset[str], *, last_try: bool) -> Report | None:
+    def _try_tick(self, trend: Trend, woken_by: frozenset[Wake], *, last_try: bool) -> Report | None:
         try:
             report = tick(self.host, self._config, trend, woken_by)
         except Exception as error:  # one bad tick (a sensor, a bug) must not end the daemon, but five in a row do

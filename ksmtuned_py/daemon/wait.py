@@ -8,11 +8,13 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Protocol
 
+from ksmtuned_py.model import Wake
+
 SIGNAL_WORDS = {
-    signal.SIGTERM: "stop",
-    signal.SIGINT: "stop",
-    signal.SIGHUP: "reload",
-    signal.SIGUSR1: "asked",
+    signal.SIGTERM: Wake.STOP,
+    signal.SIGINT: Wake.STOP,
+    signal.SIGHUP: Wake.RELOAD,
+    signal.SIGUSR1: Wake.ASKED,
 }
 
 
@@ -62,7 +64,7 @@ class Signals:
         """A descriptor, readable when a signal came."""
         return self._read
 
-    def drain(self) -> frozenset[str]:
+    def drain(self) -> frozenset[Wake]:
         """Empty the pipe, and return the words of the signals that came."""
         try:
             numbers = os.read(self._read, 4096)
@@ -97,7 +99,7 @@ class Waiter:
         self._arrivals = arrivals
         self._sources = {
             source.fileno(): (source, word)
-            for source, word in ((domains, "guest"), (switches, "switched"))
+            for source, word in ((domains, Wake.GUEST), (switches, Wake.SWITCHED))
             if source is not None
         }
         self._heed = heed
@@ -112,7 +114,7 @@ class Waiter:
         self._tick_seconds = 0.0
         """The time between the last two waits."""
 
-    def until(self, deadline_seconds: float) -> frozenset[str]:
+    def until(self, deadline_seconds: float) -> frozenset[Wake]:
         """Wait, and return the words for what ended the wait; none at the deadline (monotonic seconds)."""
         self._tick_seconds = time.monotonic() - self._ended_seconds
         try:
@@ -120,7 +122,7 @@ class Waiter:
         finally:
             self._ended_seconds = time.monotonic()
 
-    def _until(self, deadline_seconds: float) -> frozenset[str]:
+    def _until(self, deadline_seconds: float) -> frozenset[Wake]:
         while True:
             left = max(0.0, deadline_seconds - time.monotonic())
             events = self._poll.poll(min(left, self._deaf_for()) * 1000)  # polled once even past the deadline
@@ -138,14 +140,14 @@ class Waiter:
         self._poll.register(self._arrivals.fileno(), select.POLLIN)
         return float("inf")
 
-    def _words(self, descriptor: int, event: int) -> Iterator[str]:
+    def _words(self, descriptor: int, event: int) -> Iterator[Wake]:
         if descriptor == self._signals.fileno():
             yield from self._signals.drain()
         elif descriptor == self._pressure:
             if event & (select.POLLERR | select.POLLNVAL):
                 self._poll.unregister(descriptor)  # the trigger is gone, so we go on without it
             else:
-                yield "pressure"
+                yield Wake.PRESSURE
         elif descriptor in self._sources:
             source, word = self._sources[descriptor]
             if source.drain():
@@ -156,7 +158,7 @@ class Waiter:
             rest = min(ROUNDS * self._tick_seconds, MOST_GATHER_SECONDS) if heeded else 0.0
             self._deaf_until_seconds = time.monotonic() + max(rest, GATHER_SECONDS)
             if heeded:
-                yield "guest"
+                yield Wake.GUEST
 
 
 def _by_the_pipe(_number: int, _frame: FrameType | None) -> None:

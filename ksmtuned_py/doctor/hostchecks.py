@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 
 from ksmtuned_py.doctor.finding import Facts, Finding
 from ksmtuned_py.doctor.mends import enrol, newer_kernel
-from ksmtuned_py.model import KnobName, Snapshot
+from ksmtuned_py.model import KnobName, Run, Snapshot
 from ksmtuned_py.units import human_bytes
 
 CONFIG = "/etc/ksmtuned-py/config.toml"
@@ -40,7 +40,7 @@ def ksm_absent(facts: Facts) -> Iterator[Finding]:
 
 def ksm_off(facts: Facts, now: Snapshot) -> Iterator[Finding]:
     """Find that nothing scans. A running daemon has its reasons, and the usual one is plenty of memory."""
-    if now.knobs.run != 1 and now.guests:
+    if now.knobs.run != Run.MERGE and now.guests:
         yield Finding(
             code="ksm_off",
             severity="note" if facts.daemon else "finding",
@@ -64,7 +64,7 @@ def nobody(facts: Facts, now: Snapshot) -> Iterator[Finding]:
             "or they have ended, and the next pass clears that away",
         )
         return
-    in_vain = now.knobs.run == 1 and passes >= SETTLED_PASSES
+    in_vain = now.knobs.run == Run.MERGE and passes >= SETTLED_PASSES
     after = f"after {passes:,} passes nothing is tracked" if passes else "nothing is tracked"
     yield Finding(
         code="nobody",

@@ -142,7 +142,7 @@ def _snapshot(door: Door, config: Config, status: Status | None) -> Snapshot | N
     if not door.exists(KSM_DIRECTORY):
         return None
     now = look(door, config)
-    known = {(guest.pid, guest.start_ticks): guest for guest in status.snapshot.guests} if status else {}
+    known = {guest.key: guest for guest in status.snapshot.guests} if status else {}
     return replace(now, guests=tuple(_as_the_daemon_knows(guest, known.get(guest.key)) for guest in now.guests))
 
 

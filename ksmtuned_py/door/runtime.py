@@ -111,7 +111,7 @@ class Runtime:
     def save_originals(self, origin: Origin, found: Knobs) -> None:
         """Save the knobs that were found, before the first write. A knob that is already saved is not changed."""
         saved = self.originals()
-        knobs = Knobs(**{**dict(found.items()), **dict(saved.knobs.items() if saved else ())})  # type: ignore[arg-type] # as the file has them
+        knobs = Knobs.of({**dict(found.items()), **dict(saved.knobs.items() if saved else ())})
         with self._in_use():
             replace_file(self.originals_path, _ORIGINALS.dump_json(Originals(origin, knobs), exclude_none=True))
         self._saved = Originals(origin, knobs)

@@ -25,7 +25,7 @@ class Ledger:
         """The guests that are switched off; raises Garbage, or OSError where the file cannot be read."""
         try:
             found: dict[str, Any] = json.loads(read_file(self._path))
-            keys = frozenset((int(pid), int(start)) for pid, start in found["switched_off"])
+            keys = frozenset(GuestKey(int(pid), int(start)) for pid, start in found["switched_off"])
             return keys if found["boot"] == self._boot else frozenset()
         except FileNotFoundError:
             return frozenset()

@@ -10,7 +10,7 @@ from ksmtuned_py.ksmdmodel.cursor import Cursor
 from ksmtuned_py.ksmdmodel.guestmemory import Group, GuestMemory
 from ksmtuned_py.ksmdmodel.pages import NOT_COUNTED, Found, Place, look
 from ksmtuned_py.ksmdmodel.settings import Settings
-from ksmtuned_py.model import RUN_MERGE, RUN_UNMERGE
+from ksmtuned_py.model import Run
 
 FINE_TIMER_JIFFIES = 63
 """Longer sleeps than this end on a coarser grid (kernel/time/timer.c)."""
@@ -45,7 +45,7 @@ class Ksmd:
 
     def add(self, guest: GuestMemory) -> None:
         """Adds a process whose memory becomes mergeable."""
-        self.cursor.add(guest, at_end=self.settings.run == RUN_UNMERGE)
+        self.cursor.add(guest, at_end=self.settings.run == Run.UNMERGE)
 
     def wake(self, now_ns: int) -> None:
         """Ends a sleep when somebody has changed sleep_millisecs."""
@@ -78,7 +78,7 @@ class Ksmd:
                 return
 
     def _awake(self, until_ns: int) -> bool:
-        if self.settings.run != RUN_MERGE or not self.cursor.guests:
+        if self.settings.run != Run.MERGE or not self.cursor.guests:
             self._asleep = True
             self._time_ns = max(self._time_ns, until_ns)
             return False

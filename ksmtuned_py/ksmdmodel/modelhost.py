@@ -13,13 +13,12 @@ from ksmtuned_py.ksmdmodel.settings import LINUX_6_12, Features, Settings
 from ksmtuned_py.model import (
     MUTEX_KNOBS,
     RMAP_ITEM_BYTES,
-    RUN_MERGE,
-    RUN_UNMERGE,
     Counters,
     Guest,
     GuestKsm,
     Knobs,
     Memory,
+    Run,
     Vmstat,
     Write,
     WriteResult,
@@ -158,7 +157,7 @@ class ModelHost:
         setattr(self._settings, knob, value)
         match knob:
             case "run":
-                return self._run(int(value))
+                return self._run(Run(int(value)))
             case "sleep_millisecs":
                 self._ksmd.wake(self._now_ns)
             case "max_page_sharing":
@@ -167,13 +166,13 @@ class ModelHost:
                 self._change_advisor()
         return ""
 
-    def _run(self, value: int) -> str:
-        if value != RUN_MERGE:
+    def _run(self, value: Run) -> str:
+        if value != Run.MERGE:
             self._ksmd.stop()
-        if value != RUN_UNMERGE:
+        if value != Run.UNMERGE:
             return ""
         if self._ksmd.trees.total.saved * self.page_bytes > self.memory().available_bytes:
-            self._settings.run = 0
+            self._settings.run = Run.STOP
             return "ENOMEM: the host has no room for what would be unmerged"
         self._ksmd.forget_all()
         return ""

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ksmtuned_py.model import COUNTER_NAMES, KNOB_NAMES, RUN_UNMERGE, AdvisorMode, KnobName, Knobs, KnobValue
+from ksmtuned_py.model import COUNTER_NAMES, KNOB_NAMES, AdvisorMode, KnobName, Knobs, KnobValue, Run
 
 U32_MAX = 2**32 - 1
 BOOLEANS: frozenset[KnobName] = frozenset({"smart_scan", "use_zero_pages", "merge_across_nodes"})
@@ -33,7 +33,7 @@ LINUX_6_1 = Features(
 class Settings:
     """The knobs as they are, at the kernel's defaults."""
 
-    run: int = 0
+    run: Run = Run.STOP
     pages_to_scan: int = 100
     sleep_millisecs: int = 20
     smart_scan: int = 1
@@ -49,7 +49,7 @@ class Settings:
 
     def knobs(self, features: Features) -> Knobs:
         """Returns what reading the files gives."""
-        return Knobs(**{name: getattr(self, name) for name in features.knobs})
+        return Knobs.of({name: getattr(self, name) for name in features.knobs})
 
     def refusal(self, knob: KnobName, value: KnobValue, *, merged: bool) -> str:
         """Returns why the kernel would not take a value, beginning with its error's name; '' when it would."""
@@ -57,7 +57,7 @@ class Settings:
             return "" if value in ("none", "scan-time") else "EINVAL: neither 'none' nor 'scan-time'"
         if knob == "pages_to_scan" and self.advisor_mode != "none":
             return "EINVAL: the advisor sets pages_to_scan"
-        highest = 1 if knob in BOOLEANS else RUN_UNMERGE if knob == "run" else U32_MAX
+        highest = 1 if knob in BOOLEANS else Run.UNMERGE if knob == "run" else U32_MAX
         if not isinstance(value, int) or not LOWEST.get(knob, 0) <= value <= highest:
             return f"EINVAL: {value} is out of range"
         if knob in LOCKED_WHILE_MERGED and merged and value != getattr(self, knob):

@@ -13,6 +13,7 @@ from ksmtuned_py.model.host import (
     Snapshot,
     Stall,
     Vmstat,
+    Wake,
 )
 from ksmtuned_py.model.ksm import (
     COUNTER_NAMES,
@@ -20,14 +21,12 @@ from ksmtuned_py.model.ksm import (
     KSM_DIRECTORY,
     MUTEX_KNOBS,
     RMAP_ITEM_BYTES,
-    RUN_MERGE,
-    RUN_STOP,
-    RUN_UNMERGE,
     AdvisorMode,
     Counters,
     KnobName,
     Knobs,
     KnobValue,
+    Run,
 )
 
 __all__ = [
@@ -36,9 +35,6 @@ __all__ = [
     "KSM_DIRECTORY",
     "MUTEX_KNOBS",
     "RMAP_ITEM_BYTES",
-    "RUN_MERGE",
-    "RUN_STOP",
-    "RUN_UNMERGE",
     "AdvisorMode",
     "Clock",
     "Counters",
@@ -55,10 +51,12 @@ __all__ = [
     "Outcome",
     "Pause",
     "Pressure",
+    "Run",
     "Snapshot",
     "Stall",
     "Verdict",
     "Vmstat",
+    "Wake",
     "Write",
     "WriteResult",
     "WriteStatus",

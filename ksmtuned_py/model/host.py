@@ -1,11 +1,35 @@
 """The host as it was seen at one moment."""
 
 from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import NamedTuple
 
 from ksmtuned_py.model.ksm import RMAP_ITEM_BYTES, Counters, KnobName, Knobs, KnobValue
 
-GuestKey = tuple[int, int]
-"""PID, and start in clock ticks since boot, which together name one process and no other."""
+
+class GuestKey(NamedTuple):
+    """The name of one process, and of no other, even when its PID is reused."""
+
+    pid: int
+    start_ticks: int
+    """The start in clock ticks since boot, which is field 22 of /proc/PID/stat."""
+
+
+class Wake(StrEnum):
+    """The words for what ends the daemon's wait before its deadline."""
+
+    STOP = "stop"
+    """SIGTERM or SIGINT."""
+    RELOAD = "reload"
+    """SIGHUP."""
+    ASKED = "asked"
+    """SIGUSR1."""
+    PRESSURE = "pressure"
+    """Memory pressure rose."""
+    GUEST = "guest"
+    """A guest started."""
+    SWITCHED = "switched"
+    """A guest was switched off, or on again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,7 +171,7 @@ class Guest:
     @property
     def key(self) -> GuestKey:
         """The name of this process, and of no other."""
-        return (self.pid, self.start_ticks)
+        return GuestKey(self.pid, self.start_ticks)
 
     @property
     def kept_out(self) -> bool:
@@ -207,8 +231,8 @@ class Snapshot:
     """The pause that is in force."""
     problems: tuple[str, ...] = ()
     """Sentences on sensors that could not be read this time. Their fields have None or the default."""
-    woken_by: frozenset[str] = frozenset()
-    """The words for what ended the wait early: 'pressure', 'guest', 'switched', 'asked' (SIGUSR1), 'reload'."""
+    woken_by: frozenset[Wake] = frozenset()
+    """The words for what ended the wait early; none when it lasted to its deadline."""
 
     @property
     def pause_left_seconds(self) -> float:

@@ -1,14 +1,25 @@
 """KSM's own files: its knobs and its counters."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from enum import IntEnum
 from typing import Literal, get_args
 
 KSM_DIRECTORY = "sys/kernel/mm/ksm"
 RMAP_ITEM_BYTES = 64
 """The memory that the kernel spends on every candidate page (struct ksm_rmap_item, mm/ksm.c)."""
 
-RUN_STOP, RUN_MERGE, RUN_UNMERGE = 0, 1, 2
-"""The values of `run`: ksmd sleeps, scans, or gives every merged page back and then sleeps."""
+
+class Run(IntEnum):
+    """The values of the knob `run`."""
+
+    STOP = 0
+    """ksmd sleeps, and merged pages stay merged."""
+    MERGE = 1
+    """ksmd scans."""
+    UNMERGE = 2
+    """ksmd gives every merged page back, and then sleeps."""
+
 
 KnobName = Literal[
     "run",
@@ -39,7 +50,7 @@ class Knobs:
     In knobs that were seen, None = this kernel has no such file. In knobs that are wanted, None = leave it alone.
     """
 
-    run: int | None = None
+    run: Run | None = None
     pages_to_scan: int | None = None
     sleep_millisecs: int | None = None
     smart_scan: int | None = None
@@ -52,6 +63,13 @@ class Knobs:
     advisor_min_pages_to_scan: int | None = None
     advisor_max_pages_to_scan: int | None = None
     advisor_target_scan_time: int | None = None
+
+    @classmethod
+    def of(cls, values: Mapping[str, KnobValue | None]) -> "Knobs":
+        """The knobs with these values, by their names; raises ValueError for a `run` that is none of the three."""
+        run = values.get("run")
+        # The names are those of fields, and only the mode of the advisor has a text.
+        return cls(**{**values, "run": None if run is None else Run(run)})  # type: ignore[arg-type] # see above
 
     def get(self, name: KnobName) -> KnobValue | None:
         """The value of one knob by its file name."""

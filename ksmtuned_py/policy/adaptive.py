@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import assert_never
 
 from ksmtuned_py.config import Config
-from ksmtuned_py.model import RUN_MERGE, RUN_STOP, RUN_UNMERGE, Decision, Knobs, Mode, Snapshot, Verdict
+from ksmtuned_py.model import Decision, Knobs, Mode, Run, Snapshot, Verdict
 from ksmtuned_py.policy.batch import batch_for
-from ksmtuned_py.policy.guards import TRICKLE, Guard, guards
+from ksmtuned_py.policy.guards import TRICKLE, Ceiling, Guard, guards
 from ksmtuned_py.policy.held import before_pause_ends
 from ksmtuned_py.policy.need import Need, by_need
 from ksmtuned_py.policy.trend import Trend
@@ -94,14 +95,14 @@ class Adaptive:
         if wish.mode is Mode.HELD:
             return Knobs()
         if wish.mode is Mode.OFF:
-            return Knobs(run=RUN_UNMERGE if guard and guard.unmerge else RUN_STOP, smart_scan=1)
+            return Knobs(run=Run.UNMERGE if guard and guard.ceiling is Ceiling.GIVE_BACK else Run.STOP, smart_scan=1)
         boost = wish.mode is Mode.BOOST
         thorough = boost and trend.passes.done < trend.news.boost.thorough_until_pass
         skips_nothing = thorough and not trend.news.usual.are_young(now.counters)
         cost_seconds = trend.scanner.cost_seconds if boost else trend.page_cost_seconds
         batch = batch_for(wish.budget, cost_seconds, trend.scanner.oversleep_seconds)
         return Knobs(
-            run=RUN_MERGE,
+            run=Run.MERGE,
             pages_to_scan=batch.pages_to_scan,
             sleep_millisecs=batch.sleep_millisecs,
             smart_scan=0 if skips_nothing or not self.config.adaptive.smart_scan_in_cruise else 1,
@@ -147,17 +148,31 @@ class Adaptive:
 
 
 def _lowered(wish: Wish, guard: Guard, cruise: Wish) -> Wish:
-    """The wish within what the guard allows."""
-    if guard.allows is Mode.REST:
-        # Where there is no cruise, a boost becomes a trickle: the guard's number may be one that only a scan corrects.
-        lower = wish if wish.mode is not Mode.BOOST else cruise if cruise.budget else replace(wish, budget=TRICKLE)
-        if lower.mode is Mode.OFF:
-            return lower
-        said = f"resting: {guard.verdict.sentence}"
-        budget = min(lower.budget, guard.most)
-        return replace(lower, mode=Mode.REST, budget=budget, rule=guard.verdict.rule, reason=said)
-    word = "hands off" if guard.allows is Mode.HELD else "off"
-    return Wish(mode=guard.allows, budget=0, rule=guard.verdict.rule, reason=f"{word}: {guard.verdict.sentence}")
+    """The wish below the guard's ceiling."""
+    rule, sentence = guard.verdict.rule, guard.verdict.sentence
+    match guard.ceiling:
+        case Ceiling.NO_WRITE:
+            return Wish(mode=Mode.HELD, budget=0, rule=rule, reason=f"hands off: {sentence}")
+        case Ceiling.STOP | Ceiling.GIVE_BACK:
+            return Wish(mode=Mode.OFF, budget=0, rule=rule, reason=f"off: {sentence}")
+        case Ceiling.TRICKLE | Ceiling.NO_BOOST:
+            lower = _without_boost(wish, cruise)
+            if lower.mode is Mode.OFF:
+                return lower
+            budget = min(lower.budget, TRICKLE) if guard.ceiling is Ceiling.TRICKLE else lower.budget
+            return replace(lower, mode=Mode.REST, budget=budget, rule=rule, reason=f"resting: {sentence}")
+        case never:
+            assert_never(never)
+
+
+def _without_boost(wish: Wish, cruise: Wish) -> Wish:
+    """The wish, or what takes the place of a boost.
+
+    Where there is no cruise that is a trickle, because the guard's number may be one that only a scan corrects.
+    """
+    if wish.mode is not Mode.BOOST:
+        return wish
+    return cruise if cruise.budget else replace(wish, budget=TRICKLE)
 
 
 def _need_verdict(now: Snapshot, trend: Trend) -> Verdict:

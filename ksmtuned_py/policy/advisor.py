@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from ksmtuned_py.config import Config
 from ksmtuned_py.errors import KsmtunedError
-from ksmtuned_py.model import Decision, Knobs, Mode, Snapshot, Verdict
+from ksmtuned_py.model import Decision, Knobs, Mode, Run, Snapshot, Verdict
 from ksmtuned_py.policy.advisorstate import AdvisorState
 from ksmtuned_py.policy.held import held
 from ksmtuned_py.policy.need import Need
@@ -87,7 +87,7 @@ class Advisor:
 
     def _start(self, needed: int) -> Knobs:
         return Knobs(
-            run=1,
+            run=Run.MERGE,
             sleep_millisecs=SLEEP_MS,
             advisor_max_cpu=CPU_OUT_OF_REACH,
             advisor_min_pages_to_scan=needed,
@@ -103,7 +103,7 @@ class Advisor:
         settings = self.config.advisor
         bound = 1 << needed.bit_length()  # a power of two, so that it is seldom written
         return Knobs(
-            run=1,
+            run=Run.MERGE,
             sleep_millisecs=SLEEP_MS,
             advisor_max_cpu=round(settings.max_cpu_percent),
             advisor_max_pages_to_scan=min(bound, settings.max_pages_to_scan),

@@ -18,7 +18,7 @@ A boost is over at once when there is nothing to look at: no page is tracked, an
 
 from dataclasses import dataclass, replace
 
-from ksmtuned_py.model import RUN_MERGE, Counters, Snapshot
+from ksmtuned_py.model import Counters, Run, Snapshot
 from ksmtuned_py.policy.scanner import Pass
 from ksmtuned_py.units import GIB
 
@@ -121,7 +121,7 @@ class Boost:
     def _finds_nothing(self, now: Snapshot) -> bool:
         waited = now.clock.monotonic_seconds - self.since_seconds >= NOTHING_SECONDS
         still = now.counters.pages_scanned == self.scanned_pages and not now.counters.candidate_pages
-        return waited and still and now.knobs.run == RUN_MERGE
+        return waited and still and now.knobs.run == Run.MERGE
 
 
 NO_BOOST = Boost()

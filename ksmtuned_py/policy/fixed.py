@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from ksmtuned_py.config import Config
-from ksmtuned_py.model import Decision, Knobs, Mode, Snapshot
+from ksmtuned_py.model import Decision, Knobs, Mode, Run, Snapshot
 from ksmtuned_py.policy.held import held
 from ksmtuned_py.policy.trend import Trend
 
@@ -22,7 +22,7 @@ class Fixed:
             rule="fixed",
             reason=f"pinned by [fixed]: run={fixed.run}, {fixed.pages_to_scan} pages every {fixed.sleep_millisecs} ms",
             knobs=Knobs(
-                run=fixed.run,
+                run=Run(fixed.run),
                 pages_to_scan=fixed.pages_to_scan,
                 sleep_millisecs=fixed.sleep_millisecs,
                 smart_scan=fixed.smart_scan,

@@ -6,10 +6,11 @@ takes broken copies and the pages of ended guests out of the kernel's counters.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from enum import Enum, auto
 
 from ksmtuned_py.config import Guards
 from ksmtuned_py.config.types import window_minutes
-from ksmtuned_py.model import Mode, Snapshot, Verdict
+from ksmtuned_py.model import Snapshot, Verdict
 from ksmtuned_py.model.room import could_find_bytes, host_lack, room_bytes
 from ksmtuned_py.policy.trend import Trend
 from ksmtuned_py.units import human_bytes, human_percent, human_seconds
@@ -18,17 +19,26 @@ TRICKLE = 0.002
 """Of one core, where scanning goes on only so that the counters become true: 64 GiB in some hours."""
 
 
+class Ceiling(Enum):
+    """The most that a guard allows when it fired."""
+
+    NO_WRITE = auto()
+    """The knobs are left to whoever else writes them."""
+    GIVE_BACK = auto()
+    """Nothing scans, and merged pages are given back."""
+    STOP = auto()
+    """Nothing scans, and merged pages stay merged."""
+    TRICKLE = auto()
+    """Scanning at 0.2 % of a core, which only keeps the counters true."""
+    NO_BOOST = auto()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Guard:
-    """What one guard says: its verdict, and the most it allows when it fired."""
+    """The word of one guard."""
 
     verdict: Verdict
-    allows: Mode
-    """HELD: no write at all. OFF: no scanning. REST: no boost."""
-    most: float = 1.0
-    """Of one core, where it lets scanning go on."""
-    unmerge: bool = False
-    """The merged pages should be given back, too."""
+    ceiling: Ceiling
 
 
 def guards(now: Snapshot, trend: Trend, settings: Guards) -> Iterator[Guard]:
@@ -50,7 +60,7 @@ def foreign_writer(now: Snapshot, trend: Trend) -> Guard:
     sentence = "nobody else writes the knobs"
     if fired:
         sentence = f"somebody else writes the knobs ({trend.foreign.sentence}): hands off for {human_seconds(left)}"
-    return Guard(verdict=Verdict(rule="foreign_writer", fired=fired, sentence=sentence), allows=Mode.HELD)
+    return Guard(verdict=Verdict(rule="foreign_writer", fired=fired, sentence=sentence), ceiling=Ceiling.NO_WRITE)
 
 
 def paused(now: Snapshot) -> Guard:
@@ -59,14 +69,14 @@ def paused(now: Snapshot) -> Guard:
     if now.pause is not None:
         sentence = f"paused for {human_seconds(now.pause_left_seconds)} more ({now.pause.reason})"
     verdict = Verdict(rule="paused", fired=now.pause is not None, sentence=sentence)
-    return Guard(verdict=verdict, allows=Mode.OFF)
+    return Guard(verdict=verdict, ceiling=Ceiling.STOP)
 
 
 def _inhibited(now: Snapshot, settings: Guards) -> Guard:
     minute = now.clock.local_minute_of_day
     inside = [window for window in settings.inhibit if _within(minute, *window_minutes(window))]
     sentence = f"no scanning from {inside[0]} (adaptive.guards.inhibit)" if inside else "no inhibit window is open"
-    return Guard(verdict=Verdict(rule="inhibit", fired=bool(inside), sentence=sentence), allows=Mode.OFF)
+    return Guard(verdict=Verdict(rule="inhibit", fired=bool(inside), sentence=sentence), ceiling=Ceiling.STOP)
 
 
 def _within(minute: int, begin: int, end: int) -> bool:
@@ -80,7 +90,7 @@ def _unswitched(now: Snapshot) -> Guard:
     if waiting:
         more = f" and {len(waiting) - 1} more are" if len(waiting) > 1 else " is"
         sentence = f"{waiting[0]}{more} switched off first, as a rule wants it"
-    return Guard(verdict=Verdict(rule="unswitched", fired=bool(waiting), sentence=sentence), allows=Mode.OFF)
+    return Guard(verdict=Verdict(rule="unswitched", fired=bool(waiting), sentence=sentence), ceiling=Ceiling.STOP)
 
 
 def _no_guests(now: Snapshot) -> Guard:
@@ -92,7 +102,8 @@ def _no_guests(now: Snapshot) -> Guard:
         tracked = f"; {left} pages are tracked still, of ended ones or of some that nobody knows"
         sentence = "no guest runs" + (tracked if left else "")
     return Guard(
-        verdict=Verdict(rule="no_guests", fired=fired, sentence=sentence), allows=Mode.REST if left else Mode.OFF
+        verdict=Verdict(rule="no_guests", fired=fired, sentence=sentence),
+        ceiling=Ceiling.NO_BOOST if left else Ceiling.STOP,
     )
 
 
@@ -103,7 +114,7 @@ def _debt(now: Snapshot, settings: Guards) -> Guard:
     sentence = f"the debt is {human_bytes(debt)}, the host could find {human_bytes(could_find)}"
     if settings.max_debt_percent > 0:
         sentence += f" and {settings.max_debt_percent:g} % of that are allowed"
-    return Guard(verdict=Verdict(rule="debt", fired=fired, sentence=sentence), allows=Mode.REST, most=TRICKLE)
+    return Guard(verdict=Verdict(rule="debt", fired=fired, sentence=sentence), ceiling=Ceiling.TRICKLE)
 
 
 def _debt_bytes(now: Snapshot) -> int:
@@ -118,11 +129,12 @@ def _net_loss(now: Snapshot, trend: Trend, settings: Guards) -> Guard:
     profit = human_bytes(now.profit_bytes)
     if until is None:
         verdict = Verdict(rule="net_loss", fired=False, sentence=f"merging's net profit is {profit}")
-        return Guard(verdict=verdict, allows=Mode.OFF)
+        return Guard(verdict=verdict, ceiling=Ceiling.STOP)
     left = human_seconds(max(0.0, until - now.clock.monotonic_seconds))
     sentence = f"merging cost more memory than it saved for {settings.net_loss_passes} passes"
     verdict = Verdict(rule="net_loss", fired=True, sentence=f"{sentence}; next try in {left}, or at news")
-    return Guard(verdict=verdict, allows=Mode.OFF, unmerge=room_bytes(now.memory) > 0 and not host_lack(now))
+    has_room = room_bytes(now.memory) > 0 and not host_lack(now)
+    return Guard(verdict=verdict, ceiling=Ceiling.GIVE_BACK if has_room else Ceiling.STOP)
 
 
 def _copy_on_write_storm(now: Snapshot, trend: Trend) -> Guard:
@@ -130,4 +142,4 @@ def _copy_on_write_storm(now: Snapshot, trend: Trend) -> Guard:
     fired = now.clock.monotonic_seconds < trend.copy_on_write.storm_until_seconds
     merged = max(1, now.counters.pages_sharing + now.counters.pages_shared)
     sentence = f"guests write to {rate:.0f} merged pages a minute, {human_percent(rate / merged)} of all"
-    return Guard(verdict=Verdict(rule="cow_storm", fired=fired, sentence=sentence), allows=Mode.REST)
+    return Guard(verdict=Verdict(rule="cow_storm", fired=fired, sentence=sentence), ceiling=Ceiling.NO_BOOST)

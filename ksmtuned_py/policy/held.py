@@ -1,8 +1,8 @@
 """What every policy obeys: hands off while somebody else writes the knobs, and no scanning in a pause. Pure."""
 
 from ksmtuned_py.config import Config
-from ksmtuned_py.model import RUN_STOP, Decision, Knobs, Mode, Snapshot
-from ksmtuned_py.policy.guards import foreign_writer, paused
+from ksmtuned_py.model import Decision, Knobs, Mode, Run, Snapshot
+from ksmtuned_py.policy.guards import Ceiling, foreign_writer, paused
 from ksmtuned_py.policy.trend import Trend
 
 
@@ -11,12 +11,12 @@ def held(now: Snapshot, trend: Trend, config: Config) -> Decision | None:
     guard = next((each for each in (foreign_writer(now, trend), paused(now)) if each.verdict.fired), None)
     if guard is None:
         return None
-    hands_off = guard.allows is Mode.HELD
+    hands_off = guard.ceiling is Ceiling.NO_WRITE
     return Decision(
-        mode=guard.allows,
+        mode=Mode.HELD if hands_off else Mode.OFF,
         rule=guard.verdict.rule,
         reason=f"{'hands off' if hands_off else 'off'}: {guard.verdict.sentence}",
-        knobs=Knobs() if hands_off else Knobs(run=RUN_STOP),
+        knobs=Knobs() if hands_off else Knobs(run=Run.STOP),
         next_tick_seconds=before_pause_ends(now, config.daemon.idle_tick_seconds),
         verdicts=(guard.verdict,),
     )

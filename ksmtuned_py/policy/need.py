@@ -4,7 +4,7 @@ from enum import IntEnum
 
 from ksmtuned_py.config import ByNeed
 from ksmtuned_py.config import Need as Thresholds
-from ksmtuned_py.model import Memory, Snapshot
+from ksmtuned_py.model import Memory, Snapshot, Wake
 
 
 class Need(IntEnum):
@@ -44,7 +44,7 @@ def next_need(previous: Need, snapshot: Snapshot, thresholds: Thresholds) -> Nee
     need = max(need, _by_swap(previous, snapshot.memory))
     if need is Need.CALM:
         return need
-    trigger = Need.SHORT if "pressure" in snapshot.woken_by else Need.CALM
+    trigger = Need.SHORT if Wake.PRESSURE in snapshot.woken_by else Need.CALM
     return max(need, _by_stalls(previous, snapshot, thresholds), trigger)
 
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from ksmtuned_py.model import Snapshot
+from ksmtuned_py.model import Run, Snapshot
 from ksmtuned_py.policy.batch import DEFAULT_COST_SECONDS, DEFAULT_OVERSLEEP_SECONDS
 from ksmtuned_py.units import GIB, KIB
 
@@ -76,7 +76,7 @@ class Scanner:
 
     def _with_oversleep(self, before: Snapshot, now: Snapshot, pages: int, idle_seconds: float) -> "Scanner":
         batch, sleep_ms = now.knobs.pages_to_scan, now.knobs.sleep_millisecs  # written at the interval's very start
-        if not batch or sleep_ms is None or before.knobs.run != 1 or now.knobs.run != 1:
+        if not batch or sleep_ms is None or not before.knobs.run == now.knobs.run == Run.MERGE:
             return self
         few = pages < max(PAGES_TO_JUDGE, batch * BATCHES_TO_JUDGE)
         if now.counters.full_scans != before.counters.full_scans or few:
@@ -189,7 +189,7 @@ def _pass(since: Snapshot, now: Snapshot, passes: int, freed_bytes: int) -> Pass
 def _uncounted_pages(before: Snapshot, now: Snapshot, idle_seconds: float, oversleep_seconds: float) -> float:
     """About how many pages were looked at, by the batches that there was time for; 0 when nobody can say."""
     batch, sleep_ms = now.knobs.pages_to_scan, now.knobs.sleep_millisecs
-    if not batch or sleep_ms is None or before.knobs.run != 1 or now.knobs.run != 1:
+    if not batch or sleep_ms is None or not before.knobs.run == now.knobs.run == Run.MERGE:
         return 0
     passes = max(0, now.counters.full_scans - before.counters.full_scans)
     batches = idle_seconds / (sleep_ms / 1000 + oversleep_seconds)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field, replace
 
 from ksmtuned_py.config import Adaptive, Config
-from ksmtuned_py.model import RUN_UNMERGE, GuestKey, Snapshot
+from ksmtuned_py.model import GuestKey, Run, Snapshot
 from ksmtuned_py.policy.boost import pays
 from ksmtuned_py.policy.need import Need, by_need, next_need
 from ksmtuned_py.policy.news import NO_NEWS, News, Prospect, next_news
@@ -51,7 +51,7 @@ class CopyOnWrite:
     def after(self, before: Snapshot, now: Snapshot, storm_percent: float) -> "CopyOnWrite":
         """With the interval between two snapshots taken in; what we unmerge ourselves is no write of a guest's."""
         switched_off = frozenset(guest.key for guest in now.guests if guest.switched_off)
-        if RUN_UNMERGE in (before.knobs.run, now.knobs.run) or switched_off - self.switched_off:
+        if Run.UNMERGE in (before.knobs.run, now.knobs.run) or switched_off - self.switched_off:
             return CopyOnWrite(switched_off=switched_off)
         wall = now.clock.monotonic_seconds - before.clock.monotonic_seconds
         if wall <= 0 or before.vmstat.cow_ksm is None or now.vmstat.cow_ksm is None:

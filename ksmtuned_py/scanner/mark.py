@@ -6,7 +6,7 @@ import struct
 
 from ksmtuned_py.model import GuestKey
 
-NOBODY: GuestKey = (0, 0)
+NOBODY = GuestKey(0, 0)
 _KEY = struct.Struct("=QQ")
 
 
@@ -22,8 +22,7 @@ class Mark:
 
     def get(self) -> GuestKey:
         """Returns the guest that the worker is at, or was at when it ended."""
-        pid, start_ticks = _KEY.unpack_from(self._memory)
-        return pid, start_ticks
+        return GuestKey(*_KEY.unpack_from(self._memory))
 
     def close(self) -> None:
         """Closes this side's descriptor."""

@@ -102,7 +102,7 @@ class Scanner:
         self._most_prints = int(room_bytes * _PRINTS_SHARE) // _PRINT_BYTES if merger else 0
         self._sweep = Sweep()
         self._zeros = Zeros(door)
-        self.watched: dict[tuple[int, int], Watched] = {}
+        self.watched: dict[GuestKey, Watched] = {}
         self.smart = True
         self.refusal = ""
         """Why zero pages are not given back; '' when they are."""
@@ -117,11 +117,11 @@ class Scanner:
         known = self.watched
         self.watched = {}
         for target in targets:
-            watched = known.get((target.pid, target.start_ticks)) or Watched(target)
+            watched = known.get(target.key) or Watched(target)
             before = watched.target
             watched.leaving |= not target.merge or target.group != before.group or before.remap > target.remap
             watched.target = target
-            self.watched[target.pid, target.start_ticks] = watched
+            self.watched[target.key] = watched
 
     def steps(self) -> Iterator[int]:
         """Scans without end: yields the work of each step in pages (at least 1), and 0 at the end of each pass."""
@@ -185,7 +185,7 @@ class Scanner:
     @contextmanager
     def _at(self, guest: Watched) -> Iterator[Process]:
         """Opens the guest's process and marks the guest, for the case that something hangs. Raises Gone, Refused."""
-        self._mark((guest.target.pid, guest.target.start_ticks))
+        self._mark(guest.target.key)
         try:
             with Process(guest.target, self._door) as process:
                 yield process

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from ksmtuned_py.model import GuestKey
+
 DEFAULT_KNOBS = {"run": 0, "pages_to_scan": 100, "sleep_millisecs": 20, "smart_scan": 1}
 """ksmd's knobs that mean something here, with ksmd's defaults."""
 
@@ -20,3 +22,8 @@ class Target:
     """Whether its owner allows the experimental remapping."""
     merge: bool = True
     """Whether it may merge; when not, it is left alone and gets back what it has merged."""
+
+    @property
+    def key(self) -> GuestKey:
+        """The name of this process, and of no other."""
+        return GuestKey(self.pid, self.start_ticks)

@@ -10,7 +10,7 @@ from dataclasses import asdict
 
 from ksmtuned_py.config import Scan
 from ksmtuned_py.door import Door
-from ksmtuned_py.model import RUN_MERGE, RUN_UNMERGE, GuestKey
+from ksmtuned_py.model import GuestKey, Run
 from ksmtuned_py.scanner.channel import Channel, Closed, Message, inherited
 from ksmtuned_py.scanner.mark import Mark
 from ksmtuned_py.scanner.scanner import Merger, Scanner, Watched
@@ -54,9 +54,9 @@ class Worker:
 
     def _pause_seconds(self) -> float:
         run = self._knobs["run"]
-        if run == RUN_UNMERGE and not self._given_back:
+        if run == Run.UNMERGE and not self._given_back:
             return 0
-        if run == RUN_MERGE and self._scanner.has_work and self._knobs["pages_to_scan"]:
+        if run == Run.MERGE and self._scanner.has_work and self._knobs["pages_to_scan"]:
             return self._knobs["sleep_millisecs"] / 1000
         return _IDLE_SECONDS
 
@@ -77,11 +77,11 @@ class Worker:
         return news
 
     def _batch(self) -> None:
-        if self._knobs["run"] == RUN_MERGE:
+        if self._knobs["run"] == Run.MERGE:
             self._credit = min(self._credit, 0) + self._knobs["pages_to_scan"]
             if self._credit > 0:
                 self._work(self._steps)
-        elif self._knobs["run"] == RUN_UNMERGE and not self._given_back:
+        elif self._knobs["run"] == Run.UNMERGE and not self._given_back:
             self._credit = sys.maxsize
             self._given_back = self._work(self._scanner.give_back())
         elif time.monotonic() >= self._next_tidy:

@@ -9,7 +9,7 @@ from ksmtuned_py.backends.model import MemoryBackend
 from ksmtuned_py.config import Config
 from ksmtuned_py.host import Host
 from ksmtuned_py.ksmdmodel.modelhost import ModelHost
-from ksmtuned_py.model import Clock, Guest, Memory, Mode, Vmstat
+from ksmtuned_py.model import Clock, Guest, Memory, Mode, Vmstat, Wake
 from ksmtuned_py.policy.trend import Trend
 from ksmtuned_py.simulate.scenario import Event, Guests, Scenario, events
 from ksmtuned_py.tick import decide
@@ -144,8 +144,8 @@ def _ticks(scenario: Scenario, config: Config) -> Iterator[tuple[Sample, float]]
             happened.append(coming.pop())
         host.backend.counters()  # the model catches up with the clock before its guests change
         stage.play(happened)
-        woken_by = {"guest"} if any(event.comes for event in happened) else set()
-        snapshot = host.observe(frozenset(woken_by | ({"pressure"} if stage.stalls() else set())))
+        woken_by = {Wake.GUEST} if any(event.comes for event in happened) else set()
+        snapshot = host.observe(frozenset(woken_by | ({Wake.PRESSURE} if stage.stalls() else set())))
         began = time.process_time()
         trend, decision, writes = decide(snapshot, config, trend)
         seconds = time.process_time() - began

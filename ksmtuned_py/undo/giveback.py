@@ -14,7 +14,7 @@ from typing import Protocol
 from ksmtuned_py.errors import FAILED, KsmtunedError, NoRoom, NoThread, NotUnmerged
 from ksmtuned_py.host import Host
 from ksmtuned_py.hypervisor.enforce import Job, Switch
-from ksmtuned_py.model import RUN_MERGE, RUN_STOP, RUN_UNMERGE, Guest, Knobs, Snapshot, Write, WriteStatus
+from ksmtuned_py.model import Guest, Knobs, Run, Snapshot, Write, WriteStatus
 from ksmtuned_py.model.room import all_lack, guest_lack, merged_bytes
 from ksmtuned_py.undo.knobs import settle
 from ksmtuned_py.undo.unshare import PORTION_PAGES
@@ -84,7 +84,7 @@ def give_back(ways: Ways) -> None:
     """
     if ways.host.dry:
         return
-    settle(ways.host, Knobs(run=RUN_STOP))  # or what is given back would merge again
+    settle(ways.host, Knobs(run=Run.STOP))  # or what is given back would merge again
     now = ways.host.observe()
     merged = {guest: merged_bytes(guest, now.page_bytes) for guest in now.guests}
     elsewhere_bytes = max(0, _merged_bytes(now) - sum(merged.values()))
@@ -120,7 +120,7 @@ def give_back_guest(ways: Ways, guest: Guest, switch: Switch | None) -> int:
         ways.say(f"{guest.name}: {human_bytes(unshared_bytes)} were shared with others, and are its own now")
     if switch is not None:
         ways.say(f"{guest.name}: {switch_and_wait(now, False, switch, snapshot.page_bytes, ways.progress)}")
-    elif snapshot.knobs.run == RUN_MERGE:
+    elif snapshot.knobs.run == Run.MERGE:
         ways.say(f"{guest.name}: {COMES_AGAIN}")
     return size_bytes
 
@@ -220,8 +220,8 @@ def _rest(ways: Ways, left: dict[Guest, _Left], left_bytes: int) -> None:
         ended = True
     finally:
         if not ended:
-            ways.host.apply((Write(knob="run", old=RUN_UNMERGE, new=RUN_STOP),))  # ends the child wherever it is
-            settle(ways.host, Knobs(run=RUN_STOP))
+            ways.host.apply((Write(knob="run", old=Run.UNMERGE, new=Run.STOP),))  # ends the child wherever it is
+            settle(ways.host, Knobs(run=Run.STOP))
     page_bytes = ways.host.backend.page_bytes
     if rest := ways.host.backend.counters().pages_sharing:
         raise NotUnmerged(f"{human_bytes(rest * page_bytes)} stay merged")
@@ -233,7 +233,7 @@ def _wait(ways: Ways, limited: list[Guest | None]) -> None:
     The room must suffice for what is done between two checks.
     """
     backend = ways.host.backend
-    write = Write(knob="run", old=RUN_STOP, new=RUN_UNMERGE)
+    write = Write(knob="run", old=Run.STOP, new=Run.UNMERGE)
     moved: tuple[int, float] | None = None
     moved_seconds, told_seconds = time.monotonic(), -TELL_SECONDS
     while (result := ways.host.apply((write,)).results[0]).status is WriteStatus.PENDING:

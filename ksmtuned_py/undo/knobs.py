@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from ksmtuned_py.host import Host
-from ksmtuned_py.model import RUN_STOP, RUN_UNMERGE, KnobName, Knobs, KnobValue, Write, WriteResult, WriteStatus
+from ksmtuned_py.model import KnobName, Knobs, KnobValue, Run, Write, WriteResult, WriteStatus
 from ksmtuned_py.plan import STRUCTURAL, plan
 
 SETTLE_SECONDS = 10.0
@@ -19,7 +19,7 @@ def settle(host: Host, wanted: Knobs, seconds: float = SETTLE_SECONDS) -> list[s
     """
     deadline, left = time.monotonic() + seconds, []
     if structural_writes(host.backend.knobs(), wanted):
-        left += _until_taken(host, lambda: plan(host.backend.knobs(), Knobs(run=RUN_STOP)), deadline)
+        left += _until_taken(host, lambda: plan(host.backend.knobs(), Knobs(run=Run.STOP)), deadline)
         left += _until_taken(host, lambda: structural_writes(host.backend.knobs(), wanted), deadline)
     left += _until_taken(host, lambda: plan(host.backend.knobs(), wanted), deadline)
     return left + _confirm_run(host, wanted, deadline)
@@ -48,7 +48,7 @@ def _confirm_run(host: Host, wanted: Knobs, deadline: float) -> list[str]:
     An earlier write may still wait for ksmd's mutex, and would take effect after us. run=2 is never repeated, because
     it gives memory back, and whoever did that has already waited for it.
     """
-    if wanted.run in (None, RUN_UNMERGE):
+    if wanted.run in (None, Run.UNMERGE):
         return []
     again = Write(knob="run", old=wanted.run, new=wanted.run)
     while (result := _alone(host, again)).status is WriteStatus.PENDING:

@@ -6,7 +6,7 @@ from ksmtuned_py.config import Kernel
 from ksmtuned_py.config.types import OnExit
 from ksmtuned_py.door.runtime import Origin, Runtime
 from ksmtuned_py.errors import KsmtunedError, NoRoom, NotRestored, NotUnmerged
-from ksmtuned_py.model import RUN_STOP, RUN_UNMERGE, Knobs, Write
+from ksmtuned_py.model import Knobs, Run, Write
 from ksmtuned_py.plan import STRUCTURAL
 from ksmtuned_py.undo.giveback import Ways, give_back
 from ksmtuned_py.undo.knobs import SETTLE_SECONDS, settle, structural_writes, without
@@ -41,7 +41,7 @@ def put_back(ways: Ways, runtime: Runtime, origin: Origin, on_exit: OnExit, *, q
         raise NotRestored("; ".join(left))
     runtime.forget_originals()
     if stay:
-        runtime.save_originals(origin, Knobs(**{write.knob: write.new for write in stay}))  # type: ignore[arg-type] # whole numbers
+        runtime.save_originals(origin, Knobs.of({write.knob: write.new for write in stay}))
         if wanted.items():
             ways.say(_stays(stay))
     return wanted
@@ -66,13 +66,13 @@ def take(ways: Ways, kernel: Kernel) -> list[str]:
 def wanted_of(kernel: Kernel) -> Knobs:
     """The knobs that the admin asks for in [kernel]; "keep" asks for nothing."""
     asked = {name: value for name, value in kernel.model_dump().items() if value != "keep"}
-    return Knobs(**asked)
+    return Knobs.of(asked)
 
 
 def _with_run(ways: Ways, found: Knobs, on_exit: OnExit, *, quickly: bool) -> Knobs:
     """The knobs to put back, after giving memory back if that is wanted. They have run=2 only when that succeeded."""
-    run = found.run if on_exit == "restore" else RUN_STOP
-    if on_exit != "unmerge" and run != RUN_UNMERGE:
+    run = found.run if on_exit == "restore" else Run.STOP
+    if on_exit != "unmerge" and run != Run.UNMERGE:
         return replace(found, run=run)
     try:
         if quickly:
@@ -80,7 +80,7 @@ def _with_run(ways: Ways, found: Knobs, on_exit: OnExit, *, quickly: bool) -> Kn
         give_back(ways)
     except KsmtunedError as error:  # whatever failed, the other knobs are put back
         ways.say(f"memory stays merged, and ksmd is stopped (run=0): {error}")
-        run = RUN_STOP
+        run = Run.STOP
     return replace(found, run=run)
 
 

@@ -13,6 +13,7 @@ from ksmtuned_py.cli.main import build_parser
 from ksmtuned_py.cli.options import RUNTIME_DIR, runtime_of
 from ksmtuned_py.door import Door
 from ksmtuned_py.guests.ledger import Ledger
+from ksmtuned_py.model import GuestKey
 from tests.process.conftest import Start
 from tests.support.daemon import EVENTS_ONLY, Daemon, verb
 from tests.support.trees import GUESTS, KSM, put
@@ -118,7 +119,7 @@ def test_a_daemon_that_hangs_is_called_late(root: Path, daemon: Daemon) -> None:
 
 def test_who_was_left_switched_off_is_known_without_a_daemon(root: Path, tmp_path: Path) -> None:
     web = GUESTS[0]
-    Ledger(tmp_path / "switched.json", Door(str(root))).write({(web.pid, web.start_ticks)})
+    Ledger(tmp_path / "switched.json", Door(str(root))).write({GuestKey(web.pid, web.start_ticks)})
     text = verb("guests", "--json", "--root", root, "--runtime-dir", tmp_path).stdout
     assert {guest["name"]: guest["switched_off"] for guest in json.loads(text)}["web"]
 

@@ -18,6 +18,7 @@ from ksmtuned_py.model import (
     Mode,
     Outcome,
     Pressure,
+    Run,
     Snapshot,
     Stall,
     Verdict,
@@ -39,7 +40,7 @@ FULL = Snapshot(
     page_bytes=4096,
     cpus=2,
     knobs=Knobs(
-        run=1,
+        run=Run.MERGE,
         pages_to_scan=500,
         sleep_millisecs=20,
         smart_scan=1,
@@ -107,7 +108,7 @@ BARE = Snapshot(
     backend="kernel",
     page_bytes=4096,
     cpus=1,
-    knobs=Knobs(run=0, pages_to_scan=100, sleep_millisecs=20),
+    knobs=Knobs(run=Run.STOP, pages_to_scan=100, sleep_millisecs=20),
     counters=Counters(),
     memory=Memory(total_bytes=GIB, available_bytes=GIB // 2),
 )
@@ -117,7 +118,7 @@ DECISION = Decision(
     mode=Mode.CRUISE,
     rule="yield",
     reason="a saved GiB costs 2.1 CPU-s, below the price of 10",
-    knobs=Knobs(run=1, pages_to_scan=500),
+    knobs=Knobs(run=Run.MERGE, pages_to_scan=500),
     next_tick_seconds=10.0,
     verdicts=(
         Verdict(rule="news", fired=False, sentence="no news"),

@@ -3,17 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
-from ksmtuned_py.model import (
-    Clock,
-    Counters,
-    Guest,
-    Knobs,
-    Memory,
-    Pressure,
-    Snapshot,
-    Stall,
-    Vmstat,
-)
+from ksmtuned_py.model import Clock, Counters, Guest, Knobs, Memory, Pressure, Run, Snapshot, Stall, Vmstat
 from ksmtuned_py.units import GIB
 
 CALM_STALL = Stall(avg10_percent=0, avg60_percent=0, avg300_percent=0, total_seconds=0)
@@ -40,7 +30,7 @@ def snapshot(
         backend="memory",
         page_bytes=4096,
         cpus=2,
-        knobs=knobs or Knobs(run=1, pages_to_scan=100, sleep_millisecs=20, smart_scan=1, advisor_mode="none"),
+        knobs=knobs or Knobs(run=Run.MERGE, pages_to_scan=100, sleep_millisecs=20, smart_scan=1, advisor_mode="none"),
         counters=counters,
         memory=Memory(total_bytes=total_bytes, available_bytes=available_bytes),
         pressure=Pressure(

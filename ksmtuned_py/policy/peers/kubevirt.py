@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from ksmtuned_py.config import Config
 from ksmtuned_py.config.peers import Kubevirt
-from ksmtuned_py.model import Snapshot
+from ksmtuned_py.model import Run, Snapshot
 from ksmtuned_py.policy.peers.periodic import REFERENCE_KIB, Periodic, Rate
 from ksmtuned_py.units import KIB
 
@@ -24,7 +24,7 @@ class KubevirtState(Periodic):
             return self
         rate = adjust(
             now.knobs.pages_to_scan or 0,
-            running=now.knobs.run == 1,
+            running=now.knobs.run == Run.MERGE,
             total_kib=now.memory.total_bytes // KIB,
             available_kib=now.memory.available_bytes // KIB,
             settings=settings,
@@ -37,14 +37,14 @@ def adjust(pages_to_scan: int, *, running: bool, total_kib: int, available_kib: 
     used_kib = max(1, total_kib - available_kib)  # it would divide by zero
     sleep = max(settings.sleep_msec // SLEEP_MIN_PART, settings.sleep_msec * REFERENCE_KIB // used_kib)
     sentence = f"{available_kib} KiB of {total_kib} KiB available, where {settings.free_percent:g} % are the threshold"
-    rate = Rate(run=0, pages_to_scan=pages_to_scan, sleep_millisecs=sleep, sentence=sentence)
+    rate = Rate(run=Run.STOP, pages_to_scan=pages_to_scan, sleep_millisecs=sleep, sentence=sentence)
     if _float32(available_kib) > _float32(_float32(total_kib) * _float32(settings.free_percent / 100)):
         pages = pages_to_scan + settings.pages_decay
         if not running or pages < settings.pages_min:
             return rate
-        return replace(rate, run=1, pages_to_scan=pages)
+        return replace(rate, run=Run.MERGE, pages_to_scan=pages)
     pages = min(pages_to_scan + settings.pages_boost, settings.pages_max) if running else settings.pages_init
-    return replace(rate, run=1, pages_to_scan=pages)
+    return replace(rate, run=Run.MERGE, pages_to_scan=pages)
 
 
 def _float32(number: float) -> float:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 from ksmtuned_py.config import Config
 from ksmtuned_py.config.peers import Mom
-from ksmtuned_py.model import Snapshot
+from ksmtuned_py.model import Run, Snapshot
 from ksmtuned_py.policy.peers.periodic import REFERENCE_KIB, Periodic, Rate, free_kib, virtual_kib
 from ksmtuned_py.units import KIB
 
@@ -55,7 +55,7 @@ def adjust(pages_to_scan: int, *, total_kib: int, free_kib: float, committed_kib
     """One evaluation of its KSM rules."""
     threshold_kib = total_kib * (settings.free_percent / 100)
     rate = Rate(
-        run=0,
+        run=Run.STOP,
         pages_to_scan=pages_to_scan,
         sleep_millisecs=max(settings.sleep_min_msec, int(settings.sleep_msec * REFERENCE_KIB / total_kib)),
         sentence=f"committed {committed_kib} KiB + threshold {threshold_kib:.0f} KiB against {total_kib} KiB in all, "
@@ -64,4 +64,4 @@ def adjust(pages_to_scan: int, *, total_kib: int, free_kib: float, committed_kib
     if threshold_kib + committed_kib < total_kib and free_kib > threshold_kib:
         return rate
     pages = pages_to_scan + (settings.npages_boost if free_kib < threshold_kib else settings.npages_decay)
-    return replace(rate, run=1, pages_to_scan=max(min(pages, settings.npages_max), settings.npages_min))
+    return replace(rate, run=Run.MERGE, pages_to_scan=max(min(pages, settings.npages_max), settings.npages_min))

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from ksmtuned_py.config import Config
-from ksmtuned_py.model import Decision, Knobs, Mode, Snapshot, Verdict
+from ksmtuned_py.model import Decision, Knobs, Mode, Run, Snapshot, Verdict
 from ksmtuned_py.policy.held import held
 from ksmtuned_py.policy.peers.periodic import Periodic, Rate
 from ksmtuned_py.policy.trend import Trend
@@ -47,6 +47,8 @@ def _state(trend: Trend) -> Periodic:
 
 
 def _knobs(rate: Rate) -> Knobs:
-    if not rate.run:
-        return Knobs(run=0)
-    return Knobs(run=1, pages_to_scan=rate.pages_to_scan, sleep_millisecs=rate.sleep_millisecs, advisor_mode="none")
+    if rate.run is Run.STOP:
+        return Knobs(run=Run.STOP)
+    return Knobs(
+        run=Run.MERGE, pages_to_scan=rate.pages_to_scan, sleep_millisecs=rate.sleep_millisecs, advisor_mode="none"
+    )

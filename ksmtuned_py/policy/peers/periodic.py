@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 from ksmtuned_py.config import Config
-from ksmtuned_py.model import Guest, Snapshot
+from ksmtuned_py.model import Guest, Run, Snapshot, Wake
 from ksmtuned_py.units import KIB
 
 REFERENCE_KIB = 16 * KIB * KIB
@@ -18,7 +18,7 @@ MACHINE_KINDS = frozenset({"qemu"})
 class Rate:
     """What an adjustment set; with run=0 the other two are left as they are."""
 
-    run: int = 0
+    run: Run = Run.STOP
     pages_to_scan: int = 0
     sleep_millisecs: int = 0
     sentence: str = ""
@@ -47,7 +47,7 @@ class Periodic(ABC):
     def is_due(self, now: Snapshot) -> bool:
         """Whether it is time, or somebody asks (SIGUSR1)."""
         over = self.due_seconds is not None and now.clock.monotonic_seconds >= self.due_seconds
-        return over or "asked" in now.woken_by
+        return over or Wake.ASKED in now.woken_by
 
     def due_after(self, now: Snapshot, interval_seconds: float) -> Self:
         """One interval from now."""

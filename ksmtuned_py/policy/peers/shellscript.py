@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 from ksmtuned_py.config import Config
 from ksmtuned_py.config.peers import Ksmtuned
-from ksmtuned_py.model import Snapshot
+from ksmtuned_py.model import Run, Snapshot
 from ksmtuned_py.policy.peers.periodic import REFERENCE_KIB, Periodic, Rate, clamp, free_kib, resident_kib
 from ksmtuned_py.units import KIB
 
@@ -40,7 +40,7 @@ def adjust(npages: int, *, total_kib: int, free_kib: int, committed_kib: int, se
     """One run of the script's adjust()."""
     threshold_kib = max(total_kib * int(settings.thres_coef_percent) // 100, settings.thres_const_kib)
     rate = Rate(
-        run=0,
+        run=Run.STOP,
         pages_to_scan=npages,
         sleep_millisecs=max(SLEEP_MIN_MS, settings.sleep_msec * REFERENCE_KIB // total_kib),
         sentence=f"committed {committed_kib} KiB + threshold {threshold_kib} KiB against {total_kib} KiB in all, "
@@ -49,4 +49,4 @@ def adjust(npages: int, *, total_kib: int, free_kib: int, committed_kib: int, se
     if committed_kib + threshold_kib < total_kib and free_kib > threshold_kib:
         return rate
     step = settings.npages_boost if free_kib < threshold_kib else settings.npages_decay
-    return replace(rate, run=1, pages_to_scan=clamp(npages + step, settings.npages_min, settings.npages_max))
+    return replace(rate, run=Run.MERGE, pages_to_scan=clamp(npages + step, settings.npages_min, settings.npages_max))

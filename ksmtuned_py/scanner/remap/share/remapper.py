@@ -13,6 +13,7 @@ from ksmtuned_py.config import Scan
 from ksmtuned_py.door import Door
 from ksmtuned_py.errors import KsmtunedError
 from ksmtuned_py.guests.mappings import Mapping, are_still_there
+from ksmtuned_py.model import GuestKey
 from ksmtuned_py.scanner.pagemap import PAGE, PRIVATE, PRIVATE_SMALL, Kind, page_count
 from ksmtuned_py.scanner.pages import Prints, contains
 from ksmtuned_py.scanner.process import Process
@@ -58,7 +59,7 @@ class Remapper:
         self._settings = settings
         self._least_bytes = settings.remap_least_mib * MIB
         self._stores = Stores(door)
-        self._sessions: dict[tuple[int, int], Session] = {}
+        self._sessions = dict[GuestKey, Session]()
         self._pace = Pace(settings.stop_window_ms / 1000)
         self._stops = Stops(settings.stop_window_ms / 1000)
         self._next_look = 0.0
@@ -137,7 +138,7 @@ class Remapper:
         if not due and not self._outdated:
             return
         self._outdated, begun_seconds = False, time.monotonic()
-        for key in self._sessions.keys() - {(guest.pid, guest.start_ticks) for guest in guests}:
+        for key in self._sessions.keys() - {guest.key for guest in guests}:
             self._sessions.pop(key).close()
         stores = {inode: store for inode, store in self._stores.by_inode().items() if store.end}
         oldest_ticks = min((store.since_ticks for store in stores.values()), default=0)
@@ -263,7 +264,7 @@ class Remapper:
                 raise Refused(f"mmap in it failed: {os.strerror(-failed[0])}")
 
     def _session(self, process: Process, store: Store) -> Session:
-        key = (process.target.pid, process.target.start_ticks)
+        key = process.target.key
         if key in self._sessions and self._sessions[key].store_key != store.key:
             self._drop(process)  # its group or NUMA policy has changed, and what it has open is the old one's memfd
         if key not in self._sessions:
@@ -271,7 +272,7 @@ class Remapper:
         return self._sessions[key]
 
     def _drop(self, process: Process) -> None:
-        session = self._sessions.pop((process.target.pid, process.target.start_ticks), None)
+        session = self._sessions.pop(process.target.key, None)
         if session:
             session.close()
 
