@@ -32,6 +32,8 @@ from ksmtuned_py.sensors.pressure import read_pressure
 from ksmtuned_py.sensors.vmstat import read_vmstat
 
 T = TypeVar("T")
+PauseAt = Callable[[float], Pause | None]
+"""Tells the pause that is in force at a time, in seconds since 1970."""
 
 
 class Senses(Protocol):
@@ -102,19 +104,28 @@ def system_clock() -> Clock:
     )
 
 
+def no_pause(_unix_seconds: float) -> None:
+    """Stand in for the pause where nobody can ask for one."""
+
+
 class Host:
     """The machine: its senses, and the backend that merges. When dry it only watches, and writes end as DRY."""
 
     def __init__(
-        self, backend: Backend, senses: Senses, clock: Callable[[], Clock] = system_clock, *, dry: bool = False
+        self,
+        backend: Backend,
+        senses: Senses,
+        clock: Callable[[], Clock] = system_clock,
+        pause: PauseAt = no_pause,
+        *,
+        dry: bool = False,
     ) -> None:
         self.backend = backend
         self._dry = dry
         self._senses = senses
         self._clock = clock
+        self._pause = pause
         self._held: dict[KnobName, KnobValue] = {}
-        self.pause: Callable[[float], Pause | None] = _no_pause
-        """Tells the pause that is in force at a time, in seconds since 1970."""
 
     @property
     def dry(self) -> bool:
@@ -154,7 +165,7 @@ class Host:
             vmstat=_optional(self._senses.vmstat, problems) or Vmstat(),
             scanner_cpu_seconds=_optional(self.backend.scanner_cpu_seconds, problems),
             guests=self._senses.guests(clock.monotonic_seconds),
-            pause=_optional(lambda: self.pause(clock.unix_seconds), problems),
+            pause=_optional(lambda: self._pause(clock.unix_seconds), problems),
             problems=(*problems, *self._senses.problems()),
         )
 
@@ -201,10 +212,6 @@ class Host:
         for write in found:
             del self._held[write.knob]
         return found
-
-
-def _no_pause(_unix_seconds: float) -> None:
-    """Stand in for the pause where nobody can ask for one."""
 
 
 def _optional(read: Callable[[], T | None], problems: list[str]) -> T | None:

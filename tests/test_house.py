@@ -254,6 +254,19 @@ def _lines_with(file: Path, text: str) -> list[str]:
     return [line.strip() for line in file.read_text().splitlines() if text in line]
 
 
+def test_who_puts_the_parts_together_hands_them_over() -> None:
+    """What one part needs of another comes by its constructor: nobody reaches through an object to set another's."""
+    reached = {
+        f"{module}: {ast.unparse(target)}"
+        for module, tree in sources().items()
+        if module.startswith(("daemon.", "cli."))
+        for node in ast.walk(tree)
+        for target in (node.targets if isinstance(node, ast.Assign) else ())
+        if isinstance(target, ast.Attribute) and isinstance(target.value, ast.Attribute)
+    }
+    assert reached == set()
+
+
 def test_functions_and_files_stay_short() -> None:
     long = [f"{module}.{node.name}" for module, node in functions() if _lines(node) > MOST_FUNCTION_LINES]
     files = (ROOT / PACKAGE).rglob("*.py")

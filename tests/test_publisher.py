@@ -110,6 +110,6 @@ def test_health(told: Told) -> None:
 
 def test_close_takes_the_status_file_away(told: Told) -> None:
     told.publisher.publish(report())
-    told.publisher.close()
+    told.publisher.withdraw()
     assert statusfile.read(told.status_path) is None
-    told.publisher.close()
+    told.publisher.withdraw()

@@ -62,7 +62,7 @@ def _is_alive(found: "Status") -> bool:
 
 def _look_once(root: "Path", config: "Config", runtime: "Runtime") -> "Status":
     """The status of a daemon that would look and decide now."""
-    from ksmtuned_py.daemon.machine import LIBVIRT_SECONDS, open_machine
+    from ksmtuned_py.daemon.machine import LIBVIRT_SECONDS, Partners, open_machine
     from ksmtuned_py.door import Door
     from ksmtuned_py.guests.ledger import Ledger
     from ksmtuned_py.policy.trend import Trend
@@ -71,11 +71,9 @@ def _look_once(root: "Path", config: "Config", runtime: "Runtime") -> "Status":
     from ksmtuned_py.tick import tick
 
     door, watching = Door(str(root)), config.watching
-    with open_machine(door, watching) as machine:
+    partners = Partners(pause=runtime.pause, switches=_Left(Ledger(runtime.switched_path, door).peek()))
+    with open_machine(door, watching, partners) as machine:
         if machine.link is not None:
             machine.link.wait_first(LIBVIRT_SECONDS)
-        machine.host.pause = runtime.pause
-        if machine.roster is not None:
-            machine.roster.switches = _Left(Ledger(runtime.switched_path, door).peek())
         report = tick(machine.host, watching, Trend.begin(watching))
         return status_of(report, Totals().after(report))

@@ -20,8 +20,8 @@ from ksmtuned_py.errors import NoKsm, NoScanner, NotPermitted
 from ksmtuned_py.guests.arrivals import open_arrivals
 from ksmtuned_py.guests.discovery import GuestFinder
 from ksmtuned_py.guests.places import rooms
-from ksmtuned_py.guests.roster import Roster
-from ksmtuned_py.host import Host, KernelSenses
+from ksmtuned_py.guests.roster import Roster, Switches
+from ksmtuned_py.host import Host, KernelSenses, PauseAt, no_pause
 from ksmtuned_py.hypervisor.link import LibvirtLink
 from ksmtuned_py.hypervisor.switch import empty
 from ksmtuned_py.ksmdmodel.guestmemory import equal, unique, zero
@@ -31,6 +31,18 @@ from ksmtuned_py.sensors.pressure import open_trigger
 from ksmtuned_py.undo.giveback import Say, Ways
 from ksmtuned_py.undo.unsharing import Unsharing
 from ksmtuned_py.units import MIB
+
+
+@dataclass(frozen=True, kw_only=True)
+class Partners:
+    """Those who the parts of a machine ask."""
+
+    pause: PauseAt = no_pause
+    switches: Switches | None = None
+    """Takes guests' memory out of merging; None where nobody does."""
+
+
+NOBODY = Partners()
 
 
 @dataclass(frozen=True)
@@ -86,17 +98,17 @@ def look(door: Door, config: Config) -> Snapshot:
 
 
 @contextmanager
-def open_machine(door: Door, config: Config) -> Iterator[Machine]:
+def open_machine(door: Door, config: Config, partners: Partners = NOBODY) -> Iterator[Machine]:
     """Open the machine for a with block; raises NoKsm or NotPermitted when it cannot be driven."""
     dry = config.daemon.mode == "observe"
     match _backend(door, config):
         case "memory":
-            yield model_machine(small_model(), config, dry=dry)
+            yield model_machine(small_model(), config, partners, dry=dry)
         case "scan":
-            with scan_machine(door, config, dry=dry) as machine:
+            with scan_machine(door, config, partners, dry=dry) as machine:
                 yield machine
         case _:
-            with kernel_machine(door, config, dry=dry) as machine:
+            with kernel_machine(door, config, partners, dry=dry) as machine:
                 yield machine
 
 
@@ -133,22 +145,23 @@ def _check_scanner(door: Door, *, dry: bool) -> None:
         raise NotPermitted(door.path("proc"), "read other processes' memory")
 
 
-def model_machine(model: ModelHost, config: Config, *, dry: bool) -> Machine:
+def model_machine(model: ModelHost, config: Config, partners: Partners = NOBODY, *, dry: bool) -> Machine:
     """Make a machine of a model that runs in real time."""
     backend = MemoryBackend(model, time.monotonic)
-    return Machine(Door(), Host(backend, backend, dry=dry), InForce(config), heed=bool, is_this_host=False)
+    host = Host(backend, backend, pause=partners.pause, dry=dry)
+    return Machine(Door(), host, InForce(config), heed=bool, is_this_host=False)
 
 
 @contextmanager
-def kernel_machine(door: Door, config: Config, *, dry: bool) -> Iterator[Machine]:
+def kernel_machine(door: Door, config: Config, partners: Partners = NOBODY, *, dry: bool) -> Iterator[Machine]:
     """Open this host with ksmd as the backend, in a with block; raises NoKsm or NotPermitted."""
     _check_kernel(door, dry=dry)
-    with _around(door, InForce(config), KernelBackend(door), KernelSenses, dry=dry) as machine:
+    with _around(door, InForce(config), KernelBackend(door), KernelSenses, partners, dry=dry) as machine:
         yield machine
 
 
 @contextmanager
-def scan_machine(door: Door, config: Config, *, dry: bool) -> Iterator[Machine]:
+def scan_machine(door: Door, config: Config, partners: Partners = NOBODY, *, dry: bool) -> Iterator[Machine]:
     """Open this host with our own scanner, in a with block.
 
     Raises NoScanner without the scanner's libraries, and NotPermitted without root.
@@ -156,7 +169,7 @@ def scan_machine(door: Door, config: Config, *, dry: bool) -> Iterator[Machine]:
     _check_scanner(door, dry=dry)
     in_force = InForce(config)
     backend = ScanBackend(in_force, door)
-    with _around(door, in_force, backend, partial(ScanSenses, backend), dry=dry) as machine:
+    with _around(door, in_force, backend, partial(ScanSenses, backend), partners, dry=dry) as machine:
         yield machine
 
 
@@ -188,18 +201,19 @@ def _around(
     in_force: InForce,
     backend: Backend,
     senses_of: Callable[[Door, Roster, int], KernelSenses],
+    partners: Partners,
     *,
     dry: bool,
 ) -> Iterator[Machine]:
     """Open the host around a backend that merges the memory of real processes, in a with block."""
-    with _watched(door, in_force) as (roster, link):
-        host = Host(backend, senses_of(door, roster, os.cpu_count() or 1), dry=dry)
+    with _watched(door, in_force, partners) as (roster, link):
+        host = Host(backend, senses_of(door, roster, os.cpu_count() or 1), pause=partners.pause, dry=dry)
         with closing(host):
             yield Machine(door, host, in_force, roster.heed, door.root == "/", roster, link)
 
 
 @contextmanager
-def _watched(door: Door, in_force: InForce) -> Iterator[tuple[Roster, LibvirtLink | None]]:
+def _watched(door: Door, in_force: InForce, partners: Partners = NOBODY) -> Iterator[tuple[Roster, LibvirtLink | None]]:
     """Open the list of guests, and the link to libvirt on this host, in a with block."""
     guests = in_force.config.guests
     finder = GuestFinder(
@@ -207,7 +221,7 @@ def _watched(door: Door, in_force: InForce) -> Iterator[tuple[Roster, LibvirtLin
     )
     link = LibvirtLink(guests.libvirt_uri) if door.root == "/" and guests.libvirt_uri else None
     try:
-        yield Roster(door, finder, in_force, link), link
+        yield Roster(door, finder, in_force, link, partners.switches), link
     finally:
         if link is not None:
             link.close()

@@ -3,12 +3,13 @@
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import dataclass
+from functools import partial
 
 from ksmtuned_py.config import Config
 from ksmtuned_py.config.inforce import at_reload
 from ksmtuned_py.configfile.load import Loaded, changed_keys
 from ksmtuned_py.daemon.loop import Daemon
-from ksmtuned_py.daemon.machine import Machine, check_machine, open_machine, ways_of
+from ksmtuned_py.daemon.machine import Machine, Partners, check_machine, open_machine, ways_of
 from ksmtuned_py.daemon.wait import Signals, Waiter
 from ksmtuned_py.door import Door
 from ksmtuned_py.door.descriptors import Reserve, raise_limit
@@ -17,7 +18,6 @@ from ksmtuned_py.errors import KsmtunedError, NotRestored
 from ksmtuned_py.guests.ledger import Ledger
 from ksmtuned_py.hypervisor.enforce import Enforcer
 from ksmtuned_py.hypervisor.switch import switch
-from ksmtuned_py.model import Guest
 from ksmtuned_py.model.record import Priority, Record
 from ksmtuned_py.publish.journal import Journal
 from ksmtuned_py.publish.metrics import Metrics
@@ -61,11 +61,15 @@ def serve(
         signals = undo.enter_context(closing(Signals()))
         if not looks:
             undo.enter_context(runtime.locked())  # before anything is touched, or a worker started
-        machine = undo.enter_context(open_machine(door, config))
-        service = Service(load, runtime, machine, Notifier(), Journal(debug=debug))
+        notifier, metrics = Notifier(), Metrics(config.guests.max_guest_series)
+        publisher = Publisher(metrics, Journal(debug=debug), notifier, None if looks else runtime.status_path)
+        switching = partial(switch, door, config.guests.libvirt_uri)
+        enforcer = undo.enter_context(closing(Enforcer(switching, publisher.tell, _ledger(runtime, door, config))))
+        machine = undo.enter_context(open_machine(door, config, Partners(pause=runtime.pause, switches=enforcer)))
+        undo.callback(publisher.withdraw)
+        service = Service(load, runtime, machine, publisher, enforcer, notifier, serves=not looks)
         undo.callback(service.close)
-        if not looks:
-            service.open()
+        service.open()
         service.prepare()
         undo.callback(service.give_back)
         service.take_over()
@@ -81,35 +85,32 @@ class Service:
         load: Callable[[], Loaded],
         runtime: Runtime,
         machine: Machine,
+        publisher: Publisher,
+        enforcer: Enforcer,
         notifier: Notifier,
-        journal: Journal,
+        *,
+        serves: bool,
     ) -> None:
+        """With `serves` it serves /metrics where the configuration has an address."""
         self.notifier = notifier
         self._load = load
         self._runtime = runtime
         self._machine = machine
         self._host = machine.host
         self._reserve = Reserve()
-        self._metrics = Metrics(self._config.guests.max_guest_series)
-        self._publisher = Publisher(self._metrics, journal, notifier)
+        self._publisher = publisher
+        self._enforcer = enforcer
         self._web: Web | None = None
-        self._serves = False
-        """It has a status file and serves /metrics."""
+        self._serves = serves
         self._origin = origin_of(machine.door, machine.host.backend.name)
         self._ways = ways_of(machine, self._config.guests.libvirt_uri, self.warn, notifier.goes_on)
-        self._enforcer = Enforcer(self._switch, self._publisher.tell, self._ledger())
-        machine.host.pause = runtime.pause
-        if machine.roster is not None:
-            machine.roster.switches = self._enforcer
 
     @property
     def _config(self) -> Config:
         return self._machine.in_force.config
 
     def open(self) -> None:
-        """Begin the status file, and listen at the address; raises AddressInUse."""
-        self._serves = True
-        self._publisher.status_path = self._runtime.status_path
+        """Listen at the address; raises AddressInUse."""
         self._web = self._open_web(self._config)
 
     def prepare(self) -> None:
@@ -162,7 +163,7 @@ class Service:
     def give_back(self) -> None:
         """Put the knobs back as on_exit says; raises NotRestored, which names those that did not take."""
         self.notifier.stopping()
-        self._enforcer.close()
+        self._enforcer.stop()
         self._close_web()
         self._machine.let_go()
         self._reserve.release()
@@ -170,11 +171,9 @@ class Service:
             put_back(self._ways, self._runtime, self._origin, self._config.daemon.on_exit)
 
     def close(self) -> None:
-        """Close the web server, the enforcer and the status file."""
+        """Close the web server, and release the descriptors that were set aside."""
         self._close_web()
-        self._enforcer.close()
         self._reserve.release()
-        self._publisher.close()
 
     def warn(self, sentence: str) -> None:
         """Tell the admin a sentence, as a warning."""
@@ -187,17 +186,10 @@ class Service:
         except NotRestored as error:
             self.warn(str(error))
 
-    def _ledger(self) -> Ledger | None:
-        """The ledger of guests that are switched off; None for a model or a captured tree, where nobody switches."""
-        return Ledger(self._runtime.switched_path, self._machine.door) if self._machine.is_this_host else None
-
-    def _switch(self, guest: Guest, merge: bool) -> str:
-        return switch(self._machine.door, self._config.guests.libvirt_uri, guest, merge)
-
     def _open_web(self, config: Config) -> Web | None:
         if not (self._serves and config.metrics.address):
             return None
-        web = Web(config.metrics.address, self._metrics.registry, self._publisher.trouble)
+        web = Web(config.metrics.address, self._publisher.metrics.registry, self._publisher.trouble)
         web.start()
         return web
 
@@ -260,6 +252,13 @@ class Service:
             for key, before, after in changed_keys(old, new)
         ]
         self._publisher.tell(Record(Priority.INFO, f"reloaded: {', '.join(changes) or 'nothing changed'}"))
+
+
+def _ledger(runtime: Runtime, door: Door, config: Config) -> Ledger | None:
+    """The ledger of guests that are switched off; None for a model or a captured tree, where nobody switches."""
+    if config.daemon.backend == "memory" or door.root != "/":
+        return None
+    return Ledger(runtime.switched_path, door)
 
 
 def _failure(trial: Callable[[], None]) -> str:

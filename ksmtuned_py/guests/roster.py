@@ -70,10 +70,17 @@ class Switches(Protocol):
 class Roster:
     """Finds the guests, and adds their names, places, rules and what libvirt says of them."""
 
-    def __init__(self, door: Door, finder: AccountFinder, in_force: InForce, link: Link | None = None) -> None:
+    def __init__(
+        self,
+        door: Door,
+        finder: AccountFinder,
+        in_force: InForce,
+        link: Link | None = None,
+        switches: Switches | None = None,
+    ) -> None:
+        """Without `switches` nobody takes guests' memory out of merging."""
         self._in_force = in_force
-        self.switches: Switches | None = None
-        """The one that takes guests' memory out of merging; None where nobody does."""
+        self._switches = switches
         self._door = door
         self._finder = finder
         self._link = link
@@ -116,7 +123,7 @@ class Roster:
         self._now_seconds = now_seconds
         self._began_seconds = now_seconds if self._began_seconds is None else self._began_seconds
         view = self._link.view if self._link else None
-        off = self.switches.switched_off if self.switches else frozenset()
+        off = self._switches.switched_off if self._switches else frozenset()
         places = self._places.look(found)
         self._seen_seconds = {guest.key: self._seen_seconds.get(guest.key, now_seconds) for guest in found}
         claims = claimed(self._door, found, view.domains) if view else {}

@@ -118,7 +118,7 @@ class Enforcer:
         self._spent_bytes = 0
         """Memory given back since that snapshot, or on the way."""
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        self._closed = False
+        self._stopped = False
 
     @property
     def switched_off(self) -> frozenset[GuestKey]:
@@ -136,15 +136,17 @@ class Enforcer:
             return bool(os.read(self._wake_read, 4096))
         return False
 
-    def close(self) -> None:
-        """Begin no more switches. One on its way is left to itself."""
+    def stop(self) -> None:
+        """Begin no more switches, and wake nobody. One on its way is left to itself."""
         with self._lock:
-            if self._closed:
-                return
-            self._closed = True
+            self._stopped = True
             self._queue = []
-            os.close(self._wake_read)
-            os.close(self._wake_write)
+
+    def close(self) -> None:
+        """Stop, and close the descriptor."""
+        self.stop()
+        os.close(self._wake_read)
+        os.close(self._wake_write)
 
     def consider(self, snapshot: Snapshot) -> None:
         """Put the switches that are due in the queue; never waits."""
@@ -231,7 +233,7 @@ class Enforcer:
             else:
                 self._succeed(job, now)
             self._begin()
-            if is_first and not any(map(self._is_first, self._running.values())) and not self._closed:
+            if is_first and not any(map(self._is_first, self._running.values())) and not self._stopped:
                 with suppress(BlockingIOError):  # a full pipe wakes as well
                     os.write(self._wake_write, b"s")
 

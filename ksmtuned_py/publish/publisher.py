@@ -27,7 +27,7 @@ class Publisher:
         self.metrics = metrics
         self.journal = journal
         self.notifier = notifier
-        self.status_path = status_path
+        self._status_path = status_path
         self.totals = Totals()
         self._report: Report | None = None
         self._due_seconds: float | None = None
@@ -62,14 +62,14 @@ class Publisher:
         late_seconds = time.monotonic() - self._due_seconds
         return f"the tick is {human_seconds(late_seconds)} late" if late_seconds > GRACE_SECONDS else ""
 
-    def close(self) -> None:
+    def withdraw(self) -> None:
         """Remove the status file, because the daemon ends."""
-        if path := self.status_path:
+        if path := self._status_path:
             self._try(lambda: statusfile.remove(path))
 
     def _show(self, report: Report) -> None:
         self.metrics.publish(report, self.totals)
-        if path := self.status_path:
+        if path := self._status_path:
             self._try(lambda: statusfile.write(path, report, self.totals))
 
     def _try(self, surface: Callable[[], None]) -> None:
