@@ -153,7 +153,7 @@ def test_a_monitor_may_tell_anything_of_its_memory(answer: object) -> None:
 def test_what_a_monitor_tells() -> None:
     text = '{"return": [{"id": "pc.ram", "size": 1024, "merge": true, "share": false, "policy": "default"}]}'
     answer, error = parse_answer("query-memdev", text)
-    assert error == ""
+    assert error is None
     assert parse_backends(answer) == (MemoryBackend(name="pc.ram", size_bytes=1024, merge=True, shared=False),)
     assert parse_answer("qom-set", '{"error": {"class": "x", "desc": "no\\u001b[2J"}}') == (None, r"no\x1b[2J")
 

@@ -39,6 +39,8 @@ ONE_FILE_EACH = ("libvirt", "systemd")
 OPENERS = frozenset({"open", "Path", "listdir", "scandir", "readlink", "exists", "stat"})
 WAITING = frozenset({"cmdline", "environ", "maps", "smaps", "smaps_rollup", "pagemap", "ksm_stat", "cgroup"})
 """The files of a process that wait for the lock of its memory map, or for those of cgroups."""
+COMPLAINT = re.compile(r"(refusal|refused|lack|failure|problem|trouble|death)$")
+"""The names of what tells why something is not done or not well: a sentence, or None."""
 MOST_FUNCTION_LINES = 40
 MOST_FILE_LINES = 300
 SHELL_SCRIPTS = (
@@ -265,6 +267,16 @@ def test_who_puts_the_parts_together_hands_them_over() -> None:
         if isinstance(target, ast.Attribute) and isinstance(target.value, ast.Attribute)
     }
     assert reached == set()
+
+
+def test_nothing_to_complain_of_is_none_and_never_an_empty_text() -> None:
+    asked = [node for _, node in functions() if COMPLAINT.search(node.name)]
+    kept = [node for tree in sources().values() for node in ast.walk(tree) if isinstance(node, ast.AnnAssign)]
+    kept = [node for node in kept if COMPLAINT.search(ast.unparse(node.target))]
+    assert len(asked) > 10
+    assert len(kept) > 5
+    assert [node.name for node in asked if ast.unparse(node.returns or node) == "str"] == []
+    assert [ast.unparse(node) for node in kept if ast.unparse(node.annotation) == "str" and node.value] == []
 
 
 def test_functions_and_files_stay_short() -> None:

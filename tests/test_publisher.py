@@ -102,7 +102,7 @@ def test_a_journal_that_cannot_be_written_stops_nothing(tmp_path: Path) -> None:
 def test_health(told: Told) -> None:
     assert told.publisher.trouble() == "no tick yet"
     told.publisher.publish(report())
-    assert told.publisher.trouble() == ""
+    assert told.publisher.trouble() is None
     due_long_ago = replace(report().decision, next_tick_seconds=-100.0)
     told.publisher.publish(replace(report(), decision=due_long_ago))
     assert told.publisher.trouble() == "the tick is 1 min 40 s late"

@@ -60,7 +60,7 @@ class Link:
         self._open_since: float | None = None
         self._sent_version = 0
         self._closed_at: float | None = None
-        self._ended_for = ""
+        self._ended_for: str | None = None
         self.hung_at = NOBODY
         """The guest that the worker was at when it was ended for its silence."""
         self.status: Message = {}
@@ -122,21 +122,21 @@ class Link:
         elif self._closed_at is not None and time.monotonic() - self._closed_at > _END_SECONDS:
             self._end("it had stopped to listen, and was ended")
 
-    def death(self) -> str:
-        """How the worker ended; '' while it runs."""
+    def death(self) -> str | None:
+        """How the worker ended; None while it runs."""
         code = self._process.poll()
         if code is None:
-            return ""
+            return None
         return self._ended_for if self._ended_for and code == -signal.SIGKILL else _cause(code)
 
     @property
-    def problem(self) -> str:
-        """A sentence that tells what is wrong with the worker; '' when nothing is."""
+    def problem(self) -> str | None:
+        """A sentence that tells what is wrong with the worker; None when nothing is."""
         if self._ended_for:
             return "the scan worker was killed and does not end: it waits for the kernel"
         if self.silent_seconds >= self._patience.told_seconds:
             return f"the scan worker has said nothing for {human_seconds(self.silent_seconds)}"
-        return ""
+        return None
 
     def close(self) -> None:
         """Ends the worker and waits for its end; what it merged stays merged."""

@@ -37,10 +37,10 @@ class Unmerging:
         return float((Door().read_if_there(f"proc/{self._child.pid}/schedstat") or "0").split()[0]) / 1e9
 
     @property
-    def error(self) -> str:
-        """Why the unmerging failed; '' while it runs and when it went well."""
+    def error(self) -> str | None:
+        """Why the unmerging failed; None while it runs and when it went well."""
         if self.running or self._child.returncode == 0:
-            return ""
+            return None
         assert self._child.stderr is not None
         return self._child.stderr.read().decode("utf-8", "replace").strip() or f"ended with {self._child.returncode}"
 

@@ -103,7 +103,7 @@ def as_object(guest: "Guest", page_bytes: int) -> dict[str, Any]:
         **(account if guest.ksm else dict.fromkeys(account)),
         "room_bytes": guest.room_bytes,
         "obstacles": list(guest.obstacles),
-        "refused": guest.refused,
+        "refused": guest.refused or "",
         "libvirt_age_seconds": guest.libvirt_age_seconds,
         "unknown": list(guest.unknown),
         "wanted_merge": guest.merge,

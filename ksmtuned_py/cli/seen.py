@@ -42,12 +42,12 @@ def seen(args: Namespace) -> "tuple[Status, bool]":
     return _look_once(args.root, load_config(args).config, runtime_of(args)), False
 
 
-def lateness(found: "Status") -> str:
-    """The sentence that the daemon hangs; '' when it does not."""
+def lateness(found: "Status") -> str | None:
+    """The sentence that the daemon hangs; None when it does not."""
     from ksmtuned_py.units import human_seconds
 
     if found.overdue_seconds <= LATE_SECONDS:
-        return ""
+        return None
     return f"daemon {found.pid} is late by {human_seconds(found.overdue_seconds)}: it hangs"
 
 

@@ -188,7 +188,7 @@ class ScanSenses(KernelSenses):
         found = super().guests(now_seconds)
         self._backend.watch(found)
         refused = self._backend.refused
-        return tuple(replace(guest, ksm=None, refused=refused.get(guest.key, "")) for guest in found)
+        return tuple(replace(guest, ksm=None, refused=refused.get(guest.key)) for guest in found)
 
     def problems(self) -> tuple[str, ...]:
         """The problems of the last look at the processes, and those of the scanner, as sentences."""

@@ -261,12 +261,12 @@ def _ledger(runtime: Runtime, door: Door, config: Config) -> Ledger | None:
     return Ledger(runtime.switched_path, door)
 
 
-def _failure(trial: Callable[[], None]) -> str:
-    """Try something, and return why it failed; '' when it did not. A bug is a reason, too, as it is in a tick."""
+def _failure(trial: Callable[[], None]) -> str | None:
+    """Try something, and return why it failed; None when it did not. A bug is a reason, too, as it is in a tick."""
     try:
         trial()
     except KsmtunedError as error:
         return str(error)
     except Exception as error:  # a bug in the rehearsal must not end a daemon that runs well
         return f"{type(error).__name__}: {error}"
-    return ""
+    return None

@@ -100,8 +100,8 @@ class Facts:
     """The facts of each guest, by PID."""
     scanning: bool = False
     """The value of daemon.backend is "scan"."""
-    zeros_refused: str = ""
-    """Why the scan backend would not give pages of zeros back; '' when it would, or is not used."""
+    zeros_refused: str | None = None
+    """Why the scan backend would not give pages of zeros back; None when it would, or is not used."""
     guests_without_ksm: tuple[Guest, ...] = ()
 
     @property

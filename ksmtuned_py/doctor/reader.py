@@ -146,10 +146,10 @@ def _snapshot(door: Door, config: Config, status: Status | None) -> Snapshot | N
     return replace(now, guests=tuple(_as_the_daemon_knows(guest, known.get(guest.key)) for guest in now.guests))
 
 
-def _zeros_refused(door: Door, config: Config) -> str:
+def _zeros_refused(door: Door, config: Config) -> str | None:
     used = config.daemon.backend == "scan" or (config.daemon.backend == "auto" and not door.exists(KSM_DIRECTORY))
     if not used or config.scan.reclaim == "report":
-        return ""
+        return None
     return place_refusal(door, to_disk=config.scan.zero_pages_to_disk)
 
 

@@ -25,11 +25,11 @@ Files that a process can make longer have limits of their own.
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """One write that went through the door; error is '' when the kernel took it, else its errno name and text."""
+    """One write that went through the door; error is None when the kernel took it, else its errno name and text."""
 
     path: str
     text: str
-    error: str
+    error: str | None
 
 
 class Door:
@@ -99,7 +99,8 @@ class Door:
 
     def write(self, relative: str, text: str) -> None:
         """Write the whole text in one system call; raises OSError as the kernel gave it."""
-        path, error = self.path(relative), ""
+        path = self.path(relative)
+        error: str | None = None
         try:
             descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_TRUNC)
             try:

@@ -35,8 +35,8 @@ class View:
     """UUIDs of running domains whose XML libvirt would not give."""
     expected: bool = True
     """libvirt is here, so what it has not told is unknown."""
-    problem: str = ""
-    """Why libvirt tells nothing newer, as a sentence; '' while it does."""
+    problem: str | None = None
+    """Why libvirt tells nothing newer, as a sentence; None while it does."""
 
 
 NOTHING_SEEN = View(domains={})

@@ -24,12 +24,12 @@ class MemoryBackend:
     shared: bool
 
 
-def parse_answer(command: str, text: str) -> tuple[Any, str]:
-    """The value that a command returned, and its error, which is '' when there is none."""
+def parse_answer(command: str, text: str) -> tuple[Any, str | None]:
+    """The value that a command returned, and its error, which is None when there is none."""
     try:
         answer = json.loads(text)
         refusal = answer.get("error")
-        return (None, printable(str(refusal.get("desc", refusal)))) if refusal else (answer["return"], "")
+        return (None, printable(str(refusal.get("desc", refusal)))) if refusal else (answer["return"], None)
     except (ValueError, LookupError, AttributeError, RecursionError) as error:
         raise _garbage(command, text) from error
 

@@ -92,7 +92,7 @@ class Roster:
         self._now_seconds = 0.0
         self._seen_seconds: dict[GuestKey, float] = {}
         self._undecided_since: float | None = None
-        self._told: tuple[str, ...] = ()
+        self._told: tuple[str | None, ...] = ()
 
     @property
     def settings(self) -> Guests:
@@ -164,15 +164,15 @@ class Roster:
             libvirt_age_seconds=max(0.0, self._now_seconds - view.at_seconds),
         )
 
-    def _undecided(self, guests: Sequence[Guest], view: View | None, now_seconds: float) -> str:
-        """The sentence about guests for whom no rule can be judged yet; '' when there is none.
+    def _undecided(self, guests: Sequence[Guest], view: View | None, now_seconds: float) -> str | None:
+        """The sentence about guests for whom no rule can be judged yet; None when there is none.
 
         It waits some seconds, because libvirt tells of each new guest only a moment later.
         """
         held = [guest for guest in guests if is_undecided(guest, self.settings.rule)]
         self._undecided_since = (self._undecided_since or now_seconds) if held else None
         if self._undecided_since is None or now_seconds < self._undecided_since + SETTLED_SECONDS:
-            return ""
+            return None
         unified = self._door.exists(f"{CGROUP_ROOT}/cgroup.controllers")
         libvirt = "libvirt has not told of it yet" if view else "guests.libvirt_uri leaves libvirt out"
         cgroup = "its cgroup cannot be read" if unified else "this host has no unified cgroups, by which rules go"
@@ -189,11 +189,11 @@ def _unplaced(place: Place) -> tuple[str, ...]:
     return ("cgroup",) if place.cgroup is None else ()
 
 
-def _problem(view: View | None, now_seconds: float, began_seconds: float) -> str:
-    """The sentence that libvirt has not answered for long; '' otherwise. Nobody misses a libvirt without domains."""
+def _problem(view: View | None, now_seconds: float, began_seconds: float) -> str | None:
+    """The sentence that libvirt has not answered for long; None otherwise. Nobody misses a libvirt without domains."""
     if view is None or not view.expected or (not view.domains and view.at_seconds is not None):
-        return ""
+        return None
     since = began_seconds if view.at_seconds is None else view.at_seconds
     if now_seconds - since < STALE_SECONDS or (not view.problem and view.at_seconds is not None):
-        return ""
+        return None
     return f"libvirt does not answer, what it last said still counts: {view.problem or 'it has said nothing yet'}"

@@ -59,7 +59,7 @@ class Job:
         """The time from which on another switch may take its place (monotonic)."""
         self.deadline_seconds = now_seconds + DEADLINE_SECONDS + seconds
         self.done = ""
-        self.error = ""
+        self.error: str | None = None
         self._switch = switch
         self._then = then
         self._thread = threading.Thread(target=self._run, name="switch", daemon=True)
@@ -206,11 +206,11 @@ class Enforcer:
         busy = sum(now < job.slow_seconds for job in self._running.values())
         return busy < LANES and len(self._running) + len(self._lost) < LANES + LOST_LIMIT
 
-    def _obstacle(self, guest: Guest, merge: bool, seen: Snapshot) -> str:
+    def _obstacle(self, guest: Guest, merge: bool, seen: Snapshot) -> str | None:
         if guest.libvirt_age_seconds is None:
             return "no domain of libvirt's is known for it, through which QEMU's monitor is reached"
         if merge:
-            return "its domain says nosharepages" if "nosharepages" in guest.obstacles else ""
+            return "its domain says nosharepages" if "nosharepages" in guest.obstacles else None
         left = replace(seen.memory, available_bytes=max(0, seen.memory.available_bytes - self._spent_bytes))
         return guest_lack(merged_bytes(guest, seen.page_bytes), left, guest.room_bytes)
 

@@ -147,9 +147,9 @@ class ModelHost:
             return WriteResult(write=write, status=WriteStatus.PENDING, detail="ksmd holds its mutex for a long batch")
         refusal = self._set(write)
         status = WriteStatus.REFUSED if refusal else WriteStatus.OK
-        return WriteResult(write=write, status=status, detail=refusal)
+        return WriteResult(write=write, status=status, detail=refusal or "")
 
-    def _set(self, write: Write) -> str:
+    def _set(self, write: Write) -> str | None:
         knob, value, merged = write.knob, write.new, self._ksmd.trees.total.shared > 0
         refusal = self._settings.refusal(knob, value, merged=merged)
         if refusal or getattr(self._settings, knob) == value:
@@ -164,18 +164,18 @@ class ModelHost:
                 self._ksmd.trees.max_page_sharing = int(value)
             case "advisor_mode":
                 self._change_advisor()
-        return ""
+        return None
 
-    def _run(self, value: Run) -> str:
+    def _run(self, value: Run) -> str | None:
         if value != Run.MERGE:
             self._ksmd.stop()
         if value != Run.UNMERGE:
-            return ""
+            return None
         if self._ksmd.trees.total.saved * self.page_bytes > self.memory().available_bytes:
             self._settings.run = Run.STOP
             return "ENOMEM: the host has no room for what would be unmerged"
         self._ksmd.forget_all()
-        return ""
+        return None
 
     def _change_advisor(self) -> None:
         if self._settings.advisor_mode == "none":

@@ -51,10 +51,10 @@ class Settings:
         """Returns what reading the files gives."""
         return Knobs.of({name: getattr(self, name) for name in features.knobs})
 
-    def refusal(self, knob: KnobName, value: KnobValue, *, merged: bool) -> str:
-        """Returns why the kernel would not take a value, beginning with its error's name; '' when it would."""
+    def refusal(self, knob: KnobName, value: KnobValue, *, merged: bool) -> str | None:
+        """Returns why the kernel would not take a value, beginning with its error's name; None when it would."""
         if knob == "advisor_mode":
-            return "" if value in ("none", "scan-time") else "EINVAL: neither 'none' nor 'scan-time'"
+            return None if value in ("none", "scan-time") else "EINVAL: neither 'none' nor 'scan-time'"
         if knob == "pages_to_scan" and self.advisor_mode != "none":
             return "EINVAL: the advisor sets pages_to_scan"
         highest = 1 if knob in BOOLEANS else Run.UNMERGE if knob == "run" else U32_MAX
@@ -62,4 +62,4 @@ class Settings:
             return f"EINVAL: {value} is out of range"
         if knob in LOCKED_WHILE_MERGED and merged and value != getattr(self, knob):
             return "EBUSY: pages are still merged"
-        return ""
+        return None

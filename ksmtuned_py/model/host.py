@@ -165,8 +165,8 @@ class Guest:
     """It is about to be switched off, so merging had better wait for that moment."""
     losing_passes: int = 0
     """The passes in a row, up to now, for which merging it costs more memory than it saves."""
-    refused: str = ""
-    """Why the scan backend leaves it, or a part of it, alone; '' when it does not."""
+    refused: str | None = None
+    """Why the scan backend leaves it, or a part of it, alone; None when it does not."""
 
     @property
     def key(self) -> GuestKey:

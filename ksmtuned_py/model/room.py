@@ -24,33 +24,33 @@ def room_bytes(memory: Memory) -> int:
     return max(0, memory.headroom_bytes - RESERVE_BYTES)
 
 
-def lack(needed_bytes: int, memory: Memory) -> str:
-    """What the host lacks to copy so much, as a sentence; '' when it has the room."""
+def lack(needed_bytes: int, memory: Memory) -> str | None:
+    """What the host lacks to copy so much, as a sentence; None when it has the room."""
     found = room_bytes(memory)
-    return (
-        "" if needed_bytes <= found else f"it needs {human_bytes(needed_bytes)} and the host has {human_bytes(found)}"
-    )
+    if needed_bytes <= found:
+        return None
+    return f"it needs {human_bytes(needed_bytes)} and the host has {human_bytes(found)}"
 
 
-def limit_lack(needed_bytes: int, limit_bytes: int | None) -> str:
-    """What a guest's cgroup lacks, which lets it take so much on top (None: no limit); '' when it has the room."""
+def limit_lack(needed_bytes: int, limit_bytes: int | None) -> str | None:
+    """What a guest's cgroup lacks, which lets it take so much on top (None: no limit); None when it has the room."""
     if not needed_bytes or limit_bytes is None or needed_bytes <= limit_bytes - CGROUP_RESERVE_BYTES:
-        return ""
+        return None
     return f"it needs {human_bytes(needed_bytes)} and its cgroup's limit leaves {human_bytes(limit_bytes)}"
 
 
-def guest_lack(needed_bytes: int, memory: Memory, limit_bytes: int | None) -> str:
-    """What the host or the guest's cgroup lacks; '' when both have the room."""
+def guest_lack(needed_bytes: int, memory: Memory, limit_bytes: int | None) -> str | None:
+    """What the host or the guest's cgroup lacks; None when both have the room."""
     return limit_lack(needed_bytes, limit_bytes) or lack(needed_bytes, memory)
 
 
-def host_lack(now: Snapshot) -> str:
-    """What is lacking to give everything back, to the host or to one of its guests; '' when there is room."""
+def host_lack(now: Snapshot) -> str | None:
+    """What is lacking to give everything back, to the host or to one of its guests; None when there is room."""
     needs = {guest: merged_bytes(guest, now.page_bytes) for guest in now.guests}
-    return all_lack(now.saved_bytes, needs, now.memory) if now.saved_bytes else ""
+    return all_lack(now.saved_bytes, needs, now.memory) if now.saved_bytes else None
 
 
-def all_lack(needed_bytes: int, needs: Mapping[Guest, int], memory: Memory) -> str:
+def all_lack(needed_bytes: int, needs: Mapping[Guest, int], memory: Memory) -> str | None:
     """The same for so much of the host's, and so much on top for these guests, which may be another's before."""
     for guest, bytes_on_top in needs.items():
         if problem := limit_lack(bytes_on_top, guest.room_bytes):

@@ -55,12 +55,12 @@ class Publisher:
         with suppress(OSError, ValueError):
             self.journal.tell(record)
 
-    def trouble(self) -> str:
-        """The sentence on what is wrong, for /healthz; '' while ticks keep coming."""
+    def trouble(self) -> str | None:
+        """The sentence on what is wrong, for /healthz; None while ticks keep coming."""
         if self._due_seconds is None:
             return "no tick yet"
         late_seconds = time.monotonic() - self._due_seconds
-        return f"the tick is {human_seconds(late_seconds)} late" if late_seconds > GRACE_SECONDS else ""
+        return f"the tick is {human_seconds(late_seconds)} late" if late_seconds > GRACE_SECONDS else None
 
     def withdraw(self) -> None:
         """Remove the status file, because the daemon ends."""

@@ -37,8 +37,8 @@ Application = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
 class Web:
     """Serves a registry on HOST:PORT, on threads of its own, from start() to stop()."""
 
-    def __init__(self, address: str, registry: CollectorRegistry, trouble: Callable[[], str]) -> None:
-        """Do nothing yet. `trouble` tells what is wrong with the daemon, for /healthz; '' is nothing."""
+    def __init__(self, address: str, registry: CollectorRegistry, trouble: Callable[[], str | None]) -> None:
+        """Do nothing yet. `trouble` tells what is wrong with the daemon, for /healthz; None when nothing is."""
         self.address = address
         self._application = application(registry, trouble)
 
@@ -89,7 +89,7 @@ class Paced:
                 self._free_seconds = time.monotonic() + REST * (time.thread_time() - began)
 
 
-def application(registry: CollectorRegistry, trouble: Callable[[], str]) -> Application:
+def application(registry: CollectorRegistry, trouble: Callable[[], str | None]) -> Application:
     """The pages /metrics and /healthz, and a first page with a link."""
     metrics = Paced(make_wsgi_app(registry))
 

@@ -30,8 +30,8 @@ class Account:
     """Zero pages in these mappings, in this pass."""
     rests: int = 0
     """How often the guest was left alone so far."""
-    reason: str = ""
-    """Why the guest, or a part of it, is left alone; '' while it is not."""
+    reason: str | None = None
+    """Why the guest, or a part of it, is left alone; None while it is not."""
     reporting: bool | None = None
     """Whether the guest reports its free pages; None while nobody has looked."""
     _swapped_pages: int = 0
@@ -62,7 +62,7 @@ class Account:
             self.rest(f"{self.back_pages} of {base} zero pages came back, or did not go, within {period}", now_seconds)
         elif now_seconds >= self._period_end:
             many = self.held_pages > _FEW  # a library that locks the memory of its keys is not worth telling
-            self.reason = f"{self.held_pages} zero pages stay: the guest has locked that memory" if many else ""
+            self.reason = f"{self.held_pages} zero pages stay: the guest has locked that memory" if many else None
             self._rest_seconds = PERIOD_SECONDS
             self._begin_period(now_seconds)
         self.held_pages = 0

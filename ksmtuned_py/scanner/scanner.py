@@ -43,9 +43,9 @@ class Watched:
     zeros: Account = field(default_factory=Account)
     saveable_pages: int = 0
     """Steady pages that are zero, or equal to another page of the group."""
-    trouble: str = ""
-    """Why the guest, or a part of it, is not scanned; '' when all of it is."""
-    refusal: str = ""
+    trouble: str | None = None
+    """Why the guest, or a part of it, is not scanned; None when all of it is."""
+    refusal: str | None = None
     """Why it is not remapped although its owner allows it."""
     leaving: bool = False
     """Whether its merged pages go back before anything else: it may not merge, or not with the same guests."""
@@ -54,8 +54,8 @@ class Watched:
         """Forgets all that is known of the guest's pages."""
         self.table, self.zeros, self.saveable_pages = Table(), Account(), 0
 
-    def refuse(self, reason: str) -> None:
-        """Notes why it is not remapped, or its merged pages were not given back; '' when nothing was refused."""
+    def refuse(self, reason: str | None) -> None:
+        """Notes why it is not remapped, or its merged pages were not given back; None when nothing was refused."""
         self.refusal = reason
 
     def tell(self, reason: str) -> None:
@@ -78,8 +78,8 @@ class Merger(Protocol):
     def look_after(self, guests: list[Target]) -> None:
         """Counts what is still shared and frees what nobody maps any more."""
 
-    def give_back(self, process: Process) -> Generator[int, None, str]:
-        """Gives the guest its pages back as private memory; returns why not all of them, or ''."""
+    def give_back(self, process: Process) -> Generator[int, None, str | None]:
+        """Gives the guest its pages back as private memory; returns why not all of them, or None."""
 
 
 class Scanner:
@@ -104,8 +104,8 @@ class Scanner:
         self._zeros = Zeros(door)
         self.watched: dict[GuestKey, Watched] = {}
         self.smart = True
-        self.refusal = ""
-        """Why zero pages are not given back; '' when they are."""
+        self.refusal: str | None = None
+        """Why zero pages are not given back; None when they are."""
         self.counters = Counters()
         self._full_scans = 0
         self._counted: list[Target] = []
@@ -177,7 +177,8 @@ class Scanner:
         )
 
     def _begin_pass(self, guests: list[Watched]) -> None:
-        self.refusal = place_refusal(self._door, to_disk=self._settings.zero_pages_to_disk) if self._gives_back else ""
+        to_disk = self._settings.zero_pages_to_disk
+        self.refusal = place_refusal(self._door, to_disk=to_disk) if self._gives_back else None
         self._split_huge = self._memory_is_short()
         self._sweep.pass_number += 1
         self._sweep.room_pages = self._most_pages - sum(guest.table.pages for guest in guests)
@@ -207,14 +208,14 @@ class Scanner:
             with own_trouble(guest.tell), self._at(guest) as process:
                 reason = yield from self._merger.give_back(process)
                 still = any(mapping.merged for mapping in process.mappings())
-                guest.refuse(reason if still else "")
+                guest.refuse(reason if still else None)
                 return still
         except Gone:
             return False
         return True
 
     def _read(self, guest: Watched) -> Iterator[int]:
-        guest.trouble = ""
+        guest.trouble = None
         try:
             with own_trouble(guest.tell), self._at(guest) as process:
                 for step in self._sweep.guest(process, guest.table, PRIVATE, smart=self.smart):

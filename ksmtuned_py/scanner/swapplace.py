@@ -32,8 +32,8 @@ def parse_swaps(text: str) -> list[SwapDevice]:
     return [SwapDevice(row[0], int(row[-3]), int(row[-2]), int(row[-1])) for row in rows if len(row) >= 5]
 
 
-def refusal(swaps: list[SwapDevice], *, zeromap: bool, zswap: bool) -> str:
-    """Returns why zero pages must not be swapped out here; '' when nothing would be written to a disk.
+def refusal(swaps: list[SwapDevice], *, zeromap: bool, zswap: bool) -> str | None:
+    """Returns why zero pages must not be swapped out here; None when nothing would be written to a disk.
 
     Linux 6.12+ keeps zero-filled pages in a bitmap (vmstat then has swpout_zero) and never writes them. Before, zswap
     and zram keep same-filled pages without storing them.
@@ -42,9 +42,9 @@ def refusal(swaps: list[SwapDevice], *, zeromap: bool, zswap: bool) -> str:
     if not with_room:
         return NO_SWAP
     if zeromap or zswap:
-        return ""
+        return None
     first = max(device.priority for device in with_room)
     for device in with_room:
         if device.priority == first and not device.zram:
             return f"zero pages would really be written to {device.path}: no zram or zswap, and a kernel before 6.12"
-    return ""
+    return None

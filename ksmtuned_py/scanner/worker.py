@@ -29,7 +29,7 @@ _PAGE = 4096
 class Worker:
     """Obeys the channel, and scans in between."""
 
-    def __init__(self, channel: Channel, scanner: Scanner, merge_refusal: str = "") -> None:
+    def __init__(self, channel: Channel, scanner: Scanner, merge_refusal: str | None = None) -> None:
         self._channel = channel
         self._scanner = scanner
         self._merge_refusal = merge_refusal
@@ -133,15 +133,15 @@ def _told_of(guest: Watched) -> Message:
     }
 
 
-def merger_for(settings: Scan, door: Door) -> tuple[Merger | None, str]:
+def merger_for(settings: Scan, door: Door) -> tuple[Merger | None, str | None]:
     """Returns who shares equal pages in this mode, or why nobody does."""
     if settings.reclaim != "remap":
-        return None, ""
+        return None, None
     if os.uname().machine not in _PROVEN or os.sysconf("SC_PAGESIZE") != _PAGE:
         return None, f"remap is for x86-64 and aarch64 with pages of 4 KiB only, and this is {os.uname().machine}"
     from ksmtuned_py.scanner.remap.share.remapper import Remapper
 
-    return Remapper(door, settings), ""
+    return Remapper(door, settings), None
 
 
 def main(descriptor: int, mark: Mark, root: str, settings: Scan) -> None:

@@ -145,7 +145,7 @@ def _cut(process: Process, run: list[int], held: list[tuple[int, int]]) -> list[
 def _ask_for_reporting(process: Process, account: Account) -> None:
     """Notes whether the guest reports its free pages: its zeros then are in use, or too small to be reported."""
     account.reporting = parse_balloon(process.read_text("cmdline").split("\0")).reports_free_pages
-    account.reason = REPORTING if account.reporting else ""
+    account.reason = REPORTING if account.reporting else None
 
 
 def _in(pages: PageNumbers, found: PageNumbers) -> PageNumbers:

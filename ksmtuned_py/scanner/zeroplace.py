@@ -9,11 +9,11 @@ _SWPOUT_ZERO = re.compile(r"^swpout_zero (\d+)$", re.MULTILINE)
 _ZSWAP = "sys/module/zswap/parameters"
 
 
-def place_refusal(door: Door, *, to_disk: bool) -> str:
-    """Returns why zero pages must not be swapped out on this host now; '' when they may be."""
+def place_refusal(door: Door, *, to_disk: bool) -> str | None:
+    """Returns why zero pages must not be swapped out on this host now; None when they may be."""
     swaps = parse_swaps(door.read_if_there("proc/swaps") or "")
     if to_disk and any(device.has_room for device in swaps):
-        return ""
+        return None
     return refusal(swaps, zeromap=zero_swapouts(door) is not None, zswap=_has_zswap(door))
 
 

@@ -30,19 +30,19 @@ def untouched(kernel: Kernel) -> frozenset[KnobName]:
     return frozenset(name for name in KNOB_NAMES if name in kept)
 
 
-def owed(runtime: Runtime, origin: Origin) -> tuple[Knobs | None, str]:
+def owed(runtime: Runtime, origin: Origin) -> tuple[Knobs | None, str | None]:
     """The knobs to be put back, and a sentence for the admin; raises NotOurs for knobs of another origin.
 
     Knobs that no longer exist, as after a reboot, are forgotten.
     """
     saved = runtime.originals()
     if saved is None:
-        return None, ""
+        return None, None
     if saved.origin == origin:
-        return saved.knobs, ""
+        return saved.knobs, None
     if saved.origin.backend in ENDS_WITH_US:
         runtime.forget_originals()
-        return None, ""
+        return None, None
     if saved.origin.boot_id != origin.boot_id and saved.origin.root == origin.root:
         runtime.forget_originals()
         return None, f"{runtime.originals_path}: saved before the last boot, so forgotten"

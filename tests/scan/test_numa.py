@@ -68,7 +68,7 @@ def test_memory_with_another_policy_than_most_is_left_out_by_name() -> None:
     assert [one.mapping.start for one in kept] == [0x7F0010000000]
     assert policy == Policy("bind:1", BIND, 2)
     assert other == "only its memory with the NUMA policy bind:1 is merged, not bind:0"
-    assert of_one_policy([]) == ([], None, "")
+    assert of_one_policy([]) == ([], None, None)
 
 
 @contextmanager

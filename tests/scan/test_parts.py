@@ -119,17 +119,17 @@ def test_what_every_guest_has_open_is_no_reason(mode: int, device: tuple[int, in
 )
 def test_a_process_is_refused_for_its_status(status: str, word: str) -> None:
     found = eligibility.status_refusal(status)
-    assert word in found
+    assert word in str(found)
     assert bool(found) == bool(word)
 
 
 def test_more_refusals_are_named() -> None:
-    assert "vhost-user" in eligibility.mappings_refusal(parse_maps(MAPS), MIB)
-    assert eligibility.mappings_refusal(parse_maps(MAPS), 2 * MIB) == ""
+    assert "vhost-user" in str(eligibility.mappings_refusal(parse_maps(MAPS), MIB))
+    assert eligibility.mappings_refusal(parse_maps(MAPS), 2 * MIB) is None
     reporting = ["qemu", "-device", "virtio-balloon,free-page-reporting=on"]
-    assert "free page reporting" in eligibility.command_refusal(reporting)
-    assert eligibility.command_refusal(["qemu", "-device", "virtio-balloon"]) == ""
-    assert "-incoming" in eligibility.command_refusal(["qemu", "-incoming", "defer"])
+    assert "free page reporting" in str(eligibility.command_refusal(reporting))
+    assert eligibility.command_refusal(["qemu", "-device", "virtio-balloon"]) is None
+    assert "-incoming" in str(eligibility.command_refusal(["qemu", "-incoming", "defer"]))
 
 
 @pytest.mark.parametrize(
@@ -154,14 +154,14 @@ def test_flags_of_a_mapping_are_restored_or_it_is_refused() -> None:
     found, reason = eligibility.eligible(SMAPS.format(flags=" dd hg mg"), None, MIB)
     assert [one.advice for one in found] == [(12, 14, 16)]
     assert found[0].reserve
-    assert reason == ""
+    assert reason is None
     assert eligibility.eligible(SMAPS.format(flags=" nr"), None, MIB)[0][0].reserve is False
     found, reason = eligibility.eligible(SMAPS.format(flags=" lo"), None, MIB)
     assert found == []
-    assert "flag lo" in reason
+    assert "flag lo" in str(reason)
     assert eligibility.eligible(SMAPS.format(flags=""), None, 256 * MIB)[0] == []
     keyed = SMAPS.format(flags="").replace("VmFlags:", "ProtectionKey:         3\nVmFlags:")
-    assert "protection key 3" in eligibility.eligible(keyed, None, MIB)[1]
+    assert "protection key 3" in str(eligibility.eligible(keyed, None, MIB)[1])
 
 
 def test_zero_pages_go_only_where_no_disk_is_written() -> None:
@@ -170,11 +170,11 @@ def test_zero_pages_go_only_where_no_disk_is_written() -> None:
     full = "/dev/zram0 partition 1000000 990000 100\n"
     assert refusal(parse_swaps(head), zeromap=True, zswap=True) == NO_SWAP
     assert refusal(parse_swaps(head + full), zeromap=True, zswap=False) == NO_SWAP
-    assert "/dev/sda2" in refusal(parse_swaps(head + disk), zeromap=False, zswap=False)
-    assert "/dev/sda2" in refusal(parse_swaps(head + disk + full), zeromap=False, zswap=False)
-    assert refusal(parse_swaps(head + disk), zeromap=True, zswap=False) == ""
-    assert refusal(parse_swaps(head + disk), zeromap=False, zswap=True) == ""
-    assert refusal(parse_swaps(head + disk + zram), zeromap=False, zswap=False) == ""
+    assert "/dev/sda2" in str(refusal(parse_swaps(head + disk), zeromap=False, zswap=False))
+    assert "/dev/sda2" in str(refusal(parse_swaps(head + disk + full), zeromap=False, zswap=False))
+    assert refusal(parse_swaps(head + disk), zeromap=True, zswap=False) is None
+    assert refusal(parse_swaps(head + disk), zeromap=False, zswap=True) is None
+    assert refusal(parse_swaps(head + disk + zram), zeromap=False, zswap=False) is None
 
 
 @given(st.lists(st.tuples(st.integers(0, 5000), st.integers(1, 300)), max_size=6), st.integers(1, 300))

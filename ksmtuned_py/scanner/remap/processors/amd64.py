@@ -68,8 +68,8 @@ class Context:
         return self["rip"]
 
     @property
-    def refusal(self) -> str:
-        return "" if self["cs"] == _CODE_64 else "it runs 32-bit code"
+    def refusal(self) -> str | None:
+        return None if self["cs"] == _CODE_64 else "it runs 32-bit code"
 
     @property
     def suitability(self) -> int:

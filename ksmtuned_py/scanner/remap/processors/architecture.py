@@ -21,8 +21,8 @@ class Context(Protocol):
         """The address at which the thread goes on."""
 
     @property
-    def refusal(self) -> str:
-        """Why it cannot be sent elsewhere and find its way back; '' when it can."""
+    def refusal(self) -> str | None:
+        """Why it cannot be sent elsewhere and find its way back; None when it can."""
 
     @property
     def suitability(self) -> int:

@@ -74,7 +74,7 @@ class Context:
     values: tuple[int, ...]
     vectors: bytes = bytes(_VECTORS_BYTES)
     at_syscall: bool = False
-    refusal: str = ""
+    refusal: str | None = None
 
     @property
     def pc(self) -> int:
@@ -157,7 +157,7 @@ def result(view: Callable[[int, int], bytes]) -> int:
     return value
 
 
-def _refusal(view: Callable[[int, int], bytes]) -> str:
+def _refusal(view: Callable[[int, int], bytes]) -> str | None:
     for note in (_NT_SVE, _NT_SSVE):
         header = view(note, 16)
         if header and header[_SVE_FLAGS_AT] & 1:
@@ -167,7 +167,7 @@ def _refusal(view: Callable[[int, int], bytes]) -> str:
         return "one of its threads has a shadow stack (GCS)"
     if view(_NT_POE, 8):  # some kernels load garbage when a frame has no record of them
         return "its processor has permission overlays (POE)"
-    return ""
+    return None
 
 
 def _block(code: Code, how: int, mask: int) -> None:

@@ -35,8 +35,8 @@ class Eligible:
     """The NUMA policy of the mapping; None when it has none of its own."""
 
 
-def status_refusal(status: str) -> str:
-    """Returns why a process or thread with this /proc/PID/status is refused; '' when it is not."""
+def status_refusal(status: str) -> str | None:
+    """Returns why a process or thread with this /proc/PID/status is refused; None when it is not."""
     found = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
     if found.get("Seccomp") == "1":
         return "it runs under strict seccomp, which forbids any system call of ours"
@@ -52,7 +52,7 @@ def status_refusal(status: str) -> str:
         return "it runs as root, and so could write to what all others have mapped"
     if int(found.get("CapPrm", "0"), 16) & ~_HARMLESS_CAPABILITIES:
         return "it has capabilities of root's, and so might write to what all others have mapped"
-    return ""
+    return None
 
 
 def is_stopped(status: str) -> bool:
@@ -60,41 +60,42 @@ def is_stopped(status: str) -> bool:
     return bool(_STOPPED.search(status))
 
 
-def command_refusal(words: Sequence[str]) -> str:
-    """Returns why a guest with this command line is refused; '' when it is not."""
+def command_refusal(words: Sequence[str]) -> str | None:
+    """Returns why a guest with this command line is refused; None when it is not."""
     balloon = parse_balloon(words)
     if balloon.reports_free_pages or balloon.pluggable:
         return "free page reporting or virtio-mem gives its memory back already, and better"
     if "-incoming" in words or "--incoming" in words:
         return "it came from another host (-incoming): what is fetched on demand would not be asked for"
-    return ""
+    return None
 
 
-def nested_refusal(words: Sequence[str], vendor: str) -> str:
-    """Returns why a KVM guest is refused where the module allows guests of guests (vmx, svm); '' when it is not.
+def nested_refusal(words: Sequence[str], vendor: str) -> str | None:
+    """Returns why a KVM guest is refused where the module allows guests of guests (vmx, svm); None when it is not.
 
     Their control pages are pinned, and no change of mappings moves them.
     """
     models = [value.split(",") for option, value in pairwise(words) if option.lstrip("-") == "cpu"]
     if models and {f"{vendor}=off", f"-{vendor}"} & set(models[-1]):
-        return ""
+        return None
     named = models and models[-1][0] not in ("host", "max", "base")
     if named and not any(vendor in word for word in models[-1]):
-        return ""
+        return None
     return f"it may have guests of its own, whose pages KVM pins: switch that off ({vendor}=off, or kvm's nested=0)"
 
 
-def mappings_refusal(mappings: Iterable[Mapping], least_bytes: int) -> str:
-    """Returns why a process with these mappings is refused; '' when it is not."""
+def mappings_refusal(mappings: Iterable[Mapping], least_bytes: int) -> str | None:
+    """Returns why a process with these mappings is refused; None when it is not."""
     for mapping in mappings:
         if mapping.permissions.startswith("rw") and mapping.permissions[3] == "s" and mapping.size >= least_bytes:
             return "its memory is shared with other processes (vhost-user, virtiofs)"
-    return ""
+    return None
 
 
-def eligible(smaps: str, policies: dict[int, str] | None, least_bytes: int) -> tuple[list[Eligible], str]:
+def eligible(smaps: str, policies: dict[int, str] | None, least_bytes: int) -> tuple[list[Eligible], str | None]:
     """Returns the mappings that may be remapped, and why one of that size is not; policies: None without NUMA."""
-    found, reason = [], ""
+    found: list[Eligible] = []
+    reason = None
     for mapping, flags in _with_flags(smaps):
         if not mapping.anonymous or mapping.name.startswith("[heap]"):
             continue
@@ -116,7 +117,7 @@ def large(mappings: Iterable[Mapping], least_bytes: int) -> list[tuple[int, int]
     return [(start, end) for start, end in candidates(list(mappings)) if end - start >= least_bytes]
 
 
-def of_one_policy(found: list[Eligible]) -> tuple[list[Eligible], Policy | None, str]:
+def of_one_policy(found: list[Eligible]) -> tuple[list[Eligible], Policy | None, str | None]:
     """Returns the mappings with the most frequent NUMA policy, that policy, and why others are left out.
 
     A memfd has one policy, which holds for all that have mapped it, and a guest has one memfd.
@@ -125,12 +126,12 @@ def of_one_policy(found: list[Eligible]) -> tuple[list[Eligible], Policy | None,
     for one in found:
         sizes[one.policy] += one.mapping.size
     if not sizes:
-        return [], None, ""
+        return [], None, None
     (most, _), *others = sizes.most_common()
-    reason = (
-        f"only its memory with the NUMA policy {_name(most)} is merged, not {_name(others[0][0])}" if others else ""
-    )
-    return [one for one in found if one.policy == most], most, reason
+    chosen = [one for one in found if one.policy == most]
+    if not others:
+        return chosen, most, None
+    return chosen, most, f"only its memory with the NUMA policy {_name(most)} is merged, not {_name(others[0][0])}"
 
 
 def _name(policy: Policy | None) -> str:

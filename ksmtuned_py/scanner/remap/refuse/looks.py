@@ -27,7 +27,7 @@ def look(door: Door, process: Process, least_bytes: int) -> Belongings:
         or command_refusal(words)
         or mappings_refusal(process.mappings(), least_bytes)
         or belongings.refusal(process.mappings())
-        or (_nested_refusal(door, words) if belongings.has_kvm else "")
+        or (_nested_refusal(door, words) if belongings.has_kvm else None)
     )
     if is_frozen(door, process.read_text("cgroup")):
         reason = "its control group is frozen"
@@ -36,17 +36,17 @@ def look(door: Door, process: Process, least_bytes: int) -> Belongings:
     return belongings
 
 
-def _threads_refusal(process: Process) -> str:
+def _threads_refusal(process: Process) -> str | None:
     for thread in process.names("task"):
         with suppress(Gone):  # the refusal is about that thread only
             if reason := status_refusal(process.read_text(f"task/{thread}/status")):
                 return reason
-    return ""
+    return None
 
 
-def _nested_refusal(door: Door, words: list[str]) -> str:
+def _nested_refusal(door: Door, words: list[str]) -> str | None:
     for module, vendor in _NESTED.items():
         nested = door.read_if_there(f"sys/module/{module}/parameters/nested") or ""
         if nested.strip() in ("Y", "1"):
             return nested_refusal(words, vendor)
-    return ""
+    return None

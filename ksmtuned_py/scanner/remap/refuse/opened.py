@@ -49,9 +49,9 @@ class Belongings:
         self._majors = _majors(door)
         self._passed: set[str] = set()
 
-    def refusal(self, mappings: Iterable[Mapping]) -> str:
-        """Returns why a process with these mappings, and with what it has open, is refused; '' when it is not."""
-        return next(filter(None, (self._look(*one) for one in (*self._opened(), *_mapped(mappings)))), "")
+    def refusal(self, mappings: Iterable[Mapping]) -> str | None:
+        """Returns why a process with these mappings, and with what it has open, is refused; None when it is not."""
+        return next(filter(None, (self._look(*one) for one in (*self._opened(), *_mapped(mappings)))), None)
 
     @property
     def has_kvm(self) -> bool:
@@ -67,19 +67,19 @@ class Belongings:
             with suppress(FileNotFoundError):  # closed since
                 yield os.readlink(f"fd/{number}", dir_fd=self._process.directory), f"fd/{number}"
 
-    def _look(self, name: str, path: str) -> str:
-        """Returns why it is refused for what a name stands for; '' when it is not. The file is below its /proc/PID."""
+    def _look(self, name: str, path: str) -> str | None:
+        """Returns why it is refused for what a name stands for, or None. The file is below its /proc/PID."""
         if name in self._passed:
-            return ""
+            return None
         try:
             what, harmless = self._judged(name, path)
         except FileNotFoundError:  # closed or unmapped since
-            return ""
+            return None
         except OSError as error:
             return f"whether {name} leaves its memory alone cannot be known: {error.strerror} (systemd/remap.conf)"
         if harmless:
             self._passed.add(name)
-            return ""
+            return None
         return reason(what)
 
     def _judged(self, name: str, path: str) -> tuple[str, bool]:

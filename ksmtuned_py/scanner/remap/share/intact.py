@@ -24,13 +24,13 @@ _WHOLE = 1000
 """How many runs one call takes."""
 
 
-def change(process: Process, runs: list[Run]) -> str:
-    """Returns why the memory of these runs must not be touched any more; '' when it is as it was. Raises OSError."""
+def change(process: Process, runs: list[Run]) -> str | None:
+    """Returns why the memory of these runs must not be touched any more; None when it is as it was. Raises OSError."""
     if any(_is_locked_or_gone(process, runs[begin : begin + _WHOLE]) for begin in range(0, len(runs), _WHOLE)):
         return "it has locked its memory, or taken it away, while it was merged"
     if not all(_may_be_written(process, runs)):
         return "it has protected its memory, or mapped something else there, while it was merged"
-    return ""
+    return None
 
 
 def _may_be_written(process: Process, runs: list[Run]) -> list[bool]:

@@ -84,7 +84,7 @@ class Remapper:
     def _merge(self, process: Process, watched: Watched, prints: Prints, kind: Kind) -> Iterator[int]:
         self._stops.refuse_late(process.target.pid)
         belongings = look(self._door, process, self._least_bytes)
-        watched.refusal = ""
+        watched.refusal = None
         if not self._is_worth_it(process, watched, prints):
             return
         Sharers(self._door, process).look_at_all()
@@ -154,10 +154,10 @@ class Remapper:
             for inode, store in stores.items():
                 store.free_unused(counts[inode])
 
-    def give_back(self, process: Process) -> Generator[int, None, str]:
-        """Gives the guest its pages back as private memory; returns why some stay merged, or ''."""
+    def give_back(self, process: Process) -> Generator[int, None, str | None]:
+        """Gives the guest its pages back as private memory; returns why some stay merged, or None."""
         self._outdated = True
-        reasons = [""]
+        reasons: list[str | None] = [None]
         tries, least = _TRIES, sys.maxsize
         while tries and (size := sum(mapping.size for mapping in process.mappings() if mapping.merged)):
             if not self._stops.rests.is_due(process.target.pid):
@@ -187,7 +187,7 @@ class Remapper:
         standing = self._prepared(process, belongings, session, wanted)
         return give_back(self._door, process, session, merged, standing)
 
-    def _eligible(self, process: Process, least_bytes: int) -> tuple[list[Eligible], str]:
+    def _eligible(self, process: Process, least_bytes: int) -> tuple[list[Eligible], str | None]:
         numa = self._door.exists("proc/self/numa_maps")
         smaps = process.read_text("smaps")
         return eligible(smaps, policies(process.read_text("numa_maps")) if numa else None, least_bytes)
