@@ -1,10 +1,10 @@
 """The five words of the house: look, decide, plan, apply, tell."""
 
+from ksmtuned_py import policy
 from ksmtuned_py.config import Config
 from ksmtuned_py.host import Host
 from ksmtuned_py.model import Decision, Snapshot, Wake, Write
 from ksmtuned_py.plan import plan
-from ksmtuned_py.policy import policy_of
 from ksmtuned_py.policy.trend import Trend
 from ksmtuned_py.report import Report
 
@@ -27,7 +27,7 @@ def tick(host: Host, config: Config, trend: Trend, woken_by: frozenset[Wake] = f
 def decide(snapshot: Snapshot, config: Config, trend: Trend) -> tuple[Trend, Decision, tuple[Write, ...]]:
     """Decide and plan, without looking and writing, which a simulation does in its own way."""
     trend = trend.after(snapshot, config)  # advances whatever is decided
-    decision = policy_of(config).decide(snapshot, trend)  # wanted knobs, mode, and the reason as a sentence
+    decision = policy.decide(snapshot, trend, config)  # wanted knobs, mode, and the reason as a sentence
     return trend, decision, plan(snapshot.knobs, decision.knobs)
 
 

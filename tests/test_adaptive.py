@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from ksmtuned_py.config import Adaptive, Config, Guards
 from ksmtuned_py.model import Counters, Decision, ForeignWrite, GuestKsm, Knobs, Mode, Snapshot, Wake
 from ksmtuned_py.plan import plan
-from ksmtuned_py.policy import policy_of
+from ksmtuned_py.policy import decide as decided
 from ksmtuned_py.policy.trend import Trend
 from ksmtuned_py.units import GIB
 from tests.support.snapshots import guest, snapshot
@@ -24,7 +24,7 @@ def decide(*snapshots: Snapshot, config: Config = CONFIG) -> Decision:
     trend = Trend.begin(config)
     for each in snapshots:
         trend = trend.after(each, config)
-    return policy_of(config).decide(snapshots[-1], trend)
+    return decided(snapshots[-1], trend, config)
 
 
 def settled(**fields: Any) -> tuple[Snapshot, ...]:

@@ -15,7 +15,7 @@ from ksmtuned_py.ksmdmodel.guestmemory import equal, unique
 from ksmtuned_py.ksmdmodel.modelhost import ModelHost
 from ksmtuned_py.ksmdmodel.settings import LINUX_6_1
 from ksmtuned_py.model import AdvisorMode, Clock, Counters, ForeignWrite, Knobs, Mode, Run, Write, WriteStatus
-from ksmtuned_py.policy import policy_of
+from ksmtuned_py.policy import decide
 from ksmtuned_py.policy.advisor import CPU_OUT_OF_REACH, SETTLING_PASSES, NoAdvisor
 from ksmtuned_py.policy.trend import Trend
 from ksmtuned_py.report import Report
@@ -150,7 +150,7 @@ def test_whatever_it_sees_it_stays_in_its_bounds(
         guests = (guest(rss_bytes=guest_bytes),)
         now = snapshot(at=at, knobs=knobs, counters=counters, guests=guests, available_bytes=available)
         trend = trend.after(now, CONFIG)
-        wanted = policy_of(CONFIG).decide(now, trend).knobs
+        wanted = decide(now, trend, CONFIG).knobs
         assert wanted.pages_to_scan is None, (
             "EINVAL while the advisor is on, and a foreign write once it has changed it"
         )
@@ -164,5 +164,5 @@ def test_every_policy_keeps_its_hands_off_while_somebody_else_writes(name: str) 
     trend = Trend.begin(config).after(snapshot(at=0), config)
     disturbed = replace(snapshot(at=1), foreign=(ForeignWrite(knob="run", ours=1, seen=0),))
     trend = trend.after(disturbed, config)
-    decision = policy_of(config).decide(disturbed, trend)
+    decision = decide(disturbed, trend, config)
     assert (decision.mode, decision.rule, decision.knobs) == (Mode.HELD, "foreign_writer", Knobs())

@@ -8,7 +8,7 @@ import pytest
 from ksmtuned_py.config import Config
 from ksmtuned_py.guests.awaited import ASKING_SECONDS, MOST_SECONDS, Awaited
 from ksmtuned_py.model import Decision, Guest, GuestKsm, Mode
-from ksmtuned_py.policy import policy_of
+from ksmtuned_py.policy import decide
 from ksmtuned_py.policy.trend import Trend
 from tests.support.snapshots import guest, snapshot
 
@@ -56,7 +56,7 @@ def test_a_guest_that_is_wanted_out_again_is_waited_for_again() -> None:
 def decided(*guests: Guest, backend: str = "kernel") -> Decision:
     """The decision of the default policy about new guests."""
     seen = snapshot(guests=guests, backend=backend)
-    return policy_of(Config()).decide(seen, Trend.begin(Config()).after(seen, Config()))
+    return decide(seen, Trend.begin(Config()).after(seen, Config()), Config())
 
 
 def test_no_pass_goes_over_guests_that_wait_to_be_switched_off() -> None:

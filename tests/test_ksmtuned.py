@@ -10,7 +10,7 @@ from ksmtuned_py.config import Config
 from ksmtuned_py.config import Policy as PolicySection
 from ksmtuned_py.config.peers import Ksmtuned
 from ksmtuned_py.model import Memory, Mode, Wake
-from ksmtuned_py.policy import policy_of
+from ksmtuned_py.policy import decide
 from ksmtuned_py.policy.peers.shellscript import adjust
 from ksmtuned_py.policy.trend import Trend
 from ksmtuned_py.units import GIB, KIB
@@ -76,24 +76,24 @@ def test_npages_stays_in_its_bounds_on_any_host(total: int, free: int, committed
 
 def test_the_policy_waits_an_interval_and_adjusts_at_once_when_asked() -> None:
     config = Config(policy=PolicySection(name="ksmtuned"))
-    policy, trend = policy_of(config), Trend.begin(config)
+    trend = Trend.begin(config)
     full = Memory(total_bytes=16 * GIB, available_bytes=0)
 
     first = snapshot(at=0, memory=full, guests=(guest(rss_bytes=16 * GIB),))
     trend = trend.after(first, config)
-    decision = policy.decide(first, trend)
+    decision = decide(first, trend, config)
     assert (decision.mode, decision.knobs.run) == (Mode.OFF, None)
 
     early = replace(first, clock=replace(first.clock, monotonic_seconds=59.0))
-    assert policy.decide(early, trend.after(early, config)).knobs.pages_to_scan is None
+    assert decide(early, trend.after(early, config), config).knobs.pages_to_scan is None
 
     asked = replace(early, woken_by=frozenset({Wake.ASKED}))
     trend = trend.after(asked, config)
-    assert policy.decide(asked, trend).knobs.pages_to_scan == 300
+    assert decide(asked, trend, config).knobs.pages_to_scan == 300
 
     later = replace(first, clock=replace(first.clock, monotonic_seconds=119.0))
     trend = trend.after(later, config)
-    assert policy.decide(later, trend).knobs.pages_to_scan == 600
+    assert decide(later, trend, config).knobs.pages_to_scan == 600
 
 
 def replace_settings(**values: int) -> Ksmtuned:

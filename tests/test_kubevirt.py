@@ -10,7 +10,7 @@ from ksmtuned_py.config import Config
 from ksmtuned_py.config import Policy as PolicySection
 from ksmtuned_py.config.peers import Kubevirt
 from ksmtuned_py.model import Knobs, Run, Snapshot
-from ksmtuned_py.policy import policy_of
+from ksmtuned_py.policy import decide
 from ksmtuned_py.policy.peers.kubevirt import adjust
 from ksmtuned_py.policy.peers.periodic import Rate
 from ksmtuned_py.policy.trend import Trend
@@ -73,18 +73,18 @@ def at(seconds: float, knobs: Knobs, available_bytes: int) -> Snapshot:
 
 def test_the_policy_adjusts_at_once_and_then_every_three_minutes() -> None:
     config = Config(policy=PolicySection(name="kubevirt"))
-    policy, trend = policy_of(config), Trend.begin(config)
+    trend = Trend.begin(config)
     off = Knobs(run=Run.STOP, pages_to_scan=900, sleep_millisecs=20, advisor_mode="none")
     first = at(0, off, GIB)
     trend = trend.after(first, config)
-    knobs = policy.decide(first, trend).knobs
+    knobs = decide(first, trend, config).knobs
     assert (knobs.run, knobs.pages_to_scan, knobs.sleep_millisecs) == (1, 100, 106)
     early = at(179, knobs, GIB)
     trend = trend.after(early, config)
-    assert policy.decide(early, trend).knobs == knobs
+    assert decide(early, trend, config).knobs == knobs
     later = at(180, knobs, GIB)
     trend = trend.after(later, config)
-    assert policy.decide(later, trend).knobs.pages_to_scan == 400
+    assert decide(later, trend, config).knobs.pages_to_scan == 400
     calm = at(360, knobs, 10 * GIB)
     trend = trend.after(calm, config)
-    assert policy.decide(calm, trend).knobs == Knobs(run=Run.STOP)
+    assert decide(calm, trend, config).knobs == Knobs(run=Run.STOP)

@@ -10,7 +10,7 @@ from ksmtuned_py.config import Config
 from ksmtuned_py.config import Policy as PolicySection
 from ksmtuned_py.config.peers import Mom
 from ksmtuned_py.model import Knobs, Memory, Mode, Run, Snapshot, Wake
-from ksmtuned_py.policy import policy_of
+from ksmtuned_py.policy import decide
 from ksmtuned_py.policy.peers.mom import adjust
 from ksmtuned_py.policy.trend import Trend
 from ksmtuned_py.units import GIB, KIB
@@ -71,21 +71,21 @@ def at(seconds: float, free_gib: float, pages: int) -> Snapshot:
 
 def test_the_policy_takes_the_mean_of_its_samples() -> None:
     config = Config(policy=PolicySection(name="mom"))
-    policy, trend = policy_of(config), Trend.begin(config)
+    trend = Trend.begin(config)
     first = at(0, free_gib=12, pages=500)
     trend = trend.after(first, config)
-    decision = policy.decide(first, trend)
+    decision = decide(first, trend, config)
     assert (decision.mode, decision.knobs, decision.next_tick_seconds) == (Mode.OFF, Knobs(), 5)
     for seconds, free_gib in ((3, 0), (5, 0)):  # the first of these is between two samples
         trend = trend.after(at(seconds, free_gib, pages=500), config)
     now = at(10, free_gib=0, pages=500)
     trend = trend.after(now, config)
-    knobs = policy.decide(now, trend).knobs
+    knobs = decide(now, trend, config).knobs
     assert (knobs.run, knobs.pages_to_scan, knobs.sleep_millisecs) == (1, 450, 10), "the mean is 4 GiB, above 3.2"
     now = replace(at(11, free_gib=0, pages=450), woken_by=frozenset({Wake.ASKED}))
     trend = trend.after(now, config)
-    assert policy.decide(now, trend).knobs.pages_to_scan == 400
+    assert decide(now, trend, config).knobs.pages_to_scan == 400
     for seconds in range(15, 70, 5):
         now = at(seconds, free_gib=0, pages=450)
         trend = trend.after(now, config)
-    assert policy.decide(now, trend).knobs.pages_to_scan == 750, "after ten samples the first is forgotten"
+    assert decide(now, trend, config).knobs.pages_to_scan == 750, "after ten samples the first is forgotten"

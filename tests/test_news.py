@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from ksmtuned_py.config import Config
 from ksmtuned_py.model import Counters, GuestKsm, Mode, Snapshot
-from ksmtuned_py.policy import policy_of
+from ksmtuned_py.policy import decide as decided
 from ksmtuned_py.policy.boost import NOTHING_SECONDS, Boost
 from ksmtuned_py.policy.record import FRUITLESS_MAX_SECONDS, Kind, Record
 from ksmtuned_py.policy.trend import Trend
@@ -81,7 +81,7 @@ def test_other_reasons_are_heard_meanwhile() -> None:
     late = (guest(), guest("late", pid=101, rss_bytes=400 * GIB))
     seen = trend.after(look(110, 3, unshared=1, guests=late), CONFIG)
     assert "grew by 400 GiB" in seen.news.sentence
-    decision = policy_of(CONFIG).decide(look(101, 3, unshared=1), trend.after(look(101, 3, unshared=1), CONFIG))
+    decision = decided(look(101, 3, unshared=1), trend.after(look(101, 3, unshared=1), CONFIG), CONFIG)
     waits = "news of arrival in 1 min 39 s: it is not heard now, for its last boost gained 0 B for 100 CPU-s"
     assert waits in decision.would_change
 
@@ -161,6 +161,6 @@ def test_why_says_how_long_a_pass_will_really_take() -> None:
         for at, scans, sharing in ((0, 0, 0), (926, 3, 89.9), (1852, 4, 89.9))
     ]
     trend = after(*seen)
-    decision = policy_of(CONFIG).decide(seen[-1], trend)
+    decision = decided(seen[-1], trend, CONFIG)
     assert decision.mode is Mode.REST
     assert decision.reason.endswith("a pass like the last takes 128 h 36 min at that")

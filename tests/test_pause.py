@@ -11,7 +11,7 @@ from ksmtuned_py.config.types import PolicyName
 from ksmtuned_py.door.runtime import Runtime
 from ksmtuned_py.errors import Garbage
 from ksmtuned_py.model import Mode, Pause
-from ksmtuned_py.policy import policy_of
+from ksmtuned_py.policy import decide
 from ksmtuned_py.policy.trend import Trend
 from tests.support.snapshots import guest, snapshot
 
@@ -21,11 +21,11 @@ def test_every_policy_obeys(name: str) -> None:
     config = Config.model_validate({"policy": {"name": name}})
     now = snapshot(guests=(guest(),))
     paused = replace(now, pause=Pause(until_unix_seconds=now.clock.unix_seconds + 3, reason="backup"))
-    decision = policy_of(config).decide(paused, Trend.begin(config).after(paused, config))
+    decision = decide(paused, Trend.begin(config).after(paused, config), config)
     assert (decision.mode, decision.rule, decision.knobs.run) == (Mode.OFF, "paused", 0)
     assert decision.reason == "off: paused for 3 s more (backup)"
     assert decision.next_tick_seconds <= 3  # it ends in time
-    assert policy_of(config).decide(now, Trend.begin(config).after(now, config)).rule != "paused"
+    assert decide(now, Trend.begin(config).after(now, config), config).rule != "paused"
 
 
 def test_it_is_over_at_its_time(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from ksmtuned_py.config import Config
 from ksmtuned_py.model import Counters, Memory, Snapshot, Vmstat
-from ksmtuned_py.policy import policy_of
+from ksmtuned_py.policy import decide
 from ksmtuned_py.policy.splits import Splits
 from ksmtuned_py.policy.trend import Trend
 from ksmtuned_py.units import GIB, MIB
@@ -155,7 +155,7 @@ def test_a_pass_of_a_boost_gains_it_and_is_told_to_have() -> None:
     assert paid.passes.last is not None
     assert (paid.passes.last.gained_bytes, paid.passes.last.freed_bytes) == (500 * MIB, 500 * MIB)
     assert paid.boosting
-    verdicts = policy_of(Config()).decide(freed.at(3), paid).verdicts
+    verdicts = decide(freed.at(3), paid, Config()).verdicts
     assert any("500 MiB of it from huge pages that were split" in verdict.sentence for verdict in verdicts)
     assert not after(*began, BEFORE.at(3, full_scans=4, cpu_seconds=1)).boosting
 

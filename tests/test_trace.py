@@ -15,7 +15,7 @@ from ksmtuned_py.cli.main import main
 from ksmtuned_py.cli.policies import with_policy
 from ksmtuned_py.config import Config
 from ksmtuned_py.model import Counters, Decision, Knobs, Mode, Snapshot, Wake
-from ksmtuned_py.policy import policy_of
+from ksmtuned_py.policy import decide
 from ksmtuned_py.policy.trend import Trend
 from ksmtuned_py.report import Report
 from ksmtuned_py.trace.lines import BadTrace, Header, Tick, line_of, parse_header, parse_tick
@@ -46,7 +46,7 @@ def decided(snapshots: list[Snapshot], config: Config = CONFIG) -> list[Report]:
     trend, reports = Trend.begin(config), []
     for seen in snapshots:
         trend = trend.after(seen, config)
-        reports.append(replace(report(seen), decision=policy_of(config).decide(seen, trend)))
+        reports.append(replace(report(seen), decision=decide(seen, trend, config)))
     return reports
 
 

@@ -1,12 +1,15 @@
 """The trend remembers the right things from snapshot to snapshot."""
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from ksmtuned_py.config import Adaptive, Config
+from ksmtuned_py.config import Policy as PolicySection
+from ksmtuned_py.config.types import PolicyName
 from ksmtuned_py.model import Counters, ForeignWrite, Guest, GuestKsm, Knobs, Run, Snapshot
+from ksmtuned_py.policy import decide
 from ksmtuned_py.policy.need import Need
 from ksmtuned_py.policy.news import ASKING_SECONDS
 from ksmtuned_py.policy.scanner import Passes
@@ -312,3 +315,12 @@ def test_news_ends_giving_up() -> None:
     assert trend.given_up.until_seconds is not None
     trend = trend.after(losing(62, 3, guests=(guest(), guest("db", pid=101))), CONFIG)
     assert trend.given_up.until_seconds is None
+
+
+@pytest.mark.parametrize("before", get_args(PolicyName))
+@pytest.mark.parametrize("name", get_args(PolicyName))
+def test_a_policy_decides_by_its_own_state_whichever_policy_was_before(before: PolicyName, name: PolicyName) -> None:
+    now, config = snapshot(), Config(policy=PolicySection(name=name))
+    trend = Trend.begin(Config(policy=PolicySection(name=before)))
+    assert type(trend.after(now, config).policy_state) is type(Trend.begin(config).policy_state)
+    assert decide(now, trend.after(now, config), config) == decide(now, Trend.begin(config).after(now, config), config)

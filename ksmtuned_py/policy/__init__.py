@@ -1,33 +1,29 @@
 """Policies: pure functions from what was seen to what is wanted."""
 
-from typing import Protocol, assert_never
+from typing import assert_never
 
 from ksmtuned_py.config import Config
 from ksmtuned_py.model import Decision, Snapshot
-from ksmtuned_py.policy.adaptive import Adaptive
-from ksmtuned_py.policy.advisor import Advisor
-from ksmtuned_py.policy.fixed import Fixed
-from ksmtuned_py.policy.peers.peer import Peer
+from ksmtuned_py.policy import adaptive, advisor, fixed
+from ksmtuned_py.policy.advisorstate import AdvisorState
+from ksmtuned_py.policy.peers import peer
+from ksmtuned_py.policy.peers.kubevirt import KubevirtState
+from ksmtuned_py.policy.peers.mom import MomState
+from ksmtuned_py.policy.peers.shellscript import ScriptState
+from ksmtuned_py.policy.state import AdaptiveState, FixedState
 from ksmtuned_py.policy.trend import Trend
 
 
-class Policy(Protocol):
-    """Who decides."""
-
-    def decide(self, now: Snapshot, trend: Trend) -> Decision:
-        """The wanted knobs, and why."""
-
-
-def policy_of(config: Config) -> Policy:
-    """The policy that the config names."""
-    match config.policy.name:
-        case "adaptive":
-            return Adaptive(config)
-        case "advisor":
-            return Advisor(config)
-        case "fixed":
-            return Fixed(config)
-        case "ksmtuned" | "mom" | "kubevirt":
-            return Peer(config)
+def decide(now: Snapshot, trend: Trend, config: Config) -> Decision:
+    """The wanted knobs, and why, by the policy whose state the trend has; raises what keeps it from deciding."""
+    match trend.policy_state:
+        case AdaptiveState():
+            return adaptive.decide(now, trend, config)
+        case AdvisorState() as state:
+            return advisor.decide(now, trend, state, config)
+        case FixedState():
+            return fixed.decide(now, trend, config)
+        case ScriptState() | MomState() | KubevirtState() as state:
+            return peer.decide(now, trend, state, config)
         case never:
             assert_never(never)

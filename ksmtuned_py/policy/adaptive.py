@@ -28,123 +28,123 @@ class Wish:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Adaptive:
-    """Decides from need, news and yield."""
+def decide(now: Snapshot, trend: Trend, config: Config) -> Decision:
+    """The wanted knobs, and why."""
+    said = tuple(guards(now, trend, config.adaptive.guards))
+    wish = _boost(now, trend, config) if trend.boosting and _boost_budget(trend, config) else _cruise(trend, config)
+    guard = next((guard for guard in said if guard.verdict.fired), None)
+    if guard is not None:
+        wish = _lowered(wish, guard, _cruise(trend, config))
+    return Decision(
+        mode=wish.mode,
+        rule=wish.rule,
+        reason=wish.reason,
+        knobs=_knobs(wish, guard, now, trend, config),
+        next_tick_seconds=_next_tick_seconds(wish.mode, now, trend, config),
+        verdicts=(
+            _need_verdict(now, trend),
+            _news_verdict(now, trend, config),
+            _yield_verdict(trend),
+            *(guard.verdict for guard in said),
+        ),
+        would_change=tuple(_would_change(wish, now, trend, config)),
+    )
 
-    config: Config
 
-    def decide(self, now: Snapshot, trend: Trend) -> Decision:
-        """The wanted knobs, and why."""
-        said = tuple(guards(now, trend, self.config.adaptive.guards))
-        wish = self._boost(now, trend) if trend.boosting and self._boost_budget(trend) else self._cruise(trend)
-        guard = next((guard for guard in said if guard.verdict.fired), None)
-        if guard is not None:
-            wish = _lowered(wish, guard, self._cruise(trend))
-        return Decision(
-            mode=wish.mode,
-            rule=wish.rule,
-            reason=wish.reason,
-            knobs=self._knobs(wish, guard, now, trend),
-            next_tick_seconds=self._next_tick_seconds(wish.mode, now, trend),
-            verdicts=(
-                _need_verdict(now, trend),
-                self._news_verdict(now, trend),
-                _yield_verdict(trend),
-                *(guard.verdict for guard in said),
-            ),
-            would_change=tuple(self._would_change(wish, now, trend)),
+def _boost_budget(trend: Trend, config: Config) -> float:
+    return by_need(config.adaptive.chosen.boost_percent, trend.need) / 100
+
+
+def _boost(now: Snapshot, trend: Trend, config: Config) -> Wish:
+    budget = _boost_budget(trend, config)
+    left = trend.news.boost.done_at_pass - trend.passes.done
+    why = f"{left} more pass{'es' if left > 1 else ''} to go" if left > 0 else "passes still pay"
+    ago = human_seconds(now.clock.monotonic_seconds - trend.news.seconds)
+    return Wish(
+        mode=Mode.BOOST,
+        budget=budget,
+        rule="news" if left > 0 else "yield",
+        reason=f"boosting at {human_percent(budget)} of a core: {trend.news.sentence}, {ago} ago; {why}",
+    )
+
+
+def _cruise(trend: Trend, config: Config) -> Wish:
+    """One pass for each gap, as far as the budget goes."""
+    cap = by_need(config.adaptive.chosen.cruise_percent, trend.need) / 100
+    if not cap:
+        zero = f"adaptive.{config.adaptive.profile}.cruise_percent.{trend.need.word} = 0"
+        return Wish(mode=Mode.OFF, budget=0, rule="budget", reason=f"off: {zero}, and no boost is due")
+    gap, pass_cpu = trend.gap_seconds, trend.pass_cpu_seconds
+    budget = max(BUDGET_MIN, cap if pass_cpu is None else min(cap, pass_cpu / gap))
+    pace = f"passes are meant to be {human_seconds(gap)} apart"
+    if pass_cpu is not None and pass_cpu > budget * gap:
+        pace = f"a pass like the last takes {human_seconds(pass_cpu / budget)} at that"
+    resting = gap > config.adaptive.pass_gap_seconds
+    word, rule = ("resting", "price") if resting else ("cruising", "yield")
+    return Wish(
+        mode=Mode.REST if resting else Mode.CRUISE,
+        budget=budget,
+        rule=rule,
+        reason=f"{word} at {human_percent(budget)} of a core: {_yield_verdict(trend).sentence}; {pace}",
+    )
+
+
+def _knobs(wish: Wish, guard: Guard | None, now: Snapshot, trend: Trend, config: Config) -> Knobs:
+    if wish.mode is Mode.HELD:
+        return Knobs()
+    if wish.mode is Mode.OFF:
+        return Knobs(run=Run.UNMERGE if guard and guard.ceiling is Ceiling.GIVE_BACK else Run.STOP, smart_scan=1)
+    boost = wish.mode is Mode.BOOST
+    thorough = boost and trend.passes.done < trend.news.boost.thorough_until_pass
+    skips_nothing = thorough and not trend.news.usual.are_young(now.counters)
+    cost_seconds = trend.scanner.cost_seconds if boost else trend.page_cost_seconds
+    batch = batch_for(wish.budget, cost_seconds, trend.scanner.oversleep_seconds)
+    return Knobs(
+        run=Run.MERGE,
+        pages_to_scan=batch.pages_to_scan,
+        sleep_millisecs=batch.sleep_millisecs,
+        smart_scan=0 if skips_nothing or not config.adaptive.smart_scan_in_cruise else 1,
+        advisor_mode="none",
+    )
+
+
+def _news_verdict(now: Snapshot, trend: Trend, config: Config) -> Verdict:
+    if not trend.news.number:
+        return Verdict(rule="news", fired=False, sentence="no news so far")
+    ago = human_seconds(now.clock.monotonic_seconds - trend.news.seconds)
+    state = "still open" if trend.boosting else "settled"
+    if trend.boosting and not _boost_budget(trend, config):
+        state = f"no boost, for adaptive.{config.adaptive.profile}.boost_percent.{trend.need.word} = 0"
+    return Verdict(rule="news", fired=trend.boosting, sentence=f"{trend.news.sentence}, {ago} ago: {state}")
+
+
+def _next_tick_seconds(mode: Mode, now: Snapshot, trend: Trend, config: Config) -> float:
+    daemon, asking = config.daemon, now.clock.monotonic_seconds < trend.news.asking_until_seconds
+    awaited = asking or any(guest.awaits_switch for guest in now.guests)
+    busy = mode is Mode.BOOST or trend.need >= Need.SHORT or awaited
+    seconds = min(daemon.tick_seconds, daemon.idle_tick_seconds) if busy else daemon.idle_tick_seconds
+    return before_pause_ends(now, seconds)
+
+
+def _would_change(wish: Wish, now: Snapshot, trend: Trend, config: Config) -> list[str]:
+    settings, sentences = config.adaptive, []
+    if wish.mode is Mode.BOOST:
+        sentences.append(
+            f"cruise: {trend.news.boost.done_at_pass} passes done (now {trend.passes.done}) and a pass that "
+            f"costs more than {trend.price:g} CPU-s per GiB"
         )
-
-    def _boost_budget(self, trend: Trend) -> float:
-        return by_need(self.config.adaptive.chosen.boost_percent, trend.need) / 100
-
-    def _boost(self, now: Snapshot, trend: Trend) -> Wish:
-        budget = self._boost_budget(trend)
-        left = trend.news.boost.done_at_pass - trend.passes.done
-        why = f"{left} more pass{'es' if left > 1 else ''} to go" if left > 0 else "passes still pay"
-        ago = human_seconds(now.clock.monotonic_seconds - trend.news.seconds)
-        return Wish(
-            mode=Mode.BOOST,
-            budget=budget,
-            rule="news" if left > 0 else "yield",
-            reason=f"boosting at {human_percent(budget)} of a core: {trend.news.sentence}, {ago} ago; {why}",
+    else:
+        sentences.append(
+            "boost: a new guest, or growth of the guests' memory, now "
+            f"{human_bytes(sum(guest.rss_bytes for guest in now.guests))}"
         )
-
-    def _cruise(self, trend: Trend) -> Wish:
-        """One pass for each gap, as far as the budget goes."""
-        cap = by_need(self.config.adaptive.chosen.cruise_percent, trend.need) / 100
-        if not cap:
-            zero = f"adaptive.{self.config.adaptive.profile}.cruise_percent.{trend.need.word} = 0"
-            return Wish(mode=Mode.OFF, budget=0, rule="budget", reason=f"off: {zero}, and no boost is due")
-        gap, pass_cpu = trend.gap_seconds, trend.pass_cpu_seconds
-        budget = max(BUDGET_MIN, cap if pass_cpu is None else min(cap, pass_cpu / gap))
-        pace = f"passes are meant to be {human_seconds(gap)} apart"
-        if pass_cpu is not None and pass_cpu > budget * gap:
-            pace = f"a pass like the last takes {human_seconds(pass_cpu / budget)} at that"
-        resting = gap > self.config.adaptive.pass_gap_seconds
-        word, rule = ("resting", "price") if resting else ("cruising", "yield")
-        return Wish(
-            mode=Mode.REST if resting else Mode.CRUISE,
-            budget=budget,
-            rule=rule,
-            reason=f"{word} at {human_percent(budget)} of a core: {_yield_verdict(trend).sentence}; {pace}",
+        sentences += _deaf_sentences(now, trend)
+    if trend.need < Need.SHORT:
+        enter = settings.need.short_enter_percent
+        sentences.append(
+            f"more CPU: less than {enter:g} % of memory available (now {human_percent(now.memory.available_fraction)})"
         )
-
-    def _knobs(self, wish: Wish, guard: Guard | None, now: Snapshot, trend: Trend) -> Knobs:
-        if wish.mode is Mode.HELD:
-            return Knobs()
-        if wish.mode is Mode.OFF:
-            return Knobs(run=Run.UNMERGE if guard and guard.ceiling is Ceiling.GIVE_BACK else Run.STOP, smart_scan=1)
-        boost = wish.mode is Mode.BOOST
-        thorough = boost and trend.passes.done < trend.news.boost.thorough_until_pass
-        skips_nothing = thorough and not trend.news.usual.are_young(now.counters)
-        cost_seconds = trend.scanner.cost_seconds if boost else trend.page_cost_seconds
-        batch = batch_for(wish.budget, cost_seconds, trend.scanner.oversleep_seconds)
-        return Knobs(
-            run=Run.MERGE,
-            pages_to_scan=batch.pages_to_scan,
-            sleep_millisecs=batch.sleep_millisecs,
-            smart_scan=0 if skips_nothing or not self.config.adaptive.smart_scan_in_cruise else 1,
-            advisor_mode="none",
-        )
-
-    def _news_verdict(self, now: Snapshot, trend: Trend) -> Verdict:
-        if not trend.news.number:
-            return Verdict(rule="news", fired=False, sentence="no news so far")
-        ago = human_seconds(now.clock.monotonic_seconds - trend.news.seconds)
-        state = "still open" if trend.boosting else "settled"
-        if trend.boosting and not self._boost_budget(trend):
-            state = f"no boost, for adaptive.{self.config.adaptive.profile}.boost_percent.{trend.need.word} = 0"
-        return Verdict(rule="news", fired=trend.boosting, sentence=f"{trend.news.sentence}, {ago} ago: {state}")
-
-    def _next_tick_seconds(self, mode: Mode, now: Snapshot, trend: Trend) -> float:
-        daemon, asking = self.config.daemon, now.clock.monotonic_seconds < trend.news.asking_until_seconds
-        awaited = asking or any(guest.awaits_switch for guest in now.guests)
-        busy = mode is Mode.BOOST or trend.need >= Need.SHORT or awaited
-        seconds = min(daemon.tick_seconds, daemon.idle_tick_seconds) if busy else daemon.idle_tick_seconds
-        return before_pause_ends(now, seconds)
-
-    def _would_change(self, wish: Wish, now: Snapshot, trend: Trend) -> list[str]:
-        settings, sentences = self.config.adaptive, []
-        if wish.mode is Mode.BOOST:
-            sentences.append(
-                f"cruise: {trend.news.boost.done_at_pass} passes done (now {trend.passes.done}) and a pass that "
-                f"costs more than {trend.price:g} CPU-s per GiB"
-            )
-        else:
-            sentences.append(
-                "boost: a new guest, or growth of the guests' memory, now "
-                f"{human_bytes(sum(guest.rss_bytes for guest in now.guests))}"
-            )
-            sentences += _deaf_sentences(now, trend)
-        if trend.need < Need.SHORT:
-            enter = settings.need.short_enter_percent
-            sentences.append(
-                f"more CPU: less than {enter:g} % of memory available "
-                f"(now {human_percent(now.memory.available_fraction)})"
-            )
-        return sentences
+    return sentences
 
 
 def _lowered(wish: Wish, guard: Guard, cruise: Wish) -> Wish:

@@ -43,90 +43,86 @@ class NoAdvisor(KsmtunedError):
     hint_template = "it came with Linux 6.8; policy.name = adaptive needs none"
 
 
-@dataclass(frozen=True, slots=True)
-class Advisor:
-    """Starts the kernel's advisor, holds it until it has settled, then lets it go within bounds."""
+def decide(now: Snapshot, trend: Trend, state: AdvisorState, config: Config) -> Decision:
+    """The wanted knobs, and why; raises NoAdvisor."""
+    if now.knobs.advisor_mode is None:
+        raise NoAdvisor
+    return held(now, trend, config) or _steer(now, trend, state, config)
 
-    config: Config
 
-    def decide(self, now: Snapshot, trend: Trend) -> Decision:
-        """The wanted knobs, and why; raises NoAdvisor."""
-        if now.knobs.advisor_mode is None:
-            raise NoAdvisor
-        return held(now, trend, self.config) or self._steer(now, trend, _state(trend))
+def _steer(now: Snapshot, trend: Trend, state: AdvisorState, config: Config) -> Decision:
+    needed, target = _needed_pages(now, trend, state, config), _target_seconds(trend, config)
+    pages = now.knobs.pages_to_scan or 0
+    aim = f"{needed} pages per batch for a pass in {human_seconds(target)}"
+    if now.knobs.advisor_mode == "none":
+        return _decision("advisor_start", f"the kernel's advisor starts at {aim}", _start(needed), config)
+    if state.passes is None:
+        return _decision("advisor_restart", "the advisor was on before: off, to start it well", _OFF, config)
+    if pages * TOO_SLOW < needed:
+        return _decision("advisor_restart", f"the advisor scans {pages} and not {aim}: off, to start it", _OFF, config)
+    if state.passes < SETTLING_PASSES:
+        sentence = f"the advisor is held at {pages} pages per batch; {state.passes} of {SETTLING_PASSES} passes"
+        return _decision("advisor_settles", f"{sentence} that its average needs are done", _hold(now), config)
+    sentence = f"the advisor scans {pages} pages per batch; it would take {aim}"
+    return _decision("advisor", sentence, _let_go(needed, target, config), config)
 
-    def _steer(self, now: Snapshot, trend: Trend, memory: AdvisorState) -> Decision:
-        needed, target = self._needed_pages(now, trend, memory), self._target_seconds(trend)
-        pages = now.knobs.pages_to_scan or 0
-        aim = f"{needed} pages per batch for a pass in {human_seconds(target)}"
-        if now.knobs.advisor_mode == "none":
-            return self._decision("advisor_start", f"the kernel's advisor starts at {aim}", self._start(needed))
-        if memory.passes is None:
-            return self._decision("advisor_restart", "the advisor was on before: off, to start it well", _OFF)
-        if pages * TOO_SLOW < needed:
-            return self._decision("advisor_restart", f"the advisor scans {pages} and not {aim}: off, to start it", _OFF)
-        if memory.passes < SETTLING_PASSES:
-            sentence = f"the advisor is held at {pages} pages per batch; {memory.passes} of {SETTLING_PASSES} passes"
-            return self._decision("advisor_settles", f"{sentence} that its average needs are done", self._hold(now))
-        sentence = f"the advisor scans {pages} pages per batch; it would take {aim}"
-        return self._decision("advisor", sentence, self._let_go(needed, target))
 
-    def _target_seconds(self, trend: Trend) -> int:
-        settings = self.config.advisor
-        return settings.target_short_seconds if trend.need >= Need.SHORT else settings.target_seconds
+def _target_seconds(trend: Trend, config: Config) -> int:
+    settings = config.advisor
+    return settings.target_short_seconds if trend.need >= Need.SHORT else settings.target_seconds
 
-    def _needed_pages(self, now: Snapshot, trend: Trend, memory: AdvisorState) -> int:
-        """pages_to_scan for a pass in the target time, as far as its limits go."""
-        settings, cost = self.config.advisor, trend.scanner.cost_seconds
-        idle = SLEEP_MS / 1000 + trend.scanner.oversleep_seconds
-        share = settings.max_cpu_percent / 100
-        most = min(settings.max_pages_to_scan, idle * share / (1 - share) / cost)
-        spare = self._target_seconds(trend) - memory.next_pass_pages(now) * cost
-        needed = memory.next_pass_pages(now) * idle / spare if spare > 0 else most
-        return max(1, round(min(needed, most)))
 
-    def _start(self, needed: int) -> Knobs:
-        return Knobs(
-            run=Run.MERGE,
-            sleep_millisecs=SLEEP_MS,
-            advisor_max_cpu=CPU_OUT_OF_REACH,
-            advisor_min_pages_to_scan=needed,
-            advisor_max_pages_to_scan=needed,
-            advisor_target_scan_time=ALWAYS_MORE_SECONDS,
-            advisor_mode="scan-time",
-        )
+def _needed_pages(now: Snapshot, trend: Trend, state: AdvisorState, config: Config) -> int:
+    """pages_to_scan for a pass in the target time, as far as its limits go."""
+    settings, cost = config.advisor, trend.scanner.cost_seconds
+    idle = SLEEP_MS / 1000 + trend.scanner.oversleep_seconds
+    share = settings.max_cpu_percent / 100
+    most = min(settings.max_pages_to_scan, idle * share / (1 - share) / cost)
+    spare = _target_seconds(trend, config) - state.next_pass_pages(now) * cost
+    needed = state.next_pass_pages(now) * idle / spare if spare > 0 else most
+    return max(1, round(min(needed, most)))
 
-    def _hold(self, now: Snapshot) -> Knobs:
-        return self._start(now.knobs.advisor_min_pages_to_scan or 1)
 
-    def _let_go(self, needed: int, target_seconds: int) -> Knobs:
-        settings = self.config.advisor
-        bound = 1 << needed.bit_length()  # a power of two, so that it is seldom written
-        return Knobs(
-            run=Run.MERGE,
-            sleep_millisecs=SLEEP_MS,
-            advisor_max_cpu=round(settings.max_cpu_percent),
-            advisor_max_pages_to_scan=min(bound, settings.max_pages_to_scan),
-            advisor_target_scan_time=target_seconds,
-            advisor_mode="scan-time",
-        )
+def _start(needed: int) -> Knobs:
+    return Knobs(
+        run=Run.MERGE,
+        sleep_millisecs=SLEEP_MS,
+        advisor_max_cpu=CPU_OUT_OF_REACH,
+        advisor_min_pages_to_scan=needed,
+        advisor_max_pages_to_scan=needed,
+        advisor_target_scan_time=ALWAYS_MORE_SECONDS,
+        advisor_mode="scan-time",
+    )
 
-    def _decision(self, rule: str, sentence: str, knobs: Knobs) -> Decision:
-        daemon = self.config.daemon
-        return Decision(
-            mode=Mode.CRUISE,
-            rule=rule,
-            reason=sentence,
-            knobs=knobs,
-            next_tick_seconds=daemon.idle_tick_seconds if rule == "advisor" else daemon.tick_seconds,
-            verdicts=(Verdict(rule=rule, fired=True, sentence=sentence),),
-            would_change=("new guests, growing guests, or a change of need",),
-        )
+
+def _hold(now: Snapshot) -> Knobs:
+    return _start(now.knobs.advisor_min_pages_to_scan or 1)
+
+
+def _let_go(needed: int, target_seconds: int, config: Config) -> Knobs:
+    settings = config.advisor
+    bound = 1 << needed.bit_length()  # a power of two, so that it is seldom written
+    return Knobs(
+        run=Run.MERGE,
+        sleep_millisecs=SLEEP_MS,
+        advisor_max_cpu=round(settings.max_cpu_percent),
+        advisor_max_pages_to_scan=min(bound, settings.max_pages_to_scan),
+        advisor_target_scan_time=target_seconds,
+        advisor_mode="scan-time",
+    )
+
+
+def _decision(rule: str, sentence: str, knobs: Knobs, config: Config) -> Decision:
+    daemon = config.daemon
+    return Decision(
+        mode=Mode.CRUISE,
+        rule=rule,
+        reason=sentence,
+        knobs=knobs,
+        next_tick_seconds=daemon.idle_tick_seconds if rule == "advisor" else daemon.tick_seconds,
+        verdicts=(Verdict(rule=rule, fired=True, sentence=sentence),),
+        would_change=("new guests, growing guests, or a change of need",),
+    )
 
 
 _OFF = Knobs(advisor_mode="none")
-
-
-def _state(trend: Trend) -> AdvisorState:
-    assert isinstance(trend.policy_state, AdvisorState)  # the trend keeps that of the policy that the config names
-    return trend.policy_state

@@ -1,6 +1,4 @@
-"""The fixed policy pins the knobs. Pure."""
-
-from dataclasses import dataclass
+"""The fixed policy pins the knobs to those of the configuration, whatever happens. Pure."""
 
 from ksmtuned_py.config import Config
 from ksmtuned_py.model import Decision, Knobs, Mode, Run, Snapshot
@@ -8,26 +6,20 @@ from ksmtuned_py.policy.held import held
 from ksmtuned_py.policy.trend import Trend
 
 
-@dataclass(frozen=True, slots=True)
-class Fixed:
-    """The knobs of the config, whatever happens."""
-
-    config: Config
-
-    def decide(self, now: Snapshot, trend: Trend) -> Decision:
-        """The same every time."""
-        fixed = self.config.fixed
-        return held(now, trend, self.config) or Decision(
-            mode=Mode.PINNED if fixed.run else Mode.OFF,
-            rule="fixed",
-            reason=f"pinned by [fixed]: run={fixed.run}, {fixed.pages_to_scan} pages every {fixed.sleep_millisecs} ms",
-            knobs=Knobs(
-                run=Run(fixed.run),
-                pages_to_scan=fixed.pages_to_scan,
-                sleep_millisecs=fixed.sleep_millisecs,
-                smart_scan=fixed.smart_scan,
-                advisor_mode="none",
-            ),
-            next_tick_seconds=self.config.daemon.idle_tick_seconds,
-            would_change=("another [fixed] section, or another policy",),
-        )
+def decide(now: Snapshot, trend: Trend, config: Config) -> Decision:
+    """The knobs of the configuration, unless every policy must stop."""
+    fixed = config.fixed
+    return held(now, trend, config) or Decision(
+        mode=Mode.PINNED if fixed.run else Mode.OFF,
+        rule="fixed",
+        reason=f"pinned by [fixed]: run={fixed.run}, {fixed.pages_to_scan} pages every {fixed.sleep_millisecs} ms",
+        knobs=Knobs(
+            run=Run(fixed.run),
+            pages_to_scan=fixed.pages_to_scan,
+            sleep_millisecs=fixed.sleep_millisecs,
+            smart_scan=fixed.smart_scan,
+            advisor_mode="none",
+        ),
+        next_tick_seconds=config.daemon.idle_tick_seconds,
+        would_change=("another [fixed] section, or another policy",),
+    )

@@ -9,7 +9,7 @@ from ksmtuned_py.policy.need import Need, by_need, next_need
 from ksmtuned_py.policy.news import NO_NEWS, News, Prospect, next_news
 from ksmtuned_py.policy.scanner import Passes, Scanner, cost_max_seconds
 from ksmtuned_py.policy.splits import Splits
-from ksmtuned_py.policy.state import PolicyState, next_state
+from ksmtuned_py.policy.state import FIRST, PolicyState, next_state
 
 FOREIGN_HOLD_SECONDS = 60.0
 FOREIGN_HOLD_MAX_SECONDS = 3600.0
@@ -92,13 +92,17 @@ class Trend:
     foreign: Foreign = Foreign()
     copy_on_write: CopyOnWrite = CopyOnWrite()
     given_up: GivenUp = GivenUp()
-    policy_state: PolicyState = None
+    policy_state: PolicyState
     """What the chosen policy remembers on top."""
 
     @classmethod
     def begin(cls, config: Config) -> "Trend":
         """Nothing seen yet."""
-        return cls(price=_price(config.adaptive, Need.CALM), gap_seconds=config.adaptive.pass_gap_seconds)
+        return cls(
+            price=_price(config.adaptive, Need.CALM),
+            gap_seconds=config.adaptive.pass_gap_seconds,
+            policy_state=FIRST[config.policy.name],
+        )
 
     @property
     def pass_cpu_seconds(self) -> float | None:

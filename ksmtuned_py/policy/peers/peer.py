@@ -1,7 +1,5 @@
 """The policies that do what an old manager did: its arithmetic is in shellscript, mom or kubevirt. Pure."""
 
-from dataclasses import dataclass
-
 from ksmtuned_py.config import Config
 from ksmtuned_py.model import Decision, Knobs, Mode, Run, Snapshot, Verdict
 from ksmtuned_py.policy.held import held
@@ -11,39 +9,29 @@ from ksmtuned_py.policy.trend import Trend
 WAIT_MIN_SECONDS = 0.01
 
 
-@dataclass(frozen=True, slots=True)
-class Peer:
-    """Wants what the manager set at its last adjustment, until its next."""
-
-    config: Config
-
-    def decide(self, now: Snapshot, trend: Trend) -> Decision:
-        """The wanted knobs, and why."""
-        return held(now, trend, self.config) or self._as_adjusted(now, _state(trend))
-
-    def _as_adjusted(self, now: Snapshot, state: Periodic) -> Decision:
-        name, rate = self.config.policy.name, state.rate
-        wait = min(
-            max(state.wake_seconds - now.clock.monotonic_seconds, WAIT_MIN_SECONDS),
-            self.config.daemon.idle_tick_seconds,
-        )
-        if rate is None:
-            reason = f"the first adjustment of {name} is still to come"
-            return Decision(mode=Mode.OFF, rule=name, reason=reason, knobs=Knobs(), next_tick_seconds=wait)
-        return Decision(
-            mode=Mode.CRUISE if rate.run else Mode.OFF,
-            rule=name,
-            reason=f"{'on' if rate.run else 'off'}: {rate.sentence}",
-            knobs=_knobs(rate),
-            next_tick_seconds=wait,
-            verdicts=(Verdict(rule=name, fired=bool(rate.run), sentence=rate.sentence),),
-            would_change=("the next adjustment, or SIGUSR1",),
-        )
+def decide(now: Snapshot, trend: Trend, state: Periodic, config: Config) -> Decision:
+    """What the manager set at its last adjustment is wanted until its next."""
+    return held(now, trend, config) or _as_adjusted(now, state, config)
 
 
-def _state(trend: Trend) -> Periodic:
-    assert isinstance(trend.policy_state, Periodic)  # the trend keeps that of the policy that the config names
-    return trend.policy_state
+def _as_adjusted(now: Snapshot, state: Periodic, config: Config) -> Decision:
+    name, rate = config.policy.name, state.rate
+    wait = min(
+        max(state.wake_seconds - now.clock.monotonic_seconds, WAIT_MIN_SECONDS),
+        config.daemon.idle_tick_seconds,
+    )
+    if rate is None:
+        reason = f"the first adjustment of {name} is still to come"
+        return Decision(mode=Mode.OFF, rule=name, reason=reason, knobs=Knobs(), next_tick_seconds=wait)
+    return Decision(
+        mode=Mode.CRUISE if rate.run else Mode.OFF,
+        rule=name,
+        reason=f"{'on' if rate.run else 'off'}: {rate.sentence}",
+        knobs=_knobs(rate),
+        next_tick_seconds=wait,
+        verdicts=(Verdict(rule=name, fired=bool(rate.run), sentence=rate.sentence),),
+        would_change=("the next adjustment, or SIGUSR1",),
+    )
 
 
 def _knobs(rate: Rate) -> Knobs:
