@@ -20,6 +20,7 @@ from ksmtuned_py.model import (
     Outcome,
     Pause,
     Pressure,
+    Run,
     Snapshot,
     Vmstat,
     Wake,
@@ -58,6 +59,20 @@ class Senses(Protocol):
 
     def problems(self) -> tuple[str, ...]:
         """Sentences on why the last look at the guests was not complete."""
+
+
+class Background(Protocol):
+    """Gives all memory back beside the ticks, in place of a bare run=2."""
+
+    @property
+    def on_its_way(self) -> bool:
+        """Whether it has begun, and nobody has asked for its result yet."""
+
+    def go_on(self, write: Write, seen: Snapshot) -> WriteResult:
+        """Begin, or tell how far it is; never waits."""
+
+    def call_off(self) -> None:
+        """End wherever it is; what was given back stays so."""
 
 
 class KernelSenses:
@@ -117,14 +132,18 @@ class Host:
         senses: Senses,
         clock: Callable[[], Clock] = system_clock,
         pause: PauseAt = no_pause,
+        giving_back: Background | None = None,
         *,
         dry: bool = False,
     ) -> None:
+        """Without `giving_back`, a plan's run=2 is left to the backend."""
         self.backend = backend
         self._dry = dry
         self._senses = senses
         self._clock = clock
         self._pause = pause
+        self._giving_back = giving_back
+        self._seen: Snapshot | None = None
         self._held: dict[KnobName, KnobValue] = {}
 
     @property
@@ -138,6 +157,7 @@ class Host:
 
     def watch(self) -> None:
         """Only watch from now on. Knobs that we wrote are no longer ours, so no change of them counts as foreign."""
+        self.abort()
         self._dry = True
         self._held.clear()
 
@@ -152,13 +172,16 @@ class Host:
     def look(self) -> Snapshot:
         """A snapshot of the host; raises a KsmtunedError for what must be readable and is not."""
         problems: list[str] = []
-        clock = self._clock()
-        return Snapshot(
+        clock, knobs = self._clock(), self.backend.knobs()
+        if self._gives_back and knobs.run == Run.UNMERGE:
+            knobs = replace(knobs, run=Run.STOP)  # it is in force when all is given back
+        self._seen = Snapshot(
             clock=clock,
             backend=self.backend.name,
             page_bytes=self.backend.page_bytes,
             cpus=self._senses.cpus,
-            knobs=self.backend.knobs(),
+            knobs=knobs,
+            giving_back=self._gives_back,
             counters=self.backend.counters(),
             memory=self._senses.memory(),
             pressure=_optional(self._senses.pressure, problems),
@@ -168,16 +191,22 @@ class Host:
             pause=_optional(lambda: self._pause(clock.unix_seconds), problems),
             problems=(*problems, *self._senses.problems()),
         )
+        return self._seen
 
     def memory(self) -> Memory:
         """The host's memory alone, for whoever reads it often. It takes less than 0.1 ms, whatever the guests do."""
         return self._senses.memory()
 
     def apply(self, writes: tuple[Write, ...]) -> Outcome:
-        """Carry out the plan in its order. It stops at a write that did not end well, and the next tick plans anew."""
+        """Carry out the plan in its order. It stops at a write that did not end well, and the next tick plans anew.
+
+        A plan without run=2 ends the giving back of memory, for nobody wants it any more.
+        """
+        if self._gives_back and not any(map(_unmerges, writes)):
+            self.abort()
         results = []
         for write in writes:
-            results.append(self._apply_one(write))
+            results.append(self._give_back(write) if _unmerges(write) else self.write(write))
             if results[-1].status not in (WriteStatus.OK, WriteStatus.DRY):
                 break
         return Outcome(results=tuple(results))
@@ -186,14 +215,32 @@ class Host:
         """Seconds since the snapshot was begun."""
         return self._clock().monotonic_seconds - snapshot.clock.monotonic_seconds
 
+    def abort(self) -> None:
+        """End the giving back of memory wherever it is; what was given back stays so."""
+        if self._giving_back is not None:
+            self._giving_back.call_off()  # first, or it would begin anew what the backend ends
+        self.backend.abort()
+
     def close(self) -> None:
         """Let go of the machine."""
         self.backend.close()
 
-    def _apply_one(self, write: Write) -> WriteResult:
-        if self._dry:
-            return WriteResult(write=write, status=WriteStatus.DRY)
-        result = self.backend.write(write)
+    def write(self, write: Write) -> WriteResult:
+        """Carry out one write here and now."""
+        return self._noted(self.backend.write(write)) if not self._dry else _dry(write)
+
+    def _give_back(self, write: Write) -> WriteResult:
+        if self._giving_back is None or self._seen is None or self._dry:
+            return self.write(write)
+        return self._noted(self._giving_back.go_on(write, self._seen))
+
+    @property
+    def _gives_back(self) -> bool:
+        return self._giving_back is not None and self._giving_back.on_its_way
+
+    def _noted(self, result: WriteResult) -> WriteResult:
+        """The result, after noting which knob is ours now."""
+        write = result.write
         if result.status is WriteStatus.OK:
             self._held[write.knob] = write.new
             if write.knob == "advisor_mode":
@@ -212,6 +259,14 @@ class Host:
         for write in found:
             del self._held[write.knob]
         return found
+
+
+def _unmerges(write: Write) -> bool:
+    return write.knob == "run" and write.new == Run.UNMERGE
+
+
+def _dry(write: Write) -> WriteResult:
+    return WriteResult(write=write, status=WriteStatus.DRY)
 
 
 def _optional(read: Callable[[], T | None], problems: list[str]) -> T | None:

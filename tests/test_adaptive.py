@@ -160,6 +160,22 @@ def test_net_loss_gives_the_bookkeeping_back_by_unmerging() -> None:
     assert decide(*no_room).knobs.run == 0
 
 
+def test_what_is_on_its_way_is_not_judged_by_counters_that_only_a_scan_corrects() -> None:
+    counters = Counters(pages_sharing=9 * GIB // 4096, pages_unshared=500_000, general_profit=-GIB)
+    lost = [snapshot(at=at, counters=replace(counters, full_scans=at)) for at in (0, 1, 2, 3, 61)]
+    assert decide(*lost).knobs.run == 2
+    less = replace(lost[-1], memory=replace(lost[-1].memory, available_bytes=8 * GIB))
+    assert decide(*lost, less).knobs.run == 0
+    assert decide(*lost, replace(less, giving_back=True)).knobs.run == 2
+
+
+def test_one_guest_without_room_keeps_nobody_else_from_getting_memory_back() -> None:
+    full = replace(guest(), ksm=GuestKsm(merging_pages=1000), room_bytes=0)
+    counters = Counters(pages_sharing=1000, pages_unshared=500_000)
+    lost = [snapshot(at=at, counters=replace(counters, full_scans=at), guests=(full,)) for at in (0, 1, 2, 3, 61)]
+    assert decide(*lost).knobs.run == 2
+
+
 def test_a_copy_on_write_storm_ends_a_boost_but_not_the_scan() -> None:
     counters = Counters(pages_sharing=100_000)
     decision = decide(snapshot(at=0, counters=counters), snapshot(at=60, counters=counters, cow_ksm=90_000))

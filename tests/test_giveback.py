@@ -5,125 +5,12 @@ from dataclasses import replace
 
 import pytest
 
-from ksmtuned_py.backends.model import MemoryBackend
-from ksmtuned_py.daemon.machine import small_model
-from ksmtuned_py.errors import NoRoom, NotUnmerged, Unreadable
-from ksmtuned_py.host import Host
-from ksmtuned_py.model import Guest, Knobs, Memory, Run, Write, WriteResult, WriteStatus
+from ksmtuned_py.errors import NoRoom, NotUnmerged
 from ksmtuned_py.model.room import RESERVE_BYTES, merged_bytes
-from ksmtuned_py.undo.giveback import NotSwitched, Ways, give_back, give_back_guest, switch_and_wait
-from ksmtuned_py.undo.knobs import settle
+from ksmtuned_py.undo.giveback import NotSwitched, give_back, give_back_guest, switch_and_wait
 from ksmtuned_py.undo.unshare import PORTION_PAGES
-from ksmtuned_py.undo.unsharing import NotUnshared
 from ksmtuned_py.units import GIB, MIB
-
-
-class Domains(MemoryBackend):
-    """The model, whose guests are domains, and whose memory a test may make short."""
-
-    available_bytes: int | None = None
-    spent_bytes = 0
-    looks = 0
-    pending: Iterator[float] = iter(())
-    """The seconds that run=2 has worked at each look. While there are more, run=2 is pending."""
-    worked_seconds = 0.0
-
-    def guests(self, now_seconds: float = 0.0) -> tuple[Guest, ...]:
-        """The model's guests, each known to libvirt."""
-        self.looks += 1
-        return tuple(replace(guest, libvirt_age_seconds=0.0) for guest in super().guests(now_seconds))
-
-    def memory(self) -> Memory:
-        """The model's memory, or less of it."""
-        memory = super().memory()
-        if self.available_bytes is None:
-            return memory
-        return replace(memory, available_bytes=max(0, self.available_bytes - self.spent_bytes), swap_free_bytes=GIB)
-
-    def write(self, write: Write) -> WriteResult:
-        """Write as the model does, or after a while."""
-        if write.new == 2 and (seconds := next(self.pending, None)) is not None:
-            self.worked_seconds = seconds
-            return WriteResult(write=write, status=WriteStatus.PENDING)
-        return super().write(write)
-
-    def unmerge_seconds(self) -> float:
-        """The seconds that run=2 has worked, as the test says."""
-        return self.worked_seconds
-
-
-class Portions:
-    """Stands for the unsharing of a guest. Each of its pages takes one of the host's."""
-
-    def __init__(self, stage: "Stage", guest: Guest) -> None:
-        assert guest.ksm is not None
-        self.closed = False
-        self._stage = stage
-        self._name = guest.name
-        self._left = 0 if guest.name in stage.alone else guest.ksm.merging_pages
-
-    def merged_pages(self) -> int:
-        if self._name in self._stage.unreadable:
-            raise NotUnshared("not permitted")
-        return self._left
-
-    def go_on(self) -> tuple[int, int]:
-        pages = min(self._left, PORTION_PAGES)
-        self._left -= pages
-        self._stage.unshared[self._name] = self._stage.unshared.get(self._name, 0) + pages
-        self._stage.domains.spent_bytes += pages * 4096
-        return pages, pages if self._stage.unshares else 0
-
-    def close(self) -> None:
-        self.closed = True
-
-
-class Stage:
-    """A host with two merged guests, which remembers what was done to each."""
-
-    def __init__(self) -> None:
-        self.seconds = 0.0
-        self.switched: list[tuple[str, bool]] = []
-        self.said: list[str] = []
-        self.went_on: list[str] = []
-        self.failing: tuple[str, ...] = ()
-        self.unreadable: tuple[str, ...] = ()
-        self.alone: tuple[str, ...] = ()
-        """The guests whose merged pages nobody else has any more."""
-        self.unshared: dict[str, int] = {}
-        self.unshares = True
-        self.rooms: dict[str, int] = {}
-        self.portions: list[Portions] = []
-        self.domains = Domains(small_model(2, 64 * MIB), lambda: self.seconds)
-        self.host = Host(self.domains, self.domains)
-        settle(self.host, Knobs(run=Run.MERGE, pages_to_scan=2000, sleep_millisecs=20))
-        self.seconds += 4.0
-        assert self.host.observe().saved_bytes > 16 * MIB
-
-    @property
-    def ways(self) -> Ways:
-        return Ways(
-            self.host,
-            self.said.append,
-            self.went_on.append,
-            unshare=self.unshare,
-            empty=self.switch,
-            limit_bytes=lambda guest: self.rooms.get(guest.name),
-        )
-
-    @property
-    def guest(self) -> Guest:
-        return self.host.observe().guests[0]
-
-    def unshare(self, guest: Guest) -> Portions:
-        self.portions.append(Portions(self, guest))
-        return self.portions[-1]
-
-    def switch(self, guest: Guest, merge: bool) -> str:
-        if guest.name in self.failing:
-            raise Unreadable("monitor", "no")
-        self.switched.append((guest.name, merge))
-        return "read back"
+from tests.support.givingstage import Stage
 
 
 @pytest.fixture

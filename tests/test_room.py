@@ -4,19 +4,19 @@ from dataclasses import replace
 
 import pytest
 
-from ksmtuned_py.model import Counters, Guest, GuestKsm, Memory
+from ksmtuned_py.model import Guest, GuestKsm, Memory
 from ksmtuned_py.model.room import (
     CGROUP_RESERVE_BYTES,
     RESERVE_BYTES,
+    all_lack,
     could_find_bytes,
     guest_lack,
-    host_lack,
     lack,
     merged_bytes,
     room_bytes,
 )
 from ksmtuned_py.units import GIB, MIB
-from tests.support.snapshots import guest, snapshot
+from tests.support.snapshots import guest
 
 MEMORY = Memory(total_bytes=16 * GIB, available_bytes=GIB + RESERVE_BYTES, swap_free_bytes=8 * GIB)
 PAGES_OF_GIB = GIB // 4096
@@ -52,14 +52,8 @@ def test_a_guest_needs_room_under_its_own_limit() -> None:
     ],
 )
 def test_one_guest_without_room_is_a_lack_of_the_whole_host(room: int | None, said: str) -> None:
-    counters = Counters(pages_shared=1, pages_sharing=PAGES_OF_GIB // 2)
-    now = snapshot(counters=counters, guests=(merged(PAGES_OF_GIB // 2, room),))
-    assert host_lack(now) == said
-
-
-def test_what_an_ended_guest_left_in_the_counters_is_no_lack_of_a_guest() -> None:
-    now = snapshot(guests=(merged(PAGES_OF_GIB, room=0),))  # and the host saves nothing
-    assert host_lack(now) is None
+    needs = {merged(PAGES_OF_GIB // 2, room): GIB // 2}
+    assert all_lack(GIB // 2, needs, MEMORY) == said
 
 
 def test_zero_pages_are_merged_too() -> None:

@@ -273,6 +273,10 @@ def test_what_we_unmerge_ourselves_is_no_storm() -> None:
     assert switched.copy_on_write.pages_per_minute == switched.copy_on_write.storm_until_seconds == 0
     unmerged = snapshot(at=60, cow_ksm=1_000_000, knobs=Knobs(run=Run.UNMERGE))
     assert after(begun, unmerged).copy_on_write.storm_until_seconds == 0
+    unshared = replace(snapshot(at=60, counters=merged, cow_ksm=1_000_000), giving_back=True)
+    ended = snapshot(at=120, counters=merged, cow_ksm=2_000_000)
+    assert after(begun, unshared).copy_on_write.storm_until_seconds == 0
+    assert after(begun, unshared, ended).copy_on_write.storm_until_seconds == 0  # it went on when we looked
     later = snapshot(at=120, counters=merged, cow_ksm=2 * cow, guests=(off,))
     assert switched.after(later, CONFIG).copy_on_write.storm_until_seconds == 180  # these writes are the guests' own
 

@@ -34,5 +34,8 @@ class Backend(Protocol):
         ksmd's counters fall only when it is done with a whole guest.
         """
 
+    def abort(self) -> None:
+        """Cuts a run=2 short that has not ended, where it can be; what was unmerged stays so."""
+
     def close(self) -> None:
         """Closes what the backend has open; merged memory stays merged."""

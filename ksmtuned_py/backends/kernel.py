@@ -112,7 +112,7 @@ class KernelBackend:
         if write.knob == "run" and write.new == Run.UNMERGE:
             return self._unmerge(write)
         if write.knob == "run":
-            self._abort_unmerging()  # the child holds the mutex that this write would wait for
+            self.abort()  # the child holds the mutex that this write would wait for
         if write.knob in MUTEX_KNOBS:
             return self._write_in_thread(write)
         try:
@@ -125,14 +125,14 @@ class KernelBackend:
         """CPU seconds of the child that unmerges; 0 while none does."""
         return self._unmerging.cpu_seconds if self._unmerging is not None else 0.0
 
-    def close(self) -> None:
-        """Aborts an unmerging that still runs; the kernel then reads run=0."""
-        self._abort_unmerging()
-
-    def _abort_unmerging(self) -> None:
+    def abort(self) -> None:
+        """Kills the child that unmerges; the kernel then reads run=0."""
         if self._unmerging is not None:
             self._unmerging.abort()
             self._unmerging = None
+
+    def close(self) -> None:
+        """Does nothing, because nothing stays open."""
 
     def _read(self, name: KnobName) -> KnobValue | None:
         relative = f"{KSM_DIRECTORY}/{name}"

@@ -38,6 +38,9 @@ class MemoryBackend:
         """Always 0: the model unmerges in no time."""
         return 0.0
 
+    def abort(self) -> None:
+        """Does nothing: the model unmerges in no time."""
+
     def close(self) -> None:
         """Does nothing, because the model has nothing open."""
 

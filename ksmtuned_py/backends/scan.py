@@ -137,6 +137,9 @@ class ScanBackend:
         """Always 0: the worker's counters themselves show how far an unmerging is."""
         return 0.0
 
+    def abort(self) -> None:
+        """Does nothing: any other write of run ends it."""
+
     def close(self) -> None:
         """Ends the worker; what it merged stays merged."""
         if self._link:

@@ -28,6 +28,7 @@ from ksmtuned_py.ksmdmodel.guestmemory import equal, unique, zero
 from ksmtuned_py.ksmdmodel.modelhost import ModelHost
 from ksmtuned_py.model import KSM_DIRECTORY, Guest, Snapshot
 from ksmtuned_py.sensors.pressure import open_trigger
+from ksmtuned_py.undo.background import GivingBack
 from ksmtuned_py.undo.giveback import Say, Ways
 from ksmtuned_py.undo.unsharing import Unsharing
 from ksmtuned_py.units import MIB
@@ -40,6 +41,8 @@ class Partners:
     pause: PauseAt = no_pause
     switches: Switches | None = None
     """Takes guests' memory out of merging; None where nobody does."""
+    say: Say = lambda _: None
+    """Hears what stays merged when memory is given back beside the ticks."""
 
 
 NOBODY = Partners()
@@ -207,9 +210,22 @@ def _around(
 ) -> Iterator[Machine]:
     """Open the host around a backend that merges the memory of real processes, in a with block."""
     with _watched(door, in_force, partners) as (roster, link):
-        host = Host(backend, senses_of(door, roster, os.cpu_count() or 1), pause=partners.pause, dry=dry)
-        with closing(host):
+        senses = senses_of(door, roster, os.cpu_count() or 1)
+        giving_back = None
+        if _is_kernels(backend, door.root == "/"):
+            giving_back = GivingBack(backend, senses, lambda host, tell: _ways(door, host, partners.say, tell))
+        host = Host(backend, senses, pause=partners.pause, giving_back=giving_back, dry=dry)
+        with closing(host), _aborting(host):
             yield Machine(door, host, in_force, roster.heed, door.root == "/", roster, link)
+
+
+@contextmanager
+def _aborting(host: Host) -> Iterator[None]:
+    """End the giving back of memory at the end of a with block."""
+    try:
+        yield
+    finally:
+        host.abort()
 
 
 @contextmanager
@@ -230,16 +246,20 @@ def _watched(door: Door, in_force: InForce, partners: Partners = NOBODY) -> Iter
 
 def ways_of(machine: Machine, uri: str, say: Say, progress: Say) -> Ways:
     """The ways that there are on this machine."""
-    if machine.host.backend.name != "kernel" or not machine.is_this_host:
+    if not _is_kernels(machine.host.backend, machine.is_this_host):
         return Ways(machine.host, say, progress)
-    return Ways(
-        machine.host,
-        say,
-        progress,
-        unshare=partial(Unsharing, progress=progress),
-        empty=partial(empty, machine.door, uri) if machine.link is not None else None,
-        limit_bytes=rooms(machine.door),
-    )
+    ways = _ways(machine.door, machine.host, say, progress)
+    return replace(ways, empty=partial(empty, machine.door, uri) if machine.link is not None else None)
+
+
+def _ways(door: Door, host: Host, say: Say, progress: Say) -> Ways:
+    """The ways that can be cut short at any moment, which QEMU cannot."""
+    return Ways(host, say, progress, unshare=partial(Unsharing, progress=progress), limit_bytes=rooms(door))
+
+
+def _is_kernels(backend: Backend, is_this_host: bool) -> bool:
+    """Whether this machine's kernel merges the memory of processes that we can reach."""
+    return backend.name == "kernel" and is_this_host
 
 
 def known_guests(door: Door, config: Config) -> tuple[Guest, ...]:

@@ -65,7 +65,8 @@ def serve(
         publisher = Publisher(metrics, Journal(debug=debug), notifier, None if looks else runtime.status_path)
         switching = partial(switch, door, config.guests.libvirt_uri)
         enforcer = undo.enter_context(closing(Enforcer(switching, publisher.tell, _ledger(runtime, door, config))))
-        machine = undo.enter_context(open_machine(door, config, Partners(pause=runtime.pause, switches=enforcer)))
+        partners = Partners(pause=runtime.pause, switches=enforcer, say=publisher.warn)
+        machine = undo.enter_context(open_machine(door, config, partners))
         undo.callback(publisher.withdraw)
         service = Service(load, runtime, machine, publisher, enforcer, notifier, serves=not looks)
         undo.callback(service.close)
@@ -103,7 +104,7 @@ class Service:
         self._web: Web | None = None
         self._serves = serves
         self._origin = origin_of(machine.door, machine.host.backend.name)
-        self._ways = ways_of(machine, self._config.guests.libvirt_uri, self.warn, notifier.goes_on)
+        self._ways = ways_of(machine, self._config.guests.libvirt_uri, self._publisher.warn, notifier.goes_on)
 
     @property
     def _config(self) -> Config:
@@ -124,12 +125,12 @@ class Service:
         if not self._host.dry:
             save(self._runtime, self._origin, self._host.backend.knobs(), self._config.kernel)
             for sentence in take(self._ways, self._config.kernel):
-                self.warn(f"[kernel] is not in force: {sentence}")
+                self._publisher.warn(f"[kernel] is not in force: {sentence}")
         self.notifier.ready()
 
     def waiter(self, signals: Signals) -> AbstractContextManager[Waiter]:
         """Make the daemon's one wait, for a with block."""
-        return self._machine.waiter(signals, self.warn, self._enforcer)
+        return self._machine.waiter(signals, self._publisher.warn, self._enforcer)
 
     def daemon(self, waits: Waiter) -> Daemon:
         """Make the loop."""
@@ -154,7 +155,7 @@ class Service:
             new = self._load().config
             self._take(new)
         except KsmtunedError as error:
-            self.warn(f"reload refused, the old configuration stays: {error}")
+            self._publisher.warn(f"reload refused, the old configuration stays: {error}")
         else:
             self._tell_changes(old, new)
         finally:
@@ -164,6 +165,7 @@ class Service:
         """Put the knobs back as on_exit says; raises NotRestored, which names those that did not take."""
         self.notifier.stopping()
         self._enforcer.stop()
+        self._host.abort()
         self._close_web()
         self._machine.let_go()
         self._reserve.release()
@@ -175,16 +177,12 @@ class Service:
         self._close_web()
         self._reserve.release()
 
-    def warn(self, sentence: str) -> None:
-        """Tell the admin a sentence, as a warning."""
-        self._publisher.tell(Record(Priority.WARNING, sentence))
-
     def _restore(self) -> None:
         """Put back what a killed daemon left. Knobs that do not take stay owed, and the next stop tries again."""
         try:
             put_back(self._ways, self._runtime, self._origin, "restore")
         except NotRestored as error:
-            self.warn(str(error))
+            self._publisher.warn(str(error))
 
     def _open_web(self, config: Config) -> Web | None:
         if not (self._serves and config.metrics.address):

@@ -229,6 +229,8 @@ class Snapshot:
     """Programs seen running that are known to write KSM's knobs."""
     pause: Pause | None = None
     """The pause that is in force."""
+    giving_back: bool = False
+    """All memory is being given back, because the policy wanted it. Until that is done, `run` reads 0 here."""
     problems: tuple[str, ...] = ()
     """Sentences on sensors that could not be read this time. Their fields have None or the default."""
     woken_by: frozenset[Wake] = frozenset()

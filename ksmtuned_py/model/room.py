@@ -5,7 +5,7 @@ Whoever gives memory back asks the one rule here: a guard, the rules for guests,
 
 from collections.abc import Mapping
 
-from ksmtuned_py.model import Guest, Memory, Snapshot
+from ksmtuned_py.model import Guest, Memory
 from ksmtuned_py.units import MIB, human_bytes
 
 RESERVE_BYTES = 256 * MIB
@@ -44,14 +44,11 @@ def guest_lack(needed_bytes: int, memory: Memory, limit_bytes: int | None) -> st
     return limit_lack(needed_bytes, limit_bytes) or lack(needed_bytes, memory)
 
 
-def host_lack(now: Snapshot) -> str | None:
-    """What is lacking to give everything back, to the host or to one of its guests; None when there is room."""
-    needs = {guest: merged_bytes(guest, now.page_bytes) for guest in now.guests}
-    return all_lack(now.saved_bytes, needs, now.memory) if now.saved_bytes else None
-
-
 def all_lack(needed_bytes: int, needs: Mapping[Guest, int], memory: Memory) -> str | None:
-    """The same for so much of the host's, and so much on top for these guests, which may be another's before."""
+    """What the host lacks for so much of its own, or a guest for so much on top; None when there is room.
+
+    What a guest takes on top may have been charged to another before.
+    """
     for guest, bytes_on_top in needs.items():
         if problem := limit_lack(bytes_on_top, guest.room_bytes):
             return f"guest {guest.name}: {problem}"

@@ -11,7 +11,7 @@ from enum import Enum, auto
 from ksmtuned_py.config import Guards
 from ksmtuned_py.config.types import window_minutes
 from ksmtuned_py.model import Snapshot, Verdict
-from ksmtuned_py.model.room import could_find_bytes, host_lack, room_bytes
+from ksmtuned_py.model.room import could_find_bytes, lack, room_bytes
 from ksmtuned_py.policy.trend import Trend
 from ksmtuned_py.units import human_bytes, human_percent, human_seconds
 
@@ -133,7 +133,8 @@ def _net_loss(now: Snapshot, trend: Trend, settings: Guards) -> Guard:
     left = human_seconds(max(0.0, until - now.clock.monotonic_seconds))
     sentence = f"merging cost more memory than it saved for {settings.net_loss_passes} passes"
     verdict = Verdict(rule="net_loss", fired=True, sentence=f"{sentence}; next try in {left}, or at news")
-    has_room = room_bytes(now.memory) > 0 and not host_lack(now)
+    # Each guest's own limit is minded on the way, as is the room that is left at each step.
+    has_room = now.giving_back or (room_bytes(now.memory) > 0 and not lack(now.saved_bytes, now.memory))
     return Guard(verdict=verdict, ceiling=Ceiling.GIVE_BACK if has_room else Ceiling.STOP)
 
 

@@ -51,7 +51,8 @@ class CopyOnWrite:
     def after(self, before: Snapshot, now: Snapshot, storm_percent: float) -> "CopyOnWrite":
         """With the interval between two snapshots taken in; what we unmerge ourselves is no write of a guest's."""
         switched_off = frozenset(guest.key for guest in now.guests if guest.switched_off)
-        if Run.UNMERGE in (before.knobs.run, now.knobs.run) or switched_off - self.switched_off:
+        ours = before.giving_back or now.giving_back or Run.UNMERGE in (before.knobs.run, now.knobs.run)
+        if ours or switched_off - self.switched_off:
             return CopyOnWrite(switched_off=switched_off)
         wall = now.clock.monotonic_seconds - before.clock.monotonic_seconds
         if wall <= 0 or before.vmstat.cow_ksm is None or now.vmstat.cow_ksm is None:

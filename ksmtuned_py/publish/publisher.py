@@ -55,6 +55,10 @@ class Publisher:
         with suppress(OSError, ValueError):
             self.journal.tell(record)
 
+    def warn(self, sentence: str) -> None:
+        """Tell the admin a sentence, as a warning, from any thread."""
+        self.tell(Record(Priority.WARNING, sentence))
+
     def trouble(self) -> str | None:
         """The sentence on what is wrong, for /healthz; None while ticks keep coming."""
         if self._due_seconds is None:

@@ -77,15 +77,16 @@ class Ways:
     stall_seconds: float = STALL_SECONDS
 
 
-def give_back(ways: Ways) -> None:
+def give_back(ways: Ways, seen: Snapshot | None = None) -> None:
     """Give everything back. ksmd is stopped then, with run=2, or with run=0 when it was cut short.
 
+    The guests are those that were seen, or those of a look of its own.
     Raises NoRoom when something stays merged for want of room, and NotUnmerged when it was cut short.
     """
     if ways.host.dry:
         return
     settle(ways.host, Knobs(run=Run.STOP))  # or what is given back would merge again
-    now = ways.host.observe()
+    now = seen or ways.host.observe()
     merged = {guest: merged_bytes(guest, now.page_bytes) for guest in now.guests}
     elsewhere_bytes = max(0, _merged_bytes(now) - sum(merged.values()))
     left = {
@@ -220,7 +221,7 @@ def _rest(ways: Ways, left: dict[Guest, _Left], left_bytes: int) -> None:
         ended = True
     finally:
         if not ended:
-            ways.host.apply((Write(knob="run", old=Run.UNMERGE, new=Run.STOP),))  # ends the child wherever it is
+            ways.host.write(Write(knob="run", old=Run.UNMERGE, new=Run.STOP))  # ends the child wherever it is
             settle(ways.host, Knobs(run=Run.STOP))
     page_bytes = ways.host.backend.page_bytes
     if rest := ways.host.backend.counters().pages_sharing:
@@ -236,7 +237,7 @@ def _wait(ways: Ways, limited: list[Guest | None]) -> None:
     write = Write(knob="run", old=Run.STOP, new=Run.UNMERGE)
     moved: tuple[int, float] | None = None
     moved_seconds, told_seconds = time.monotonic(), -TELL_SECONDS
-    while (result := ways.host.apply((write,)).results[0]).status is WriteStatus.PENDING:
+    while (result := ways.host.write(write)).status is WriteStatus.PENDING:
         for guest in limited or [None]:
             _need_room(ways, guest, 1)
         now_seconds = time.monotonic()
