@@ -33,6 +33,7 @@ NOT_RUN: Mapping[str, str] = {
     "unmerge": "gives back the memory of real processes",
     "exec": "starts a program of the reader's",
     "demo": "steers the real KSM",
+    "restore": "puts back what a daemon left that was killed",
 }
 """Our verbs that are not run, and why. Their options are checked all the same."""
 PLACEHOLDER = re.compile(r"\b(?!(?:PID|GUEST)\b)[A-Z]{3,}\b")
@@ -40,7 +41,6 @@ PLACEHOLDER = re.compile(r"\b(?!(?:PID|GUEST)\b)[A-Z]{3,}\b")
 WITHIN = re.compile(r"\$\(([^()]*)\)")
 """A command whose output is a word of another."""
 CONSOLE = re.compile(r"^```console\n(.*?)^```\s*$", re.MULTILINE | re.DOTALL)
-PROMPT = re.compile(r"^[$#] ", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -95,10 +95,10 @@ def _words(line: str) -> list[str]:
 def commands(text: str) -> Iterator[Command]:
     """Returns the commands of a page: those with what they printed first, then those of indented blocks."""
     for block in CONSOLE.findall(text):
-        for prompted in re.split(r"^(?=[$#] )", block, flags=re.MULTILINE):
+        prompt = block[:2]  # its first one: an output may have lines with a hash
+        for prompted in f"\n{block}".split(f"\n{prompt}")[1:]:
             line, _, output = prompted.partition("\n")
-            if line:
-                yield Command(PROMPT.sub("", line), output.strip("\n"))
+            yield Command(line, output.strip("\n"))
     for line in FENCE.sub("", text).splitlines():
         if line.startswith("    ") and line.strip():
             yield Command(line.strip())

@@ -1,4 +1,7 @@
-"""A captured host on which the commands of the documentation run as they are written, with a daemon at work on it."""
+"""A captured host on which the commands of the documentation run as they are written, with a daemon at work on it.
+
+Its configuration is the one that the package installs, and so is its unit.
+"""
 
 import re
 import subprocess
@@ -9,12 +12,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.support.commands import OURS, Command, verb_parsers
-from tests.support.daemon import EVENTS_ONLY, Daemon, toml
-from tests.support.trees import captured_tree
+from tests.support.daemon import EVENTS_ONLY, Daemon
+from tests.support.trees import captured_tree, put
 
-HOST_FILE = re.compile(r"(?<![\w.])/(?:sys|proc|etc)/[^\s'\";|)<>]*")
-"""What begins with /sys/, /proc/ or /etc/ is one of the captured host's."""
-LEGACY = Path(__file__).parent.parent / "data" / "legacy" / "debian.conf"
+HOST_FILE = re.compile(r"(?<![\w.])/(?:sys|proc|etc|usr/lib/systemd)/[^\s'\";|)<>]*")
+"""What begins with /sys/, /proc/, /etc/ or the like is one of the captured host's."""
+ROOT = Path(__file__).parent.parent.parent
+INSTALLED = {
+    "config/config.toml": "etc/ksmtuned-py/config.toml",
+    "packaging/10-observe.toml": "etc/ksmtuned-py/config.d/10-observe.toml",
+    "systemd/ksmtuned-py.service": "usr/lib/systemd/system/ksmtuned-py.service",
+    "tests/data/legacy/debian.conf": "etc/ksmtuned.conf",
+}
 GUEST, GUEST_PID = "web", 26131
 """A guest of the captured host."""
 FOUND_NOTHING = re.compile(r"\b(grep|doctor)\b")
@@ -64,11 +73,9 @@ def failed(command: Command, done: "subprocess.CompletedProcess[str]") -> bool:
 def stage(directory: Path) -> Iterator[Stage]:
     """Yields the host; the daemon ends with it."""
     tree = captured_tree("6.18", directory)
+    for source, place in INSTALLED.items():
+        put(tree, place, (ROOT / source).read_text())
     config = tree / "etc" / OURS / "config.toml"
-    config.parent.mkdir(parents=True)
-    (config.parent / "config.d").mkdir()
-    config.write_text(toml(EVENTS_ONLY))
-    (tree / "etc" / "ksmtuned.conf").write_text(LEGACY.read_text())
     programs = directory / "programs"
     programs.mkdir()
     with Daemon(directory / "daemon", EVENTS_ONLY, root=tree) as daemon:

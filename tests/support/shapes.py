@@ -9,13 +9,14 @@ from pathlib import Path
 from tests.support.commands import Command
 
 PACKAGE = Path(__file__).parent.parent.parent / "ksmtuned_py"
-ONE = r"-?\d[\d.:,]*(?:\s?(?:%|B|KiB|MiB|GiB|ms|s|min|h|d)(?!\w))?"
+ONE = r"(?<![\w-])-?\d[\d.:,]*(?:\s?(?:%|B|KiB|MiB|GiB|ms|s|min|h|d)(?!\w))?"
 FIGURE = re.compile(rf"(?:(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun) )?{ONE}(?:\s{ONE})*")
 """A size, a share, a time: "59 min 59 s" is one."""
+BAR = re.compile("[▁-█·]+ *")
 RULE = re.compile(r"^  [-*] (\w+) ", re.MULTILINE)
 ROW = re.compile(r"^  (\w+) {2,}", re.MULTILINE)
-SOMETIMES = {"paused", "problem", "stalled"}
-"""Rows of the status that only some hosts have."""
+SOMETIMES = {"paused", "problem", "stalled", "ksmd"}
+"""Rows of the status that only some hosts have, or only after some looks."""
 LEAST_LETTERS = 8
 """What the code says of a line in words of its own, at least."""
 
@@ -35,12 +36,12 @@ def unsaid(output: str) -> list[str]:
 
 def is_compared(command: Command) -> bool:
     """Whether it is run and compared; else its lines have to be the code's (`unsaid`)."""
-    return command.runs and command.ours[:1] != [["doctor"]]
+    return command.runs and all(arguments[0] != "doctor" for arguments in command.ours)
 
 
 def _lines(output: str) -> list[str]:
-    """Returns each kind of line once, without its figures."""
-    return sorted({" ".join(FIGURE.sub("#", line).split()) for line in output.splitlines()})
+    """Returns each kind of line once, without its figures and bars."""
+    return sorted({" ".join(FIGURE.sub("#", BAR.sub("", line)).split()) for line in output.splitlines()})
 
 
 def _guests(output: str) -> tuple[list[str], list[str]]:
@@ -63,7 +64,22 @@ SHAPES: dict[str, Callable[[str], object]] = {"guests": _guests, "status": _stat
 
 
 def _is_said(line: str) -> bool:
-    return any(pattern.search(line) for pattern in _sayings())
+    """Whether the code has its words, or it is a row of a table: a name and figures, or the columns' names."""
+    words = [word for word in FIGURE.sub("", BAR.sub("", line)).split() if word.isalpha()]
+    sayings = _sayings()
+    return len(words) <= 1 or set(words) <= _single_words() or any(pattern.search(line) for pattern in sayings)
+
+
+@cache
+def _single_words() -> frozenset[str]:
+    """Returns the texts of our code that are one word."""
+    texts = (
+        node.value
+        for file in PACKAGE.rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.Constant)
+    )
+    return frozenset(text for text in texts if isinstance(text, str) and text.isalpha())
 
 
 @cache
