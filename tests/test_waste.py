@@ -7,6 +7,7 @@ from ksmtuned_py.model import Mode
 from ksmtuned_py.simulate.run import Run, simulate
 from ksmtuned_py.simulate.scenario import Scenario, parse_scenario
 
+EAGER = Config(adaptive=Adaptive(profile="eager"))
 HOST = 'title = "t"\nseconds = {seconds}\n[host]\ntotal_gib = {gib}\n{host}\n[[guests]]\nname = "g"\n{guests}\n'
 
 
@@ -62,3 +63,11 @@ def test_the_debt_guard_lets_go_when_its_guests_are_gone() -> None:
     last = told.samples[-1]
     assert last.saved_bytes < 2 * last.achievable_bytes
     assert not any(sample.mode is Mode.OFF for sample in told.samples)
+
+
+@pytest.mark.parametrize("seconds", [*range(4, 40, 3), 60, 300, 1200])
+def test_a_twin_is_merged_whenever_it_comes(seconds: int) -> None:
+    """smart_scan begins to pass over the first guest's pages just then, or has for long."""
+    twins = f"count = 2\nmemory_gib = 0.5\nequal_percent = 80\nchanging_percent = 0\nevery_seconds = {seconds}"
+    last = run(scenario(seconds + 30, 5, f"zero_percent = 0\n{twins}"), EAGER).samples[-1]
+    assert last.saved_bytes > 0.95 * last.achievable_bytes

@@ -6,8 +6,9 @@ A boost is opened by news, and further news joins it. It wants some whole passes
 only when its content was the same in two passes. The pass under way when the news came is not one of them.
 
 A pass in which pages could not have met is *mute* and does not count. After the first look at new memory nothing has
-been compared, and after bad luck at the root of ksmd's unstable tree next to nothing was. Some memory changes all the
-time, and its passes are all alike, so only a few may be mute.
+been compared, and after bad luck at the root of ksmd's unstable tree next to nothing was. In a thorough boost a pass
+is mute, too, when smart_scan skipped much in it: pages are young until one pass skips them all. Some memory changes all
+the time, and its passes are all alike, so only a few may be mute.
 
 When its passes are done, a boost goes on while it pays. It pays when the last pass gained enough for its CPU, or when
 what that pass saw for the first time will: that can merge in the next. The price is the highest at which the boost was
@@ -20,6 +21,7 @@ from dataclasses import dataclass, replace
 
 from ksmtuned_py.model import Counters, Run, Snapshot
 from ksmtuned_py.policy.scanner import Pass
+from ksmtuned_py.policy.usual import skips_much
 from ksmtuned_py.units import GIB
 
 WHOLE_PASSES = 2
@@ -102,7 +104,8 @@ class Boost:
             gained_bytes=self.gained_bytes + max(0, gained_bytes),
             cpu_seconds=self.cpu_seconds + cpu_seconds,
         )
-        if is_mute(now.counters, ended) and self.mute_passes < MUTE_PASSES_MAX:
+        mute = is_mute(now.counters, ended) or (self.is_thorough and skips_much(now.counters, ended.each_skipped_pages))
+        if mute and self.mute_passes < MUTE_PASSES_MAX:
             return boost._longer(ended.passes)
         promised_bytes = max(ended.gained_bytes, promise_bytes(now, ended))
         paid = pays(promised_bytes, cpu_seconds, boost.price)

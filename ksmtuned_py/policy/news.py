@@ -134,6 +134,11 @@ class Case:
         return self.thorough_cpu_seconds <= DEAR_CPU_SECONDS
 
     @property
+    def is_most(self) -> bool:
+        """Whether half of all memory is new. What was usual for the rest, a lone guest maybe, says nothing of it."""
+        return 2 * self.growth_bytes >= sum(self.bytes_now.values())
+
+    @property
     def thorough_worth_bytes(self) -> int:
         """Memory that would pay for it."""
         return self.prospect.worth_bytes(self.thorough_cpu_seconds)
@@ -201,9 +206,14 @@ def _growth(case: Case) -> Look | None:
     hopeless = case.past.record(Kind.GROWTH).wait_seconds >= FRUITLESS_MAX_SECONDS
     grew = f"the guests' memory grew by {human_bytes(case.growth_bytes)}"
     if case.growth_bytes >= case.thorough_worth_bytes and not hopeless:
-        return Look(f"{grew}, worth a look from {human_bytes(case.thorough_worth_bytes)} on", thorough=case.cheap)
+        return Look(
+            f"{grew}, worth a look from {human_bytes(case.thorough_worth_bytes)} on",
+            thorough=case.cheap or case.is_most,
+        )
     pass_cpu_seconds = case.prospect.pass_cpu_seconds
     if pass_cpu_seconds is not None and case.growth_bytes >= case.prospect.worth_bytes(pass_cpu_seconds):
+        if case.is_most and not hopeless:
+            return Look(f"{grew}, as much as all had before", thorough=True)
         return Look(f"{grew}, worth a quick look", thorough=case.cheap, passes=1)
     return None
 

@@ -23,7 +23,7 @@ class Usual:
 
     def are_young(self, counters: Counters) -> bool:
         """Whether smart_scan skips next to nothing: then there is no point in switching it off, and pages age on."""
-        return self.old_pages is not None and self.old_pages <= counters.unmerged_pages * OLD_SHARE
+        return self.old_pages is not None and not skips_much(counters, self.old_pages)
 
     def unmerged_beyond_bytes(self, now: Snapshot) -> int:
         """What is unmerged beyond the usual share."""
@@ -44,3 +44,8 @@ class Usual:
 
 
 NOT_SEEN = Usual()
+
+
+def skips_much(counters: Counters, skipped_pages: int) -> bool:
+    """Whether a pass that skips so much keeps new memory apart from what it could be equal to."""
+    return skipped_pages > counters.unmerged_pages * OLD_SHARE
