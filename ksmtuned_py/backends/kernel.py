@@ -6,8 +6,9 @@ import threading
 from ksmtuned_py.backends.unmerge import Unmerging
 from ksmtuned_py.door import Door
 from ksmtuned_py.door.descriptors import begin
+from ksmtuned_py.door.ksm import check_ksm
 from ksmtuned_py.door.text import parse_int
-from ksmtuned_py.errors import Garbage, NoKsm
+from ksmtuned_py.errors import Garbage
 from ksmtuned_py.model import (
     COUNTER_NAMES,
     KNOB_NAMES,
@@ -82,8 +83,7 @@ class KernelBackend:
     name = "kernel"
 
     def __init__(self, door: Door) -> None:
-        if not door.exists(KSM_DIRECTORY):
-            raise NoKsm(door.path(KSM_DIRECTORY))
+        check_ksm(door)
         self.page_bytes = page_bytes(door)
         self._door = door
         self._ksmd_pid = find_ksmd(door)

@@ -16,7 +16,8 @@ from ksmtuned_py.config import Config, InForce
 from ksmtuned_py.config.types import BackendName
 from ksmtuned_py.daemon.wait import Signals, Source, Waiter
 from ksmtuned_py.door import Door
-from ksmtuned_py.errors import NoKsm, NoScanner, NotPermitted
+from ksmtuned_py.door.ksm import check_ksm, has_none
+from ksmtuned_py.errors import NoMerger, NoScanner, NotPermitted
 from ksmtuned_py.guests.arrivals import open_arrivals
 from ksmtuned_py.guests.discovery import GuestFinder
 from ksmtuned_py.guests.places import rooms
@@ -122,29 +123,29 @@ def check_machine(door: Door, config: Config) -> None:
         case "kernel":
             _check_kernel(door, dry=dry)
         case "scan":
-            _check_scanner(door, dry=dry)
+            _check_scanner(door, config)
 
 
 def _backend(door: Door, config: Config) -> BackendName:
     """The name of the backend. For "auto" it is the kernel, or our own scanner on a host whose kernel has no KSM."""
     name = config.daemon.backend
     if name == "auto":
-        return "scan" if door.root == "/" and not door.exists(KSM_DIRECTORY) else "kernel"
+        return "scan" if door.root == "/" and has_none(door) else "kernel"
     return name
 
 
 def _check_kernel(door: Door, *, dry: bool) -> None:
-    run_file = door.path(f"{KSM_DIRECTORY}/run")
-    if not door.exists(KSM_DIRECTORY):
-        raise NoKsm(door.path(KSM_DIRECTORY))
-    if not dry and not os.access(run_file, os.W_OK):
-        raise NotPermitted(run_file, "write it")
+    check_ksm(door)
+    if not dry:
+        door.check_writable(f"{KSM_DIRECTORY}/run")
 
 
-def _check_scanner(door: Door, *, dry: bool) -> None:
+def _check_scanner(door: Door, config: Config) -> None:
     if not all(map(find_spec, SCAN_LIBRARIES)):
-        raise NoScanner(" and ".join(SCAN_LIBRARIES))
-    if not dry and os.geteuid() != 0:
+        libraries = " and ".join(SCAN_LIBRARIES)
+        is_second = config.daemon.backend == "auto"
+        raise NoMerger(libraries, door.path(KSM_DIRECTORY)) if is_second else NoScanner(libraries)
+    if config.daemon.mode != "observe" and os.geteuid() != 0:
         raise NotPermitted(door.path("proc"), "read other processes' memory")
 
 
@@ -169,7 +170,7 @@ def scan_machine(door: Door, config: Config, partners: Partners = NOBODY, *, dry
 
     Raises NoScanner without the scanner's libraries, and NotPermitted without root.
     """
-    _check_scanner(door, dry=dry)
+    _check_scanner(door, config)
     in_force = InForce(config)
     backend = ScanBackend(in_force, door)
     with _around(door, in_force, backend, partial(ScanSenses, backend), partners, dry=dry) as machine:

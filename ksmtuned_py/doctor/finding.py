@@ -6,6 +6,7 @@ from typing import Literal
 from ksmtuned_py.config import Guests
 from ksmtuned_py.config.doctor import Code
 from ksmtuned_py.doctor.system import System
+from ksmtuned_py.errors import HiddenKsm
 from ksmtuned_py.guests.balloon import Balloon
 from ksmtuned_py.guests.cgroups import Limit
 from ksmtuned_py.guests.smaps import Mapping
@@ -79,6 +80,8 @@ class Facts:
     ksm_path: str
     snapshot: Snapshot | None
     """The host as it was seen; None = the kernel has no KSM."""
+    hidden_ksm: HiddenKsm | None = None
+    """Why nobody can tell whether the kernel has KSM; None where it can be told."""
     settings: Guests = field(default_factory=Guests)
     system: System = field(default_factory=System)
     policy: str = "adaptive"

@@ -12,7 +12,8 @@ from ksmtuned_py.daemon.machine import known_guests, look
 from ksmtuned_py.doctor.finding import Facts, HugePages, Manager, Seen
 from ksmtuned_py.doctor.system import read_system
 from ksmtuned_py.door import Door
-from ksmtuned_py.errors import KsmtunedError
+from ksmtuned_py.door.ksm import check_ksm
+from ksmtuned_py.errors import HiddenKsm, KsmtunedError, NoKsm
 from ksmtuned_py.guests.balloon import Balloon, parse_balloon, tells_of_devices
 from ksmtuned_py.guests.cgroups import Limit, limits, parse_cgroup
 from ksmtuned_py.guests.obstacles import parse_command_line, parse_readconfig, read_files
@@ -40,6 +41,7 @@ def read_facts(door: Door, config: Config, status: Status | None) -> Facts:
     return Facts(
         ksm_path=door.path(KSM_DIRECTORY),
         snapshot=snapshot,
+        hidden_ksm=_hidden_ksm(door),
         settings=config.guests,
         system=read_system(door),
         policy=config.policy.name,
@@ -144,6 +146,16 @@ def _snapshot(door: Door, config: Config, status: Status | None) -> Snapshot | N
     now = look(door, config)
     known = {guest.key: guest for guest in status.snapshot.guests} if status else {}
     return replace(now, guests=tuple(_as_the_daemon_knows(guest, known.get(guest.key)) for guest in now.guests))
+
+
+def _hidden_ksm(door: Door) -> HiddenKsm | None:
+    try:
+        check_ksm(door)
+    except HiddenKsm as error:
+        return error
+    except NoKsm:
+        pass
+    return None
 
 
 def _zeros_refused(door: Door, config: Config) -> str | None:

@@ -6,6 +6,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict
 
 from ksmtuned_py.config import Scan
@@ -85,9 +86,8 @@ class Worker:
             self._credit = sys.maxsize
             self._given_back = self._work(self._scanner.give_back())
         elif time.monotonic() >= self._next_tidy:
-            self._credit = sys.maxsize
-            if self._work(self._scanner.tidy()):
-                self._next_tidy = time.monotonic() + _TIDY_SECONDS
+            self._next_tidy = time.monotonic() + _TIDY_SECONDS
+            self._scanner.tidy()
             self._given_back &= not self._scanner.counters.pages_shared  # guests that have refused are tried again
 
     def _work(self, steps: Iterator[int]) -> bool:
@@ -148,7 +148,8 @@ def merger_for(settings: Scan, door: Door) -> tuple[Merger | None, str | None]:
 def main(descriptor: int, mark: Mark, root: str, settings: Scan) -> None:
     """Runs one worker on the inherited end of a channel."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C in the terminal is the parent's business
-    os.nice(_NICE)
+    with suppress(PermissionError):  # the unit allows it only with its drop-in for this backend
+        os.nice(_NICE)
     limit = settings.worker_memory_mib * MIB
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     door = Door(root)
