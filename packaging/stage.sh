@@ -59,14 +59,15 @@ put() { install -D --mode="$1" "$root/$2" "$stage/$3"; }
 
 stage_files() {
     put 644 systemd/ksmtuned-py.service usr/lib/systemd/system/ksmtuned-py.service
+    put 644 systemd/ksmtuned-py.socket usr/lib/systemd/system/ksmtuned-py.socket
     put 644 config/config.toml etc/ksmtuned-py/config.toml
     put 644 config/config.d/README etc/ksmtuned-py/config.d/README
     put 644 packaging/10-observe.toml etc/ksmtuned-py/config.d/10-observe.toml
     put 644 docs/man/ksmtuned-py.1 usr/share/man/man1/ksmtuned-py.1
     put 644 docs/man/ksmtuned-py.toml.5 usr/share/man/man5/ksmtuned-py.toml.5
-    local drop_in
-    for drop_in in "$root"/systemd/*.conf; do
-        put 644 "systemd/${drop_in##*/}" "usr/share/doc/ksmtuned-py/examples/${drop_in##*/}"
+    local example
+    for example in "$root"/systemd/*.{conf,sysusers,tmpfiles}; do
+        put 644 "systemd/${example##*/}" "usr/share/doc/ksmtuned-py/examples/${example##*/}"
     done
     put 644 packaging/zram.md usr/share/doc/ksmtuned-py/zram.md
 }
