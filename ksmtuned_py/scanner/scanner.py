@@ -75,8 +75,8 @@ class Merger(Protocol):
     def window_milliseconds(self) -> dict[str, float]:
         """How long guests were stopped for it, in milliseconds."""
 
-    def look_after(self, guests: list[Target]) -> None:
-        """Counts what is still shared and frees what nobody maps any more."""
+    def look_after(self, guests: list[Target]) -> Iterator[int]:
+        """Counts what is still shared and frees what nobody maps any more; yields the work of each step, in pages."""
 
     def give_back(self, process: Process) -> Generator[int, None, str | None]:
         """Gives the guest its pages back as private memory; returns why not all of them, or None."""
@@ -136,7 +136,7 @@ class Scanner:
             if self._sweep.pages_scanned != before or counted != self._counted:
                 self._counted = counted
                 yield from self._use(guests)
-            self._look_after(guests)
+            yield from self._look_after(guests)
             self._full_scans += any(guest.table.slabs for guest in guests)
             self._publish(guests)
             yield 0
@@ -145,12 +145,12 @@ class Scanner:
         """Undoes all merging; yields the work of each step, in pages."""
         for guest in list(self.watched.values()):
             yield from self._give_back_to(guest)
-        self.tidy()
+        yield from self.tidy()
 
-    def tidy(self) -> None:
-        """Counts anew what is shared, and frees what nobody needs any more."""
+    def tidy(self) -> Iterator[int]:
+        """Counts anew what is shared, and frees what nobody needs any more; yields the work of each step, in pages."""
         guests = list(self.watched.values())
-        self._look_after(guests)
+        yield from self._look_after(guests)
         self._publish(guests)
 
     def window_milliseconds(self) -> dict[str, float]:
@@ -262,9 +262,9 @@ class Scanner:
                 except Gone:
                     guest.forget()
 
-    def _look_after(self, guests: list[Watched]) -> None:
+    def _look_after(self, guests: list[Watched]) -> Iterator[int]:
         if self._merger:
-            self._merger.look_after([guest.target for guest in guests])
+            yield from self._merger.look_after([guest.target for guest in guests])
 
     def _publish(self, guests: list[Watched]) -> None:
         slabs = [slab for guest in guests for slab in guest.table.slabs.values()]

@@ -86,8 +86,9 @@ class Worker:
             self._credit = sys.maxsize
             self._given_back = self._work(self._scanner.give_back())
         elif time.monotonic() >= self._next_tidy:
-            self._next_tidy = time.monotonic() + _TIDY_SECONDS
-            self._scanner.tidy()
+            self._credit = sys.maxsize
+            if self._work(self._scanner.tidy()):
+                self._next_tidy = time.monotonic() + _TIDY_SECONDS
             self._given_back &= not self._scanner.counters.pages_shared  # guests that have refused are tried again
 
     def _work(self, steps: Iterator[int]) -> bool:

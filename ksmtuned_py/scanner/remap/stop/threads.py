@@ -23,8 +23,6 @@ _LAST_PATIENCE_SECONDS = 0.5
 _ALL_SIGNALS = 2**64 - 1
 _CONTINUE_BIT = 1 << (signal.SIGCONT - 1)
 _POLL_SECONDS = 0.00002
-_TRIES, _REST_TIMES = 5, 20
-"""Tries of a stop on a busy host, and how many stops' time the guest runs in between: it loses 5 % at most."""
 _DISPATCHES = "it has system calls sent to a handler of its own (syscall user dispatch)"
 _UNTRACEABLE = (
     "one of its threads cannot be traced: it is a kernel worker or a debugger's, it has ended, "
@@ -63,11 +61,6 @@ class Threads:
         self.all: list[Thread] = []
 
     def __enter__(self) -> Self:
-        for _ in range(_TRIES - 1):
-            with suppress(Busy):
-                self._stop()
-                return self
-            time.sleep(_REST_TIMES * self._stops.longest_seconds)
         self._stop()
         return self
 
