@@ -211,6 +211,18 @@ def test_only_the_door_opens_kernel_files() -> None:
     assert opened == []
 
 
+def test_a_kernel_file_has_one_reader() -> None:
+    """Who names a file knows its form. Directories that are only looked through may be named twice."""
+    readers: dict[str, set[str]] = {}
+    for module, tree in sources().items():
+        for node in ast.walk(tree):
+            text = _text_begin(node) if isinstance(node, ast.expr) else ""
+            if text.startswith(("proc/", "sys/")) and not text.endswith("/"):
+                readers.setdefault(text, set()).add(module)
+    assert len(readers) > 10
+    assert {name: modules for name, modules in readers.items() if len(modules) > 1} == {}
+
+
 def test_only_patience_reads_what_may_make_it_wait() -> None:
     """Only the scan backend's worker is exempt. It is a process of its own, which may wait for a guest."""
     makers = {module for module, tree in sources().items() if "Inside" in set(_called(tree))}

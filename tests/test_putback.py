@@ -18,9 +18,10 @@ from ksmtuned_py.host import Host
 from ksmtuned_py.ksmdmodel.guestmemory import equal
 from ksmtuned_py.ksmdmodel.modelhost import ModelHost
 from ksmtuned_py.model import Knobs, Run
+from ksmtuned_py.sensors.boot import BOOT_ID
 from ksmtuned_py.undo.giveback import Ways, give_back
 from ksmtuned_py.undo.knobs import settle, structural_writes
-from ksmtuned_py.undo.originals import BOOT_ID, origin_of, owed, save
+from ksmtuned_py.undo.originals import origin_of, owed, save
 from ksmtuned_py.undo.putback import put_back, take, wanted_of
 from ksmtuned_py.units import GIB, KIB, MIB
 from tests.support.trees import KSM, make_fake_tree, put

@@ -81,6 +81,11 @@ class Machine:
                 signals, pressure=pressure, arrivals=arrivals, domains=self.link, switches=switches, heed=self.heed
             )
 
+    def hear_libvirt(self) -> None:
+        """Give libvirt some time for its first answer, for whoever looks only once."""
+        if self.link is not None:
+            self.link.wait_first(LIBVIRT_SECONDS)
+
     def let_go(self) -> None:
         """Close the descriptors on the guests. Guests can still be looked at, at a higher cost."""
         if self.roster is not None:
@@ -92,11 +97,17 @@ LIBVIRT_SECONDS = 2.0
 """The time libvirt has for its first answer when there is only one look."""
 
 
+@contextmanager
+def looking(door: Door, config: Config, partners: Partners = NOBODY) -> Iterator[Machine]:
+    """Open the machine for one look without a write, in a with block; raises NoKsm or NotPermitted."""
+    with open_machine(door, config.watching, partners) as machine:
+        machine.hear_libvirt()
+        yield machine
+
+
 def look(door: Door, config: Config) -> Snapshot:
     """Take one snapshot without a write, with what libvirt says, and all suspects; raises NoKsm or NotPermitted."""
-    with open_machine(door, config.watching) as machine:
-        if machine.link is not None:
-            machine.link.wait_first(LIBVIRT_SECONDS)
+    with looking(door, config) as machine:
         snapshot = machine.host.observe()
         return replace(snapshot, suspects=machine.roster.suspects) if machine.roster is not None else snapshot
 

@@ -9,7 +9,7 @@ from ksmtuned_py.doctor.system import System
 from ksmtuned_py.errors import HiddenKsm
 from ksmtuned_py.guests.balloon import Balloon
 from ksmtuned_py.guests.cgroups import Limit
-from ksmtuned_py.guests.smaps import Mapping
+from ksmtuned_py.guests.smaps import Smap
 from ksmtuned_py.model import ForeignWrite, Guest, Snapshot
 
 Severity = Literal["finding", "note", "accepted"]
@@ -61,7 +61,7 @@ class Manager:
 class Seen:
     """The facts that were read of one guest."""
 
-    mappings: tuple[Mapping, ...] = ()
+    mappings: tuple[Smap, ...] = ()
     """All mappings of the guest; empty when smaps could not be read."""
     balloon: Balloon | None = None
     """The ways in which it hands free memory back; None when its command line does not tell."""

@@ -13,18 +13,20 @@ from ksmtuned_py.doctor.finding import Facts, HugePages, Manager, Seen
 from ksmtuned_py.doctor.system import read_system
 from ksmtuned_py.door import Door
 from ksmtuned_py.door.ksm import check_ksm
+from ksmtuned_py.door.text import chosen
 from ksmtuned_py.errors import HiddenKsm, KsmtunedError, NoKsm
 from ksmtuned_py.guests.balloon import Balloon, parse_balloon, tells_of_devices
 from ksmtuned_py.guests.cgroups import Limit, limits, parse_cgroup
 from ksmtuned_py.guests.obstacles import parse_command_line, parse_readconfig, read_files
+from ksmtuned_py.guests.parse import parse_swapped
 from ksmtuned_py.guests.patience import ask_one
 from ksmtuned_py.guests.process import Inside, Process
 from ksmtuned_py.guests.programs import COMM_LENGTH
-from ksmtuned_py.guests.smaps import SMAPS_SECONDS, Mapping, parse_smaps
+from ksmtuned_py.guests.smaps import SMAPS_SECONDS, Smap, parse_smaps
 from ksmtuned_py.model import KSM_DIRECTORY, Guest, Snapshot
 from ksmtuned_py.publish.statusfile import Status
 from ksmtuned_py.scanner.zeroplace import place_refusal
-from ksmtuned_py.units import KIB, MIB
+from ksmtuned_py.units import MIB
 
 THP = "sys/kernel/mm/transparent_hugepage"
 NODES = "sys/devices/system/node"
@@ -104,13 +106,11 @@ def _balloon(kind: str, words: Sequence[str] | None) -> Balloon | None:
     return parse_balloon(words) if words is not None and tells_of_devices(kind, words) else None
 
 
-def _swapped_bytes(door: Door, pid: int, mappings: Sequence[Mapping]) -> int:
+def _swapped_bytes(door: Door, pid: int, mappings: Sequence[Smap]) -> int:
     """The swapped bytes by smaps, or where we may not read that, by the one line that everybody may read."""
     if mappings:
         return sum(mapping.sizes.get("Swap", 0) for mapping in mappings)
-    lines = dict(line.partition(":")[::2] for line in _text(door, f"proc/{pid}/status").splitlines())
-    size = lines.get("VmSwap", "").split()
-    return int(size[0]) * KIB if size and size[0].isdecimal() else 0
+    return parse_swapped(_text(door, f"proc/{pid}/status"))
 
 
 def _text(door: Door, path: str) -> str:
@@ -181,9 +181,8 @@ def _huge_pages(door: Door) -> HugePages:
             return door.read_int(f"{THP}/khugepaged/{name}")
         return None
 
-    enabled = ""
-    with suppress(KsmtunedError):
-        enabled = (door.read_if_there(f"{THP}/enabled") or "").partition("[")[2].partition("]")[0]
     return HugePages(
-        enabled=enabled or "never", max_ptes_shared=number("max_ptes_shared"), max_ptes_none=number("max_ptes_none")
+        enabled=chosen(_text(door, f"{THP}/enabled")) or "never",
+        max_ptes_shared=number("max_ptes_shared"),
+        max_ptes_none=number("max_ptes_none"),
     )

@@ -24,9 +24,9 @@ from ksmtuned_py.scanner.table import PAGE_TABLE_BYTES, Table
 from ksmtuned_py.scanner.target import Target
 from ksmtuned_py.scanner.zero import Zeros
 from ksmtuned_py.scanner.zeroplace import place_refusal
+from ksmtuned_py.sensors.memory import MEMINFO, parse_meminfo
 from ksmtuned_py.units import MIB
 
-_MEMORY = "proc/meminfo"
 _TABLES_SHARE, _PRINTS_SHARE = 3 / 4, 1 / 16
 """Shares of the memory that the scanner may take: for what is known of pages, and for what they share."""
 _PRINT_BYTES = 8
@@ -237,9 +237,8 @@ class Scanner:
             self._zeros.page_out(process, step.slab, step.zeros, guest.zeros, split_huge=self._split_huge)
 
     def _memory_is_short(self) -> bool:
-        found = dict(line.split(":", 1) for line in self._door.read(_MEMORY).splitlines() if ":" in line)
-        available, total = (int(found[name].split()[0]) for name in ("MemAvailable", "MemTotal"))
-        return available < total * self._settings.split_huge_below_percent / 100
+        memory = parse_meminfo(MEMINFO, self._door.read(MEMINFO))
+        return memory.available_bytes < memory.total_bytes * self._settings.split_huge_below_percent / 100
 
     def _use(self, guests: list[Watched]) -> Iterator[int]:
         """Counts what a pass has found out, and shares it, in each group of guests."""

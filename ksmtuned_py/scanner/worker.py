@@ -16,7 +16,8 @@ from ksmtuned_py.scanner.channel import Channel, Closed, Message, inherited
 from ksmtuned_py.scanner.mark import Mark
 from ksmtuned_py.scanner.scanner import Merger, Scanner, Watched
 from ksmtuned_py.scanner.target import DEFAULT_KNOBS, Target
-from ksmtuned_py.units import KIB, MIB
+from ksmtuned_py.sensors.status import parse_status, status_bytes
+from ksmtuned_py.units import MIB
 
 _NICE = 5  # as ksmd
 _IDLE_SECONDS = 1.0
@@ -161,8 +162,7 @@ def main(descriptor: int, mark: Mark, root: str, settings: Scan) -> None:
 
 def _own_bytes() -> int:
     """What RLIMIT_DATA counts of this process before any scan, in bytes: the interpreter and its libraries."""
-    lines = Door().read("proc/self/status").splitlines()
-    return next(int(line.split()[1]) * KIB for line in lines if line.startswith("VmData:"))
+    return status_bytes(parse_status(Door().read("proc/self/status")), "VmData") or 0
 
 
 if __name__ == "__main__":

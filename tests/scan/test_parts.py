@@ -25,6 +25,7 @@ from ksmtuned_py.scanner.sentences import MOST_SENTENCES, guest_sentences
 from ksmtuned_py.scanner.swapplace import NO_SWAP, parse_swaps, refusal
 from ksmtuned_py.scanner.table import SLAB_BYTES, chunks, windows
 from ksmtuned_py.scanner.target import Target
+from ksmtuned_py.sensors.status import parse_status
 from ksmtuned_py.units import MIB
 
 MAPS = """\
@@ -118,7 +119,7 @@ def test_what_every_guest_has_open_is_no_reason(mode: int, device: tuple[int, in
     ],
 )
 def test_a_process_is_refused_for_its_status(status: str, word: str) -> None:
-    found = eligibility.status_refusal(status)
+    found = eligibility.status_refusal(parse_status(status))
     assert word in str(found)
     assert bool(found) == bool(word)
 

@@ -14,8 +14,8 @@ from ksmtuned_py.door import Door
 from ksmtuned_py.errors import KsmtunedError
 from ksmtuned_py.guests.mappings import PAGES_NAME, Mapping, parse_maps
 from ksmtuned_py.scanner.pagemap import COPIED, PAGE, page_numbers, runs
-from ksmtuned_py.scanner.remap.refuse.eligibility import is_stopped
 from ksmtuned_py.sensors.stat import is_kernel_thread, parse_stat, thread_count
+from ksmtuned_py.sensors.status import is_stopped, parse_status
 from ksmtuned_py.units import MIB
 
 PAGES_PER_PROCESS = 16
@@ -116,7 +116,7 @@ def _count(door: Door, pid: str, mapping: Mapping, counts: References) -> Genera
         counts.readers[begin : begin + len(held)] += held
         counts.covered[begin : begin + len(held)] = True
         yield 1 + len(held) // _COUNTED_PER_PAGE
-    return not is_stopped(door.read_if_there(f"proc/{pid}/status") or "")
+    return not is_stopped(parse_status(door.read_if_there(f"proc/{pid}/status") or ""))
 
 
 def _copied(door: Door, pid: str, start: int, end: int) -> NDArray[np.uint32]:

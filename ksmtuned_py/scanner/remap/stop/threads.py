@@ -260,9 +260,9 @@ class Threads:
         if not thread.ran or interrupted is thread.context:
             return thread.context
         with suppress(OSError, Gone):
-            status = self._process.read_text(f"task/{thread.number}/status")
-            waiting = [int(status.split(f"{name}:\t")[1].split()[0], 16) for name in ("SigPnd", "ShdPnd")]
-            if self._signals or (waiting[0] | waiting[1]) & ~thread.mask:
+            status = self._process.status(f"task/{thread.number}/status")
+            waiting = int(status["SigPnd"], 16) | int(status["ShdPnd"], 16)
+            if self._signals or waiting & ~thread.mask:
                 return interrupted
         return thread.context
 
@@ -287,7 +287,7 @@ class Threads:
         """Sends the signals put aside, but no SIGSTOP that a SIGCONT has followed: that one still waits for us."""
         with suppress(OSError, Gone):
             for number in self._signals:
-                waiting = int(self._process.read_text("status").split("ShdPnd:\t")[1].split()[0], 16)
+                waiting = int(self._process.status()["ShdPnd"], 16)
                 if number != signal.SIGSTOP or not waiting & _CONTINUE_BIT:
                     signal.pidfd_send_signal(self._process.pidfd, number)
         self._signals.clear()
