@@ -291,6 +291,18 @@ def test_nothing_to_complain_of_is_none_and_never_an_empty_text() -> None:
     assert [ast.unparse(node) for node in kept if ast.unparse(node.annotation) == "str" and node.value] == []
 
 
+def test_a_public_class_has_a_name_of_its_own() -> None:
+    """Only a section of the configuration may be called like what it configures."""
+    named: dict[str, list[str]] = {}
+    for module, tree in sources().items():
+        if module.split(".")[0] != "config":
+            for node in ast.walk(tree):
+                if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                    named.setdefault(node.name, []).append(module)
+    assert len(named) > 200
+    assert {name: modules for name, modules in named.items() if len(modules) > 1} == {}
+
+
 def test_functions_and_files_stay_short() -> None:
     long = [f"{module}.{node.name}" for module, node in functions() if _lines(node) > MOST_FUNCTION_LINES]
     files = (ROOT / PACKAGE).rglob("*.py")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ksmtuned_py.backends.model import MemoryBackend
+from ksmtuned_py.backends.model import ModelBackend
 from ksmtuned_py.config import Config, Kernel
 from ksmtuned_py.config.types import OnExit
 from ksmtuned_py.daemon.machine import open_machine
@@ -68,7 +68,7 @@ class Model:
         model = ModelHost(total_bytes=total_bytes, used_bytes=0)
         for name in ("web", "db"):
             model.add_guest(name, [equal("system", guest_bytes // (4 * KIB))])
-        self.backend = MemoryBackend(model, self._clock_seconds)
+        self.backend = ModelBackend(model, self._clock_seconds)
         self.ways = Ways(Host(self.backend, self.backend), self.said.append, self.said.append)
 
     def merge_all(self) -> None:

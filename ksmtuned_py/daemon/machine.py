@@ -10,11 +10,11 @@ from importlib.util import find_spec
 
 from ksmtuned_py.backends.base import Backend
 from ksmtuned_py.backends.kernel import KernelBackend
-from ksmtuned_py.backends.model import MemoryBackend
+from ksmtuned_py.backends.model import ModelBackend
 from ksmtuned_py.backends.scan import ScanBackend
 from ksmtuned_py.config import Config, InForce
 from ksmtuned_py.config.types import BackendName
-from ksmtuned_py.daemon.wait import Signals, Source, Waiter
+from ksmtuned_py.daemon.wait import EventSource, Signals, Waiter
 from ksmtuned_py.door import Door
 from ksmtuned_py.door.ksm import check_ksm, has_none
 from ksmtuned_py.errors import NoMerger, NoScanner, NotPermitted
@@ -67,7 +67,9 @@ class Machine:
     """The link to libvirt; None where libvirt is not asked."""
 
     @contextmanager
-    def waiter(self, signals: Signals, warn: Callable[[str], None], switches: Source | None = None) -> Iterator[Waiter]:
+    def waiter(
+        self, signals: Signals, warn: Callable[[str], None], switches: EventSource | None = None
+    ) -> Iterator[Waiter]:
         """Make the one wait for this machine, in a with block, with whatever this kernel lets us wait for."""
         stall_ms = self.in_force.config.daemon.pressure_trigger_ms
         with ExitStack() as undo:
@@ -162,7 +164,7 @@ def _check_scanner(door: Door, config: Config) -> None:
 
 def model_machine(model: ModelHost, config: Config, partners: Partners = NOBODY, *, dry: bool) -> Machine:
     """Make a machine of a model that runs in real time."""
-    backend = MemoryBackend(model, time.monotonic)
+    backend = ModelBackend(model, time.monotonic)
     host = Host(backend, backend, pause=partners.pause, dry=dry)
     return Machine(Door(), host, InForce(config), heed=bool, is_this_host=False)
 

@@ -20,7 +20,7 @@ from ksmtuned_py.guests.cgroups import Limit, limits, parse_cgroup
 from ksmtuned_py.guests.obstacles import parse_command_line, parse_readconfig, read_files
 from ksmtuned_py.guests.parse import parse_swapped
 from ksmtuned_py.guests.patience import ask_one
-from ksmtuned_py.guests.process import Inside, Process
+from ksmtuned_py.guests.process import Inside, ProcessFiles
 from ksmtuned_py.guests.programs import COMM_LENGTH
 from ksmtuned_py.guests.smaps import SMAPS_SECONDS, Smap, parse_smaps
 from ksmtuned_py.model import KSM_DIRECTORY, Guest, Snapshot
@@ -65,7 +65,7 @@ def with_guests(facts: Facts, door: Door, guests: Iterable[Guest]) -> Facts:
     """The facts with the command lines and smaps of these guests. It walks page tables, a moment for each GiB."""
     seen: dict[int, Seen] = {}
     for guest in guests:
-        found = ask_one(Process(door, guest.pid), partial(_seen, door, guest), SMAPS_SECONDS)
+        found = ask_one(ProcessFiles(door, guest.pid), partial(_seen, door, guest), SMAPS_SECONDS)
         seen |= {guest.pid: found} if found is not None else {}
     return replace(facts, seen=seen)
 
@@ -121,12 +121,12 @@ def _text(door: Door, path: str) -> str:
 
 def _managers(door: Door, names: Sequence[str]) -> tuple[Manager, ...]:
     """The managers with the places where they run, which tell how they are stopped."""
-    pids = {Process(door, int(pid)).name(): int(pid) for pid in door.names("proc") if pid.isdecimal()}
+    pids = {ProcessFiles(door, int(pid)).name(): int(pid) for pid in door.names("proc") if pid.isdecimal()}
     return tuple(_manager(door, name, pids.get(name[:COMM_LENGTH])) for name in names)
 
 
 def _manager(door: Door, name: str, pid: int | None) -> Manager:
-    text = ask_one(Process(door, pid), lambda inside: inside.read("cgroup"), CGROUP_SECONDS) if pid else None
+    text = ask_one(ProcessFiles(door, pid), lambda inside: inside.read("cgroup"), CGROUP_SECONDS) if pid else None
     cgroup = parse_cgroup(text or "") or ""
     if any(word in cgroup for word in CONTAINERS):
         return Manager(name=name, container=cgroup)

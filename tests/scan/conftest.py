@@ -12,7 +12,7 @@ from typing import Protocol, TypeVar
 import pytest
 
 from ksmtuned_py.backends.scan import ScanBackend
-from ksmtuned_py.backends.scanlink import Patience
+from ksmtuned_py.backends.scanlink import WorkerPatience
 from ksmtuned_py.config import Config, InForce, Scan
 from ksmtuned_py.door import Door
 from ksmtuned_py.model import Guest, KnobName, Write, WriteStatus
@@ -99,7 +99,7 @@ def guest(load: Load) -> Guest:
 
 @contextmanager
 def scanning(
-    door: Door, settings: Scan | InForce, loads: Sequence[Load], *, patience: Patience | None = None, **knobs: int
+    door: Door, settings: Scan | InForce, loads: Sequence[Load], *, patience: WorkerPatience | None = None, **knobs: int
 ) -> Iterator[ScanBackend]:
     """Yields a scan backend at work on the processes, as fast as it can unless the knobs say otherwise."""
     in_force = settings if isinstance(settings, InForce) else InForce(Config(scan=settings))

@@ -21,7 +21,7 @@ from ksmtuned_py.door import Door
 from ksmtuned_py.scanner.process import Process
 from ksmtuned_py.scanner.remap.refuse.eligibility import Eligible
 from ksmtuned_py.scanner.remap.share.intact import change
-from ksmtuned_py.scanner.remap.share.runs import Run
+from ksmtuned_py.scanner.remap.share.runs import PageRun
 from ksmtuned_py.scanner.remap.stop.stops import Stops, patiently
 from ksmtuned_py.scanner.remap.stop.threads import Threads
 from ksmtuned_py.scanner.target import Target
@@ -271,7 +271,7 @@ def test_memory_that_is_locked_or_protected_or_gone_is_seen() -> None:
         address = ctypes.addressof(anchor)
         with Process(Target(pid=os.getpid(), start_ticks=0), Door()) as process:
             (mapping,) = [one for one in process.mappings() if one.start <= address < one.end]
-            runs = [Run(address, 4, 0, Eligible(mapping, True, ()))]
+            runs = [PageRun(address, 4, 0, Eligible(mapping, True, ()))]
             second = ctypes.c_void_p(address + PAGE)
             assert change(process, runs) is None
             assert not libc.mlock(second, PAGE)

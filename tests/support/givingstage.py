@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from threading import Event
 
-from ksmtuned_py.backends.model import MemoryBackend
+from ksmtuned_py.backends.model import ModelBackend
 from ksmtuned_py.daemon.machine import small_model
 from ksmtuned_py.errors import Unreadable
 from ksmtuned_py.host import Host
@@ -18,7 +18,7 @@ from ksmtuned_py.units import GIB, MIB
 ANSWER_SECONDS = 10.0
 
 
-class Domains(MemoryBackend):
+class Domains(ModelBackend):
     """The model, whose guests are domains, and whose memory a test may make short."""
 
     available_bytes: int | None = None

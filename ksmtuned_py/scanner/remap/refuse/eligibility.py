@@ -8,7 +8,7 @@ from itertools import pairwise
 from ksmtuned_py.guests.balloon import parse_balloon
 from ksmtuned_py.guests.mappings import Mapping, candidates
 from ksmtuned_py.guests.smaps import parse_blocks
-from ksmtuned_py.scanner.remap.refuse.numa import Policy, parse_policy
+from ksmtuned_py.scanner.remap.refuse.numa import NumaPolicy, parse_policy
 from ksmtuned_py.sensors.status import is_stopped
 
 _HARMLESS_CAPABILITIES = sum(1 << number for number in (10, 12, 13, 14, 23))
@@ -30,7 +30,7 @@ class Eligible:
     reserve: bool
     """Whether its memory is accounted for (no MAP_NORESERVE)."""
     advice: tuple[int, ...]
-    policy: Policy | None = None
+    policy: NumaPolicy | None = None
     """The NUMA policy of the mapping; None when it has none of its own."""
 
 
@@ -110,12 +110,12 @@ def large(mappings: Iterable[Mapping], least_bytes: int) -> list[tuple[int, int]
     return [(start, end) for start, end in candidates(list(mappings)) if end - start >= least_bytes]
 
 
-def of_one_policy(found: list[Eligible]) -> tuple[list[Eligible], Policy | None, str | None]:
+def of_one_policy(found: list[Eligible]) -> tuple[list[Eligible], NumaPolicy | None, str | None]:
     """Returns the mappings with the most frequent NUMA policy, that policy, and why others are left out.
 
     A memfd has one policy, which holds for all that have mapped it, and a guest has one memfd.
     """
-    sizes: Counter[Policy | None] = Counter()
+    sizes: Counter[NumaPolicy | None] = Counter()
     for one in found:
         sizes[one.policy] += one.mapping.size
     if not sizes:
@@ -127,7 +127,7 @@ def of_one_policy(found: list[Eligible]) -> tuple[list[Eligible], Policy | None,
     return chosen, most, f"only its memory with the NUMA policy {_name(most)} is merged, not {_name(others[0][0])}"
 
 
-def _name(policy: Policy | None) -> str:
+def _name(policy: NumaPolicy | None) -> str:
     return policy.text if policy else "default"
 
 

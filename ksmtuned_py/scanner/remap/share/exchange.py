@@ -11,10 +11,10 @@ from ksmtuned_py.scanner.refusal import Refused
 from ksmtuned_py.scanner.remap.foothold.session import Session, Window
 from ksmtuned_py.scanner.remap.share.intact import change
 from ksmtuned_py.scanner.remap.share.room import stretches
-from ksmtuned_py.scanner.remap.share.runs import Run, operations
+from ksmtuned_py.scanner.remap.share.runs import PageRun, operations
 
 
-def share(process: Process, window: Window, session: Session, runs: list[Run], contents: list[bytes]) -> None:
+def share(process: Process, window: Window, session: Session, runs: list[PageRun], contents: list[bytes]) -> None:
     """Has the guest map those parts of the runs whose content is that of the store; raises Refused and Gone."""
     equal = [part for run, content in zip(runs, contents, strict=True) for part in _equal_parts(process, run, content)]
     if not equal:
@@ -32,7 +32,7 @@ def share(process: Process, window: Window, session: Session, runs: list[Run], c
             raise Refused(f"mmap in it failed: {os.strerror(-failed[0])}")
 
 
-def _equal_parts(process: Process, run: Run, content: bytes) -> Iterator[Run]:
+def _equal_parts(process: Process, run: PageRun, content: bytes) -> Iterator[PageRun]:
     """Yields the parts of the run that now hold exactly what the store has, in private pages in memory."""
     if page_count(process.runs(run.address, run.address + run.size, PRIVATE)) != run.pages:
         return

@@ -15,7 +15,7 @@ from ksmtuned_py.scanner.remap.processors.architecture import NR
 from ksmtuned_py.scanner.remap.processors.layout import END
 from ksmtuned_py.scanner.remap.refuse.eligibility import Eligible
 from ksmtuned_py.scanner.remap.share.intact import change
-from ksmtuned_py.scanner.remap.share.runs import Run, advise, bind, closed, in_turn
+from ksmtuned_py.scanner.remap.share.runs import PageRun, advise, bind, closed, in_turn
 from ksmtuned_py.scanner.remap.stop.stops import patiently
 from ksmtuned_py.sensors.memory import read_memory
 from ksmtuned_py.units import MIB
@@ -30,7 +30,7 @@ _READ_WRITE, _PRIVATE, _ANONYMOUS, _NORESERVE = 3, 2, 0x20, 0x4000
 _MAYMOVE_FIXED = 3
 
 
-class NoRoom(Refused):
+class NoRoomThere(Refused):
     """Raised when giving back would take more memory than there is for it."""
 
 
@@ -60,7 +60,7 @@ def _portion(
     standing: Callable[[], AbstractContextManager[Window]],
 ) -> None:
     with standing() as window:
-        if reason := change(process, [Run(address, length // PAGE, 0, one) for address, length, one in some]):
+        if reason := change(process, [PageRun(address, length // PAGE, 0, one) for address, length, one in some]):
             raise Refused(reason)
         for address, length, one in some:
             _one(process, session, window, mem, address, length, one)
@@ -73,10 +73,10 @@ def _refuse_without_room(door: Door, process: Process) -> None:
     """
     room = process_room_bytes(door, process.read_text("cgroup"))
     if room is not None and room < _RESERVE_BYTES:
-        raise NoRoom("the memory limit of its control group leaves no room for its own copies: they stay merged")
+        raise NoRoomThere("the memory limit of its control group leaves no room for its own copies: they stay merged")
     memory = read_memory(door)
     if memory.headroom_bytes + memory.swap_free_bytes < _HOST_RESERVE_BYTES:
-        raise NoRoom("the host has no room for its own copies: they stay merged")
+        raise NoRoomThere("the host has no room for its own copies: they stay merged")
 
 
 def _portions(merged: list[Eligible]) -> Iterator[list[tuple[int, int, Eligible]]]:

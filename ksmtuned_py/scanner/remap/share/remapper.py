@@ -28,7 +28,7 @@ from ksmtuned_py.scanner.remap.share.exchange import share
 from ksmtuned_py.scanner.remap.share.giveback import give_back
 from ksmtuned_py.scanner.remap.share.pace import Pace
 from ksmtuned_py.scanner.remap.share.references import PAGES_PER_PROCESS, references
-from ksmtuned_py.scanner.remap.share.runs import LOOKED_AT_PER_PAGE, Run, by_slab, plan, steady_prints
+from ksmtuned_py.scanner.remap.share.runs import LOOKED_AT_PER_PAGE, PageRun, by_slab, plan, steady_prints
 from ksmtuned_py.scanner.remap.share.store import Store
 from ksmtuned_py.scanner.remap.share.stores import Stores
 from ksmtuned_py.scanner.remap.stop.stops import NotStopped, Stops, patiently
@@ -94,7 +94,7 @@ class Remapper:
         allowed, policy, other = of_one_policy(found)
         watched.refusal = reason or other
         store = yield from self._stores.of(process.target.group, policy)
-        freed, runs = store.times_freed, list[Run]()
+        freed, runs = store.times_freed, list[PageRun]()
         for base, some in by_slab(allowed).items():
             for one in some if base in watched.table.slabs else ():
                 runs += yield from plan(process, watched.table.slab(base), prints, store, one, kind)
@@ -236,7 +236,7 @@ class Remapper:
             self._settle(process, belongings, wanted)
         raise Refused("its mappings, or what it has open, are changing all the time")
 
-    def _affordable(self, process: Process, runs: list[Run]) -> list[Run]:
+    def _affordable(self, process: Process, runs: list[PageRun]) -> list[PageRun]:
         """Returns the longest runs that leave the guest's mappings within their limit; each run can cost two."""
         most = int(self._door.read("proc/sys/vm/max_map_count")) * self._settings.mappings_percent / 100
         room = max(0, int(most) - len(process.mappings())) // 2
@@ -249,7 +249,7 @@ class Remapper:
         belongings: Belongings,
         store: Store,
         freed: int,
-        runs: list[Run],
+        runs: list[PageRun],
         mapped: list[Mapping],
     ) -> Iterator[int]:
         session = yield from self._session(process, store)
@@ -257,7 +257,7 @@ class Remapper:
             refuse_forbidden(session.permits.forbidden)
         standing = yield from self._prepared(process, belongings, session, mapped)
 
-        def exchange(some: list[Run]) -> None:
+        def exchange(some: list[PageRun]) -> None:
             """Exchanges these runs in one stop, unless pages of the store were freed since it was planned."""
             contents = [store.read(run.offset, run.pages) for run in some if store.times_freed == freed]
             if not contents:

@@ -28,7 +28,7 @@ Call = tuple[int, tuple[int, ...]]
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class PageRun:
     """Consecutive pages of a guest, and of the store."""
 
     address: int
@@ -42,14 +42,14 @@ class Run:
         """Size in bytes."""
         return self.pages * PAGE
 
-    def part(self, first: int, pages: int) -> "Run":
+    def part(self, first: int, pages: int) -> "PageRun":
         """Returns the run of some of its pages."""
-        return Run(self.address + first * PAGE, pages, self.offset + first, self.eligible)
+        return PageRun(self.address + first * PAGE, pages, self.offset + first, self.eligible)
 
 
 def plan(
     process: Process, slab: Slab, wanted: Prints, store: Store, eligible: Eligible, kind: Kind
-) -> Generator[int, None, list[Run]]:
+) -> Generator[int, None, list[PageRun]]:
     """Returns the mapping's runs in a slab whose contents are wanted or stored already; puts missing contents there.
 
     Only pages of the kind are taken. Yields the work of each step, in pages.
@@ -84,7 +84,7 @@ def steady_prints(slab: Slab, start: int, end: int) -> Prints:
     return found
 
 
-def operations(runs: list[Run], store_there: int, vector: int, nodes: int) -> tuple[list[Operation], list[int]]:
+def operations(runs: list[PageRun], store_there: int, vector: int, nodes: int) -> tuple[list[Operation], list[int]]:
     """Returns the table for the guest, and which entries are the mmaps, for as many runs as fit in.
 
     An mmap that fails has not changed anything (Linux 6.12+), or has left a hole. Over a hole mincore fails, too, and
@@ -163,7 +163,7 @@ def _add_missing(process: Process, base: int, pages: PageNumbers, contents: Prin
     store.index()
 
 
-def _runs(base: int, pages: PageNumbers, offsets: NDArray[np.int64], eligible: Eligible) -> list[Run]:
+def _runs(base: int, pages: PageNumbers, offsets: NDArray[np.int64], eligible: Eligible) -> list[PageRun]:
     if not len(pages):
         return []
     places = pages.astype(np.int64)
@@ -172,5 +172,5 @@ def _runs(base: int, pages: PageNumbers, offsets: NDArray[np.int64], eligible: E
     for begin, end in zip([0, *breaks.tolist()], [*breaks.tolist(), len(places)], strict=True):
         for at in range(begin, end, MOST_PAGES):
             address = base + int(places[at]) * PAGE
-            found.append(Run(address, min(MOST_PAGES, end - at), int(offsets[at]), eligible))
+            found.append(PageRun(address, min(MOST_PAGES, end - at), int(offsets[at]), eligible))
     return found

@@ -14,7 +14,7 @@ from ksmtuned_py.door import Door
 from ksmtuned_py.scanner.pages import ZERO, Prints, prints
 from ksmtuned_py.scanner.remap.foothold.area import SEALS
 from ksmtuned_py.scanner.remap.processors.architecture import NR
-from ksmtuned_py.scanner.remap.refuse.numa import MOST_NODES, Policy
+from ksmtuned_py.scanner.remap.refuse.numa import MOST_NODES, NumaPolicy
 from ksmtuned_py.scanner.remap.share.references import References
 from ksmtuned_py.scanner.remap.share.room import Room, stretches
 from ksmtuned_py.sensors.pages import OWN_PAGE_BYTES
@@ -58,7 +58,7 @@ class Store:
         """For each page, whether nobody read it in the last look."""
         self._room = Room()
 
-    def bind(self, policy: Policy) -> None:
+    def bind(self, policy: NumaPolicy) -> None:
         """Sets the NUMA policy of its pages, and so of whatever has them mapped; raises OSError.
 
         The policy stays with the file when it is not mapped here any more.

@@ -12,7 +12,7 @@ from ksmtuned_py.errors import KsmtunedError
 from ksmtuned_py.guests.mappings import PAGES_NAME
 from ksmtuned_py.scanner.pages import Prints
 from ksmtuned_py.scanner.refusal import Refused
-from ksmtuned_py.scanner.remap.refuse.numa import Policy
+from ksmtuned_py.scanner.remap.refuse.numa import NumaPolicy
 from ksmtuned_py.scanner.remap.share.references import PAGES_PER_PROCESS, mapped_end, merged_mappings
 from ksmtuned_py.scanner.remap.share.store import Store, has_pages_from, is_ours, memfd_device
 from ksmtuned_py.scanner.remap.stop import system
@@ -28,12 +28,12 @@ class Stores:
 
     def __init__(self, door: Door) -> None:
         self._door = door
-        self._stores: dict[tuple[str, Policy | None], Store] = {}
+        self._stores: dict[tuple[str, NumaPolicy | None], Store] = {}
         self._left: dict[str, list[Store]] = {}
         """Stores that earlier workers have left, by name without the time, as long as no guest is merged with them."""
         self._has_looked = False
 
-    def of(self, group: str, policy: Policy | None) -> Generator[int, None, Store]:
+    def of(self, group: str, policy: NumaPolicy | None) -> Generator[int, None, Store]:
         """Returns a store we have, or one that an earlier worker has left, or a new one; raises Refused.
 
         Yields the work of each step, in pages.
@@ -120,7 +120,7 @@ def _new(name: str) -> Store:
     return Store(f"{name}-{ticks:x}", ticks)
 
 
-def _bind(store: Store, policy: Policy) -> None:
+def _bind(store: Store, policy: NumaPolicy) -> None:
     try:
         store.bind(policy)
     except OSError as error:
