@@ -68,7 +68,7 @@ def test_options_in_a_sentence_are_there(page: Path) -> None:
 
 def test_most_pages_of_the_manual_have_commands_that_run() -> None:
     running = {page.name for page in PAGES if any(command.runs for command in commands(page.read_text()))}
-    assert {"README.md", "doctor.md", "install.md", "migration.md", "operating.md"} <= running
+    assert {"README.md", "doctor.md", "faq.md", "install.md", "migration.md", "operating.md"} <= running
 
 
 def refused(text: str, directory: Path) -> list[str]:
@@ -119,6 +119,7 @@ def console(line: str, output: str) -> str:
             "nothing says: host: there is no swop",
         ),
         (console("ksmtuned-py unmerge GUEST", "web: 3 GiB were given away"), "nothing says: web: 3 GiB"),
+        (console("ksmtuned-py restore", "ksmtuned-py: error: 2 misteaks of yours"), "nothing says: ksmtuned-py"),
     ],
 )
 def test_a_mistake_is_found(page: str, said: str, host: Stage) -> None:

@@ -92,9 +92,13 @@ def _sayings() -> tuple[re.Pattern[str], ...]:
                 texts.add(re.escape(node.value))
             if isinstance(node, ast.JoinedStr):
                 texts.add("".join(_part(part) for part in node.values))
-    return tuple(
-        re.compile(text) for text in texts if len(re.findall("[a-z]", text.replace(".+", ""))) >= LEAST_LETTERS
-    )
+    return tuple(re.compile(text) for text in texts if _is_telling(text))
+
+
+def _is_telling(pattern: str) -> bool:
+    """Whether a text is long enough to be known by: several words beside its values."""
+    words = [word for word in re.split(r"\\?\s|\.\+", pattern) if re.search("[a-z]", word)]
+    return len(words) > 1 and len(re.findall("[a-z]", "".join(words))) >= LEAST_LETTERS
 
 
 def _part(part: ast.expr) -> str:
