@@ -12,6 +12,7 @@ usage: packaging/build.sh deb [--flavour private|system] [--out DIR]
 
 deb: private brings its libraries along (Debian 12, Ubuntu 24.04), system takes the distribution's (Debian 13).
 The default is what the distribution of this machine has. DIR is build/packages by default.
+Ends with 2 when it is called wrong or something is missing here, and with 1 when a package cannot be built.
 END
 }
 
@@ -20,36 +21,56 @@ die() {
     exit 1
 }
 
+# refuse WHY: before anything was done.
+refuse() {
+    printf 'build: %s\n' "$*" >&2
+    exit 2
+}
+
 # The time that all files of a package have: that of the commit.
 epoch() {
     if [[ -n ${SOURCE_DATE_EPOCH:-} ]]; then
         printf '%s' "$SOURCE_DATE_EPOCH"
     else
-        git -C "$root" log -1 --format=%ct 2>/dev/null || stat -c %Y "$root/pyproject.toml"
+        this_git log -1 --format=%ct 2>/dev/null || stat -c %Y "$root/pyproject.toml"
     fi
 }
+
+# git, whoever has the checkout: root builds what a user has cloned.
+this_git() { git -c safe.directory="$root" -C "$root" "$@"; }
 
 need_commands() {
     local name
     for name; do
-        command -v "$name" >/dev/null || die "no $name here: apt-get install ${packages[*]}"
+        command -v "$name" >/dev/null || refuse "no $name here; on Debian: apt-get install ${packages[*]}"
     done
 }
 
-# sources DIRECTORY: what git tracks, or the tree as it is where there is no git.
+# need_python MODULE...: of the distribution's Python, whatever python3 comes first on PATH.
+need_python() {
+    local name
+    need_commands /usr/bin/python3
+    for name; do
+        /usr/bin/python3 -Ic "import $name" 2>/dev/null ||
+            refuse "no $name for /usr/bin/python3 here; on Debian: apt-get install ${packages[*]}"
+    done
+}
+
+# sources DIRECTORY: what git tracks, or the tree where there is no git, but for what was built in it.
 sources() {
+    local files=(--exclude=./.git --exclude=./.venv --exclude=./build --exclude=__pycache__ .)
     mkdir -p "$1"
-    if git -C "$root" rev-parse --git-dir >/dev/null 2>&1; then
-        git -C "$root" ls-files -z | tar --directory="$root" --null --files-from=- --create --file=- | tar --directory="$1" --extract --file=-
-    else
-        cp -a "$root/." "$1"
+    if this_git rev-parse --git-dir >/dev/null 2>&1; then
+        this_git ls-files -z >"$work/files"
+        files=(--null --files-from="$work/files")
     fi
+    tar --directory="$root" --create --file=- "${files[@]}" | tar --directory="$1" --no-same-owner --extract --file=-
     chmod -R u=rwX,go=rX "$1" # whatever umask it was checked out with
 }
 
 build_wheel() {
     local packages=(python3-build python3-setuptools python3-wheel python3-venv)
-    /usr/bin/python3 -c 'import build, setuptools, wheel' 2>/dev/null || die "apt-get install ${packages[*]}"
+    need_python build setuptools wheel
     sources "$work/wheel"
     (cd "$work/wheel" && /usr/bin/python3 -m build --no-isolation --outdir "$work/dist" . >"$work/log" 2>&1) || {
         tail -n 20 "$work/log" >&2
@@ -75,25 +96,36 @@ list_libraries() {
 }
 
 default_flavour() {
-    local newest
-    newest=$(apt-cache policy python3-pydantic 2>/dev/null | sed -n 's/^  Candidate: //p')
-    if dpkg --compare-versions "${newest:-0}" ge 2.5; then echo system; else echo private; fi
+    local newest floor
+    newest=$(apt-cache policy python3-pydantic 2>/dev/null | sed -n 's/^  Candidate: \([0-9].*\)/\1/p')
+    floor=$(sed -n 's/^    "pydantic>=\(.*\)",$/\1/p' "$root/pyproject.toml")
+    if dpkg --compare-versions "${newest:-0}" ge "$floor"; then echo system; else echo private; fi
 }
 
-SYSTEM_DEPENDS='python3 (>= 3.11), python3-pydantic (>= 2.5), python3-psutil (>= 5.9), python3-prometheus-client (>= 0.20),
- python3-rich (>= 13), python3-shtab, python3-waitress (>= 2.1)'
+# The libraries that pyproject.toml wants, as Debian calls them.
+system_depends() {
+    /usr/bin/python3 - "$root/pyproject.toml" <<'END'
+import re, sys, tomllib
+
+project = tomllib.load(open(sys.argv[1], "rb"))["project"]
+python = project["requires-python"].replace(">=", "python3 (>= ") + ")"
+print(python, *(re.sub(r"([\w-]+)>=(.+)", r"python3-\1 (>= \2)", wanted) for wanted in project["dependencies"]), sep=", ")
+END
+}
 
 build_deb() {
     local packages=(build-essential debhelper dpkg-dev python3-build python3-setuptools python3-wheel python3-venv)
-    need_commands dpkg-buildpackage dh
-    [[ ${flavour:=$(default_flavour)} == private || $flavour == system ]] || die "no flavour $flavour: private or system"
-    local tree=$work/ksmtuned-py architecture=all depends=$SYSTEM_DEPENDS
+    need_commands dpkg-buildpackage dh gcc
+    need_python build setuptools wheel
+    [[ ${flavour:=$(default_flavour)} == system ]] || need_python venv ensurepip
+    local tree=$work/ksmtuned-py architecture=all depends
+    depends=$(system_depends)
     sources "$tree"
     cp -r "$tree/packaging/debian" "$tree/debian"
     if [[ $flavour == private ]]; then
         architecture=any depends="python3 (>= $(this_python)), python3 (<< $(next_python)), libc6"
     fi
-    sed -e "s/@ARCHITECTURE@/$architecture/" -e "s/@DEPENDS@/${depends//$'\n'/}/" "$tree/debian/control.in" >"$tree/debian/control"
+    sed -e "s/@ARCHITECTURE@/$architecture/" -e "s/@DEPENDS@/$depends/" "$tree/debian/control.in" >"$tree/debian/control"
     rm "$tree/debian/control.in"
     (cd "$tree" && FLAVOUR=$flavour dpkg-buildpackage --unsigned-source --unsigned-changes --build=binary >"$work/log" 2>&1) || {
         tail -n 20 "$work/log" >&2
@@ -107,12 +139,14 @@ build_deb() {
 }
 
 build_rpm() {
-    local packages=(rpm python3-build python3-setuptools python3-wheel python3-shtab) tree=$work/ksmtuned-py version
+    local packages=(rpm python3-build python3-setuptools python3-wheel) tree=$work/ksmtuned-py version
     need_commands rpmbuild
+    need_python build setuptools wheel
     sources "$tree"
     version=$(sed -n 's/^version = "\(.*\)"/\1/p' "$tree/pyproject.toml")
     rpmbuild -bb --nodeps --quiet --define "_topdir $work/rpm" --define "source_tree $tree" \
-        --define "package_version $version" --define "_buildhost localhost" \
+        --define "package_version $version" --define "python_version $(this_python)" \
+        --define "python3_sitelib /usr/lib/python$(this_python)/site-packages" --define "_buildhost localhost" \
         --define "use_source_date_epoch_as_buildtime 1" --define "clamp_mtime_to_source_date_epoch 1" \
         "$tree/packaging/rpm/ksmtuned-py.spec" >"$work/log" 2>&1 || {
         tail -n 20 "$work/log" >&2
@@ -128,30 +162,34 @@ next_python() { /usr/bin/python3 -c 'import sys; print("%d.%d" % (sys.version_in
 kind=${1:-}
 [[ $# -eq 0 ]] || shift
 out=$root/build/packages flavour=
-while (($#)); do
-    case $1 in
-    --out) out=${2:?--out wants a directory} ;;
-    --flavour) flavour=${2:?--flavour wants private or system} ;;
-    *)
-        usage >&2
-        exit 2
-        ;;
-    esac
-    shift 2
-done
+wrong() {
+    usage >&2
+    refuse "$@"
+}
 case $kind in
 deb | rpm | wheel) ;;
 -h | --help)
     usage
     exit
     ;;
-*)
-    usage >&2
-    exit 2
-    ;;
+*) wrong "wanted deb, rpm or wheel, not '$kind'" ;;
 esac
-mkdir -p "$out"
+while (($#)); do
+    [[ -n ${2:-} ]] || wrong "$1 wants a value"
+    case $kind$1 in
+    *--out) out=$2 ;;
+    deb--flavour)
+        flavour=$2
+        [[ $flavour == private || $flavour == system ]] || wrong "no flavour $flavour: private or system"
+        ;;
+    *) wrong "$kind takes no $1" ;;
+    esac
+    shift 2
+done
+mkdir -p "$out" 2>/dev/null || refuse "no directory can be made at $out"
 out=$(cd "$out" && pwd)
+probe=$(mktemp --tmpdir="$out" 2>/dev/null) || refuse "nothing can be written to $out"
+rm "$probe"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 SOURCE_DATE_EPOCH=$(epoch)

@@ -6,10 +6,9 @@
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-flavour=$1
+flavour=$1 layout=${LAYOUT:-debian}
 mkdir -p "$2"
 stage=$(cd "$2" && pwd)
-python=/usr/bin/python3
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
@@ -31,7 +30,6 @@ stage_private() {
     rm -rf "${home:?}"/include "${home:?}"/lib64 "${home:?}"/share
     find "$home" -name RECORD -exec sed -i '\#^\.\./#d' {} +
     install_command /usr/lib/ksmtuned-py/bin/python
-    python=$home/bin/python
 }
 
 stage_system() {
@@ -58,31 +56,28 @@ install_command() {
 put() { install -D --mode="$1" "$root/$2" "$stage/$3"; }
 
 stage_files() {
-    put 644 systemd/ksmtuned-py.service usr/lib/systemd/system/ksmtuned-py.service
-    put 644 systemd/ksmtuned-py.socket usr/lib/systemd/system/ksmtuned-py.socket
     put 644 config/config.toml etc/ksmtuned-py/config.toml
     put 644 config/config.d/README etc/ksmtuned-py/config.d/README
     put 644 packaging/10-observe.toml etc/ksmtuned-py/config.d/10-observe.toml
     put 644 docs/man/ksmtuned-py.1 usr/share/man/man1/ksmtuned-py.1
     put 644 docs/man/ksmtuned-py.toml.5 usr/share/man/man5/ksmtuned-py.toml.5
-    local example
-    for example in "$root"/systemd/*.{conf,sysusers,tmpfiles}; do
-        put 644 "systemd/${example##*/}" "usr/share/doc/ksmtuned-py/examples/${example##*/}"
+    local file
+    for file in "$root"/systemd/*; do
+        case ${file##*/} in
+        ksmtuned-py.*) put 644 "systemd/${file##*/}" "usr/lib/systemd/system/${file##*/}" ;;
+        *) put 644 "systemd/${file##*/}" "usr/share/doc/ksmtuned-py/examples/${file##*/}" ;; # an admin's to take
+        esac
     done
     put 644 packaging/zram.md usr/share/doc/ksmtuned-py/zram.md
+    [[ $layout == debian ]] || put 644 LICENSE usr/share/licenses/ksmtuned-py/LICENSE # Debian has it once for all
 }
 
+# The command itself knows its words, whatever version it is. It takes 0.2 s, at the first TAB of a shell.
 stage_completion() {
-    local bash=$stage/usr/share/bash-completion/completions zsh=$stage/usr/share/zsh/vendor-completions
-    [[ ${LAYOUT:-debian} == debian ]] || zsh=$stage/usr/share/zsh/site-functions
-    mkdir -p "$bash" "$zsh"
-    complete_with bash >"$bash/ksmtuned-py"
-    complete_with zsh >"$zsh/_ksmtuned-py"
-}
-
-# Completion comes from the parser, with the libraries that the package uses.
-complete_with() {
-    PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=$root "$python" -m ksmtuned_py completion "$1"
+    local zsh=usr/share/zsh/vendor-completions
+    [[ $layout == debian ]] || zsh=usr/share/zsh/site-functions
+    put 644 packaging/completion/ksmtuned-py.bash usr/share/bash-completion/completions/ksmtuned-py
+    put 644 packaging/completion/ksmtuned-py.zsh "$zsh/_ksmtuned-py"
 }
 
 "stage_$flavour"

@@ -103,7 +103,7 @@ class Dear:
 
 
 def test_a_flood_of_scrapes_has_a_fifth_of_a_core() -> None:
-    dear, registry = Dear(), CollectorRegistry(support_collectors_without_names=True)
+    dear, registry = Dear(), CollectorRegistry()
     registry.register(dear)
     web = Web("127.0.0.1:0", registry, lambda: "")
     web.start()
@@ -123,7 +123,7 @@ def test_a_registry_that_raises_is_an_error_for_that_client_only() -> None:
             raise RuntimeError("broken")
             yield
 
-    broken = CollectorRegistry(support_collectors_without_names=True)
+    broken = CollectorRegistry()
     broken.register(Broken())  # type: ignore[arg-type]  # wrong on purpose
     web = Web("127.0.0.1:0", broken, lambda: "")
     web.start()

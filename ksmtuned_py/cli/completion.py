@@ -26,7 +26,8 @@ def run(args: Namespace) -> int:
     """Prints a script that is made from the whole parser, which main passes in `args`."""
     import shtab
 
-    for parser in args.subparsers.choices.values():
-        parser.description = None  # or a shell's menu shows the whole description instead of the summary
+    for verb in args.subparsers._choices_actions:
+        # A shell's menu shows the summary. shtab before 1.11 takes it from the description alone.
+        args.subparsers.choices[verb.dest].description = verb.help
     print(shtab.complete(args.command_line, args.shell))
     return 0

@@ -177,11 +177,7 @@ class Guests(Section):
 class Metrics(Section):
     """Prometheus."""
 
-    address: Address = Field(
-        "127.0.0.1:10776",
-        description='HOST:PORT of /metrics; "" = none.\n'
-        "The packaged service has the address of ksmtuned-py.socket: leave this alone there",
-    )
+    address: Address = Field("127.0.0.1:10776", description='HOST:PORT of /metrics; "" = none')
 
 
 class Config(Section):

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from tests.support.debian import CACHE
 from tests.support.ksmlock import KSM, held_ksm, need_real_ksm
 from tests.support.need import need
 from tests.support.roots import bare
+from tests.support.trees import make_fake_tree
 from tests.support.unit import Unit
 
 PACKAGES, TREE = "/opt/packages", "/opt/ksm"
@@ -73,23 +75,56 @@ def system(suite: str, packages: Path) -> Iterator[Installed]:
     """A bare Debian of that suite that is up, with this machine's knobs to write to, and these packages at hand."""
     need(os.geteuid() == 0, "root, to boot a container")
     need_real_ksm()
+    with held_ksm(), system_with(KSM, suite, packages) as one:
+        yield one
+
+
+@contextmanager
+def system_with(ksm: Path, suite: str, packages: Path) -> Iterator[Installed]:
+    """The same with other knobs: a directory of files that look like them is nobody else's, and holds nobody up."""
+    need(os.geteuid() == 0, "root, to boot a container")
     archives = CACHE / "archives" / suite
     (archives / "partial").mkdir(parents=True, exist_ok=True)
-    writable = [(KSM, TREE), (archives, "/var/cache/apt/archives")]
-    with held_ksm(), booted_system(bare(suite), [(packages, PACKAGES)], writable) as container:
-        one = Installed(container, KSM)
+    writable = [(ksm, TREE), (archives, "/var/cache/apt/archives")]
+    with booted_system(bare(suite), [(packages, PACKAGES)], writable) as container:
+        one = Installed(container, ksm)
         one.shell(f"mount --bind {TREE} {KSM}")  # over the container's own, which is read-only
+        one.shell("umount /proc/sys/kernel/random/boot_id")  # a service, with a /proc of its own, sees this machine's
         one.apt_get("update")
         one.found = one.knobs()
         yield one
 
 
 @pytest.fixture(scope="session")
-def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def packages(twice: list[Path]) -> Path:
     """The package that is built on this machine, in a directory of its own."""
-    directory = tmp_path_factory.mktemp("packages")
-    build(directory, "deb")
-    return directory
+    return twice[0]
+
+
+@pytest.fixture(scope="session")
+def twice(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two directories, each with the package. They are built at once, which takes little longer than one."""
+    directories = [tmp_path_factory.mktemp("packages") for _ in range(2)]
+    with ThreadPoolExecutor() as threads:
+        list(threads.map(lambda directory: build(directory, "deb"), directories))
+    return directories
+
+
+@pytest.fixture(scope="module")
+def made_up(packages: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installed]:
+    """A bare Debian 12 with Python, and with knobs that only look like knobs."""
+    root = tmp_path_factory.mktemp("knobs")
+    make_fake_tree(root)
+    with system_with(root / "sys/kernel/mm/ksm", "bookworm", packages) as one:
+        one.apt_get("install", "--no-install-recommends", "python3")
+        yield one
+
+
+@pytest.fixture(scope="session")
+def rpm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The package for Fedora that is built on this machine."""
+    need(shutil.which("rpmbuild") is not None, "rpmbuild, of the package rpm")
+    return next(path for path in build(tmp_path_factory.mktemp("rpm"), "rpm") if path.suffix == ".rpm")
 
 
 @pytest.fixture(scope="module")

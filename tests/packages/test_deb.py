@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.packages.conftest import PACKAGES, Installed
+from tests.packages.repack import repacked
 from tests.support.process import wait_for
 from tests.support.unit import SECONDS
 
@@ -47,7 +48,7 @@ def said(debian: Installed, packages: Path, before: set[str]) -> str:
 
 def install(debian: Installed, packages: Path) -> str:
     """Installs the package with the one that it recommends, and not with all that those recommend."""
-    package = next(packages.glob("*.deb")).name
+    package = next(packages.glob("*_*_*.deb")).name
     return debian.apt_get("install", "--no-install-recommends", f"{PACKAGES}/{package}", "python3-systemd")
 
 
@@ -145,7 +146,7 @@ def test_killed_it_puts_the_knobs_back_and_begins_again(service: Installed) -> N
 def test_an_upgrade_keeps_what_was_configured(service: Installed, packages: Path, tmp_path: Path) -> None:
     service.shell(f"echo '# mine' >> {CONFIG}/config.toml; ksmtuned-py pause --for 1h --reason upgrade")
     pid = service.shows("MainPID")
-    newer = repacked(next(packages.glob("*.deb")), packages, "0.1.0+newer")
+    newer = repacked(next(packages.glob("*_*_*.deb")), "0.1.0+newer")
     said = service.apt_get("install", f"{PACKAGES}/{newer.name}")
     assert "0.1.0+newer" in service.shell("dpkg-query --show ksmtuned-py")
     assert service.shell(f"tail -n 1 {CONFIG}/config.toml") == "# mine\n"
@@ -156,16 +157,6 @@ def test_an_upgrade_keeps_what_was_configured(service: Installed, packages: Path
     assert service.knobs()["run"] == "0"
     service.shell("ksmtuned-py resume")
     wait_for(lambda: service.knobs()["pages_to_scan"] == "777", SECONDS, "the old configuration")
-
-
-def repacked(package: Path, directory: Path, version: str) -> Path:
-    """The same package as another version."""
-    tree, new = directory / "tree", directory / f"ksmtuned-py_{version}.deb"
-    subprocess.run(["dpkg-deb", "--raw-extract", package, tree], check=True)
-    control = tree / "DEBIAN/control"
-    control.write_text(re.sub(r"(?m)^Version: .*", f"Version: {version}", control.read_text()))
-    subprocess.run(["dpkg-deb", "-Znone", "--build", tree, new], check=True, stdout=subprocess.DEVNULL)
-    return new
 
 
 def test_a_purge_leaves_knobs_and_files_as_they_were(service: Installed, before: set[str]) -> None:

@@ -30,11 +30,10 @@ def test_a_wheel_and_its_source(tmp_path: Path) -> None:
     assert one == other
 
 
-def test_a_deb(packages: Path, tmp_path: Path) -> None:
-    build(tmp_path, "deb")
-    other = contents(tmp_path)
+def test_a_deb(twice: list[Path]) -> None:
+    one, other = map(contents, twice)
     assert {name.rpartition(".")[2] for name in other} == {"deb", "json", "txt"}
-    assert {name: (packages / name).read_bytes() for name in other} == other
+    assert {name: one[name] for name in other} == other
 
 
 def test_what_it_is_made_of(packages: Path) -> None:
