@@ -20,7 +20,7 @@ from ksmtuned_py.host import Host
 from ksmtuned_py.model import Knobs, Run, Snapshot
 from ksmtuned_py.plan import plan
 from ksmtuned_py.policy.batch import batch_for
-from ksmtuned_py.policy.scanner import Scanner
+from ksmtuned_py.policy.scanner import ScannerSpeed
 from ksmtuned_py.units import MIB
 from tests.support.ksmlock import RealKsm, held_ksm
 from tests.support.process import wait_for
@@ -55,7 +55,9 @@ class Row:
         return self.predicted * (1 - self.waiting) / self.measured - 1
 
 
-def measure(host: Host, ksmd_pid: int, scanner: Scanner, budget: float, seconds: float) -> tuple[Row, Scanner]:
+def measure(
+    host: Host, ksmd_pid: int, scanner: ScannerSpeed, budget: float, seconds: float
+) -> tuple[Row, ScannerSpeed]:
     """Settles at the budget with what is known of the scanner so far, and then measures for so long."""
     before = host.observe()
     for _ in range(SETTLE_TICKS):
@@ -109,7 +111,7 @@ def measured(ksm: RealKsm, turns: int, seconds: float) -> Iterator[list[Row]]:
         for name, value in {"smart_scan": 0, "pages_to_scan": 50_000, "sleep_millisecs": 1, "run": 1}.items():
             ksm.write(name, value)
         wait_for(lambda: ksm.number("full_scans") >= 3, START_SECONDS, "three passes")
-        ksmd_pid, scanner = find_ksmd(Door()), Scanner()
+        ksmd_pid, scanner = find_ksmd(Door()), ScannerSpeed()
         assert ksmd_pid
         for turn in range(turns):
             for budget in BUDGETS[turn:] + BUDGETS[:turn]:

@@ -39,12 +39,32 @@ class NoKsm(KsmtunedError):
 
 
 @dataclass(eq=False)
+class HiddenKsm(NoKsm):
+    """Nobody can tell whether the kernel has KSM, because its files are out of sight."""
+
+    missing: str
+    template = "{path}: out of sight here, for there is no {missing}"
+    hint_template = "in a container: mount the host's {path} there, writable; or run it on the host"
+
+
+@dataclass(eq=False)
 class NoScanner(KsmtunedError):
     """The libraries of the scan backend are missing."""
 
     libraries: str
     template = "the scan backend needs {libraries}"
-    hint_template = "pip install 'ksmtuned-py[scan]'"
+    hint_template = "apt-get install python3-numpy python3-xxhash, or pip install 'ksmtuned-py[scan]'"
+
+
+@dataclass(eq=False)
+class NoMerger(NoScanner):
+    """The kernel has no KSM, and the libraries of the scan backend are missing."""
+
+    path: str
+    template = (
+        "{path}: no such directory: this kernel was built without CONFIG_KSM; "
+        "the scan backend, which merges without it, needs {libraries}"
+    )
 
 
 @dataclass(eq=False)
@@ -54,7 +74,33 @@ class NotPermitted(KsmtunedError):
     path: str
     action: str
     template = "{path}: not permitted to {action}"
-    hint_template = "run it as root, or with --dry-run to only watch and explain"
+    hint_template = (
+        "run it as root, or with --dry-run to only watch and explain; "
+        "a service with unprivileged.conf needs its rules for tmpfiles, too"
+    )
+
+
+@dataclass(eq=False)
+class RootNotPermitted(NotPermitted):
+    """Root may not do what was asked."""
+
+    template = "{path}: not permitted to {action}, not even as root"
+    hint_template = (
+        "a container's root may not where only the host's may; on a host look for what AppArmor or SELinux denied; "
+        "--dry-run only watches and explains"
+    )
+
+
+@dataclass(eq=False)
+class ReadOnly(KsmtunedError):
+    """A file of the kernel is on a file system that is mounted read-only."""
+
+    path: str
+    template = "{path}: cannot be written, its file system is mounted read-only here"
+    hint_template = (
+        "in a container: mount the host's /sys/kernel/mm/ksm there, writable, or run it on the host; "
+        'daemon.mode = "observe" and --dry-run only watch and explain'
+    )
 
 
 @dataclass(eq=False)
@@ -114,6 +160,28 @@ class AddressInUse(KsmtunedError):
     reason: str
     template = "metrics.address {address}: cannot listen: {reason}"
     hint_template = 'choose another address, or "" for none'
+
+
+@dataclass(eq=False)
+class UnfitSocket(KsmtunedError):
+    """The service manager passes something else than the one socket for /metrics."""
+
+    reason: str
+    template = "the socket that systemd passes for /metrics: {reason}"
+    hint_template = "ksmtuned-py.socket wants one ListenStream= with an address and a port, or a port alone"
+
+
+@dataclass(eq=False)
+class OtherAddress(KsmtunedError):
+    """The configured address is not that of the socket that the service manager passes."""
+
+    address: str
+    passed: str
+    template = "metrics.address {address!r}: systemd passes a socket at {passed}, and only that is served"
+    hint_template = (
+        "leave metrics.address out, and set the address by systemctl edit ksmtuned-py.socket; "
+        "or do without that socket: systemctl mask --now ksmtuned-py.socket"
+    )
 
 
 @dataclass(eq=False)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ksmtuned_py.backends.model import MemoryBackend
+from ksmtuned_py.backends.model import ModelBackend
 from ksmtuned_py.config import Config
 from ksmtuned_py.host import Host
 from ksmtuned_py.ksmdmodel.guestmemory import equal, unique
@@ -42,7 +42,7 @@ def busy_host() -> ModelHost:
 def ticks(model: ModelHost, seconds: float, config: Config = CONFIG) -> Iterator[Report]:
     """The reports of the policy at work for so many seconds."""
     now = 0.0
-    backend = MemoryBackend(model, lambda: now)
+    backend = ModelBackend(model, lambda: now)
     host = Host(backend, backend, lambda: Clock(monotonic_seconds=now, unix_seconds=now))
     trend = Trend.begin(config)
     while now < seconds:

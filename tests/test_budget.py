@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from ksmtuned_py.backends.model import MemoryBackend
+from ksmtuned_py.backends.model import ModelBackend
 from ksmtuned_py.config import Config
 from ksmtuned_py.host import Host
 from ksmtuned_py.ksmdmodel.costs import Costs
@@ -13,7 +13,7 @@ from ksmtuned_py.ksmdmodel.modelhost import ModelHost
 from ksmtuned_py.ksmdmodel.settings import LINUX_6_1, LINUX_6_12, Features
 from ksmtuned_py.model import Clock, Counters, Knobs, Mode, Run, Snapshot, Write
 from ksmtuned_py.policy.batch import BATCH_SECONDS, batch_for
-from ksmtuned_py.policy.scanner import Pass, Scanner
+from ksmtuned_py.policy.scanner import Pass, ScannerSpeed
 from ksmtuned_py.policy.trend import Trend
 from ksmtuned_py.tick import tick
 from ksmtuned_py.units import GIB, KIB
@@ -48,7 +48,7 @@ def spent(model: ModelHost, seconds: float) -> dict[Mode, float]:
     pages = GUEST_BYTES // model.page_bytes
     for number in range(GUESTS):
         model.add_guest(str(number), [equal("os", pages // 4), zero(pages // 8), unique(pages * 5 // 8)])
-    backend = MemoryBackend(model, lambda: now)
+    backend = ModelBackend(model, lambda: now)
     host = Host(backend, backend, lambda: Clock(monotonic_seconds=now, unix_seconds=now))
     config = Config()
     trend = Trend.begin(config)
@@ -70,7 +70,7 @@ def test_pages_that_were_nearly_all_passed_over_do_not_end_the_scan() -> None:
     for number in range(GUESTS):
         model.add_guest(str(number), [zero(pages * 2 // 5), unique(pages * 3 // 5)])
     model.write(Write(knob="use_zero_pages", old=0, new=1))
-    backend = MemoryBackend(model, lambda: now)
+    backend = ModelBackend(model, lambda: now)
     host, trend = Host(backend, backend, lambda: Clock(monotonic_seconds=now, unix_seconds=now)), Trend.begin(config)
     passes: list[int] = []
     while now < 200_000:
@@ -89,13 +89,13 @@ def uncounted(at: float, cpu: float, full_scans: int = 0) -> Snapshot:
 
 def test_pages_that_nobody_counts_are_as_many_as_the_sleep_left_time_for() -> None:
     """20 batches of 5000 pages fit in 0.4 s of sleep. They take 0.4 s of CPU, so a page costs 4 us."""
-    found = Scanner(cost_seconds=4e-6).after(uncounted(0, 0), uncounted(0.8, 0.4))
+    found = ScannerSpeed(cost_seconds=4e-6).after(uncounted(0, 0), uncounted(0.8, 0.4))
     assert found.cost_seconds == pytest.approx(4e-6)
     assert found.share == pytest.approx(0.5)
 
 
 def test_the_last_batch_of_a_pass_is_a_short_one() -> None:
-    found = Scanner(cost_seconds=4e-6).after(uncounted(0, 0), uncounted(0.76, 0.36, full_scans=4))
+    found = ScannerSpeed(cost_seconds=4e-6).after(uncounted(0, 0), uncounted(0.76, 0.36, full_scans=4))
     assert found.cost_seconds == pytest.approx(4e-6, rel=0.001)
 
 
@@ -104,13 +104,13 @@ def test_a_pass_looks_at_no_more_pages_than_there_are() -> None:
     knobs, few = Knobs(run=Run.MERGE, pages_to_scan=1_000_000, sleep_millisecs=17), Counters(pages_unshared=10_000)
     before = snapshot(at=0, cpu_seconds=0, counters=few, knobs=knobs)
     now = snapshot(at=1, cpu_seconds=0.8, counters=replace(few, full_scans=10), knobs=knobs)
-    assert Scanner(cost_seconds=8e-6).after(before, now).cost_seconds == pytest.approx(8e-6, rel=0.1)
+    assert ScannerSpeed(cost_seconds=8e-6).after(before, now).cost_seconds == pytest.approx(8e-6, rel=0.1)
 
 
 def test_a_scanner_that_waits_for_a_core_does_not_get_longer_batches() -> None:
     """The scanner had 5 % of a core instead of 60. Its pages cost 4 us each, as in the last pass, and not 0.2."""
     last = Pass(passes=1, seconds=100, cpu_seconds=4, gained_bytes=0, pages=1_000_000)
-    scanner, before = Scanner(cost_seconds=4e-6), uncounted(0, 0)
+    scanner, before = ScannerSpeed(cost_seconds=4e-6), uncounted(0, 0)
     for second in range(1, 20):
         now = uncounted(second, second * 0.05)
         scanner, before = scanner.after(before, now, last), now
@@ -128,4 +128,4 @@ def test_a_pass_that_nobody_counted_looked_at_all_that_is_kept_track_of() -> Non
 
 def test_larger_pages_are_taken_to_cost_more_from_the_start() -> None:
     begun = Trend.begin(Config()).after(snapshot(page_bytes=LARGE_PAGES), Config()).scanner
-    assert begun.cost_seconds == 16 * Scanner().cost_seconds
+    assert begun.cost_seconds == 16 * ScannerSpeed().cost_seconds

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ksmtuned_py.backends.model import MemoryBackend
+from ksmtuned_py.backends.model import ModelBackend
 from ksmtuned_py.config import Config, InForce
 from ksmtuned_py.daemon.loop import FAILED_TICKS_MAX, Daemon
 from ksmtuned_py.daemon.machine import open_machine, small_model
@@ -155,7 +155,7 @@ def test_one_tick_that_fails_is_the_end_of_once(root: Path, host: Host, told: To
 
 
 def test_a_bug_in_a_tick_ends_it_only_when_it_stays(told: Told) -> None:
-    class Odd(MemoryBackend):
+    class Odd(ModelBackend):
         def scanner_cpu_seconds(self) -> float:
             return float("x")
 
@@ -213,7 +213,7 @@ def test_the_model_is_merged_by_the_loop_alone(told: Told) -> None:
         now[0] += 1
 
     model = small_model()
-    backend = MemoryBackend(model, lambda: now[0])
+    backend = ModelBackend(model, lambda: now[0])
     daemon(Host(backend, backend, clock), Script(*[pass_time] * 60), told).run()
     assert told.errors == []
     achieved = told.reports[-1].snapshot.counters.saved_pages / model.mergeable_pages()

@@ -16,7 +16,7 @@ from ksmtuned_py.doctor.finding import Facts, Finding, HugePages, Manager, Seen
 from ksmtuned_py.doctor.system import System, Tuned
 from ksmtuned_py.guests.balloon import Balloon
 from ksmtuned_py.guests.cgroups import Limit
-from ksmtuned_py.guests.smaps import Mapping
+from ksmtuned_py.guests.smaps import Smap
 from ksmtuned_py.model import Counters, ForeignWrite, Guest, GuestKsm, Knobs, Memory, Run, Vmstat
 from ksmtuned_py.units import GIB, MIB
 from tests.support.snapshots import guest, snapshot
@@ -24,14 +24,14 @@ from tests.support.snapshots import guest, snapshot
 DOCS = Path(__file__).parent.parent / "docs" / "doctor.md"
 WELL_KSM = GuestKsm(rmap_items=2000, merging_pages=1000, profit_bytes=1000 * 4096 - 2000 * 64, mergeable=True)
 WELL = replace(guest("web", 100), ksm=WELL_KSM)
-RAM = Mapping(size_bytes=GIB, shared=False, flags=frozenset({"rd", "wr", "mg"}), sizes={"Rss": GIB})
+RAM = Smap(size_bytes=GIB, shared=False, flags=frozenset({"rd", "wr", "mg"}), sizes={"Rss": GIB})
 KNOBS = Knobs(
     run=Run.MERGE, pages_to_scan=100, smart_scan=1, advisor_mode="none", merge_across_nodes=1, max_page_sharing=256
 )
 MERGED = Counters(pages_sharing=500, full_scans=9)
 
 
-def facts(one: Guest = WELL, mapping: Mapping | None = RAM, seen: Seen | None = None, **fields: Any) -> Facts:
+def facts(one: Guest = WELL, mapping: Smap | None = RAM, seen: Seen | None = None, **fields: Any) -> Facts:
     """The facts of a host on which nothing is wrong, but for what is given."""
     memory = Memory(total_bytes=16 * GIB, available_bytes=10 * GIB, swap_total_bytes=GIB, swap_free_bytes=GIB)
     now = snapshot(guests=(one,), knobs=KNOBS, memory=memory, counters=MERGED)
@@ -193,7 +193,7 @@ def test_private_memory_is_asked_for_in_the_words_of_who_starts_it(fields: dict[
 
 
 def test_vfio_is_seen_in_smaps_too() -> None:
-    device = Mapping(size_bytes=GIB, shared=True, path="anon_inode:[vfio-device]")
+    device = Smap(size_bytes=GIB, shared=True, path="anon_inode:[vfio-device]")
     assert codes(facts(seen=Seen(mappings=(RAM, device)))) == {("web", "vfio")}
 
 

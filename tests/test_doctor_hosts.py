@@ -86,6 +86,15 @@ def test_on_a_kernel_without_ksm_guests_and_swap_are_looked_at(tmp_path: Path) -
     assert on_tree(tmp_path, *wanted)[0] == 0
 
 
+def test_a_container_that_does_not_show_the_kernels_files_is_told_of(tmp_path: Path) -> None:
+    well_tree(tmp_path)
+    shutil.rmtree(tmp_path / "sys/kernel")
+    exit_code, found = on_tree(tmp_path)
+    assert exit_code == 1
+    assert found["ksm_absent"][0]["sentence"] == "whether this kernel has KSM cannot be told from here"
+    assert "mount the host's" in found["ksm_absent"][0]["mend"]
+
+
 def _two_nodes_apart(root: Path) -> None:
     for node in ("node0", "node1"):
         put(root, f"sys/devices/system/node/{node}/cpulist", "0\n")

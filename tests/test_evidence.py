@@ -22,7 +22,7 @@ from ksmtuned_py.door import Door
 from ksmtuned_py.guests.discovery import GuestFinder
 from ksmtuned_py.guests.evidence import Clue, in_machine, is_flagged, kind_by_clue, speaks_of_a_guest
 from ksmtuned_py.guests.patience import Patience
-from ksmtuned_py.guests.process import Process
+from ksmtuned_py.guests.process import ProcessFiles
 from ksmtuned_py.guests.slowlooks import FIRST_SECONDS, MOST_SECONDS, SHARE, SlowLooks
 from ksmtuned_py.model import Guest
 from ksmtuned_py.units import GIB, MIB
@@ -360,7 +360,7 @@ def test_an_enrolled_program_is_found_by_what_it_asked() -> None:
         with closing(GuestFinder(Door())) as finder:
             (one,) = of(finder, process.pid)
         flagged = Patience().ask(
-            {process.pid: Process(Door(), process.pid)}, lambda inside: is_flagged(inside.read("smaps") or "")
+            {process.pid: ProcessFiles(Door(), process.pid)}, lambda inside: is_flagged(inside.read("smaps") or "")
         )
         process.communicate("\n")
     assert one.evidence in (("asked",), ("flag",))  # by how much the kernel tells

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from ksmtuned_py.errors import NoRoom, NotUnmerged
+from ksmtuned_py.model import Counters
 from ksmtuned_py.model.room import RESERVE_BYTES, merged_bytes
 from ksmtuned_py.undo.giveback import NotSwitched, give_back, give_back_guest, switch_and_wait
 from ksmtuned_py.undo.unshare import PORTION_PAGES
@@ -101,6 +102,13 @@ def test_the_last_stage_ends_when_nothing_moves(stage: Stage) -> None:
     with pytest.raises(NotUnmerged, match="nothing has moved for"):
         give_back(replace(stage.ways, stall_seconds=0.1))
     assert stage.host.backend.knobs().run == 0
+
+
+@pytest.mark.parametrize(("shared", "sharing"), [(256, 0), (0, 256), (128, 128)])
+def test_pages_that_only_one_guest_has_left_stay_merged_as_well(stage: Stage, shared: int, sharing: int) -> None:
+    stage.domains.left = Counters(pages_shared=shared, pages_sharing=sharing)
+    with pytest.raises(NotUnmerged, match="1 MiB stay merged"):
+        give_back(stage.ways)
 
 
 def test_the_last_stage_ends_when_memory_runs_short(stage: Stage) -> None:

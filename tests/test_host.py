@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ksmtuned_py.backends.model import MemoryBackend
+from ksmtuned_py.backends.model import ModelBackend
 from ksmtuned_py.config import Config
 from ksmtuned_py.daemon.machine import open_machine, small_model
 from ksmtuned_py.door import Door
@@ -135,7 +135,7 @@ def test_a_refused_write_is_not_held_to_be_ours(root: Path, host: Host) -> None:
 
 def test_the_model_is_a_host_like_any_other() -> None:
     now = 100.0
-    backend = MemoryBackend(small_model(guests=2), lambda: now)
+    backend = ModelBackend(small_model(guests=2), lambda: now)
     host = Host(backend, backend)
     host.apply((step("run", 1),))
     now += 5

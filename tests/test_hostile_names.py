@@ -15,7 +15,7 @@ from ksmtuned_py.guests.cgroups import parse_cgroup
 from ksmtuned_py.guests.domains import parse_domain
 from ksmtuned_py.guests.names import cgroup_names
 from ksmtuned_py.guests.parse import split_words
-from ksmtuned_py.guests.process import WORD_LENGTH, WORDS, Inside, Process
+from ksmtuned_py.guests.process import WORD_LENGTH, WORDS, Inside, ProcessFiles
 from ksmtuned_py.guests.smaps import parse_smaps
 from ksmtuned_py.sensors.stat import parse_stat
 from tests.support.daemon import EVENTS_ONLY, Daemon, verb
@@ -42,7 +42,7 @@ def test_everything_read_of_a_process_is(tmp_path: Path) -> None:
     directory = add_process(tmp_path, 70, ["kvm", HOSTILE], comm="\x1b[2J\nkvm")
     (directory / "cgroup").write_text("0::/user.slice/\x1b[2J\n")
     (directory / "smaps").write_text("7f0000000000-7f0000001000 rw-p 00000000 00:00 1 /dev/\x1b[2J\nVmFlags: mg\n")
-    process = Process(Door(str(tmp_path)), 70)
+    process = ProcessFiles(Door(str(tmp_path)), 70)
     identity, inside = process.identity(), Inside(process)
     assert identity is not None
     assert identity.comm == process.name() == r"\x1b[2J\nkvm"
@@ -71,7 +71,7 @@ def test_what_makes_no_sense_is_told_without_it() -> None:
 def test_a_command_line_is_read_as_far_as_any_guests_goes(tmp_path: Path) -> None:
     add_process(tmp_path, 70, ["kvm", "-name", "web", *["a"] * 10**5])
     add_process(tmp_path, 71, ["kvm", "-object", "memory-backend-" * 10**4])
-    many, long = (Inside(Process(Door(str(tmp_path)), pid)).words() for pid in (70, 71))
+    many, long = (Inside(ProcessFiles(Door(str(tmp_path)), pid)).words() for pid in (70, 71))
     assert (many[:3], len(many)) == (["kvm", "-name", "web"], WORDS)
     assert max(map(len, long)) == WORD_LENGTH
 

@@ -211,6 +211,18 @@ def test_only_the_door_opens_kernel_files() -> None:
     assert opened == []
 
 
+def test_a_kernel_file_has_one_reader() -> None:
+    """Who names a file knows its form. Directories that are only looked through may be named twice."""
+    readers: dict[str, set[str]] = {}
+    for module, tree in sources().items():
+        for node in ast.walk(tree):
+            text = _text_begin(node) if isinstance(node, ast.expr) else ""
+            if text.startswith(("proc/", "sys/")) and not text.endswith("/"):
+                readers.setdefault(text, set()).add(module)
+    assert len(readers) > 10
+    assert {name: modules for name, modules in readers.items() if len(modules) > 1} == {}
+
+
 def test_only_patience_reads_what_may_make_it_wait() -> None:
     """Only the scan backend's worker is exempt. It is a process of its own, which may wait for a guest."""
     makers = {module for module, tree in sources().items() if "Inside" in set(_called(tree))}
@@ -277,6 +289,18 @@ def test_nothing_to_complain_of_is_none_and_never_an_empty_text() -> None:
     assert len(kept) > 5
     assert [node.name for node in asked if ast.unparse(node.returns or node) == "str"] == []
     assert [ast.unparse(node) for node in kept if ast.unparse(node.annotation) == "str" and node.value] == []
+
+
+def test_a_public_class_has_a_name_of_its_own() -> None:
+    """Only a section of the configuration may be called like what it configures."""
+    named: dict[str, list[str]] = {}
+    for module, tree in sources().items():
+        if module.split(".")[0] != "config":
+            for node in ast.walk(tree):
+                if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                    named.setdefault(node.name, []).append(module)
+    assert len(named) > 200
+    assert {name: modules for name, modules in named.items() if len(modules) > 1} == {}
 
 
 def test_functions_and_files_stay_short() -> None:

@@ -45,6 +45,7 @@ def link(root: Path, knob: KnobName, target: str) -> None:
 
 
 def test_a_kernel_without_ksm(tmp_path: Path) -> None:
+    (tmp_path / "sys/kernel/mm").mkdir(parents=True)
     with pytest.raises(NoKsm, match=r"sys/kernel/mm/ksm: no such directory: this kernel was built without CONFIG_KSM"):
         KernelBackend(Door(str(tmp_path)))
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ksmtuned_py.backends.model import MemoryBackend
+from ksmtuned_py.backends.model import ModelBackend
 from ksmtuned_py.host import Host
 from ksmtuned_py.ksmdmodel.guestmemory import equal, unique, zero
 from ksmtuned_py.ksmdmodel.modelhost import ModelHost
@@ -139,7 +139,7 @@ def test_the_backend_catches_up_with_its_clock() -> None:
     model, clock = ModelHost(), Hands()
     model.add_guest("a", [equal("os", 1000)])
     model.add_guest("b", [equal("os", 1000)])
-    backend = MemoryBackend(model, clock)
+    backend = ModelBackend(model, clock)
     assert backend.write(Write(knob="run", old=0, new=1)).status is WriteStatus.OK
     assert backend.counters().pages_scanned == 0
     clock.seconds += 2
@@ -156,7 +156,7 @@ def test_a_host_stands_on_the_model_alone() -> None:
     model = ModelHost()
     model.add_guest("web", [equal("os", 1000)])
     model.add_guest("db", [equal("os", 1000)])
-    backend = MemoryBackend(model, lambda: model.now_seconds)
+    backend = ModelBackend(model, lambda: model.now_seconds)
     host = Host(backend, backend)
     host.apply((Write(knob="run", old=0, new=1), Write(knob="pages_to_scan", old=100, new=ONE_BATCH)))
     model.advance(1)

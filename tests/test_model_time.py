@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ksmtuned_py.ksmdmodel.advisor import Advisor
+from ksmtuned_py.ksmdmodel.advisor import ModelAdvisor
 from ksmtuned_py.ksmdmodel.guestmemory import PageGroup, equal, unique, zero
 from ksmtuned_py.ksmdmodel.modelhost import ModelHost
 from ksmtuned_py.ksmdmodel.settings import Settings
@@ -149,7 +149,7 @@ def calls(act: Callable[[], None]) -> int:
 
 def test_the_advisor_takes_ksmds_whole_life_for_its_first_pass() -> None:
     """With an hour of CPU time and 10 million pages, 500 pages a batch become 70 (the kernel's arithmetic)."""
-    advisor = Advisor()
+    advisor = ModelAdvisor()
     settings_ = Settings(pages_to_scan=500, advisor_mode="scan-time")
     assert advisor.pages_to_scan(411 * 10**9, 3610 * 10**9, settings_) == 70
 

@@ -12,7 +12,7 @@ from ksmtuned_py.config import Config
 from ksmtuned_py.model import Counters, GuestKsm, Mode, Snapshot
 from ksmtuned_py.policy import decide as decided
 from ksmtuned_py.policy.boost import NOTHING_SECONDS, Boost
-from ksmtuned_py.policy.record import FRUITLESS_MAX_SECONDS, Kind, Record
+from ksmtuned_py.policy.record import FRUITLESS_MAX_SECONDS, NewsKind, NewsRecord
 from ksmtuned_py.policy.trend import Trend
 from ksmtuned_py.units import GIB
 from tests.support.snapshots import guest, snapshot
@@ -48,7 +48,7 @@ BOOSTS = st.builds(
 
 @given(st.lists(BOOSTS, max_size=20))
 def test_a_reason_for_nothing_waits_at_least_twice_as_long_each_time_and_an_hour_at_most(boosts: list[Boost]) -> None:
-    record = Record()
+    record = NewsRecord()
     for boost in boosts:
         told = record.after(boost, 1000.0)
         if boost.was_fruitless:
@@ -69,7 +69,7 @@ def test_growth_that_brought_nothing_is_not_heard_again_until_it_has_waited() ->
         if trend.news.seconds == at:
             times.append(at)
     waits = [later - sooner for sooner, later in pairwise(times)]
-    assert Kind.GROWTH in trend.news.records
+    assert NewsKind.GROWTH in trend.news.records
     assert len(times) < 14  # all of 200 before
     assert waits[-1] > 1000
     assert "guests' memory grew" in trend.news.sentence
@@ -77,7 +77,7 @@ def test_growth_that_brought_nothing_is_not_heard_again_until_it_has_waited() ->
 
 def test_other_reasons_are_heard_meanwhile() -> None:
     trend = after(look(0, 0, unshared=1), look(100, 3, unshared=1))
-    assert trend.news.record(Kind.ARRIVAL).deaf_until_seconds == 200
+    assert trend.news.record(NewsKind.ARRIVAL).deaf_until_seconds == 200
     late = (guest(), guest("late", pid=101, rss_bytes=400 * GIB))
     seen = trend.after(look(110, 3, unshared=1, guests=late), CONFIG)
     assert "grew by 400 GiB" in seen.news.sentence

@@ -13,7 +13,7 @@ from ksmtuned_py.door import Door
 from ksmtuned_py.guests.discovery import GuestFinder
 from ksmtuned_py.guests.patience import Patience, ask_one
 from ksmtuned_py.guests.places import Places
-from ksmtuned_py.guests.process import Inside, Process, SlowFile
+from ksmtuned_py.guests.process import Inside, ProcessFiles, SlowFile
 from tests.support.process import wait_for
 from tests.support.procs import add_process, ksm_stat
 from tests.support.snapshots import guest
@@ -127,7 +127,7 @@ def test_what_starts_is_heeded_by_its_name_without_a_wait(tmp_path: Path, locked
 
 
 def test_no_more_threads_than_agreed_wait_for_locked_maps(tmp_path: Path, locked: Locked) -> None:
-    processes = {pid: Process(Door(str(tmp_path)), pid) for pid in range(100, 112)}
+    processes = {pid: ProcessFiles(Door(str(tmp_path)), pid) for pid in range(100, 112)}
     for pid in processes:
         locked.lock(add_process(tmp_path, pid, ["qemu-kvm"]) / "ksm_stat")
     patience = Patience(limit=5, seconds=0.01)
@@ -145,7 +145,7 @@ def test_who_is_left_behind_asks_nobody_else(tmp_path: Path, locked: Locked) -> 
         asked.append(inside.path("cmdline"))
         return inside.words()
 
-    processes = {pid: Process(Door(str(tmp_path)), pid) for pid in (70, 71)}
+    processes = {pid: ProcessFiles(Door(str(tmp_path)), pid) for pid in (70, 71)}
     assert Patience(seconds=0.01).ask(processes, question) == {71: ["qemu-kvm"]}
     locked.release()
     wait_for(lambda: not asking(), 5.0, "end of the thread left behind")
@@ -163,7 +163,7 @@ def test_a_locked_cgroup_holds_up_no_place(tmp_path: Path, locked: Locked) -> No
 
 def test_whoever_asks_once_gets_an_answer_or_none(tmp_path: Path, locked: Locked) -> None:
     file = add_process(tmp_path, 70, ["qemu-kvm"]) / "smaps"
-    process = Process(Door(str(tmp_path)), 70)
+    process = ProcessFiles(Door(str(tmp_path)), 70)
     file.write_text("text\n")
     assert ask_one(process, lambda inside: inside.read("smaps"), 5.0) == "text\n"
     locked.lock(file)

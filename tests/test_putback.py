@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ksmtuned_py.backends.model import MemoryBackend
+from ksmtuned_py.backends.model import ModelBackend
 from ksmtuned_py.config import Config, Kernel
 from ksmtuned_py.config.types import OnExit
 from ksmtuned_py.daemon.machine import open_machine
@@ -18,9 +18,10 @@ from ksmtuned_py.host import Host
 from ksmtuned_py.ksmdmodel.guestmemory import equal
 from ksmtuned_py.ksmdmodel.modelhost import ModelHost
 from ksmtuned_py.model import Knobs, Run
+from ksmtuned_py.sensors.boot import BOOT_ID
 from ksmtuned_py.undo.giveback import Ways, give_back
 from ksmtuned_py.undo.knobs import settle, structural_writes
-from ksmtuned_py.undo.originals import BOOT_ID, origin_of, owed, save
+from ksmtuned_py.undo.originals import origin_of, owed, save
 from ksmtuned_py.undo.putback import put_back, take, wanted_of
 from ksmtuned_py.units import GIB, KIB, MIB
 from tests.support.trees import KSM, make_fake_tree, put
@@ -67,7 +68,7 @@ class Model:
         model = ModelHost(total_bytes=total_bytes, used_bytes=0)
         for name in ("web", "db"):
             model.add_guest(name, [equal("system", guest_bytes // (4 * KIB))])
-        self.backend = MemoryBackend(model, self._clock_seconds)
+        self.backend = ModelBackend(model, self._clock_seconds)
         self.ways = Ways(Host(self.backend, self.backend), self.said.append, self.said.append)
 
     def merge_all(self) -> None:

@@ -139,7 +139,7 @@ def test_a_directory_of_somebody_else_is_refused(runtime: Runtime) -> None:
     need(os.geteuid() == 0, "root, to give a directory away")
     runtime.make()
     os.chown(runtime.directory, 65534, 65534)
-    with pytest.raises(NoRuntimeDirectory, match="others may write to it"), runtime.locked():
+    with pytest.raises(NoRuntimeDirectory, match="it belongs to user nobody"), runtime.locked():
         pass
 
 

@@ -14,7 +14,7 @@ from ksmtuned_py.configfile.text import toml_value
 from ksmtuned_py.model import Mode
 from ksmtuned_py.simulate.figures import figures
 from ksmtuned_py.simulate.plot import NoPlot
-from ksmtuned_py.simulate.run import Run, Sample, simulate
+from ksmtuned_py.simulate.run import SimulatedRun, SimulatedSample, simulate
 from ksmtuned_py.simulate.scenario import (
     BadScenario,
     NoScenario,
@@ -108,11 +108,11 @@ def test_guests_that_come_later_are_noticed_at_once() -> None:
 
 
 def test_figures_by_hand() -> None:
-    def sample(seconds: float, gib: float, passes: int, mode: Mode = Mode.BOOST) -> Sample:
-        return Sample(seconds, round(gib * GIB), 10 * GIB, seconds / 2, passes, mode)
+    def sample(seconds: float, gib: float, passes: int, mode: Mode = Mode.BOOST) -> SimulatedSample:
+        return SimulatedSample(seconds, round(gib * GIB), 10 * GIB, seconds / 2, passes, mode)
 
     samples = (sample(0, 0, 0), sample(40, 5, 1), sample(80, 10, 2, Mode.CRUISE), sample(120, 10, 3, Mode.CRUISE))
-    row = figures(scenario(), Run("x", samples, 1.2, 3))
+    row = figures(scenario(), SimulatedRun("x", samples, 1.2, 3))
     assert [(reached.seconds, reached.cpu_seconds) for reached in row.reached] == [(40, 20), (80, 40), (80, 40)]
     assert row.saved_area == pytest.approx((2.5 + 7.5 + 10) / 30)
     assert (row.longest_pass_seconds, row.longest_boost_pass_seconds) == (40, 40)

@@ -11,7 +11,7 @@ import pytest
 from ksmtuned_py.config import Config
 from ksmtuned_py.daemon.machine import look
 from ksmtuned_py.door import Door
-from ksmtuned_py.guests.process import MOST_BYTES, Inside, Process, SlowFile
+from ksmtuned_py.guests.process import MOST_BYTES, Inside, ProcessFiles, SlowFile
 from ksmtuned_py.units import GIB, MIB
 from tests.support.procs import add_process
 from tests.support.trees import FakeGuest, make_fake_tree
@@ -39,7 +39,7 @@ def memory_at_most(size_bytes: int) -> Iterator[None]:
 @pytest.mark.parametrize("file", ["cmdline", "smaps", "cgroup", "ksm_stat"])
 def test_no_file_of_a_process_is_read_for_ever(tmp_path: Path, file: SlowFile) -> None:
     make_huge(add_process(tmp_path, 70, ["kvm"]) / file)
-    inside = Inside(Process(Door(str(tmp_path)), 70))
+    inside = Inside(ProcessFiles(Door(str(tmp_path)), 70))
     with memory_at_most(4 * MOST_BYTES.get(file, MIB)):
         assert inside.read(file) is None
         if file == "cmdline":

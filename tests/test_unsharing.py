@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ksmtuned_py.door import Door
-from ksmtuned_py.guests.process import Process
+from ksmtuned_py.guests.process import ProcessFiles
 from ksmtuned_py.undo.unsharing import NotUnshared, Unsharing
 from ksmtuned_py.units import GIB
 from tests.support.need import need
@@ -43,7 +43,7 @@ def test_a_guest_with_a_tebibyte_to_be_plugged_in_is_looked_through_and_it_is_sa
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"mapped\n"
-        identity, heard = Process(Door(), process.pid).identity(), list[str]()
+        identity, heard = ProcessFiles(Door(), process.pid).identity(), list[str]()
         assert identity is not None
         web = replace(guest("web", process.pid), start_ticks=identity.start_ticks)
         with closing(Unsharing(web, heard.append)) as unsharing:

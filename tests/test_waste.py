@@ -4,7 +4,7 @@ import pytest
 
 from ksmtuned_py.config import Adaptive, Config, Guards
 from ksmtuned_py.model import Mode
-from ksmtuned_py.simulate.run import Run, simulate
+from ksmtuned_py.simulate.run import SimulatedRun, simulate
 from ksmtuned_py.simulate.scenario import Scenario, parse_scenario
 
 EAGER = Config(adaptive=Adaptive(profile="eager"))
@@ -15,11 +15,11 @@ def scenario(seconds: int, gib: int, guests: str, host: str = "") -> Scenario:
     return parse_scenario("test", HOST.format(seconds=seconds, gib=gib, guests=guests, host=host))
 
 
-def run(scenario: Scenario, config: Config | None = None) -> Run:
+def run(scenario: Scenario, config: Config | None = None) -> SimulatedRun:
     return simulate(scenario, config or Config(), "adaptive")
 
 
-def cpu_share(told: Run, since_seconds: float) -> float:
+def cpu_share(told: SimulatedRun, since_seconds: float) -> float:
     later = [sample for sample in told.samples if sample.seconds >= since_seconds]
     return (later[-1].cpu_seconds - later[0].cpu_seconds) / (later[-1].seconds - later[0].seconds)
 

@@ -6,8 +6,9 @@ import threading
 from ksmtuned_py.backends.unmerge import Unmerging
 from ksmtuned_py.door import Door
 from ksmtuned_py.door.descriptors import begin
-from ksmtuned_py.door.text import parse_int
-from ksmtuned_py.errors import Garbage, NoKsm
+from ksmtuned_py.door.ksm import check_ksm
+from ksmtuned_py.door.text import chosen
+from ksmtuned_py.errors import Garbage
 from ksmtuned_py.model import (
     COUNTER_NAMES,
     KNOB_NAMES,
@@ -24,7 +25,7 @@ from ksmtuned_py.model import (
     WriteStatus,
 )
 from ksmtuned_py.sensors.pages import page_bytes
-from ksmtuned_py.sensors.stat import is_kernel_thread
+from ksmtuned_py.sensors.stat import is_kernel_thread, parse_schedstat
 
 RUN_MASK = 3
 """Leaves out the bit of run for memory hot-remove in progress (KSM_RUN_OFFLINE = 4)."""
@@ -34,10 +35,9 @@ MUTEX_PATIENCE_SECONDS = 0.1
 
 def parse_advisor_mode(path: str, text: str) -> AdvisorMode:
     """Returns the mode chosen in '[none] scan-time' or 'none [scan-time]'; raises Garbage for any other text."""
-    chosen = text.partition("[")[2].partition("]")[0]
-    match chosen:
-        case "none" | "scan-time":
-            return chosen
+    match chosen(text):
+        case "none" | "scan-time" as mode:
+            return mode
         case _:
             raise Garbage(path, text[:60], "'[none] scan-time' or 'none [scan-time]'")
 
@@ -82,8 +82,7 @@ class KernelBackend:
     name = "kernel"
 
     def __init__(self, door: Door) -> None:
-        if not door.exists(KSM_DIRECTORY):
-            raise NoKsm(door.path(KSM_DIRECTORY))
+        check_ksm(door)
         self.page_bytes = page_bytes(door)
         self._door = door
         self._ksmd_pid = find_ksmd(door)
@@ -100,12 +99,12 @@ class KernelBackend:
         return Counters(**{name: value for name, value in seen.items() if value is not None})
 
     def scanner_cpu_seconds(self) -> float | None:
-        """ksmd's CPU time since boot in seconds, from field 1 of its schedstat (nanoseconds)."""
+        """ksmd's CPU time since boot in seconds, None when there is none to see."""
         if self._ksmd_pid is None:
             return None
         path = f"proc/{self._ksmd_pid}/schedstat"
         text = self._door.read_if_there(path)
-        return None if not text else parse_int(self._door.path(path), text.split()[0]) / 1e9
+        return parse_schedstat(text, self._door.path(path)) if text else None
 
     def write(self, write: Write) -> WriteResult:
         """Sets one knob and reads it back. Writes that wait for ksmd's mutex use a thread and may stay PENDING."""

@@ -6,7 +6,7 @@ from ksmtuned_py.ksmdmodel.modelhost import ModelHost
 from ksmtuned_py.model import Counters, Guest, Knobs, Memory, Vmstat, Write, WriteResult
 
 
-class MemoryBackend:
+class ModelBackend:
     """Drives the model's ksmd and says what its host is like, once it has caught up with the clock."""
 
     name = "memory"

@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import asdict, replace
 
-from ksmtuned_py.backends.scanlink import Link, Patience, Wanted, key_of
+from ksmtuned_py.backends.scanlink import Wanted, WorkerLink, WorkerPatience, key_of
 from ksmtuned_py.config import InForce
 from ksmtuned_py.door import Door
 from ksmtuned_py.model import Counters, Guest, GuestKey, Knobs, Write, WriteResult, WriteStatus
@@ -31,10 +31,10 @@ class ScanBackend:
     name = "scan"
     page_bytes = OWN_PAGE_BYTES
 
-    def __init__(self, in_force: InForce, door: Door | None = None, patience: Patience | None = None) -> None:
+    def __init__(self, in_force: InForce, door: Door | None = None, patience: WorkerPatience | None = None) -> None:
         self._in_force = in_force
         self._door = door or Door()
-        self._patience = patience or Patience()
+        self._patience = patience or WorkerPatience()
         self._wanted = Wanted()
         self._last: Message = {}
         self._before = Counters(pages_scanned=0, pages_skipped=0)
@@ -45,7 +45,7 @@ class ScanBackend:
         """Guests at which a worker hung, each with the time until which no worker scans it."""
         self._wait_seconds = _FIRST_WAIT_SECONDS
         self._start_at = 0.0
-        self._link: Link | None = None
+        self._link: WorkerLink | None = None
         self._start()
 
     def watch(self, guests: Iterable[Guest]) -> None:
@@ -157,7 +157,7 @@ class ScanBackend:
         return [known[target.key] for target in self._wanted.targets if target.key in known]
 
     def _start(self) -> None:
-        self._link = Link(self._door.root, self._in_force.config.scan, self._patience)
+        self._link = WorkerLink(self._door.root, self._in_force.config.scan, self._patience)
         self._ask()
 
     def _ask(self) -> None:
@@ -181,7 +181,7 @@ class ScanBackend:
         if death := self._link.death():
             self._bury(self._link, death)
 
-    def _bury(self, link: Link, death: str) -> None:
+    def _bury(self, link: WorkerLink, death: str) -> None:
         link.close()
         self._death = death
         last = self._counters_of_worker()

@@ -22,7 +22,7 @@ _END_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Patience:
+class WorkerPatience:
     """How long a worker may leave a question open. No step of its work takes a second."""
 
     told_seconds: float = 5.0
@@ -41,10 +41,10 @@ class Wanted:
     """Version of the targets: each change makes a new one."""
 
 
-class Link:
+class WorkerLink:
     """A worker that has just been started."""
 
-    def __init__(self, root: str, settings: Scan, patience: Patience) -> None:
+    def __init__(self, root: str, settings: Scan, patience: WorkerPatience) -> None:
         ours, theirs = pair()
         mark = new_mark()
         try:

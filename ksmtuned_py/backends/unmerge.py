@@ -9,6 +9,7 @@ from contextlib import suppress
 
 from ksmtuned_py.door import Door
 from ksmtuned_py.model import KSM_DIRECTORY
+from ksmtuned_py.sensors.stat import parse_schedstat
 
 PATIENCE_SECONDS = 0.1
 """How long the end of a killed child is waited for: it comes at once, unless the child waits for a batch of ksmd's."""
@@ -33,8 +34,9 @@ class Unmerging:
 
     @property
     def cpu_seconds(self) -> float:
-        """CPU time of the child in seconds, from field 1 of its schedstat (nanoseconds); none passes while it waits."""
-        return float((Door().read_if_there(f"proc/{self._child.pid}/schedstat") or "0").split()[0]) / 1e9
+        """CPU time of the child in seconds; none passes while it waits."""
+        text = Door().read_if_there(f"proc/{self._child.pid}/schedstat")
+        return parse_schedstat(text) if text else 0.0
 
     @property
     def error(self) -> str | None:

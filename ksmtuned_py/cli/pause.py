@@ -51,7 +51,9 @@ def pause(args: Namespace) -> int:
     from ksmtuned_py.model import Pause
 
     asked = Pause(until_unix_seconds=time.time() + args.seconds, reason=" ".join(args.reason.split()))
-    runtime_of(args).save_pause(asked)
+    runtime = runtime_of(args)
+    runtime.act_as_owner()
+    runtime.save_pause(asked)
     out().print(f"paused {pause_sentence(asked)}")
     _tell_whether_heeded(args, asked)
     return 0
@@ -62,6 +64,7 @@ def resume(args: Namespace) -> int:
     import time
 
     runtime = runtime_of(args)
+    runtime.act_as_owner()
     if runtime.pause(time.time()) is None:
         out().print("nobody asked for a pause")
         return 0

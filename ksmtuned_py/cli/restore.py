@@ -32,6 +32,7 @@ def run(args: Namespace) -> int:
     if not runtime.directory.exists():
         print("nothing to put back")
     else:
+        runtime.act_as_owner()
         with runtime.locked():
             _put_back(runtime, str(args.root))
     return 0

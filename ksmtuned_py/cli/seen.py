@@ -62,7 +62,7 @@ def _is_alive(found: "Status") -> bool:
 
 def _look_once(root: "Path", config: "Config", runtime: "Runtime") -> "Status":
     """The status of a daemon that would look and decide now."""
-    from ksmtuned_py.daemon.machine import LIBVIRT_SECONDS, Partners, open_machine
+    from ksmtuned_py.daemon.machine import Partners, looking
     from ksmtuned_py.door import Door
     from ksmtuned_py.guests.ledger import Ledger
     from ksmtuned_py.policy.trend import Trend
@@ -72,8 +72,6 @@ def _look_once(root: "Path", config: "Config", runtime: "Runtime") -> "Status":
 
     door, watching = Door(str(root)), config.watching
     partners = Partners(pause=runtime.pause, switches=_Left(Ledger(runtime.switched_path, door).peek()))
-    with open_machine(door, watching, partners) as machine:
-        if machine.link is not None:
-            machine.link.wait_first(LIBVIRT_SECONDS)
+    with looking(door, config, partners) as machine:
         report = tick(machine.host, watching, Trend.begin(watching))
         return status_of(report, Totals().after(report))

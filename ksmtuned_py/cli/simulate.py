@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ksmtuned_py.cli.options import Subparsers
     from ksmtuned_py.config import Config
     from ksmtuned_py.simulate.figures import Figures
-    from ksmtuned_py.simulate.run import Run
+    from ksmtuned_py.simulate.run import SimulatedRun
     from ksmtuned_py.simulate.scenario import Scenario
 
 CURVE_WIDTH = 60
@@ -68,7 +68,7 @@ def run(args: Namespace) -> int:
     return 0
 
 
-def _simulate(scenario: "Scenario", configs: "dict[str, Config]") -> "list[Run]":
+def _simulate(scenario: "Scenario", configs: "dict[str, Config]") -> "list[SimulatedRun]":
     from concurrent.futures import ProcessPoolExecutor
     from multiprocessing import get_context
 
@@ -92,7 +92,7 @@ def _print_json(scenario: "Scenario", rows: "list[Figures]") -> None:
     print(json.dumps({"scenario": scenario.model_dump(mode="json"), "figures": list(map(asdict, rows))}, indent=2))
 
 
-def _print(scenario: "Scenario", runs: "list[Run]", rows: "list[Figures]") -> None:
+def _print(scenario: "Scenario", runs: "list[SimulatedRun]", rows: "list[Figures]") -> None:
     from ksmtuned_py.units import human_seconds
 
     out().print(scenario.title, style="bold")
@@ -133,7 +133,7 @@ def _table(rows: "list[Figures]") -> "Table":
     return table
 
 
-def _curve(each: "Run", seconds: float) -> str:
+def _curve(each: "SimulatedRun", seconds: float) -> str:
     """The saved share over time as a row of blocks. Each is the last sample of its part of the time."""
     from ksmtuned_py.cli.screen import BARS
 

@@ -84,13 +84,12 @@ def _all(args: Namespace, runtime: "Runtime") -> None:
 
 @contextmanager
 def _ways(args: Namespace) -> "Iterator[tuple[Machine, Ways]]":
-    from ksmtuned_py.daemon.machine import LIBVIRT_SECONDS, kernel_machine, ways_of
+    from ksmtuned_py.daemon.machine import kernel_machine, ways_of
     from ksmtuned_py.door import Door
 
     config = load_config(args).config
     with kernel_machine(Door(), config, dry=False) as machine:
-        if machine.link is not None:
-            machine.link.wait_first(LIBVIRT_SECONDS)
+        machine.hear_libvirt()
         yield machine, ways_of(machine, config.guests.libvirt_uri, _tell, _tell)
 
 

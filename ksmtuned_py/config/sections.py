@@ -177,7 +177,11 @@ class Guests(Section):
 class Metrics(Section):
     """Prometheus."""
 
-    address: Address = Field("127.0.0.1:10776", description='HOST:PORT of /metrics; "" = none')
+    address: Address = Field(
+        "127.0.0.1:10776",
+        description='HOST:PORT of /metrics; "" = none.\n'
+        "The packaged service has the address of ksmtuned-py.socket: leave this alone there",
+    )
 
 
 class Config(Section):

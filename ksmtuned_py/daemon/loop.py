@@ -17,7 +17,7 @@ FAILED_TICKS_MAX = 5
 """After so many failed ticks in a row the daemon puts the knobs back and exits. systemd then starts it anew."""
 
 
-class Publisher(Protocol):
+class Publishes(Protocol):
     """Tells the world about ticks."""
 
     def publish(self, report: Report) -> None:
@@ -41,7 +41,7 @@ class Daemon:
     host: Host
     in_force: InForce
     waits: Waits
-    publisher: Publisher
+    publisher: Publishes
     reload: Callable[[], None] = lambda: None
     """Puts the new configuration in force, or leaves the old one. It tells the admin which."""
     longest_wait_seconds: float = float("inf")

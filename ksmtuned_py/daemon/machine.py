@@ -10,13 +10,14 @@ from importlib.util import find_spec
 
 from ksmtuned_py.backends.base import Backend
 from ksmtuned_py.backends.kernel import KernelBackend
-from ksmtuned_py.backends.model import MemoryBackend
+from ksmtuned_py.backends.model import ModelBackend
 from ksmtuned_py.backends.scan import ScanBackend
 from ksmtuned_py.config import Config, InForce
 from ksmtuned_py.config.types import BackendName
-from ksmtuned_py.daemon.wait import Signals, Source, Waiter
+from ksmtuned_py.daemon.wait import EventSource, Signals, Waiter
 from ksmtuned_py.door import Door
-from ksmtuned_py.errors import NoKsm, NoScanner, NotPermitted
+from ksmtuned_py.door.ksm import check_ksm, has_none
+from ksmtuned_py.errors import NoMerger, NoScanner, NotPermitted
 from ksmtuned_py.guests.arrivals import open_arrivals
 from ksmtuned_py.guests.discovery import GuestFinder
 from ksmtuned_py.guests.places import rooms
@@ -66,7 +67,9 @@ class Machine:
     """The link to libvirt; None where libvirt is not asked."""
 
     @contextmanager
-    def waiter(self, signals: Signals, warn: Callable[[str], None], switches: Source | None = None) -> Iterator[Waiter]:
+    def waiter(
+        self, signals: Signals, warn: Callable[[str], None], switches: EventSource | None = None
+    ) -> Iterator[Waiter]:
         """Make the one wait for this machine, in a with block, with whatever this kernel lets us wait for."""
         stall_ms = self.in_force.config.daemon.pressure_trigger_ms
         with ExitStack() as undo:
@@ -80,6 +83,11 @@ class Machine:
                 signals, pressure=pressure, arrivals=arrivals, domains=self.link, switches=switches, heed=self.heed
             )
 
+    def hear_libvirt(self) -> None:
+        """Give libvirt some time for its first answer, for whoever looks only once."""
+        if self.link is not None:
+            self.link.wait_first(LIBVIRT_SECONDS)
+
     def let_go(self) -> None:
         """Close the descriptors on the guests. Guests can still be looked at, at a higher cost."""
         if self.roster is not None:
@@ -91,11 +99,17 @@ LIBVIRT_SECONDS = 2.0
 """The time libvirt has for its first answer when there is only one look."""
 
 
+@contextmanager
+def looking(door: Door, config: Config, partners: Partners = NOBODY) -> Iterator[Machine]:
+    """Open the machine for one look without a write, in a with block; raises NoKsm or NotPermitted."""
+    with open_machine(door, config.watching, partners) as machine:
+        machine.hear_libvirt()
+        yield machine
+
+
 def look(door: Door, config: Config) -> Snapshot:
     """Take one snapshot without a write, with what libvirt says, and all suspects; raises NoKsm or NotPermitted."""
-    with open_machine(door, config.watching) as machine:
-        if machine.link is not None:
-            machine.link.wait_first(LIBVIRT_SECONDS)
+    with looking(door, config) as machine:
         snapshot = machine.host.observe()
         return replace(snapshot, suspects=machine.roster.suspects) if machine.roster is not None else snapshot
 
@@ -122,35 +136,35 @@ def check_machine(door: Door, config: Config) -> None:
         case "kernel":
             _check_kernel(door, dry=dry)
         case "scan":
-            _check_scanner(door, dry=dry)
+            _check_scanner(door, config)
 
 
 def _backend(door: Door, config: Config) -> BackendName:
     """The name of the backend. For "auto" it is the kernel, or our own scanner on a host whose kernel has no KSM."""
     name = config.daemon.backend
     if name == "auto":
-        return "scan" if door.root == "/" and not door.exists(KSM_DIRECTORY) else "kernel"
+        return "scan" if door.root == "/" and has_none(door) else "kernel"
     return name
 
 
 def _check_kernel(door: Door, *, dry: bool) -> None:
-    run_file = door.path(f"{KSM_DIRECTORY}/run")
-    if not door.exists(KSM_DIRECTORY):
-        raise NoKsm(door.path(KSM_DIRECTORY))
-    if not dry and not os.access(run_file, os.W_OK):
-        raise NotPermitted(run_file, "write it")
+    check_ksm(door)
+    if not dry:
+        door.check_writable(f"{KSM_DIRECTORY}/run")
 
 
-def _check_scanner(door: Door, *, dry: bool) -> None:
+def _check_scanner(door: Door, config: Config) -> None:
     if not all(map(find_spec, SCAN_LIBRARIES)):
-        raise NoScanner(" and ".join(SCAN_LIBRARIES))
-    if not dry and os.geteuid() != 0:
+        libraries = " and ".join(SCAN_LIBRARIES)
+        is_second = config.daemon.backend == "auto"
+        raise NoMerger(libraries, door.path(KSM_DIRECTORY)) if is_second else NoScanner(libraries)
+    if config.daemon.mode != "observe" and os.geteuid() != 0:
         raise NotPermitted(door.path("proc"), "read other processes' memory")
 
 
 def model_machine(model: ModelHost, config: Config, partners: Partners = NOBODY, *, dry: bool) -> Machine:
     """Make a machine of a model that runs in real time."""
-    backend = MemoryBackend(model, time.monotonic)
+    backend = ModelBackend(model, time.monotonic)
     host = Host(backend, backend, pause=partners.pause, dry=dry)
     return Machine(Door(), host, InForce(config), heed=bool, is_this_host=False)
 
@@ -169,7 +183,7 @@ def scan_machine(door: Door, config: Config, partners: Partners = NOBODY, *, dry
 
     Raises NoScanner without the scanner's libraries, and NotPermitted without root.
     """
-    _check_scanner(door, dry=dry)
+    _check_scanner(door, config)
     in_force = InForce(config)
     backend = ScanBackend(in_force, door)
     with _around(door, in_force, backend, partial(ScanSenses, backend), partners, dry=dry) as machine:

@@ -1,9 +1,11 @@
 """Puts the daemon together from a configuration, and takes it apart again in the right order."""
 
+import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
+from socket import socket
 
 from ksmtuned_py.config import Config
 from ksmtuned_py.config.inforce import at_reload
@@ -14,12 +16,13 @@ from ksmtuned_py.daemon.wait import Signals, Waiter
 from ksmtuned_py.door import Door
 from ksmtuned_py.door.descriptors import Reserve, raise_limit
 from ksmtuned_py.door.runtime import Runtime
-from ksmtuned_py.errors import KsmtunedError, NotRestored
+from ksmtuned_py.errors import KsmtunedError, NotRestored, OtherAddress
 from ksmtuned_py.guests.ledger import Ledger
 from ksmtuned_py.hypervisor.enforce import Enforcer
 from ksmtuned_py.hypervisor.switch import switch
 from ksmtuned_py.model.record import Priority, Record
 from ksmtuned_py.publish.journal import Journal
+from ksmtuned_py.publish.listening import address_of, passed
 from ksmtuned_py.publish.metrics import Metrics
 from ksmtuned_py.publish.notify import Notifier
 from ksmtuned_py.publish.publisher import Publisher
@@ -31,6 +34,8 @@ from ksmtuned_py.undo.putback import put_back, take
 
 MODEL = "model"
 """The runtime directory of a model, below the usual one, apart from what the host's own daemon keeps there."""
+
+NOT_ROOT = "this user is not root: what guests of others have merged stays unknown, and is not given back one by one"
 
 
 @dataclass(eq=False)
@@ -51,6 +56,7 @@ def serve(
     `load` reads the configuration anew, with what the command line sets in it. With `looks` the daemon goes without the
     lock, the status file and the address. A daemon that runs beside it, or is started later, needs them.
     """
+    given = None if looks else passed()  # before a descriptor of ours could be taken for it
     config = load().config
     if config.daemon.backend == "memory":
         runtime = Runtime(runtime.directory / MODEL)
@@ -70,7 +76,7 @@ def serve(
         undo.callback(publisher.withdraw)
         service = Service(load, runtime, machine, publisher, enforcer, notifier, serves=not looks)
         undo.callback(service.close)
-        service.open()
+        service.open(given)
         service.prepare()
         undo.callback(service.give_back)
         service.take_over()
@@ -103,6 +109,7 @@ class Service:
         self._enforcer = enforcer
         self._web: Web | None = None
         self._serves = serves
+        self._given: socket | None = None
         self._origin = origin_of(machine.door, machine.host.backend.name)
         self._ways = ways_of(machine, self._config.guests.libvirt_uri, self._publisher.warn, notifier.goes_on)
 
@@ -110,8 +117,9 @@ class Service:
     def _config(self) -> Config:
         return self._machine.in_force.config
 
-    def open(self) -> None:
-        """Listen at the address; raises AddressInUse."""
+    def open(self, given: socket | None) -> None:
+        """Listen on the socket that systemd passes, or at the address; raises OtherAddress or AddressInUse."""
+        self._given = given
         self._web = self._open_web(self._config)
 
     def prepare(self) -> None:
@@ -126,6 +134,8 @@ class Service:
             save(self._runtime, self._origin, self._host.backend.knobs(), self._config.kernel)
             for sentence in take(self._ways, self._config.kernel):
                 self._publisher.warn(f"[kernel] is not in force: {sentence}")
+        if os.geteuid() != 0 and self._machine.is_this_host:
+            self._publisher.warn(NOT_ROOT)
         self.notifier.ready()
 
     def waiter(self, signals: Signals) -> AbstractContextManager[Waiter]:
@@ -185,9 +195,12 @@ class Service:
             self._publisher.warn(str(error))
 
     def _open_web(self, config: Config) -> Web | None:
-        if not (self._serves and config.metrics.address):
+        address, given = config.metrics.address, self._given
+        if not self._serves or (given is None and not address):
             return None
-        web = Web(config.metrics.address, self._publisher.metrics.registry, self._publisher.trouble)
+        if given is not None and address not in (Config().metrics.address, address_of(given)):
+            raise OtherAddress(address, address_of(given))
+        web = Web(address, self._publisher.metrics.registry, self._publisher.trouble, given)
         web.start()
         return web
 

@@ -42,7 +42,7 @@ class ArrivalSource(Protocol):
         """The PIDs that started a program since the last drain."""
 
 
-class Source(Protocol):
+class EventSource(Protocol):
     """Tells that something happened: a virtual machine started (libvirt), or switching is done (the enforcer)."""
 
     def fileno(self) -> int:
@@ -90,8 +90,8 @@ class Waiter:
         *,
         pressure: int | None = None,
         arrivals: ArrivalSource | None = None,
-        domains: Source | None = None,
-        switches: Source | None = None,
+        domains: EventSource | None = None,
+        switches: EventSource | None = None,
         heed: Callable[[set[int]], bool] = bool,
     ) -> None:
         self._signals = signals

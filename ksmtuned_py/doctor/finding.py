@@ -6,9 +6,10 @@ from typing import Literal
 from ksmtuned_py.config import Guests
 from ksmtuned_py.config.doctor import Code
 from ksmtuned_py.doctor.system import System
+from ksmtuned_py.errors import HiddenKsm
 from ksmtuned_py.guests.balloon import Balloon
 from ksmtuned_py.guests.cgroups import Limit
-from ksmtuned_py.guests.smaps import Mapping
+from ksmtuned_py.guests.smaps import Smap
 from ksmtuned_py.model import ForeignWrite, Guest, Snapshot
 
 Severity = Literal["finding", "note", "accepted"]
@@ -60,7 +61,7 @@ class Manager:
 class Seen:
     """The facts that were read of one guest."""
 
-    mappings: tuple[Mapping, ...] = ()
+    mappings: tuple[Smap, ...] = ()
     """All mappings of the guest; empty when smaps could not be read."""
     balloon: Balloon | None = None
     """The ways in which it hands free memory back; None when its command line does not tell."""
@@ -79,6 +80,8 @@ class Facts:
     ksm_path: str
     snapshot: Snapshot | None
     """The host as it was seen; None = the kernel has no KSM."""
+    hidden_ksm: HiddenKsm | None = None
+    """Why nobody can tell whether the kernel has KSM; None where it can be told."""
     settings: Guests = field(default_factory=Guests)
     system: System = field(default_factory=System)
     policy: str = "adaptive"

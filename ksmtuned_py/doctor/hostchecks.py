@@ -19,7 +19,7 @@ SETTLED_PASSES = 3
 
 
 def ksm_absent(facts: Facts) -> Iterator[Finding]:
-    """Find that the kernel was built without CONFIG_KSM, or with another merger in its place."""
+    """Find that the kernel was built without CONFIG_KSM, has another merger in its place, or does not show."""
     if facts.system.uksm:
         yield Finding(
             code="uksm",
@@ -28,7 +28,14 @@ def ksm_absent(facts: Facts) -> Iterator[Finding]:
             evidence=f"{facts.system.uksm} exists" + ("" if facts.snapshot else f", {facts.ksm_path} does not"),
             mend=f"steer it by its own {facts.system.uksm}/cpu_governor, or boot a kernel with CONFIG_KSM=y",
         )
-    if facts.snapshot is None:
+    if facts.hidden_ksm is not None:
+        yield Finding(
+            code="ksm_absent",
+            sentence="whether this kernel has KSM cannot be told from here",
+            evidence=str(facts.hidden_ksm),
+            mend=facts.hidden_ksm.hint,
+        )
+    elif facts.snapshot is None:
         yield Finding(
             code="ksm_absent",
             severity="note" if facts.scanning else "finding",

@@ -6,7 +6,7 @@ from ksmtuned_py.config.doctor import Code
 from ksmtuned_py.doctor.finding import Finding
 from ksmtuned_py.doctor.patient import LARGE_BYTES, Patient
 from ksmtuned_py.guests.evidence import LIBVIRT, MACHINE
-from ksmtuned_py.guests.smaps import Mapping
+from ksmtuned_py.guests.smaps import Smap
 from ksmtuned_py.model import Guest
 from ksmtuned_py.units import human_bytes, human_percent
 
@@ -52,7 +52,7 @@ def pinned(patient: Patient) -> Iterator[Finding]:
         )
 
 
-def _is_vfio(mapping: Mapping) -> bool:
+def _is_vfio(mapping: Smap) -> bool:
     return "vfio" in mapping.path
 
 
@@ -85,7 +85,7 @@ def _as_much(patient: Patient, size_bytes: int) -> Callable[[Code, str, str, str
     return patient.note if 0 < size_bytes < patient.large_bytes(lambda _: True) * BULK_SHARE else patient.finding
 
 
-def _is_shared(mapping: Mapping) -> bool:
+def _is_shared(mapping: Smap) -> bool:
     return mapping.shared and not _is_vfio(mapping) and "ht" not in mapping.flags
 
 
@@ -103,7 +103,7 @@ def hugetlb(patient: Patient) -> Iterator[Finding]:
         )
 
 
-def _is_hugetlb(mapping: Mapping) -> bool:
+def _is_hugetlb(mapping: Smap) -> bool:
     return "ht" in mapping.flags
 
 

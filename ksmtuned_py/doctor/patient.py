@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from ksmtuned_py.config.doctor import Code
 from ksmtuned_py.doctor.finding import NOTHING_READ, Facts, Finding, Seen
-from ksmtuned_py.guests.smaps import Mapping
+from ksmtuned_py.guests.smaps import Smap
 from ksmtuned_py.model import Guest, GuestKsm, Snapshot
 from ksmtuned_py.units import MIB
 
@@ -40,11 +40,11 @@ class Patient:
         """Whether the guest's domain or its command line has this obstacle."""
         return obstacle in self.guest.obstacles or obstacle in self.seen.obstacles
 
-    def large(self, wanted: Callable[[Mapping], bool]) -> list[Mapping]:
+    def large(self, wanted: Callable[[Smap], bool]) -> list[Smap]:
         """The large mappings of the guest's memory for which `wanted` is true."""
         return [each for each in self.seen.mappings if _is_memory(each) and wanted(each)]
 
-    def large_bytes(self, wanted: Callable[[Mapping], bool]) -> int:
+    def large_bytes(self, wanted: Callable[[Smap], bool]) -> int:
         """The total size of the large mappings for which `wanted` is true."""
         return sum(each.size_bytes for each in self.large(wanted))
 
@@ -59,7 +59,7 @@ class Patient:
         )
 
 
-def _is_memory(mapping: Mapping) -> bool:
+def _is_memory(mapping: Smap) -> bool:
     """Whether a mapping is a guest's memory.
 
     Memory that is only reserved is not, nor the gigabyte into which QEMU translates code (TCG).

@@ -12,18 +12,21 @@ from ksmtuned_py.daemon.machine import known_guests, look
 from ksmtuned_py.doctor.finding import Facts, HugePages, Manager, Seen
 from ksmtuned_py.doctor.system import read_system
 from ksmtuned_py.door import Door
-from ksmtuned_py.errors import KsmtunedError
+from ksmtuned_py.door.ksm import check_ksm
+from ksmtuned_py.door.text import chosen
+from ksmtuned_py.errors import HiddenKsm, KsmtunedError, NoKsm
 from ksmtuned_py.guests.balloon import Balloon, parse_balloon, tells_of_devices
 from ksmtuned_py.guests.cgroups import Limit, limits, parse_cgroup
 from ksmtuned_py.guests.obstacles import parse_command_line, parse_readconfig, read_files
+from ksmtuned_py.guests.parse import parse_swapped
 from ksmtuned_py.guests.patience import ask_one
-from ksmtuned_py.guests.process import Inside, Process
+from ksmtuned_py.guests.process import Inside, ProcessFiles
 from ksmtuned_py.guests.programs import COMM_LENGTH
-from ksmtuned_py.guests.smaps import SMAPS_SECONDS, Mapping, parse_smaps
+from ksmtuned_py.guests.smaps import SMAPS_SECONDS, Smap, parse_smaps
 from ksmtuned_py.model import KSM_DIRECTORY, Guest, Snapshot
 from ksmtuned_py.publish.statusfile import Status
 from ksmtuned_py.scanner.zeroplace import place_refusal
-from ksmtuned_py.units import KIB, MIB
+from ksmtuned_py.units import MIB
 
 THP = "sys/kernel/mm/transparent_hugepage"
 NODES = "sys/devices/system/node"
@@ -40,6 +43,7 @@ def read_facts(door: Door, config: Config, status: Status | None) -> Facts:
     return Facts(
         ksm_path=door.path(KSM_DIRECTORY),
         snapshot=snapshot,
+        hidden_ksm=_hidden_ksm(door),
         settings=config.guests,
         system=read_system(door),
         policy=config.policy.name,
@@ -61,7 +65,7 @@ def with_guests(facts: Facts, door: Door, guests: Iterable[Guest]) -> Facts:
     """The facts with the command lines and smaps of these guests. It walks page tables, a moment for each GiB."""
     seen: dict[int, Seen] = {}
     for guest in guests:
-        found = ask_one(Process(door, guest.pid), partial(_seen, door, guest), SMAPS_SECONDS)
+        found = ask_one(ProcessFiles(door, guest.pid), partial(_seen, door, guest), SMAPS_SECONDS)
         seen |= {guest.pid: found} if found is not None else {}
     return replace(facts, seen=seen)
 
@@ -102,13 +106,11 @@ def _balloon(kind: str, words: Sequence[str] | None) -> Balloon | None:
     return parse_balloon(words) if words is not None and tells_of_devices(kind, words) else None
 
 
-def _swapped_bytes(door: Door, pid: int, mappings: Sequence[Mapping]) -> int:
+def _swapped_bytes(door: Door, pid: int, mappings: Sequence[Smap]) -> int:
     """The swapped bytes by smaps, or where we may not read that, by the one line that everybody may read."""
     if mappings:
         return sum(mapping.sizes.get("Swap", 0) for mapping in mappings)
-    lines = dict(line.partition(":")[::2] for line in _text(door, f"proc/{pid}/status").splitlines())
-    size = lines.get("VmSwap", "").split()
-    return int(size[0]) * KIB if size and size[0].isdecimal() else 0
+    return parse_swapped(_text(door, f"proc/{pid}/status"))
 
 
 def _text(door: Door, path: str) -> str:
@@ -119,12 +121,12 @@ def _text(door: Door, path: str) -> str:
 
 def _managers(door: Door, names: Sequence[str]) -> tuple[Manager, ...]:
     """The managers with the places where they run, which tell how they are stopped."""
-    pids = {Process(door, int(pid)).name(): int(pid) for pid in door.names("proc") if pid.isdecimal()}
+    pids = {ProcessFiles(door, int(pid)).name(): int(pid) for pid in door.names("proc") if pid.isdecimal()}
     return tuple(_manager(door, name, pids.get(name[:COMM_LENGTH])) for name in names)
 
 
 def _manager(door: Door, name: str, pid: int | None) -> Manager:
-    text = ask_one(Process(door, pid), lambda inside: inside.read("cgroup"), CGROUP_SECONDS) if pid else None
+    text = ask_one(ProcessFiles(door, pid), lambda inside: inside.read("cgroup"), CGROUP_SECONDS) if pid else None
     cgroup = parse_cgroup(text or "") or ""
     if any(word in cgroup for word in CONTAINERS):
         return Manager(name=name, container=cgroup)
@@ -144,6 +146,16 @@ def _snapshot(door: Door, config: Config, status: Status | None) -> Snapshot | N
     now = look(door, config)
     known = {guest.key: guest for guest in status.snapshot.guests} if status else {}
     return replace(now, guests=tuple(_as_the_daemon_knows(guest, known.get(guest.key)) for guest in now.guests))
+
+
+def _hidden_ksm(door: Door) -> HiddenKsm | None:
+    try:
+        check_ksm(door)
+    except HiddenKsm as error:
+        return error
+    except NoKsm:
+        pass
+    return None
 
 
 def _zeros_refused(door: Door, config: Config) -> str | None:
@@ -169,9 +181,8 @@ def _huge_pages(door: Door) -> HugePages:
             return door.read_int(f"{THP}/khugepaged/{name}")
         return None
 
-    enabled = ""
-    with suppress(KsmtunedError):
-        enabled = (door.read_if_there(f"{THP}/enabled") or "").partition("[")[2].partition("]")[0]
     return HugePages(
-        enabled=enabled or "never", max_ptes_shared=number("max_ptes_shared"), max_ptes_none=number("max_ptes_none")
+        enabled=chosen(_text(door, f"{THP}/enabled")) or "never",
+        max_ptes_shared=number("max_ptes_shared"),
+        max_ptes_none=number("max_ptes_none"),
     )

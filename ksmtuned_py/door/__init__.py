@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 
 from ksmtuned_py.door.text import parse_int
-from ksmtuned_py.errors import NotPermitted, Unreadable
+from ksmtuned_py.errors import KsmtunedError, NotPermitted, ReadOnly, RootNotPermitted, Unreadable
 from ksmtuned_py.units import MIB
 
 MOST_BYTES = 64 * MIB
@@ -113,6 +113,14 @@ class Door:
         finally:
             self.log.append(Recorded(path, text, error))
 
+    def check_writable(self, relative: str) -> None:
+        """Raise ReadOnly, NotPermitted or Unreadable when the file cannot be opened for a write. Nothing is written."""
+        path = self.path(relative)
+        try:
+            os.close(os.open(path, os.O_WRONLY | os.O_CLOEXEC))
+        except OSError as error:
+            raise _unwritable(path, error) from error
+
     def open_trigger(self, relative: str, text: str) -> int | None:
         """Write `text` to a PSI file, and return a descriptor that polls POLLPRI; None where there are no triggers."""
         try:
@@ -143,8 +151,19 @@ class Door:
 def unreadable(path: str, error: OSError) -> NotPermitted | Unreadable:
     """The expected error for a failed read: NotPermitted or Unreadable."""
     if isinstance(error, PermissionError):
-        return NotPermitted(path, "read it")
+        return not_permitted(path, "read it")
     return Unreadable(path, error.strerror or str(error))
+
+
+def not_permitted(path: str, action: str) -> NotPermitted:
+    """The expected error for what we may not do. For root it has another way out than to become root."""
+    return (RootNotPermitted if os.geteuid() == 0 else NotPermitted)(path, action)
+
+
+def _unwritable(path: str, error: OSError) -> KsmtunedError:
+    if error.errno == errno.EROFS:
+        return ReadOnly(path)
+    return not_permitted(path, "write it") if isinstance(error, PermissionError) else unreadable(path, error)
 
 
 def _read_all(descriptor: int, most_bytes: int) -> bytes:

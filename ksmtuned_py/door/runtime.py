@@ -7,11 +7,13 @@ to it must be ours. Whoever can write there could have any value written to the 
 import errno
 import fcntl
 import os
+import pwd
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -71,16 +73,37 @@ class Runtime:
     def make(self) -> None:
         """Create the directory; raises NoRuntimeDirectory when that fails, or when it is not ours alone."""
         with self._in_use():
-            for above in reversed(self.directory.parents):  # parents=True of mkdir would go by the umask
-                if not above.exists():
-                    above.mkdir(mode=DIRECTORY_MODE)
-            self.directory.mkdir(mode=DIRECTORY_MODE, exist_ok=True)
+            for place in (*reversed(self.directory.parents), self.directory):
+                _make_directory(place)
             seen = self.directory.stat()
+            if not stat.S_ISDIR(seen.st_mode):
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
             if not _is_ours(seen):
+                belongs = f"it belongs to {_user(seen.st_uid)}"
                 reason = f"others may write to it (mode {seen.st_mode & 0o7777:o})"
-                raise NoRuntimeDirectory(str(self.directory), reason)
+                raise NoRuntimeDirectory(str(self.directory), belongs if _is_foreign(seen) else reason)
             if foreign := _foreign_above(self.directory):
                 raise NoRuntimeDirectory(str(self.directory), f"others may put another in its place, in {foreign}")
+
+    def act_as_owner(self) -> None:
+        """Become the user to whom the directory belongs, for good, if we are root.
+
+        So nothing that this user has put there makes root do more than the user may.
+        """
+        with self._in_use():
+            try:
+                owner = self.directory.stat().st_uid
+            except FileNotFoundError:  # whoever makes it owns it
+                return
+            if os.geteuid() != 0 or owner == 0:
+                return
+            try:
+                account = pwd.getpwuid(owner)
+            except KeyError:
+                raise NoRuntimeDirectory(str(self.directory), f"it belongs to {_user(owner)}") from None
+            os.initgroups(account.pw_name, account.pw_gid)
+            os.setresgid(*[account.pw_gid] * 3)
+            os.setresuid(*[owner] * 3)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -91,8 +114,11 @@ class Runtime:
         self.make()
         path = self.directory / "lock"
         with self._in_use():
-            lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, PRIVATE_MODE)
+            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+            lock = os.open(path, flags, PRIVATE_MODE)
         try:
+            if not stat.S_ISREG(os.fstat(lock).st_mode):
+                raise NoRuntimeDirectory(str(self.directory), "lock is no regular file")
             os.fchmod(lock, PRIVATE_MODE)  # whoever may open it may lock it
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -152,7 +178,7 @@ class Runtime:
         """The pause that is in force at that time; None for none. Raises Garbage or NoRuntimeDirectory."""
         with self._in_use():
             try:
-                text = read_file(self.pause_path)
+                text = read_file(self.pause_path, self.directory.stat().st_uid)
             except FileNotFoundError:
                 return None
         try:
@@ -175,8 +201,27 @@ class Runtime:
             raise NoRuntimeDirectory(str(self.directory), error.strerror or str(error)) from error
 
 
-def _is_ours(seen: os.stat_result) -> bool:
-    return seen.st_uid in (0, os.geteuid()) and not seen.st_mode & OTHERS_WRITE
+def _make_directory(place: Path) -> None:
+    """Make a directory where there is none. Its mode does not go by the umask, which may keep readers out."""
+    with suppress(FileExistsError):
+        place.mkdir(mode=0o700)
+        place.chmod(DIRECTORY_MODE)
+
+
+def _is_ours(seen: os.stat_result, *owners: int) -> bool:
+    return not _is_foreign(seen, *owners) and not seen.st_mode & OTHERS_WRITE
+
+
+def _is_foreign(seen: os.stat_result, *owners: int) -> bool:
+    return seen.st_uid not in (0, os.geteuid(), *owners)
+
+
+def _user(uid: int) -> str:
+    """The words for a user in an error message."""
+    try:
+        return f"user {pwd.getpwuid(uid).pw_name}"
+    except KeyError:
+        return f"user {uid}, who has no account here"
 
 
 def _foreign_above(directory: Path) -> Path | None:
@@ -198,14 +243,27 @@ def _holder(text: bytes) -> str:
     return "PID unknown"
 
 
-def read_file(path: Path) -> bytes:
-    """Read a file of ours; raises OSError, also when it is another user's, no regular file, or too long."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(descriptor, "rb") as file:
-        seen = os.fstat(descriptor)
-        if not (_is_ours(seen) and stat.S_ISREG(seen.st_mode) and seen.st_size <= MOST_BYTES):
+def read_file(path: Path, *owners: int) -> bytes:
+    """Read a file of ours, or of these owners; raises OSError, also when it is no regular file, or too long."""
+    with _opened(path) as file:
+        seen = os.fstat(file.fileno())
+        if not (_is_ours(seen, *owners) and stat.S_ISREG(seen.st_mode) and seen.st_size <= MOST_BYTES):
             raise PermissionError(errno.EPERM, f"{path.name} is not a file of ours")
         return file.read(MOST_BYTES)
+
+
+def read_anybodys(path: Path, most_bytes: int) -> bytes:
+    """Read a file of whomever; raises OSError, also when it is no regular file, or too long."""
+    with _opened(path) as file:
+        seen = os.fstat(file.fileno())
+        if not (stat.S_ISREG(seen.st_mode) and seen.st_size <= most_bytes):
+            raise OSError(errno.EINVAL, "no regular file, or too long")
+        return file.read(most_bytes)
+
+
+def _opened(path: Path) -> BinaryIO:
+    """Open a file without following a link in its place, and without waiting for a pipe's other end."""
+    return os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
 
 
 def replace_file(path: Path, text: bytes, mode: int = PRIVATE_MODE) -> None:

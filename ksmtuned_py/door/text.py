@@ -12,6 +12,11 @@ def parse_int(path: str, text: str) -> int:
     return int(stripped)
 
 
+def chosen(text: str) -> str:
+    """The choice in brackets of a kernel file that lists all, as in 'always [madvise] never'; '' when there is none."""
+    return text.partition("[")[2].partition("]")[0]
+
+
 def printable(text: str) -> str:
     """Escape what would steer a terminal, forge a line or hide, in the way Python does.
 

@@ -37,25 +37,26 @@ def parse_cgroup(text: str) -> str | None:
 
 def room_bytes(door: Door, cgroup: str) -> int | None:
     """The least of memory.max less memory.current on the way up from a cgroup, in bytes; None = no limit."""
-    rooms = []
-    while cgroup:
-        room = _own_room_bytes(door, f"{CGROUP_ROOT}{cgroup}")
-        rooms += [room] if room is not None else []
-        cgroup = cgroup.rpartition("/")[0]
-    return min(rooms, default=None)
+    rooms = (_own_room_bytes(door, f"{CGROUP_ROOT}{each}") for each in _upwards(cgroup))
+    return min((room for room in rooms if room is not None), default=None)
 
 
 def process_room_bytes(door: Door, text: str) -> int | None:
     """The bytes that a process with this /proc/PID/cgroup may still take, in either kind of tree; None = no limit."""
     rooms = [room_bytes(door, parse_cgroup(text) or "")]
-    path = _controller(text, "memory")
-    while path:
+    for path in _upwards(_controller(text, "memory")):
         limit, used = (
             _number(door, f"{CGROUP_ROOT}/memory{path}/memory.{name}_in_bytes") for name in ("limit", "usage")
         )
         rooms.append(None if limit is None or used is None else max(0, limit - used))
-        path = path.rpartition("/")[0]
     return min((room for room in rooms if room is not None), default=None)
+
+
+def _upwards(cgroup: str) -> Iterator[str]:
+    """A cgroup and all that it is in, up to the root, which is left out: it has no limits."""
+    while cgroup:
+        yield cgroup
+        cgroup = cgroup.rpartition("/")[0]
 
 
 def is_frozen(door: Door, text: str) -> bool:
@@ -86,14 +87,13 @@ def _own_room_bytes(door: Door, directory: str) -> int | None:
 
 def limits(door: Door, cgroup: str) -> Iterator[Limit]:
     """The tighter limit of each cgroup that has one, from this cgroup upwards."""
-    while cgroup:
-        directory = f"{CGROUP_ROOT}{cgroup}"
+    for each in _upwards(cgroup):
+        directory = f"{CGROUP_ROOT}{each}"
         found = {name: size for name in LIMITS if (size := _number(door, f"{directory}/{name}")) is not None}
         if found:
             file = min(found, key=lambda name: found[name])
             used = (_number(door, f"{directory}/memory.current") or 0) - _cache_bytes(door, directory)
-            yield Limit(cgroup=cgroup, file=file, limit_bytes=found[file], used_bytes=max(0, used))
-        cgroup = cgroup.rpartition("/")[0]
+            yield Limit(cgroup=each, file=file, limit_bytes=found[file], used_bytes=max(0, used))
 
 
 def _number(door: Door, path: str) -> int | None:

@@ -15,7 +15,7 @@ from ksmtuned_py.guests.held import SPARE_DESCRIPTORS as SPARE_DESCRIPTORS
 from ksmtuned_py.guests.held import Held, short_of_descriptors
 from ksmtuned_py.guests.names import names_of
 from ksmtuned_py.guests.patience import Patience, unanswered
-from ksmtuned_py.guests.process import Inside, Process
+from ksmtuned_py.guests.process import Inside, ProcessFiles
 from ksmtuned_py.guests.programs import full_name, may_be_guest, program_names, suspects
 from ksmtuned_py.guests.rounds import Rounds
 from ksmtuned_py.guests.slowlooks import SlowLooks
@@ -116,7 +116,7 @@ class GuestFinder:
 
         Reads one small file, without a wait.
         """
-        return may_be_guest(Process(self._door, pid).name(), self._patterns)
+        return may_be_guest(ProcessFiles(self._door, pid).name(), self._patterns)
 
     def close(self) -> None:
         """Let go of all descriptors."""
@@ -135,7 +135,7 @@ class GuestFinder:
         """
         strangers: dict[int, Identity] = {}
         for pid in pids:
-            identity = self._asked(Process(self._door, pid).identity)
+            identity = self._asked(ProcessFiles(self._door, pid).identity)
             if identity and (identity != self._seen.get(pid) or pid in self._guests or pid in self._small):
                 strangers[pid] = identity
             elif identity is None:
@@ -150,8 +150,8 @@ class GuestFinder:
             for pid, who in patience.ask(self._processes(some), self._who).items():
                 self._judge(pid, strangers[pid], who)
 
-    def _processes(self, pids: Iterable[int]) -> dict[int, Process]:
-        return {pid: Process(self._door, pid) for pid in sorted(pids)}
+    def _processes(self, pids: Iterable[int]) -> dict[int, ProcessFiles]:
+        return {pid: ProcessFiles(self._door, pid) for pid in sorted(pids)}
 
     def _who(self, inside: Inside) -> _Who:
         cgroup = (parse_cgroup(inside.read("cgroup") or "") or "") if self._cgroup_patterns else ""
@@ -172,7 +172,7 @@ class GuestFinder:
             self._drop(pid)
 
     def _virtual_bytes(self, pid: int) -> int:
-        sizes = self._asked(Process(self._door, pid).sizes_pages)
+        sizes = self._asked(ProcessFiles(self._door, pid).sizes_pages)
         return sizes[0] * self._page_bytes if sizes else 0
 
     def _enrol_mergeable(self, pids: Iterable[int]) -> None:
@@ -230,7 +230,7 @@ class GuestFinder:
             aliases=names.aliases,
             uuid=names.uuid,
         )
-        held = self._guests[pid] = Held(Process(self._door, pid), guest)
+        held = self._guests[pid] = Held(ProcessFiles(self._door, pid), guest)
         held.hold()
         if self._asked(held.process.identity) != identity:
             self._forget(pid)  # another process by now: the next look meets it

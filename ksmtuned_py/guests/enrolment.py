@@ -3,7 +3,7 @@
 from ksmtuned_py.door import Door
 from ksmtuned_py.guests.parse import parse_merge_any
 from ksmtuned_py.guests.patience import ask_one
-from ksmtuned_py.guests.process import Inside, Process
+from ksmtuned_py.guests.process import Inside, ProcessFiles
 from ksmtuned_py.guests.smaps import parse_smaps
 
 ANSWER_SECONDS = 5.0
@@ -11,7 +11,7 @@ ANSWER_SECONDS = 5.0
 
 def is_enrolled(door: Door, pid: int) -> bool | None:
     """Whether a process is enrolled, by ksm_stat, or before Linux 6.18 by the flag mg in smaps; None = unknown."""
-    return ask_one(Process(door, pid), _is_enrolled, ANSWER_SECONDS)
+    return ask_one(ProcessFiles(door, pid), _is_enrolled, ANSWER_SECONDS)
 
 
 def _is_enrolled(inside: Inside) -> bool | None:

@@ -5,7 +5,7 @@ from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from ksmtuned_py.guests.process import Process
+from ksmtuned_py.guests.process import ProcessFiles
 from ksmtuned_py.model import Guest
 
 SPARE_DESCRIPTORS = 128
@@ -19,7 +19,7 @@ class Held:
     It has the numbers of the looks that last asked for its account and last read it; 0 is none.
     """
 
-    process: Process
+    process: ProcessFiles
     guest: Guest
     asked_at: int = 0
     read_at: int = 0

@@ -10,8 +10,7 @@ from ksmtuned_py.door import Door
 from ksmtuned_py.door.runtime import read_file, replace_file
 from ksmtuned_py.errors import Garbage, KsmtunedError
 from ksmtuned_py.model import GuestKey
-
-BOOT_ID = "proc/sys/kernel/random/boot_id"
+from ksmtuned_py.sensors.boot import boot_id
 
 
 class Ledger:
@@ -19,7 +18,7 @@ class Ledger:
 
     def __init__(self, path: Path, door: Door) -> None:
         self._path = path
-        self._boot = f"{door.root} {(door.read_if_there(BOOT_ID) or '').strip()}"
+        self._boot = f"{door.root} {boot_id(door)}"
 
     def read(self) -> frozenset[GuestKey]:
         """The guests that are switched off; raises Garbage, or OSError where the file cannot be read."""

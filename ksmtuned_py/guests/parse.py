@@ -4,6 +4,7 @@ from ksmtuned_py.door.text import parse_int
 from ksmtuned_py.errors import Garbage
 from ksmtuned_py.model import RMAP_ITEM_BYTES, GuestKsm
 from ksmtuned_py.sensors.pages import OWN_PAGE_BYTES
+from ksmtuned_py.sensors.status import parse_status, status_bytes
 
 _NUMBERS = ("ksm_rmap_items", "ksm_merging_pages", "ksm_zero_pages", "ksm_process_profit")
 _SWITCHES = ("ksm_mergeable:", "ksm_merge_any:")  # only these lines have a colon
@@ -21,6 +22,11 @@ def parse_statm(text: str, path: str = "statm") -> tuple[int, int]:
     if len(fields) < 2:
         raise Garbage(path, text[:60], "the fields of a process's memory")
     return parse_int(path, fields[0]), parse_int(path, fields[1])
+
+
+def parse_swapped(text: str) -> int:
+    """The bytes of a process in swap, from the line of /proc/PID/status that everybody may read."""
+    return status_bytes(parse_status(text), "VmSwap") or 0
 
 
 def parse_ksm_stat(

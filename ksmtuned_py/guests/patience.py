@@ -10,7 +10,7 @@ from threading import Thread
 from typing import Generic, TypeVar
 
 from ksmtuned_py.door.descriptors import begin
-from ksmtuned_py.guests.process import Inside, Process
+from ksmtuned_py.guests.process import Inside, ProcessFiles
 
 T = TypeVar("T")
 
@@ -33,7 +33,7 @@ class Patience:
         self._seconds = seconds
         self._silent: dict[int, Thread] = {}
 
-    def ask(self, processes: Mapping[int, Process], question: Callable[[Inside], T]) -> dict[int, T]:
+    def ask(self, processes: Mapping[int, ProcessFiles], question: Callable[[Inside], T]) -> dict[int, T]:
         """Ask the processes in their order, and return the answers by PID. Silent processes are missing in it."""
         self._silent = {pid: thread for pid, thread in self._silent.items() if thread.is_alive()}
         answers: dict[int, T] = {}
@@ -61,7 +61,7 @@ class Patience:
         return True
 
 
-def ask_one(process: Process, question: Callable[[Inside], T], seconds: float) -> T | None:
+def ask_one(process: ProcessFiles, question: Callable[[Inside], T], seconds: float) -> T | None:
     """Ask one process once; None when no answer came within the time."""
     return Patience(limit=1, seconds=seconds).ask({process.pid: process}, question).get(process.pid)
 
@@ -82,7 +82,7 @@ class _Asking(Thread, Generic[T]):
     """Asks one process after the other, until it is left behind with a silent one."""
 
     def __init__(
-        self, processes: Mapping[int, Process], question: Callable[[Inside], T], answers: dict[int, T]
+        self, processes: Mapping[int, ProcessFiles], question: Callable[[Inside], T], answers: dict[int, T]
     ) -> None:
         super().__init__(name="guests", daemon=True)
         self.pid = 0

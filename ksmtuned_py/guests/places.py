@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from ksmtuned_py.door import Door
 from ksmtuned_py.guests.cgroups import parse_cgroup, process_room_bytes
 from ksmtuned_py.guests.patience import Patience, ask_one
-from ksmtuned_py.guests.process import Process
+from ksmtuned_py.guests.process import ProcessFiles
 from ksmtuned_py.model import Guest, GuestKey
 
 PER_LOOK = 10
@@ -45,7 +45,7 @@ class Places:
         by_turn = sorted(now, key=lambda key: now[key].read_at)[:PER_LOOK]
         young = [key for key, place in now.items() if place.looks < YOUNG_LOOKS]
         turn = {key[0]: key for key in (*by_turn, *young)}
-        processes = {pid: Process(self._door, pid) for pid in turn}
+        processes = {pid: ProcessFiles(self._door, pid) for pid in turn}
         self._places = now | {key: replace(now[key], read_at=self._looks) for key in turn.values()}
         for pid, text in self._patience.ask(processes, lambda inside: inside.read("cgroup")).items():
             self._places[turn[pid]] = self._read(text or "", now[turn[pid]])
@@ -64,7 +64,9 @@ def rooms(door: Door) -> Callable[[Guest], int | None]:
 
     def room_bytes(guest: Guest) -> int | None:
         if guest.key not in known:
-            known[guest.key] = ask_one(Process(door, guest.pid), lambda inside: inside.read("cgroup"), ANSWER_SECONDS)
+            known[guest.key] = ask_one(
+                ProcessFiles(door, guest.pid), lambda inside: inside.read("cgroup"), ANSWER_SECONDS
+            )
         text = known[guest.key]
         return guest.room_bytes if text is None else process_room_bytes(door, text)
 

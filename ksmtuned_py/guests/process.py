@@ -30,7 +30,7 @@ MOST_BYTES_OF_OTHERS = MIB
 
 
 @dataclass(slots=True)
-class Process:
+class ProcessFiles:
     """Reads files below /proc/PID that never make us wait, through a descriptor where there is one."""
 
     door: Door
@@ -73,7 +73,7 @@ class Process:
 class Inside:
     """Reads the files that wait while the process's memory map or cgroup is locked. Only Patience makes one."""
 
-    def __init__(self, process: Process) -> None:
+    def __init__(self, process: ProcessFiles) -> None:
         self._process = process
 
     def read(self, name: SlowFile) -> str | None:
@@ -103,7 +103,7 @@ class Inside:
         return []
 
 
-def _read(process: Process, name: QuickFile | SlowFile) -> str | None:
+def _read(process: ProcessFiles, name: QuickFile | SlowFile) -> str | None:
     most = MOST_BYTES.get(name, MOST_BYTES_OF_OTHERS)
     with suppress(OSError):
         if process.descriptor is None:

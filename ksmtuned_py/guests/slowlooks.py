@@ -12,7 +12,7 @@ from ksmtuned_py.door import Door
 from ksmtuned_py.errors import Garbage, KsmtunedError
 from ksmtuned_py.guests.evidence import KVM_LINKS, Clue, is_flagged
 from ksmtuned_py.guests.patience import Patience
-from ksmtuned_py.guests.process import Inside, Process
+from ksmtuned_py.guests.process import Inside, ProcessFiles
 
 SHARE = 0.0009
 """The share of a core for all slow looks, 0.1 % with what is around them. With more processes a round takes longer."""
@@ -55,7 +55,7 @@ class SlowLooks:
 
     def _add(self, pid: int) -> None:
         with suppress(Garbage):
-            if sizes := Process(self._door, pid).sizes_pages():
+            if sizes := ProcessFiles(self._door, pid).sizes_pages():
                 self._queue[pid] = sizes[1] * self._page_bytes
 
     def forget(self, pid: int) -> None:
@@ -85,7 +85,7 @@ class SlowLooks:
                 break
             self._looked_seconds[pid] = now_seconds
             look = self._metered(pid, self._queue.pop(pid), flags=wants_flags(pid))
-            found = self._patience.ask({pid: Process(self._door, pid)}, look)
+            found = self._patience.ask({pid: ProcessFiles(self._door, pid)}, look)
             if not found:
                 break  # one silent process is enough waiting for one look
             clues |= found

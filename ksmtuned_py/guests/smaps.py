@@ -7,17 +7,17 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from ksmtuned_py.guests.mappings import Mapping, parse_maps
 from ksmtuned_py.units import KIB
 
 SMAPS_SECONDS = 30.0
 """The time to wait for smaps. A walk over all page tables takes a second for some 100 GiB."""
 
-# "7f73d3e00000-7f73d7e00000 rw-p 00000000 00:00 0      [heap]"
-_HEAD = re.compile(r"([0-9a-f]+)-([0-9a-f]+) (\S{4}) \S+ \S+ \d+ *(.*)")
+_HEAD = re.compile(r"[0-9a-f]+-[0-9a-f]+ ")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Mapping:
+class Smap:
     """One mapping, with what smaps says of it."""
 
     size_bytes: int
@@ -35,38 +35,36 @@ class Mapping:
         return "mg" in self.flags
 
 
-def parse_smaps(text: str) -> list[Mapping]:
-    """All mappings of a process. Lines that no kernel writes are passed over."""
-    return [_mapping(block) for block in _blocks(text)]
+def parse_blocks(text: str) -> Iterator[tuple[Mapping, dict[str, str]]]:
+    """Each mapping with the lines below its head, by their names; raises Garbage for a head of another form."""
+    mapping, lines = None, dict[str, str]()
+    for line in text.splitlines():
+        if _HEAD.match(line):
+            if mapping is not None:
+                yield mapping, lines
+            [mapping], lines = parse_maps(line), {}
+        else:
+            name, _, value = line.partition(":")
+            lines[name] = value.strip()
+    if mapping is not None:
+        yield mapping, lines
 
 
-def ram_mappings(mappings: list[Mapping], sizes_bytes: list[int]) -> list[Mapping]:
+def parse_smaps(text: str) -> list[Smap]:
+    """All mappings of a process; raises Garbage for one of another form."""
+    return [_smap(mapping, lines) for mapping, lines in parse_blocks(text)]
+
+
+def ram_mappings(mappings: list[Smap], sizes_bytes: list[int]) -> list[Smap]:
     """The mappings of these sizes. QEMU maps each backend in one piece, with guard pages around it."""
     return [mapping for mapping in mappings if mapping.size_bytes in sizes_bytes]
 
 
-def _blocks(text: str) -> Iterator[list[str]]:
-    block: list[str] = []
-    for line in text.splitlines():
-        if _HEAD.match(line):
-            if block:
-                yield block
-            block = []
-        block.append(line)
-    if block:
-        yield block
-
-
-def _mapping(block: list[str]) -> Mapping:
-    head = _HEAD.match(block[0])
-    pairs = [line.partition(":")[::2] for line in block[1:]]
-    sizes = {name: int(value.split()[0]) * KIB for name, value in pairs if value.endswith(" kB")}
-    flags = next((value for name, value in pairs if name == "VmFlags"), "")
-    begin, end = (int(head[1], 16), int(head[2], 16)) if head else (0, 0)
-    return Mapping(
-        size_bytes=end - begin,
-        shared=bool(head and head[3].endswith("s")),
-        path=head[4] if head else "",
-        flags=frozenset(flags.split()),
-        sizes=sizes,
+def _smap(mapping: Mapping, lines: dict[str, str]) -> Smap:
+    return Smap(
+        size_bytes=mapping.size,
+        shared=mapping.permissions.endswith("s"),
+        path=mapping.name,
+        flags=frozenset(lines.get("VmFlags", "").split()),
+        sizes={name: int(value.split()[0]) * KIB for name, value in lines.items() if value.endswith(" kB")},
     )

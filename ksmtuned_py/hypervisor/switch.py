@@ -7,7 +7,7 @@ from ksmtuned_py.door import Door
 from ksmtuned_py.door.text import printable
 from ksmtuned_py.guests.monitor import MemoryBackend
 from ksmtuned_py.guests.patience import ask_one
-from ksmtuned_py.guests.process import Process
+from ksmtuned_py.guests.process import ProcessFiles
 from ksmtuned_py.guests.smaps import SMAPS_SECONDS, parse_smaps, ram_mappings
 from ksmtuned_py.hypervisor.link import LibvirtRefused, memory_backends, set_merging
 from ksmtuned_py.model import Guest
@@ -41,7 +41,7 @@ def _read_back(door: Door, pid: int, backends: list[MemoryBackend], merge: bool)
 
     QEMU around 9.1 sets the property without telling the kernel, so its own word is no proof.
     """
-    smaps = ask_one(Process(door, pid), lambda inside: inside.read("smaps"), SMAPS_SECONDS)
+    smaps = ask_one(ProcessFiles(door, pid), lambda inside: inside.read("smaps"), SMAPS_SECONDS)
     if smaps is None:
         raise LibvirtRefused(f"process {pid}", "whether it took cannot be seen, its smaps cannot be read")
     mappings = ram_mappings(parse_smaps(smaps), [each.size_bytes for each in backends])

@@ -10,7 +10,7 @@ WEIGHT_PERCENT = 30
 
 
 @dataclass
-class Advisor:
+class ModelAdvisor:
     """What the advisor remembers between passes. A new mode makes it forget: ksmd's lifetime is then one pass."""
 
     began_ns: int = 0

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from ksmtuned_py.ksmdmodel.contents import ZERO_CONTENT, Content, Trees, Waiting
-from ksmtuned_py.ksmdmodel.pages import NEW, TO_TREES, Found, PageState, Place
+from ksmtuned_py.ksmdmodel.pages import NEW, TO_TREES, Found, PagePlace, PageState
 from ksmtuned_py.ksmdmodel.runs import Runs
 
 NANOSECONDS = 1_000_000_000
@@ -47,7 +47,7 @@ class GuestMemory:
     start_ticks: int
     alive: bool = True
     groups: list["Group"] = field(default_factory=list)
-    counts: list[int] = field(default_factory=lambda: [0] * len(Place))
+    counts: list[int] = field(default_factory=lambda: [0] * len(PagePlace))
     """The number of pages in each Place."""
 
     @property
@@ -58,7 +58,7 @@ class GuestMemory:
     @property
     def rmap_items(self) -> int:
         """The number of rmap items that ksmd keeps for it."""
-        return self.pages - self.counts[Place.NEW] - self.counts[Place.ZERO]
+        return self.pages - self.counts[PagePlace.NEW] - self.counts[PagePlace.ZERO]
 
     def unseen_breaks(self, now_ns: int) -> tuple[int, int]:
         """Returns how many merged pages, and pages on the zero page, it wrote to that ksmd has not seen yet."""
@@ -91,7 +91,7 @@ class Group:
         self._trees = trees
         self._begun_ns = begun_ns
         self._written = 0
-        guest.counts[Place.NEW] += spec.pages
+        guest.counts[PagePlace.NEW] += spec.pages
 
     @property
     def alive(self) -> bool:
@@ -120,14 +120,14 @@ class Group:
         """Applies what ksmd does as it comes by pages that are all alike: `found` and `state` are what it saw."""
         if found is Found.MERGED:
             return
-        if self.pages.at(begin)[1].place is Place.BROKEN:
+        if self.pages.at(begin)[1].place is PagePlace.BROKEN:
             self._change(begin, end, items=-1, broken=-1)
         if found is Found.ZERO_PAGE:
-            self.put(begin, end, state._replace(place=Place.ZEROED))
+            self.put(begin, end, state._replace(place=PagePlace.ZEROED))
         elif found not in TO_TREES:
             self.put(begin, end, state)
         elif self.content is None:
-            self.put(begin, end, state._replace(place=Place.UNSTABLE))
+            self.put(begin, end, state._replace(place=PagePlace.UNSTABLE))
             self._trees.unstable += end - begin
         else:
             self._join(self.content, begin, end, state)
@@ -135,7 +135,7 @@ class Group:
     def found_partner(self, begin: int, end: int) -> None:
         """Notes that pages in the unstable tree were merged with ones that came later."""
         for first, last, state in self.pages.between(begin, end):
-            self.put(first, last, state._replace(place=Place.STABLE))
+            self.put(first, last, state._replace(place=PagePlace.STABLE))
 
     def write_until(self, now_ns: int) -> None:
         """Takes in what the guest wrote until then; when it wrote between two visits makes no difference."""
@@ -149,17 +149,17 @@ class Group:
         merged = zeroed = 0
         for begin, end in self._unseen_writes(now_ns):
             for first, last, state in self.pages.between(begin, end):
-                merged += (last - first) * (state.place is Place.STABLE)
-                zeroed += (last - first) * (state.place in (Place.ZEROED, Place.ZERO))
+                merged += (last - first) * (state.place is PagePlace.STABLE)
+                zeroed += (last - first) * (state.place in (PagePlace.ZEROED, PagePlace.ZERO))
         return merged, zeroed
 
     def break_merged(self, begin: int, end: int) -> int:
         """Gives merged pages copies of their own; returns how many there were."""
         broken = 0
         for first, last, state in self.pages.between(begin, end):
-            if state.place is Place.STABLE:
+            if state.place is PagePlace.STABLE:
                 self._change(first, last, broken=1)
-                self.put(first, last, state._replace(place=Place.BROKEN))
+                self.put(first, last, state._replace(place=PagePlace.BROKEN))
                 broken += last - first
         return broken
 
@@ -167,15 +167,15 @@ class Group:
         """Ends the group's process: it maps neither merged pages nor the zero page any more."""
         self.break_merged(0, self.spec.pages)
         for first, last, state in self.pages.between(0, self.spec.pages):
-            if state.place is Place.ZERO:
+            if state.place is PagePlace.ZERO:
                 self.put(first, last, NEW)
-            elif state.place is Place.ZEROED:
-                self.put(first, last, state._replace(place=Place.VOLATILE))
+            elif state.place is PagePlace.ZEROED:
+                self.put(first, last, state._replace(place=PagePlace.VOLATILE))
 
     def forget_broken(self) -> None:
         """Takes broken pages out of the stable tree."""
         for first, last, state in self.pages.between(0, self.spec.pages):
-            if state.place is Place.BROKEN:
+            if state.place is PagePlace.BROKEN:
                 self._change(first, last, items=-1, broken=-1)
 
     def forget_all(self) -> None:
@@ -184,18 +184,18 @@ class Group:
 
     def _rewrite(self, begin: int, end: int) -> None:
         for first, last, state in self.pages.between(begin, end):
-            if state.place in (Place.ZEROED, Place.ZERO):
+            if state.place in (PagePlace.ZEROED, PagePlace.ZERO):
                 self.put(first, last, NEW)
             elif self.content is None:
                 self.put(first, last, state._replace(known=False))
 
     def _join(self, content: Content, begin: int, end: int, state: PageState) -> None:
-        self.put(begin, end, state._replace(place=Place.STABLE))
+        self.put(begin, end, state._replace(place=PagePlace.STABLE))
         for row, first, last, rows in _windows(begin, end, self.distinct):
             last_row = row + (rows - 1) * self.distinct
             waiting = Waiting(self, last_row, self._trees.pass_number)
             for low, high in content.join(first, last, rows, waiting):
-                self.put(last_row + low, last_row + high, state._replace(place=Place.UNSTABLE))
+                self.put(last_row + low, last_row + high, state._replace(place=PagePlace.UNSTABLE))
 
     def _change(self, begin: int, end: int, *, items: int = 0, broken: int = 0) -> None:
         assert self.content is not None  # only pages of a content are merged

@@ -3,12 +3,12 @@
 from collections.abc import Callable
 from typing import TypeAlias
 
-from ksmtuned_py.ksmdmodel.advisor import Advisor
+from ksmtuned_py.ksmdmodel.advisor import ModelAdvisor
 from ksmtuned_py.ksmdmodel.contents import Trees
 from ksmtuned_py.ksmdmodel.costs import JIFFY_NS, Costs
 from ksmtuned_py.ksmdmodel.cursor import Cursor
 from ksmtuned_py.ksmdmodel.guestmemory import Group, GuestMemory
-from ksmtuned_py.ksmdmodel.pages import NOT_COUNTED, Found, Place, look
+from ksmtuned_py.ksmdmodel.pages import NOT_COUNTED, Found, PagePlace, look
 from ksmtuned_py.ksmdmodel.settings import Settings
 from ksmtuned_py.model import Run
 
@@ -25,7 +25,7 @@ class Ksmd:
         self.settings = settings
         self.trees = Trees()
         self.cursor = Cursor()
-        self.advisor = Advisor()
+        self.advisor = ModelAdvisor()
         self.cpu_ns = 0
         self.full_scans = 0
         self.pages_scanned = 0
@@ -60,7 +60,7 @@ class Ksmd:
         """Gives every page back (run=2), which counts as so many breaks; the passes count from 0 again."""
         self.cursor.rewind()
         for guest in self.cursor.guests:
-            self.trees.cow_breaks += guest.counts[Place.STABLE]
+            self.trees.cow_breaks += guest.counts[PagePlace.STABLE]
             for group in guest.groups:
                 group.forget_all()
         self.trees.forget_all()

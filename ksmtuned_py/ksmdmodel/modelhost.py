@@ -3,11 +3,11 @@
 from collections.abc import Iterable
 from functools import partial
 
-from ksmtuned_py.ksmdmodel.advisor import Advisor
+from ksmtuned_py.ksmdmodel.advisor import ModelAdvisor
 from ksmtuned_py.ksmdmodel.costs import Costs
 from ksmtuned_py.ksmdmodel.guestmemory import NANOSECONDS, Group, GuestMemory, PageGroup
 from ksmtuned_py.ksmdmodel.ksmd import Ksmd
-from ksmtuned_py.ksmdmodel.pages import Place
+from ksmtuned_py.ksmdmodel.pages import PagePlace
 from ksmtuned_py.ksmdmodel.room import mergeable_pages
 from ksmtuned_py.ksmdmodel.settings import LINUX_6_12, Features, Settings
 from ksmtuned_py.model import (
@@ -111,7 +111,7 @@ class ModelHost:
         """Returns the read-only files."""
         ksmd, total = self._ksmd, self._ksmd.trees.total
         items, sharing = self._rmap_items(), total.items - total.shared
-        unshared = sum(guest.counts[Place.UNSTABLE] for guest in ksmd.cursor.guests)
+        unshared = sum(guest.counts[PagePlace.UNSTABLE] for guest in ksmd.cursor.guests)
         zeroed = sum(self._zeroed(guest) for guest in ksmd.cursor.guests)
         values = {
             "pages_shared": total.shared,
@@ -182,20 +182,20 @@ class ModelHost:
             self._settings.pages_to_scan = Settings().pages_to_scan
         else:
             self._settings.pages_to_scan = self._settings.advisor_min_pages_to_scan
-            self._ksmd.advisor = Advisor()
+            self._ksmd.advisor = ModelAdvisor()
 
     def _rmap_items(self) -> int:
         return sum(guest.rmap_items for guest in self._ksmd.cursor.guests)
 
     def _zeroed(self, guest: GuestMemory) -> int:
-        return guest.counts[Place.ZEROED] + guest.counts[Place.ZERO] - guest.unseen_breaks(self._now_ns)[1]
+        return guest.counts[PagePlace.ZEROED] + guest.counts[PagePlace.ZERO] - guest.unseen_breaks(self._now_ns)[1]
 
     def _unseen_breaks(self) -> int:
         return sum(guest.unseen_breaks(self._now_ns)[0] for guest in self._guests.values())
 
     def _account(self, guest: GuestMemory) -> Guest:
         items = guest.rmap_items
-        merging = guest.counts[Place.STABLE] + guest.counts[Place.BROKEN]
+        merging = guest.counts[PagePlace.STABLE] + guest.counts[PagePlace.BROKEN]
         zeroed = self._zeroed(guest)
         profit = (merging + zeroed) * self.page_bytes - items * RMAP_ITEM_BYTES
         return Guest(

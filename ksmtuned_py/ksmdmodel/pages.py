@@ -8,7 +8,7 @@ AGE_OF_FIRST_SKIP = 3
 AGE_MAX = 255
 
 
-class Place(IntEnum):
+class PagePlace(IntEnum):
     """Where a page stands with ksmd."""
 
     NEW = 0
@@ -29,7 +29,7 @@ class Place(IntEnum):
 class PageState(NamedTuple):
     """One page's rmap item."""
 
-    place: Place
+    place: PagePlace
     known: bool
     """Whether the checksum that is kept is that of the content now."""
     age: int
@@ -37,8 +37,8 @@ class PageState(NamedTuple):
     """How many further scans smart_scan will skip it."""
 
 
-NEW = PageState(Place.NEW, known=False, age=0, skips=0)
-ZERO = PageState(Place.ZERO, known=False, age=0, skips=0)
+NEW = PageState(PagePlace.NEW, known=False, age=0, skips=0)
+ZERO = PageState(PagePlace.ZERO, known=False, age=0, skips=0)
 
 
 class Found(Enum):
@@ -71,18 +71,18 @@ TO_TREES = frozenset({Found.JOIN, Found.PAIR, Found.UNSHARED})
 def look(state: PageState, smart_scan: bool) -> tuple[Found, PageState]:
     """Returns what ksmd finds, and the page's state before any tree is searched."""
     match state.place:
-        case Place.ZEROED | Place.ZERO:
+        case PagePlace.ZEROED | PagePlace.ZERO:
             return Found.ABSENT, ZERO
-        case Place.STABLE:
+        case PagePlace.STABLE:
             return Found.MERGED, state
         case _:
             return _look_unmerged(state, smart_scan)
 
 
 def _look_unmerged(state: PageState, smart_scan: bool) -> tuple[Found, PageState]:
-    first = state.place is Place.NEW
+    first = state.place is PagePlace.NEW
     skip, state = _aged(state) if smart_scan else (False, state)
-    state = state._replace(place=Place.VOLATILE)
+    state = state._replace(place=PagePlace.VOLATILE)
     if skip:
         return Found.SKIPPED, state
     if state.known:

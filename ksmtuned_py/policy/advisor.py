@@ -30,9 +30,9 @@ SETTLING_PASSES = 8
 TOO_SLOW = 2
 """Started anew when it scans this many times more slowly than it should."""
 CPU_OUT_OF_REACH = 1_000_000
-"""As advisor_max_cpu: so many hours of CPU time in one pass are not had."""
+"""The value of advisor_max_cpu while the average settles. No pass ever takes that much CPU time."""
 ALWAYS_MORE_SECONDS = 1
-"""As advisor_target_scan_time."""
+"""The value of advisor_target_scan_time meanwhile. No pass is that fast, so the advisor wants more."""
 
 
 @dataclass(eq=False)

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field, replace
 
 from ksmtuned_py.model import GuestKey, Snapshot
 from ksmtuned_py.policy.boost import NO_BOOST, WHOLE_PASSES, Boost
-from ksmtuned_py.policy.record import FRUITLESS_MAX_SECONDS, Kind, Record
+from ksmtuned_py.policy.record import FRUITLESS_MAX_SECONDS, NewsKind, NewsRecord
 from ksmtuned_py.policy.scanner import Pass
 from ksmtuned_py.policy.usual import NOT_SEEN, Usual
 from ksmtuned_py.units import GIB, MIB, human_bytes
@@ -45,9 +45,9 @@ class News:
     seconds: float = float("-inf")
     """When it came (monotonic)."""
     boost: Boost = NO_BOOST
-    kinds: frozenset[Kind] = frozenset()
+    kinds: frozenset[NewsKind] = frozenset()
     """Why there is this boost."""
-    records: Mapping[Kind, Record] = field(default_factory=dict)
+    records: Mapping[NewsKind, NewsRecord] = field(default_factory=dict)
     usual: Usual = NOT_SEEN
     guests: Mapping[GuestKey, int] = field(default_factory=dict)
     """How many passes were done when each was first seen."""
@@ -58,9 +58,9 @@ class News:
     seen_bytes: Mapping[GuestKey, int] = field(default_factory=dict)
     """The memory of each guest that may merge, at the last news or the least since: what was looked at since then."""
 
-    def record(self, kind: Kind) -> Record:
+    def record(self, kind: NewsKind) -> NewsRecord:
         """What this kind brought so far."""
-        return self.records.get(kind, Record())
+        return self.records.get(kind, NewsRecord())
 
     def had_merged(self, key: GuestKey, passes_done: int) -> bool:
         """Whether its pages could merge before the pass under way: it takes two whole ones after its first.
@@ -69,7 +69,7 @@ class News:
         """
         return passes_done - self.guests.get(key, passes_done) > WHOLE_PASSES
 
-    def hears(self, kind: Kind, seconds: float) -> bool:
+    def hears(self, kind: NewsKind, seconds: float) -> bool:
         """Whether news of this kind would be one now."""
         stale = self.boost.open and kind in self.kinds and self.boost.unpaid_passes >= WHOLE_PASSES
         return seconds >= self.record(kind).deaf_until_seconds and not stale
@@ -203,7 +203,7 @@ def _growth(case: Case) -> Look | None:
 
     Where growth has brought nothing for long, one like the last is all that it gets.
     """
-    hopeless = case.past.record(Kind.GROWTH).wait_seconds >= FRUITLESS_MAX_SECONDS
+    hopeless = case.past.record(NewsKind.GROWTH).wait_seconds >= FRUITLESS_MAX_SECONDS
     grew = f"the guests' memory grew by {human_bytes(case.growth_bytes)}"
     if case.growth_bytes >= case.thorough_worth_bytes and not hopeless:
         return Look(
@@ -218,12 +218,12 @@ def _growth(case: Case) -> Look | None:
     return None
 
 
-REASONS: Mapping[Kind, Callable[[Case], Look | None]] = {
-    Kind.ARRIVAL: _arrival,
-    Kind.UNMERGED: _unmerged,
-    Kind.RETRY: _retry,
-    Kind.SCARCE: _scarce,
-    Kind.GROWTH: _growth,
+REASONS: Mapping[NewsKind, Callable[[Case], Look | None]] = {
+    NewsKind.ARRIVAL: _arrival,
+    NewsKind.UNMERGED: _unmerged,
+    NewsKind.RETRY: _retry,
+    NewsKind.SCARCE: _scarce,
+    NewsKind.GROWTH: _growth,
 }
 """All of them, the first one first."""
 
@@ -268,7 +268,7 @@ def _bookkept(past: News, now: Snapshot, prospect: Prospect) -> News:
     )
 
 
-def _heard(case: Case, kind: Kind, look: Look) -> News:
+def _heard(case: Case, kind: NewsKind, look: Look) -> News:
     """The news that this is."""
     known, seconds = case.past, case.now.clock.monotonic_seconds
     boost = known.boost.wanted(

@@ -8,7 +8,7 @@ from ksmtuned_py.policy.boost import Boost
 FRUITLESS_MAX_SECONDS = 3600.0
 
 
-class Kind(StrEnum):
+class NewsKind(StrEnum):
     """What news is about."""
 
     ARRIVAL = "arrival"
@@ -19,7 +19,7 @@ class Kind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Record:
+class NewsRecord:
     """What a kind of news brought."""
 
     wait_seconds: float = 0.0
@@ -29,11 +29,11 @@ class Record:
     cpu_seconds: float = 0.0
     """By and of the last boost."""
 
-    def after(self, boost: Boost, seconds: float) -> "Record":
+    def after(self, boost: Boost, seconds: float) -> "NewsRecord":
         """With one more boost for it, over now."""
         longer = max(2 * self.wait_seconds, seconds - boost.since_seconds)
         wait = min(longer, FRUITLESS_MAX_SECONDS) if boost.was_fruitless else 0.0
-        return Record(
+        return NewsRecord(
             wait_seconds=wait,
             deaf_until_seconds=seconds + wait,
             gained_bytes=boost.gained_bytes,

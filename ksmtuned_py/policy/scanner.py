@@ -20,7 +20,7 @@ MEMORY_OF_THE_PAST = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Scanner:
+class ScannerSpeed:
     """The scanner's measured speed."""
 
     cost_seconds: float = DEFAULT_COST_SECONDS
@@ -34,11 +34,11 @@ class Scanner:
     """Not judged yet: where pages are dear, an interval has few, and they must not stay dear for that."""
 
     @classmethod
-    def begin(cls, now: Snapshot) -> "Scanner":
+    def begin(cls, now: Snapshot) -> "ScannerSpeed":
         """Nothing is measured yet: pages cost what they usually do, by their size."""
         return cls(cost_seconds=DEFAULT_COST_SECONDS * _size(now))
 
-    def after(self, before: Snapshot, now: Snapshot, last: "Pass | None" = None) -> "Scanner":
+    def after(self, before: Snapshot, now: Snapshot, last: "Pass | None" = None) -> "ScannerSpeed":
         """With the interval between two snapshots taken in, of which one may have ended the last pass."""
         wall = now.clock.monotonic_seconds - before.clock.monotonic_seconds
         if wall <= 0 or before.scanner_cpu_seconds is None or now.scanner_cpu_seconds is None:
@@ -55,13 +55,13 @@ class Scanner:
         costed = measured._with_cost(all_cpu_seconds / all_pages, COST_MIN_SECONDS, now)
         return costed._with_oversleep(before, now, pages, wall - cpu)
 
-    def _with_cost(self, cost_seconds: float, least: float, now: Snapshot) -> "Scanner":
+    def _with_cost(self, cost_seconds: float, least: float, now: Snapshot) -> "ScannerSpeed":
         cost = min(max(cost_seconds, least), cost_max_seconds(now))
         return replace(self, cost_seconds=_blend(self.cost_seconds, cost))
 
     def _with_uncounted(
         self, before: Snapshot, now: Snapshot, last: "Pass | None", cpu: float, idle_seconds: float
-    ) -> "Scanner":
+    ) -> "ScannerSpeed":
         """Where the kernel does not count the pages (before Linux 6.6): as many as the knobs left time for.
 
         Both a sleep that is longer than thought and one that is not cancel out, as the next batch is made for the
@@ -74,7 +74,7 @@ class Scanner:
         least = last.page_cost_seconds if last else 0.0
         return self._with_cost(cpu / pages, least or DEFAULT_COST_SECONDS * _size(now), now)
 
-    def _with_oversleep(self, before: Snapshot, now: Snapshot, pages: int, idle_seconds: float) -> "Scanner":
+    def _with_oversleep(self, before: Snapshot, now: Snapshot, pages: int, idle_seconds: float) -> "ScannerSpeed":
         batch, sleep_ms = now.knobs.pages_to_scan, now.knobs.sleep_millisecs  # written at the interval's very start
         if not batch or sleep_ms is None or not before.knobs.run == now.knobs.run == Run.MERGE:
             return self

@@ -7,7 +7,7 @@ from ksmtuned_py.model import GuestKey, Run, Snapshot
 from ksmtuned_py.policy.boost import pays
 from ksmtuned_py.policy.need import Need, by_need, next_need
 from ksmtuned_py.policy.news import NO_NEWS, News, Prospect, next_news
-from ksmtuned_py.policy.scanner import Passes, Scanner, cost_max_seconds
+from ksmtuned_py.policy.scanner import Passes, ScannerSpeed, cost_max_seconds
 from ksmtuned_py.policy.splits import Splits
 from ksmtuned_py.policy.state import FIRST, PolicyState, next_state
 
@@ -84,7 +84,7 @@ class Trend:
     """When the need last rose to short or beyond; None = it is less."""
     price: float
     """CPU-seconds that a saved GiB may cost now."""
-    scanner: Scanner = field(default_factory=Scanner)
+    scanner: ScannerSpeed = field(default_factory=ScannerSpeed)
     passes: Passes = field(default_factory=Passes)
     splits: Splits = field(default_factory=Splits)
     news: News = NO_NEWS
@@ -153,7 +153,7 @@ class Trend:
             previous=replace(snapshot, guests=()),  # many, and nobody looks back at them
             need=need,
             price=_price(settings, need),
-            scanner=self.scanner.after(before, snapshot, self.passes.last) if before else Scanner.begin(snapshot),
+            scanner=self.scanner.after(before, snapshot, self.passes.last) if before else ScannerSpeed.begin(snapshot),
             passes=self.passes.after(replace(snapshot, guests=()), before, splits.freed_bytes),
             foreign=self.foreign.after(snapshot),
             copy_on_write=self.copy_on_write.after(before, snapshot, settings.guards.cow_storm_percent_per_minute)

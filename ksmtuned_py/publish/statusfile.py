@@ -23,8 +23,8 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import to_json
 
 from ksmtuned_py import __version__
-from ksmtuned_py.door import unreadable
-from ksmtuned_py.door.runtime import PUBLIC_MODE, replace_file
+from ksmtuned_py.door import MOST_BYTES, unreadable
+from ksmtuned_py.door.runtime import PUBLIC_MODE, read_anybodys, replace_file
 from ksmtuned_py.errors import Unreadable
 from ksmtuned_py.model import Decision, Outcome, Snapshot
 from ksmtuned_py.publish.totals import Totals
@@ -74,7 +74,7 @@ def write(path: Path, report: Report, totals: Totals) -> None:
 def read(path: Path) -> Status | None:
     """Read what the daemon wrote last; raises NotPermitted or Unreadable. None without a file, so without a daemon."""
     try:
-        text = path.read_bytes()
+        text = read_anybodys(path, MOST_BYTES)
     except FileNotFoundError:
         return None
     except OSError as error:

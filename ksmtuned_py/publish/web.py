@@ -12,7 +12,7 @@ from waitress.channel import HTTPChannel
 from waitress.server import create_server
 from waitress.wasyncore import close_all
 
-from ksmtuned_py.errors import AddressInUse
+from ksmtuned_py.publish.listening import listen
 
 CLIENTS_MAX = 20
 """The most connections. Prometheus needs one, and more would take descriptors that guests need."""
@@ -35,17 +35,24 @@ Application = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
 
 
 class Web:
-    """Serves a registry on HOST:PORT, on threads of its own, from start() to stop()."""
+    """Serves a registry on HOST:PORT, or on a given socket, on threads of its own, from start() to stop()."""
 
-    def __init__(self, address: str, registry: CollectorRegistry, trouble: Callable[[], str | None]) -> None:
+    def __init__(
+        self,
+        address: str,
+        registry: CollectorRegistry,
+        trouble: Callable[[], str | None],
+        given: socket.socket | None = None,
+    ) -> None:
         """Do nothing yet. `trouble` tells what is wrong with the daemon, for /healthz; None when nothing is."""
         self.address = address
+        self._given = given
         self._application = application(registry, trouble)
 
     def start(self) -> None:
         """Listen; raises AddressInUse when the address cannot be bound."""
         logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # or each burst of clients is a burst of lines
-        listener = _listen(self.address)
+        listener = listen(self.address, self._given)
         self.port: int = listener.getsockname()[1]
         self._sockets: dict[int, Any] = {}
         self._server = create_server(
@@ -112,13 +119,3 @@ def application(registry: CollectorRegistry, trouble: Callable[[], str | None]) 
 def _answer(start_response: Callable[..., Any], status: str, kind: str, body: bytes) -> Iterable[bytes]:
     start_response(status, [("Content-Type", kind), ("Content-Length", str(len(body)))])
     return [body]
-
-
-def _listen(address: str) -> socket.socket:
-    host, _, port = address.rpartition(":")
-    try:
-        found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        family, _, _, _, where = found[0]
-        return socket.create_server(where[:2], family=family, backlog=128)
-    except OSError as error:
-        raise AddressInUse(address, error.strerror or str(error)) from error

@@ -13,6 +13,7 @@ from ksmtuned_py.scanner.pagemap import Kind, Runs, runs
 from ksmtuned_py.scanner.refusal import Refused
 from ksmtuned_py.scanner.target import Target
 from ksmtuned_py.sensors.stat import parse_stat
+from ksmtuned_py.sensors.status import parse_status
 
 
 @dataclass(eq=False)
@@ -59,6 +60,10 @@ class Process:
             return self._door.read(name, at=self.directory)
         except (FileNotFoundError, ProcessLookupError):
             raise Gone(self.target.name) from None
+
+    def status(self, name: str = "status") -> dict[str, str]:
+        """Returns the lines of a status file below /proc/PID, by their names; raises Gone."""
+        return parse_status(self.read_text(name))
 
     def names(self, name: str) -> list[str]:
         """Returns the names in a directory below /proc/PID; raises Gone."""

@@ -24,9 +24,9 @@ from ksmtuned_py.scanner.table import PAGE_TABLE_BYTES, Table
 from ksmtuned_py.scanner.target import Target
 from ksmtuned_py.scanner.zero import Zeros
 from ksmtuned_py.scanner.zeroplace import place_refusal
+from ksmtuned_py.sensors.memory import MEMINFO, parse_meminfo
 from ksmtuned_py.units import MIB
 
-_MEMORY = "proc/meminfo"
 _TABLES_SHARE, _PRINTS_SHARE = 3 / 4, 1 / 16
 """Shares of the memory that the scanner may take: for what is known of pages, and for what they share."""
 _PRINT_BYTES = 8
@@ -75,8 +75,8 @@ class Merger(Protocol):
     def window_milliseconds(self) -> dict[str, float]:
         """How long guests were stopped for it, in milliseconds."""
 
-    def look_after(self, guests: list[Target]) -> None:
-        """Counts what is still shared and frees what nobody maps any more."""
+    def look_after(self, guests: list[Target]) -> Iterator[int]:
+        """Counts what is still shared and frees what nobody maps any more; yields the work of each step, in pages."""
 
     def give_back(self, process: Process) -> Generator[int, None, str | None]:
         """Gives the guest its pages back as private memory; returns why not all of them, or None."""
@@ -136,7 +136,7 @@ class Scanner:
             if self._sweep.pages_scanned != before or counted != self._counted:
                 self._counted = counted
                 yield from self._use(guests)
-            self._look_after(guests)
+            yield from self._look_after(guests)
             self._full_scans += any(guest.table.slabs for guest in guests)
             self._publish(guests)
             yield 0
@@ -145,12 +145,12 @@ class Scanner:
         """Undoes all merging; yields the work of each step, in pages."""
         for guest in list(self.watched.values()):
             yield from self._give_back_to(guest)
-        self.tidy()
+        yield from self.tidy()
 
-    def tidy(self) -> None:
-        """Counts anew what is shared, and frees what nobody needs any more."""
+    def tidy(self) -> Iterator[int]:
+        """Counts anew what is shared, and frees what nobody needs any more; yields the work of each step, in pages."""
         guests = list(self.watched.values())
-        self._look_after(guests)
+        yield from self._look_after(guests)
         self._publish(guests)
 
     def window_milliseconds(self) -> dict[str, float]:
@@ -237,9 +237,8 @@ class Scanner:
             self._zeros.page_out(process, step.slab, step.zeros, guest.zeros, split_huge=self._split_huge)
 
     def _memory_is_short(self) -> bool:
-        found = dict(line.split(":", 1) for line in self._door.read(_MEMORY).splitlines() if ":" in line)
-        available, total = (int(found[name].split()[0]) for name in ("MemAvailable", "MemTotal"))
-        return available < total * self._settings.split_huge_below_percent / 100
+        memory = parse_meminfo(MEMINFO, self._door.read(MEMINFO))
+        return memory.available_bytes < memory.total_bytes * self._settings.split_huge_below_percent / 100
 
     def _use(self, guests: list[Watched]) -> Iterator[int]:
         """Counts what a pass has found out, and shares it, in each group of guests."""
@@ -262,9 +261,9 @@ class Scanner:
                 except Gone:
                     guest.forget()
 
-    def _look_after(self, guests: list[Watched]) -> None:
+    def _look_after(self, guests: list[Watched]) -> Iterator[int]:
         if self._merger:
-            self._merger.look_after([guest.target for guest in guests])
+            yield from self._merger.look_after([guest.target for guest in guests])
 
     def _publish(self, guests: list[Watched]) -> None:
         slabs = [slab for guest in guests for slab in guest.table.slabs.values()]

@@ -4,8 +4,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from ksmtuned_py.door import Door
-from ksmtuned_py.errors import NotPermitted
+from ksmtuned_py.door import Door, not_permitted
 from ksmtuned_py.scanner.estimate import Sample
 from ksmtuned_py.scanner.pagemap import PAGE, PRIVATE, page_count
 from ksmtuned_py.scanner.pages import LEAST, UNREAD, ZERO, Prints, chosen, contains, repeated
@@ -111,4 +110,4 @@ def _opened(target: Target, door: Door) -> Process:
     try:
         return Process(target, door)
     except Refused:
-        raise NotPermitted(door.path(f"proc/{target.pid}/mem"), "read it") from None
+        raise not_permitted(door.path(f"proc/{target.pid}/mem"), "read it") from None

@@ -6,6 +6,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict
 
 from ksmtuned_py.config import Scan
@@ -15,7 +16,8 @@ from ksmtuned_py.scanner.channel import Channel, Closed, Message, inherited
 from ksmtuned_py.scanner.mark import Mark
 from ksmtuned_py.scanner.scanner import Merger, Scanner, Watched
 from ksmtuned_py.scanner.target import DEFAULT_KNOBS, Target
-from ksmtuned_py.units import KIB, MIB
+from ksmtuned_py.sensors.status import parse_status, status_bytes
+from ksmtuned_py.units import MIB
 
 _NICE = 5  # as ksmd
 _IDLE_SECONDS = 1.0
@@ -85,8 +87,9 @@ class Worker:
             self._credit = sys.maxsize
             self._given_back = self._work(self._scanner.give_back())
         elif time.monotonic() >= self._next_tidy:
-            self._next_tidy = time.monotonic() + _TIDY_SECONDS
-            self._scanner.tidy()
+            self._credit = sys.maxsize
+            if self._work(self._scanner.tidy()):
+                self._next_tidy = time.monotonic() + _TIDY_SECONDS
             self._given_back &= not self._scanner.counters.pages_shared  # guests that have refused are tried again
 
     def _work(self, steps: Iterator[int]) -> bool:
@@ -147,7 +150,8 @@ def merger_for(settings: Scan, door: Door) -> tuple[Merger | None, str | None]:
 def main(descriptor: int, mark: Mark, root: str, settings: Scan) -> None:
     """Runs one worker on the inherited end of a channel."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C in the terminal is the parent's business
-    os.nice(_NICE)
+    with suppress(PermissionError):  # the unit allows it only with its drop-in for this backend
+        os.nice(_NICE)
     limit = settings.worker_memory_mib * MIB
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     door = Door(root)
@@ -158,8 +162,7 @@ def main(descriptor: int, mark: Mark, root: str, settings: Scan) -> None:
 
 def _own_bytes() -> int:
     """What RLIMIT_DATA counts of this process before any scan, in bytes: the interpreter and its libraries."""
-    lines = Door().read("proc/self/status").splitlines()
-    return next(int(line.split()[1]) * KIB for line in lines if line.startswith("VmData:"))
+    return status_bytes(parse_status(Door().read("proc/self/status")), "VmData") or 0
 
 
 if __name__ == "__main__":

@@ -1,11 +1,9 @@
 """Tells where this host would put swapped-out pages of zeros; needs neither numpy nor the scanner."""
 
-import re
-
 from ksmtuned_py.door import Door
 from ksmtuned_py.scanner.swapplace import parse_swaps, refusal
+from ksmtuned_py.sensors.vmstat import read_vmstat
 
-_SWPOUT_ZERO = re.compile(r"^swpout_zero (\d+)$", re.MULTILINE)
 _ZSWAP = "sys/module/zswap/parameters"
 
 
@@ -19,8 +17,7 @@ def place_refusal(door: Door, *, to_disk: bool) -> str | None:
 
 def zero_swapouts(door: Door) -> int | None:
     """Returns how many pages were swapped out as zeros since boot; None before Linux 6.12."""
-    found = _SWPOUT_ZERO.search(door.read_if_there("proc/vmstat") or "")
-    return int(found[1]) if found else None
+    return read_vmstat(door).swpout_zero
 
 
 def _has_zswap(door: Door) -> bool:

@@ -4,7 +4,7 @@ import mmap
 import os
 
 from ksmtuned_py.door import Door
-from ksmtuned_py.units import KIB
+from ksmtuned_py.sensors.status import parse_status, status_bytes
 
 OWN_PAGE_BYTES = mmap.PAGESIZE
 """The page size of the machine that this runs on."""
@@ -22,12 +22,11 @@ def page_bytes(door: Door) -> int:
 def _of_process(door: Door, pid: str) -> int:
     """The page size by one process; 0 when it does not tell, or grew between the two reads."""
     try:
-        status, statm = door.read(f"proc/{pid}/status"), door.read(f"proc/{pid}/statm").split()
+        size_bytes = status_bytes(parse_status(door.read(f"proc/{pid}/status")), "VmSize")
+        pages = door.read(f"proc/{pid}/statm").split()[:1]
     except OSError:
         return 0
-    lines = dict(line.partition(":")[::2] for line in status.splitlines())
-    size_kib, pages = lines.get("VmSize", "").split()[:1], statm[:1]
-    if not all(text.isdecimal() for text in (*size_kib, *pages)) or not size_kib or not pages or pages == ["0"]:
+    if not size_bytes or not pages or not pages[0].isdecimal() or pages == ["0"]:
         return 0
-    size, rest = divmod(int(size_kib[0]) * KIB, int(pages[0]))
+    size, rest = divmod(size_bytes, int(pages[0]))
     return size if not rest and size.bit_count() == 1 else 0

@@ -1,4 +1,4 @@
-"""Reads /proc/PID/stat, the kernel's line on one process. Raises Garbage, which names the file. Pure."""
+"""Reads /proc/PID/stat and schedstat, the kernel's lines on one process. Raises Garbage, which names the file. Pure."""
 
 from typing import NamedTuple
 
@@ -36,6 +36,11 @@ def thread_count(stat: str) -> int:
 def thread_state(stat: str) -> str:
     """The letter for what a thread does, from /proc/PID/task/TID/stat: R when it runs or waits for a processor."""
     return _fields(stat)[1][_STATE]
+
+
+def parse_schedstat(text: str, path: str = "schedstat") -> float:
+    """CPU time in seconds, from field 1 of /proc/PID/schedstat."""
+    return parse_int(path, text.partition(" ")[0]) / 1e9
 
 
 def _fields(text: str, path: str = "stat") -> tuple[str, list[str]]:

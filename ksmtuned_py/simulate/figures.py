@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from ksmtuned_py.model import Mode
-from ksmtuned_py.simulate.run import Run, Sample
+from ksmtuned_py.simulate.run import SimulatedRun, SimulatedSample
 from ksmtuned_py.simulate.scenario import Scenario
 
 MARKS = (0.5, 0.9, 0.95)
@@ -49,7 +49,7 @@ class Figures:
     """Wall time that the simulation took."""
 
 
-def figures(scenario: Scenario, run: Run) -> Figures:
+def figures(scenario: Scenario, run: SimulatedRun) -> Figures:
     """Returns the row of a run."""
     samples = run.samples
     passes = list(_passes(samples))
@@ -69,7 +69,7 @@ def figures(scenario: Scenario, run: Run) -> Figures:
     )
 
 
-def _reached(scenario: Scenario, samples: tuple[Sample, ...]) -> Iterator[Reached]:
+def _reached(scenario: Scenario, samples: tuple[SimulatedSample, ...]) -> Iterator[Reached]:
     begin = scenario.settled_seconds
     for mark in MARKS:
         for sample in samples:
@@ -79,7 +79,7 @@ def _reached(scenario: Scenario, samples: tuple[Sample, ...]) -> Iterator[Reache
                 break
 
 
-def _area(samples: tuple[Sample, ...]) -> float:
+def _area(samples: tuple[SimulatedSample, ...]) -> float:
     saved = best = 0.0
     for before, after in pairwise(samples):
         seconds = after.seconds - before.seconds
@@ -88,14 +88,14 @@ def _area(samples: tuple[Sample, ...]) -> float:
     return saved / best if best else 0.0
 
 
-def _share(samples: list[Sample]) -> float:
+def _share(samples: list[SimulatedSample]) -> float:
     if len(samples) < 2:
         return 0.0
     seconds = samples[-1].seconds - samples[0].seconds
     return (samples[-1].cpu_seconds - samples[0].cpu_seconds) / seconds
 
 
-def _passes(samples: tuple[Sample, ...]) -> Iterator[tuple[float, bool]]:
+def _passes(samples: tuple[SimulatedSample, ...]) -> Iterator[tuple[float, bool]]:
     """Yields each pass as its length, to the tick, and whether it was boosted from end to end."""
     since, boosted = samples[0].seconds, True
     for before, after in pairwise(samples):

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ksmtuned_py.errors import KsmtunedError
-from ksmtuned_py.simulate.run import Run
+from ksmtuned_py.simulate.run import SimulatedRun
 from ksmtuned_py.simulate.scenario import Scenario
 from ksmtuned_py.units import GIB
 
@@ -49,7 +49,7 @@ def write_figure(figure: "Figure", path: Path) -> None:
         raise NoPlot(str(path), str(error)) from error
 
 
-def draw(scenario: Scenario, runs: Sequence[Run], path: Path) -> None:
+def draw(scenario: Scenario, runs: Sequence[SimulatedRun], path: Path) -> None:
     """Draws the runs into a file, of the kind that its name says (.svg, .png, .pdf); raises NoPlot."""
     figure = new_figure(path, 9, 7)
     unit, length = ("hours", HOUR_SECONDS) if scenario.seconds >= HOURS_FROM_SECONDS else ("seconds", 1)

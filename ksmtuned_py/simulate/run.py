@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from math import inf
 
-from ksmtuned_py.backends.model import MemoryBackend
+from ksmtuned_py.backends.model import ModelBackend
 from ksmtuned_py.config import Config
 from ksmtuned_py.host import Host
 from ksmtuned_py.ksmdmodel.modelhost import ModelHost
@@ -19,7 +19,7 @@ MINUTES_OF_DAY = 1440
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class SimulatedSample:
     """How things stood at one tick."""
 
     seconds: float
@@ -33,11 +33,11 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class SimulatedRun:
     """A policy's way through a scenario."""
 
     policy: str
-    samples: tuple[Sample, ...]
+    samples: tuple[SimulatedSample, ...]
     deciding_seconds: float
     """CPU time of this process spent on trend, decision and plan."""
     seconds: float
@@ -58,7 +58,7 @@ class Stage:
         self.model = ModelHost(
             total_bytes=round(size.total_gib * GIB), used_bytes=round(size.used_gib * GIB), cpus=size.cpus
         )
-        self.backend = MemoryBackend(self.model, lambda: self.now_seconds)
+        self.backend = ModelBackend(self.model, lambda: self.now_seconds)
         self.cpus = size.cpus
         self.next_stall_seconds = size.stall_every_seconds or inf
 
@@ -117,7 +117,7 @@ class Stage:
         return ()
 
 
-def simulate(scenario: Scenario, config: Config, name: str) -> Run:
+def simulate(scenario: Scenario, config: Config, name: str) -> SimulatedRun:
     """Simulates the whole scenario under the configured policy; the daemon is told at once of guests that come."""
     config = _with_ticks(config, scenario)
     began = time.perf_counter()
@@ -125,7 +125,7 @@ def simulate(scenario: Scenario, config: Config, name: str) -> Run:
     for sample, seconds in _ticks(scenario, config):
         samples.append(sample)
         deciding.append(seconds)
-    return Run(name, tuple(samples), sum(deciding), time.perf_counter() - began)
+    return SimulatedRun(name, tuple(samples), sum(deciding), time.perf_counter() - began)
 
 
 def _with_ticks(config: Config, scenario: Scenario) -> Config:
@@ -133,7 +133,7 @@ def _with_ticks(config: Config, scenario: Scenario) -> Config:
     return config.model_copy(update={"daemon": config.daemon.model_copy(update=ticks)})
 
 
-def _ticks(scenario: Scenario, config: Config) -> Iterator[tuple[Sample, float]]:
+def _ticks(scenario: Scenario, config: Config) -> Iterator[tuple[SimulatedSample, float]]:
     """Yields the daemon's ticks, with the time that the policy took."""
     stage, trend = Stage(scenario), Trend.begin(config)
     host = Host(stage.backend, stage, stage.clock)
@@ -151,7 +151,7 @@ def _ticks(scenario: Scenario, config: Config) -> Iterator[tuple[Sample, float]]
         seconds = time.process_time() - began
         host.apply(writes)
         yield (
-            Sample(
+            SimulatedSample(
                 seconds=stage.now_seconds,
                 saved_bytes=snapshot.saved_bytes,
                 achievable_bytes=stage.achievable_bytes,

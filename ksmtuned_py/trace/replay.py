@@ -15,7 +15,7 @@ from ksmtuned_py.trace.lines import Tick
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
+class ReplayedTick:
     """One tick, decided twice."""
 
     seconds: float
@@ -33,7 +33,7 @@ class Step:
 class Stretch:
     """Ticks in a row that differ in the same way, with both modes and both rules unchanged."""
 
-    first: Step
+    first: ReplayedTick
     """The first of them; the knobs of later ones may differ in other numbers."""
     ticks: int
     until_seconds: float
@@ -60,17 +60,17 @@ class Comparison:
     replayed: Side
 
 
-def replay(ticks: Iterable[Tick], config: Config) -> Iterator[Step]:
+def replay(ticks: Iterable[Tick], config: Config) -> Iterator[ReplayedTick]:
     """Yields each tick with what the configured policy makes of it."""
     trend, begin = Trend.begin(config), None
     for tick in ticks:
         seconds = tick.snapshot.clock.monotonic_seconds
         begin = seconds if begin is None else begin
         trend, replayed, _ = decide(tick.snapshot, config, trend)
-        yield Step(seconds=seconds - begin, recorded=tick.decision, replayed=replayed)
+        yield ReplayedTick(seconds=seconds - begin, recorded=tick.decision, replayed=replayed)
 
 
-def compare(steps: list[Step]) -> Comparison:
+def compare(steps: list[ReplayedTick]) -> Comparison:
     """Sums up the steps."""
     times = [step.seconds for step in steps]
     return Comparison(
@@ -83,14 +83,14 @@ def compare(steps: list[Step]) -> Comparison:
     )
 
 
-def _stretches(steps: list[Step]) -> Iterator[Stretch]:
+def _stretches(steps: list[ReplayedTick]) -> Iterator[Stretch]:
     for kind, group in groupby(steps, _kind):
         same = list(group)
         if kind is not None:
             yield Stretch(first=same[0], ticks=len(same), until_seconds=same[-1].seconds)
 
 
-def _kind(step: Step) -> tuple[str, ...] | None:
+def _kind(step: ReplayedTick) -> tuple[str, ...] | None:
     """Returns what stays the same within a stretch; None for ticks that do not differ."""
     recorded, replayed = step.recorded, step.replayed
     return (recorded.mode, recorded.rule, replayed.mode, replayed.rule) if step.differs else None

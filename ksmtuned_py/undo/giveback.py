@@ -223,9 +223,9 @@ def _rest(ways: Ways, left: dict[Guest, _Left], left_bytes: int) -> None:
         if not ended:
             ways.host.write(Write(knob="run", old=Run.UNMERGE, new=Run.STOP))  # ends the child wherever it is
             settle(ways.host, Knobs(run=Run.STOP))
-    page_bytes = ways.host.backend.page_bytes
-    if rest := ways.host.backend.counters().pages_sharing:
-        raise NotUnmerged(f"{human_bytes(rest * page_bytes)} stay merged")
+    counters = ways.host.backend.counters()
+    if rest := counters.pages_shared + counters.pages_sharing:  # a page that only one guest has left is merged, too
+        raise NotUnmerged(f"{human_bytes(rest * ways.host.backend.page_bytes)} stay merged")
 
 
 def _wait(ways: Ways, limited: list[Guest | None]) -> None:

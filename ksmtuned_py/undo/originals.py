@@ -7,16 +7,16 @@ from ksmtuned_py.door import Door
 from ksmtuned_py.door.runtime import Origin, Runtime
 from ksmtuned_py.errors import NotOurs
 from ksmtuned_py.model import KNOB_NAMES, KnobName, Knobs
+from ksmtuned_py.sensors.boot import boot_id
 from ksmtuned_py.undo.knobs import without
 
-BOOT_ID = "proc/sys/kernel/random/boot_id"
 ENDS_WITH_US = ("memory", "scan")
 """Backends whose knobs are in a process of ours, and end with it."""
 
 
 def origin_of(door: Door, backend: str) -> Origin:
     """The origin of the knobs: the backend, the root, and the boot."""
-    return Origin(backend, os.path.realpath(door.root), (door.read_if_there(BOOT_ID) or "").strip())
+    return Origin(backend, os.path.realpath(door.root), boot_id(door))
 
 
 def save(runtime: Runtime, origin: Origin, found: Knobs, kernel: Kernel) -> None:

@@ -42,7 +42,7 @@ _KPF_KSM = 1 << 21
 _OOM_FIRST = "1000"
 
 
-class Guest:
+class MergedPages:
     """The pages of one process, read through a descriptor on its directory in /proc."""
 
     def __init__(self, door: Door, pid: int, start_ticks: int) -> None:
@@ -141,7 +141,7 @@ def main(pid: int, start_ticks: int) -> None:
     door = Door()
     with suppress(OSError):
         door.write("proc/self/oom_score_adj", _OOM_FIRST)
-    guest, reader = Guest(door, pid, start_ticks), Reader(pid)
+    guest, reader = MergedPages(door, pid, start_ticks), Reader(pid)
     _say(sum(1 for _ in guest.merged()))
     merged = guest.merged()
     while sys.stdin.buffer.readline():

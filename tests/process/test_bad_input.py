@@ -1,6 +1,7 @@
 """Input that cannot be used gives one clear error and exit code 2, and touches nothing."""
 
 import json
+import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 
 from tests.process.conftest import content
 from tests.support.daemon import QUIET, Sections, free_port, one_clear_error, toml, unprivileged, verb
+from tests.support.need import need
 from tests.support.trees import KSM, put
 
 
@@ -32,6 +34,7 @@ def run(root: Path, config: str | Sections = QUIET, *arguments: str, before: lis
 
 @pytest.mark.parametrize("name", ["run", "status", "why"])
 def test_no_ksm_directory(tmp_path: Path, name: str) -> None:
+    (tmp_path / KSM).parent.mkdir(parents=True)
     done = verb(name, "--root", tmp_path, "--runtime-dir", tmp_path / "runtime")
     assert one_clear_error(done).endswith(
         f"{tmp_path}/{KSM}: no such directory: this kernel was built without CONFIG_KSM"
@@ -42,6 +45,30 @@ def test_no_ksm_directory(tmp_path: Path, name: str) -> None:
 def test_not_root(root: Path, untouched: None) -> None:
     (root / KSM / "run").chmod(0o444)
     assert run(root, before=unprivileged()) == f"{root}/{KSM}/run: not permitted to write it"
+
+
+@pytest.mark.parametrize("missing", ["sys/kernel/mm", f"{KSM}/run"])
+def test_a_container_that_does_not_show_the_kernels_files(root: Path, missing: str) -> None:
+    (root / missing).rename(root / "elsewhere")
+    done = verb("run", "--once", "--root", root, "--runtime-dir", root.parent / "runtime")
+    assert one_clear_error(done) == f"{root}/{KSM}: out of sight here, for there is no {root}/{missing}"
+    assert f"hint: in a container: mount the host's {root}/{KSM} there, writable" in done.stderr
+
+
+def test_a_container_whose_sys_is_read_only(root: Path, untouched: None) -> None:
+    need(os.geteuid() == 0, "root, to mount")
+    mounts = 'mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && exec "$@"'
+    before = ["unshare", "--mount", "sh", "-c", mounts, str(root / KSM)]
+    assert run(root, before=before) == f"{root}/{KSM}/run: cannot be written, its file system is mounted read-only here"
+    look = verb("run", "--once", "--dry-run", "--root", root, "--runtime-dir", root.parent / "runtime", before=before)
+    assert look.returncode == 0, look.stderr
+
+
+def test_a_root_without_rights(root: Path, untouched: None) -> None:
+    need(os.geteuid() == 0, "root, to lose its rights")
+    (root / KSM / "run").chmod(0o444)
+    before = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", "--ambient-caps=-all"]
+    assert run(root, before=before) == f"{root}/{KSM}/run: not permitted to write it, not even as root"
 
 
 def test_not_root_and_the_usual_runtime_directory(root: Path, tmp_path: Path, untouched: None) -> None:

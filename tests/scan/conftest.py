@@ -4,15 +4,15 @@ import fcntl
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import pytest
 
 from ksmtuned_py.backends.scan import ScanBackend
-from ksmtuned_py.backends.scanlink import Patience
+from ksmtuned_py.backends.scanlink import WorkerPatience
 from ksmtuned_py.config import Config, InForce, Scan
 from ksmtuned_py.door import Door
 from ksmtuned_py.model import Guest, KnobName, Write, WriteStatus
@@ -29,6 +29,7 @@ SWAP_LABEL = b"ksmtuned-tests"
 LABEL_AT = 1024 + 12 + 16
 """Place of the label in a swap device: behind version, last page, bad pages and UUID (include/linux/swap.h)."""
 PASS_SECONDS = 60.0
+T = TypeVar("T")
 
 
 @pytest.fixture
@@ -98,7 +99,7 @@ def guest(load: Load) -> Guest:
 
 @contextmanager
 def scanning(
-    door: Door, settings: Scan | InForce, loads: Sequence[Load], *, patience: Patience | None = None, **knobs: int
+    door: Door, settings: Scan | InForce, loads: Sequence[Load], *, patience: WorkerPatience | None = None, **knobs: int
 ) -> Iterator[ScanBackend]:
     """Yields a scan backend at work on the processes, as fast as it can unless the knobs say otherwise."""
     in_force = settings if isinstance(settings, InForce) else InForce(Config(scan=settings))
@@ -149,3 +150,18 @@ def zero_pages(loads: Sequence[Load], door: Door) -> int:
     """Returns the zero pages of the processes, by a look of its own; an interpreter has some beside its workload's."""
     targets = [target_of(guest(load), Scan()) for load in loads]
     return sum(sample.zero_pages for sample in survey(targets, 0.01, door, lambda done, pages: None))
+
+
+def worked(steps: Generator[int, None, T]) -> tuple[list[int], T]:
+    """Takes all steps of some work; returns the work of each, and the result."""
+    works = []
+    while True:
+        try:
+            works.append(next(steps))
+        except StopIteration as end:
+            return works, end.value
+
+
+def result(steps: Generator[int, None, T]) -> T:
+    """Takes all steps of some work, and returns its result."""
+    return worked(steps)[1]

@@ -3,6 +3,7 @@
 import ctypes
 import errno
 import fcntl
+import hashlib
 import mmap
 import os
 import resource
@@ -130,6 +131,15 @@ def lock() -> str:
     return f"{address} {size} {os.strerror(ctypes.get_errno()) if done else 'locked'}"
 
 
+def blank() -> str:
+    """Writes zeros to all of its memory, from now on and for good."""
+    with writer.pause:
+        writer.stop.set()
+        writer.memory[:] = bytes(len(writer.memory))
+        writer.expected[:] = [hashlib.blake2b(bytes(writer.PAGE)).digest()] * writer.PAGES
+    return "blank"
+
+
 def wait() -> str:
     """Has a thread wait in the kernel, where it cannot be stopped, until a child of it has ended."""
     threading.Thread(target=_clone, args=(_pause, 0), daemon=True).start()
@@ -163,6 +173,7 @@ SETUPS: dict[str, Callable[..., None]] = {
     "dispatching": dispatching,
 }
 COMMANDS: dict[str, Callable[[], str]] = {
+    "blank": blank,
     "spoil": spoil,
     "lock": lock,
     "wait": wait,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ksmtuned_py.scanner.remap.processors.arm64 import DATA_AT, NR, ROOM, SLOT_BYTES, Context, look, one_call
+from ksmtuned_py.scanner.remap.processors.arm64 import DATA_AT, NR, ROOM, SLOT_BYTES, Arm64Context, look, one_call
 from tests.support.emulated import run_inside
 
 EINTR = 2**64 - 4
@@ -19,11 +19,11 @@ def test_guests_are_remapped_and_survive_kills_in_an_emulated_machine() -> None:
     assert run_inside("arm64", "tests.scan.arm64_inside", seconds=SECONDS).endswith("OK\n")
 
 
-def context(number: int, *arguments: int, at_syscall: bool = True) -> Context:
+def context(number: int, *arguments: int, at_syscall: bool = True) -> Arm64Context:
     values = [1000 + index for index in range(34)]
     values[8], values[32] = number, PC
     values[: len(arguments)] = arguments
-    return Context(tuple(values), at_syscall=at_syscall)
+    return Arm64Context(tuple(values), at_syscall=at_syscall)
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ def context(number: int, *arguments: int, at_syscall: bool = True) -> Context:
         (context(NR["futex"], 0, FUTEX_WAKE | PRIVATE, 1, 4096), False, True),
     ],
 )
-def test_only_a_call_that_only_waits_ends_with_eintr(one: Context, ends_with_eintr: bool, may_work: bool) -> None:
+def test_only_a_call_that_only_waits_ends_with_eintr(one: Arm64Context, ends_with_eintr: bool, may_work: bool) -> None:
     after = one.interrupted()
     assert (after.values[0], after.pc) == ((EINTR, PC + 4) if ends_with_eintr else (one.values[0], PC))
     assert (one.suitability >= 0) is may_work

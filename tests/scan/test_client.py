@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from ksmtuned_py.backends.scan import ScanBackend
-from ksmtuned_py.backends.scanlink import Patience
+from ksmtuned_py.backends.scanlink import WorkerPatience
 from ksmtuned_py.cli.workload import Mix, workloads
 from ksmtuned_py.config import Config, Guests, InForce, Scan
 from ksmtuned_py.daemon.machine import scan_machine
@@ -110,7 +110,7 @@ def _dead_more_often(backend: ScanBackend, count: int) -> float:
 
 
 def test_a_worker_that_says_nothing_is_told_and_then_replaced(root: None, no_ksm: Door) -> None:
-    patience = Patience(told_seconds=0.5, ended_seconds=2.0)
+    patience = WorkerPatience(told_seconds=0.5, ended_seconds=2.0)
     with workloads([MIX], mergeable=False) as loads, scanning(no_ksm, REPORT, loads, patience=patience) as backend:
         wait_passes(backend, 1)
         first = backend.worker_pid
@@ -124,7 +124,7 @@ def test_a_worker_that_says_nothing_is_told_and_then_replaced(root: None, no_ksm
 
 
 def test_the_guest_that_a_worker_hung_at_is_left_alone_and_the_others_are_not(root: None, no_ksm: Door) -> None:
-    patience = Patience(told_seconds=0.5, ended_seconds=1.0)
+    patience = WorkerPatience(told_seconds=0.5, ended_seconds=1.0)
     with workloads([MIX] * 2, mergeable=False) as loads, scanning(no_ksm, REPORT, loads, patience=patience) as backend:
         while not backend.refused:  # mostly the worker is in the middle of a pass over one of them
             wait_passes(backend, 1)
@@ -139,7 +139,7 @@ def test_the_guest_that_a_worker_hung_at_is_left_alone_and_the_others_are_not(ro
 
 
 def test_a_worker_that_comes_back_is_kept(root: None, no_ksm: Door) -> None:
-    patience = Patience(told_seconds=0.3, ended_seconds=30.0)
+    patience = WorkerPatience(told_seconds=0.3, ended_seconds=30.0)
     with workloads([MIX], mergeable=False) as loads, scanning(no_ksm, REPORT, loads, patience=patience) as backend:
         first = backend.worker_pid
         os.kill(first, signal.SIGSTOP)

@@ -17,7 +17,7 @@ from ksmtuned_py.scanner.remap.foothold.area import SEALS
 from ksmtuned_py.scanner.remap.share.store import STORE_BYTES
 from ksmtuned_py.scanner.remap.share.stores import Stores
 from ksmtuned_py.units import MIB
-from tests.scan.conftest import scanning, told, wait_passes, wait_true
+from tests.scan.conftest import result, scanning, told, wait_passes, wait_true
 from tests.scan.test_remap import REMAP, store_bytes
 from tests.scan.test_zero import Holder
 from tests.scan.writers import Writer, stores, writers
@@ -72,7 +72,7 @@ def test_a_memfd_of_somebody_else_is_not_taken_for_ours(root: None, no_ksm: Door
 @pytest.mark.parametrize(("size", "seals"), [(STORE_BYTES, SEALS), (1 << 20, SEALS), (STORE_BYTES, 0)])
 def test_nor_is_one_that_root_in_a_container_has_made(root: None, size: int, seals: int) -> None:
     with trap(0, size, seals) as inode:
-        store = Stores(Door()).of("", None)
+        store = result(Stores(Door()).of("", None))
         assert store.key[1] != int(inode)
         store.close()
 

@@ -9,7 +9,7 @@ import pytest
 
 from ksmtuned_py.door import Door
 from ksmtuned_py.scanner.remap.refuse.eligibility import eligible, of_one_policy
-from ksmtuned_py.scanner.remap.refuse.numa import Policy, parse_policy, policies
+from ksmtuned_py.scanner.remap.refuse.numa import NumaPolicy, parse_policy, policies
 from ksmtuned_py.units import MIB
 from tests.scan.conftest import scanning, turn, wait_passes, wait_true
 from tests.scan.test_remap import REMAP
@@ -39,7 +39,7 @@ NUMA_MAPS = """\
     ],
 )
 def test_a_policy_is_read(text: str, mode: int, nodes: int) -> None:
-    assert parse_policy(text) == Policy(text, mode, nodes)
+    assert parse_policy(text) == NumaPolicy(text, mode, nodes)
 
 
 @pytest.mark.parametrize("text", ["bind=relative:0", "striped:0", "bind:0;1", "bind=static|relative:0", "bind:1024"])
@@ -66,7 +66,7 @@ def test_memory_with_another_policy_than_most_is_left_out_by_name() -> None:
     assert reason == "a mapping of it has the NUMA policy bind=relative:0, which we cannot restore"
     kept, policy, other = of_one_policy(found)
     assert [one.mapping.start for one in kept] == [0x7F0010000000]
-    assert policy == Policy("bind:1", BIND, 2)
+    assert policy == NumaPolicy("bind:1", BIND, 2)
     assert other == "only its memory with the NUMA policy bind:1 is merged, not bind:0"
     assert of_one_policy([]) == ([], None, None)
 

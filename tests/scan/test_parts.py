@@ -18,13 +18,14 @@ from ksmtuned_py.scanner import pagemap
 from ksmtuned_py.scanner.channel import Channel, Closed, Message, pair
 from ksmtuned_py.scanner.choice import NoSuchGuest, targets
 from ksmtuned_py.scanner.process import Gone, Process
-from ksmtuned_py.scanner.remap.processors.amd64 import NR, SLOT_DATA, Context
+from ksmtuned_py.scanner.remap.processors.amd64 import NR, SLOT_DATA, Amd64Context
 from ksmtuned_py.scanner.remap.refuse import eligibility, opened
 from ksmtuned_py.scanner.remap.stop import system
 from ksmtuned_py.scanner.sentences import MOST_SENTENCES, guest_sentences
 from ksmtuned_py.scanner.swapplace import NO_SWAP, parse_swaps, refusal
 from ksmtuned_py.scanner.table import SLAB_BYTES, chunks, windows
 from ksmtuned_py.scanner.target import Target
+from ksmtuned_py.sensors.status import parse_status
 from ksmtuned_py.units import MIB
 
 MAPS = """\
@@ -118,7 +119,7 @@ def test_what_every_guest_has_open_is_no_reason(mode: int, device: tuple[int, in
     ],
 )
 def test_a_process_is_refused_for_its_status(status: str, word: str) -> None:
-    found = eligibility.status_refusal(status)
+    found = eligibility.status_refusal(parse_status(status))
     assert word in str(found)
     assert bool(found) == bool(word)
 
@@ -284,9 +285,9 @@ def test_guests_with_the_same_trouble_are_one_sentence_and_all_are_few() -> None
 def test_an_interrupted_system_call_is_begun_again(
     rax: int, expected_rip: int, expected_rax: int, alt_rip: int, alt_rax: int
 ) -> None:
-    values = list(Context(tuple([0] * 27)).elsewhere(1000, rax).values)
+    values = list(Amd64Context(tuple([0] * 27)).elsewhere(1000, rax).values)
     values[15], values[19] = 35, 77  # orig_rax: it was in a system call; rsp
-    slot = SLOT_DATA.unpack(Context(tuple(values)).slot_data(mask=3))
+    slot = SLOT_DATA.unpack(Amd64Context(tuple(values)).slot_data(mask=3))
     assert (slot[14], slot[17]) == (expected_rax % 2**64, expected_rip)
     assert (slot[20], slot[21]) == (alt_rax % 2**64, alt_rip)
     assert (slot[15], slot[18]) == (77, 3)

@@ -4,7 +4,7 @@ import hashlib
 import mmap
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ from ksmtuned_py.scanner.remap.share.references import References, references
 from ksmtuned_py.scanner.remap.share.room import Room
 from ksmtuned_py.scanner.remap.share.store import PAGE, STORE_BYTES, Store
 from ksmtuned_py.scanner.remap.share.stores import Stores
+from tests.scan.conftest import result, worked
 
 PAGES = 24
 looks = st.lists(st.tuples(st.sets(st.integers(0, PAGES - 1)), st.lists(st.integers(1, 6), max_size=4)), max_size=8)
@@ -35,6 +36,7 @@ def contents(name: int, pages: int) -> memoryview:
 
 def add(store: Store, content: memoryview) -> None:
     store.add(content, prints(content))
+    store.index()
 
 
 def look(store: Store, *mappings: tuple[int, int], written: bool = False) -> None:
@@ -99,7 +101,7 @@ def test_a_full_store_takes_no_more(store: Store) -> None:
     assert not len(store.known)
     add(store, contents(1, 5))
     assert store.read(store.end - 5, 5) == contents(1, 5)
-    assert Path(f"/proc/self/fd/{store.descriptor}").stat().st_blocks * 512 == 5 * PAGE
+    assert used_pages(store) == 5
 
 
 @pytest.mark.parametrize(("began_ticks", "certain"), [(99, True), (100, False)])
@@ -110,19 +112,95 @@ def test_who_cannot_be_looked_at_matters_unless_it_had_begun_before(
     process.mkdir(parents=True)
     (process / "maps").write_text("what no kernel writes, of ksmtuned-py-pages\n")
     (process / "stat").write_text(f"7 (a) b) S {' '.join(['0'] * 18)} {began_ticks} 0 0\n")
-    assert references(Door(str(tmp_path)), {5: 1}, 100)[1] is certain
+    assert result(references(Door(str(tmp_path)), {5: 1}, 100))[1] is certain
 
 
 def test_a_store_that_is_taken_over_reaches_as_far_as_it_is_mapped(root: None) -> None:
-    before = Stores(Door()).of("taken over", None)
+    before = result(Stores(Door()).of("taken over", None))
     key = before.key
     add(before, contents(1, 3))
     with mmap.mmap(before.descriptor, PAGE, flags=mmap.MAP_PRIVATE, offset=10 * PAGE):  # what was there was freed
         before.close()
-        with closing(Stores(Door()).of("taken over", None)) as after:
+        with closing(result(Stores(Door()).of("taken over", None))) as after:
             assert (after.key, after.since_ticks, after.end) == (key, before.since_ticks, 11)
             assert after.read(0, 3) == contents(1, 3)
             assert len(after.known) == 3
+
+
+def test_a_large_store_is_taken_over_in_small_steps(root: None) -> None:
+    before = result(Stores(Door()).of("large", None))
+    key = before.key
+    for name in range(40):
+        add(before, contents(name, 1000))
+    with mmap.mmap(before.descriptor, PAGE, flags=mmap.MAP_PRIVATE):
+        before.close()
+        stores = Stores(Door())
+        steps = list(stores.take_over())
+        assert max(steps) <= 1024
+        assert sum(steps) >= 40_000
+        after = stores.by_inode()[key[1]]
+        assert len(after.known) == 40_000
+        after.close()
+
+
+def test_what_is_given_up_half_way_can_be_taken_over_later(root: None) -> None:
+    before = result(Stores(Door()).of("half", None))
+    add(before, contents(1, 3000))
+    with mmap.mmap(before.descriptor, PAGE, flags=mmap.MAP_PRIVATE):
+        before.close()
+        steps = Stores(Door()).take_over()
+        while next(steps) != 1024:
+            pass
+        steps.close()
+        with closing(result(Stores(Door()).of("half", None))) as after:
+            assert len(after.known) == 3000
+
+
+def test_what_a_guest_touches_far_beyond_the_end_is_not_kept(store: Store) -> None:
+    """A guest can read the whole memfd, and reading a hole fills it: the tables must not grow with that."""
+    add(store, contents(1, 3))
+    with touched(store, STORE_BYTES // PAGE - 1):
+        assert used_pages(store) == 4
+        look(store, (0, 3))
+        assert (used_pages(store), store.end) == (3, 3)
+        assert store.read(0, 3) == contents(1, 3)
+
+
+def test_a_store_that_was_touched_far_beyond_its_end_is_not_taken_over(root: None) -> None:
+    before = result(Stores(Door()).of("touched", None))
+    key = before.key
+    add(before, contents(1, 3))
+    with mmap.mmap(before.descriptor, PAGE, flags=mmap.MAP_PRIVATE):
+        with touched(before, STORE_BYTES // PAGE - 1):
+            pass
+        before.close()
+        with closing(result(Stores(Door()).of("touched", None))) as after:
+            assert after.key != key
+            assert after.end == 0
+
+
+@contextmanager
+def touched(store: Store, page: int) -> Iterator[None]:
+    """Reads a page of the memfd as a guest can."""
+    with mmap.mmap(store.readable, PAGE, mmap.MAP_SHARED, mmap.PROT_READ, offset=page * PAGE) as memory:
+        assert memory[0] == 0
+        yield
+
+
+def used_pages(store: Store) -> int:
+    return os.fstat(store.descriptor).st_blocks * 512 // PAGE
+
+
+def test_a_mapping_of_far_more_than_there_is_costs_nothing(root: None) -> None:
+    store = result(Stores(Door()).of("far", None))
+    add(store, contents(1, 3))
+    with (
+        closing(store),
+        mmap.mmap(store.readable, STORE_BYTES, mmap.MAP_SHARED, mmap.PROT_READ),
+    ):
+        works, (found, _) = worked(references(Door(), {store.key[1]: store.end}, 0))
+        assert found[store.key[1]].readers.tolist() == [1, 1, 1]
+        assert sum(works) < STORE_BYTES // PAGE // 64
 
 
 class Counting(Door):
@@ -145,6 +223,6 @@ def test_thousands_of_memfds_of_that_name_keep_nobody_up(root: None) -> None:
             os.ftruncate(descriptor, PAGE)
             stack.enter_context(mmap.mmap(descriptor, PAGE, flags=mmap.MAP_PRIVATE))
         looks = Counting()
-        with closing(Stores(looks).of("", None)) as store:
+        with closing(result(Stores(looks).of("", None))) as store:
             assert not store.end
         assert looks.walks <= 2

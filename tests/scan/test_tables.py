@@ -11,13 +11,14 @@ from numpy.typing import NDArray
 from ksmtuned_py.cli.workload import Mix, workloads
 from ksmtuned_py.config import Scan
 from ksmtuned_py.door import Door
-from ksmtuned_py.scanner.count import Counted, count
+from ksmtuned_py.scanner.count import count
 from ksmtuned_py.scanner.pages import LEAST, UNREAD, ZERO, contains, repeated
 from ksmtuned_py.scanner.scanner import WORK_BYTES, Scanner
 from ksmtuned_py.scanner.table import BLOCK_PAGES, PAGE_TABLE_BYTES, SLAB_BYTES, Slab, Table
 from ksmtuned_py.scanner.target import Target
 from ksmtuned_py.units import MIB
 from tests.scan.changing import changer
+from tests.scan.conftest import worked
 
 
 def passed(slab: Slab, number: int, *, changed: NDArray[np.intp] | None = None, smart: bool = True) -> int:
@@ -99,16 +100,6 @@ def known_guest(prints: NDArray[np.uint64], slabs: int) -> Table:
     return table
 
 
-def counted(tables: list[Table], most_kept: int) -> tuple[Counted, list[int]]:
-    """Returns what was found, and the work of each step."""
-    works, steps = [], count(tables, most_kept)
-    while True:
-        try:
-            works.append(next(steps))
-        except StopIteration as end:
-            return end.value, works
-
-
 MOST_WORK = 100_000
 """The most work of one step, in pages that could be read meanwhile: 0.2 s."""
 
@@ -119,7 +110,7 @@ def test_equal_pages_are_counted_in_small_steps_however_many_there_are() -> None
     parts[0][:100_000] = 1  # zeros
     parts[1][: 1 << 20] = parts[0][1 << 20 : 2 << 20]
     parts[1][-5000:] = 7
-    found, works = counted([known_guest(part, slabs) for part in parts], most_kept=3000)
+    works, found = worked(count([known_guest(part, slabs) for part in parts], most_kept=3000))
     assert found.pages == [100_000 + (1 << 20), (1 << 20) + 5000]
     assert len(found.prints) == 3000
     assert (np.diff(found.prints.astype(np.float64)) > 0).all()
@@ -129,7 +120,7 @@ def test_equal_pages_are_counted_in_small_steps_however_many_there_are() -> None
 
 def test_a_content_that_fills_the_memory_does_not_make_a_step_longer() -> None:
     prints = np.full(48 * 65536, 7, np.uint64)
-    found, works = counted([known_guest(prints, 48), known_guest(prints[:65536], 1)], most_kept=10)
+    works, found = worked(count([known_guest(prints, 48), known_guest(prints[:65536], 1)], most_kept=10))
     assert found.pages == [48 * 65536, 65536]
     assert found.prints.tolist() == [7]
     assert max(works) < 100

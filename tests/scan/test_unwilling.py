@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -20,8 +21,8 @@ from ksmtuned_py.door import Door
 from ksmtuned_py.scanner.process import Process
 from ksmtuned_py.scanner.remap.refuse.eligibility import Eligible
 from ksmtuned_py.scanner.remap.share.intact import change
-from ksmtuned_py.scanner.remap.share.runs import Run
-from ksmtuned_py.scanner.remap.stop.stops import Stops
+from ksmtuned_py.scanner.remap.share.runs import PageRun
+from ksmtuned_py.scanner.remap.stop.stops import Stops, patiently
 from ksmtuned_py.scanner.remap.stop.threads import Threads
 from ksmtuned_py.scanner.target import Target
 from tests.scan.conftest import scanning, told, turn, wait_passes, wait_true
@@ -167,10 +168,17 @@ def test_a_stop_that_a_busy_host_delays_is_tried_again(root: None) -> None:
     words = [sys.executable, "-c", HOG, str(processor)]
     stops = Stops(0.005)
 
+    waits: list[int] = []
+
     def was_delayed() -> bool:
         time.sleep(0.013)
-        with Process(Target(pid=one.pid, start_ticks=0), Door()) as process, Threads(process, stops) as threads:
-            return len(threads.all) > 1 and stops.failed > 3
+        with Process(Target(pid=one.pid, start_ticks=0), Door()) as process:
+            waits.extend(patiently(stops, partial(stop, process)))
+        return stops.failed > 3
+
+    def stop(process: Process) -> None:
+        with Threads(process, stops) as threads:
+            assert len(threads.all) > 1
 
     with writers(1) as (one,), subprocess.Popen(words, stdout=subprocess.PIPE) as hog:
         try:
@@ -179,6 +187,7 @@ def test_a_stop_that_a_busy_host_delays_is_tried_again(root: None) -> None:
             assert hog.stdout
             hog.stdout.readline()
             wait_true(was_delayed, "stops that were delayed")
+            assert len(waits) >= 4 * 20  # it has waited in small steps, and could be told something after each
         finally:
             hog.kill()
         assert one.check()["wrong"] == 0
@@ -262,7 +271,7 @@ def test_memory_that_is_locked_or_protected_or_gone_is_seen() -> None:
         address = ctypes.addressof(anchor)
         with Process(Target(pid=os.getpid(), start_ticks=0), Door()) as process:
             (mapping,) = [one for one in process.mappings() if one.start <= address < one.end]
-            runs = [Run(address, 4, 0, Eligible(mapping, True, ()))]
+            runs = [PageRun(address, 4, 0, Eligible(mapping, True, ()))]
             second = ctypes.c_void_p(address + PAGE)
             assert change(process, runs) is None
             assert not libc.mlock(second, PAGE)

@@ -18,11 +18,17 @@ OURS = "ksmtuned-py"
 READERS = frozenset({"cat", "grep", "ls", "tr", "head"})
 """They only read; what they read below /proc and /sys is a captured host's."""
 NOT_HERE: Mapping[str, str] = {
-    "needs root": "sudo modprobe mkswap swapon swapoff zramctl mkdir cp rm echo systemctl journalctl systemd-cgtop",
-    "needs a network": "apt-get dnf pip podman docker kubectl ansible-playbook ansible-galaxy curl",
+    "needs root": (
+        "sudo modprobe mkswap swapon swapoff zramctl mkdir cp rm ln echo cd install mount for do done sed "
+        "systemctl journalctl systemd-cgtop systemd-sysusers systemd-tmpfiles"
+    ),
+    "needs a network": (
+        "apt apt-get dnf pip git podman docker buildah kubectl kustomize ansible ansible-playbook ansible-galaxy curl"
+    ),
     "tells of the machine that it runs on": "uname free ps pgrep zgrep virsh tuned-adm systemd-analyze rpm dpkg",
     "sets up, builds or tests": (
-        "packaging/bootstrap.sh packaging/build.sh packaging/lock.sh .venv/bin/python .venv/bin/sphinx-build python"
+        "packaging/bootstrap.sh packaging/build.sh packaging/lock.sh .venv/bin/python .venv/bin/sphinx-build python "
+        "python3 /opt/ksmtuned-py/bin/pip"
     ),
 }
 """The programs that are not run, by why."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
 
-from tests.support.process import Program, wait_for
+from tests.support.process import HasDescriptor, Program, wait_for
 
 KSMTUNED = [sys.executable, "-m", "ksmtuned_py"]
 Sections = Mapping[str, Mapping[str, object]]
@@ -78,6 +78,7 @@ class Daemon(Program):
         *arguments: str,
         root: Path | None = None,
         environment: Mapping[str, str] | None = None,
+        sockets: Sequence[HasDescriptor] = (),
     ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.config = directory / "config.toml"
@@ -85,7 +86,7 @@ class Daemon(Program):
         self.configure(sections)
         where = ["--root", str(root)] if root else []
         command = ["run", "--config", str(self.config), "--runtime-dir", str(self.runtime), *where, *arguments]
-        super().__init__([*KSMTUNED, *command], directory, environment)
+        super().__init__([*KSMTUNED, *command], directory, environment, sockets)
 
     def configure(self, sections: Sections) -> None:
         """Replaces its configuration file; it is heeded at the next start, or reload."""

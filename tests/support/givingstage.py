@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 from threading import Event
 
-from ksmtuned_py.backends.model import MemoryBackend
+from ksmtuned_py.backends.model import ModelBackend
 from ksmtuned_py.daemon.machine import small_model
 from ksmtuned_py.errors import Unreadable
 from ksmtuned_py.host import Host
-from ksmtuned_py.model import Guest, Knobs, Memory, Run, Write, WriteResult, WriteStatus
+from ksmtuned_py.model import Counters, Guest, Knobs, Memory, Run, Write, WriteResult, WriteStatus
 from ksmtuned_py.undo.giveback import Ways
 from ksmtuned_py.undo.knobs import settle
 from ksmtuned_py.undo.unshare import PORTION_PAGES
@@ -18,7 +18,7 @@ from ksmtuned_py.units import GIB, MIB
 ANSWER_SECONDS = 10.0
 
 
-class Domains(MemoryBackend):
+class Domains(ModelBackend):
     """The model, whose guests are domains, and whose memory a test may make short."""
 
     available_bytes: int | None = None
@@ -27,6 +27,13 @@ class Domains(MemoryBackend):
     pending: Iterator[float] = iter(())
     """The seconds that run=2 has worked at each look. While there are more, run=2 is pending."""
     worked_seconds = 0.0
+    left: Counters | None = None
+    """What is still merged after run=2, as the test says."""
+
+    def counters(self) -> Counters:
+        """The model's counters, or what the test says is left."""
+        found = super().counters()
+        return self.left if self.left and self.knobs().run is Run.UNMERGE else found
 
     def guests(self, now_seconds: float = 0.0) -> tuple[Guest, ...]:
         """The model's guests, each known to libvirt."""

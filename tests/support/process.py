@@ -4,17 +4,27 @@ import ctypes
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import Protocol, Self, TypeVar
 
 import psutil
 
 T = TypeVar("T")
 SETTLE_SECONDS = 2.0
 """How long a process that was told to end may take until it is gone."""
+PASSING = """
+import fcntl, os, sys
+end = sys.argv.index("--")
+for place, number in enumerate([fcntl.fcntl(int(each), fcntl.F_DUPFD, 100) for each in sys.argv[1:end]], 3):
+    os.dup2(number, place)
+environment = {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": str(end - 1), **os.environ}
+os.execvpe(sys.argv[end + 1], sys.argv[end + 1:], environment)
+"""
+"""Becomes another program that has the sockets of the first arguments, and is told of them."""
 _PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 
 
@@ -27,15 +37,36 @@ def wait_for(look: Callable[[], T], seconds: float, what: str, *, every_seconds:
     return seen
 
 
+class HasDescriptor(Protocol):
+    """A socket, as a rule."""
+
+    def fileno(self) -> int:
+        """Its descriptor."""
+
+
 class Program:
     """A program under test, in a with block: its output goes to files, so that nobody has to drain a pipe."""
 
-    def __init__(self, arguments: Sequence[str], directory: Path, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        directory: Path,
+        environment: Mapping[str, str] | None = None,
+        sockets: Sequence[HasDescriptor] = (),
+    ) -> None:
+        """Starts it, with sockets at descriptor 3 and those behind it, as systemd passes them."""
+        if sockets:
+            arguments = [sys.executable, "-c", PASSING, *(str(each.fileno()) for each in sockets), "--", *arguments]
         self.stdout = directory / "stdout"
         self.stderr = directory / "stderr"
         with self.stdout.open("wb") as out, self.stderr.open("wb") as err:
             self.process = subprocess.Popen(
-                arguments, stdin=subprocess.DEVNULL, stdout=out, stderr=err, env={**os.environ, **(environment or {})}
+                arguments,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                env={**os.environ, **(environment or {})},
+                pass_fds=[each.fileno() for each in sockets],
             )
 
     @property

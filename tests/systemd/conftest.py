@@ -4,7 +4,8 @@ The unit is as it is shipped.
 """
 
 import shutil
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from tests.support.ksmlock import RealKsm
 from tests.support.trees import KSM, FakeGuest, KernelVersion, make_fake_tree
 from tests.support.unit import Unit
 
+UNITS = ROOT / "systemd"
 UNIT = "/etc/systemd/system/ksmtuned-py.service"
 TREE = "/opt/tree"
 PROGRAM = f"{PYTHON}/bin/python -m ksmtuned_py"
@@ -59,16 +61,28 @@ class Service(Unit):
         """The command line with which a user without rights runs a command in the container."""
         return self.container.inside("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", *command)
 
+    def verb(self, *words: str, user: str = "root") -> subprocess.CompletedProcess[str]:
+        """How a verb of ours ended that a user ran in the container."""
+        rights = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"]
+        return self.container.ended(*rights, *PROGRAM.split(), *words)
+
 
 @contextmanager
-def _service(directory: Path, writable: Path, place: str, where: str) -> Iterator[Service]:
-    """The service in a container, not started yet, with `writable` as a directory that it may write."""
+def _service(
+    directory: Path, writable: Path, place: str, where: str, more: Sequence[tuple[Path, str]] = ()
+) -> Iterator[Service]:
+    """The service in a container, not started yet, with `writable` as a directory that it may write.
+
+    `more` are files of ours and their places.
+    """
     (directory / "installed.conf").write_text(INSTALLED.format(where=where, writable=place))
     (directory / "config.toml").touch()
     files = [
-        (ROOT / "systemd/ksmtuned-py.service", UNIT),
+        (UNITS / "ksmtuned-py.service", UNIT),
+        (UNITS / "ksmtuned-py.socket", "/etc/systemd/system/ksmtuned-py.socket"),
         (directory / "installed.conf", f"{UNIT}.d/installed.conf"),
         (directory / "config.toml", "/etc/ksmtuned-py/config.toml"),
+        *more,
     ]
     with booted(files, [(writable, place)]) as container:
         yield Service(container, writable, config=directory / "config.toml")
@@ -94,6 +108,41 @@ def service(on_a_tree: Service) -> Iterator[Service]:
     on_a_tree.systemctl("stop")
     on_a_tree.systemctl("reset-failed")
     assert on_a_tree.knobs() == on_a_tree.found, on_a_tree.journal()
+
+
+@pytest.fixture(scope="session")
+def on_made_up_knobs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A container in which a user without rights is to steer made-up knobs, in the place of the kernel's."""
+    directory = tmp_path_factory.mktemp("unprivileged")
+    tree = directory / "tree"
+    tree.mkdir()
+    more = [
+        (UNITS / "unprivileged.conf", f"{UNIT}.d/unprivileged.conf"),
+        (UNITS / "unprivileged.sysusers", "/etc/sysusers.d/ksmtuned-py.conf"),
+        (UNITS / "unprivileged.tmpfiles", "/etc/tmpfiles.d/ksmtuned-py.conf"),
+    ]
+    with _service(directory, tree, TREE, "", more) as service:
+        yield replace(service, ksm=tree / KSM)
+
+
+@pytest.fixture
+def unprivileged(on_made_up_knobs: Service) -> Iterator[Service]:
+    """The service of a user without rights, not started yet. At the end the knobs must be as before."""
+    one = on_made_up_knobs
+    one.make_tree(guests=0)
+    one.configure({"daemon": {"tick_seconds": 0.1, "idle_tick_seconds": 0.1}})
+    for command in (
+        f"mount --bind {TREE}/{KSM} /{KSM}",
+        "systemd-sysusers",
+        "systemd-tmpfiles --create /etc/tmpfiles.d/ksmtuned-py.conf",
+        "journalctl --rotate --vacuum-time=1s",
+    ):
+        one.container.run(*command.split())
+    yield one
+    one.systemctl("stop")
+    one.systemctl("reset-failed")
+    one.container.run("umount", f"/{KSM}")
+    assert one.knobs() == one.found, one.journal()
 
 
 @pytest.fixture

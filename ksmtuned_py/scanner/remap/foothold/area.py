@@ -8,7 +8,7 @@ import struct
 from dataclasses import dataclass
 
 from ksmtuned_py.scanner.remap.processors.architecture import MACHINE, Context
-from ksmtuned_py.scanner.remap.processors.layout import END, OPERATION, Header
+from ksmtuned_py.scanner.remap.processors.layout import END, OPERATION, LineHeader
 from ksmtuned_py.scanner.remap.refuse.numa import MOST_NODES
 from ksmtuned_py.scanner.remap.stop.threads import MOST_THREADS
 
@@ -130,7 +130,7 @@ class Area:
     def _write_code(self) -> None:
         """Writes the code, which fits any address, before the guest maps it: see arm64.py on instruction caches."""
         data = CODE_BYTES
-        header = Header(data + _GATE, data + _LINE, data + _BYTE, data + _FIRST, data + _OPERATIONS)
+        header = LineHeader(data + _GATE, data + _LINE, data + _BYTE, data + _FIRST, data + _OPERATIONS)
         for slot in range(_SLOTS):
             place, kept = slot * _CODE_STRIDE, CODE_BYTES + HEADER_BYTES + slot * _DATA_STRIDE
             code = MACHINE.park(place, kept, header.gate) if slot else MACHINE.serve(place, kept, header)

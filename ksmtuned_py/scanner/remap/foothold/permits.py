@@ -60,6 +60,6 @@ def _filters(process: Process, threads: Threads) -> frozenset[bytes]:
         raise
     except OSError as error:  # we run under seccomp ourselves, or the kernel has no CONFIG_CHECKPOINT_RESTORE
         for one in threads.all:
-            if "Seccomp:\t0\n" not in process.read_text(f"task/{one.number}/status"):
+            if process.status(f"task/{one.number}/status").get("Seccomp") != "0":
                 raise Refused(f"its seccomp filters cannot be read: {error.strerror}") from None
         return frozenset()

@@ -4,9 +4,10 @@ import gc
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import NoReturn
 
 from ksmtuned_py.scanner.process import Gone, Process
@@ -15,7 +16,7 @@ from ksmtuned_py.scanner.remap.foothold.area import Area, Operation
 from ksmtuned_py.scanner.remap.foothold.install import best_worker, file_key, install, key_of
 from ksmtuned_py.scanner.remap.foothold.permits import Permits
 from ksmtuned_py.scanner.remap.stop import ptrace
-from ksmtuned_py.scanner.remap.stop.stops import Stops
+from ksmtuned_py.scanner.remap.stop.stops import Stops, patiently
 from ksmtuned_py.scanner.remap.stop.threads import Lost, Thread, Threads
 
 _ANSWER_SECONDS = 0.02
@@ -40,10 +41,14 @@ class Session:
     stops: Stops
 
     @classmethod
-    def begin(cls, process: Process, store: int, stops: Stops) -> "Session":
+    def begin(cls, process: Process, store: int, stops: Stops) -> Generator[int, None, "Session"]:
         """Gets a foothold, with a descriptor of the store that cannot be written to; raises Refused or Gone."""
         with _gone_when_killed(process):
-            permits = Permits.of(process, stops)
+            permits = yield from patiently(stops, partial(Permits.of, process, stops))
+            return (yield from patiently(stops, partial(cls._begin, process, store, stops, permits)))
+
+    @classmethod
+    def _begin(cls, process: Process, store: int, stops: Stops, permits: Permits) -> "Session":
         area = Area()
         try:
             with _gone_when_killed(process), Threads(process, stops) as threads:

@@ -11,7 +11,7 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ksmtuned_py.scanner.remap.processors.layout import OPERATION, Header
+from ksmtuned_py.scanner.remap.processors.layout import OPERATION, LineHeader
 from ksmtuned_py.scanner.remap.processors.machinecode import MachineCode
 
 REGISTERS = struct.Struct("=27Q")
@@ -51,13 +51,13 @@ _NUMBER = {
 
 
 @dataclass(frozen=True, slots=True)
-class Context:
+class Amd64Context:
     """All general registers of a stopped thread."""
 
     values: tuple[int, ...]
 
     @classmethod
-    def of(cls, raw: bytearray) -> "Context":
+    def of(cls, raw: bytearray) -> "Amd64Context":
         return cls(REGISTERS.unpack(raw))
 
     def __getitem__(self, name: str) -> int:
@@ -79,15 +79,15 @@ class Context:
     def raw(self) -> bytearray:
         return bytearray(REGISTERS.pack(*self.values))
 
-    def elsewhere(self, address: int, *call: int) -> "Context":
+    def elsewhere(self, address: int, *call: int) -> "Amd64Context":
         """Returns the registers with another place to go on at; the kernel then begins no interrupted call again."""
         changed = list(self.values)
         changed[_AT["orig_rax"]], changed[_AT["rip"]] = _NO_SYSCALL, address
         for name, value in zip(_CALL_REGISTERS, call, strict=False):
             changed[_AT[name]] = value % 2**64
-        return Context(tuple(changed))
+        return Amd64Context(tuple(changed))
 
-    def interrupted(self) -> "Context":
+    def interrupted(self) -> "Amd64Context":
         """Returns the registers unchanged: the kernel restarts or ends an interrupted system call by itself."""
         return self
 
@@ -114,14 +114,14 @@ class Context:
         return self.slot_data(mask)
 
 
-def look(view: Callable[[int, int], bytes], read: Callable[[int, int], bytes]) -> Context:  # noqa: ARG001 - see arm64
+def look(view: Callable[[int, int], bytes], read: Callable[[int, int], bytes]) -> Amd64Context:  # noqa: ARG001 - see arm64
     """Reads a stopped thread's context."""
-    return Context.of(bytearray(view(_NT_PRSTATUS, REGISTERS.size)))
+    return Amd64Context.of(bytearray(view(_NT_PRSTATUS, REGISTERS.size)))
 
 
 def result(view: Callable[[int, int], bytes]) -> int:
     """Returns the result of the system call that the thread has just left."""
-    return Context.of(bytearray(view(_NT_PRSTATUS, REGISTERS.size)))["rax"]
+    return Amd64Context.of(bytearray(view(_NT_PRSTATUS, REGISTERS.size)))["rax"]
 
 
 class _Code(MachineCode):
@@ -214,7 +214,7 @@ def park(address: int, data: int, gate: int) -> bytes:
     return bytes(code.bytes)
 
 
-def serve(address: int, data: int, header: Header) -> bytes:
+def serve(address: int, data: int, header: LineHeader) -> bytes:
     """Returns code that runs the table whenever a byte arrives; when the line ends, it opens the gate and finishes."""
     code = _Code(address)
     _ask(code, header)
@@ -231,7 +231,7 @@ def serve(address: int, data: int, header: Header) -> bytes:
     return bytes(code.bytes)
 
 
-def _ask(code: _Code, header: Header) -> None:
+def _ask(code: _Code, header: LineHeader) -> None:
     code.load("rdi", header.line)
     code.address_of("rsi", header.byte)
     for register, value in (("rdx", 1), ("r10", 0), ("r8", 0), ("r9", 0)):
@@ -239,7 +239,7 @@ def _ask(code: _Code, header: Header) -> None:
     code.syscall("recvfrom")
 
 
-def _run(address: int, again: int, header: Header) -> bytes:
+def _run(address: int, again: int, header: LineHeader) -> bytes:
     code = _Code(address)
     code.load("rbx", header.first)
     top = code.here

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from ksmtuned_py.scanner.remap.processors import amd64, arm64
-from ksmtuned_py.scanner.remap.processors.layout import Header
+from ksmtuned_py.scanner.remap.processors.layout import LineHeader
 
 View = Callable[[int, int], bytes]
 """Returns a register set of a stopped thread by number (NT_PRSTATUS) and size; b"" when the processor has none."""
@@ -44,7 +44,7 @@ class Context(Protocol):
         """Returns the data of `one_call`, to lie at that address; b"" where there is no way back from there."""
 
 
-class Machine(Protocol):
+class Processor(Protocol):
     """The module of one processor."""
 
     @property
@@ -72,12 +72,12 @@ class Machine(Protocol):
     def park(self, address: int, data: int, gate: int) -> bytes:
         """Returns code that waits while the gate is shut, then takes the thread back."""
 
-    def serve(self, address: int, data: int, header: Header) -> bytes:
+    def serve(self, address: int, data: int, header: LineHeader) -> bytes:
         """Returns code that runs the table at each byte that arrives; when the line ends, it opens the gate."""
 
     def one_call(self, address: int, data: int) -> bytes:
         """Returns code that makes one system call with the registers as they are and goes back, in read-only memory."""
 
 
-MACHINE: Machine = arm64 if os.uname().machine == "aarch64" else amd64
+MACHINE: Processor = arm64 if os.uname().machine == "aarch64" else amd64
 NR = MACHINE.NR

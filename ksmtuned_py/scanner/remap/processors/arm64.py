@@ -26,7 +26,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ksmtuned_py.scanner.remap.processors.a64 import SVC, Code
-from ksmtuned_py.scanner.remap.processors.layout import END, OPERATION, Header
+from ksmtuned_py.scanner.remap.processors.layout import END, OPERATION, LineHeader
 
 _REGISTERS = struct.Struct("=34Q")  # struct user_pt_regs: x0 to x30, sp, pc, pstate
 _SP, _PC, _PSTATE = 31, 32, 33
@@ -68,7 +68,7 @@ _BRANCH_REACH = 1 << 27
 
 
 @dataclass(frozen=True, slots=True)
-class Context:
+class Arm64Context:
     """All general registers of a stopped thread, its vector registers, and whether a system call comes next."""
 
     values: tuple[int, ...]
@@ -90,19 +90,19 @@ class Context:
     def raw(self) -> bytearray:
         return bytearray(_REGISTERS.pack(*self.values))
 
-    def elsewhere(self, address: int, *call: int) -> "Context":
+    def elsewhere(self, address: int, *call: int) -> "Arm64Context":
         values = list(self.values)
         values[_PC], values[_PSTATE] = address, values[_PSTATE] & ~_BTYPE
         for register, value in zip((8, 0, 1, 2, 3, 4, 5), call, strict=False):
             values[register] = value % 2**64
-        return Context(tuple(values))
+        return Arm64Context(tuple(values))
 
-    def interrupted(self) -> "Context":
+    def interrupted(self) -> "Arm64Context":
         if not self._waits:
             return self
         values = list(self.values)
         values[0], values[_PC] = _EINTR, self.pc + 4
-        return Context(tuple(values))
+        return Arm64Context(tuple(values))
 
     def slot_data(self, mask: int) -> bytes:
         """Returns the frame that takes the thread back, and what to change in it when a signal waits."""
@@ -144,11 +144,11 @@ class Context:
         return timed or (self._futex_command == _FUTEX_WAIT and self.values[3] != 0)
 
 
-def look(view: Callable[[int, int], bytes], read: Callable[[int, int], bytes]) -> Context:
+def look(view: Callable[[int, int], bytes], read: Callable[[int, int], bytes]) -> Arm64Context:
     """Reads a stopped thread's context, with the reason why it cannot be sent elsewhere, if there is one."""
     values = _REGISTERS.unpack(view(_NT_PRSTATUS, _REGISTERS.size))
     at_syscall = read(values[_PC], 4) == SVC.to_bytes(4, "little")
-    return Context(values, view(_NT_PRFPREG, _VECTORS_BYTES), at_syscall, _refusal(view))
+    return Arm64Context(values, view(_NT_PRFPREG, _VECTORS_BYTES), at_syscall, _refusal(view))
 
 
 def result(view: Callable[[int, int], bytes]) -> int:
@@ -220,7 +220,7 @@ def park(address: int, data: int, gate: int) -> bytes:
     return bytes(code.bytes)
 
 
-def serve(address: int, data: int, header: Header) -> bytes:
+def serve(address: int, data: int, header: LineHeader) -> bytes:
     """Returns code that runs the table whenever a byte arrives; when the line ends, it opens the gate and finishes."""
     code = Code(address)
     _one_byte(code, header, "recvfrom", 0)
@@ -239,7 +239,7 @@ def serve(address: int, data: int, header: Header) -> bytes:
     return bytes(code.bytes)
 
 
-def _one_byte(code: Code, header: Header, name: str, flags: int) -> None:
+def _one_byte(code: Code, header: LineHeader, name: str, flags: int) -> None:
     code.load(0, header.line)
     code.address_of(1, header.byte)
     for register, value in ((2, 1), (3, flags), (4, 0), (5, 0)):
@@ -247,7 +247,7 @@ def _one_byte(code: Code, header: Header, name: str, flags: int) -> None:
     code.syscall(NR[name])
 
 
-def _run(code: Code, header: Header) -> None:
+def _run(code: Code, header: LineHeader) -> None:
     """Runs the table: w19 is the operation's index, x20 its address; system calls leave both alone."""
     code.load(19, header.first)
     top = code.here

@@ -9,7 +9,7 @@ END = -1
 
 
 @dataclass(frozen=True, slots=True)
-class Header:
+class LineHeader:
     """Addresses, in the guest, of what all slots share."""
 
     gate: int

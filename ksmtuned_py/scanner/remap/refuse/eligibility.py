@@ -1,21 +1,20 @@
 """Tells which guests and which of their mappings may be remapped; see opened.py for what they have open. Pure."""
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 from ksmtuned_py.guests.balloon import parse_balloon
-from ksmtuned_py.guests.mappings import Mapping, candidates, parse_maps
-from ksmtuned_py.scanner.remap.refuse.numa import Policy, parse_policy
+from ksmtuned_py.guests.mappings import Mapping, candidates
+from ksmtuned_py.guests.smaps import parse_blocks
+from ksmtuned_py.scanner.remap.refuse.numa import NumaPolicy, parse_policy
+from ksmtuned_py.sensors.status import is_stopped
 
 _HARMLESS_CAPABILITIES = sum(1 << number for number in (10, 12, 13, 14, 23))
 """NET_BIND_SERVICE, NET_ADMIN, NET_RAW, IPC_LOCK, SYS_NICE: none of them opens a file of root's for writing."""
 _MIGRATION = ("mig/", "live_migr", "multifd", "postcopy", "bg_snap")
 """Names of the QEMU threads that move a guest to another host, or write a snapshot of it."""
-_STOPPED = re.compile(r"^State:\t[Tt]", re.MULTILINE)
-_HEADER = re.compile(r"[0-9a-f]+-[0-9a-f]+ ")
 _NO_KEY = "0"
 """The protection key of memory that was given none."""
 _PLAIN_FLAGS = frozenset("rd wr mr mw me ac sd nr".split())  # noqa: SIM905 - as they stand in the file
@@ -31,18 +30,17 @@ class Eligible:
     reserve: bool
     """Whether its memory is accounted for (no MAP_NORESERVE)."""
     advice: tuple[int, ...]
-    policy: Policy | None = None
+    policy: NumaPolicy | None = None
     """The NUMA policy of the mapping; None when it has none of its own."""
 
 
-def status_refusal(status: str) -> str | None:
-    """Returns why a process or thread with this /proc/PID/status is refused; None when it is not."""
-    found = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
+def status_refusal(found: dict[str, str]) -> str | None:
+    """Returns why a process or thread with these lines of /proc/PID/status is refused; None when it is not."""
     if found.get("Seccomp") == "1":
         return "it runs under strict seccomp, which forbids any system call of ours"
     if found.get("TracerPid", "0") != "0":
         return "a debugger is attached to it"
-    if is_stopped(status):
+    if is_stopped(found):
         return "it is stopped"
     if found.get("State", "").startswith(("Z", "X")):
         return "its first thread has ended"
@@ -53,11 +51,6 @@ def status_refusal(status: str) -> str | None:
     if int(found.get("CapPrm", "0"), 16) & ~_HARMLESS_CAPABILITIES:
         return "it has capabilities of root's, and so might write to what all others have mapped"
     return None
-
-
-def is_stopped(status: str) -> bool:
-    """Whether a process with this status is kept from running by somebody."""
-    return bool(_STOPPED.search(status))
 
 
 def command_refusal(words: Sequence[str]) -> str | None:
@@ -117,12 +110,12 @@ def large(mappings: Iterable[Mapping], least_bytes: int) -> list[tuple[int, int]
     return [(start, end) for start, end in candidates(list(mappings)) if end - start >= least_bytes]
 
 
-def of_one_policy(found: list[Eligible]) -> tuple[list[Eligible], Policy | None, str | None]:
+def of_one_policy(found: list[Eligible]) -> tuple[list[Eligible], NumaPolicy | None, str | None]:
     """Returns the mappings with the most frequent NUMA policy, that policy, and why others are left out.
 
     A memfd has one policy, which holds for all that have mapped it, and a guest has one memfd.
     """
-    sizes: Counter[Policy | None] = Counter()
+    sizes: Counter[NumaPolicy | None] = Counter()
     for one in found:
         sizes[one.policy] += one.mapping.size
     if not sizes:
@@ -134,20 +127,16 @@ def of_one_policy(found: list[Eligible]) -> tuple[list[Eligible], Policy | None,
     return chosen, most, f"only its memory with the NUMA policy {_name(most)} is merged, not {_name(others[0][0])}"
 
 
-def _name(policy: Policy | None) -> str:
+def _name(policy: NumaPolicy | None) -> str:
     return policy.text if policy else "default"
 
 
 def _with_flags(smaps: str) -> Iterable[tuple[Mapping, frozenset[str]]]:
-    header, key = "", _NO_KEY
-    for line in smaps.splitlines():
-        if line.startswith("VmFlags:"):
-            keys = frozenset() if key == _NO_KEY else frozenset({f"protection key {key}"})
-            yield parse_maps(header)[0], frozenset(line.split()[1:]) | keys
-        elif line.startswith("ProtectionKey:"):
-            key = line.split()[1]
-        elif _HEADER.match(line):
-            header, key = line, _NO_KEY
+    for mapping, lines in parse_blocks(smaps):
+        if "VmFlags" in lines:
+            key = lines.get("ProtectionKey", _NO_KEY)
+            keys = {f"protection key {key}"} if key != _NO_KEY else set()
+            yield mapping, frozenset(lines["VmFlags"].split()) | keys
 
 
 def _neighbours(found: list[Eligible]) -> list[list[Eligible]]:

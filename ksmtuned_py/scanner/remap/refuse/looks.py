@@ -39,7 +39,7 @@ def look(door: Door, process: Process, least_bytes: int) -> Belongings:
 def _threads_refusal(process: Process) -> str | None:
     for thread in process.names("task"):
         with suppress(Gone):  # the refusal is about that thread only
-            if reason := status_refusal(process.read_text(f"task/{thread}/status")):
+            if reason := status_refusal(process.status(f"task/{thread}/status")):
                 return reason
     return None
 

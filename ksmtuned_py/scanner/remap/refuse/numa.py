@@ -13,7 +13,7 @@ _FLAGS = {"": 0, "static": 0x8000, "balancing": 0x2000, "static|balancing": 0xA0
 
 
 @dataclass(frozen=True, slots=True)
-class Policy:
+class NumaPolicy:
     """A NUMA policy in the form that mbind takes."""
 
     text: str
@@ -34,14 +34,14 @@ def policies(numa_maps: str) -> dict[int, str]:
     return {start: "" if policy in same else policy for start, policy in found.items()}
 
 
-def parse_policy(text: str) -> Policy | None:
+def parse_policy(text: str) -> NumaPolicy | None:
     """Returns the policy that this text describes; None for one that mbind cannot set."""
     match = _POLICY.match(text)
     if not match or match["mode"] not in _MODES or (match["flags"] or "") not in _FLAGS:
         return None
     nodes = _mask(match["nodes"] or "")
     mode = _MODES[match["mode"]] | _FLAGS[match["flags"] or ""]
-    return Policy(text, mode, nodes) if nodes < 2**MOST_NODES else None
+    return NumaPolicy(text, mode, nodes) if nodes < 2**MOST_NODES else None
 
 
 def _mask(nodes: str) -> int:

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from functools import partial
 
 from ksmtuned_py.door import Door
 from ksmtuned_py.guests.cgroups import process_room_bytes
@@ -14,7 +15,8 @@ from ksmtuned_py.scanner.remap.processors.architecture import NR
 from ksmtuned_py.scanner.remap.processors.layout import END
 from ksmtuned_py.scanner.remap.refuse.eligibility import Eligible
 from ksmtuned_py.scanner.remap.share.intact import change
-from ksmtuned_py.scanner.remap.share.runs import Run, advise, bind, closed, in_turn
+from ksmtuned_py.scanner.remap.share.runs import PageRun, advise, bind, closed, in_turn
+from ksmtuned_py.scanner.remap.stop.stops import patiently
 from ksmtuned_py.sensors.memory import read_memory
 from ksmtuned_py.units import MIB
 
@@ -28,7 +30,7 @@ _READ_WRITE, _PRIVATE, _ANONYMOUS, _NORESERVE = 3, 2, 0x20, 0x4000
 _MAYMOVE_FIXED = 3
 
 
-class NoRoom(Refused):
+class NoRoomThere(Refused):
     """Raised when giving back would take more memory than there is for it."""
 
 
@@ -44,14 +46,24 @@ def give_back(
     try:
         for some in _portions(merged):
             _refuse_without_room(door, process)
-            with standing() as window:
-                if reason := change(process, [Run(address, length // PAGE, 0, one) for address, length, one in some]):
-                    raise Refused(reason)
-                for address, length, one in some:
-                    _one(process, session, window, mem, address, length, one)
+            yield from patiently(session.stops, partial(_portion, process, session, mem, some, standing))
             yield sum(length for _, length, _ in some) // PAGE
     finally:
         os.close(mem)
+
+
+def _portion(
+    process: Process,
+    session: Session,
+    mem: int,
+    some: list[tuple[int, int, Eligible]],
+    standing: Callable[[], AbstractContextManager[Window]],
+) -> None:
+    with standing() as window:
+        if reason := change(process, [PageRun(address, length // PAGE, 0, one) for address, length, one in some]):
+            raise Refused(reason)
+        for address, length, one in some:
+            _one(process, session, window, mem, address, length, one)
 
 
 def _refuse_without_room(door: Door, process: Process) -> None:
@@ -61,10 +73,10 @@ def _refuse_without_room(door: Door, process: Process) -> None:
     """
     room = process_room_bytes(door, process.read_text("cgroup"))
     if room is not None and room < _RESERVE_BYTES:
-        raise NoRoom("the memory limit of its control group leaves no room for its own copies: they stay merged")
+        raise NoRoomThere("the memory limit of its control group leaves no room for its own copies: they stay merged")
     memory = read_memory(door)
     if memory.headroom_bytes + memory.swap_free_bytes < _HOST_RESERVE_BYTES:
-        raise NoRoom("the host has no room for its own copies: they stay merged")
+        raise NoRoomThere("the host has no room for its own copies: they stay merged")
 
 
 def _portions(merged: list[Eligible]) -> Iterator[list[tuple[int, int, Eligible]]]:

@@ -11,7 +11,7 @@ import struct
 import numpy as np
 
 from ksmtuned_py.scanner.process import Process
-from ksmtuned_py.scanner.remap.share.runs import Run
+from ksmtuned_py.scanner.remap.share.runs import PageRun
 from ksmtuned_py.scanner.remap.stop import system
 
 _COLD = 20
@@ -24,7 +24,7 @@ _WHOLE = 1000
 """How many runs one call takes."""
 
 
-def change(process: Process, runs: list[Run]) -> str | None:
+def change(process: Process, runs: list[PageRun]) -> str | None:
     """Returns why the memory of these runs must not be touched any more; None when it is as it was. Raises OSError."""
     if any(_is_locked_or_gone(process, runs[begin : begin + _WHOLE]) for begin in range(0, len(runs), _WHOLE)):
         return "it has locked its memory, or taken it away, while it was merged"
@@ -33,7 +33,7 @@ def change(process: Process, runs: list[Run]) -> str | None:
     return None
 
 
-def _may_be_written(process: Process, runs: list[Run]) -> list[bool]:
+def _may_be_written(process: Process, runs: list[PageRun]) -> list[bool]:
     """Returns for each run whether it may be written; before Linux 6.11 only `has_changed` can see it."""
     maps = os.open("maps", os.O_RDONLY | os.O_CLOEXEC, dir_fd=process.directory)
     try:
@@ -46,7 +46,7 @@ def _may_be_written(process: Process, runs: list[Run]) -> list[bool]:
         os.close(maps)
 
 
-def _is_private_and_plain(maps: int, run: Run) -> bool:
+def _is_private_and_plain(maps: int, run: PageRun) -> bool:
     words = [0] * 13
     words[0], words[_ADDRESS] = _QUERY.size, run.address
     argument = bytearray(_QUERY.pack(*words))
@@ -58,7 +58,7 @@ def _is_private_and_plain(maps: int, run: Run) -> bool:
     return bool(found[_FLAGS] == _READ_WRITE_PRIVATE and found[_END] >= run.address + run.size)
 
 
-def _is_locked_or_gone(process: Process, runs: list[Run]) -> bool:
+def _is_locked_or_gone(process: Process, runs: list[PageRun]) -> bool:
     vectors = np.array([(run.address, run.size) for run in runs], np.uint64)
     try:
         done = system.call("process_madvise", process.pidfd, vectors.ctypes.data, len(vectors), _COLD, 0)

@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Iterator
 
-from ksmtuned_py.scanner.remap.share.runs import Run
+from ksmtuned_py.scanner.remap.share.runs import PageRun
 
 _LEAST_WORK = 32
 _FIRST_WORK, _MOST_WORK = 256, 8192
@@ -22,12 +22,12 @@ class Pace:
         self._longest_seconds = longest_seconds
         self._work_per_window = _FIRST_WORK
 
-    def portions(self, runs: list[Run]) -> Iterator[list[Run]]:
+    def portions(self, runs: list[PageRun]) -> Iterator[list[PageRun]]:
         """Yields as many runs at a time as fit into a stop."""
         rest = deque(runs)
         while rest:
             room = self._work_per_window
-            some: list[Run] = []
+            some: list[PageRun] = []
             while rest and room > _RUN_WORK and len(some) < _MOST_RUNS:
                 run = rest.popleft()
                 room -= _RUN_WORK
@@ -37,7 +37,7 @@ class Pace:
                 room -= some[-1].pages
             yield some
 
-    def took(self, runs: list[Run], seconds: float) -> None:
+    def took(self, runs: list[PageRun], seconds: float) -> None:
         """Takes in how long a window with these runs took."""
         work = sum(run.pages + _RUN_WORK for run in runs)
         fits = work * self._longest_seconds * _AIM / seconds

@@ -2,6 +2,7 @@
 
 import errno
 import os
+from collections.abc import Generator
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Self
@@ -13,8 +14,15 @@ from ksmtuned_py.door import Door
 from ksmtuned_py.errors import KsmtunedError
 from ksmtuned_py.guests.mappings import PAGES_NAME, Mapping, parse_maps
 from ksmtuned_py.scanner.pagemap import COPIED, PAGE, page_numbers, runs
-from ksmtuned_py.scanner.remap.refuse.eligibility import is_stopped
 from ksmtuned_py.sensors.stat import is_kernel_thread, parse_stat, thread_count
+from ksmtuned_py.sensors.status import is_stopped, parse_status
+from ksmtuned_py.units import MIB
+
+PAGES_PER_PROCESS = 16
+"""Pages that could be read in the time that a look at one process takes."""
+_PIECE_BYTES = 256 * MIB
+_COUNTED_PER_PAGE = 64
+"""How many pages of a mapping are looked up in the time in which one is read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,18 +40,23 @@ class References:
         return cls(np.zeros(pages, np.uint32), np.zeros(pages, np.bool_))
 
 
-def references(door: Door, ends: dict[int, int], since_ticks: int) -> tuple[dict[int, References], bool]:
+def references(
+    door: Door, ends: dict[int, int], since_ticks: int
+) -> Generator[int, None, tuple[dict[int, References], bool]]:
     """Returns who refers to each store (inode: pages), and whether every process could be looked at.
 
     Some cannot (a security module protects them). That does not matter where they had begun before any store was there.
+    Yields the work of each step, in pages that could be read meanwhile.
     """
     counts = {inode: References.none(end) for inode, end in ends.items()}
     certain = True
     for pid in door.names("proc") if ends else ():
         try:
-            for mapping in merged_mappings(door, pid):
+            mappings = merged_mappings(door, pid)
+            yield PAGES_PER_PROCESS + len(mappings)
+            for mapping in mappings:
                 if mapping.inode in counts:
-                    certain &= _count(door, pid, mapping, counts[mapping.inode])
+                    certain &= yield from _count(door, pid, mapping, counts[mapping.inode])
         except (OSError, KsmtunedError):
             certain &= _began_before(door, pid, since_ticks)
     return counts, certain
@@ -89,26 +102,29 @@ def _began_before(door: Door, pid: str, ticks: int) -> bool:
     return False
 
 
-def _count(door: Door, pid: str, mapping: Mapping, counts: References) -> bool:
-    """Counts one mapping; returns False for a process that does not run freely.
+def _count(door: Door, pid: str, mapping: Mapping, counts: References) -> Generator[int, None, bool]:
+    """Counts one mapping piece by piece; returns False for a process that does not run freely.
 
-    A process that does not run freely may still be about to map pages for a worker that was killed.
+    A process that does not run freely may still be about to map pages for a worker that was killed. A guest may have
+    mapped far more than the store has; beyond its end there is nothing to be freed.
     """
-    held = np.ones(mapping.size // PAGE, np.uint32)
-    held[_copied(door, pid, mapping)] = 0
-    begin = mapping.offset // PAGE
-    held = held[: max(0, len(counts.readers) - begin)]  # beyond the end there is nothing to be freed
-    counts.readers[begin : begin + len(held)] += held
-    counts.covered[begin : begin + len(held)] = True
-    return not is_stopped(door.read_if_there(f"proc/{pid}/status") or "")
+    end = min(mapping.end, mapping.start + max(0, len(counts.readers) * PAGE - mapping.offset))
+    for start in range(mapping.start, end, _PIECE_BYTES):
+        held = np.ones((min(end, start + _PIECE_BYTES) - start) // PAGE, np.uint32)
+        held[_copied(door, pid, start, start + len(held) * PAGE)] = 0
+        begin = (mapping.offset + start - mapping.start) // PAGE
+        counts.readers[begin : begin + len(held)] += held
+        counts.covered[begin : begin + len(held)] = True
+        yield 1 + len(held) // _COUNTED_PER_PAGE
+    return not is_stopped(parse_status(door.read_if_there(f"proc/{pid}/status") or ""))
 
 
-def _copied(door: Door, pid: str, mapping: Mapping) -> NDArray[np.uint32]:
-    """Returns the mapping's pages of which the process has a copy; none where that is not known."""
+def _copied(door: Door, pid: str, start: int, end: int) -> NDArray[np.uint32]:
+    """Returns the pages between the addresses of which the process has a copy; none where that is not known."""
     with suppress(OSError):
         descriptor = os.open(door.path(f"proc/{pid}/pagemap"), os.O_RDONLY | os.O_CLOEXEC)
         try:
-            return page_numbers(runs(descriptor, mapping.start, mapping.end, COPIED), mapping.start)
+            return page_numbers(runs(descriptor, start, end, COPIED), start)
         finally:
             os.close(descriptor)
     return np.empty(0, np.uint32)

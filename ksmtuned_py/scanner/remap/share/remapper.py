@@ -1,6 +1,5 @@
 """Shares equal pages of guests without KSM: many short stops, in each of which some runs of pages are exchanged."""
 
-import os
 import sys
 import time
 from collections.abc import Callable, Generator, Iterator
@@ -14,7 +13,7 @@ from ksmtuned_py.door import Door
 from ksmtuned_py.errors import KsmtunedError
 from ksmtuned_py.guests.mappings import Mapping, are_still_there
 from ksmtuned_py.model import GuestKey
-from ksmtuned_py.scanner.pagemap import PAGE, PRIVATE, PRIVATE_SMALL, Kind, page_count
+from ksmtuned_py.scanner.pagemap import PAGE, PRIVATE, PRIVATE_SMALL, Kind
 from ksmtuned_py.scanner.pages import Prints, contains
 from ksmtuned_py.scanner.process import Process
 from ksmtuned_py.scanner.refusal import Refused
@@ -25,14 +24,14 @@ from ksmtuned_py.scanner.remap.refuse.looks import look
 from ksmtuned_py.scanner.remap.refuse.numa import policies
 from ksmtuned_py.scanner.remap.refuse.opened import Belongings
 from ksmtuned_py.scanner.remap.refuse.sharers import Sharers
+from ksmtuned_py.scanner.remap.share.exchange import share
 from ksmtuned_py.scanner.remap.share.giveback import give_back
-from ksmtuned_py.scanner.remap.share.intact import change
 from ksmtuned_py.scanner.remap.share.pace import Pace
-from ksmtuned_py.scanner.remap.share.references import references
-from ksmtuned_py.scanner.remap.share.runs import Run, operations, plan, steady_prints
+from ksmtuned_py.scanner.remap.share.references import PAGES_PER_PROCESS, references
+from ksmtuned_py.scanner.remap.share.runs import LOOKED_AT_PER_PAGE, PageRun, by_slab, plan, steady_prints
 from ksmtuned_py.scanner.remap.share.store import Store
 from ksmtuned_py.scanner.remap.share.stores import Stores
-from ksmtuned_py.scanner.remap.stop.stops import NotStopped, Stops
+from ksmtuned_py.scanner.remap.stop.stops import NotStopped, Stops, patiently
 from ksmtuned_py.scanner.remap.stop.threads import Lost
 from ksmtuned_py.scanner.scanner import Watched
 from ksmtuned_py.scanner.table import SLAB_BYTES
@@ -63,6 +62,8 @@ class Remapper:
         self._pace = Pace(settings.stop_window_ms / 1000)
         self._stops = Stops(settings.stop_window_ms / 1000)
         self._next_look = 0.0
+        self._looks = 0
+        """How many looks at all processes have begun."""
         self._outdated = True
         """Whether something was merged or given back since the last look."""
         self.pages_shared = 0
@@ -85,33 +86,34 @@ class Remapper:
         self._stops.refuse_late(process.target.pid)
         belongings = look(self._door, process, self._least_bytes)
         watched.refusal = None
-        if not self._is_worth_it(process, watched, prints):
+        if not (yield from self._is_worth_it(process, watched, prints)):
             return
         Sharers(self._door, process).look_at_all()
+        yield PAGES_PER_PROCESS
         found, reason = self._eligible(process, self._least_bytes)
         allowed, policy, other = of_one_policy(found)
         watched.refusal = reason or other
-        store = self._stores.of(process.target.group, policy)
-        runs: list[Run] = []
-        for slab in watched.table.slabs.values():
-            for one in allowed:
-                if _touches(one, slab.base):
-                    runs += plan(process, slab, prints, store, one, kind)
+        store = yield from self._stores.of(process.target.group, policy)
+        freed, runs = store.times_freed, list[PageRun]()
+        for base, some in by_slab(allowed).items():
+            for one in some if base in watched.table.slabs else ():
+                runs += yield from plan(process, watched.table.slab(base), prints, store, one, kind)
         runs = self._affordable(process, runs)
         if runs:
-            self._outdated = True
-            yield from self._exchange(process, belongings, store, runs, [one.mapping for one in allowed])
+            yield from self._exchange(process, belongings, store, freed, runs, [one.mapping for one in allowed])
 
-    def _is_worth_it(self, process: Process, watched: Watched, prints: Prints) -> bool:
+    def _is_worth_it(self, process: Process, watched: Watched, prints: Prints) -> Generator[int, None, bool]:
         """Whether the guest has pages that could be shared: reading smaps takes long, and keeps the guest waiting."""
         pieces = large(process.mappings(), self._least_bytes)
         known = [prints, *self._stores.known(process.target.group)]
-        return any(
-            contains(wanted, steady_prints(slab, start, end)).any()
-            for slab in watched.table.slabs.values()
-            for start, end in pieces
-            for wanted in known
-        )
+        for slab in watched.table.slabs.values():
+            for start, end in pieces:
+                if start < slab.base + SLAB_BYTES and end > slab.base:
+                    some = steady_prints(slab, start, end)
+                    if any(contains(wanted, some).any() for wanted in known):
+                        return True
+                    yield 1 + len(known) * len(some) // LOOKED_AT_PER_PAGE
+        return False
 
     @contextmanager
     def _own_trouble(self, process: Process, refuse: Callable[[str], None]) -> Iterator[None]:
@@ -131,28 +133,32 @@ class Remapper:
             self._drop(process)
             refuse(str(error))
 
-    def look_after(self, guests: list[Target]) -> None:
-        """Counts what all processes of the host share, and frees what nobody maps any more."""
-        self._stores.take_over()
+    def look_after(self, guests: list[Target]) -> Iterator[int]:
+        """Counts what all processes of the host share, and frees what nobody maps any more; yields work in pages."""
+        yield from self._stores.take_over()
         due = time.monotonic() >= self._next_look
         if not due and not self._outdated:
             return
         self._outdated, begun_seconds = False, time.monotonic()
+        self._looks += 1
+        look_number = self._looks
         for key in self._sessions.keys() - {guest.key for guest in guests}:
             self._sessions.pop(key).close()
         stores = {inode: store for inode, store in self._stores.by_inode().items() if store.end}
         oldest_ticks = min((store.since_ticks for store in stores.values()), default=0)
         ends = {inode: store.end for inode, store in stores.items()}
-        counts, certain = references(self._door, ends, oldest_ticks)
+        counts, certain = yield from references(self._door, ends, oldest_ticks)
+        if look_number != self._looks:  # another look has begun and ended since, because this one had to wait
+            return
         self.pages_shared = sum(int(np.count_nonzero(found.readers)) for found in counts.values())
         self.pages_sharing = sum(int(found.readers.sum()) for found in counts.values()) - self.pages_shared
         if not due:
             return
         now_seconds = time.monotonic()
         self._next_look = now_seconds + max(_LOOK_SECONDS, _LOOK_RESTS * (now_seconds - begun_seconds))
-        if certain:
-            for inode, store in stores.items():
-                store.free_unused(counts[inode])
+        for inode, store in stores.items() if certain else ():
+            store.free_unused(counts[inode])
+            yield 1 + store.end // LOOKED_AT_PER_PAGE
 
     def give_back(self, process: Process) -> Generator[int, None, str | None]:
         """Gives the guest its pages back as private memory; returns why some stay merged, or None."""
@@ -175,28 +181,34 @@ class Remapper:
         self._stops.refuse_late(process.target.pid)
         belongings = look(self._door, process, self._least_bytes)
         Sharers(self._door, process).look_at_all()
+        yield PAGES_PER_PROCESS
         found, reason = self._eligible(process, PAGE)
         merged = [one for one in found if one.mapping.merged]
         if not merged:
             raise Refused(reason or "its mappings have changed")
-        store = self._stores.of(process.target.group, of_one_policy(merged)[1])
-        session = self._session(process, store)
+        store = yield from self._stores.of(process.target.group, of_one_policy(merged)[1])
+        session = yield from self._session(process, store)
         if any(one.policy for one in merged):
             refuse_forbidden(session.permits.forbidden)
-        wanted = [one.mapping for one in merged]
-        standing = self._prepared(process, belongings, session, wanted)
-        return give_back(self._door, process, session, merged, standing)
+        standing = yield from self._prepared(process, belongings, session, [one.mapping for one in merged])
+        yield from give_back(self._door, process, session, merged, standing)
 
     def _eligible(self, process: Process, least_bytes: int) -> tuple[list[Eligible], str | None]:
         numa = self._door.exists("proc/self/numa_maps")
         smaps = process.read_text("smaps")
         return eligible(smaps, policies(process.read_text("numa_maps")) if numa else None, least_bytes)
 
-    def _prepared(self, process: Process, belongings: Belongings, session: Session, wanted: list[Mapping]) -> Standing:
+    def _prepared(
+        self, process: Process, belongings: Belongings, session: Session, wanted: list[Mapping]
+    ) -> Generator[int, None, Standing]:
         """Checks all that takes long to check, and returns what stops the guest; raises Refused."""
         sharers = Sharers(self._door, process)
-        with session.window(process):
-            sharers.stand()
+
+        def stand() -> None:
+            with session.window(process):
+                sharers.stand()
+
+        yield from patiently(self._stops, stand)
         sharers.look_at_all()
         self._settle(process, belongings, wanted)
         return partial(self._standing, process, belongings, session, wanted, sharers)
@@ -224,7 +236,7 @@ class Remapper:
             self._settle(process, belongings, wanted)
         raise Refused("its mappings, or what it has open, are changing all the time")
 
-    def _affordable(self, process: Process, runs: list[Run]) -> list[Run]:
+    def _affordable(self, process: Process, runs: list[PageRun]) -> list[PageRun]:
         """Returns the longest runs that leave the guest's mappings within their limit; each run can cost two."""
         most = int(self._door.read("proc/sys/vm/max_map_count")) * self._settings.mappings_percent / 100
         room = max(0, int(most) - len(process.mappings())) // 2
@@ -232,67 +244,42 @@ class Remapper:
         return sorted(longest, key=lambda run: run.address)
 
     def _exchange(
-        self, process: Process, belongings: Belongings, store: Store, runs: list[Run], wanted: list[Mapping]
+        self,
+        process: Process,
+        belongings: Belongings,
+        store: Store,
+        freed: int,
+        runs: list[PageRun],
+        mapped: list[Mapping],
     ) -> Iterator[int]:
-        session = self._session(process, store)
+        session = yield from self._session(process, store)
         if runs[0].eligible.policy:
             refuse_forbidden(session.permits.forbidden)
-        standing = self._prepared(process, belongings, session, wanted)
-        for some in self._pace.portions(runs):
-            contents = [store.read(run.offset, run.pages) for run in some]
+        standing = yield from self._prepared(process, belongings, session, mapped)
+
+        def exchange(some: list[PageRun]) -> None:
+            """Exchanges these runs in one stop, unless pages of the store were freed since it was planned."""
+            contents = [store.read(run.offset, run.pages) for run in some if store.times_freed == freed]
+            if not contents:
+                return
             with standing() as window:
-                self._share(process, window, session, some, contents)
+                share(process, window, session, some, contents)
             self._pace.took(some, time.monotonic() - window.begun_seconds)
+
+        for some in self._pace.portions(runs):
+            self._outdated = True
+            yield from patiently(self._stops, partial(exchange, some))
             yield sum(run.pages for run in some)
 
-    def _share(
-        self, process: Process, window: Window, session: Session, runs: list[Run], contents: list[bytes]
-    ) -> None:
-        equal = [
-            part for run, content in zip(runs, contents, strict=True) for part in _equal_parts(process, run, content)
-        ]
-        if equal and (reason := change(process, equal)):
-            raise Refused(reason)
-        area = session.area
-        if equal and (policy := equal[0].eligible.policy):
-            area.put_nodes(policy.nodes)
-        table, maps = operations(equal, session.store_there, area.vector_address, area.nodes_address)
-        if table:
-            results = window.run(table)
-            failed = [results[index] for index in maps if results[index] < 0]
-            if failed:
-                raise Refused(f"mmap in it failed: {os.strerror(-failed[0])}")
-
-    def _session(self, process: Process, store: Store) -> Session:
+    def _session(self, process: Process, store: Store) -> Generator[int, None, Session]:
         key = process.target.key
         if key in self._sessions and self._sessions[key].store_key != store.key:
             self._drop(process)  # its group or NUMA policy has changed, and what it has open is the old one's memfd
         if key not in self._sessions:
-            self._sessions[key] = Session.begin(process, store.readable, self._stops)
+            self._sessions[key] = yield from Session.begin(process, store.readable, self._stops)
         return self._sessions[key]
 
     def _drop(self, process: Process) -> None:
         session = self._sessions.pop(process.target.key, None)
         if session:
             session.close()
-
-
-def _touches(one: Eligible, base: int) -> bool:
-    return one.mapping.start < base + SLAB_BYTES and one.mapping.end > base
-
-
-def _equal_parts(process: Process, run: Run, content: bytes) -> Iterator[Run]:
-    """Yields the parts of the run that now hold exactly what the store has, in private pages in memory."""
-    if page_count(process.runs(run.address, run.address + run.size, PRIVATE)) != run.pages:
-        return
-    block = bytearray(run.size)
-    if process.read([memoryview(block)], run.address) != run.size:
-        return
-    if block == content:
-        yield run
-        return
-    words = np.frombuffer(block, np.uint64), np.frombuffer(content, np.uint64)
-    same = (words[0] == words[1]).reshape(run.pages, -1).all(axis=1)
-    edges = np.flatnonzero(np.diff(np.concatenate(([False], same, [False])).astype(np.int8))).tolist()
-    for begin, end in zip(edges[::2], edges[1::2], strict=True):
-        yield run.part(begin, end - begin)

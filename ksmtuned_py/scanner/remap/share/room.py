@@ -1,6 +1,7 @@
 """Tells which pages of a store may be used again, so that it does not grow for ever. Pure."""
 
 from bisect import bisect_left, insort
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,8 +28,7 @@ class Room:
         free = ~taken & before
         end = int(np.flatnonzero(~free)[-1]) + 1 if not free.all() else 0
         self._empty = ~taken[:end]
-        edges = np.flatnonzero(np.diff(np.concatenate(([False], free[:end], [False])).astype(np.int8))).tolist()
-        self._free = sorted((stop - begin, begin) for begin, stop in zip(edges[::2], edges[1::2], strict=True))
+        self._free = sorted((stop - begin, begin) for begin, stop in stretches(free[:end]))
         return end
 
     def take(self, pages: int) -> int | None:
@@ -40,3 +40,9 @@ class Room:
         if length > pages:
             insort(self._free, (length - pages, begin + pages))
         return begin
+
+
+def stretches(chosen: Pages) -> Iterator[tuple[int, int]]:
+    """Yields the begin and the end of each row of chosen pages."""
+    edges = np.flatnonzero(np.diff(np.concatenate(([False], chosen, [False])).astype(np.int8))).tolist()
+    return zip(edges[::2], edges[1::2], strict=True)

@@ -1,5 +1,6 @@
 """Plans which runs of a guest's pages are remapped to which runs of the store, and with which system calls."""
 
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,18 +15,20 @@ from ksmtuned_py.scanner.remap.processors.layout import END
 from ksmtuned_py.scanner.remap.refuse.eligibility import Eligible
 from ksmtuned_py.scanner.remap.refuse.numa import MOST_NODES
 from ksmtuned_py.scanner.remap.share.store import Store
-from ksmtuned_py.scanner.table import PageNumbers, Slab, numbers
+from ksmtuned_py.scanner.table import SLAB_BYTES, PageNumbers, Slab, numbers
 
 MOST_PAGES = 512
 """The most pages of one run, whose mmap takes the guest about 50 us."""
 _READ_WRITE, _PRIVATE, _FIXED, _ANONYMOUS, _NORESERVE = 3, 2, 0x10, 0x20, 0x4000
 _ADD_AT_ONCE = 256
+LOOKED_AT_PER_PAGE = 64
+"""How many prints are looked up among many others in the time in which one page is read."""
 Call = tuple[int, tuple[int, ...]]
 """A system call's number and its arguments."""
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class PageRun:
     """Consecutive pages of a guest, and of the store."""
 
     address: int
@@ -39,27 +42,39 @@ class Run:
         """Size in bytes."""
         return self.pages * PAGE
 
-    def part(self, first: int, pages: int) -> "Run":
+    def part(self, first: int, pages: int) -> "PageRun":
         """Returns the run of some of its pages."""
-        return Run(self.address + first * PAGE, pages, self.offset + first, self.eligible)
+        return PageRun(self.address + first * PAGE, pages, self.offset + first, self.eligible)
 
 
-def plan(process: Process, slab: Slab, wanted: Prints, store: Store, eligible: Eligible, kind: Kind) -> list[Run]:
+def plan(
+    process: Process, slab: Slab, wanted: Prints, store: Store, eligible: Eligible, kind: Kind
+) -> Generator[int, None, list[PageRun]]:
     """Returns the mapping's runs in a slab whose contents are wanted or stored already; puts missing contents there.
 
-    Only pages of the kind are taken.
+    Only pages of the kind are taken. Yields the work of each step, in pages.
     """
     chosen = slice(*_between(slab, eligible.mapping.start, eligible.mapping.end))
     contents, pages = slab.prints[chosen], slab.pages[chosen]
     able = slab.steady[chosen] & (contents != ZERO) & (contains(wanted, contents) | contains(store.known, contents))
+    yield 1 + len(pages) // LOOKED_AT_PER_PAGE
     if not able.any():
         return []
     start, end = (slab.base + page * PAGE for page in (int(pages[0]), int(pages[-1]) + 1))
     able &= np.isin(pages, numbers(process.runs(start, end, kind), slab.base))
     pages, contents = pages[able], contents[able]
-    _add_missing(process, slab.base, pages, contents, store)
+    yield from _add_missing(process, slab.base, pages, contents, store)
     kept = contains(store.known, contents)
     return _runs(slab.base, pages[kept], store.offsets(contents[kept]).astype(np.int64), eligible)
+
+
+def by_slab(allowed: Iterable[Eligible]) -> dict[int, list[Eligible]]:
+    """Returns the mappings that touch each slab, by the slab's base."""
+    found: dict[int, list[Eligible]] = {}
+    for one in allowed:
+        for base in range(one.mapping.start - one.mapping.start % SLAB_BYTES, one.mapping.end, SLAB_BYTES):
+            found.setdefault(base, []).append(one)
+    return found
 
 
 def steady_prints(slab: Slab, start: int, end: int) -> Prints:
@@ -69,7 +84,7 @@ def steady_prints(slab: Slab, start: int, end: int) -> Prints:
     return found
 
 
-def operations(runs: list[Run], store_there: int, vector: int, nodes: int) -> tuple[list[Operation], list[int]]:
+def operations(runs: list[PageRun], store_there: int, vector: int, nodes: int) -> tuple[list[Operation], list[int]]:
     """Returns the table for the guest, and which entries are the mmaps, for as many runs as fit in.
 
     An mmap that fails has not changed anything (Linux 6.12+), or has left a hole. Over a hole mincore fails, too, and
@@ -130,7 +145,7 @@ def _between(slab: Slab, start: int, end: int) -> tuple[int, int]:
     return begin, end
 
 
-def _add_missing(process: Process, base: int, pages: PageNumbers, contents: Prints, store: Store) -> None:
+def _add_missing(process: Process, base: int, pages: PageNumbers, contents: Prints, store: Store) -> Iterator[int]:
     missing = ~contains(store.known, contents)
     _, first = np.unique(contents[missing], return_index=True)
     first.sort()  # the order is the guest's, so that runs stay runs
@@ -144,9 +159,11 @@ def _add_missing(process: Process, base: int, pages: PageNumbers, contents: Prin
         same = found == expected[begin : begin + _ADD_AT_ONCE]
         content = np.frombuffer(block, np.uint8).reshape(-1, PAGE)[same]
         store.add(memoryview(content.tobytes()), found[same])
+        yield len(part)
+    store.index()
 
 
-def _runs(base: int, pages: PageNumbers, offsets: NDArray[np.int64], eligible: Eligible) -> list[Run]:
+def _runs(base: int, pages: PageNumbers, offsets: NDArray[np.int64], eligible: Eligible) -> list[PageRun]:
     if not len(pages):
         return []
     places = pages.astype(np.int64)
@@ -155,5 +172,5 @@ def _runs(base: int, pages: PageNumbers, offsets: NDArray[np.int64], eligible: E
     for begin, end in zip([0, *breaks.tolist()], [*breaks.tolist(), len(places)], strict=True):
         for at in range(begin, end, MOST_PAGES):
             address = base + int(places[at]) * PAGE
-            found.append(Run(address, min(MOST_PAGES, end - at), int(offsets[at]), eligible))
+            found.append(PageRun(address, min(MOST_PAGES, end - at), int(offsets[at]), eligible))
     return found

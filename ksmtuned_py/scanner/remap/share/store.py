@@ -4,6 +4,7 @@ import ctypes
 import fcntl
 import mmap
 import os
+from collections.abc import Iterator
 from contextlib import suppress
 
 import numpy as np
@@ -13,9 +14,9 @@ from ksmtuned_py.door import Door
 from ksmtuned_py.scanner.pages import ZERO, Prints, prints
 from ksmtuned_py.scanner.remap.foothold.area import SEALS
 from ksmtuned_py.scanner.remap.processors.architecture import NR
-from ksmtuned_py.scanner.remap.refuse.numa import MOST_NODES, Policy
+from ksmtuned_py.scanner.remap.refuse.numa import MOST_NODES, NumaPolicy
 from ksmtuned_py.scanner.remap.share.references import References
-from ksmtuned_py.scanner.remap.share.room import Room
+from ksmtuned_py.scanner.remap.share.room import Room, stretches
 from ksmtuned_py.sensors.pages import OWN_PAGE_BYTES
 
 PAGE = OWN_PAGE_BYTES
@@ -35,8 +36,11 @@ _libc.mmap.restype = ctypes.c_void_p
 class Store:
     """Contents by print; new ones are put side by side, so that runs of a guest's pages are runs here, too."""
 
-    def __init__(self, name: str, since_ticks: int, descriptor: int | None = None) -> None:
-        """Makes a new store; with a descriptor, takes over the one that it is."""
+    def __init__(self, name: str, since_ticks: int, descriptor: int | None = None, end: int = 0) -> None:
+        """Makes a new store; with a descriptor, opens the one that it is, whose contents `take_over` then reads.
+
+        `end` tells how far, in pages, it is mapped.
+        """
         self.since_ticks = since_ticks
         """When the memfd was made, in clock ticks since boot: no process that began before can have inherited it."""
         self.descriptor = _create(name) if descriptor is None else descriptor
@@ -45,14 +49,16 @@ class Store:
         """The descriptor for guests: through it nobody can write to what all have mapped, or get one that can."""
         self._prints: Prints = np.empty(0, np.uint64)
         self._offsets: Offsets = np.empty(0, np.uint32)
-        self.end = 0
+        self._adding: list[tuple[Prints, Offsets]] = []
+        self.end = end
         """The first page from which on nothing is used."""
-        self._idle: set[int] = set()
+        self.times_freed = 0
+        """How often pages of it were freed: what was planned with it before may be something else now."""
+        self._idle: NDArray[np.bool_] = np.zeros(0, np.bool_)
+        """For each page, whether nobody read it in the last look."""
         self._room = Room()
-        if descriptor is not None:
-            self._read_all()
 
-    def bind(self, policy: Policy) -> None:
+    def bind(self, policy: NumaPolicy) -> None:
         """Sets the NUMA policy of its pages, and so of whatever has them mapped; raises OSError.
 
         The policy stays with the file when it is not mapped here any more.
@@ -87,7 +93,7 @@ class Store:
         return self._offsets[np.searchsorted(self._prints, wanted)]
 
     def add(self, content: memoryview, found: Prints) -> None:
-        """Adds pages with new prints, unless the store is full."""
+        """Adds pages with new prints, unless the store is full; `index` makes them known."""
         begin = self._room.take(len(found))
         if begin is None:
             begin = self.end
@@ -95,36 +101,63 @@ class Store:
                 return
             self.end += len(found)
         os.pwrite(self.descriptor, content, begin * PAGE)
-        places = np.arange(begin, begin + len(found), dtype=np.uint32)
-        self._index(np.concatenate((self._prints, found)), np.concatenate((self._offsets, places)))
+        self._adding.append((found, np.arange(begin, begin + len(found), dtype=np.uint32)))
+
+    def index(self) -> None:
+        """Makes known what was added since the last time: for all of a plan at once, since it moves all that is known.
+
+        It must be done before anything of that is mapped, or the pages would not be known to be used.
+        """
+        if not self._adding:
+            return
+        found, places = (np.concatenate(parts) for parts in zip(*self._adding, strict=True))
+        self._adding.clear()
+        order = np.argsort(found)
+        found, places = found[order], places[order]
+        at = np.searchsorted(self._prints, found)
+        self._prints, self._offsets = np.insert(self._prints, at, found), np.insert(self._offsets, at, places)
 
     def read(self, offset: int, pages: int) -> bytes:
         """Returns the contents of some pages."""
         return os.pread(self.descriptor, pages * PAGE, offset * PAGE)
 
     def free_unused(self, references: References) -> None:
-        """Frees pages that nobody reads in two looks in a row: the second sees who was forked meanwhile."""
-        unused = set(self._offsets[references.readers[self._offsets] == 0].tolist())
-        for offset in unused & self._idle:
-            _libc.fallocate(
-                self.descriptor,
-                _PUNCH_HOLE | _KEEP_SIZE,
-                ctypes.c_int64(offset * PAGE),
-                ctypes.c_int64(PAGE),
-            )
-        kept = ~np.isin(self._offsets, np.fromiter(unused & self._idle, np.uint32))
-        self._prints, self._offsets = self._prints[kept], self._offsets[kept]
-        self._idle = unused - self._idle
-        taken = references.covered.copy()
+        """Frees pages that nobody reads in two looks in a row: the second sees who was forked meanwhile.
+
+        The references may be older than the last pages that were added, which are then kept.
+        """
+        self.index()
+        pages = len(references.readers)
+        seen = self._offsets < pages
+        unused = np.zeros(pages, np.bool_)
+        unused[self._offsets[seen]] = references.readers[self._offsets[seen]] == 0
+        known = min(pages, len(self._idle))
+        gone = np.zeros(max(pages, self.end), np.bool_)
+        gone[:known] = unused[:known] & self._idle[:known]
+        self._idle = unused & ~gone[:pages]
+        self._free(gone)
+        taken = np.ones(len(gone), np.bool_)
+        taken[:pages] = references.covered
         taken[self._offsets] = True
         self.end = self._room.look(taken)
+        self._punch(self.end, STORE_BYTES // PAGE)
 
-    def _index(self, found: Prints, places: Offsets) -> None:
-        order = np.argsort(found)
-        self._prints, self._offsets = found[order], places[order]
+    def _free(self, gone: NDArray[np.bool_]) -> None:
+        if not gone.any():
+            return
+        self.times_freed += 1
+        for begin, end in stretches(gone):
+            self._punch(begin, end)
+        kept = ~gone[self._offsets]
+        self._prints, self._offsets = self._prints[kept], self._offsets[kept]
 
-    def _read_all(self) -> None:
-        """Takes over what a worker before us has merged."""
+    def _punch(self, begin: int, end: int) -> None:
+        """Frees the pages from one number to before another. Reading a hole fills it, and guests can read all of it."""
+        offset, size = ctypes.c_int64(begin * PAGE), ctypes.c_int64((end - begin) * PAGE)
+        _libc.fallocate(self.descriptor, _PUNCH_HOLE | _KEEP_SIZE, offset, size)
+
+    def take_over(self) -> Iterator[int]:
+        """Reads what a worker before us has merged; yields the pages of each step."""
         begin = 0
         parts, places = [self._prints], [self._offsets]
         while (begin := _seek(self.descriptor, begin, os.SEEK_DATA)) >= 0:
@@ -133,7 +166,8 @@ class Store:
                 size = min(end - at, _READ_PAGES * PAGE)
                 parts.append(prints(memoryview(os.pread(self.descriptor, size, at))))
                 places.append(np.arange(at // PAGE, (at + size) // PAGE, dtype=np.uint32))
-            self.end = end // PAGE
+                yield size // PAGE
+            self.end = max(self.end, end // PAGE)
             begin = end
         found, offsets = np.concatenate(parts), np.concatenate(places)
         unique, first = np.unique(found, return_index=True)
@@ -163,6 +197,11 @@ def is_ours(descriptor: int) -> bool:
         marked = os.getxattr(descriptor, _OURS) == _MARK and fcntl.fcntl(descriptor, fcntl.F_GET_SEALS) == SEALS
         return marked and (found.st_uid, found.st_mode, found.st_size) == (0, _MODE, STORE_BYTES)
     return False
+
+
+def has_pages_from(descriptor: int, page: int) -> bool:
+    """Whether a memfd has any page from that one on."""
+    return _seek(descriptor, page * PAGE, os.SEEK_DATA) >= 0
 
 
 def memfd_device() -> int:

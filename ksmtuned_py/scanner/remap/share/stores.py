@@ -4,6 +4,7 @@ import hashlib
 import os
 import re
 import time
+from collections.abc import Generator
 from contextlib import suppress
 
 from ksmtuned_py.door import Door
@@ -11,14 +12,13 @@ from ksmtuned_py.errors import KsmtunedError
 from ksmtuned_py.guests.mappings import PAGES_NAME
 from ksmtuned_py.scanner.pages import Prints
 from ksmtuned_py.scanner.refusal import Refused
-from ksmtuned_py.scanner.remap.refuse.numa import Policy
-from ksmtuned_py.scanner.remap.share.references import mapped_end, merged_mappings
-from ksmtuned_py.scanner.remap.share.store import Store, is_ours, memfd_device
+from ksmtuned_py.scanner.remap.refuse.numa import NumaPolicy
+from ksmtuned_py.scanner.remap.share.references import PAGES_PER_PROCESS, mapped_end, merged_mappings
+from ksmtuned_py.scanner.remap.share.store import Store, has_pages_from, is_ours, memfd_device
 from ksmtuned_py.scanner.remap.stop import system
 
 _MOST_OF_MEMORY = 4
-"""How far, in times of all memory, mappings may reach into a store that is taken over; its tables are as long."""
-
+"""How far, in times of all memory, a store may reach that is taken over, and its mappings: its tables are as long."""
 _NAME = re.compile(rf"/memfd:({PAGES_NAME}-[0-9a-f]{{8}})-([0-9a-f]{{1,16}}) ")
 """The name of a store: the hash of its group and policy, and when it was made."""
 
@@ -28,18 +28,21 @@ class Stores:
 
     def __init__(self, door: Door) -> None:
         self._door = door
-        self._stores: dict[tuple[str, Policy | None], Store] = {}
+        self._stores: dict[tuple[str, NumaPolicy | None], Store] = {}
         self._left: dict[str, list[Store]] = {}
         """Stores that earlier workers have left, by name without the time, as long as no guest is merged with them."""
         self._has_looked = False
 
-    def of(self, group: str, policy: Policy | None) -> Store:
-        """Returns a store we have, or one that an earlier worker has left, or a new one; raises Refused."""
+    def of(self, group: str, policy: NumaPolicy | None) -> Generator[int, None, Store]:
+        """Returns a store we have, or one that an earlier worker has left, or a new one; raises Refused.
+
+        Yields the work of each step, in pages.
+        """
         if (group, policy) not in self._stores:
             text = f"{group}\0{policy.text}" if policy else group
             name = f"{PAGES_NAME}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
             if not self._left.get(name):
-                self._look()
+                yield from self._look()
             left = self._left.get(name)
             store = left.pop() if left else _new(name)
             if policy:
@@ -47,10 +50,10 @@ class Stores:
             self._stores[group, policy] = store
         return self._stores[group, policy]
 
-    def take_over(self) -> None:
+    def take_over(self) -> Generator[int, None, None]:
         """Takes over what earlier workers have left, so that it is counted, and freed when nobody needs it."""
         if not self._has_looked:
-            self._look()
+            yield from self._look()
 
     def known(self, group: str) -> list[Prints]:
         """Returns what is merged already in a group, by its stores; each store that was left may be of the group."""
@@ -64,44 +67,51 @@ class Stores:
         used = [store for (name, _), store in self._stores.items() if group in (None, name)]
         return [*used, *(store for stores in self._left.values() for store in stores)]
 
-    def _look(self) -> None:
-        """Takes over the stores that nobody works with any more."""
-        self._has_looked = True
+    def _look(self) -> Generator[int, None, None]:
+        """Takes over the stores that nobody works with any more; yields the work of each step, in pages."""
         tried = set(self.by_inode())
         for pid in self._door.names("proc"):
+            found: list[tuple[re.Match[str], str]] = []
             with suppress(OSError, KsmtunedError):
                 for mapping in merged_mappings(self._door, pid):
-                    found = _NAME.match(mapping.name)
-                    if found and mapping.inode not in tried:
+                    match = _NAME.match(mapping.name)
+                    if match and mapping.inode not in tried:
                         tried.add(mapping.inode)
-                        self._take_over(found, f"proc/{pid}/map_files/{mapping.start:x}-{mapping.end:x}")
+                        found.append((match, f"proc/{pid}/map_files/{mapping.start:x}-{mapping.end:x}"))
+            yield PAGES_PER_PROCESS
+            for one in found:
+                yield from self._take_over(*one)
+        self._has_looked = True
 
-    def _take_over(self, name: re.Match[str], path: str) -> None:
+    def _take_over(self, name: re.Match[str], path: str) -> Generator[int, None, None]:
         """Takes over the memfd that is mapped there, if a worker of ours has made it and nobody uses it wrongly."""
+        store = None
         with suppress(OSError):
-            if system.file(self._door.path(path), system.ANYWHERE).key[0] != memfd_device():
-                return  # a file of that name may be on a server that does not answer when it is opened
-            descriptor = os.open(self._door.path(path), os.O_RDWR | os.O_CLOEXEC)
+            store = self._opened(name, self._door.path(path))
+        if store:
             try:
-                store = self._opened(name, descriptor)
-            except OSError:
-                os.close(descriptor)
+                yield from store.take_over()
+            except BaseException:  # also when this is not gone on with: the next worker's look needs the lock
+                store.close()
                 raise
-            if store:
-                self._left.setdefault(name[1], []).append(store)
-            else:
-                os.close(descriptor)
+            self._left.setdefault(name[1], []).append(store)
 
-    def _opened(self, name: re.Match[str], descriptor: int) -> Store | None:
+    def _opened(self, name: re.Match[str], path: str) -> Store | None:
         """Opens one of our memfds; of others anybody can make thousands, not worth a look at all processes."""
-        if not is_ours(descriptor):
-            return None
-        end = mapped_end(self._door, os.fstat(descriptor).st_ino)
-        if end >= _MOST_OF_MEMORY * os.sysconf("SC_PHYS_PAGES"):
-            return None
-        store = Store(f"{name[1]}-{name[2]}", int(name[2], 16), descriptor)
-        store.end = max(store.end, end)
-        return store
+        if system.file(path, system.ANYWHERE).key[0] != memfd_device():
+            return None  # a file of that name may be on a server that does not answer when it is opened
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            most = _MOST_OF_MEMORY * os.sysconf("SC_PHYS_PAGES")
+            if is_ours(descriptor) and not has_pages_from(descriptor, most):
+                end = mapped_end(self._door, os.fstat(descriptor).st_ino)
+                if end < most:
+                    return Store(f"{name[1]}-{name[2]}", int(name[2], 16), descriptor, end)
+        except OSError:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+        return None
 
 
 def _new(name: str) -> Store:
@@ -110,7 +120,7 @@ def _new(name: str) -> Store:
     return Store(f"{name}-{ticks:x}", ticks)
 
 
-def _bind(store: Store, policy: Policy) -> None:
+def _bind(store: Store, policy: NumaPolicy) -> None:
     try:
         store.bind(policy)
     except OSError as error:

@@ -23,8 +23,6 @@ _LAST_PATIENCE_SECONDS = 0.5
 _ALL_SIGNALS = 2**64 - 1
 _CONTINUE_BIT = 1 << (signal.SIGCONT - 1)
 _POLL_SECONDS = 0.00002
-_TRIES, _REST_TIMES = 5, 20
-"""Tries of a stop on a busy host, and how many stops' time the guest runs in between: it loses 5 % at most."""
 _DISPATCHES = "it has system calls sent to a handler of its own (syscall user dispatch)"
 _UNTRACEABLE = (
     "one of its threads cannot be traced: it is a kernel worker or a debugger's, it has ended, "
@@ -63,11 +61,6 @@ class Threads:
         self.all: list[Thread] = []
 
     def __enter__(self) -> Self:
-        for _ in range(_TRIES - 1):
-            with suppress(Busy):
-                self._stop()
-                return self
-            time.sleep(_REST_TIMES * self._stops.longest_seconds)
         self._stop()
         return self
 
@@ -267,9 +260,9 @@ class Threads:
         if not thread.ran or interrupted is thread.context:
             return thread.context
         with suppress(OSError, Gone):
-            status = self._process.read_text(f"task/{thread.number}/status")
-            waiting = [int(status.split(f"{name}:\t")[1].split()[0], 16) for name in ("SigPnd", "ShdPnd")]
-            if self._signals or (waiting[0] | waiting[1]) & ~thread.mask:
+            status = self._process.status(f"task/{thread.number}/status")
+            waiting = int(status["SigPnd"], 16) | int(status["ShdPnd"], 16)
+            if self._signals or waiting & ~thread.mask:
                 return interrupted
         return thread.context
 
@@ -294,7 +287,7 @@ class Threads:
         """Sends the signals put aside, but no SIGSTOP that a SIGCONT has followed: that one still waits for us."""
         with suppress(OSError, Gone):
             for number in self._signals:
-                waiting = int(self._process.read_text("status").split("ShdPnd:\t")[1].split()[0], 16)
+                waiting = int(self._process.status()["ShdPnd"], 16)
                 if number != signal.SIGSTOP or not waiting & _CONTINUE_BIT:
                     signal.pidfd_send_signal(self._process.pidfd, number)
         self._signals.clear()

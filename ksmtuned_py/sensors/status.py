@@ -1,0 +1,21 @@
+"""Reads /proc/PID/status, the kernel's lines on one process or thread. Pure."""
+
+from collections.abc import Mapping
+
+from ksmtuned_py.units import KIB
+
+
+def parse_status(text: str) -> dict[str, str]:
+    """The lines by their names, without the tab before the value."""
+    return {name: value.removeprefix("\t") for name, _, value in (line.partition(":") for line in text.splitlines())}
+
+
+def status_bytes(status: Mapping[str, str], name: str) -> int | None:
+    """A size among these lines; None when there is none, as for a thread of the kernel."""
+    size = status.get(name, "").split()
+    return int(size[0]) * KIB if size and size[0].isdecimal() else None
+
+
+def is_stopped(status: Mapping[str, str]) -> bool:
+    """Whether a process with these lines is kept from running by somebody."""
+    return status.get("State", "").startswith(("T", "t"))
