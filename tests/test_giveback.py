@@ -89,6 +89,16 @@ def test_merged_pages_that_only_one_guest_has_left_cost_the_host_nothing(stage: 
     assert stage.host.observe().saved_bytes == 0
 
 
+def test_a_guest_that_does_not_answer_stays_merged_and_so_run_2_is_not_written(stage: Stage) -> None:
+    """run=2 would wait for it, with ksmd's mutex taken, and nobody could write run any more."""
+    stage.silent = ("model-1",)
+    with pytest.raises(NotUnmerged, match="would wait for guest model-1, which does not answer"):
+        give_back(stage.ways)
+    assert (set(stage.unshared), stage.switched) == ({"model-2"}, [])
+    assert "model-1 stays merged: nothing has moved for 30 s" in stage.said
+    assert stage.host.backend.knobs().run == 0
+
+
 def test_the_last_stage_goes_on_for_as_long_as_it_moves(stage: Stage) -> None:
     stage.domains.pending = iter([number / 100 for number in range(40)])  # 0.8 s
     looks = stage.domains.looks

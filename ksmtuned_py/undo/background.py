@@ -12,8 +12,11 @@ from ksmtuned_py.model import Memory, Snapshot, Write, WriteResult, WriteStatus
 from ksmtuned_py.undo.giveback import Say, Ways, give_back
 from ksmtuned_py.units import human_seconds
 
-RETRY_SECONDS = 3600.0
-"""The rest after something had to stay merged. To look for merged pages takes a minute for a TiB."""
+RETRY_SECONDS, RETRY_MAX_SECONDS = 3600.0, 86_400.0
+"""The rest after something had to stay merged, and the longest: each time it takes twice as long.
+
+A thousand guests take two minutes of CPU time, and to look for merged pages takes one for a TiB.
+"""
 
 
 @dataclass(eq=False)
@@ -96,6 +99,7 @@ class GivingBack:
         self._round: Round | None = None
         self._called_off: Round | None = None
         self._refused = ""
+        self._rest_seconds = RETRY_SECONDS
         self._not_before_seconds = 0.0
 
     @property
@@ -112,9 +116,11 @@ class GivingBack:
             return WriteResult(write=write, status=WriteStatus.PENDING, detail=self._round.told)
         ended, self._round = self._round, None
         if not ended.problem:
+            self._rest_seconds = RETRY_SECONDS
             return WriteResult(write=write, status=WriteStatus.OK)
-        self._refused = f"{ended.problem}; the next try is in {human_seconds(RETRY_SECONDS)}"
-        self._not_before_seconds = seen.clock.monotonic_seconds + RETRY_SECONDS
+        self._refused = f"{ended.problem}; the next try is {human_seconds(self._rest_seconds)} later"
+        self._not_before_seconds = seen.clock.monotonic_seconds + self._rest_seconds
+        self._rest_seconds = min(2 * self._rest_seconds, RETRY_MAX_SECONDS)
         return WriteResult(write=write, status=WriteStatus.REFUSED, detail=self._refused)
 
     def call_off(self) -> None:

@@ -18,7 +18,7 @@ from ksmtuned_py.model import Guest, Knobs, Run, Snapshot, Write, WriteStatus
 from ksmtuned_py.model.room import all_lack, guest_lack, merged_bytes
 from ksmtuned_py.undo.knobs import settle
 from ksmtuned_py.undo.unshare import PORTION_PAGES
-from ksmtuned_py.undo.unsharing import STALL_SECONDS, NotUnshared
+from ksmtuned_py.undo.unsharing import STALL_SECONDS, NoAnswer, NotUnshared
 from ksmtuned_py.units import human_bytes, human_seconds
 
 Say = Callable[[str], None]
@@ -180,6 +180,7 @@ class _Left:
     """Taken from the host, for the pages that it still shares with others."""
     guest_bytes: int
     """Taken from its cgroup, also for pages that only it has left, but that are charged to another."""
+    answers: bool = True
 
 
 def _empty(ways: Ways, guest: Guest, page_bytes: int) -> _Left:
@@ -192,6 +193,9 @@ def _empty(ways: Ways, guest: Guest, page_bytes: int) -> _Left:
     except NoRoom as error:
         ways.say(f"{guest.name} stays merged: {error.reason}")
         return all_of_it
+    except NoAnswer as error:
+        ways.say(f"{guest.name} stays merged: {error.reason}")
+        return replace(all_of_it, answers=False)
     except NotUnshared as error:
         problem = str(error)
     if ways.empty is not None and guest.libvirt_age_seconds is not None:
@@ -209,8 +213,10 @@ def _empty(ways: Ways, guest: Guest, page_bytes: int) -> _Left:
 def _rest(ways: Ways, left: dict[Guest, _Left], left_bytes: int) -> None:
     """Give back what is still merged, by run=2 in a child; raises NoRoom or NotUnmerged.
 
-    Only this sets ksmd's counters right.
+    Only this sets ksmd's counters right. A guest that does not answer would hold it up with ksmd's mutex taken.
     """
+    if silent := [guest.name for guest, each in left.items() if not each.answers]:
+        raise NotUnmerged(f"run=2 would wait for guest {silent[0]}, which does not answer")
     fresh = {replace(guest, room_bytes=ways.limit_bytes(guest)): each.guest_bytes for guest, each in left.items()}
     if problem := all_lack(left_bytes, fresh, ways.host.memory()):
         raise NoRoom(problem)

@@ -25,6 +25,11 @@ class NotUnshared(KsmtunedError):
     template = "its pages cannot be unshared from outside: {reason}"
 
 
+@dataclass(eq=False)
+class NoAnswer(NotUnshared):
+    """A guest kept its helper waiting: something has its memory map locked, and run=2 would wait for that, too."""
+
+
 class Unsharing:
     """Unshares one guest's pages in a child process. Nothing is unshared before `go_on`."""
 
@@ -80,7 +85,7 @@ class Unsharing:
                     break
                 self._progress(self._looks)
             else:
-                raise NotUnshared(f"nothing has moved for {STALL_SECONDS:.0f} s")
+                raise NoAnswer(f"nothing has moved for {STALL_SECONDS:.0f} s")
         if not line:
             raise NotUnshared(self._child.stderr.read().decode("utf-8", "replace").strip() or "its helper was killed")
         return [int(number) for number in line.split()]

@@ -13,7 +13,7 @@ from ksmtuned_py.cli.workload import Mix, Workload, workloads
 from ksmtuned_py.units import KIB, MIB
 from tests.kernel.conftest import Start
 from tests.kernel.test_merging import FAST
-from tests.support.daemon import Daemon, merged
+from tests.support.daemon import Daemon, merged, verb
 from tests.support.ksmlock import RealKsm, knobs
 from tests.support.memcgroup import memory_cgroup
 from tests.support.need import need
@@ -103,11 +103,16 @@ def test_ticks_go_on_beside_a_guest_that_does_not_answer_and_news_ends_it(
         assert daemon.end() == 0
 
 
-def test_a_stop_ends_it_at_once(guests: list[Workload], start: Start) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_stop_ends_it_at_once_and_the_debt_of_a_killed_one_is_paid(
+    guests: list[Workload], start: Start, number: signal.Signals
+) -> None:
     before = knobs()
     daemon = start(QUICK_LOSS)
     helper = held_up(daemon)
-    assert daemon.end(signal.SIGTERM) == 0
+    assert daemon.end(number) == (0 if number is signal.SIGTERM else -number)
+    if number is signal.SIGKILL:
+        assert verb("restore", "--runtime-dir", daemon.runtime).returncode == 0
     assert knobs() == before
     helper.resume()
     helper.wait(10)

@@ -12,7 +12,7 @@ from ksmtuned_py.model import Counters, Guest, Knobs, Memory, Run, Write, WriteR
 from ksmtuned_py.undo.giveback import Ways
 from ksmtuned_py.undo.knobs import settle
 from ksmtuned_py.undo.unshare import PORTION_PAGES
-from ksmtuned_py.undo.unsharing import NotUnshared
+from ksmtuned_py.undo.unsharing import NoAnswer, NotUnshared
 from ksmtuned_py.units import GIB, MIB
 
 ANSWER_SECONDS = 10.0
@@ -72,6 +72,8 @@ class Portions:
     def merged_pages(self) -> int:
         if self._name in self._stage.unreadable:
             raise NotUnshared("not permitted")
+        if self._name in self._stage.silent:
+            raise NoAnswer("nothing has moved for 30 s")
         return self._left
 
     def go_on(self) -> tuple[int, int]:
@@ -96,6 +98,7 @@ class Stage:
         self.went_on: list[str] = []
         self.failing: tuple[str, ...] = ()
         self.unreadable: tuple[str, ...] = ()
+        self.silent: tuple[str, ...] = ()
         self.alone: tuple[str, ...] = ()
         """The guests whose merged pages nobody else has any more."""
         self.unshared: dict[str, int] = {}
