@@ -61,6 +61,6 @@ def other_manager(directory: Path, name: str, conf: str, preinst: str = "") -> P
 
 
 def _packed(tree: Path, package: Path) -> Path:
-    command = ["dpkg-deb", "-Znone", "--root-owner-group", "--build", tree, package]
+    command: list[str | Path] = ["dpkg-deb", "-Znone", "--root-owner-group", "--build", tree, package]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     return package
