@@ -35,7 +35,7 @@ class NoKsm(KsmtunedError):
 
     path: str
     template = "{path}: no such directory: this kernel was built without CONFIG_KSM"
-    hint_template = "--backend scan merges without it; --backend memory is a model"
+    hint_template = "--backend scan merges without it; --backend model is a model"
 
 
 @dataclass(eq=False)

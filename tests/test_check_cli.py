@@ -16,6 +16,7 @@ from ksmtuned_py.configfile.text import dotted, flat
 
 SOURCE_TREE = Path(ksmtuned_py.__file__).parent.parent
 COMMAND = [sys.executable, "-m", "ksmtuned_py"]
+DEMO = ("demo", "--backend", "memory", "--size", "0")
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(SOURCE_TREE)}
 
 
@@ -141,3 +142,13 @@ def test_help_loads_nothing_heavy(tmp_path: Path) -> None:
         [sys.executable, "-c", code], env=ENVIRONMENT, capture_output=True, text=True, timeout=60, check=True
     )
     assert done.stdout == "set()\n"
+
+
+def test_an_old_name_is_taken_and_said_to_be_old(tmp_path: Path) -> None:
+    (tmp_path / "x.toml").write_text('[daemon]\nbackend = "memory"\n')
+    done = ksmtuned("check", "x.toml", directory=tmp_path)
+    said = 'x.toml:2: daemon.backend = "memory" is an old name, write "model"\n'
+    assert (done.returncode, done.stdout, done.stderr) == (0, "ok: x.toml\n", said)
+    shown = json.loads(ksmtuned("check", "x.toml", "--json", directory=tmp_path).stdout)
+    assert shown["config"]["daemon"]["backend"] == "model"
+    assert "--backend memory is an old name" in ksmtuned(*DEMO, directory=tmp_path).stderr

@@ -140,6 +140,6 @@ def test_the_model_is_a_host_like_any_other() -> None:
     host.apply((step("run", 1),))
     now += 5
     seen = host.observe()
-    assert (seen.backend, len(seen.guests), seen.pressure, seen.problems) == ("memory", 2, None, ())
+    assert (seen.backend, len(seen.guests), seen.pressure, seen.problems) == ("model", 2, None, ())
     assert seen.counters.pages_scanned
     assert replace(seen.knobs, run=Run.STOP).run == 0

@@ -294,7 +294,7 @@ def test_knobs_of_another_tree_are_refused_and_stay_owed(tree: Ways, runtime: Ru
 def test_a_kernels_knobs_are_not_put_into_a_model(runtime: Runtime) -> None:
     runtime.save_originals(HERE, Knobs(run=Run.STOP, pages_to_scan=777))
     with pytest.raises(NotOurs):
-        owed(runtime, replace(HERE, backend="memory"))
+        owed(runtime, replace(HERE, backend="model"))
 
 
 def test_knobs_from_before_the_last_boot_are_forgotten_with_a_sentence(tree: Ways, runtime: Runtime) -> None:
@@ -305,7 +305,7 @@ def test_knobs_from_before_the_last_boot_are_forgotten_with_a_sentence(tree: Way
     assert (tree.host.backend.knobs(), runtime.originals()) == (found, None)
 
 
-@pytest.mark.parametrize("backend", ["memory", "scan"])
+@pytest.mark.parametrize("backend", ["memory", "model", "scan"])
 def test_knobs_that_ended_with_our_own_process_are_forgotten(tree: Ways, runtime: Runtime, backend: str) -> None:
     found = tree.host.backend.knobs()
     runtime.save_originals(Origin(backend, "/elsewhere", "boot"), Knobs(run=Run.STOP, pages_to_scan=777))

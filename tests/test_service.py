@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ksmtuned_py.config import Config
-from ksmtuned_py.configfile.load import Loaded
+from ksmtuned_py.configfile.load import Loaded, load
 from ksmtuned_py.daemon.service import serve
 from ksmtuned_py.door import Door
 from ksmtuned_py.door.runtime import Runtime
@@ -32,3 +32,12 @@ def test_who_comes_second_starts_no_worker(tmp_path: Path) -> None:
     assert STARTED == []
     second()
     assert len(STARTED) == 1
+
+
+def test_a_daemon_with_an_old_name_in_its_configuration_says_so(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "x.toml"
+    path.write_text('[daemon]\nbackend = "memory"\n[metrics]\naddress = ""\n')
+    serve(lambda: load(path), Door(), Runtime(tmp_path / "runtime"), once=True)
+    assert f'{path}:2: daemon.backend = "memory" is an old name, write "model"' in capfd.readouterr().err

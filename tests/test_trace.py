@@ -215,7 +215,7 @@ def test_the_verb_shows_the_differences(tmp_path: Path, capsys: pytest.CaptureFi
 
 def test_record_writes_what_replay_reads_even_after_a_kill(tmp_path: Path) -> None:
     config = tmp_path / "config.toml"
-    config.write_text('[daemon]\nbackend = "memory"\ntick_seconds = 0.02\nidle_tick_seconds = 0.02\n')
+    config.write_text('[daemon]\nbackend = "model"\ntick_seconds = 0.02\nidle_tick_seconds = 0.02\n')
     for number, name in ((signal.SIGTERM, "a.jsonl"), (signal.SIGKILL, "b.jsonl")):
         path = tmp_path / name
         command = [sys.executable, "-m", "ksmtuned_py", "record", str(path), "--config", str(config)]

@@ -10,7 +10,7 @@ class Backend(Protocol):
 
     @property
     def name(self) -> str:
-        """'kernel', 'memory' or 'scan'."""
+        """'kernel', 'model' or 'scan'."""
 
     @property
     def page_bytes(self) -> int:

@@ -9,7 +9,7 @@ from ksmtuned_py.model import Counters, Guest, Knobs, Memory, Vmstat, Write, Wri
 class ModelBackend:
     """Drives the model's ksmd and says what its host is like, once it has caught up with the clock."""
 
-    name = "memory"
+    name = "model"
 
     def __init__(self, model: ModelHost, clock_seconds: Callable[[], float]) -> None:
         self.page_bytes = model.page_bytes

@@ -4,7 +4,7 @@ from argparse import Namespace
 from typing import TYPE_CHECKING
 
 from ksmtuned_py.cli.options import CONFIG_HELP, add_config_dir, add_file, add_verb, load_config
-from ksmtuned_py.cli.terminal import out
+from ksmtuned_py.cli.terminal import err, out
 
 if TYPE_CHECKING:
     from ksmtuned_py.cli.options import Subparsers
@@ -38,6 +38,8 @@ def run(args: Namespace) -> int:
         print(render_sample(), end="")
         return 0
     loaded = load_config(args)
+    for sentence in loaded.warnings:
+        err().print(sentence, style="yellow")
     if args.json:
         _show_json(loaded)
     elif args.show:

@@ -4,7 +4,7 @@ from argparse import ArgumentTypeError, Namespace
 from contextlib import ExitStack, closing, contextmanager
 from typing import TYPE_CHECKING
 
-from ksmtuned_py.cli.options import RUNTIME_DIR, add_verb
+from ksmtuned_py.cli.options import RUNTIME_DIR, add_verb, backend
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,9 +28,11 @@ def add(subparsers: "Subparsers") -> None:
         run,
         "show what merging saves, on processes made for it",
         "Half of their memory is equal, 15 % zero, 25 % unique, 10 % rewritten all the time. "
-        "Puts everything back at the end. With --backend memory it needs no rights: the host is a model.",
+        "Puts everything back at the end. With --backend model it needs no rights: the host is a model.",
     )
-    parser.add_argument("--backend", choices=("kernel", "memory"), default="kernel", help="default: %(default)s")
+    parser.add_argument(
+        "--backend", type=backend, choices=("kernel", "model"), default="kernel", help="default: %(default)s"
+    )
     parser.add_argument("--guests", type=_positive, default=4, metavar="N", help="how many (default: %(default)s)")
     parser.add_argument("--size", type=_positive, default=256, metavar="MIB", help="of each (default: %(default)s)")
     parser.add_argument("--seconds", type=_positive, default=30, metavar="N", help="how long (default: %(default)s)")
@@ -77,7 +79,7 @@ def _stage(args: Namespace, config: "Config") -> "Iterator[tuple[Machine, int]]"
     from ksmtuned_py.door import Door
     from ksmtuned_py.units import MIB
 
-    if args.backend == "memory":
+    if args.backend == "model":
         yield _model_stage(args.guests, args.size * MIB, config)
         return
     from ksmtuned_py.cli.terminal import err

@@ -70,6 +70,17 @@ def add_runtime_dir(parser: ArgumentParser) -> None:
     add_directory(parser, "--runtime-dir", text)
 
 
+def backend(name: str) -> str:
+    """The name of a backend. An old one is taken, and said to be old."""
+    from ksmtuned_py.config.types import OLD_BACKENDS
+
+    if name in OLD_BACKENDS:
+        from ksmtuned_py.cli.terminal import err
+
+        err().print(f"--backend {name} is an old name, say --backend {OLD_BACKENDS[name]}", style="yellow")
+    return OLD_BACKENDS.get(name, name)
+
+
 def runtime_of(args: Namespace) -> "Runtime":
     """The runtime directory that was named, or the usual one of this host, which is not for captured trees."""
     from ksmtuned_py.door.runtime import Runtime

@@ -4,7 +4,7 @@ from argparse import Namespace
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ksmtuned_py.cli.options import add_config, add_root, add_runtime_dir, add_verb, load_config, runtime_of
+from ksmtuned_py.cli.options import add_config, add_root, add_runtime_dir, add_verb, backend, load_config, runtime_of
 
 if TYPE_CHECKING:
     from ksmtuned_py.cli.options import Subparsers
@@ -23,7 +23,8 @@ def add(subparsers: "Subparsers") -> None:
     add_config(parser)
     add_root(parser)
     add_runtime_dir(parser)
-    parser.add_argument("--backend", choices=("auto", "kernel", "memory", "scan"), help="instead of the configured one")
+    choices = ("auto", "kernel", "model", "scan")
+    parser.add_argument("--backend", type=backend, choices=choices, help="instead of the configured one")
     parser.add_argument(
         "--dry-run", action="store_true", help="decide and explain, but write nothing; beside a daemon, too"
     )

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 T = TypeVar("T")
 START_ONLY = "takes effect at the next start"
@@ -20,7 +20,15 @@ TickSeconds = Annotated[float, Field(ge=0.01, le=3600)]
 Pages = Annotated[int, Field(ge=1, le=U32_MAX)]
 Bit = Literal[0, 1]
 PolicyName = Literal["adaptive", "advisor", "fixed", "ksmtuned", "mom", "kubevirt"]
-BackendName = Literal["auto", "kernel", "memory", "scan"]
+OLD_BACKENDS = {"memory": "model"}
+"""The names that backends once had, which are still taken, and what they are called now."""
+
+
+def _todays_backend(name: object) -> object:
+    return OLD_BACKENDS.get(name, name) if isinstance(name, str) else name
+
+
+BackendName = Annotated[Literal["auto", "kernel", "model", "scan"], BeforeValidator(_todays_backend)]
 OnExit = Literal["restore", "keep", "stop", "unmerge"]
 ProfileName = Literal["quiet", "balanced", "eager"]
 

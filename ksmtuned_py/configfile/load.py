@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from ksmtuned_py.config import Config
+from ksmtuned_py.config.types import OLD_BACKENDS
 from ksmtuned_py.configfile.lines import KeyPath
 from ksmtuned_py.configfile.source import ConfigError, Source, read_sources
 from ksmtuned_py.configfile.text import dotted, flat, toml_value
@@ -29,6 +30,7 @@ ORDERED = (
     ("kubevirt.pages_min", "<=", "kubevirt.pages_init"),
     ("kubevirt.pages_init", "<=", "kubevirt.pages_max"),
 )
+BACKEND = "daemon.backend"
 RELATIONS = {"<": (operator.lt, "below", "above"), "<=": (operator.le, "at most", "at least")}
 """The tests of the order of two keys, with the words for the first key and for the second."""
 
@@ -56,6 +58,15 @@ class Loaded:
     def files(self) -> tuple[str, ...]:
         """The paths of the files that were read, in their order."""
         return tuple(source.file for source in self.sources)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Sentences on what is taken and should be written in another way."""
+        return tuple(
+            f'{source.place(BACKEND)}: {BACKEND} = "{old}" is an old name, write "{OLD_BACKENDS[old]}"'
+            for source in self.sources
+            if (old := str(source.values.get(BACKEND))) in OLD_BACKENDS
+        )
 
     @property
     def origins(self) -> dict[str, str]:

@@ -119,7 +119,7 @@ def open_machine(door: Door, config: Config, partners: Partners = NOBODY) -> Ite
     """Open the machine for a with block; raises NoKsm or NotPermitted when it cannot be driven."""
     dry = config.daemon.mode == "observe"
     match _backend(door, config):
-        case "memory":
+        case "model":
             yield model_machine(small_model(), config, partners, dry=dry)
         case "scan":
             with scan_machine(door, config, partners, dry=dry) as machine:

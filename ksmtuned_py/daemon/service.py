@@ -57,8 +57,9 @@ def serve(
     lock, the status file and the address. A daemon that runs beside it, or is started later, needs them.
     """
     given = None if looks else passed()  # before a descriptor of ours could be taken for it
-    config = load().config
-    if config.daemon.backend == "memory":
+    loaded = load()
+    config = loaded.config
+    if config.daemon.backend == "model":
         runtime = Runtime(runtime.directory / MODEL)
     check_machine(door, config)
     raise_limit()
@@ -69,6 +70,8 @@ def serve(
             undo.enter_context(runtime.locked())  # before anything is touched, or a worker started
         notifier, metrics = Notifier(), Metrics(config.guests.max_guest_series)
         publisher = Publisher(metrics, Journal(debug=debug), notifier, None if looks else runtime.status_path)
+        for sentence in loaded.warnings:
+            publisher.warn(sentence)
         switching = partial(switch, door, config.guests.libvirt_uri)
         enforcer = undo.enter_context(closing(Enforcer(switching, publisher.tell, _ledger(runtime, door, config))))
         partners = Partners(pause=runtime.pause, switches=enforcer, say=publisher.warn)
@@ -162,12 +165,12 @@ class Service:
         self.notifier.reloading()
         old = self._config
         try:
-            new = self._load().config
-            self._take(new)
+            loaded = self._load()
+            self._take(loaded.config)
         except KsmtunedError as error:
             self._publisher.warn(f"reload refused, the old configuration stays: {error}")
         else:
-            self._tell_changes(old, new)
+            self._tell_changes(old, loaded)
         finally:
             self.notifier.ready()
 
@@ -255,19 +258,21 @@ class Service:
         self._close_web()
         self._web = self._open_web(self._config)
 
-    def _tell_changes(self, old: Config, new: Config) -> None:
+    def _tell_changes(self, old: Config, loaded: Loaded) -> None:
         """Tell which keys the new configuration changes, and which of them wait for the next start."""
         changed = {key for key, _, _ in changed_keys(old, self._config)}
         changes = [
             f"{key} {before!r} -> {after!r}{'' if key in changed else ' (at the next start)'}"
-            for key, before, after in changed_keys(old, new)
+            for key, before, after in changed_keys(old, loaded.config)
         ]
+        for sentence in loaded.warnings:
+            self._publisher.warn(sentence)
         self._publisher.tell(Record(Priority.INFO, f"reloaded: {', '.join(changes) or 'nothing changed'}"))
 
 
 def _ledger(runtime: Runtime, door: Door, config: Config) -> Ledger | None:
     """The ledger of guests that are switched off; None for a model or a captured tree, where nobody switches."""
-    if config.daemon.backend == "memory" or door.root != "/":
+    if config.daemon.backend == "model" or door.root != "/":
         return None
     return Ledger(runtime.switched_path, door)
 

@@ -39,7 +39,7 @@ def test_no_ksm_directory(tmp_path: Path, name: str) -> None:
     assert one_clear_error(done).endswith(
         f"{tmp_path}/{KSM}: no such directory: this kernel was built without CONFIG_KSM"
     )
-    assert "hint: --backend scan merges without it; --backend memory is a model" in done.stderr
+    assert "hint: --backend scan merges without it; --backend model is a model" in done.stderr
 
 
 def test_not_root(root: Path, untouched: None) -> None:

@@ -95,7 +95,7 @@ def test_a_model_leaves_the_hosts_own_daemon_alone(root: Path, start: Start) -> 
     daemon = start()
     originals = (daemon.runtime / "originals.json").read_bytes()
     where = ("--runtime-dir", daemon.runtime, "--config", daemon.config)
-    done = verb("run", "--backend", "memory", "--once", *where)
+    done = verb("run", "--backend", "model", "--once", *where)
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
     daemon.wait_ticks(2)
     assert daemon.status()["pid"] == daemon.pid
@@ -108,7 +108,7 @@ def test_a_model_needs_nothing_of_what_a_killed_daemon_left(root: Path, start: S
     daemon = start()
     kill(daemon)
     where = ("--runtime-dir", daemon.runtime, "--config", daemon.config)
-    assert verb("run", "--backend", "memory", "--once", *where).returncode == 0
+    assert verb("run", "--backend", "model", "--once", *where).returncode == 0
     assert restore(root, daemon).startswith("put back: run=1, pages_to_scan=123")
     assert knobs(root) == before
 

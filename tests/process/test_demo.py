@@ -4,7 +4,7 @@ from tests.support.daemon import unprivileged, verb
 
 
 def test_the_model_merges_before_your_eyes_without_rights() -> None:
-    done = verb("demo", "--backend", "memory", "--guests", "3", "--size", "64", "--seconds", "4", before=unprivileged())
+    done = verb("demo", "--backend", "model", "--guests", "3", "--size", "64", "--seconds", "4", before=unprivileged())
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
     assert "boosting at 60 % of a core: new guests: model-1, model-2, model-3" in lines[0]

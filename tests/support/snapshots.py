@@ -27,7 +27,7 @@ def snapshot(
     """Returns one look at the host; `at` is monotonic seconds."""
     seen = Snapshot(
         clock=Clock(monotonic_seconds=at, unix_seconds=at, local_minute_of_day=local_minute_of_day),
-        backend="memory",
+        backend="model",
         page_bytes=4096,
         cpus=2,
         knobs=knobs or Knobs(run=Run.MERGE, pages_to_scan=100, sleep_millisecs=20, smart_scan=1, advisor_mode="none"),

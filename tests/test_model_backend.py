@@ -1,4 +1,4 @@
-"""The in-memory backend has the kernel's knobs, and carries a whole host on the model alone."""
+"""The model as a backend has the kernel's knobs, and carries a whole host on the model alone."""
 
 import pytest
 
@@ -161,7 +161,7 @@ def test_a_host_stands_on_the_model_alone() -> None:
     host.apply((Write(knob="run", old=0, new=1), Write(knob="pages_to_scan", old=100, new=ONE_BATCH)))
     model.advance(1)
     snapshot = host.observe()
-    assert (snapshot.backend, snapshot.counters.pages_sharing) == ("memory", 1000)
+    assert (snapshot.backend, snapshot.counters.pages_sharing) == ("model", 1000)
     assert [guest.name for guest in snapshot.guests] == ["web", "db"]
     assert snapshot.memory == model.memory()
     assert not snapshot.problems
