@@ -143,7 +143,7 @@ build_rpm() {
     need_commands rpmbuild
     need_python build setuptools wheel
     sources "$tree"
-    version=$(sed -n 's/^version = "\(.*\)"/\1/p' "$tree/pyproject.toml")
+    version=$(sed -n 's/^__version__ = "\(.*\)"/\1/p' "$tree/ksmtuned_py/__init__.py")
     rpmbuild -bb --nodeps --quiet --define "_topdir $work/rpm" --define "source_tree $tree" \
         --define "package_version $version" --define "python_version $(this_python)" \
         --define "python3_sitelib /usr/lib/python$(this_python)/site-packages" --define "_buildhost localhost" \

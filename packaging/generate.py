@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes what is made from the code: the sample configuration and the manual pages.
+"""Writes what is made from the code: the sample configuration, the manual pages, and a version.
 
     .venv/bin/python packaging/generate.py [DIRECTORY]
 
@@ -13,6 +13,7 @@ from pathlib import Path
 
 from argparse_manpage.manpage import Manpage  # type: ignore[import-untyped]  # it ships no types
 
+from ksmtuned_py import __version__
 from ksmtuned_py.cli.main import PROG, SUMMARY, build_parser
 from ksmtuned_py.config import Config
 from ksmtuned_py.configfile.text import SAMPLE_HEAD, dotted, keys, render_sample, sections, toml_value
@@ -58,10 +59,27 @@ def _roff(text: str) -> str:
     return re.sub(r"^([.'])", r"\\&\1", escaped, flags=re.MULTILINE)
 
 
+def debian_changelog() -> str:
+    """The changelog of Debian's package. The version of its newest entry is the program's."""
+    return _of_this_version("debian/changelog", r"^(ksmtuned-py \()[^)]*")
+
+
+def rpm_spec() -> str:
+    """The description of Fedora's package. The version of the newest entry in its changelog is the program's."""
+    return _of_this_version("rpm/ksmtuned-py.spec", r"(?<=%changelog\n)(\* .* - )[^-\n]*")
+
+
+def _of_this_version(name: str, before: str) -> str:
+    text = (Path(__file__).parent / name).read_text(encoding="utf-8")
+    return re.sub(before, rf"\g<1>{__version__}", text, count=1)
+
+
 FILES = {
     "config/config.toml": render_sample,
     "docs/man/ksmtuned-py.1": command_page,
     "docs/man/ksmtuned-py.toml.5": config_page,
+    "packaging/debian/changelog": debian_changelog,
+    "packaging/rpm/ksmtuned-py.spec": rpm_spec,
 }
 
 

@@ -17,7 +17,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import Distribution, distributions
 from pathlib import Path
-from tomllib import loads
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -69,7 +68,7 @@ def licence_of(library: Distribution) -> list[dict[str, Any]]:
 
 def bill(libraries: list[Library], found: dict[str, Distribution]) -> dict[str, Any]:
     """The list as CycloneDX wants it."""
-    version = loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    [version] = re.findall(r'(?m)^__version__ = "(.*)"', (ROOT / "ksmtuned_py/__init__.py").read_text())
     ours = Library(OURS, version)
     made = datetime.fromtimestamp(int(os.environ.get("SOURCE_DATE_EPOCH", "0")), UTC)
     known = {library.name: library for library in (ours, *libraries)}

@@ -5,11 +5,13 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from argparse import ArgumentParser
 from pathlib import Path
 
 import pytest
 
+from ksmtuned_py import __version__
 from ksmtuned_py.cli.main import VERBS, build_parser
 from tests.support.need import need
 
@@ -112,3 +114,19 @@ def test_bash_completes_commands_options_and_files(tmp_path: Path) -> None:
     assert "mine.toml" in complete("ksmtuned-py check mi", tmp_path)
     assert complete("ksmtuned-py check --config-dir mi", tmp_path) == ["mine.d"]
     assert complete("ksmtuned-py completion z", tmp_path) == ["zsh"]
+
+
+def test_the_version_stands_once(generated: Path) -> None:
+    """Everything else reads it there, or is made from it."""
+    project = tomllib.loads((SOURCE_TREE / "pyproject.toml").read_text())
+    assert "version" in project["project"]["dynamic"]
+    assert project["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "ksmtuned_py.__version__"}
+    built = [SOURCE_TREE / "packaging" / name for name in ("build.sh", "sbom.py", "stage.sh")]
+    assert [path.name for path in built if __version__ in path.read_text()] == []
+
+
+@pytest.mark.parametrize("name", ["packaging/debian/changelog", "packaging/rpm/ksmtuned-py.spec"])
+def test_the_newest_entry_of_a_package_is_of_this_version(name: str, generated: Path) -> None:
+    made = (generated / name).read_text()
+    assert __version__ in made
+    assert made == (SOURCE_TREE / name).read_text(), REGENERATE
