@@ -149,8 +149,8 @@ def _remap(name: str, number: int, one: Writer) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     try:
-        sys.setprofile(count)
-        remap_once.main(one.pid)
+        # Counting takes most of the time, and what comes before stops nobody.
+        remap_once.main(one.pid, partial(sys.setprofile, count))
     except BaseException:  # whatever the error was, this process must not go on as its parent
         sys.setprofile(None)
         traceback.print_exc()

@@ -20,6 +20,7 @@ from ksmtuned_py.scanner.choice import target_of
 from ksmtuned_py.scanner.survey import survey
 from tests.support.need import need
 from tests.support.process import wait_for
+from tests.support.workers import group
 
 SWAP_LOCK = Path("/run/lock/ksmtuned-py-swap.lock")
 ZRAM = Path("/sys/block/zram0")
@@ -36,6 +37,17 @@ T = TypeVar("T")
 def root() -> None:
     """Skips, or fails in CI, without the rights to read another process's memory."""
     need(os.geteuid() == 0, "root, to read other processes' memory")
+
+
+@pytest.fixture(autouse=True)
+def swap_stays_away(request: pytest.FixtureRequest) -> Iterator[None]:
+    """No other worker's test has a swap while a test looks at remapped guests."""
+    if group(request.node.nodeid) != "scan" or os.geteuid() != 0:
+        yield
+        return
+    with SWAP_LOCK.open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        yield
 
 
 @pytest.fixture

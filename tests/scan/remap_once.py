@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Callable
 
 from ksmtuned_py.config import Scan
 from ksmtuned_py.door import Door
@@ -14,7 +15,7 @@ from ksmtuned_py.scanner.sweep import Sweep
 from ksmtuned_py.scanner.target import Target
 
 
-def main(pid: int) -> None:
+def main(pid: int, before_merging: Callable[[], object] = lambda: None) -> None:
     """Makes two passes over the process and merges once what was steady; then gives everything back."""
     target = Target(pid=pid, start_ticks=0, remap=True)
     watched, sweep = Watched(target), Sweep()
@@ -24,6 +25,7 @@ def main(pid: int) -> None:
             list(sweep.guest(process, watched.table, PRIVATE, smart=False))
         slabs = watched.table.slabs.values()
         shares = repeated([slab.prints[slab.steady & (slab.prints > ZERO)] for slab in slabs])
+        before_merging()
         done = 0
         for _ in range(50):  # merging is refused while the guest's mappings are changing
             done += sum(remapper.merge(process, watched, shares, split_huge=True))

@@ -5,18 +5,26 @@ from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent.parent
-MACHINE_ROOMS = frozenset({"kernel", "scan", "guests_libvirt", "packages"})
-TOUCHES_MACHINE = re.compile(r"\breal_ksm\b|\bmark\.(kernel|qemu)\b")
-APART_FROM_MACHINE = "mark.emulated"
+MACHINE_ROOMS = frozenset({"kernel", "guests_libvirt"})
+ROOMS_OF_THEIR_OWN = frozenset({"scan", "packages"})
+TOUCHES_MACHINE = re.compile(r"\b(real|held)_ksm\b|\bzram|\bInstalled\b|\bmark\.(kernel|qemu)\b")
+EMULATED = "mark.emulated"
 
 
 def group(nodeid: str) -> str:
-    """Returns a test's group, which runs one by one: all of this machine's KSM, guests and libvirtd are one."""
-    return "machine" if _uses_machine(ROOT / nodeid.partition("::")[0]) else nodeid
+    """Returns a test's group, which runs one by one; a test that may meet any other is a group of its own.
+
+    All of this machine's KSM, guests, swap and libvirtd are one group. Remapped processes are another: nobody takes
+    them for guests. Emulated machines are one only to begin early, for they take longest. Larger groups begin first.
+    """
+    return _group(ROOT / nodeid.partition("::")[0]) or nodeid
 
 
 @cache
-def _uses_machine(file: Path) -> bool:
-    text = file.read_text()
-    in_a_room_of_it = file.parent.name in MACHINE_ROOMS and APART_FROM_MACHINE not in text
-    return in_a_room_of_it or bool(TOUCHES_MACHINE.search(text))
+def _group(file: Path) -> str:
+    text, room = file.read_text(), file.parent.name
+    if EMULATED in text:
+        return "emulated"
+    if room in MACHINE_ROOMS or TOUCHES_MACHINE.search(text):
+        return "machine"
+    return room if room in ROOMS_OF_THEIR_OWN else ""
