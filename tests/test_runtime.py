@@ -5,6 +5,7 @@ import os
 import resource
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -25,6 +26,55 @@ from ksmtuned_py.door.runtime import Runtime
 with Runtime(Path(sys.argv[1])).locked():
     os.kill(os.getpid(), signal.SIGKILL)
 """
+
+
+OF_NOBODY = """
+import sys
+from pathlib import Path
+from ksmtuned_py.door.runtime import Runtime
+from ksmtuned_py.errors import KsmtunedError
+from ksmtuned_py.model import Pause
+
+def lock():
+    with runtime.locked():
+        pass
+
+acts = {
+    "pause": lambda: runtime.save_pause(Pause(until_unix_seconds=1, reason="")),
+    "resume": lambda: (runtime.pause(0), runtime.forget_pause()),
+    "restore": lambda: (lock(), runtime.originals(), runtime.forget_originals()),
+}
+runtime = Runtime(Path(sys.argv[1]))
+try:
+    runtime.act_as_owner()
+    acts[sys.argv[2]]()
+except KsmtunedError as error:
+    print(error)
+"""
+TRAPS = ("ln -s $1 $0", "ln $1 $0", "mkfifo $0", "mkdir $0", "ln -s /dev/zero $0")
+"""What a user may put in a file's place ($0), for root to do something to a file of root's ($1)."""
+
+
+@pytest.fixture
+def of_nobody() -> Iterator[Path]:
+    """A runtime directory of a user without rights, beside a file of root's that this user cannot read."""
+    need(os.geteuid() == 0, "root, to give a directory away")
+    with tempfile.TemporaryDirectory() as name:
+        place = Path(name)
+        place.chmod(0o755)
+        (place / "precious").touch(0o600)
+        (place / "precious").write_text("precious")
+        (place / "runtime").mkdir()
+        os.chown(place / "runtime", 65534, 65534)
+        yield place / "runtime"
+
+
+def as_root_in(directory: Path, act: str) -> str:
+    """What root is told that does something in a directory of another user."""
+    command = [sys.executable, "-c", OF_NOBODY, str(directory), act]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
 
 
 @pytest.fixture
@@ -289,3 +339,54 @@ def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
         replace_file(file, b"new")
         assert (reader.read(), file.read_text()) == ("old", "new")
     assert list(tmp_path.iterdir()) == [file]
+
+
+def test_root_acts_as_the_user_to_whom_the_directory_belongs(of_nobody: Path) -> None:
+    assert as_root_in(of_nobody, "pause") == ""
+    seen = (of_nobody / "pause.json").stat()
+    assert (seen.st_uid, seen.st_gid, seen.st_mode & 0o777) == (65534, 65534, 0o644)
+    assert Runtime(of_nobody).pause(0) is not None  # root reads it, too
+    assert as_root_in(of_nobody, "resume") == ""
+    assert not (of_nobody / "pause.json").exists()
+    assert as_root_in(of_nobody, "restore") == ""
+    assert (of_nobody / "lock").stat().st_uid == 65534
+
+
+@pytest.mark.parametrize("trap", TRAPS)
+@pytest.mark.parametrize(
+    ("name", "act"),
+    [
+        ("pause.json", "pause"),
+        ("pause.json.new", "pause"),
+        ("pause.json", "resume"),
+        ("lock", "restore"),
+        ("originals.json", "restore"),
+    ],
+)
+def test_nothing_there_makes_root_do_what_the_user_may_not(of_nobody: Path, name: str, act: str, trap: str) -> None:
+    precious = of_nobody.parent / "precious"
+    subprocess.run(["sh", "-c", trap, of_nobody / name, precious], check=True)
+    before = precious.stat()
+    as_root_in(of_nobody, act)
+    assert (precious.read_text(), precious.stat().st_mode, precious.stat().st_uid) == ("precious", before.st_mode, 0)
+
+
+def test_a_user_without_an_account_is_nobody_to_act_as(of_nobody: Path) -> None:
+    os.chown(of_nobody, 64321, 64321)
+    assert "it belongs to user 64321, who has no account here" in as_root_in(of_nobody, "pause")
+
+
+def test_a_directory_does_not_go_by_the_umask(runtime: Runtime) -> None:
+    before = os.umask(0o077)
+    try:
+        runtime.make()
+    finally:
+        os.umask(before)
+    assert [place.stat().st_mode & 0o777 for place in (runtime.directory, runtime.directory.parent)] == [0o755, 0o755]
+
+
+def test_a_lock_that_is_a_pipe_is_an_error(runtime: Runtime) -> None:
+    runtime.make()
+    os.mkfifo(runtime.directory / "lock")
+    with pytest.raises(NoRuntimeDirectory, match="lock is no regular file"), runtime.locked():
+        pass

@@ -132,6 +132,19 @@ def test_bytes_that_are_no_text(path: Path) -> None:
         statusfile.read(path)
 
 
+@pytest.mark.parametrize("trap", ["a pipe", "a link to what never ends", "a directory"])
+def test_nothing_in_its_place_is_waited_for_or_followed(path: Path, trap: str) -> None:
+    match trap:
+        case "a pipe":
+            os.mkfifo(path)
+        case "a directory":
+            path.mkdir()
+        case _:
+            path.symlink_to("/dev/zero")
+    with pytest.raises(Unreadable):
+        statusfile.read(path)
+
+
 def test_a_newer_field_does_not_matter(path: Path) -> None:
     written(path, report())
     path.write_text(json.dumps(json.loads(path.read_text()) | {"invented_later": 1}))

@@ -63,7 +63,7 @@ class Service(Unit):
 
     def verb(self, *words: str, user: str = "root") -> subprocess.CompletedProcess[str]:
         """How a verb of ours ended that a user ran in the container."""
-        rights = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"]
+        rights = [] if user == "root" else ["setpriv", f"--reuid={user}", "--regid=65534", "--clear-groups"]
         return self.container.ended(*rights, *PROGRAM.split(), *words)
 
 
@@ -132,6 +132,7 @@ def unprivileged(on_made_up_knobs: Service) -> Iterator[Service]:
     one.make_tree(guests=0)
     one.configure({"daemon": {"tick_seconds": 0.1, "idle_tick_seconds": 0.1}})
     for command in (
+        "umount /proc/sys/kernel/random/boot_id",  # the container's own, which the service does not see
         f"mount --bind {TREE}/{KSM} /{KSM}",
         "systemd-sysusers",
         "systemd-tmpfiles --create /etc/tmpfiles.d/ksmtuned-py.conf",
