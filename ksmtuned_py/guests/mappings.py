@@ -67,9 +67,9 @@ def candidates(mappings: list[Mapping]) -> list[tuple[int, int]]:
     return ranges
 
 
-def are_still_there(wanted: Iterable[Mapping], mappings: list[Mapping]) -> bool:
-    """Whether all that was private memory then is so now, however it is cut into mappings."""
+def are_still_there(wanted: Iterable[tuple[int, int]], mappings: list[Mapping]) -> bool:
+    """Whether all these address ranges are private memory now, however it is cut into mappings."""
     ranges = candidates(mappings)
     starts = [start for start, _ in ranges]
-    places = ((bisect_right(starts, one.start) - 1, one.end) for one in wanted)
+    places = ((bisect_right(starts, start) - 1, end) for start, end in wanted)
     return all(at >= 0 and end <= ranges[at][1] for at, end in places)

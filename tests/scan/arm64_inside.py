@@ -150,7 +150,7 @@ def _remap(name: str, number: int, one: Writer) -> None:
 
     try:
         # Counting takes most of the time, and what comes before stops nobody.
-        remap_once.main(one.pid, partial(sys.setprofile, count))
+        remap_once.main(one.pid, "both", partial(sys.setprofile, count))
     except BaseException:  # whatever the error was, this process must not go on as its parent
         sys.setprofile(None)
         traceback.print_exc()

@@ -3,7 +3,6 @@
 import ctypes
 import errno
 import fcntl
-import hashlib
 import mmap
 import os
 import resource
@@ -22,6 +21,7 @@ AF_XDP = 44
 SYSCALL_USER_DISPATCH, ON, BLOCK = 59, 1, 1
 CLONE_VFORK, CLONE_NEWUSER = 0x4000, 0x10000000
 MADV_REMOVE = 9
+KVM_CREATE_VM = 0xAE01
 _libc = ctypes.CDLL(None, use_errno=True)
 _pause, _usleep = (ctypes.cast(function, ctypes.c_void_p) for function in (_libc.pause, _libc.usleep))
 
@@ -111,6 +111,14 @@ def device(path: str) -> None:
     kept.append(os.open(path, os.O_RDONLY))
 
 
+def kvm(*_: str) -> None:
+    """Has a virtual machine of KVM; where there is no KVM, something of that name stands for it."""
+    try:
+        kept.append(fcntl.ioctl(os.open("/dev/kvm", os.O_RDWR), KVM_CREATE_VM, 0))
+    except OSError:
+        kept.append(os.memfd_create("kvm-vm"))
+
+
 def dispatching() -> None:
     """Has its first thread's system calls that do not come from below the vdso go to a handler of its own."""
     lines = Path("/proc/self/maps").read_text().splitlines()
@@ -129,15 +137,6 @@ def lock() -> str:
     address = ctypes.addressof(ctypes.c_char.from_buffer(writer.memory)) + len(writer.memory) - size
     done = _libc.mlock(ctypes.c_void_p(address), ctypes.c_size_t(size))
     return f"{address} {size} {os.strerror(ctypes.get_errno()) if done else 'locked'}"
-
-
-def blank() -> str:
-    """Writes zeros to all of its memory, from now on and for good."""
-    with writer.pause:
-        writer.stop.set()
-        writer.memory[:] = bytes(len(writer.memory))
-        writer.expected[:] = [hashlib.blake2b(bytes(writer.PAGE)).digest()] * writer.PAGES
-    return "blank"
 
 
 def wait() -> str:
@@ -170,10 +169,10 @@ SETUPS: dict[str, Callable[..., None]] = {
     "few": few_descriptors,
     "xdp": xdp,
     "device": device,
+    "kvm": kvm,
     "dispatching": dispatching,
 }
 COMMANDS: dict[str, Callable[[], str]] = {
-    "blank": blank,
     "spoil": spoil,
     "lock": lock,
     "wait": wait,

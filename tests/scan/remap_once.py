@@ -1,4 +1,7 @@
-"""One remapping of a process by hand, for tests that kill it on the way: `python -m tests.scan.remap_once PID`."""
+"""One remapping of a process by hand, for tests that kill it on the way: `python -m tests.scan.remap_once PID WHAT`.
+
+WHAT is 'merge', 'back', or 'both'. Each takes over first what one before has left.
+"""
 
 import sys
 import time
@@ -15,26 +18,33 @@ from ksmtuned_py.scanner.sweep import Sweep
 from ksmtuned_py.scanner.target import Target
 
 
-def main(pid: int, before_merging: Callable[[], object] = lambda: None) -> None:
-    """Makes two passes over the process and merges once what was steady; then gives everything back."""
+def main(pid: int, what: str, before_merging: Callable[[], object] = lambda: None) -> None:
+    """Makes two passes over the process and merges once what was steady; gives everything back."""
     target = Target(pid=pid, start_ticks=0, remap=True)
     watched, sweep = Watched(target), Sweep()
     remapper = Remapper(Door(), Scan(reclaim="remap", remap_least_mib=8))
+    list(remapper.look_after([target]))
     with Process(target, Door()) as process:
-        for _ in range(2):
-            list(sweep.guest(process, watched.table, PRIVATE, smart=False))
-        slabs = watched.table.slabs.values()
-        shares = repeated([slab.prints[slab.steady & (slab.prints > ZERO)] for slab in slabs])
-        before_merging()
-        done = 0
-        for _ in range(50):  # merging is refused while the guest's mappings are changing
-            done += sum(remapper.merge(process, watched, shares, split_huge=True))
-            if done:
-                break
-            time.sleep(0.02)
-        print(f"merged {done} {watched.refusal}", flush=True)
-        print(f"given back {sum(remapper.give_back(process))}", flush=True)
+        if what in ("merge", "both"):
+            print(f"merged {merge(process, watched, sweep, remapper, before_merging)} {watched.refusal}", flush=True)
+        if what in ("back", "both"):
+            print(f"given back {sum(remapper.give_back(process))}", flush=True)
+
+
+def merge(
+    process: Process, watched: Watched, sweep: Sweep, remapper: Remapper, before_merging: Callable[[], object]
+) -> int:
+    for _ in range(2):
+        list(sweep.guest(process, watched.table, PRIVATE, smart=False))
+    slabs = watched.table.slabs.values()
+    shares = repeated([slab.prints[slab.steady & (slab.prints > ZERO)] for slab in slabs])
+    before_merging()
+    for _ in range(50):  # merging is refused while the guest's mappings are changing
+        if done := sum(remapper.merge(process, watched, shares, split_huge=True)):
+            return done
+        time.sleep(0.02)
+    return 0
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(int(sys.argv[1]), sys.argv[2])

@@ -119,3 +119,18 @@ def test_a_device_is_known_by_its_number_and_not_by_its_name(root: None, no_ksm:
     with odd("jailed", "device", str(node)) as guest, scanning(no_ksm, REMAP, [guest]) as backend:
         wait_true(lambda: told(backend, f"it has {node} open"), "reason")
         assert not stores(guest)
+
+
+@pytest.mark.parametrize(("model", "refused"), [("host", True), ("host,vmx=off", False)])
+def test_a_guest_that_may_have_guests_is_refused(root: None, no_ksm: Door, model: str, refused: bool) -> None:
+    nested = Path(no_ksm.root) / "sys/module/kvm_intel/parameters/nested"
+    nested.parent.mkdir(parents=True)
+    nested.write_text("Y\n")
+    with odd("nesting", "kvm", "-cpu", model) as guest, scanning(no_ksm, REMAP, [guest]) as backend:
+        if refused:
+            wait_true(lambda: told(backend, "nesting: it may have guests of its own"), "reason")
+            wait_passes(backend, 2)
+        else:
+            wait_true(lambda: bool(stores(guest)), "shared pages")
+        assert bool(stores(guest)) is not refused
+        assert guest.check()["wrong"] == 0

@@ -41,7 +41,7 @@ def test_the_guest_survives_a_kill_at_every_step(root: None) -> None:
 def _killed_at(call: str, number: int, one: Writer) -> bool:
     inject = f"inject={call}:signal=SIGKILL:when={number}"
     done = subprocess.run(
-        ["strace", "-o", os.devnull, "-e", f"trace={call}", "-e", inject, *ONCE, str(one.pid)], check=False
+        ["strace", "-o", os.devnull, "-e", f"trace={call}", "-e", inject, *ONCE, str(one.pid), "both"], check=False
     )
     assert done.returncode in (0, -signal.SIGKILL)
     wait_for(lambda: runs_freely(one), 1.0, f"guest that runs freely after a kill at {call} {number}")

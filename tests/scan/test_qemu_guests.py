@@ -6,9 +6,9 @@ import pytest
 
 from ksmtuned_py.config import Scan
 from ksmtuned_py.door import Door
-from tests.scan.conftest import rss_bytes, scanning, turn, wait_true, zero_pages
+from tests.scan.conftest import rss_bytes, scanning, told, turn, wait_true, zero_pages
 from tests.scan.test_remap import pss_bytes
-from tests.support.qemu import filled_guests, need_qemu
+from tests.support.qemu import Guest, filled_guests, guest_kernel, make_initrd, need_qemu
 
 EQUAL_BYTES = 32 << 20
 AS_LIBVIRT = (
@@ -59,3 +59,15 @@ def test_two_guests_give_their_zero_pages_back(zram_swap: None, no_ksm: Door, tm
         for one in guests:
             assert one.checksums_inside() == one.checksums
             assert one.command("echo still here") == "still here\n"
+
+
+@pytest.mark.qemu
+def test_a_guest_that_comes_from_another_host_is_refused(root: None, no_ksm: Door, tmp_path: Path) -> None:
+    """What it has not got yet would be read from merged pages, and not be asked for."""
+    more = ("-machine", "mem-merge=off", "-incoming", "defer")
+    with (
+        Guest("scan-1", guest_kernel(), make_initrd(tmp_path, {}), memory_mib=128, more=more) as guest,
+        scanning(no_ksm, REMAP, [guest]) as backend,
+    ):
+        wait_true(lambda: told(backend, "scan-1: it came from another host (-incoming)"), "reason")
+        assert "ksmtuned-py" not in Path(f"/proc/{guest.pid}/maps").read_text()

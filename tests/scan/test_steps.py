@@ -1,25 +1,33 @@
 """The worker works in small steps, and may be told something else after each: what it has planned may be old then."""
 
+import ctypes
+import mmap
+import os
+import socket
 import time
-from collections.abc import Iterator
+
+import pytest
 
 from ksmtuned_py.cli.workload import Mix, workloads
 from ksmtuned_py.door import Door
-from ksmtuned_py.scanner.pagemap import PRIVATE
-from ksmtuned_py.scanner.pages import Prints, repeated
 from ksmtuned_py.scanner.process import Process
+from ksmtuned_py.scanner.remap.foothold.area import Area, Operation
+from ksmtuned_py.scanner.remap.foothold.permits import Permits
+from ksmtuned_py.scanner.remap.foothold.session import Session, Window
+from ksmtuned_py.scanner.remap.refuse.eligibility import Eligible
+from ksmtuned_py.scanner.remap.share.exchange import share
 from ksmtuned_py.scanner.remap.share.remapper import Remapper
-from ksmtuned_py.scanner.scanner import Scanner, Watched
-from ksmtuned_py.scanner.sweep import Sweep
+from ksmtuned_py.scanner.remap.share.runs import PageRun
+from ksmtuned_py.scanner.remap.stop.stops import Busy, NotStopped, Stops, patiently
+from ksmtuned_py.scanner.scanner import Scanner
 from ksmtuned_py.scanner.target import Target
 from ksmtuned_py.units import MIB
-from tests.scan.test_hostile import odd
+from tests.scan.conftest import worked
 from tests.scan.test_remap import REMAP
-from tests.scan.writers import Writer, stores
 
 MOST_PAGES = 1024
 """The most pages that one step may add to a memfd, or exchange."""
-MERGED = " /memfd:ksmtuned-py-pages"
+PAGE = mmap.PAGESIZE
 
 
 def test_what_is_merged_first_is_put_into_the_memfd_in_small_steps(root: None) -> None:
@@ -39,41 +47,39 @@ def test_what_is_merged_first_is_put_into_the_memfd_in_small_steps(root: None) -
         assert max(grown) <= MOST_PAGES
 
 
-def known(process: Process, watched: Watched) -> Prints:
-    """Makes two passes over a guest, and returns the contents that it has more than once."""
-    sweep = Sweep()
-    for _ in range(2):
-        list(sweep.guest(process, watched.table, PRIVATE, smart=False))
-    return repeated([slab.prints[slab.steady & (slab.prints > 1)] for slab in watched.table.slabs.values()])
+class Late(Window):
+    """A guest that has stood still for so long already; nothing can be done to it any more."""
+
+    def __init__(self, seconds: float) -> None:
+        self.begun_seconds = time.monotonic() - seconds
+
+    def run(self, operations: list[Operation]) -> list[int]:
+        raise AssertionError(operations)
 
 
-def test_a_plan_that_has_waited_too_long_is_given_up(root: None) -> None:
-    """Run is 0 in the midst of an exchange. What nobody has mapped yet is freed meanwhile, and given out again."""
-    remapper = Remapper(Door(), REMAP)
-    with odd("one") as one, odd("other") as other:
-        first, second = (Watched(Target(pid=guest.pid, start_ticks=0, remap=True)) for guest in (one, other))
-        with Process(first.target, Door()) as process:
-            steps = begun_exchange(remapper, process, first, one)
-            for _ in range(4):  # two looks in which nobody reads a page, two in which nobody has it mapped
-                list(remapper.look_after([first.target, second.target]))
-                time.sleep(1.1)
-            one.ask("blank")
-            list(steps)
-        with Process(second.target, Door()) as process:
-            for _ in range(50):
-                list(remapper.merge(process, second, known(process, second), split_huge=True))
-                if stores(other):
-                    break
-        assert stores(other)
-        assert one.check()["wrong"] == other.check()["wrong"] == 0
+def test_nothing_is_exchanged_when_comparing_has_taken_the_whole_time_of_a_stop() -> None:
+    with mmap.mmap(-1, 4 * PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory, socket.socket() as line:
+        permits = Permits(frozenset(), frozenset())
+        session = Session(Area(), line, line.fileno(), 3, (0, 0), (0, 0), permits, Stops(0.005))
+        memory[:] = b"a" * len(memory)
+        anchor = ctypes.c_char.from_buffer(memory)
+        address = ctypes.addressof(anchor)
+        with Process(Target(pid=os.getpid(), start_ticks=0), Door()) as process:
+            (mapping,) = [one for one in process.mappings() if one.start <= address < one.end]
+            run, content = PageRun(address, 4, 0, Eligible(mapping, True, ())), memory[:]
+            with pytest.raises(Busy, match="could not be compared in the time"):
+                share(process, Late(0.006), session, [run], [content])
+        session.close()
+        del anchor
 
 
-def begun_exchange(remapper: Remapper, process: Process, watched: Watched, one: Writer) -> Iterator[int]:
-    """Merges until the guest has mapped its first merged pages, and returns the rest of the steps."""
-    for _ in range(50):
-        steps = remapper.merge(process, watched, known(process, watched), split_huge=True)
-        for _ in steps:
-            if stores(one):
-                return steps
-        time.sleep(0.05)
-    raise AssertionError(watched.refusal)
+def test_a_guest_runs_ten_times_as_long_as_it_stood_still_for_too_long() -> None:
+    stops = Stops(0.003)
+    begun = time.monotonic()
+    assert worked(patiently(stops, lambda: stops.seconds.append(0.001)))[0] == []
+    rests, _ = worked(patiently(stops, lambda: stops.seconds.append(0.01)))
+    assert time.monotonic() - begun >= 10 * 0.01
+    assert len(rests) >= 10  # it may be told something after each
+    with pytest.raises(NotStopped, match="it stood still for 20 ms"):  # the other guests do not wait for it
+        worked(patiently(stops, lambda: stops.seconds.append(0.02)))
+    assert stops.over == 2

@@ -75,9 +75,10 @@ def check() -> str:
 COMMANDS: dict[str, Callable[[], str]] = {"check": check}
 
 
-def main() -> None:
+def main(prepare: Callable[[], None] = lambda: None) -> None:
     become_nobody()
     fill()
+    prepare()
     signal.signal(signal.SIGALRM, beat)
     signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)  # a timer interrupts system calls all the time
     for thread in range(THREADS):

@@ -18,14 +18,16 @@ from ksmtuned_py.scanner.refusal import Refused
 from ksmtuned_py.scanner.remap.foothold.area import AREA_BYTES, AREA_NAME, CODE_BYTES, HEADER_BYTES, NOTES, Area, Left
 from ksmtuned_py.scanner.remap.processors.architecture import MACHINE, Context
 from ksmtuned_py.scanner.remap.stop import ptrace, system
+from ksmtuned_py.scanner.remap.stop.onethread import Thread
 from ksmtuned_py.scanner.remap.stop.stops import NotStopped
-from ksmtuned_py.scanner.remap.stop.threads import Lost, Thread, Threads
+from ksmtuned_py.scanner.remap.stop.threads import Lost, Threads
 
 _READ, _WRITE, _EXEC = 1, 2, 4
 _SHARED, _PRIVATE, _ANONYMOUS = 1, 2, 0x20
 _DONTFORK, _DONTDUMP = 10, 16
 _CMSG_CLOEXEC = 0x40000000
 _PAGE = 4096
+LOCKS = "memory that it maps is locked (mlockall): what was shared would be copied, or be locked with it"
 _MESSAGE = struct.Struct("=QIIQQQQI4x")
 """struct msghdr: name, its length, vectors, their number, control data, its length, flags."""
 _CONTROL, _CONTROL_HEAD = struct.Struct("=Qiiii"), 16
@@ -116,7 +118,7 @@ def install(process: Process, threads: Threads, area: Area, store: int) -> tuple
             with _undone(first, "close", line), _closed_on_error(ours):
                 area_there, store_there = _hand_over(first, process, ours, (line, page), (area.descriptor, store))
                 with _undone(first, "close", area_there), _undone(first, "close", store_there):
-                    address = _map(first, area_there)
+                    address = _map(first, process, area_there)
         first.call("close", area_there)
         first.call("munmap", page, _PAGE)
     area.settle(address, line, store_there)
@@ -134,12 +136,21 @@ def _line(first: FirstCalls, process: Process, page: int) -> tuple[socket.socket
     return ours, line
 
 
-def _map(first: FirstCalls, area_there: int) -> int:
+def _map(first: FirstCalls, process: Process, area_there: int) -> int:
+    before = locked(process)
     address = first.call("mmap", 0, AREA_BYTES, _READ | _EXEC, _SHARED, area_there, 0)
+    if locked(process) != before:
+        first.call("munmap", address, AREA_BYTES)
+        raise Refused(LOCKS)
     first.call("mprotect", address + CODE_BYTES, AREA_BYTES - CODE_BYTES, _READ | _WRITE)
     for advice in (_DONTFORK, _DONTDUMP):
         first.call("madvise", address, AREA_BYTES, advice)
     return address
+
+
+def locked(process: Process) -> str:
+    """Returns how much memory the guest has locked, for comparing."""
+    return next((line for line in process.read_text("status").splitlines() if line.startswith("VmLck:")), "")
 
 
 @contextmanager

@@ -16,8 +16,9 @@ from ksmtuned_py.scanner.remap.foothold.area import Area, Operation
 from ksmtuned_py.scanner.remap.foothold.install import best_worker, file_key, install, key_of
 from ksmtuned_py.scanner.remap.foothold.permits import Permits
 from ksmtuned_py.scanner.remap.stop import ptrace
+from ksmtuned_py.scanner.remap.stop.onethread import Thread
 from ksmtuned_py.scanner.remap.stop.stops import Stops, patiently
-from ksmtuned_py.scanner.remap.stop.threads import Lost, Thread, Threads
+from ksmtuned_py.scanner.remap.stop.threads import Lost, Threads
 
 _ANSWER_SECONDS = 0.02
 _TABLE_SECONDS = 0.5
@@ -126,10 +127,14 @@ class Window:
         return [area.result(index) for index in range(len(operations))]
 
     def end(self) -> None:
-        """Takes the worker out of its loop and opens the gate; `Threads` puts the registers back."""
+        """Lets all others go on, then takes the worker out of its loop, for which it needs a processor once more.
+
+        Killed in between, we leave the gate open: the worker finds its line closed, and its way back.
+        """
         if self._worker and self._worker in self._threads.all:
-            self._threads.stop_again(self._worker)
             self._session.area.shut_gate(shut=False)
+            self._threads.let_others_go(self._worker)
+            self._threads.stop_again(self._worker)
             self._threads.put_back()
 
     def _give_up(self, worker: Thread) -> NoReturn:

@@ -11,7 +11,7 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ksmtuned_py.scanner.remap.processors.layout import OPERATION, LineHeader
+from ksmtuned_py.scanner.remap.processors.layout import ASLEEP, OPERATION, LineHeader
 from ksmtuned_py.scanner.remap.processors.machinecode import MachineCode
 
 REGISTERS = struct.Struct("=27Q")
@@ -25,6 +25,7 @@ _CODE_64 = 0x33
 """The code segment of 64-bit programs; a thread with any other one is refused."""
 _NO_SYSCALL = 2**64 - 1
 _SYSCALL_LENGTH = 2
+_INT_80 = b"\xcd\x80"
 _ERESTARTSYS, _ERESTARTNOINTR, _ERESTARTNOHAND, _ERESTART_RESTARTBLOCK = (2**64 - n for n in (512, 513, 514, 516))
 _RESTARTS = (_ERESTARTSYS, _ERESTARTNOINTR, _ERESTARTNOHAND, _ERESTART_RESTARTBLOCK)
 _EINTR = 2**64 - 4
@@ -55,6 +56,8 @@ class Amd64Context:
     """All general registers of a stopped thread."""
 
     values: tuple[int, ...]
+    narrow: bool = False
+    """Whether it was stopped in a system call of 32-bit programs (int 0x80), whose numbers are others."""
 
     @classmethod
     def of(cls, raw: bytearray) -> "Amd64Context":
@@ -69,12 +72,14 @@ class Amd64Context:
 
     @property
     def refusal(self) -> str | None:
-        return None if self["cs"] == _CODE_64 else "it runs 32-bit code"
+        if self["cs"] != _CODE_64:
+            return "it runs 32-bit code"
+        return "one of its threads makes 32-bit system calls" if self.narrow else None
 
     @property
     def suitability(self) -> int:
-        """How well the thread can work for us: best is one that sleeps in a system call."""
-        return int(self.in_syscall)
+        """How well the thread can work for us: best is one that sleeps in a system call, and is not missed."""
+        return (ASLEEP if self["rax"] in _RESTARTS else 1) if self.in_syscall else 0
 
     def raw(self) -> bytearray:
         return bytearray(REGISTERS.pack(*self.values))
@@ -114,9 +119,11 @@ class Amd64Context:
         return self.slot_data(mask)
 
 
-def look(view: Callable[[int, int], bytes], read: Callable[[int, int], bytes]) -> Amd64Context:  # noqa: ARG001 - see arm64
+def look(view: Callable[[int, int], bytes], read: Callable[[int, int], bytes]) -> Amd64Context:
     """Reads a stopped thread's context."""
-    return Amd64Context.of(bytearray(view(_NT_PRSTATUS, REGISTERS.size)))
+    found = Amd64Context.of(bytearray(view(_NT_PRSTATUS, REGISTERS.size)))
+    narrow = found.in_syscall and read(found.pc - _SYSCALL_LENGTH, _SYSCALL_LENGTH) == _INT_80
+    return Amd64Context(found.values, narrow)
 
 
 def result(view: Callable[[int, int], bytes]) -> int:

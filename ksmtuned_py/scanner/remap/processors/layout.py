@@ -6,6 +6,8 @@ from dataclasses import dataclass
 OPERATION = struct.Struct("=8Qii")
 """Number, six arguments, result, and the operation that follows success and failure; -1 is the end."""
 END = -1
+ASLEEP = 2
+"""The suitability of a thread that sleeps: nobody notices that it comes back last."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """Exchanges pages of a guest that stands still for equal ones of the store, after comparing them byte by byte."""
 
 import os
+import time
 from collections.abc import Iterator
 
 import numpy as np
@@ -8,14 +9,20 @@ import numpy as np
 from ksmtuned_py.scanner.pagemap import PRIVATE, page_count
 from ksmtuned_py.scanner.process import Process
 from ksmtuned_py.scanner.refusal import Refused
+from ksmtuned_py.scanner.remap.foothold.install import LOCKS, locked
 from ksmtuned_py.scanner.remap.foothold.session import Session, Window
 from ksmtuned_py.scanner.remap.share.intact import change
 from ksmtuned_py.scanner.remap.share.room import stretches
 from ksmtuned_py.scanner.remap.share.runs import PageRun, operations
+from ksmtuned_py.scanner.remap.stop.stops import Busy
+from ksmtuned_py.scanner.remap.stop.threads import Lost
 
 
 def share(process: Process, window: Window, session: Session, runs: list[PageRun], contents: list[bytes]) -> None:
-    """Has the guest map those parts of the runs whose content is that of the store; raises Refused and Gone."""
+    """Has the guest map those parts of the runs whose content is that of the store; raises Refused and Gone.
+
+    Nothing is changed when the time of a stop is over before that (Busy).
+    """
     equal = [part for run, content in zip(runs, contents, strict=True) for part in _equal_parts(process, run, content)]
     if not equal:
         return
@@ -25,11 +32,17 @@ def share(process: Process, window: Window, session: Session, runs: list[PageRun
     if policy := equal[0].eligible.policy:
         area.put_nodes(policy.nodes)
     table, maps = operations(equal, session.store_there, area.vector_address, area.nodes_address)
-    if table:
-        results = window.run(table)
-        failed = [results[index] for index in maps if results[index] < 0]
-        if failed:
-            raise Refused(f"mmap in it failed: {os.strerror(-failed[0])}")
+    if not table:
+        return
+    before = locked(process)
+    if time.monotonic() - window.begun_seconds > session.stops.longest_seconds:
+        raise Busy("the host is too busy: its pages could not be compared in the time that a stop takes")
+    results = window.run(table)
+    failed = [results[index] for index in maps if results[index] < 0]
+    if failed:
+        raise Refused(f"mmap in it failed: {os.strerror(-failed[0])}")
+    if locked(process) != before:
+        raise Lost(LOCKS)
 
 
 def _equal_parts(process: Process, run: PageRun, content: bytes) -> Iterator[PageRun]:

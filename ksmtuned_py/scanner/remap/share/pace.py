@@ -38,7 +38,7 @@ class Pace:
             yield some
 
     def took(self, runs: list[PageRun], seconds: float) -> None:
-        """Takes in how long a window with these runs took."""
+        """Takes in how long these runs took, without the time in which the guest waited for a processor to stop."""
         work = sum(run.pages + _RUN_WORK for run in runs)
         fits = work * self._longest_seconds * _AIM / seconds
         wanted = min(fits, self._work_per_window * 1.2)

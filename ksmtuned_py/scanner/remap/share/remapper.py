@@ -11,7 +11,7 @@ import numpy as np
 from ksmtuned_py.config import Scan
 from ksmtuned_py.door import Door
 from ksmtuned_py.errors import KsmtunedError
-from ksmtuned_py.guests.mappings import Mapping, are_still_there
+from ksmtuned_py.guests.mappings import are_still_there
 from ksmtuned_py.model import GuestKey
 from ksmtuned_py.scanner.pagemap import PAGE, PRIVATE, PRIVATE_SMALL, Kind
 from ksmtuned_py.scanner.pages import Prints, contains
@@ -46,6 +46,7 @@ _LOOK_SECONDS = 1.0
 """Seconds between two looks at every process of the host for merged pages, as long as nothing more is merged."""
 _LOOK_RESTS = 20
 """A look also waits so many times as long as the last one took, on a host with thousands of processes."""
+Ranges = list[tuple[int, int]]
 Standing = Callable[[], AbstractContextManager[Window]]
 """Stops a guest for a with block."""
 
@@ -74,7 +75,13 @@ class Remapper:
         if not self._stops.seconds:
             return {}
         p50, p99, longest = np.percentile(self._stops.seconds, (50, 99, 100)) * 1000
-        return {"p50": float(p50), "p99": float(p99), "max": float(longest), "failed": self._stops.failed}
+        return {
+            "p50": float(p50),
+            "p99": float(p99),
+            "max": float(longest),
+            "failed": self._stops.failed,
+            "over": self._stops.over,
+        }
 
     def merge(self, process: Process, watched: Watched, prints: Prints, *, split_huge: bool) -> Iterator[int]:
         """Shares the guest's steady pages with these prints; yields pages it worked on."""
@@ -100,7 +107,7 @@ class Remapper:
                 runs += yield from plan(process, watched.table.slab(base), prints, store, one, kind)
         runs = self._affordable(process, runs)
         if runs:
-            yield from self._exchange(process, belongings, store, freed, runs, [one.mapping for one in allowed])
+            yield from self._exchange(process, belongings, store, freed, runs)
 
     def _is_worth_it(self, process: Process, watched: Watched, prints: Prints) -> Generator[int, None, bool]:
         """Whether the guest has pages that could be shared: reading smaps takes long, and keeps the guest waiting."""
@@ -190,7 +197,9 @@ class Remapper:
         session = yield from self._session(process, store)
         if any(one.policy for one in merged):
             refuse_forbidden(session.permits.forbidden)
-        standing = yield from self._prepared(process, belongings, session, [one.mapping for one in merged])
+        standing = yield from self._prepared(
+            process, belongings, session, [(one.mapping.start, one.mapping.end) for one in merged]
+        )
         yield from give_back(self._door, process, session, merged, standing)
 
     def _eligible(self, process: Process, least_bytes: int) -> tuple[list[Eligible], str | None]:
@@ -199,7 +208,7 @@ class Remapper:
         return eligible(smaps, policies(process.read_text("numa_maps")) if numa else None, least_bytes)
 
     def _prepared(
-        self, process: Process, belongings: Belongings, session: Session, wanted: list[Mapping]
+        self, process: Process, belongings: Belongings, session: Session, wanted: Ranges
     ) -> Generator[int, None, Standing]:
         """Checks all that takes long to check, and returns what stops the guest; raises Refused."""
         sharers = Sharers(self._door, process)
@@ -213,7 +222,7 @@ class Remapper:
         self._settle(process, belongings, wanted)
         return partial(self._standing, process, belongings, session, wanted, sharers)
 
-    def _settle(self, process: Process, belongings: Belongings, wanted: list[Mapping]) -> None:
+    def _settle(self, process: Process, belongings: Belongings, wanted: Ranges) -> None:
         """Checks mappings and open files; mappings nobody wants may come and go (QEMU's coroutines). Raises Refused."""
         mappings = process.settle()
         if reason := mappings_refusal(mappings, self._least_bytes) or belongings.refusal(mappings):
@@ -223,7 +232,7 @@ class Remapper:
 
     @contextmanager
     def _standing(
-        self, process: Process, belongings: Belongings, session: Session, wanted: list[Mapping], sharers: Sharers
+        self, process: Process, belongings: Belongings, session: Session, wanted: Ranges, sharers: Sharers
     ) -> Iterator[Window]:
         """Stops the guest, and checks that what was found before still holds, now that nothing can change it."""
         for _ in range(_STOPS):
@@ -250,12 +259,12 @@ class Remapper:
         store: Store,
         freed: int,
         runs: list[PageRun],
-        mapped: list[Mapping],
     ) -> Iterator[int]:
         session = yield from self._session(process, store)
         if runs[0].eligible.policy:
             refuse_forbidden(session.permits.forbidden)
-        standing = yield from self._prepared(process, belongings, session, mapped)
+        wanted = [(run.address, run.address + run.size) for run in runs]
+        standing = yield from self._prepared(process, belongings, session, wanted)
 
         def exchange(some: list[PageRun]) -> None:
             """Exchanges these runs in one stop, unless pages of the store were freed since it was planned."""
@@ -263,8 +272,9 @@ class Remapper:
             if not contents:
                 return
             with standing() as window:
+                begun_seconds = time.monotonic()
                 share(process, window, session, some, contents)
-            self._pace.took(some, time.monotonic() - window.begun_seconds)
+                self._pace.took(some, time.monotonic() - begun_seconds)
 
         for some in self._pace.portions(runs):
             self._outdated = True

@@ -8,7 +8,7 @@ import os
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
 from typing import TypeVar
 
@@ -18,6 +18,10 @@ from ksmtuned_py.scanner.remap.stop import ptrace
 _FIRST_REST_SECONDS, _LONGEST_REST_SECONDS = 1.0, 64.0
 _TRIES, _REST_TIMES = 5, 20
 """Tries of a stop on a busy host, and how many stops' time the guest runs in between: it loses 5 % at most."""
+_LATE_TIMES = 10
+"""How many times as long as it stood still a guest runs after a stop that took too long."""
+_MUCH = 4
+"""A stop that takes so many times as long as it may ends the work on the guest: the others need not wait for it."""
 T = TypeVar("T")
 
 
@@ -62,6 +66,18 @@ class Stops:
         self._late: dict[int, int] = {}
         """Threads that have not stopped yet, and the process of each."""
 
+    @property
+    def over(self) -> int:
+        """How many of the latest stops took longer than they may: a thread of the guest had to wait for a processor."""
+        return sum(seconds > self.longest_seconds for seconds in self.seconds)
+
+    def late_seconds(self) -> float:
+        """Returns how long the last stop took if that was too long, otherwise 0; raises NotStopped if by far."""
+        last = self.seconds[-1] if self.seconds else 0.0
+        if last > _MUCH * self.longest_seconds:
+            raise NotStopped(f"it stood still for {last * 1000:.0f} ms: the host is busy, or its CPU time is limited")
+        return last if last > self.longest_seconds else 0.0
+
     def leave(self, thread: int, pid: int) -> None:
         """Takes over a thread that was asked to stop, and lets go of it when it does."""
         self._late[thread] = pid
@@ -86,15 +102,23 @@ class Stops:
 def patiently(stops: Stops, work: Callable[[], T]) -> Generator[int, None, T]:
     """Does something for which a guest is stopped; tries again where a busy host has kept it from stopping.
 
-    It yields while the guest runs in between, so that whoever waits for the worker is heard.
+    After a stop that took too long, too, the guest runs ten times as long as it stood still. This yields meanwhile, so
+    that whoever waits for the worker is heard.
     """
     for _ in range(_TRIES - 1):
         with suppress(Busy):
-            return work()
-        for _ in range(_REST_TIMES):
-            time.sleep(stops.longest_seconds)
-            yield 1
+            done = work()
+            yield from _rest(stops, _LATE_TIMES * stops.late_seconds())
+            return done
+        yield from _rest(stops, _REST_TIMES * stops.longest_seconds)
     return work()
+
+
+def _rest(stops: Stops, seconds: float) -> Iterator[int]:
+    end = time.monotonic() + seconds
+    while (left := end - time.monotonic()) > 0:
+        time.sleep(min(left, stops.longest_seconds))
+        yield 1
 
 
 def _let_go(thread: int) -> bool:

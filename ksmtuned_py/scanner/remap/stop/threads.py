@@ -1,19 +1,18 @@
 """Stops all threads of a guest for a moment. They run on when we let go, and also when we are killed."""
 
-import errno
 import os
 import signal
 import time
 from contextlib import suppress
-from dataclasses import dataclass
-from functools import partial
 from types import TracebackType
 from typing import Self
 
 from ksmtuned_py.scanner.process import Gone, Process
 from ksmtuned_py.scanner.refusal import Refused
-from ksmtuned_py.scanner.remap.processors.architecture import MACHINE, Context
+from ksmtuned_py.scanner.remap.processors.architecture import Context
+from ksmtuned_py.scanner.remap.processors.layout import ASLEEP
 from ksmtuned_py.scanner.remap.stop import ptrace
+from ksmtuned_py.scanner.remap.stop.onethread import DISPATCHES, Thread, look
 from ksmtuned_py.scanner.remap.stop.stops import Busy, NotStopped, Stops
 from ksmtuned_py.sensors.stat import thread_state
 
@@ -23,7 +22,7 @@ _LAST_PATIENCE_SECONDS = 0.5
 _ALL_SIGNALS = 2**64 - 1
 _CONTINUE_BIT = 1 << (signal.SIGCONT - 1)
 _POLL_SECONDS = 0.00002
-_DISPATCHES = "it has system calls sent to a handler of its own (syscall user dispatch)"
+_GONE = "X"
 _UNTRACEABLE = (
     "one of its threads cannot be traced: it is a kernel worker or a debugger's, it has ended, "
     "or a seccomp filter forbids us to trace (systemd/remap.conf)"
@@ -34,19 +33,6 @@ class Lost(Refused):
     """Raised when the foothold in the guest is gone; another one may be tried."""
 
 
-@dataclass(slots=True)
-class Thread:
-    """A stopped thread as it was found."""
-
-    number: int
-    context: Context
-    mask: int
-    moved: bool = False
-    """Whether its registers are not its own at the moment."""
-    ran: bool = False
-    """Whether it has run with registers that are not its own."""
-
-
 class Threads:
     """Stops every thread in a with block; afterwards each is as it was and runs."""
 
@@ -55,6 +41,8 @@ class Threads:
         self._stops = stops
         self.begun_seconds = 0.0
         """Monotonic time at which its threads were asked to stop."""
+        self._ended_seconds = 0.0
+        """When those went on who were awake; 0 when that is at the very end."""
         self._seized: set[int] = set()
         self._unstopped: set[int] = set()
         self._signals: list[int] = []
@@ -72,10 +60,10 @@ class Threads:
 
     def _stop(self) -> None:
         self._stops.refuse_late(self._process.target.pid)
-        self.begun_seconds = time.monotonic()
+        self.begun_seconds, self._ended_seconds = time.monotonic(), 0.0
         try:
             self._stop_all(self.begun_seconds + self._stops.longest_seconds)
-            self.all = [self._look(number) for number in sorted(self._seized)]
+            self.all = [look(self._process, number) for number in sorted(self._seized)]
         except BaseException:  # a Ctrl-C, too: no thread may stay stopped
             self._let_go()
             self._stops.failed += 1
@@ -92,12 +80,24 @@ class Threads:
 
     def put_back(self) -> None:
         """Gives every moved thread its own registers and signal mask again; all threads must be stopped."""
-        for thread in self.all:
+        self._put_back(self.all)
+
+    def _put_back(self, threads: list[Thread]) -> None:
+        for thread in threads:
             if thread.moved:
                 with suppress(ProcessLookupError):  # somebody has killed it: there is nothing to put back
                     ptrace.set_signal_mask(thread.number, thread.mask)
                     ptrace.set_registers(thread.number, self._own(thread).raw())
                 thread.moved = thread.ran = False
+
+    def let_others_go(self, worker: Thread) -> None:
+        """Lets all threads go on but one, which comes later."""
+        others = [thread for thread in self.all if thread is not worker]
+        self._put_back(others)
+        self._detach(self._seized - self._unstopped - {worker.number})
+        if others and worker.context.suitability == ASLEEP:
+            self._ended_seconds = time.monotonic()
+        self.all = [worker]
 
     def stop_again(self, thread: Thread) -> None:
         """Waits until a thread that was resumed has stopped at our asking; raises Gone when it has ended, or Lost."""
@@ -145,7 +145,7 @@ class Threads:
             if os.WSTOPSIG(status) == ptrace.SYSCALL_TRAP:
                 return
             if os.WSTOPSIG(status) == signal.SIGSYS:
-                raise Refused(_DISPATCHES)
+                raise Refused(DISPATCHES)
             self._keep_signal(status)
 
     def _next_status(self, thread: Thread, deadline: float) -> int:
@@ -159,6 +159,8 @@ class Threads:
     def _stop_all(self, deadline: float) -> None:
         """Stops all threads. They can begin others until they are stopped, so it looks again until none is new."""
         while new := self._numbers() - self._seized:
+            if time.monotonic() > deadline:
+                raise NotStopped("its threads begin and end faster than they can be stopped")
             if len(self._seized | new) > MOST_THREADS:
                 raise Refused(f"it has more than {MOST_THREADS} threads")
             for number in new:
@@ -176,21 +178,16 @@ class Threads:
         except ProcessLookupError:
             return  # it has ended meanwhile
         except PermissionError:
+            if number != self._process.target.pid and self._state(number) in ("Z", _GONE):
+                return  # so has this one, but for being taken away
             raise Refused(_UNTRACEABLE) from None
         with suppress(ProcessLookupError):
             ptrace.interrupt(number)
-        if self._is_one_of_its(number):  # it stays ended: a traced thread's number is not given out again
+        if self._state(number) != _GONE:  # it stays that one: a traced thread's number is not given out again
             self._seized.add(number)
             self._unstopped.add(number)
         else:  # the number was another process's by then
             self._stops.leave(number, 0)
-
-    def _is_one_of_its(self, number: int) -> bool:
-        try:
-            os.stat(f"task/{number}", dir_fd=self._process.directory)
-        except (FileNotFoundError, ProcessLookupError):
-            return False
-        return True
 
     def _await(self, number: int, deadline: float, *, later: bool = False) -> bool:
         """Waits until a thread has stopped as asked; False when it has ended. Delivers signals it stops for."""
@@ -217,10 +214,16 @@ class Threads:
 
     def _unwilling(self, number: int) -> NotStopped:
         """Returns the error that tells why a thread has not stopped in time."""
-        with suppress(Gone):
-            if thread_state(self._process.read_text(f"task/{number}/stat")) == "R":
-                return Busy("the host is too busy: one of its threads got no processor in the time that a stop takes")
+        if self._state(number) == "R":
+            return Busy("the host is too busy: one of its threads got no processor in the time that a stop takes")
         return NotStopped("one of its threads does not stop: it waits for a device")
+
+    def _state(self, number: int) -> str:
+        """Returns the letter of a thread's state; X also for what is no thread of this process."""
+        try:
+            return thread_state(self._process.read_text(f"task/{number}/stat"))
+        except Gone:
+            return _GONE
 
     def _status(self, number: int) -> int | None:
         try:
@@ -231,28 +234,6 @@ class Threads:
     def _keep_signal(self, status: int) -> None:
         if status >> 16 == 0 and os.WSTOPSIG(status) != ptrace.SYSCALL_TRAP:
             self._signals.append(os.WSTOPSIG(status))
-
-    def _look(self, number: int) -> Thread:
-        try:
-            context = MACHINE.look(partial(ptrace.registers, number), self._memory)
-        except OSError as error:
-            if error.errno == errno.ENOEXEC:
-                raise Refused("it runs 32-bit code") from None
-            raise
-        if context.refusal:
-            raise Refused(context.refusal)
-        pointer = ptrace.restartable_sequence(number)
-        if pointer and any(self._memory(pointer, 8)):
-            raise Refused("one of its threads is in a restartable sequence")
-        if ptrace.dispatches_itself(number):
-            raise Refused(_DISPATCHES)
-        return Thread(number, context, ptrace.signal_mask(number))
-
-    def _memory(self, address: int, size: int) -> bytes:
-        """Reads the guest's memory; zeros where nothing is mapped."""
-        found = bytearray(size)
-        self._process.read([memoryview(found)], address)
-        return bytes(found)
 
     def _own(self, thread: Thread) -> Context:
         """Returns the registers to go on with: a signal that came while it worked for us may have to end its call."""
@@ -273,15 +254,18 @@ class Threads:
 
     def _let_go(self) -> None:
         self._send_again()
-        late = set(self._unstopped)
-        for number in sorted(self._seized - late, reverse=True):  # the first thread is reaped last
-            if not ptrace.detach(number):
-                late.add(number)
-        for number in late:
+        self._detach(self._seized - self._unstopped)
+        for number in self._unstopped:
             self._stops.leave(number, self._process.target.pid)
         self._seized.clear()
         self._unstopped.clear()
-        self._stops.seconds.append(time.monotonic() - self.begun_seconds)
+        self._stops.seconds.append((self._ended_seconds or time.monotonic()) - self.begun_seconds)
+
+    def _detach(self, numbers: set[int]) -> None:
+        for number in sorted(numbers, reverse=True):  # the first thread is reaped last
+            if not ptrace.detach(number):
+                self._stops.leave(number, self._process.target.pid)
+        self._seized -= numbers
 
     def _send_again(self) -> None:
         """Sends the signals put aside, but no SIGSTOP that a SIGCONT has followed: that one still waits for us."""
