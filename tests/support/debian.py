@@ -33,6 +33,16 @@ def cached(name: str, make: Callable[[Path], None]) -> Path:
     return wanted
 
 
+def unpacked_of(suite: str, package: str) -> Path:
+    """Returns the files of another suite's package, without adding that suite to this machine's apt."""
+
+    def make(files: Path) -> None:
+        with tempfile.TemporaryDirectory() as scratch:
+            unpack(package, files, *apt_options(Path(scratch), _processor(), suite))
+
+    return cached(f"debian/{suite}/{package}", make)
+
+
 def unpack(package: str, directory: Path, *options: str) -> None:
     """Downloads a package and puts its files into a directory, with options for apt-get."""
     with tempfile.TemporaryDirectory() as scratch:
@@ -56,6 +66,12 @@ def kernel_of(suite: str, processor: str = "amd64") -> Path:
             unpack(kernel_package(*options, processor=processor), files, *options)
 
     return next(cached(f"debian/kernel-{suite}-{processor}", make).glob("boot/vmlinuz-*"))
+
+
+def _processor() -> str:
+    return subprocess.run(
+        ["dpkg", "--print-architecture"], check=True, stdout=subprocess.PIPE, text=True
+    ).stdout.strip()
 
 
 def apt_options(scratch: Path, processor: str, suite: str = "") -> list[str]:
