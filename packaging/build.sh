@@ -9,9 +9,11 @@ usage() {
 usage: packaging/build.sh deb [--flavour private|system] [--out DIR]
        packaging/build.sh rpm [--out DIR]       with the libraries of Fedora, for the Python of this machine
        packaging/build.sh wheel [--out DIR]     a wheel and a source distribution
+       packaging/build.sh image [--base BASE] [--libvirt yes|no] [--out DIR]     an OCI archive, for nodes
 
 deb: private brings its libraries along (Debian 12, Ubuntu 24.04), system takes the distribution's (Debian 13).
 The default is what the distribution of this machine has. DIR is build/packages by default.
+image: BASE is an image of Debian 12, or the root directory of one.
 Ends with 2 when it is called wrong or something is missing here, and with 1 when a package cannot be built.
 END
 }
@@ -156,23 +158,37 @@ build_rpm() {
     mv "$work"/rpm/RPMS/noarch/* "$out"
 }
 
+build_image() {
+    local packages=(buildah python3-build python3-setuptools python3-wheel python3-venv) name extra=python3-libvirt
+    need_commands buildah
+    ((EUID == 0)) || refuse "only root can build the image"
+    [[ $libvirt == yes ]] || extra=
+    name=$work/ksmtuned-py-$(sed -n 's/^version = "\(.*\)"/\1/p' "$root/pyproject.toml")-$(uname -m).oci
+    "$root/packaging/image/build.sh" "$work/context" "$name.tar" "$base" "$extra" >"$work/log" 2>&1 || {
+        tail -n 20 "$work/log" >&2
+        die "the image could not be built"
+    }
+    list_libraries "$name.tar" "$work/context/libraries"
+    mv "$name".* "$out"
+}
+
 this_python() { /usr/bin/python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])'; }
 next_python() { /usr/bin/python3 -c 'import sys; print("%d.%d" % (sys.version_info[0], sys.version_info[1] + 1))'; }
 
 kind=${1:-}
 [[ $# -eq 0 ]] || shift
-out=$root/build/packages flavour=
+out=$root/build/packages flavour='' base='' libvirt=yes
 wrong() {
     usage >&2
     refuse "$@"
 }
 case $kind in
-deb | rpm | wheel) ;;
+deb | rpm | wheel | image) ;;
 -h | --help)
     usage
     exit
     ;;
-*) wrong "wanted deb, rpm or wheel, not '$kind'" ;;
+*) wrong "wanted deb, rpm, wheel or image, not '$kind'" ;;
 esac
 while (($#)); do
     [[ -n ${2:-} ]] || wrong "$1 wants a value"
@@ -181,6 +197,11 @@ while (($#)); do
     deb--flavour)
         flavour=$2
         [[ $flavour == private || $flavour == system ]] || wrong "no flavour $flavour: private or system"
+        ;;
+    image--base) base=$2 ;;
+    image--libvirt)
+        libvirt=$2
+        [[ $libvirt == yes || $libvirt == no ]] || wrong "no libvirt $libvirt: yes or no"
         ;;
     *) wrong "$kind takes no $1" ;;
     esac
