@@ -3,6 +3,8 @@
 import json
 import subprocess
 import sys
+import tempfile
+from copy import deepcopy
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import pytest
 import yaml
 
 from ksmtuned_py.configfile.load import load
+from ksmtuned_py.guests.pods import LOGS
 from tests.support.debian import unpacked_of
 from tests.test_web import get, serving
 
@@ -23,6 +26,15 @@ OLDEST, NEWEST = "1.30", kubernetes_validate.latest_version()
 """The first Kubernetes whose pods have a profile of AppArmor, and the newest of which there is a schema."""
 
 Manifest = dict[str, Any]
+
+
+@cache
+def with_tenants() -> Manifest:
+    """The DaemonSet of a kustomization with the component for tenants."""
+    with tempfile.TemporaryDirectory(dir=MANIFESTS) as place:
+        text = "resources: [../base]\ncomponents: [../tenants]\n"
+        Path(place, "kustomization.yaml").write_text(text)
+        return next(one for one in built(Path(place).name) if one["kind"] == "DaemonSet")
 
 
 @cache
@@ -105,6 +117,20 @@ def test_it_writes_to_the_knobs_and_to_its_own_directory_alone() -> None:
     written = {of_host[one["name"]] for one in mounts if not one.get("readOnly")}
     assert written == {"/sys/kernel/mm/ksm", "/run/ksmtuned-py"}
     assert {one["mountPath"] for one in mounts if one["name"] in of_host} == set(of_host.values())  # no other names
+
+
+def test_keeping_tenants_apart_takes_one_more_capability_and_names() -> None:
+    for version in (OLDEST, NEWEST):
+        validate(with_tenants(), version)
+    ours, theirs = (deepcopy(each["spec"]["template"]["spec"]) for each in (manifest("DaemonSet"), with_tenants()))
+    (one,), (other,) = ours["containers"], theirs["containers"]
+    before, after = (set(each["securityContext"]["capabilities"]["add"]) for each in (one, other))
+    assert after - before == {"DAC_OVERRIDE"}
+    more = [mount for mount in other["volumeMounts"] if mount not in one["volumeMounts"]]
+    assert more == [{"name": "pods", "mountPath": f"/{LOGS}", "readOnly": True}]
+    for each in (one, other):
+        each["securityContext"]["capabilities"], each["volumeMounts"] = {}, []
+    assert (one, len(theirs["volumes"])) == (other, len(ours["volumes"]) + 1)
 
 
 def configured(directory: Path) -> Path:

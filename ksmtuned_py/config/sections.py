@@ -132,8 +132,9 @@ class GuestRule(Section):
     uuid: str = Field("*", description="its UUID")
     tag: str = Field("*", description="the tag in the domain's metadata")
     cgroup: str = Field("*", description="the path of its cgroup, which ends in its systemd unit")
+    namespace: str = Field("*", description="the namespace of its pod in Kubernetes")
     merge: Literal["yes", "no", "keep"] = Field("keep", description="whether its memory may merge")
-    group: str = Field("", description="whom it may share memory with")
+    group: str = Field("", description="whom it may share memory with; {namespace} in it is that of its pod")
 
 
 class Guests(Section):

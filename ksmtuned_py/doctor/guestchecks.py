@@ -24,7 +24,7 @@ def switched_off(patient: Patient) -> Iterator[Finding]:
 def nosharepages(patient: Patient) -> Iterator[Finding]:
     """Note that libvirt's configuration, or QEMU's, keeps the guest out of merging."""
     if patient.has("nosharepages"):
-        of_domain = "nosharepages" in patient.guest.obstacles
+        of_domain = "nosharepages" in patient.guest.obstacles and patient.guest.libvirt_age_seconds is not None
         yield patient.note(
             "nosharepages",
             "memory must not merge, by its own configuration",

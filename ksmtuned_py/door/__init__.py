@@ -56,6 +56,12 @@ class Door:
         except (FileNotFoundError, NotADirectoryError, ProcessLookupError, PermissionError):
             return []
 
+    def directories(self, relative: str) -> list[str]:
+        """The names of the directories in a directory; none when there is no such directory, or we may not read it."""
+        with suppress(OSError), os.scandir(self.path(relative)) as entries:
+            return [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+        return []
+
     def links(self, relative: str, most: int, *, at: int | None = None) -> list[str]:
         """The targets of the first links in a directory, `most` of them at most; raises OSError."""
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC

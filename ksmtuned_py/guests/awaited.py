@@ -33,5 +33,5 @@ class Awaited:
             return False
         silent = guest.ksm is not None and guest.ksm.mergeable is False
         most = ASKING_SECONDS if silent else MOST_SECONDS
-        can_be_switched = guest.libvirt_age_seconds is not None or "tag" in guest.unknown
+        can_be_switched = guest.has_monitor or "tag" in guest.unknown
         return can_be_switched and self.now_seconds < self.since_seconds[guest.key] + most

@@ -14,6 +14,7 @@ from ksmtuned_py.guests.evidence import ASKED, COMMAND_LINE, FLAG, LASTING, LEAS
 from ksmtuned_py.guests.held import SPARE_DESCRIPTORS as SPARE_DESCRIPTORS
 from ksmtuned_py.guests.held import Held, short_of_descriptors
 from ksmtuned_py.guests.names import names_of
+from ksmtuned_py.guests.obstacles import opted_out
 from ksmtuned_py.guests.patience import Patience, unanswered
 from ksmtuned_py.guests.process import Inside, ProcessFiles
 from ksmtuned_py.guests.programs import full_name, may_be_guest, program_names, suspects
@@ -213,11 +214,18 @@ class GuestFinder:
     def _adopt(self, pid: int, identity: Identity, kind: str, name: str, words: Sequence[str], *evidence: str) -> None:
         """List a process as a guest, unless its PID is another's by now, or it has no memory of its own."""
         names = names_of(kind, words)
+        obstacles = opted_out(kind, words)
         called = names.name or f"{name or identity.comm}-{pid}"
         held = self._guests.get(pid)
         if held and held.guest.start_ticks == identity.start_ticks:
             held.guest = replace(
-                held.guest, name=called, aliases=names.aliases, kind=kind, uuid=names.uuid, evidence=evidence
+                held.guest,
+                name=called,
+                aliases=names.aliases,
+                kind=kind,
+                uuid=names.uuid,
+                evidence=evidence,
+                obstacles=obstacles,
             )
             return
         self._drop(pid)
@@ -229,6 +237,7 @@ class GuestFinder:
             evidence=evidence,
             aliases=names.aliases,
             uuid=names.uuid,
+            obstacles=obstacles,
         )
         held = self._guests[pid] = Held(ProcessFiles(self._door, pid), guest)
         held.hold()

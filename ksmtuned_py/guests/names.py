@@ -94,9 +94,14 @@ def _unescaped(part: str) -> str:
     return printable(_ESCAPED.sub(lambda match: chr(int(match[1], 16)), part))
 
 
-def placed(guest: Guest, cgroup: str) -> Guest:
-    """The guest in its cgroup, with the names that it has there."""
+def placed(guest: Guest, cgroup: str, namespace: str | None = None) -> Guest:
+    """The guest in its cgroup, with the names that it has there.
+
+    `namespace` is that of its pod; None where it is not known. It may not call itself a VM of another one.
+    """
     vmi = _vmi_name(guest.name) if guest.kind == "qemu" and "kubepods" in cgroup else ""
+    if namespace is not None and not vmi.startswith(f"{namespace}/"):
+        vmi = ""
     evidence = (*guest.evidence, MACHINE) if in_machine(cgroup) and MACHINE not in guest.evidence else guest.evidence
     seen = replace(guest, cgroup=cgroup, evidence=evidence)
     return renamed(seen, vmi or guest.name, cgroup_names(cgroup))

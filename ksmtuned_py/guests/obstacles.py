@@ -60,6 +60,11 @@ def parse_command_line(kind: str, words: Sequence[str]) -> frozenset[str]:
     )
 
 
+def opted_out(kind: str, words: Sequence[str]) -> tuple[str, ...]:
+    """The obstacle that a command line tells of all the memory, and for good. The others on it may be of a part."""
+    return tuple(parse_command_line(kind, words) & {"nosharepages"})
+
+
 def _options(words: Sequence[str]) -> Iterator[tuple[str, str]]:
     """Each option without its dashes, with its value: the next word, or what follows its '='."""
     for word, following in pairwise([*words, ""]):

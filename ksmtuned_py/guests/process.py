@@ -12,6 +12,7 @@ from typing import Literal
 
 from ksmtuned_py.door import Door
 from ksmtuned_py.door.text import printable, printable_lines
+from ksmtuned_py.guests.cgroupspace import from_root
 from ksmtuned_py.guests.parse import parse_statm, split_words
 from ksmtuned_py.sensors.stat import Identity, parse_stat
 from ksmtuned_py.units import MIB
@@ -79,6 +80,8 @@ class Inside:
     def read(self, name: SlowFile) -> str | None:
         """The file's printable text; None when there is no such file, it is too long, or we may not read it."""
         text = _read(self._process, name)
+        if text is not None and name == "cgroup":
+            text = from_root(self._process.door, text)
         return None if text is None else printable_lines(text)
 
     def words(self) -> list[str]:

@@ -16,6 +16,7 @@ from ksmtuned_py.guests.evidence import LIBVIRT
 from ksmtuned_py.guests.losses import Losses
 from ksmtuned_py.guests.names import placed, renamed, told_apart
 from ksmtuned_py.guests.places import Place, Places
+from ksmtuned_py.guests.pods import LOGS, Pods
 from ksmtuned_py.guests.rules import Choice, is_undecided, open_questions, ruled
 from ksmtuned_py.guests.unknown import SETTLED_SECONDS, undecided_sentence, unknown_of
 from ksmtuned_py.model import KSM_DIRECTORY, Guest, GuestKey
@@ -85,6 +86,7 @@ class Roster:
         self._finder = finder
         self._link = link
         self._places = Places(door)
+        self._pods = Pods(door)
         self._losses = Losses()
         self._choice = Choice()
         self._awaited = Awaited()
@@ -125,6 +127,7 @@ class Roster:
         view = self._link.view if self._link else None
         off = self._switches.switched_off if self._switches else frozenset()
         places = self._places.look(found)
+        self._pods.look(place.cgroup or "" for place in places.values())
         self._seen_seconds = {guest.key: self._seen_seconds.get(guest.key, now_seconds) for guest in found}
         claims = claimed(self._door, found, view.domains) if view else {}
         guests = told_apart(
@@ -146,18 +149,22 @@ class Roster:
 
     def _known(self, guest: Guest, place: Place, view: View | None, claims: Mapping[str, int | None]) -> Guest:
         domain = view.domains.get(guest.uuid) if view else None
-        seen = replace(placed(guest, place.cgroup or ""), room_bytes=place.room_bytes)
+        namespace = self._pods.namespace(place.cgroup) if place.cgroup is not None else None
+        seen = replace(
+            placed(guest, place.cgroup or "", namespace), namespace=namespace or "", room_bytes=place.room_bytes
+        )
+        unplaced = _unplaced(place, namespace)
         if claims.get(guest.uuid, guest.pid) != guest.pid:
             if claims[guest.uuid] is None:
-                return replace(seen, unknown=("tag", "name", *_unplaced(place)))
-            return replace(seen, uuid="", unknown=_unplaced(place))
+                return replace(seen, unknown=("tag", "name", *unplaced))
+            return replace(seen, uuid="", unknown=unplaced)
         if view is None or domain is None or view.at_seconds is None:
             used = bool(self.settings.libvirt_uri)
-            unknown = unknown_of(seen, view, self._seen_seconds[guest.key], libvirt_is_used=used) + _unplaced(place)
+            unknown = unknown_of(seen, view, self._seen_seconds[guest.key], libvirt_is_used=used) + unplaced
             return replace(seen, unknown=unknown) if unknown else seen
         return replace(
             renamed(seen, domain.name, domain.aliases),
-            unknown=_unplaced(place),
+            unknown=unplaced,
             tag=domain.tag,
             obstacles=domain.obstacles,
             evidence=tuple(dict.fromkeys([*seen.evidence, LIBVIRT])),
@@ -176,8 +183,11 @@ class Roster:
         unified = self._door.exists(f"{CGROUP_ROOT}/cgroup.controllers")
         libvirt = "libvirt has not told of it yet" if view else "guests.libvirt_uri leaves libvirt out"
         cgroup = "its cgroup cannot be read" if unified else "this host has no unified cgroups, by which rules go"
+        pod = f"its pod has no directory in /{LOGS}"
         questions = sorted({name for guest in held for name in open_questions(guest, self.settings.rule)})
-        return undecided_sentence(held, questions, {"tag": libvirt, "name": libvirt, "cgroup": cgroup})
+        return undecided_sentence(
+            held, questions, {"tag": libvirt, "name": libvirt, "cgroup": cgroup, "namespace": pod}
+        )
 
     def _full_scans(self) -> int:
         with suppress(KsmtunedError):
@@ -185,8 +195,8 @@ class Roster:
         return 0
 
 
-def _unplaced(place: Place) -> tuple[str, ...]:
-    return ("cgroup",) if place.cgroup is None else ()
+def _unplaced(place: Place, namespace: str | None) -> tuple[str, ...]:
+    return (*(("cgroup",) if place.cgroup is None else ()), *(("namespace",) if namespace is None else ()))
 
 
 def _problem(view: View | None, now_seconds: float, began_seconds: float) -> str | None:

@@ -15,6 +15,7 @@ from ksmtuned_py.model import Guest, GuestKey
 Wish = tuple[bool | None, str]
 """Whether a guest is to merge, and why; None = as it is."""
 NO_RULE = GuestRule()
+NAMESPACE = "{namespace}"
 WORTH_A_CHANGE = 2.0
 """Another group takes over only when it is so many times larger. A change gives back all merged memory."""
 
@@ -29,6 +30,7 @@ def matches(rule: GuestRule, guest: Guest) -> bool | None:
         _matches(rule.uuid.lower(), guest.uuid),
         _matches(rule.tag, guest.tag, known="tag" not in guest.unknown),
         _matches(rule.cgroup, guest.cgroup, known="cgroup" not in guest.unknown),
+        _matches(rule.namespace, guest.namespace, known="namespace" not in guest.unknown),
     )
     return False if False in found else None if None in found else True
 
@@ -39,14 +41,22 @@ def _matches(pattern: str, value: str, *, known: bool = True) -> bool | None:
     return fnmatchcase(value, pattern) if known else None
 
 
+def _for(rule: GuestRule, guest: Guest) -> GuestRule:
+    """The rule with the group that it means for this guest; an unknown namespace is nobody's."""
+    if NAMESPACE not in rule.group:
+        return rule
+    namespace = "?" if "namespace" in guest.unknown else guest.namespace
+    return rule.model_copy(update={"group": rule.group.replace(NAMESPACE, namespace)})
+
+
 def possible_rules(guest: Guest, rules: Sequence[GuestRule]) -> tuple[GuestRule, ...]:
     """The rules that may match, and behind them the first that does. Where none does, an empty rule is the last."""
     found = []
     for rule in (*rules, NO_RULE):
         match = matches(rule, guest)
         if match is not False:
-            found.append(rule)
-        if match:
+            found.append(_for(rule, guest))
+        if match and not (NAMESPACE in rule.group and "namespace" in guest.unknown):
             break
     return tuple(found)
 
@@ -57,9 +67,11 @@ def is_undecided(guest: Guest, rules: Sequence[GuestRule]) -> bool:
     return len({rule.merge == "no" for rule in possible}) > 1 or len({rule.group for rule in possible}) > 1
 
 
-def open_questions(guest: Guest, rules: Iterable[GuestRule]) -> list[str]:
+def open_questions(guest: Guest, rules: Sequence[GuestRule]) -> list[str]:
     """The unknown facts about a guest that some rule asks for."""
-    return [name for name in guest.unknown if any(getattr(rule, name) != "*" for rule in rules)]
+    asked = {name for rule in rules for name in guest.unknown if getattr(rule, name) != "*"}
+    asked |= {"namespace" for rule in rules if NAMESPACE in rule.group}
+    return [name for name in guest.unknown if name in asked]
 
 
 def ruled(
@@ -77,7 +89,7 @@ def _ruled(guest: Guest, settings: Guests, enrolled: str | None, losing: int) ->
     groups = {rule.group for rule in possible}
     merge, reason = _together([_wish(rule, settings, enrolled, losing) for rule in possible], groups)
     if merge is False and not reason:
-        reason = f"unknown yet whether a rule keeps it out: its {' and '.join(open_questions(guest, possible))}"
+        reason = f"unknown yet whether a rule keeps it out: its {' and '.join(open_questions(guest, settings.rule))}"
     group = possible[-1].group if len(groups) == 1 else ""
     if (group, merge, losing) == ("", None, 0):
         return guest  # most guests are like this, and copying 500 takes 2 ms
@@ -133,9 +145,9 @@ class Choice:
         if not guests or any(len(groups) > 1 for groups in possible):
             return self
         members: dict[str, list[Guest]] = {}
-        domains = any(guest.libvirt_age_seconds is not None for guest in guests)
+        domains = any(guest.has_monitor for guest in guests)
         for guest, (group,) in zip(guests, possible, strict=True):
-            if guest.libvirt_age_seconds is not None or not domains:
+            if guest.has_monitor or not domains:
                 members.setdefault(group, []).append(guest)
         return self._among(members)
 

@@ -184,7 +184,7 @@ class Enforcer:
         if not wanted and guest.ksm is not None and guest.ksm.mergeable is False:
             return None  # none of its memory merges anyway
         late = now >= case.since_seconds + PATIENCE_SECONDS
-        return wanted if late or guest.libvirt_age_seconds is not None else None
+        return wanted if late or guest.has_monitor else None
 
     def _begin(self) -> None:
         """Begin as many switches as may run at once. The others begin when one of these ends, or is slow."""
@@ -207,10 +207,10 @@ class Enforcer:
         return busy < LANES and len(self._running) + len(self._lost) < LANES + LOST_LIMIT
 
     def _obstacle(self, guest: Guest, merge: bool, seen: Snapshot) -> str | None:
-        if guest.libvirt_age_seconds is None:
+        if not guest.has_monitor:
             return "no domain of libvirt's is known for it, through which QEMU's monitor is reached"
         if merge:
-            return "its domain says nosharepages" if "nosharepages" in guest.obstacles else None
+            return "it was started with nosharepages" if "nosharepages" in guest.obstacles else None
         left = replace(seen.memory, available_bytes=max(0, seen.memory.available_bytes - self._spent_bytes))
         return guest_lack(merged_bytes(guest, seen.page_bytes), left, guest.room_bytes)
 

@@ -9,6 +9,7 @@ from ksmtuned_py.guests.monitor import MemoryBackend
 from ksmtuned_py.guests.patience import ask_one
 from ksmtuned_py.guests.process import ProcessFiles
 from ksmtuned_py.guests.smaps import SMAPS_SECONDS, parse_smaps, ram_mappings
+from ksmtuned_py.hypervisor.inpod import uri_of
 from ksmtuned_py.hypervisor.link import LibvirtRefused, memory_backends, set_merging
 from ksmtuned_py.model import Guest
 from ksmtuned_py.units import human_bytes
@@ -16,7 +17,8 @@ from ksmtuned_py.units import human_bytes
 
 def switch(door: Door, uri: str, guest: Guest, merge: bool) -> str:
     """Switch a guest and return what was read back, as a sentence; raises LibvirtRefused or Garbage."""
-    backends = set_merging(uri, guest.uuid, merge)
+    with uri_of(door, guest, uri) as reached:
+        backends = set_merging(reached, guest.uuid, merge)
     stubborn = [printable(backend.name) for backend in backends if backend.merge != merge]
     if stubborn:
         raise LibvirtRefused(f"domain {guest.uuid}", f"QEMU still says merge={not merge} of {', '.join(stubborn)}")

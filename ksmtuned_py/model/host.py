@@ -143,6 +143,8 @@ class Guest:
     ksm: GuestKsm | None = None
     cgroup: str = ""
     """The path of its cgroup, which ends in its systemd unit; '' when unknown."""
+    namespace: str = ""
+    """The namespace of its pod in Kubernetes, by kubelet's word; '' when unknown, or when it is in no pod."""
     room_bytes: int | None = None
     """The memory that its cgroups still let it take. None = no limit, or none to be seen."""
     group: str = ""
@@ -151,11 +153,12 @@ class Guest:
     """Its tag in libvirt's metadata."""
     obstacles: tuple[str, ...] = ()
     """The obstacles to merging in its libvirt domain: 'nosharepages', 'encrypted', 'hugepages', 'shared', 'vfio',
-    'nvme', 'vdpa'."""
+    'nvme', 'vdpa'. Without a domain there is 'nosharepages' alone, from its command line."""
     libvirt_age_seconds: float | None = None
     """The age of libvirt's word about it; None = libvirt does not know it."""
     unknown: tuple[str, ...] = ()
-    """Facts that rules can ask for and that are unknown yet: 'tag', 'name' (any that libvirt has for it), 'cgroup'."""
+    """Facts that rules can ask for and that are unknown yet: 'tag', 'name' (any that libvirt has for it), 'cgroup',
+    'namespace'."""
     merge: bool | None = None
     """The rules want its memory to merge, or not; None = as it is."""
     merge_reason: str = ""
@@ -172,6 +175,12 @@ class Guest:
     def key(self) -> GuestKey:
         """The name of this process, and of no other."""
         return GuestKey(self.pid, self.start_ticks)
+
+    @property
+    def has_monitor(self) -> bool:
+        """Whether its QEMU's monitor is reached through a libvirt: the host's, or the one in its pod."""
+        in_pod = self.kind == "qemu" and self.uuid != "" and self.namespace != ""
+        return self.libvirt_age_seconds is not None or in_pod
 
     @property
     def kept_out(self) -> bool:
