@@ -145,6 +145,7 @@ class Host:
         self._giving_back = giving_back
         self._seen: Snapshot | None = None
         self._held: dict[KnobName, KnobValue] = {}
+        self._taken: set[KnobName] = set()
 
     @property
     def dry(self) -> bool:
@@ -160,6 +161,7 @@ class Host:
         self.abort()
         self._dry = True
         self._held.clear()
+        self._taken.clear()
 
     def observe(self, woken_by: frozenset[Wake] = frozenset()) -> Snapshot:
         """A snapshot of the host, with the knobs that somebody else wrote since the last one; raises as look() does."""
@@ -168,6 +170,11 @@ class Host:
         return replace(
             snapshot, foreign=foreign, suspects=self._senses.suspects() if foreign else (), woken_by=woken_by
         )
+
+    def taken(self) -> frozenset[KnobName]:
+        """The knobs that somebody else wrote after us, which are no longer ours to put back; raises as look() does."""
+        self._foreign(self.backend.knobs())
+        return frozenset(self._taken)
 
     def look(self) -> Snapshot:
         """A snapshot of the host; raises a KsmtunedError for what must be readable and is not."""
@@ -243,6 +250,7 @@ class Host:
         write = result.write
         if result.status is WriteStatus.OK:
             self._held[write.knob] = write.new
+            self._taken.discard(write.knob)
             if write.knob == "advisor_mode":
                 self._held.pop("pages_to_scan", None)  # the kernel resets this knob with the mode
         else:
@@ -258,6 +266,7 @@ class Host:
         )
         for write in found:
             del self._held[write.knob]
+            self._taken.add(write.knob)
         return found
 
 

@@ -326,3 +326,21 @@ def test_unmerging_that_fails_is_told(root: Path, tree: Ways) -> None:
     (root / KSM / "run").symlink_to("/proc/self/oom_score_adj")  # each process has its own: tee's is not ours
     with pytest.raises(NotUnmerged, match="not all is unmerged: reads back as "):
         give_back(tree)
+
+
+def test_who_took_over_is_not_switched_off(tmp_path: Path, runtime: Runtime) -> None:
+    """KubeVirt's virt-handler, for instance, which was given the node back while we ran."""
+    root = make_fake_tree(tmp_path / "tree", run=0, pages_to_scan=100, sleep_millisecs=20)
+    said: list[str] = []
+    with open_machine(Door(str(root)), Config()) as machine:
+        ways = Ways(machine.host, said.append, said.append)
+        save(runtime, HERE, ways.host.backend.knobs(), Kernel())
+        settle(ways.host, OURS)
+        put(root, f"{KSM}/pages_to_scan", "300\n")
+        ways.host.observe()
+        put(root, f"{KSM}/sleep_millisecs", "33\n")  # after the last tick
+        put_back(ways, runtime, HERE, "restore")
+    now = {name: int((root / KSM / name).read_text()) for name in ("run", "pages_to_scan", "sleep_millisecs")}
+    assert now == {"run": 0, "pages_to_scan": 300, "sleep_millisecs": 33}
+    assert said == ["left as somebody else has set them: pages_to_scan, sleep_millisecs"]
+    assert runtime.originals() is None

@@ -24,6 +24,8 @@ def put_back(ways: Ways, runtime: Runtime, origin: Origin, on_exit: OnExit, *, q
     answers a watchdog, not even then. So structural knobs stay as they are while pages are merged, which is told once.
     They stay owed, and a restart that wants the same again unmerges nothing.
 
+    With "restore", a knob that somebody else wrote after us stays as it is: whoever took over is not switched off.
+
     Raises NotRestored, which names the knobs that did not take, or NotOurs for knobs of another origin.
     """
     found, sentence = owed(runtime, origin)
@@ -32,6 +34,9 @@ def put_back(ways: Ways, runtime: Runtime, origin: Origin, on_exit: OnExit, *, q
     if found is None or on_exit == "keep":
         runtime.forget_originals()
         return None
+    if on_exit == "restore" and (taken := ways.host.taken()):
+        ways.say(f"left as somebody else has set them: {', '.join(sorted(taken))}")
+        found = without(found, taken)
     wanted = _with_run(ways, found, on_exit, quickly=quickly)
     structural = structural_writes(ways.host.backend.knobs(), found)
     stay = structural if structural and _anything_merged(ways) else ()
