@@ -49,6 +49,7 @@ SHELL_SCRIPTS = (
     "tests/support/capture/capture.sh",
     "packaging/build.sh",
     "packaging/lock.sh",
+    "packaging/image/build.sh",
     "packaging/stage.sh",
 )
 

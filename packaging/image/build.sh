@@ -35,7 +35,7 @@ as_image() {
     tar --directory="$1" --numeric-owner --create --file="$store/base.tar" .
     with_store add --quiet "$container" "$store/base.tar" /
     rm "$store/base.tar"
-    with_store commit --quiet --rm "$container" localhost/base:12
+    with_store commit --quiet --rm --timestamp "$SOURCE_DATE_EPOCH" "$container" localhost/base:12
 }
 
 collect
@@ -48,4 +48,6 @@ fi
 # Every file has the time of the commit.
 with_store build --isolation chroot --format oci --timestamp "$SOURCE_DATE_EPOCH" --tag "localhost/ksmtuned-py:$version" \
     --file "$root/packaging/image/Containerfile" "${arguments[@]}" "$context"
-with_store push --quiet "localhost/ksmtuned-py:$version" "oci-archive:$file:ksmtuned-py:$version"
+with_store push --quiet "localhost/ksmtuned-py:$version" "oci:$store/oci:ksmtuned-py:$version"
+tar --directory="$store/oci" --sort=name --mtime="@$SOURCE_DATE_EPOCH" --owner=0 --group=0 --numeric-owner --format=ustar \
+    --create --file="$file" .

@@ -3,7 +3,7 @@
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from tests.support.unit import Unit
 
 PACKAGES, TREE = "/opt/packages", "/opt/ksm"
 """Where the built packages, and this machine's knobs, are inside."""
-BUILD_SECONDS = 300
+BUILD_SECONDS = 900
 
 
 def build(directory: Path, *words: str) -> list[Path]:
@@ -80,13 +80,18 @@ def system(suite: str, packages: Path) -> Iterator[Installed]:
 
 
 @contextmanager
-def system_with(ksm: Path, suite: str, packages: Path) -> Iterator[Installed]:
-    """The same with other knobs: a directory of files that look like them is nobody else's, and holds nobody up."""
+def system_with(
+    ksm: Path, suite: str, packages: Path, more: Sequence[tuple[Path, str]] = ()
+) -> Iterator[Installed]:
+    """The same with other knobs: a directory of files that look like them is nobody else's, and holds nobody up.
+
+    `more` are directories that it has at these places.
+    """
     need(os.geteuid() == 0, "root, to boot a container")
     archives = CACHE / "archives" / suite
     (archives / "partial").mkdir(parents=True, exist_ok=True)
     writable = [(ksm, TREE), (archives, "/var/cache/apt/archives")]
-    with booted_system(bare(suite), [(packages, PACKAGES)], writable) as container:
+    with booted_system(bare(suite), [(packages, PACKAGES), *more], writable) as container:
         one = Installed(container, ksm)
         one.shell(f"mount --bind {TREE} {KSM}")  # over the container's own, which is read-only
         one.shell("umount /proc/sys/kernel/random/boot_id")  # a service, with a /proc of its own, sees this machine's
