@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Renews packaging/lock/: the libraries that a package brings along, and what the documentation's site takes, each with
-# its version and hashes.
+# Renews packaging/lock/: the libraries that a package brings along, and what the documentation's site and Ansible's role take
+# in the tests, each with its version and hashes.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -20,3 +20,5 @@ lock() {
 # Without libvirt and systemd: a package takes the distribution's own.
 lock requirements pyproject.toml
 lock site packaging/site/requirements.in
+# What the tests of the role for Ansible take.
+lock ansible packaging/ansible/requirements.in

@@ -174,7 +174,7 @@ def test_prometheus_finds_the_pods() -> None:
 
 
 def test_the_files_are_tidy() -> None:
-    files = sorted([*MANIFESTS.rglob("*.yaml")])
+    files = [*sorted(MANIFESTS.rglob("*.yaml")), *sorted((ROOT / "packaging/ansible").rglob("*.yml"))]
     done = subprocess.run(
         [sys.executable, "-m", "yamllint", "--strict", "--config-file", ROOT / "packaging/yamllint.yaml", *files],
         capture_output=True,

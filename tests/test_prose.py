@@ -13,7 +13,7 @@ from tests.support.links import anchors, broken_links, missing_files, targets, v
 from tests.support.prose import Bounds, cells, paragraphs, sentences, too_long
 
 ROOT = Path(__file__).parent.parent
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "packaging").glob("*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "packaging").rglob("*.md")])
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 KEYS = {dotted((*path, name)) for path, section in sections(Config()) for name, *_ in keys(section)}
 KEY = re.compile(
