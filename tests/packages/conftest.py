@@ -80,9 +80,7 @@ def system(suite: str, packages: Path) -> Iterator[Installed]:
 
 
 @contextmanager
-def system_with(
-    ksm: Path, suite: str, packages: Path, more: Sequence[tuple[Path, str]] = ()
-) -> Iterator[Installed]:
+def system_with(ksm: Path, suite: str, packages: Path, more: Sequence[tuple[Path, str]] = ()) -> Iterator[Installed]:
     """The same with other knobs: a directory of files that look like them is nobody else's, and holds nobody up.
 
     `more` are directories that it has at these places.

@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
-from tests.packages.conftest import PACKAGES, Installed, system
+from tests.packages.conftest import PACKAGES, Installed, system_with
 from tests.support.ansible import ansible
 from tests.support.container import ROOT
 from tests.support.process import wait_for
+from tests.support.trees import make_fake_tree
 from tests.support.unit import SECONDS
 
 pytestmark = pytest.mark.packages_long
@@ -76,11 +77,12 @@ class Host:
 
 
 @pytest.fixture(scope="module")
-def host(packages: Path) -> Iterator[Host]:
-    """A bare Debian 12 with the Python that Ansible wants of any host."""
+def host(packages: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
+    """A bare Debian 12 with the Python that Ansible wants of any host, and with knobs that only look like knobs."""
     package = f"{PACKAGES}/{next(packages.glob('*.deb')).name}"
     more = [(ansible(), ANSIBLE), (ROOT / "packaging/ansible", "/opt/role")]
-    with system("bookworm", packages, more) as one:
+    knobs = make_fake_tree(tmp_path_factory.mktemp("knobs")) / "sys/kernel/mm/ksm"
+    with system_with(knobs, "bookworm", packages, more) as one:
         one.apt_get("install", "--no-install-recommends", "python3", "python3-apt")
         one.shell(f"echo '{PLAY}' > /root/play.yml")
         yield Host(one, package)
