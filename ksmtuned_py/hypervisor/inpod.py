@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from ksmtuned_py.door import Door
-from ksmtuned_py.guests.process import Process
+from ksmtuned_py.guests.process import ProcessFiles
 from ksmtuned_py.hypervisor.link import LibvirtRefused
 from ksmtuned_py.model import Guest
 
@@ -39,7 +39,7 @@ def uri_of(door: Door, guest: Guest, usual: str) -> Iterator[str]:
 
 def _socket(door: Door, guest: Guest, undo: ExitStack) -> int:
     """A descriptor on the socket. No link on the way is followed, for it would lead out of the pod; raises OSError."""
-    process = Process(door, guest.pid)
+    process = ProcessFiles(door, guest.pid)
     process.hold()
     undo.callback(process.close)
     identity = process.identity()

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from ksmtuned_py.door import Door
-from ksmtuned_py.guests.process import Process
+from ksmtuned_py.guests.process import ProcessFiles
 from ksmtuned_py.hypervisor.link import LibvirtRefused
 from ksmtuned_py.hypervisor.switch import switch
 from ksmtuned_py.model import Guest
@@ -19,7 +19,7 @@ NOWHERE = "test:///no-such-file"
 
 def guest_of(domain: Domain, start_ticks: int | None = None) -> Guest:
     """The domain as a guest of a pod."""
-    identity = Process(Door(), domain.pid).identity()
+    identity = ProcessFiles(Door(), domain.pid).identity()
     assert identity is not None
     ticks = identity.start_ticks if start_ticks is None else start_ticks
     return Guest(pid=domain.pid, start_ticks=ticks, name="a/web", kind="qemu", uuid=domain.uuid, namespace="a")
