@@ -9,8 +9,8 @@ from functools import lru_cache
 
 from ksmtuned_py.door import Door
 from ksmtuned_py.errors import KsmtunedError
+from ksmtuned_py.guests.cgroups import CGROUP_ROOT
 
-TREE = "sys/fs/cgroup"
 _UPWARDS = re.compile(r"((?:/\.\.)+)(/.*)?")
 
 
@@ -44,7 +44,7 @@ def own_cgroup(door: Door) -> str:
 
     Only the tree itself tells it, so all of it is searched once (20 ms with a thousand cgroups).
     """
-    if not door.exists(f"{TREE}/cgroup.controllers"):
+    if not door.exists(f"{CGROUP_ROOT}/cgroup.controllers"):
         return ""
     own = (door.read_if_there("proc/self/stat") or "").partition(" ")[0]
     waiting = [""]
@@ -52,11 +52,11 @@ def own_cgroup(door: Door) -> str:
         path = waiting.pop()
         if own in _members(door, path):
             return path
-        waiting += [f"{path}/{name}" for name in door.directories(f"{TREE}{path}")]
+        waiting += [f"{path}/{name}" for name in door.directories(f"{CGROUP_ROOT}{path}")]
     return ""
 
 
 def _members(door: Door, path: str) -> list[str]:
     with suppress(KsmtunedError, OSError):  # it went away
-        return (door.read_if_there(f"{TREE}{path}/cgroup.procs") or "").split()
+        return (door.read_if_there(f"{CGROUP_ROOT}{path}/cgroup.procs") or "").split()
     return []
