@@ -1,6 +1,10 @@
 """Guests that go on with their lives while they are merged: each works with every byte right, or is refused by name."""
 
+import os
+import random
+import signal
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +16,8 @@ from ksmtuned_py.backends.scan import ScanBackend
 from ksmtuned_py.door import Door
 from tests.scan.conftest import scanning, told, turn, wait_passes, wait_true
 from tests.scan.test_remap import REMAP
-from tests.scan.writers import Writer, stores, writers
+from tests.scan.writers import Writer, runs_freely, stores, writers
+from tests.support.need import need
 from tests.support.process import wait_for
 
 MIB = 16
@@ -69,6 +74,15 @@ def test_what_a_guest_does_beside_is_right_while_it_is_merged(root: None, no_ksm
         turn(backend, "run", 1)
 
 
+def test_threads_that_come_and_go_all_the_time_keep_it_from_merging_at_most(root: None, no_ksm: Door) -> None:
+    changing = ("changing all the time", "begin and end faster", "too many processes have begun", "have changed")
+    with lively("one", "thread") as one, beside_others(no_ksm, one) as (backend, _):
+        wait_true(
+            lambda: bool(stores(one)) or any(told(backend, words) for words in changing), "shared pages, or a reason"
+        )
+        goes_on(one, ["thread"])
+
+
 def test_a_child_with_the_same_memory_that_comes_and_goes_does_no_harm(root: None, no_ksm: Door) -> None:
     with lively("one", "clone") as one, beside_others(no_ksm, one):
         goes_on(one, ["clone"])
@@ -78,6 +92,18 @@ def test_calls_that_a_stop_interrupts_return_what_they_must(root: None, no_ksm: 
     with lively("one", *STOPPED_CALLS, *BOTH_ENDS) as one, beside_others(no_ksm, one):
         wait_true(lambda: bool(stores(one)), "shared pages")
         goes_on(one, [*STOPPED_CALLS, *BOTH_ENDS], 4 * MANY_TIMES)
+
+
+def test_so_they_do_when_the_worker_is_killed_in_the_midst(root: None, no_ksm: Door) -> None:
+    chance = random.Random(5)
+    with lively("one", *STOPPED_CALLS, *BOTH_ENDS) as one:
+        for _ in range(10):
+            with scanning(no_ksm, REMAP, [one], sleep_millisecs=0) as backend:
+                wait_true(lambda: bool(backend.window_milliseconds), "first stop")
+                time.sleep(chance.uniform(0, 0.3))
+                os.kill(backend.worker_pid, signal.SIGKILL)
+                wait_for(lambda: runs_freely(one), 5.0, "guest that runs freely")
+            goes_on(one, [*STOPPED_CALLS, *BOTH_ENDS], 2)
 
 
 def test_calls_of_32_bit_programs_are_a_reason(root: None, no_ksm: Door) -> None:
@@ -187,14 +213,43 @@ def test_a_guest_in_a_directory_that_it_cannot_leave_is_merged(root: None, no_ks
     [
         ("watched=open", "its missing pages are handled by userfaultfd"),
         ("watched=elsewhere", "a mapping of it has the flag um, which we cannot restore"),
+        ("keyed", "a mapping of it has the flag protection key 1, which we cannot restore"),
         ("named=multifdsend_0", "it is being migrated, or a snapshot of it is taken"),
     ],
 )
 def test_memory_that_is_handled_in_another_way_is_a_reason(root: None, no_ksm: Door, words: str, reason: str) -> None:
+    if words == "keyed":
+        need(" ospke" in Path("/proc/cpuinfo").read_text(), "a processor with protection keys")
     with lively("odd", words) as one, beside_others(no_ksm, one) as (backend, _):
         wait_true(lambda: told(backend, f"odd: {reason}"), "reason")
         assert one.check()["wrong"] == 0
-        assert not stores(one)
+        if words != "keyed":  # the rest of its memory has no key
+            assert not stores(one)
+
+
+def test_memory_that_gets_a_protection_key_after_it_was_merged_keeps_it(root: None, no_ksm: Door) -> None:
+    need(" ospke" in Path("/proc/cpuinfo").read_text(), "a processor with protection keys")
+    with lively("keyed", "keyed=later") as one, beside_others(no_ksm, one) as (backend, _):
+        wait_true(lambda: bool(stores(one)), "shared pages")
+        wait_passes(backend, 2)
+        turn(backend, "run", 0)
+        begin, size, key = map(int, one.ask("key").split())
+        turn(backend, "run", 1)
+        wait_passes(backend, 3)
+        assert keys(one, begin, size) == {key}
+        assert one.check()["wrong"] == 0
+
+
+def keys(one: Writer, begin: int, size: int) -> set[int]:
+    """Returns the protection keys of that memory."""
+    found, start, end = set(), 0, 0
+    for line in Path(f"/proc/{one.pid}/smaps").read_text().splitlines():
+        name, *words = line.split()
+        if name == "ProtectionKey:" and start < begin + size and end > begin:
+            found.add(int(words[0]))
+        elif not name.endswith(":"):
+            start, end = (int(word, 16) for word in name.split("-"))
+    return found
 
 
 def test_pages_of_hugetlbfs_are_left_alone(root: None, no_ksm: Door) -> None:
@@ -207,3 +262,25 @@ def test_pages_of_hugetlbfs_are_left_alone(root: None, no_ksm: Door) -> None:
             goes_on(one, ["huge"])
     finally:
         pool.write_text(before)
+
+
+class Execing(Writer):
+    """A guest that becomes another program every second, and tells a file how often."""
+
+    def __init__(self, name: str, told: Path, how: str) -> None:
+        super().__init__(name, command=(sys.executable, "-m", "tests.scan.execing", str(MIB), how, str(told)))
+        self._told = told
+
+    def times(self) -> int:
+        assert "wrong" not in self._told.read_text()
+        return len(self._told.read_text())
+
+
+@pytest.mark.parametrize("how", ["leader", "thread"])
+def test_a_guest_that_calls_exec_again_and_again_goes_on(root: None, no_ksm: Door, tmp_path: Path, how: str) -> None:
+    told = tmp_path / "told"
+    told.touch()
+    with Execing("execing", told, how) as one, beside_others(no_ksm, one):
+        begun = one.times()
+        wait_true(lambda: one.times() >= begun + 6, "six more programs")
+        wait_for(lambda: runs_freely(one), 5.0, "guest that runs freely")

@@ -72,10 +72,8 @@ class Stops:
         return sum(seconds > self.longest_seconds for seconds in self.seconds)
 
     def late_seconds(self) -> float:
-        """Returns how long the last stop took if that was too long, otherwise 0; raises NotStopped if by far."""
+        """Returns how long the last stop took if that was too long, otherwise 0."""
         last = self.seconds[-1] if self.seconds else 0.0
-        if last > _MUCH * self.longest_seconds:
-            raise NotStopped(f"it stood still for {last * 1000:.0f} ms: the host is busy, or its CPU time is limited")
         return last if last > self.longest_seconds else 0.0
 
     def leave(self, thread: int, pid: int) -> None:
@@ -99,16 +97,22 @@ class Stops:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 
-def patiently(stops: Stops, work: Callable[[], T]) -> Generator[int, None, T]:
+def patiently(stops: Stops, work: Callable[[], T], *, optional: bool = False) -> Generator[int, None, T]:
     """Does something for which a guest is stopped; tries again where a busy host has kept it from stopping.
 
-    After a stop that took too long, too, the guest runs ten times as long as it stood still. This yields meanwhile, so
-    that whoever waits for the worker is heard.
+    After a stop that took too long, too, the guest runs ten times as long as it stood still. After one that took by far
+    too long, optional work ends (NotStopped): the others need not wait. This yields while it rests, so that whoever
+    waits for the worker is heard.
     """
     for _ in range(_TRIES - 1):
         with suppress(Busy):
             done = work()
-            yield from _rest(stops, _LATE_TIMES * stops.late_seconds())
+            late_seconds, most = stops.late_seconds(), _MUCH * stops.longest_seconds
+            if optional and late_seconds > most:
+                raise NotStopped(
+                    f"it stood still for {late_seconds * 1000:.0f} ms: the host is busy, or its CPU time is limited"
+                )
+            yield from _rest(stops, _LATE_TIMES * min(late_seconds, most))
             return done
         yield from _rest(stops, _REST_TIMES * stops.longest_seconds)
     return work()
