@@ -20,7 +20,9 @@ _TRIES, _REST_TIMES = 5, 20
 """Tries of a stop on a busy host, and how many stops' time the guest runs in between: it loses 5 % at most."""
 _LATE_TIMES = 10
 """How many times as long as it stood still a guest runs after a stop that took too long."""
-_MUCH = 4
+_MOST_LATE = 4
+"""How many times as long as a stop may take is counted at most for that."""
+_MUCH = 20
 """A stop that takes so many times as long as it may ends the work on the guest: the others need not wait for it."""
 T = TypeVar("T")
 
@@ -107,12 +109,12 @@ def patiently(stops: Stops, work: Callable[[], T], *, optional: bool = False) ->
     for _ in range(_TRIES - 1):
         with suppress(Busy):
             done = work()
-            late_seconds, most = stops.late_seconds(), _MUCH * stops.longest_seconds
-            if optional and late_seconds > most:
+            late_seconds = stops.late_seconds()
+            if optional and late_seconds > _MUCH * stops.longest_seconds:
                 raise NotStopped(
                     f"it stood still for {late_seconds * 1000:.0f} ms: the host is busy, or its CPU time is limited"
                 )
-            yield from _rest(stops, _LATE_TIMES * min(late_seconds, most))
+            yield from _rest(stops, _LATE_TIMES * min(late_seconds, _MOST_LATE * stops.longest_seconds))
             return done
         yield from _rest(stops, _REST_TIMES * stops.longest_seconds)
     return work()
