@@ -163,7 +163,7 @@ build_image() {
     need_commands buildah
     ((EUID == 0)) || refuse "only root can build the image"
     [[ $libvirt == yes ]] || extra=
-    name=$work/ksmtuned-py-$(sed -n 's/^version = "\(.*\)"/\1/p' "$root/pyproject.toml")-$(uname -m).oci
+    name=$work/ksmtuned-py-$(sed -n 's/^__version__ = "\(.*\)"/\1/p' "$root/ksmtuned_py/__init__.py")-$(uname -m).oci
     "$root/packaging/image/build.sh" "$work/context" "$name.tar" "$base" "$extra" >"$work/log" 2>&1 || {
         tail -n 20 "$work/log" >&2
         die "the image could not be built"

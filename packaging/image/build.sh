@@ -6,7 +6,7 @@ set -euo pipefail
 
 context=$1 file=$2 base=$3 packages=$4
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
-version=$(sed -n 's/^version = "\(.*\)"/\1/p' "$root/pyproject.toml")
+version=$(sed -n 's/^__version__ = "\(.*\)"/\1/p' "$root/ksmtuned_py/__init__.py")
 # buildah needs no daemon, and no runtime with this isolation. Its store is gone afterwards.
 store=$(mktemp -d)
 trap 'rm -rf "$store"' EXIT
@@ -50,4 +50,4 @@ with_store build --isolation chroot --format oci --timestamp "$SOURCE_DATE_EPOCH
     --file "$root/packaging/image/Containerfile" "${arguments[@]}" "$context"
 with_store push --quiet "localhost/ksmtuned-py:$version" "oci:$store/oci:ksmtuned-py:$version"
 tar --directory="$store/oci" --sort=name --mtime="@$SOURCE_DATE_EPOCH" --owner=0 --group=0 --numeric-owner --format=ustar \
-    --create --file="$file" .
+    --create --file="$file" blobs index.json oci-layout
