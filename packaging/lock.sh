@@ -19,6 +19,9 @@ lock() {
 
 # Without libvirt and systemd: a package takes the distribution's own.
 lock requirements pyproject.toml
+"$work/venv/bin/pip" --quiet --disable-pip-version-check install --no-deps --require-hashes --target "$work/libraries" \
+    --requirement packaging/lock/requirements.txt
+/usr/bin/python3 packaging/sbom.py --licences "$work/libraries" >packaging/lock/licences.json
 lock site packaging/site/requirements.in
 # What the tests of the role for Ansible take.
 lock ansible packaging/ansible/requirements.in

@@ -2,9 +2,13 @@
 """Writes what a package is made of: a CycloneDX list of its libraries, and their licences.
 
     packaging/sbom.py NAME [SITE_PACKAGES]
+    packaging/sbom.py --licences SITE_PACKAGES
 
-NAME.cdx.json lists the libraries of packaging/lock/requirements.txt. With SITE_PACKAGES, where those came along, it has
-their licences, too, and NAME.licences.txt has the texts. The same input gives the same bytes.
+NAME.cdx.json lists the libraries of packaging/lock/requirements.txt with their licences. With SITE_PACKAGES, where they
+came along, it has their versions, too, and NAME.licences.txt has the licences' texts. Without, the libraries are the
+machine's own, of whatever version. The same input gives the same bytes.
+
+--licences prints the licences of what is installed there, for packaging/lock.sh to keep.
 """
 
 import json
@@ -17,10 +21,14 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import Distribution, distributions
 from pathlib import Path
+from tomllib import loads
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 LOCK = ROOT / "packaging/lock/requirements.txt"
+LICENCES = ROOT / "packaging/lock/licences.json"
+PROJECT = loads((ROOT / "pyproject.toml").read_text())["project"]
+[VERSION] = re.findall(r'(?m)^__version__ = "(.*)"', (ROOT / "ksmtuned_py/__init__.py").read_text())
 OURS = "ksmtuned-py"
 LICENCE_FILES = re.compile(r"(licen[cs]e|copying|notice|authors)[^/]*$", re.IGNORECASE)
 
@@ -31,12 +39,13 @@ class Library:
 
     name: str
     version: str
+    """Empty where it is the machine's own."""
     wanted_by: set[str] = field(default_factory=set)
 
     @property
     def url(self) -> str:
         """What names it in any such list."""
-        return f"pkg:pypi/{self.name}@{self.version}"
+        return f"pkg:pypi/{self.name}@{self.version}".removesuffix("@")
 
 
 def parse_lock(text: str) -> list[Library]:
@@ -66,42 +75,38 @@ def licence_of(library: Distribution) -> list[dict[str, Any]]:
     return [{"license": {"name": name}} for name in names if name]
 
 
-def bill(libraries: list[Library], found: dict[str, Distribution]) -> dict[str, Any]:
+def bill(libraries: list[Library], licences: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
     """The list as CycloneDX wants it."""
-    [version] = re.findall(r'(?m)^__version__ = "(.*)"', (ROOT / "ksmtuned_py/__init__.py").read_text())
-    ours = Library(OURS, version)
+    ours = Library(OURS, VERSION)
     made = datetime.fromtimestamp(int(os.environ.get("SOURCE_DATE_EPOCH", "0")), UTC)
-    known = {library.name: library for library in (ours, *libraries)}
+    components = [_component(library, "library", licences[library.name]) for library in libraries]
     return {
         "bomFormat": "CycloneDX",
         "specVersion": "1.5",
-        "serialNumber": f"urn:uuid:{uuid.uuid5(uuid.NAMESPACE_URL, ours.url + LOCK.read_text())}",
+        "serialNumber": f"urn:uuid:{uuid.uuid5(uuid.NAMESPACE_URL, ours.url + json.dumps(components))}",
         "version": 1,
-        "metadata": {"timestamp": made.isoformat(), "component": _component(ours, "application", found)},
-        "components": [_component(library, "library", found) for library in libraries],
+        "metadata": {
+            "timestamp": made.isoformat(),
+            "component": _component(ours, "application", [{"expression": PROJECT["license"]["text"]}]),
+        },
+        "components": components,
         "dependencies": [
             {
                 "ref": library.url,
                 "dependsOn": sorted(each.url for each in libraries if library.name in each.wanted_by),
             }
-            for library in known.values()
+            for library in (ours, *libraries)
         ],
     }
 
 
-def _component(library: Library, kind: str, found: dict[str, Distribution]) -> dict[str, Any]:
-    entry: dict[str, Any] = {
-        "type": kind,
-        "bom-ref": library.url,
-        "name": library.name,
-        "version": library.version,
-        "purl": library.url,
-    }
-    if kind == "application":
-        entry["licenses"] = [{"expression": "Apache-2.0"}]
-    elif library.name in found:
-        entry["licenses"] = licence_of(found[library.name])
-    return entry
+def _component(library: Library, kind: str, licences: list[dict[str, Any]]) -> dict[str, Any]:
+    entry = {"type": kind, "bom-ref": library.url, "name": library.name, "purl": library.url, "licenses": licences}
+    if library.version:
+        return entry | {"version": library.version}
+    (wanted,) = [each for each in PROJECT["dependencies"] if each.startswith(library.name)] or [""]
+    limits = wanted.removeprefix(library.name)
+    return entry | ({"properties": [{"name": "ksmtuned-py:wanted", "value": limits}]} if limits else {})
 
 
 def licences(libraries: list[Library], found: dict[str, Distribution]) -> Iterator[str]:
@@ -122,11 +127,18 @@ def _inside(name: str) -> str:
 def main() -> None:
     """Writes beside the package of that name."""
     name, *site_packages = sys.argv[1:]
-    libraries = parse_lock(LOCK.read_text())
     found = installed(Path(site_packages[0])) if site_packages else {}
-    Path(f"{name}.cdx.json").write_text(json.dumps(bill(libraries, found), indent=2) + "\n", encoding="utf-8")
+    if name == "--licences":
+        kept = {each: licence_of(found[each]) for each in sorted(found)}
+        sys.stdout.write(json.dumps(kept, indent=2) + "\n")
+        return
+    libraries = parse_lock(LOCK.read_text())
     if found:
         Path(f"{name}.licences.txt").write_text("".join(licences(libraries, found)), encoding="utf-8")
+    else:
+        libraries = [Library(each.name, "", each.wanted_by) for each in libraries]
+    made_of = bill(libraries, json.loads(LICENCES.read_text()))
+    Path(f"{name}.cdx.json").write_text(json.dumps(made_of, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -77,5 +77,3 @@ def test_the_rpm_wants_what_the_project_wants() -> None:
     named = {line.split(":", 1)[1].strip() for line in spec.splitlines() if line.startswith("Requires:")}
     named = {each.replace("_client", "-client") for each in named if not each.startswith("python(abi)")}
     assert named == wanted
-    assert project["version"] in spec.partition("%changelog")[2]
-    assert f"({project['version']})" in (ROOT / "packaging/debian/changelog").read_text()

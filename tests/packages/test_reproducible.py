@@ -4,8 +4,11 @@ import json
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
 
 from tests.packages.conftest import build
 from tests.support.container import ROOT
@@ -20,12 +23,18 @@ def contents(directory: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in directory.iterdir()}
 
 
-def test_a_wheel_and_its_source(tmp_path: Path) -> None:
-    for name in ("one", "other"):
-        (tmp_path / name).mkdir()
-        build(tmp_path / name, "wheel")
-        os.utime(ROOT / "pyproject.toml")  # another time of a file is no other package
-    one, other = contents(tmp_path / "one"), contents(tmp_path / "other")
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with the wheel and its source."""
+    directory = tmp_path_factory.mktemp("wheel")
+    build(directory, "wheel")
+    return directory
+
+
+def test_a_wheel_and_its_source(wheel: Path, tmp_path: Path) -> None:
+    os.utime(ROOT / "pyproject.toml")  # another time of a file is no other package
+    build(tmp_path, "wheel")
+    one, other = contents(wheel), contents(tmp_path)
     assert {name.rpartition(".")[2] for name in one} == {"whl", "gz", "json"}
     assert one == other
 
@@ -36,12 +45,34 @@ def test_a_deb(twice: list[Path]) -> None:
     assert {name: one[name] for name in other} == other
 
 
+def bill_of(directory: Path) -> dict[str, Any]:
+    """The one list in there; CycloneDX' own schema has nothing against it, and everything in it has a licence."""
+    text = next(directory.glob("*.cdx.json")).read_text()
+    assert JsonStrictValidator(SchemaVersion.V1_5).validate_str(text) is None
+    bill: dict[str, Any] = json.loads(text)
+    assert [each["name"] for each in bill["components"] if not each["licenses"]] == []
+    return bill
+
+
+def test_a_list_that_is_wrong_would_be_found(packages: Path) -> None:
+    text = next(packages.glob("*.cdx.json")).read_text()
+    assert JsonStrictValidator(SchemaVersion.V1_5).validate_str(text.replace('"purl"', '"url"')) is not None
+
+
+def test_who_brings_nothing_along_names_no_versions(wheel: Path, rpm: Path) -> None:
+    locked = set(re.findall(r"(?m)^([\w.-]+)==", LOCK.read_text()))
+    for directory in (wheel, rpm.parent):
+        bill = bill_of(directory)
+        assert {each["name"] for each in bill["components"]} == locked
+        assert [each["name"] for each in bill["components"] if "version" in each] == []
+        wanted = {each["name"]: each["properties"][0]["value"] for each in bill["components"] if "properties" in each}
+        assert (wanted["psutil"], len(wanted)) == (">=5.9", 6)
+
+
 def test_what_it_is_made_of(packages: Path) -> None:
-    bill = json.loads(next(packages.glob("*.cdx.json")).read_text())
-    assert (bill["bomFormat"], bill["specVersion"]) == ("CycloneDX", "1.5")
+    bill = bill_of(packages)
     locked = set(re.findall(r"(?m)^([\w.-]+)==([\w.]+)", LOCK.read_text()))
     assert {(each["name"], each["version"]) for each in bill["components"]} == locked
-    assert [each["name"] for each in bill["components"] if not each["licenses"]] == []
     wanted = {each["ref"]: each["dependsOn"] for each in bill["dependencies"]}
     reached = set(wanted[bill["metadata"]["component"]["bom-ref"]])
     while more := {other for each in reached for other in wanted[each]} - reached:
