@@ -84,6 +84,11 @@ class Node:
         command = ["runc", "--root", str(self.logs / "runc"), "exec", "pod", *words]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
+    def merged_bytes(self, pid: int) -> int:
+        """What a guest has merged, as a command in the pod says."""
+        listed = json.loads(self.inside("ksmtuned-py", "guests", "--json"))
+        return next((int(each["merged_bytes"]) for each in listed if each["pid"] == pid), 0)
+
     def signal(self, name: str) -> None:
         """Sends the pod's process a signal, as kubelet does."""
         subprocess.run(["runc", "--root", self.logs / "runc", "kill", "pod", name], check=True)
@@ -136,8 +141,7 @@ def test_it_steers_sees_a_guest_of_another_pod_and_puts_the_knobs_back(node: Nod
         node.wait_ready(program)
         node.ksm.wait_saved(PAGES * 9 // 10, SECONDS)
         assert node.ksm.number("pages_to_scan") == 777
-        listed = {each["pid"]: each for each in json.loads(node.inside("ksmtuned-py", "guests", "--json"))}
-        assert listed[guest.pid]["merged_bytes"] > 0
+        wait_for(lambda: node.merged_bytes(guest.pid) > 0, SECONDS, "the guest's account")
         node.signal("TERM")
         assert program.wait(SECONDS) == 0
         assert "failed" not in program.output()
@@ -152,9 +156,11 @@ def test_what_a_killed_pod_left_the_next_one_puts_back(node: Node) -> None:
         node.signal("KILL")
         program.wait(SECONDS)
     assert node.ksm.number("pages_to_scan") == 777
-    with node.pod('daemon.mode = "observe"\n') as program:
+    with node.pod(MANAGED) as program:
         node.wait_ready(program)
-        wait_for(lambda: node.ksm.number("pages_to_scan") == found, SECONDS, "knobs as found")
+        node.signal("TERM")
+        assert program.wait(SECONDS) == 0
+    assert node.ksm.number("pages_to_scan") == found
 
 
 def test_a_second_one_on_the_node_is_refused(node: Node, tmp_path: Path) -> None:
