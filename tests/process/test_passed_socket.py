@@ -149,7 +149,7 @@ def test_a_descriptor_that_is_not_there(root: Path, tmp_path: Path) -> None:
     assert one_clear_error(done).endswith("descriptor 3: Bad file descriptor")
 
 
-@pytest.mark.parametrize("pid", ["1", "", "me", str(os.getpid())])
+@pytest.mark.parametrize("pid", ["1", "", "me", str(os.getpid())], ids=["init", "nothing", "a word", "its parent"])
 def test_what_is_passed_to_another_process_is_not_ours(root: Path, tmp_path: Path, pid: str) -> None:
     port = free_port()
     with (
