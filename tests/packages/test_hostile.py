@@ -8,7 +8,7 @@ import pytest
 from tests.packages.conftest import PACKAGES, Installed
 from tests.packages.test_upgrades import CONFIG, DPKG, install
 
-pytestmark = pytest.mark.packages
+pytestmark = pytest.mark.packages_long
 
 IMPORTED = f"{CONFIG}/config.d/20-imported.toml"
 PURGE = f"{DPKG} --purge ksmtuned-py"

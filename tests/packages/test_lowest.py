@@ -1,6 +1,5 @@
 """The oldest libraries that the project claims to work with do: all at once, in an environment of their own."""
 
-import re
 import subprocess
 import tomllib
 from collections.abc import Iterator
@@ -27,7 +26,7 @@ def lowest() -> Iterator[str]:
     ]:
         if not wanted.startswith(("mypy", "ruff", "types-")):
             name, oldest = wanted.split(">=")
-            yield f"{re.sub(r'[[].*', '', name)}=={oldest}"
+            yield f"{name.partition('[')[0]}=={oldest}"
 
 
 @pytest.fixture(scope="module")

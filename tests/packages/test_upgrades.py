@@ -12,7 +12,7 @@ from tests.packages.repack import other_manager, repacked
 from tests.support.process import wait_for
 from tests.support.unit import SECONDS
 
-pytestmark = pytest.mark.packages
+pytestmark = pytest.mark.packages_long
 
 CONFIG = "/etc/ksmtuned-py"
 DPKG = "env DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8 dpkg --force-confdef --force-confold"
