@@ -198,6 +198,6 @@ def test_the_drop_in_for_remap_lets_seccomp_filters_be_read() -> None:
     by_filter |= {"SystemCallArchitectures", "RestrictAddressFamilies", "RestrictNamespaces", "RestrictRealtime"}
     by_filter |= {"RestrictSUIDSGID", "ProtectKernelTunables", "ProtectKernelModules", "ProtectKernelLogs"}
     by_filter |= {"ProtectClock", "ProtectHostname"}
-    lines = (UNIT.parent / "remap.conf").read_text().splitlines()
+    lines = (UNIT.parent / "scan_remap.conf").read_text().splitlines()
     off = {key for key, _, value in (line.partition("=") for line in lines) if value in ("", "no")}
     assert by_filter & settings().keys() <= off

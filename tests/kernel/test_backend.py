@@ -81,7 +81,7 @@ def test_unmerging_that_is_aborted_leaves_run_at_0(real_ksm: RealKsm, backend: K
         merge_all(real_ksm, 120_000)
         assert write(backend, "run", 2).status is WriteStatus.PENDING
         wait_for(lambda: real_ksm.read("run") == "2", 10, "unmerging", every_seconds=0.001)
-        backend.close()
+        backend.abort()
         wait_for(lambda: real_ksm.read("run") == "0", 10, "end of the child")
         assert real_ksm.number("pages_shared") > 0
         assert [guest.wrong_pages() for guest in guests] == [0, 0]

@@ -16,8 +16,6 @@ pytestmark = pytest.mark.kernel
 
 MERGED_SHARE = 0.95
 FAST = merged(QUIET, {"daemon": {"tick_seconds": 0.1, "idle_tick_seconds": 0.1}})
-YOUNG_PASSES = 4
-"""After so many smart_scan skips a page for the first time (should_skip_rmap_item in mm/ksm.c)."""
 OLD_PASSES = 25
 """The passes after which smart_scan skips a page eight times out of nine."""
 ODD = {"pages_to_scan": 777, "sleep_millisecs": 33, "advisor_max_cpu": 33, "advisor_mode": "scan-time"}
@@ -73,13 +71,12 @@ def test_a_late_twin_of_pages_that_are_skipped_by_now_is_merged(real_ksm: RealKs
             real_ksm.wait_saved(round(0.99 * achievable_pages([twin] * 2)), 60)
 
 
-def test_a_twin_of_pages_that_are_about_to_be_skipped_is_merged(real_ksm: RealKsm, start: Start) -> None:
-    """Up to then smart_scan has skipped nothing that the daemon has seen."""
+def test_a_twin_that_comes_soon_is_merged(real_ksm: RealKsm, start: Start) -> None:
+    """smart_scan has skipped nothing up to then, as far as the daemon has seen, and is about to."""
     twin = Mix(equal_bytes=32 * MIB, zero_bytes=8 * MIB)
     daemon = start(FAST)
     with workloads([twin]):
-        first = real_ksm.number("full_scans") + YOUNG_PASSES
-        wait_for(lambda: real_ksm.number("full_scans") >= first, 60, "pages that have grown old just now")
+        daemon.wait_status(lambda status: status["decision"]["mode"] in ("cruise", "rest"), "the end of the boost", 60)
         with workloads([twin]):
             real_ksm.wait_saved(round(0.99 * achievable_pages([twin] * 2)), 60)
     assert daemon.end() == 0

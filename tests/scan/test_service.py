@@ -102,7 +102,7 @@ def test_without_it_the_reason_is_told(zram_swap: None, tmp_path: Path) -> None:
 def test_remap_without_its_own_is_refused_and_kills_no_worker(root: None, tmp_path: Path) -> None:
     with service(tmp_path, "remap", ["scan.conf"]) as daemon, daemon.writer("tests/scan/writer.py", "64") as one:
         daemon.start()
-        wait_for(lambda: "(systemd/remap.conf)" in daemon.journal(), SECONDS, "reason")
+        wait_for(lambda: "(systemd/scan_remap.conf)" in daemon.journal(), SECONDS, "reason")
         assert "worker has died" not in daemon.journal()
         daemon.stop()
         assert one.check()["wrong"] == 0
@@ -111,7 +111,7 @@ def test_remap_without_its_own_is_refused_and_kills_no_worker(root: None, tmp_pa
 def test_remap_takes_both(root: None, tmp_path: Path) -> None:
     harmless = returning(KILL_PROCESS, [NO_SUCH_CALL]).hex()
     with (
-        service(tmp_path, "remap", ["scan.conf", "remap.conf"]) as daemon,
+        service(tmp_path, "remap", ["scan.conf", "scan_remap.conf"]) as daemon,
         daemon.writer("tests/scan/writer.py", "64") as one,
         daemon.writer("-m", "tests.scan.sandboxed", "64", harmless) as other,
     ):

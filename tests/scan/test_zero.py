@@ -177,7 +177,7 @@ def test_a_guest_whose_memory_is_all_locked_is_told_and_the_others_go(zram_swap:
     with Holder("locked", 8, "locked=8192") as locked, Holder("web", 8) as web:
         zeros = [zero_pages([one], no_ksm) for one in (locked, web)]
         with scanning(no_ksm, Scan(), [locked, web]) as backend:
-            wait_true(lambda: bool(backend.guests) and "locked" in backend.guests[0]["rest"], "the reason")
+            wait_true(lambda: bool(backend.guests) and "locked" in (backend.guests[0]["rest"] or ""), "the reason")
             assert backend.problems == (f"locked: {backend.guests[0]['rest']}",)
             assert [key[0] for key in backend.refused] == [locked.pid]
             assert [one["zero_pages_out"] for one in backend.guests] == [zeros[0] - 2048, zeros[1]]

@@ -76,7 +76,7 @@ class Belongings:
         except FileNotFoundError:  # closed or unmapped since
             return None
         except OSError as error:
-            return f"whether {name} leaves its memory alone cannot be known: {error.strerror} (systemd/remap.conf)"
+            return f"whether {name} leaves its memory alone cannot be known: {error.strerror} (systemd/scan_remap.conf)"
         if harmless:
             self._passed.add(name)
             return None

@@ -25,7 +25,7 @@ _POLL_SECONDS = 0.00002
 _GONE = "X"
 _UNTRACEABLE = (
     "one of its threads cannot be traced: it is a kernel worker or a debugger's, it has ended, "
-    "or a seccomp filter forbids us to trace (systemd/remap.conf)"
+    "or a seccomp filter forbids us to trace (systemd/scan_remap.conf)"
 )
 
 
