@@ -7,8 +7,8 @@ only when its content was the same in two passes. The pass under way when the ne
 
 A pass in which pages could not have met is *mute* and does not count. After the first look at new memory nothing has
 been compared, and after bad luck at the root of ksmd's unstable tree next to nothing was. In a thorough boost a pass
-is mute, too, when smart_scan skipped much in it: pages are young until one pass skips them all. Some memory changes all
-the time, and its passes are all alike, so only a few may be mute.
+is mute, too, when smart_scan skipped much in it (pages are young until one pass skips them all), or when much was new
+in it. Some memory changes all the time, and its passes are all alike, so only a few may be mute.
 
 When its passes are done, a boost goes on while it pays. It pays when the last pass gained enough for its CPU, or when
 what that pass saw for the first time will: that can merge in the next. The price is the highest at which the boost was
@@ -104,7 +104,7 @@ class Boost:
             gained_bytes=self.gained_bytes + max(0, gained_bytes),
             cpu_seconds=self.cpu_seconds + cpu_seconds,
         )
-        mute = is_mute(now.counters, ended) or (self.is_thorough and skips_much(now.counters, ended.each_skipped_pages))
+        mute = is_mute(now.counters, ended) or (self.is_thorough and is_partial(now.counters, ended))
         if mute and self.mute_passes < MUTE_PASSES_MAX:
             return boost._longer(ended.passes)
         promised_bytes = max(ended.gained_bytes, promise_bytes(now, ended))
@@ -117,7 +117,7 @@ class Boost:
             self,
             done_at_pass=self.done_at_pass + passes,
             thorough_until_pass=self.thorough_until_pass + passes * self.is_thorough,
-            mute_passes=self.mute_passes + passes,
+            mute_passes=self.mute_passes + 1,
             unpaid_passes=self.unpaid_passes + passes,
         )
 
@@ -149,10 +149,20 @@ def is_mute(counters: Counters, ended: Pass) -> bool:
     return counters.pages_unshared < tracked * MUTE_UNSHARED and volatile > tracked * MUTE_VOLATILE
 
 
+def is_partial(counters: Counters, ended: Pass) -> bool:
+    """Whether a pass left much out: smart_scan skipped it, or it was seen for the first time and is not compared."""
+    fresh = fresh_pages(counters, ended)
+    return skips_much(counters, ended.each_skipped_pages) or fresh > counters.candidate_pages * MUTE_VOLATILE
+
+
+def fresh_pages(counters: Counters, ended: Pass) -> int:
+    """The pages that a pass saw for the first time, and that nothing was compared with yet."""
+    return min(ended.new_pages, max(0, counters.pages_volatile - ended.each_skipped_pages))
+
+
 def promise_bytes(now: Snapshot, ended: Pass) -> float:
     """What the next pass may gain: of the pages that the last one saw for the first time, as many as merged before."""
     counters = now.counters
     compared = counters.candidate_pages - counters.pages_volatile
     share = counters.saved_pages / compared if compared else 1.0
-    fresh = min(ended.new_pages, max(0, counters.pages_volatile - ended.each_skipped_pages))
-    return min(1.0, share) * fresh * now.page_bytes
+    return min(1.0, share) * fresh_pages(counters, ended) * now.page_bytes
