@@ -49,6 +49,10 @@ WITHIN = re.compile(r"\$\(([^()]*)\)")
 CONSOLE = re.compile(r"^```console\n(.*?)^```\s*$", re.MULTILINE | re.DOTALL)
 
 
+CONTINUED = re.compile(r" *\\\n *")
+"""The end of a line whose command goes on in the next."""
+
+
 @dataclass(frozen=True)
 class Command:
     """One command of a page."""
@@ -105,7 +109,7 @@ def commands(text: str) -> Iterator[Command]:
         for prompted in f"\n{block}".split(f"\n{prompt}")[1:]:
             line, _, output = prompted.partition("\n")
             yield Command(line, output.strip("\n"))
-    for line in FENCE.sub("", text).splitlines():
+    for line in CONTINUED.sub(" ", FENCE.sub("", text)).splitlines():
         if line.startswith("    ") and line.strip():
             yield Command(line.strip())
 

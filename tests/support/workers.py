@@ -5,7 +5,7 @@ from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent.parent
-MACHINE_ROOMS = frozenset({"kernel", "guests_libvirt"})
+MACHINE_ROOMS = frozenset({"kernel", "guests_libvirt", "systemd"})
 ROOMS_OF_THEIR_OWN = frozenset({"scan", "packages"})
 TOUCHES_MACHINE = re.compile(r"\b(real|held)_ksm\b|\bzram|\bInstalled\b|\bmark\.(kernel|qemu)\b")
 EMULATED = "mark.emulated"
@@ -14,8 +14,9 @@ EMULATED = "mark.emulated"
 def group(nodeid: str) -> str:
     """Returns a test's group, which runs one by one; a test that may meet any other is a group of its own.
 
-    All of this machine's KSM, guests, swap and libvirtd are one group. Remapped processes are another: nobody takes
-    them for guests. Emulated machines are one only to begin early, for they take longest. Larger groups begin first.
+    All of this machine's KSM, guests, swap, containers and libvirtd are one group. Remapped processes are another:
+    nobody takes them for guests. Emulated machines are one only to begin early, for they take longest. Larger groups
+    begin first.
     """
     return _group(ROOT / nodeid.partition("::")[0]) or nodeid
 
