@@ -18,7 +18,7 @@ from ksmtuned_py.scanner.remap.refuse.eligibility import Eligible
 from ksmtuned_py.scanner.remap.share.exchange import share
 from ksmtuned_py.scanner.remap.share.remapper import Remapper
 from ksmtuned_py.scanner.remap.share.runs import PageRun
-from ksmtuned_py.scanner.remap.stop.stops import Busy, NotStopped, Stops, patiently
+from ksmtuned_py.scanner.remap.stop.stops import Busy, Stops, patiently
 from ksmtuned_py.scanner.scanner import Scanner
 from ksmtuned_py.scanner.target import Target
 from ksmtuned_py.units import MIB
@@ -80,7 +80,5 @@ def test_a_guest_runs_ten_times_as_long_as_it_stood_still_for_too_long() -> None
     rests, _ = worked(patiently(stops, lambda: stops.seconds.append(0.01)))
     assert time.monotonic() - begun >= 10 * 0.01
     assert len(rests) >= 10  # it may be told something after each
-    with pytest.raises(NotStopped, match="it stood still for 70 ms"):
-        worked(patiently(stops, lambda: stops.seconds.append(0.07), optional=True))
-    assert worked(patiently(stops, lambda: stops.seconds.append(0.07)))[0]  # what is given back has to go on
-    assert stops.over == 3
+    assert worked(patiently(stops, lambda: stops.seconds.append(0.07)))[0]
+    assert stops.over == 2

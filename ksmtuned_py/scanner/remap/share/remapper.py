@@ -278,7 +278,7 @@ class Remapper:
 
         for some in self._pace.portions(runs):
             self._outdated = True
-            yield from patiently(self._stops, partial(exchange, some), optional=True)
+            yield from patiently(self._stops, partial(exchange, some))
             yield sum(run.pages for run in some)
 
     def _session(self, process: Process, store: Store) -> Generator[int, None, Session]:

@@ -22,8 +22,6 @@ _LATE_TIMES = 10
 """How many times as long as it stood still a guest runs after a stop that took too long."""
 _MOST_LATE = 4
 """How many times as long as a stop may take is counted at most for that."""
-_MUCH = 20
-"""A stop that takes so many times as long as it may ends the work on the guest: the others need not wait for it."""
 T = TypeVar("T")
 
 
@@ -99,21 +97,16 @@ class Stops:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 
-def patiently(stops: Stops, work: Callable[[], T], *, optional: bool = False) -> Generator[int, None, T]:
+def patiently(stops: Stops, work: Callable[[], T]) -> Generator[int, None, T]:
     """Does something for which a guest is stopped; tries again where a busy host has kept it from stopping.
 
-    After a stop that took too long, too, the guest runs ten times as long as it stood still. After one that took by far
-    too long, optional work ends (NotStopped): the others need not wait. This yields while it rests, so that whoever
-    waits for the worker is heard.
+    After a stop that took too long, too, the guest runs ten times as long as it stood still. This yields while it
+    rests, so that whoever waits for the worker is heard.
     """
     for _ in range(_TRIES - 1):
         with suppress(Busy):
             done = work()
             late_seconds = stops.late_seconds()
-            if optional and late_seconds > _MUCH * stops.longest_seconds:
-                raise NotStopped(
-                    f"it stood still for {late_seconds * 1000:.0f} ms: the host is busy, or its CPU time is limited"
-                )
             yield from _rest(stops, _LATE_TIMES * min(late_seconds, _MOST_LATE * stops.longest_seconds))
             return done
         yield from _rest(stops, _REST_TIMES * stops.longest_seconds)
