@@ -163,7 +163,7 @@ def test_the_output_of_a_program_in_an_emulated_machine_is_what_it_printed() -> 
         ("guests_libvirt/test_link.py", True),
         ("packages/test_deb.py", True),
         ("test_qemu.py", True),
-        ("scan/test_remap.py", False),
+        ("scan/test_lively.py", False),
         ("scan/test_arm64.py", False),
         ("emulated/test_daemon.py", False),
         ("packages/test_reproducible.py", False),
@@ -177,4 +177,4 @@ def test_what_uses_this_machine_is_one_workers_alone(file: str, with_it: bool) -
 
 
 def test_remapped_processes_are_one_workers_alone() -> None:
-    assert group("tests/scan/test_remap.py::test_1") == group("tests/scan/test_numa.py::test_2")
+    assert group("tests/scan/test_lively.py::test_1") == group("tests/scan/test_numa.py::test_2")

@@ -7,7 +7,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent.parent
 MACHINE_ROOMS = frozenset({"kernel", "guests_libvirt", "systemd"})
 ROOMS_OF_THEIR_OWN = frozenset({"scan", "packages"})
-TOUCHES_MACHINE = re.compile(r"\b(real|held)_ksm\b|\bzram|\bInstalled\b|\bmark\.(kernel|qemu)\b")
+TOUCHES_MACHINE = re.compile(r"\b(real|held)_ksm\b|\bworkloads\(|\bzram|\bInstalled\b|\bmark\.(kernel|qemu)\b")
 EMULATED = "mark.emulated"
 
 
