@@ -86,7 +86,7 @@ def test_a_stuck_pass_does_not_count_but_not_for_ever() -> None:
     for scans in (1, 2, 3, 4, 5):
         trend = trend.after(stuck(scans, scans), CONFIG)
         assert trend.boosting
-    assert trend.news.boost.mute_passes == 3
+    assert trend.news.boost.mute_looks == 3
     trend = trend.after(stuck(6, 6), CONFIG)
     assert not trend.boosting  # this is no bad luck, because the memory changes all the time
 
@@ -182,7 +182,7 @@ def test_a_quick_pass_is_not_taken_for_stuck_because_it_skips() -> None:
     skipping = Counters(full_scans=5, pages_sharing=1000, pages_volatile=9000, pages_skipped=2 * 9000)
     trend = trend.after(snapshot(at=3, counters=skipping, cpu_seconds=20, guests=(*many, late)), CONFIG)
     assert not trend.boosting
-    assert trend.news.boost.mute_passes == 0
+    assert trend.news.boost.mute_looks == 0
 
 
 def test_scarce_memory_on_a_big_host_calls_for_quick_passes_at_full_budget() -> None:

@@ -26,7 +26,7 @@ from ksmtuned_py.units import GIB
 
 WHOLE_PASSES = 2
 MUTE_UNSHARED, MUTE_VOLATILE = 0.01, 0.25
-MUTE_PASSES_MAX = 3
+MUTE_LOOKS_MAX = 3
 """The rest of a pass among what ended guests left, a first look, and bad luck: more is memory that always changes."""
 FRUITLESS_PRICE = 10.0
 """Times the price: a boost may be dearer than a pass, for most of it goes to memory that is no news. Sim, churn: 3."""
@@ -47,7 +47,8 @@ class Boost:
     """Its passes are done when so many are, of all since the daemon's start."""
     thorough_until_pass: int = 0
     """Until so many are, nothing old is skipped."""
-    mute_passes: int = 0
+    mute_looks: int = 0
+    """Looks at which mute passes were found to be over: on a small host many passes at a time."""
     unpaid_passes: int = 0
     """The last so many did not pay, mute ones among them: where all are, news must not excuse others for ever."""
     gained_bytes: int = 0
@@ -80,7 +81,7 @@ class Boost:
             price=max(begun.price, price),
             done_at_pass=max(done_at_pass, begun.done_at_pass),
             thorough_until_pass=done_at_pass if thorough else begun.thorough_until_pass,
-            mute_passes=0,
+            mute_looks=0,
         )
 
     def after(
@@ -105,7 +106,7 @@ class Boost:
             cpu_seconds=self.cpu_seconds + cpu_seconds,
         )
         mute = is_mute(now.counters, ended) or (self.is_thorough and is_partial(now.counters, ended))
-        if mute and self.mute_passes < MUTE_PASSES_MAX:
+        if mute and self.mute_looks < MUTE_LOOKS_MAX:
             return boost._longer(ended.passes)
         promised_bytes = max(ended.gained_bytes, promise_bytes(now, ended))
         paid = pays(promised_bytes, cpu_seconds, boost.price)
@@ -117,7 +118,7 @@ class Boost:
             self,
             done_at_pass=self.done_at_pass + passes,
             thorough_until_pass=self.thorough_until_pass + passes * self.is_thorough,
-            mute_passes=self.mute_passes + 1,
+            mute_looks=self.mute_looks + 1,
             unpaid_passes=self.unpaid_passes + passes,
         )
 

@@ -61,7 +61,7 @@ class Round:
     def __init__(self, handle: Handle, ways: Callable[[Host, Say], Ways], seen: Snapshot) -> None:
         """Begin it with the guests that were seen; raises NoThread."""
         self.told = "memory is given back"
-        self.problem = ""
+        self.problem: str | None = None
         self._handle = handle
         self._ways = ways(handle, self._tell)
         self._seen = seen
@@ -98,7 +98,7 @@ class GivingBack:
         self._ways = ways
         self._round: Round | None = None
         self._called_off: Round | None = None
-        self._refused = ""
+        self._refused: str | None = None
         self._rest_seconds = RETRY_SECONDS
         self._not_before_seconds = 0.0
 
@@ -115,7 +115,7 @@ class GivingBack:
         if self._round.running:
             return WriteResult(write=write, status=WriteStatus.PENDING, detail=self._round.told)
         ended, self._round = self._round, None
-        if not ended.problem:
+        if ended.problem is None:
             self._rest_seconds = RETRY_SECONDS
             return WriteResult(write=write, status=WriteStatus.OK)
         self._refused = f"{ended.problem}; the next try is {human_seconds(self._rest_seconds)} later"
@@ -129,8 +129,8 @@ class GivingBack:
             self._round.call_off()
             self._called_off, self._round = self._round, None
 
-    def _begin(self, seen: Snapshot) -> str:
-        """Begin a round, and return why there is none; '' when there is."""
+    def _begin(self, seen: Snapshot) -> str | None:
+        """Begin a round, and return why there is none; None when there is."""
         if seen.clock.monotonic_seconds < self._not_before_seconds:
             return self._refused
         if self._called_off is not None and self._called_off.running:
@@ -139,4 +139,4 @@ class GivingBack:
             self._round = Round(Handle(self._backend, self._senses), self._ways, seen)
         except NoThread as error:
             return str(error)
-        return ""
+        return None

@@ -175,7 +175,7 @@ def test_a_stop_that_a_busy_host_delays_is_tried_again(root: None) -> None:
         time.sleep(0.013)
         with Process(Target(pid=one.pid, start_ticks=0), Door()) as process:
             waits.extend(patiently(stops, partial(stop, process)))
-        return stops.failed > 3
+        return stops.failed > 5
 
     def stop(process: Process) -> None:
         with Threads(process, stops) as threads:
@@ -189,9 +189,7 @@ def test_a_stop_that_a_busy_host_delays_is_tried_again(root: None) -> None:
             hog.stdout.readline()
             os.sched_setaffinity(0, processors - {processor} or processors)  # or we would be delayed as the guest is
             wait_true(was_delayed, "stops that were delayed")
-            assert (
-                len(waits) >= 4 * 10
-            )  # a sleep may take long, but it has waited in small steps, and could be told something after each
+            assert len(waits) >= 4 * 20  # it has waited in small steps, and could be told something after each
         finally:
             os.sched_setaffinity(0, processors)
             hog.kill()
