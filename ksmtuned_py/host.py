@@ -29,7 +29,7 @@ from ksmtuned_py.model import (
     WriteStatus,
 )
 from ksmtuned_py.sensors.memory import read_memory
-from ksmtuned_py.sensors.pressure import read_pressure
+from ksmtuned_py.sensors.pressure import read_cpu_pressure, read_pressure
 from ksmtuned_py.sensors.vmstat import read_vmstat
 
 T = TypeVar("T")
@@ -47,6 +47,9 @@ class Senses(Protocol):
 
     def pressure(self) -> Pressure | None:
         """Memory pressure now; None where the kernel does not say."""
+
+    def cpu_pressure(self) -> Pressure | None:
+        """Pressure on CPUs now; None where the kernel does not say."""
 
     def vmstat(self) -> Vmstat:
         """The kernel's events since boot."""
@@ -90,6 +93,10 @@ class KernelSenses:
     def pressure(self) -> Pressure | None:
         """Memory pressure now, from /proc/pressure/memory."""
         return read_pressure(self._door)
+
+    def cpu_pressure(self) -> Pressure | None:
+        """Pressure on CPUs now, from /proc/pressure/cpu."""
+        return read_cpu_pressure(self._door)
 
     def vmstat(self) -> Vmstat:
         """The kernel's events since boot, from /proc/vmstat."""
@@ -192,6 +199,7 @@ class Host:
             counters=self.backend.counters(),
             memory=self._senses.memory(),
             pressure=_optional(self._senses.pressure, problems),
+            cpu_pressure=_optional(self._senses.cpu_pressure, problems),
             vmstat=_optional(self._senses.vmstat, problems) or Vmstat(),
             scanner_cpu_seconds=_optional(self.backend.scanner_cpu_seconds, problems),
             guests=self._senses.guests(clock.monotonic_seconds),

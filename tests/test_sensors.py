@@ -14,7 +14,7 @@ from ksmtuned_py.door import MOST_BYTES, Door
 from ksmtuned_py.errors import Garbage, Unreadable
 from ksmtuned_py.model import Pressure, Stall, Vmstat
 from ksmtuned_py.sensors.memory import parse_arcstats, parse_meminfo, read_memory
-from ksmtuned_py.sensors.pressure import open_trigger, parse_pressure, read_pressure
+from ksmtuned_py.sensors.pressure import open_trigger, parse_pressure, read_cpu_pressure, read_pressure
 from ksmtuned_py.sensors.vmstat import parse_vmstat, read_vmstat
 from ksmtuned_py.units import GIB, KIB, MIB
 from tests.support.need import need
@@ -95,6 +95,24 @@ def test_pressure(door: Door) -> None:
     full = Stall(avg10_percent=0.5, avg60_percent=0.0, avg300_percent=0.0, total_seconds=1.0)
     assert parse_pressure("memory", text) == Pressure(some=some, full=full)
     assert read_pressure(door) is not None
+
+
+def test_pressure_on_cpus_before_linux_5_13(tmp_path: Path) -> None:
+    text = "some avg10=12.50 avg60=1.00 avg300=0.00 total=2500000\n"
+    seen = read_cpu_pressure(Door(str(make_fake_tree(tmp_path, files={"proc/pressure/cpu": text}))))
+    assert seen is not None
+    assert (seen.some.avg10_percent, seen.full.avg10_percent) == (12.5, 0)
+
+
+def test_no_pressure_on_cpus_is_told_where_the_kernel_tells_none(tmp_path: Path) -> None:
+    assert read_cpu_pressure(Door(str(make_fake_tree(tmp_path, files={"proc/pressure/cpu": None})))) is None
+    assert read_cpu_pressure(DisabledAtBoot()) is None
+
+
+def test_huge_pages_of_the_host(tmp_path: Path) -> None:
+    tree = make_fake_tree(tmp_path, files={"proc/meminfo": meminfo(AnonHugePages=2 * MIB // KIB)})
+    assert read_memory(Door(str(tree))).anon_huge_bytes == 2 * MIB
+    assert parse_meminfo("meminfo", "MemTotal: 100 kB\nMemAvailable: 50 kB\n").anon_huge_bytes == 0
 
 
 def test_a_kernel_without_pressure(tmp_path: Path) -> None:

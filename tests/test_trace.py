@@ -228,3 +228,18 @@ def test_record_writes_what_replay_reads_even_after_a_kill(tmp_path: Path) -> No
         assert ticks
         assert {tick.decision.mode for tick in ticks} == {Mode.BOOST}
         assert ticks[0].snapshot.knobs.run == 0, "it only watches"
+
+
+def test_a_trace_from_before_huge_pages_were_seen_is_read(tmp_path: Path) -> None:
+    path = written(tmp_path / "trace", [report()])
+    lines = path.read_text().splitlines()
+    tick = json.loads(lines[1])
+    for kept, new in ((tick["snapshot"], "cpu_pressure"), (tick["snapshot"]["memory"], "anon_huge_bytes")):
+        del kept[new]
+    for each in tick["snapshot"]["guests"]:
+        del each["huge_bytes"]
+    path.write_text(f"{lines[0]}\n{json.dumps(tick)}\n")
+    with open_trace(path) as trace:
+        [read] = trace.ticks
+    assert read.snapshot.cpu_pressure is None
+    assert {each.huge_bytes for each in read.snapshot.guests} == {None}

@@ -51,6 +51,9 @@ class ModelBackend:
     def pressure(self) -> None:
         """Always None: nobody stalls in the model."""
 
+    def cpu_pressure(self) -> None:
+        """Always None: the model knows no other work."""
+
     def vmstat(self) -> Vmstat:
         """Returns the model's events so far."""
         return self._caught_up().vmstat()

@@ -26,7 +26,7 @@ class UnknownGuest(KsmtunedError):
     hint_template = "ksmtuned-py guests lists them with their PIDs"
 
 
-HEADERS = ("GUEST", "PID", "MEMORY", "TRACKED", "MERGED", "ZERO", "RECORDS", "PROFIT", "GROUP", "MERGING")
+HEADERS = ("GUEST", "PID", "MEMORY", "HUGE", "TRACKED", "MERGED", "ZERO", "RECORDS", "PROFIT", "GROUP", "MERGING")
 LEFT = frozenset({"GUEST", "GROUP", "MERGING"})
 
 
@@ -100,6 +100,7 @@ def as_object(guest: "Guest", page_bytes: int) -> dict[str, Any]:
         "group": guest.group,
         "tag": guest.tag,
         "resident_bytes": guest.rss_bytes,
+        "huge_bytes": guest.huge_bytes,
         **(account if guest.ksm else dict.fromkeys(account)),
         "room_bytes": guest.room_bytes,
         "obstacles": list(guest.obstacles),
@@ -123,7 +124,8 @@ def _row(guest: "Guest", page_bytes: int) -> tuple[str, ...]:
         pages = (ksm.rmap_items, ksm.merging_pages, ksm.zero_pages)
         sizes = (*(count * page_bytes for count in pages), ksm.rmap_items * RMAP_ITEM_BYTES, ksm.profit_bytes)
         account = tuple(map(human_bytes, sizes))
-    return (guest.name, str(guest.pid), human_bytes(guest.rss_bytes), *account, guest.group, _state(guest))
+    huge = "?" if guest.huge_bytes is None else human_bytes(guest.huge_bytes)
+    return (guest.name, str(guest.pid), human_bytes(guest.rss_bytes), huge, *account, guest.group, _state(guest))
 
 
 def _state(guest: "Guest") -> str:

@@ -44,6 +44,8 @@ def why(args: Namespace) -> int:
     _print_daemon(found, alive)
     decision = found.decision
     out().print(f"\n{decision.reason}", style="bold")
+    if found.totals.huge_cost.split:
+        out().print(f"huge pages: {_huge_pages(found)}")
     out().print(f"\nThe rules (the winner is {decision.rule}):")
     for verdict in decision.verdicts:
         out().print(f"  {'*' if verdict.fired else '-'} {verdict.rule:<15} {verdict.sentence}")
@@ -93,10 +95,23 @@ def _rows(found: "Status") -> "Iterator[tuple[str, str]]":
             f"{human_bytes(memory.swap_free_bytes)} of {human_bytes(memory.swap_total_bytes)} swap free"
         ),
     )
+    if memory.anon_huge_bytes or found.totals.huge_cost.split:
+        yield "huge pages", _huge_pages(found)
     if now.pressure:
         stalls = now.pressure.some.avg10_percent, now.pressure.full.avg10_percent
         yield "stalled", f"some tasks {stalls[0]:g} %, all tasks {stalls[1]:g} % of the last 10 s"
+    if now.cpu_pressure:
+        yield "CPUs taken", f"some tasks waited for one {now.cpu_pressure.some.avg10_percent:g} % of the last 10 s"
     yield "guests", f"{len(now.guests)}"
     yield "knobs", ", ".join(f"{name}={value}" for name, value in knobs.items())
     for problem in now.problems:
         yield "problem", problem
+
+
+def _huge_pages(found: "Status") -> str:
+    """The host's huge pages, and what they were split for. `why` has the same figures."""
+    from ksmtuned_py.units import human_bytes
+
+    cost, kept = found.totals.huge_cost, f"{human_bytes(found.snapshot.memory.anon_huge_bytes)} of private memory"
+    each = "" if cost.split_per_gib is None else f", {cost.split_per_gib:.0f} for each GiB gained"
+    return f"{kept}; {cost.split} split while ksmd ran{each}"

@@ -14,6 +14,7 @@ from ksmtuned_py.guests.process import Inside, ProcessFiles
 
 T = TypeVar("T")
 
+THREAD_NAME = "guests"
 NAMED = 3
 """The most silent processes that a sentence names."""
 
@@ -61,6 +62,26 @@ class Patience:
         return True
 
 
+class Errand(Generic[T]):
+    """Asks one process on a thread, and nobody waits: whoever wants the answer comes back for it."""
+
+    def __init__(self, process: ProcessFiles, question: Callable[[Inside], T]) -> None:
+        """Begin to ask, where one more thread can be begun."""
+        self._answers: dict[int, T] = {}
+        self._asking = _Asking({process.pid: process}, question, self._answers)
+        self._began = begin(self._asking)
+
+    @property
+    def on_its_way(self) -> bool:
+        """Whether the process has not answered yet."""
+        return self._began and self._asking.is_alive()
+
+    @property
+    def answer(self) -> T | None:
+        """The answer; None as long as there is none."""
+        return None if self.on_its_way else next(iter(self._answers.values()), None)
+
+
 def ask_one(process: ProcessFiles, question: Callable[[Inside], T], seconds: float) -> T | None:
     """Ask one process once; None when no answer came within the time."""
     return Patience(limit=1, seconds=seconds).ask({process.pid: process}, question).get(process.pid)
@@ -84,7 +105,7 @@ class _Asking(Thread, Generic[T]):
     def __init__(
         self, processes: Mapping[int, ProcessFiles], question: Callable[[Inside], T], answers: dict[int, T]
     ) -> None:
-        super().__init__(name="guests", daemon=True)
+        super().__init__(name=THREAD_NAME, daemon=True)
         self.pid = 0
         """The process that is asked now."""
         self.asked = 0

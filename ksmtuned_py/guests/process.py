@@ -18,7 +18,7 @@ from ksmtuned_py.sensors.stat import Identity, parse_stat
 from ksmtuned_py.units import MIB
 
 QuickFile = Literal["stat", "statm", "comm"]
-SlowFile = Literal["cmdline", "ksm_stat", "ksm_merging_pages", "smaps", "cgroup"]
+SlowFile = Literal["cmdline", "ksm_stat", "ksm_merging_pages", "smaps", "smaps_rollup", "cgroup"]
 WORDS, WORD_LENGTH = 4096, 4096
 """The most words that are kept, and letters of each. A QEMU with a hundred disks has 700 words of up to 600 letters."""
 MOST_BYTES: Mapping[QuickFile | SlowFile, int] = {"cmdline": MIB, "smaps": 8 * MIB}

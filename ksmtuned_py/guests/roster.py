@@ -13,6 +13,7 @@ from ksmtuned_py.guests.cgroups import CGROUP_ROOT
 from ksmtuned_py.guests.claims import claimed, told
 from ksmtuned_py.guests.domains import View
 from ksmtuned_py.guests.evidence import LIBVIRT
+from ksmtuned_py.guests.hugelooks import HugeLooks
 from ksmtuned_py.guests.losses import Losses
 from ksmtuned_py.guests.names import placed, renamed, told_apart
 from ksmtuned_py.guests.places import Place, Places
@@ -87,6 +88,7 @@ class Roster:
         self._link = link
         self._places = Places(door)
         self._pods = Pods(door)
+        self._huge = HugeLooks(door)
         self._losses = Losses()
         self._choice = Choice()
         self._awaited = Awaited()
@@ -121,7 +123,7 @@ class Roster:
 
     def find(self, now_seconds: float) -> tuple[Guest, ...]:
         """The guests by PID; `now_seconds` is monotonic."""
-        found = self._finder.find(now_seconds)
+        found = self._huge.look(self._finder.find(now_seconds), now_seconds)
         self._now_seconds = now_seconds
         self._began_seconds = now_seconds if self._began_seconds is None else self._began_seconds
         view = self._link.view if self._link else None

@@ -55,6 +55,13 @@ def parse_smaps(text: str) -> list[Smap]:
     return [_smap(mapping, lines) for mapping, lines in parse_blocks(text)]
 
 
+def parse_rollup(text: str) -> int | None:
+    """The private memory in huge pages from a smaps_rollup, in bytes; None where it says nothing of it."""
+    lines = dict(line.partition(":")[::2] for line in text.splitlines())
+    size = lines.get("AnonHugePages", "").split()
+    return int(size[0]) * KIB if size and size[0].isdecimal() else None
+
+
 def ram_mappings(mappings: list[Smap], sizes_bytes: list[int]) -> list[Smap]:
     """The mappings of these sizes. QEMU maps each backend in one piece, with guard pages around it."""
     return [mapping for mapping in mappings if mapping.size_bytes in sizes_bytes]

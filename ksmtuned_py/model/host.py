@@ -56,6 +56,8 @@ class Memory:
     """The hugetlb pools, which are in MemTotal, but out of KSM's reach."""
     arc_reclaimable_bytes: int = 0
     """The ZFS cache above its minimum, which is free on demand, but not in MemAvailable."""
+    anon_huge_bytes: int = 0
+    """Private memory in huge pages (AnonHugePages); 0 where the kernel has none."""
 
     @property
     def base_bytes(self) -> int:
@@ -75,7 +77,7 @@ class Memory:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stall:
-    """One line of /proc/pressure/memory."""
+    """One line of /proc/pressure/memory or cpu."""
 
     avg10_percent: float
     avg60_percent: float
@@ -85,7 +87,7 @@ class Stall:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pressure:
-    """Memory pressure (PSI): the time for which some tasks, and all tasks, waited for memory."""
+    """Pressure (PSI): the time for which some tasks, and all tasks, waited for memory, or for a CPU."""
 
     some: Stall
     full: Stall
@@ -138,6 +140,8 @@ class Guest:
     """Its names in other tools."""
     uuid: str = ""
     rss_bytes: int = 0
+    huge_bytes: int | None = None
+    """Its private memory in huge pages, which may be minutes old; None = not known."""
     virtual_bytes: int = 0
     """The size of all its mappings, of which it may use little."""
     ksm: GuestKsm | None = None
@@ -228,6 +232,8 @@ class Snapshot:
     counters: Counters
     memory: Memory
     pressure: Pressure | None = None
+    cpu_pressure: Pressure | None = None
+    """The time for which tasks waited for a CPU. `full` is 0 before Linux 5.13."""
     vmstat: Vmstat = Vmstat()
     scanner_cpu_seconds: float | None = None
     """CPU time of ksmd (or of the scan worker) since it started."""

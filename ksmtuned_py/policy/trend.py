@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from ksmtuned_py.config import Adaptive, Config
 from ksmtuned_py.model import GuestKey, Run, Snapshot
 from ksmtuned_py.policy.boost import pays
+from ksmtuned_py.policy.hugepages import HugeCost
 from ksmtuned_py.policy.need import Need, by_need, next_need
 from ksmtuned_py.policy.news import NO_NEWS, News, Prospect, next_news
 from ksmtuned_py.policy.scanner import Passes, ScannerSpeed, cost_max_seconds
@@ -87,6 +88,7 @@ class Trend:
     scanner: ScannerSpeed = field(default_factory=ScannerSpeed)
     passes: Passes = field(default_factory=Passes)
     splits: Splits = field(default_factory=Splits)
+    huge_cost: HugeCost = field(default_factory=HugeCost)
     news: News = NO_NEWS
     gap_seconds: float
     """Aimed at between the starts of two passes outside boosts."""
@@ -150,6 +152,7 @@ class Trend:
         seen = replace(
             self,
             splits=splits,
+            huge_cost=self.huge_cost.after(before, snapshot, splits.freed_bytes),
             previous=replace(snapshot, guests=()),  # many, and nobody looks back at them
             need=need,
             price=_price(settings, need),

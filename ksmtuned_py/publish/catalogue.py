@@ -41,6 +41,11 @@ def _stall_seconds(told: Told) -> Iterator[Sample]:
         yield (tasks,), told.totals.total(f"{tasks}_stall_seconds")
 
 
+def _cpu_pressure_ratio(told: Told) -> float | None:
+    pressure = told.snapshot.cpu_pressure
+    return pressure.some.avg10_percent / 100 if pressure else None
+
+
 def _writes(told: Told) -> Iterator[Sample]:
     for knob, counts in told.totals.writes.items():
         for status, count in counts.items():
@@ -151,6 +156,7 @@ HOST_ROWS = (
         ("tasks", "window"),
         _stall_ratios,
     ),
+    gauge("cpu_pressure_ratio", "Share of the last 10 s in which some tasks waited for a CPU", _cpu_pressure_ratio),
     Row(
         "pressure_stall_seconds",
         "Time in which some, or all, tasks waited for memory",
@@ -166,6 +172,8 @@ HOST_ROWS = (
     counter("vmstat_pswpout", "Pages swapped out"),
     counter("vmstat_oom_kill", "Processes killed for lack of memory"),
     counter("vmstat_thp_collapse_alloc", "Huge pages allocated to collapse small ones"),
+    counter("vmstat_thp_split_page", "Huge pages split, by merging or by reclaim"),
+    gauge("memory_anon_huge_bytes", "Private memory in huge pages", lambda told: told.snapshot.memory.anon_huge_bytes),
 )
 
 DECISION_ROWS = (
@@ -210,6 +218,16 @@ TREND_ROWS = (
         "oversleep_seconds",
         "How much longer than sleep_millisecs the scanner sleeps",
         lambda told: told.report.trend.scanner.oversleep_seconds,
+    ),
+    counter(
+        "huge_pages_split",
+        "Huge pages split while ksmd ran, since the daemon began",
+        lambda told: told.report.trend.huge_cost.split,
+    ),
+    gauge(
+        "huge_pages_split_per_saved_gib",
+        "Huge pages split for each GiB gained since the daemon began",
+        lambda told: told.report.trend.huge_cost.split_per_gib,
     ),
     gauge("last_pass_duration_seconds", "How long the last pass took", _of_last_pass(lambda last: last.seconds)),
     gauge("last_pass_cpu_seconds", "What the last pass cost", _of_last_pass(lambda last: last.cpu_seconds)),

@@ -6,6 +6,7 @@ from ksmtuned_py.model import Guest, GuestKsm, Snapshot
 from ksmtuned_py.publish.rows import Row, Sample, gauge
 
 GUEST_LABELS = ("guest", "uuid", "pid")
+LOSING_HELP = "Passes in a row in which its bookkeeping takes more memory than merging saves"
 OTHER = ("other", "", "")
 REFUSED = gauge(
     "guests_refused",
@@ -27,6 +28,7 @@ def guest_rows(max_series: int) -> tuple[Row, ...]:
         gauge("guests", "Processes whose memory may merge", lambda told: len(told.snapshot.guests)),
         REFUSED,
         row("guest_resident_bytes", "Resident memory", lambda _, guest: guest.rss_bytes),
+        row("guest_huge_bytes", "Private memory in huge pages", lambda _, guest: guest.huge_bytes),
         account(
             "guest_saved_bytes",
             "Merged memory; the sum over guests exceeds saved_bytes, for the first owner of a page counts it too",
@@ -42,11 +44,7 @@ def guest_rows(max_series: int) -> tuple[Row, ...]:
         account("guest_rmap_items", "Pages the kernel keeps a record of", lambda _, ksm: ksm.rmap_items),
         row("guest_mergeable", "1 when some of its memory is offered to ksmd", lambda _, guest: _mergeable(guest)),
         row("guest_switched_off", "1 while a rule keeps its memory out", lambda _, guest: guest.switched_off),
-        row(
-            "guest_losing_passes",
-            "Passes in a row in which its bookkeeping takes more memory than merging saves",
-            lambda _, guest: guest.losing_passes,
-        ),
+        row("guest_losing_passes", LOSING_HELP, lambda _, guest: guest.losing_passes),
         row("guest_room_bytes", "What its cgroup lets it take on top", lambda _, guest: guest.room_bytes),
         row(
             "guest_debt_exceeded",

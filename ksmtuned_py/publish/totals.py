@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 
 from ksmtuned_py.model import KnobName, Snapshot, Vmstat, WriteStatus
+from ksmtuned_py.policy.hugepages import HugeCost
 from ksmtuned_py.report import Report
 from ksmtuned_py.units import GIB
 
@@ -59,6 +60,8 @@ class Totals:
     """The counters of KERNEL_COUNTERS that this kernel has."""
     scanner_share: float | None = None
     """The scanner's CPU lately as a share of one core, a decaying mean over SHARE_WINDOW_SECONDS."""
+    huge_cost: HugeCost = field(default_factory=HugeCost)
+    """What merging has cost in huge pages so far."""
     monotonic_seconds: float | None = None
     """The time of the last report's snapshot."""
     writes: dict[KnobName, dict[WriteStatus, int]] = field(default_factory=dict)
@@ -85,6 +88,7 @@ class Totals:
             ),
             climbing=climbing,
             scanner_share=self._share(report.snapshot, climbing),
+            huge_cost=report.trend.huge_cost,
             monotonic_seconds=report.snapshot.clock.monotonic_seconds,
             writes=_written(self.writes, report),
             foreign_writes=_foreign(self.foreign_writes, report),

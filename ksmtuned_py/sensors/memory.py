@@ -53,6 +53,7 @@ def parse_meminfo(path: str, text: str, arc_reclaimable_bytes: int = 0) -> Memor
         swap_free_bytes=size_bytes("SwapFree", "0"),
         hugetlb_bytes=size_bytes("Hugetlb") if "Hugetlb" in sizes else _hugetlb_bytes(path, sizes),
         arc_reclaimable_bytes=arc_reclaimable_bytes,
+        anon_huge_bytes=size_bytes("AnonHugePages", "0"),
     )
 
 

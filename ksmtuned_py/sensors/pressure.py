@@ -1,4 +1,4 @@
-"""Reads memory pressure (PSI) from /proc/pressure/memory, and sets a trigger that wakes us when it rises."""
+"""Reads pressure on memory and CPUs (PSI), and sets a trigger that wakes us when memory pressure rises."""
 
 from ksmtuned_py.door import Door
 from ksmtuned_py.door.text import parse_int
@@ -6,6 +6,9 @@ from ksmtuned_py.errors import Garbage
 from ksmtuned_py.model import Pressure, Stall
 
 PRESSURE = "proc/pressure/memory"
+CPU_PRESSURE = "proc/pressure/cpu"
+_NO_FULL = "full avg10=0.00 avg60=0.00 avg300=0.00 total=0\n"
+"""The file of the CPUs has no such line before Linux 5.13."""
 TRIGGER_WINDOW_US = 2_000_000
 """The trigger's window. Without CAP_SYS_RESOURCE the kernel takes only multiples of 2 s (kernel/sched/psi.c)."""
 
@@ -16,8 +19,14 @@ def read_pressure(door: Door) -> Pressure | None:
     return None if text is None else parse_pressure(door.path(PRESSURE), text)
 
 
+def read_cpu_pressure(door: Door) -> Pressure | None:
+    """Pressure on CPUs now; None on kernels without PSI."""
+    text = door.read_if_there(CPU_PRESSURE)
+    return None if text is None else parse_pressure(door.path(CPU_PRESSURE), _NO_FULL + text)
+
+
 def parse_pressure(path: str, text: str) -> Pressure:
-    """Read /proc/pressure/memory; raises Garbage when a line or a figure is missing."""
+    """Read a file of pressure; raises Garbage when a line or a figure is missing."""
     lines = {words[0]: words[1:] for line in text.splitlines() if (words := line.split())}
     try:
         return Pressure(some=_stall(path, lines["some"]), full=_stall(path, lines["full"]))

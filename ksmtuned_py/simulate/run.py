@@ -95,6 +95,9 @@ class Stage:
     def pressure(self) -> None:
         """Always None: nobody stalls in the model."""
 
+    def cpu_pressure(self) -> None:
+        """Always None: the model knows no other work."""
+
     def vmstat(self) -> Vmstat:
         """Returns the model's events."""
         return self.backend.vmstat()

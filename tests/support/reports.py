@@ -27,6 +27,7 @@ from ksmtuned_py.model import (
     WriteResult,
     WriteStatus,
 )
+from ksmtuned_py.policy.hugepages import HugeCost
 from ksmtuned_py.policy.scanner import Pass, Passes
 from ksmtuned_py.policy.trend import Trend
 from ksmtuned_py.report import Report
@@ -74,8 +75,10 @@ FULL = Snapshot(
         swap_total_bytes=2 * GIB,
         swap_free_bytes=GIB,
         arc_reclaimable_bytes=GIB,
+        anon_huge_bytes=4 * GIB,
     ),
     pressure=Pressure(some=STALL, full=STALL),
+    cpu_pressure=Pressure(some=STALL, full=STALL),
     vmstat=Vmstat(
         cow_ksm=44,
         ksm_swpin_copy=1,
@@ -85,6 +88,7 @@ FULL = Snapshot(
         pswpout=5,
         oom_kill=6,
         thp_collapse_alloc=7,
+        thp_split_page=8,
     ),
     scanner_cpu_seconds=6.5,
     guests=(
@@ -95,6 +99,7 @@ FULL = Snapshot(
             kind="qemu",
             uuid="u-1",
             rss_bytes=GIB,
+            huge_bytes=GIB // 2,
             ksm=GuestKsm(rmap_items=9, merging_pages=5, zero_pages=1, profit_bytes=-2, mergeable=True),
             room_bytes=4096,
             libvirt_age_seconds=2.5,
@@ -128,6 +133,7 @@ DECISION = Decision(
 )
 
 
+HUGE_COST = HugeCost(split=512, began_bytes=0, gained_bytes=GIB)
 PASSES = Passes(done=7, last=Pass(passes=1, seconds=60.0, cpu_seconds=1.5, gained_bytes=GIB))
 
 
@@ -145,7 +151,7 @@ def report(
     clock = replace(snapshot.clock, monotonic_seconds=snapshot.clock.monotonic_seconds + after_seconds)
     return Report(
         snapshot=replace(snapshot, **{"clock": clock, **fields}),
-        trend=replace(Trend.begin(Config()), passes=PASSES),
+        trend=replace(Trend.begin(Config()), passes=PASSES, huge_cost=HUGE_COST),
         decision=replace(DECISION, mode=mode, rule=rule, reason=reason),
         outcome=Outcome(results=results),
         dry=False,
