@@ -15,12 +15,12 @@ import psutil
 import pytest
 
 from tests.packages.conftest import build
+from tests.repository.test_kubernetes import pod
 from tests.support.ksmlock import KSM, RealKsm, held_ksm, need_real_ksm
 from tests.support.need import need
 from tests.support.oci import bundle, started, unpack_image
 from tests.support.process import Program, wait_for
 from tests.support.roots import bare
-from tests.test_kubernetes import pod
 
 pytestmark = pytest.mark.packages_long
 

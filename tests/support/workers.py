@@ -5,6 +5,8 @@ from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent.parent
+RINGS = frozenset({"emulated", "guests_libvirt", "kernel", "packages", "process", "scan", "systemd"})
+"""The folders of tests that need more than made-up trees; all others mirror the rooms of the code."""
 MACHINE_ROOMS = frozenset({"kernel", "guests_libvirt", "systemd"})
 ROOMS_OF_THEIR_OWN = frozenset({"scan", "packages"})
 TOUCHES_MACHINE = re.compile(r"\b(real|held)_ksm\b|\bworkloads\(|\bzram|\bInstalled\b|\bmark\.(kernel|qemu)\b")

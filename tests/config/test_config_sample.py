@@ -7,7 +7,7 @@ from ksmtuned_py.config import Config
 from ksmtuned_py.configfile.load import load
 from ksmtuned_py.configfile.text import flat, keys, render_sample, sections
 
-SAMPLE = Path(__file__).parent.parent / "config" / "config.toml"
+SAMPLE = Path(__file__).parent.parent.parent / "config" / "config.toml"
 REGENERATE = "run: .venv/bin/python packaging/generate.py"
 
 

@@ -14,7 +14,7 @@ from ksmtuned_py.configfile.load import load
 from ksmtuned_py.units import GIB, MIB
 from tests.support.trees import meminfo, put
 
-SHIPPED = Path(__file__).parent / "data" / "legacy"
+SHIPPED = Path(__file__).parent.parent / "data" / "legacy"
 
 
 def loaded(lines: list[str], directory: Path) -> Config:

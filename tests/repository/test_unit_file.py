@@ -24,7 +24,7 @@ from ksmtuned_py.plan import STRUCTURAL
 from tests.support.need import need
 from tests.support.trees import make_fake_tree
 
-UNIT = Path(__file__).parent.parent / "systemd" / "ksmtuned-py.service"
+UNIT = Path(__file__).parent.parent.parent / "systemd" / "ksmtuned-py.service"
 SOCKET = UNIT.with_suffix(".socket")
 PROGRAM = "/usr/bin/ksmtuned-py"
 EXPOSURE_MAX = {"": 2.0, "unprivileged.conf": 1.5}

@@ -8,7 +8,7 @@ from ksmtuned_py.config.inforce import is_start_only
 from ksmtuned_py.config.types import START_ONLY, Section
 from ksmtuned_py.configfile.text import keys, render_sample, sections
 
-PACKAGE = Path(__file__).parent.parent / "ksmtuned_py"
+PACKAGE = Path(__file__).parent.parent.parent / "ksmtuned_py"
 
 
 def start_only() -> set[str]:

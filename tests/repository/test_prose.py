@@ -12,7 +12,7 @@ from ksmtuned_py.configfile.text import dotted, keys, sections
 from tests.support.links import anchors, broken_links, missing_files, targets, verbs
 from tests.support.prose import Bounds, cells, paragraphs, sentences, too_long
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "packaging").rglob("*.md")])
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 KEYS = {dotted((*path, name)) for path, section in sections(Config()) for name, *_ in keys(section)}

@@ -31,7 +31,7 @@ from tests.support.trees import (
     put,
 )
 
-PACKAGE = Path(__file__).parent.parent / "ksmtuned_py"
+PACKAGE = Path(__file__).parent.parent.parent / "ksmtuned_py"
 ARCHITECTURES = {"x86-64": X86_64, "arm64-16k": ARM64_16K, "arm64-64k": ARM64_64K, "s390x": S390X}
 each_architecture = pytest.mark.parametrize("name", ARCHITECTURES)
 

@@ -16,10 +16,10 @@ import yaml
 
 from ksmtuned_py.configfile.load import load
 from ksmtuned_py.guests.pods import LOGS
+from tests.publish.test_web import get, serving
 from tests.support.debian import unpacked_of
-from tests.test_web import get, serving
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 MANIFESTS = ROOT / "packaging/kubernetes"
 POD_MONITOR = ROOT / "tests/data/kubernetes/podmonitor.json"
 OLDEST, NEWEST = "1.30", kubernetes_validate.latest_version()

@@ -193,7 +193,7 @@ os.environ["JOURNAL_STREAM"] = f"{it.st_dev}:{it.st_ino}"
         text=True,
         check=False,
         timeout=30,
-        cwd=Path(__file__).parent.parent,
+        cwd=Path(__file__).parent.parent.parent,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout + done.stderr
@@ -213,7 +213,7 @@ def test_a_stderr_that_is_not_the_journals_gets_lines(monkeypatch: pytest.Monkey
         text=True,
         check=True,
         timeout=30,
-        cwd=Path(__file__).parent.parent,
+        cwd=Path(__file__).parent.parent.parent,
     )
     assert said.stdout == "False\n"
 

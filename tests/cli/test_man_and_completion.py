@@ -15,7 +15,7 @@ from ksmtuned_py import __version__
 from ksmtuned_py.cli.main import VERBS, build_parser
 from tests.support.need import need
 
-SOURCE_TREE = Path(__file__).parent.parent
+SOURCE_TREE = Path(__file__).parent.parent.parent
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(SOURCE_TREE)}
 REGENERATE = "run: .venv/bin/python packaging/generate.py"
 PAGES = ("docs/man/ksmtuned-py.1", "docs/man/ksmtuned-py.toml.5")

@@ -162,18 +162,18 @@ def test_the_output_of_a_program_in_an_emulated_machine_is_what_it_printed() -> 
         ("scan/test_qemu_guests.py", True),
         ("guests_libvirt/test_link.py", True),
         ("packages/test_deb.py", True),
-        ("test_qemu.py", True),
+        ("repository/test_qemu.py", True),
         ("scan/test_lively.py", False),
         ("scan/test_arm64.py", False),
         ("emulated/test_daemon.py", False),
         ("packages/test_reproducible.py", False),
-        ("test_batch.py", False),
+        ("policy/test_batch.py", False),
     ],
 )
 def test_what_uses_this_machine_is_one_workers_alone(file: str, with_it: bool) -> None:
     one, other = (group(f"tests/{file}::test_{number}") for number in (1, 2))
     assert (one == group("tests/kernel/test_backend.py::test")) is with_it
-    assert (one == other) is (with_it or "/" in file)
+    assert (one == other) is (with_it or "policy" not in file)
 
 
 def test_remapped_processes_are_one_workers_alone() -> None:

@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 
 from tests.support.need import need
+from tests.support.workers import RINGS
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 PACKAGE = "ksmtuned_py"
 FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"", "model", "units", "errors", "door"}),
@@ -302,6 +303,15 @@ def test_a_public_class_has_a_name_of_its_own() -> None:
                     named.setdefault(node.name, []).append(module)
     assert len(named) > 200
     assert {name: modules for name, modules in named.items() if len(modules) > 1} == {}
+
+
+def test_tests_lie_in_rooms_as_the_code_does() -> None:
+    """What is in no room of the code is a ring, or about the repository as a whole."""
+    rooms = {module.partition(".")[0] for module in sources()}
+    folders = {file.relative_to(ROOT / "tests").parts[0] for file in (ROOT / "tests").rglob("test_*.py")}
+    flat = {folder for folder in folders if folder.endswith(".py")}
+    assert folders - flat - rooms - RINGS == {"repository"}
+    assert {(ROOT / PACKAGE / file.removeprefix("test_")).is_file() for file in flat} == {True}
 
 
 def test_functions_and_files_stay_short() -> None:

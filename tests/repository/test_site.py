@@ -6,7 +6,7 @@ import pytest
 
 from tests.support.sitepages import Page, build, dead_ends, loaded_from_elsewhere, read_pages, small_tree
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 INDEX = "# All\n\nThe [readme](../README.md).\n\n## To use it\n\n[a](a.md)\n"
 PAGES = {
     "README.md": "# Name\n\n[index](docs/index.md)\n",

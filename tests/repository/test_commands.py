@@ -13,7 +13,7 @@ from tests.support.commands import Command, commands, mentions, refusal, unknown
 from tests.support.commandstage import Stage, failed, stage
 from tests.support.shapes import is_compared, shape, unsaid
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "packaging").glob("*.md")])
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 KSM = "/sys/kernel/mm/ksm/"

@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.need import need
 
-SCRIPT = Path(__file__).parent.parent / "packaging" / "bootstrap.sh"
+SCRIPT = Path(__file__).parent.parent.parent / "packaging" / "bootstrap.sh"
 
 
 @pytest.fixture

@@ -157,5 +157,5 @@ def test_without_matplotlib_the_plot_is_an_error_with_a_hint(tmp_path: Path) -> 
 
 
 def test_scenarios_are_installed_with_the_package() -> None:
-    project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())
+    project = tomllib.loads((Path(__file__).parent.parent.parent / "pyproject.toml").read_text())
     assert "simulate/scenarios/*.toml" in project["tool"]["setuptools"]["package-data"]["ksmtuned_py"]

@@ -21,7 +21,7 @@ from ksmtuned_py.model import Counters, ForeignWrite, Guest, GuestKsm, Knobs, Me
 from ksmtuned_py.units import GIB, MIB
 from tests.support.snapshots import guest, snapshot
 
-DOCS = Path(__file__).parent.parent / "docs" / "doctor.md"
+DOCS = Path(__file__).parent.parent.parent / "docs" / "doctor.md"
 WELL_KSM = GuestKsm(rmap_items=2000, merging_pages=1000, profit_bytes=1000 * 4096 - 2000 * 64, mergeable=True)
 WELL = replace(guest("web", 100), ksm=WELL_KSM)
 RAM = Smap(size_bytes=GIB, shared=False, flags=frozenset({"rd", "wr", "mg"}), sizes={"Rss": GIB})
