@@ -129,7 +129,7 @@ class AlreadyRunning(KsmtunedError):
     path: str
     holder: str
     exit_code = FAILED
-    template = "{path}: held by another ksmtuned-py ({holder}); only one may steer KSM"
+    template = "{path}: locked by another ksmtuned-py ({holder}); only one may steer KSM"
     hint_template = "stop it first: systemctl stop ksmtuned-py"
 
 

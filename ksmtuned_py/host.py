@@ -151,7 +151,7 @@ class Host:
         self._pause = pause
         self._giving_back = giving_back
         self._seen: Snapshot | None = None
-        self._held: dict[KnobName, KnobValue] = {}
+        self._written: dict[KnobName, KnobValue] = {}
         self._taken: set[KnobName] = set()
 
     @property
@@ -167,7 +167,7 @@ class Host:
         """Only watch from now on. Knobs that we wrote are no longer ours, so no change of them counts as foreign."""
         self.abort()
         self._dry = True
-        self._held.clear()
+        self._written.clear()
         self._taken.clear()
 
     def observe(self, woken_by: frozenset[Wake] = frozenset()) -> Snapshot:
@@ -257,23 +257,23 @@ class Host:
         """The result, after noting which knob is ours now."""
         write = result.write
         if result.status is WriteStatus.OK:
-            self._held[write.knob] = write.new
+            self._written[write.knob] = write.new
             self._taken.discard(write.knob)
             if write.knob == "advisor_mode":
-                self._held.pop("pages_to_scan", None)  # the kernel resets this knob with the mode
+                self._written.pop("pages_to_scan", None)  # the kernel resets this knob with the mode
         else:
-            self._held.pop(write.knob, None)
+            self._written.pop(write.knob, None)
         return result
 
     def _foreign(self, knobs: Knobs) -> tuple[ForeignWrite, ...]:
         """The knobs whose value is not what we wrote. Each is told once, and is somebody else's from then on."""
         found = tuple(
             ForeignWrite(knob=name, ours=ours, seen=seen)
-            for name, ours in self._held.items()
+            for name, ours in self._written.items()
             if (seen := knobs.get(name)) is not None and seen != ours
         )
         for write in found:
-            del self._held[write.knob]
+            del self._written[write.knob]
             self._taken.add(write.knob)
         return found
 

@@ -11,8 +11,8 @@ from ksmtuned_py.errors import Garbage
 from ksmtuned_py.guests.accounts import has_asked, read_account
 from ksmtuned_py.guests.cgroups import parse_cgroup
 from ksmtuned_py.guests.evidence import ASKED, COMMAND_LINE, FLAG, LASTING, LEAST_BYTES, kind_by_clue, kind_by_words
-from ksmtuned_py.guests.held import SPARE_DESCRIPTORS as SPARE_DESCRIPTORS
-from ksmtuned_py.guests.held import Held, short_of_descriptors
+from ksmtuned_py.guests.followed import SPARE_DESCRIPTORS as SPARE_DESCRIPTORS
+from ksmtuned_py.guests.followed import Followed, short_of_descriptors
 from ksmtuned_py.guests.names import names_of
 from ksmtuned_py.guests.obstacles import opted_out
 from ksmtuned_py.guests.patience import Patience, unanswered
@@ -63,7 +63,7 @@ class GuestFinder:
         self._own_pid = os.getpid() if os.path.realpath(door.root) == "/" else None  # means nothing elsewhere
         self._looks = 0
         self._seen: dict[int, Identity | None] = {}
-        self._guests: dict[int, Held] = {}
+        self._guests: dict[int, Followed] = {}
         self._suspects: dict[int, str] = {}
         self._small: set[int] = set()
         self._untold: set[int] = set()
@@ -83,7 +83,7 @@ class GuestFinder:
     @property
     def fresh(self) -> frozenset[GuestKey]:
         """The guests whose accounts were read at the last look."""
-        return frozenset(held.guest.key for held in self._guests.values() if held.read_at == self._looks)
+        return frozenset(followed.guest.key for followed in self._guests.values() if followed.read_at == self._looks)
 
     def find(self, now_seconds: float) -> tuple[Guest, ...]:
         """The guests by PID; `now_seconds` is monotonic. Accounts may be a few looks old when there are many guests."""
@@ -126,8 +126,8 @@ class GuestFinder:
 
     def let_go(self) -> None:
         """Close the descriptors on the guests until the next look."""
-        for held in self._guests.values():
-            held.process.close()
+        for followed in self._guests.values():
+            followed.process.close()
 
     def _meet(self, pids: Iterable[int]) -> None:
         """Find out who these processes are.
@@ -169,7 +169,7 @@ class GuestFinder:
             self._small.add(pid)  # a QEMU that has no memory yet, or the sudo that starts it
         elif kind:
             self._adopt(pid, identity, kind, name, words, evidence)
-        elif (held := self._guests.get(pid)) and (identity != known or LASTING.isdisjoint(held.guest.evidence)):
+        elif (followed := self._guests.get(pid)) and (identity != known or LASTING.isdisjoint(followed.guest.evidence)):
             self._drop(pid)
 
     def _virtual_bytes(self, pid: int) -> int:
@@ -194,14 +194,14 @@ class GuestFinder:
         """Find guests by what is expensive to read: open virtual machines, and mappings that may merge."""
         self._slow.queue(pid for pid in due if self._seen.get(pid) and self._is_open(pid))
         for pid, clue in self._slow.look(now_seconds, self._untold.__contains__).items():
-            identity, held = self._seen.get(pid), self._guests.get(pid)
+            identity, followed = self._seen.get(pid), self._guests.get(pid)
             if identity is None or not self._is_open(pid):
                 continue
             name = full_name(identity.comm, clue.words)
             kind, evidence = kind_by_clue(name, clue)
             if kind:
                 self._adopt(pid, identity, kind, name, clue.words, *evidence)
-            elif held and clue.is_flagged is False and not has_asked(held.guest.ksm):
+            elif followed and clue.is_flagged is False and not has_asked(followed.guest.ksm):
                 self._drop(pid)
 
     def _is_open(self, pid: int) -> bool:
@@ -216,10 +216,10 @@ class GuestFinder:
         names = names_of(kind, words)
         obstacles = opted_out(kind, words)
         called = names.name or f"{name or identity.comm}-{pid}"
-        held = self._guests.get(pid)
-        if held and held.guest.start_ticks == identity.start_ticks:
-            held.guest = replace(
-                held.guest,
+        followed = self._guests.get(pid)
+        if followed and followed.guest.start_ticks == identity.start_ticks:
+            followed.guest = replace(
+                followed.guest,
                 name=called,
                 aliases=names.aliases,
                 kind=kind,
@@ -239,29 +239,29 @@ class GuestFinder:
             uuid=names.uuid,
             obstacles=obstacles,
         )
-        held = self._guests[pid] = Held(ProcessFiles(self._door, pid), guest)
-        held.hold()
-        if self._asked(held.process.identity) != identity:
+        followed = self._guests[pid] = Followed(ProcessFiles(self._door, pid), guest)
+        followed.hold()
+        if self._asked(followed.process.identity) != identity:
             self._forget(pid)  # another process by now: the next look meets it
-        elif not self._lives(held):
+        elif not self._lives(followed):
             self._drop(pid)
 
-    def _oldest_accounts(self) -> list[Held]:
-        return sorted(self._guests.values(), key=lambda held: held.asked_at)[:ACCOUNTS_PER_LOOK]
+    def _oldest_accounts(self) -> list[Followed]:
+        return sorted(self._guests.values(), key=lambda followed: followed.asked_at)[:ACCOUNTS_PER_LOOK]
 
-    def _check(self, guests: Iterable[Held]) -> None:
+    def _check(self, guests: Iterable[Followed]) -> None:
         """Drop the guests that ended. A PID that is still listed is met anew: a zombie, or another process."""
-        for held in guests:
-            if not self._lives(held):
-                self._forget(held.process.pid)
+        for followed in guests:
+            if not self._lives(followed):
+                self._forget(followed.process.pid)
 
-    def _lives(self, held: Held) -> bool:
-        return bool(self._asked(partial(held.is_alive, self._page_bytes)))
+    def _lives(self, followed: Followed) -> bool:
+        return bool(self._asked(partial(followed.is_alive, self._page_bytes)))
 
     def _read_accounts(self) -> None:
         """Read the accounts that were never read, and as many of the oldest as one look may cost."""
-        never = [held for held in self._guests.values() if not held.read_at]
-        turn = {held.process.pid: held.process for held in (*self._oldest_accounts(), *never)}
+        never = [followed for followed in self._guests.values() if not followed.read_at]
+        turn = {followed.process.pid: followed.process for followed in (*self._oldest_accounts(), *never)}
         for pid in turn:
             self._guests[pid].asked_at = self._looks
         for pid, account in self._of_guests.ask(turn, self._account).items():
@@ -269,14 +269,18 @@ class GuestFinder:
 
     def _take(self, pid: int, account: GuestKsm | None) -> None:
         """Keep the account that was just read, and drop a guest that no longer asks for merging."""
-        if (held := self._guests.get(pid)) is None:
+        if (followed := self._guests.get(pid)) is None:
             return
-        held.asked_at = held.read_at = self._looks
+        followed.asked_at = followed.read_at = self._looks
         untold = account is None or account.mergeable is None
-        if held.guest.kind == "mergeable" and not has_asked(account) and not (untold and FLAG in held.guest.evidence):
+        if (
+            followed.guest.kind == "mergeable"
+            and not has_asked(account)
+            and not (untold and FLAG in followed.guest.evidence)
+        ):
             self._drop(pid)
-        elif account != held.guest.ksm:
-            held.guest = replace(held.guest, ksm=account)
+        elif account != followed.guest.ksm:
+            followed.guest = replace(followed.guest, ksm=account)
 
     def _asked(self, question: Callable[[], T | None]) -> T | None:
         """The answer to a question; None for garbage, which is noted as a problem."""
@@ -295,5 +299,5 @@ class GuestFinder:
         self._drop(pid)
 
     def _drop(self, pid: int) -> None:
-        if held := self._guests.pop(pid, None):
-            held.process.close()
+        if followed := self._guests.pop(pid, None):
+            followed.process.close()

@@ -90,7 +90,7 @@ class HugeLooks:
             return
         if (key := self._next(keys, now_seconds)) is not None:
             self._asked_seconds[key] = now_seconds
-            if process := _held(ProcessFiles(self._door, key.pid), key):
+            if process := _opened(ProcessFiles(self._door, key.pid), key):
                 self._looks.append(_Look(key, process, Errand(process, _read), now_seconds))
 
     def _next(self, keys: Iterable[GuestKey], now_seconds: float) -> GuestKey | None:
@@ -100,7 +100,7 @@ class HugeLooks:
         return key if seconds <= now_seconds - AGAIN_SECONDS else None
 
 
-def _held(process: ProcessFiles, key: GuestKey) -> ProcessFiles | None:
+def _opened(process: ProcessFiles, key: GuestKey) -> ProcessFiles | None:
     """The process with a descriptor on it; None when it is gone, or descriptors ran out."""
     with suppress(OSError, Garbage):
         process.hold()

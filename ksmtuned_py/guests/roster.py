@@ -178,17 +178,17 @@ class Roster:
 
         It waits some seconds, because libvirt tells of each new guest only a moment later.
         """
-        held = [guest for guest in guests if is_undecided(guest, self.settings.rule)]
-        self._undecided_since = (self._undecided_since or now_seconds) if held else None
+        undecided = [guest for guest in guests if is_undecided(guest, self.settings.rule)]
+        self._undecided_since = (self._undecided_since or now_seconds) if undecided else None
         if self._undecided_since is None or now_seconds < self._undecided_since + SETTLED_SECONDS:
             return None
         unified = self._door.exists(f"{CGROUP_ROOT}/cgroup.controllers")
         libvirt = "libvirt has not told of it yet" if view else "guests.libvirt_uri leaves libvirt out"
         cgroup = "its cgroup cannot be read" if unified else "this host has no unified cgroups, by which rules go"
         pod = f"its pod has no directory in /{LOGS}"
-        questions = sorted({name for guest in held for name in open_questions(guest, self.settings.rule)})
+        questions = sorted({name for guest in undecided for name in open_questions(guest, self.settings.rule)})
         return undecided_sentence(
-            held, questions, {"tag": libvirt, "name": libvirt, "cgroup": cgroup, "namespace": pod}
+            undecided, questions, {"tag": libvirt, "name": libvirt, "cgroup": cgroup, "namespace": pod}
         )
 
     def _full_scans(self) -> int:

@@ -27,8 +27,8 @@ def unknown_of(guest: Guest, view: View | None, seen_seconds: float, *, libvirt_
     return () if told and guest.uuid not in view.unread else ("tag", "name")
 
 
-def undecided_sentence(held: Sequence[Guest], questions: Iterable[str], why: Mapping[str, str]) -> str:
+def undecided_sentence(undecided: Sequence[Guest], questions: Iterable[str], why: Mapping[str, str]) -> str:
     """The sentence that names the guests kept out because these questions are open, and says why they are."""
     reasons = "; ".join(dict.fromkeys(why[name] for name in questions))
-    count = f"{len(held)} guests are" if len(held) > 1 else f"guest {held[0].name} is"
+    count = f"{len(undecided)} guests are" if len(undecided) > 1 else f"guest {undecided[0].name} is"
     return f"{count} kept out of merging, for it is unknown whether a rule wants that: {reasons}"

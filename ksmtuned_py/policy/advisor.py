@@ -5,7 +5,7 @@ What the advisor gets wrong (mm/ksm.c: scan_time_advisor, Linux 6.8 to 7.2), and
   So it is started with the pages_to_scan that the target needs (advisor_min_pages_to_scan is only its start value).
 - It charges all the CPU time that ksmd ever used to its first pass, and so slows down to almost nothing; or, when it
   came on in the middle of a pass, it takes the time since boot for the length of that pass. And it smooths with an
-  average that begins at 0. So it is held at its start value until the average has settled: with advisor_max_cpu out of
+  average that begins at 0. So it stays at its start value until the average has settled: with advisor_max_cpu out of
   reach and a target of 1 s it always wants more, and advisor_max_pages_to_scan, at the start value, is all it gets.
 - It never uses less than 10 % of a core. So advisor_max_pages_to_scan stays near what the target needs.
 - It does not notice new guests, or memory getting short, before the end of the pass. So when it scans at less than
@@ -18,7 +18,7 @@ from ksmtuned_py.config import Config
 from ksmtuned_py.errors import KsmtunedError
 from ksmtuned_py.model import Decision, Knobs, Mode, Run, Snapshot, Verdict
 from ksmtuned_py.policy.advisorstate import AdvisorState
-from ksmtuned_py.policy.held import held
+from ksmtuned_py.policy.overruled import overruled
 from ksmtuned_py.policy.need import Need
 from ksmtuned_py.policy.trend import Trend
 from ksmtuned_py.units import human_seconds
@@ -47,7 +47,7 @@ def decide(now: Snapshot, trend: Trend, state: AdvisorState, config: Config) -> 
     """The wanted knobs, and why; raises NoAdvisor."""
     if now.knobs.advisor_mode is None:
         raise NoAdvisor
-    return held(now, trend, config) or _steer(now, trend, state, config)
+    return overruled(now, trend, config) or _steer(now, trend, state, config)
 
 
 def _steer(now: Snapshot, trend: Trend, state: AdvisorState, config: Config) -> Decision:
@@ -61,7 +61,7 @@ def _steer(now: Snapshot, trend: Trend, state: AdvisorState, config: Config) -> 
     if pages * TOO_SLOW < needed:
         return _decision("advisor_restart", f"the advisor scans {pages} and not {aim}: off, to start it", _OFF, config)
     if state.passes < SETTLING_PASSES:
-        sentence = f"the advisor is held at {pages} pages per batch; {state.passes} of {SETTLING_PASSES} passes"
+        sentence = f"the advisor stays at {pages} pages per batch; {state.passes} of {SETTLING_PASSES} passes"
         return _decision("advisor_settles", f"{sentence} that its average needs are done", _hold(now), config)
     sentence = f"the advisor scans {pages} pages per batch; it would take {aim}"
     return _decision("advisor", sentence, _let_go(needed, target, config), config)

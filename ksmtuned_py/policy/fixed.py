@@ -2,14 +2,14 @@
 
 from ksmtuned_py.config import Config
 from ksmtuned_py.model import Decision, Knobs, Mode, Run, Snapshot
-from ksmtuned_py.policy.held import held
+from ksmtuned_py.policy.overruled import overruled
 from ksmtuned_py.policy.trend import Trend
 
 
 def decide(now: Snapshot, trend: Trend, config: Config) -> Decision:
     """The knobs of the configuration, unless every policy must stop."""
     fixed = config.fixed
-    return held(now, trend, config) or Decision(
+    return overruled(now, trend, config) or Decision(
         mode=Mode.PINNED if fixed.run else Mode.OFF,
         rule="fixed",
         reason=f"pinned by [fixed]: run={fixed.run}, {fixed.pages_to_scan} pages every {fixed.sleep_millisecs} ms",

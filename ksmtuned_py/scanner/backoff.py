@@ -24,9 +24,9 @@ class Account:
     """Pages that were given back, as of the last pass."""
     back_pages: int = 0
     """Pages that the guest touched again in this period, or that were asked for in vain."""
-    held: list[tuple[int, int]] = field(default_factory=list)
+    locked: list[tuple[int, int]] = field(default_factory=list)
     """Mappings whose pages the kernel refused to swap out in this period."""
-    held_pages: int = 0
+    locked_pages: int = 0
     """Zero pages in these mappings, in this pass."""
     rests: int = 0
     """How often the guest was left alone so far."""
@@ -61,11 +61,11 @@ class Account:
             period = human_seconds(PERIOD_SECONDS)
             self.rest(f"{self.back_pages} of {base} zero pages came back, or did not go, within {period}", now_seconds)
         elif now_seconds >= self._period_end:
-            many = self.held_pages > _FEW  # a library that locks the memory of its keys is not worth telling
-            self.reason = f"{self.held_pages} zero pages stay: the guest has locked that memory" if many else None
+            many = self.locked_pages > _FEW  # a library that locks the memory of its keys is not worth telling
+            self.reason = f"{self.locked_pages} zero pages stay: the guest has locked that memory" if many else None
             self._rest_seconds = PERIOD_SECONDS
             self._begin_period(now_seconds)
-        self.held_pages = 0
+        self.locked_pages = 0
 
     def rest(self, reason: str, now_seconds: float) -> None:
         """Leaves the guest alone, each time twice as long as before, until a period was good."""
@@ -77,5 +77,5 @@ class Account:
 
     def _begin_period(self, at_seconds: float) -> None:
         self.back_pages = self._swapped_pages = self._counted_pages = 0
-        self.held.clear()
+        self.locked.clear()
         self._period_end = at_seconds + PERIOD_SECONDS

@@ -26,7 +26,7 @@ _PROCESS_MADVISE = 440  # the same number on every architecture; Linux 5.10+
 _MADV_PAGEOUT = 21
 _OF_THE_MAPPING = (errno.EINVAL, errno.ENOMEM)
 """Errors that mean: the mapping is locked, is never swapped, or was unmapped in part since we looked."""
-_MOST_HELD = 100
+_MOST_LOCKED = 100
 REPORTING = "its zero pages are left alone: it gives free memory back by itself (free page reporting), which is better"
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -51,17 +51,17 @@ class Zeros:
         if not account.may_go(time.monotonic()):
             return
         asked = zeros if split_huge else _in(zeros, _of_kind(process, slab, zeros, pagemap.PRIVATE_SMALL))
-        asked = _not_held(slab, asked, account)
+        asked = _not_locked(slab, asked, account)
         if not len(asked):
             return
         near = slab.zeros_near(asked)
         before = zero_swapouts(self._door)
         try:
-            _page_out(process, joined(asked, slab.base), account.held)
+            _page_out(process, joined(asked, slab.base), account.locked)
         except Refused as refused:
             account.rest(refused.reason, time.monotonic())
             return
-        self._judge(process, slab, _not_held(slab, asked, account), near, account, before)
+        self._judge(process, slab, _not_locked(slab, asked, account), near, account, before)
 
     def _judge(
         self,
@@ -92,18 +92,18 @@ def _of_kind(process: Process, slab: Slab, pages: PageNumbers, kind: Kind) -> Pa
     return numbers(process.runs(start, end, kind), slab.base)
 
 
-def _not_held(slab: Slab, pages: PageNumbers, account: Account) -> PageNumbers:
+def _not_locked(slab: Slab, pages: PageNumbers, account: Account) -> PageNumbers:
     """Leaves out pages in mappings that the kernel has refused, and counts them."""
     addresses = pages.astype(np.uint64) * np.uint64(PAGE) + np.uint64(slab.base)
     free = np.ones(len(pages), np.bool_)
-    for start, end in account.held:
+    for start, end in account.locked:
         free &= (addresses < start) | (addresses >= end)
-    account.held_pages += len(pages) - int(np.count_nonzero(free))
+    account.locked_pages += len(pages) - int(np.count_nonzero(free))
     return pages[free]
 
 
-def _page_out(process: Process, found: Runs, held: list[tuple[int, int]]) -> None:
-    """Asks the kernel to page out all runs; adds refused mappings to `held`. Raises Refused, Gone.
+def _page_out(process: Process, found: Runs, locked: list[tuple[int, int]]) -> None:
+    """Asks the kernel to page out all runs; adds refused mappings to `locked`. Raises Refused, Gone.
 
     The kernel ends a call at the first run that it does not take, and says how far it came.
     """
@@ -112,8 +112,8 @@ def _page_out(process: Process, found: Runs, held: list[tuple[int, int]]) -> Non
         done, error = _process_madvise(process.pidfd, rest)
         rest = _behind(rest, done)
         if error in _OF_THE_MAPPING:
-            rest = _cut(process, rest[0], held) + rest[1:]
-            if len(held) > _MOST_HELD:
+            rest = _cut(process, rest[0], locked) + rest[1:]
+            if len(locked) > _MOST_LOCKED:
                 raise Refused("too many of its mappings are locked")
         elif error == errno.ESRCH:
             return
@@ -131,14 +131,14 @@ def _behind(runs: list[list[int]], done_bytes: int) -> list[list[int]]:
     return []
 
 
-def _cut(process: Process, run: list[int], held: list[tuple[int, int]]) -> list[list[int]]:
-    """Cuts a refused run at the borders of mappings; one that lies within a mapping makes that mapping held."""
+def _cut(process: Process, run: list[int], locked: list[tuple[int, int]]) -> list[list[int]]:
+    """Cuts a refused run at the borders of mappings; one that lies within a mapping makes that mapping one of them."""
     start, end = run
     mappings = [one for one in process.mappings() if one.start < end and one.end > start]
     pieces = [[max(start, one.start), min(end, one.end)] for one in mappings]
     if pieces != [run]:
         return pieces
-    held.append((mappings[0].start, mappings[0].end))
+    locked.append((mappings[0].start, mappings[0].end))
     return []
 
 

@@ -90,7 +90,7 @@ def later(runtime: Runtime) -> Runtime:
 
 def test_one_at_a_time(runtime: Runtime) -> None:
     with runtime.locked():
-        holder = rf"lock: held by another ksmtuned-py \(PID {os.getpid()}\)"
+        holder = rf"lock: locked by another ksmtuned-py \(PID {os.getpid()}\)"
         for _ in range(2):  # the attempt that failed changes nothing
             with pytest.raises(AlreadyRunning, match=holder), runtime.locked():
                 pass
@@ -165,8 +165,8 @@ def test_another_user_can_not_hold_the_lock(runtime: Runtime) -> None:
         pass
     nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--bounding-set=-all"]
     command = ["flock", "--nonblock", str(runtime.directory / "lock"), "true"]
-    held = subprocess.run([*nobody, *command], capture_output=True, text=True, check=False)
-    assert "Permission denied" in held.stderr
+    done = subprocess.run([*nobody, *command], capture_output=True, text=True, check=False)
+    assert "Permission denied" in done.stderr
 
 
 def test_a_holder_who_did_not_write_its_pid_is_not_somebody_who_ended(runtime: Runtime) -> None:

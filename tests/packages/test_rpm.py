@@ -36,10 +36,10 @@ def test_it_holds_what_the_deb_holds(rpm: Path, packages: Path) -> None:
     of_debians_own = re.compile(r"/usr/share/(lintian/|doc/ksmtuned-py/(copyright|changelog\.gz)$)")
     packaged = {name for name in packaged if not brought.match(name) and not of_debians_own.match(name)}
     details = rpm_says("-qp", "--queryformat", "[%{FILEMODES:perms} %{FILENAMES}\n]", rpm).splitlines()
-    held = {line.split()[1] for line in details if not line.startswith("d")}
-    assert "/usr/share/man/man1/ksmtuned-py.1" in held
-    assert "/usr/share/zsh/site-functions/_ksmtuned-py" in held
-    assert held - {"/usr/share/licenses/ksmtuned-py/LICENSE"} == {as_in_the_rpm(name) for name in packaged}
+    files = {line.split()[1] for line in details if not line.startswith("d")}
+    assert "/usr/share/man/man1/ksmtuned-py.1" in files
+    assert "/usr/share/zsh/site-functions/_ksmtuned-py" in files
+    assert files - {"/usr/share/licenses/ksmtuned-py/LICENSE"} == {as_in_the_rpm(name) for name in packaged}
 
 
 def as_in_the_rpm(name: str) -> str:

@@ -83,7 +83,7 @@ def test_a_second_daemon_is_kept_out(root: Path, start: Start) -> None:
     daemon = start()
     done = verb("run", "--root", root, "--runtime-dir", daemon.runtime, "--config", daemon.config)
     lock = daemon.runtime / "lock"
-    said = f"{lock}: held by another ksmtuned-py (PID {daemon.pid}); only one may steer KSM"
+    said = f"{lock}: locked by another ksmtuned-py (PID {daemon.pid}); only one may steer KSM"
     assert one_clear_error(done, exit_code=1) == said
     done = verb("restore", "--root", root, "--runtime-dir", daemon.runtime)
     assert one_clear_error(done, exit_code=1) == said

@@ -92,14 +92,14 @@ def surveyed(copies: Copies, share: float, chance: np.random.Generator) -> Sampl
 @pytest.mark.parametrize("mix", MIXES)
 def test_an_interval_holds_as_often_as_it_says_or_the_least_is_told(mix: str, share: float) -> None:
     chance = np.random.default_rng(sorted(MIXES).index(mix))
-    told, held = 0, 0
+    told, covered = 0, 0
     for _ in range(ROUNDS):
         pages = int(chance.integers(60_000, 160_000))
         copies = with_unique_pages(MIXES[mix](chance, pages), pages)
         true, found = int((copies - 1).sum()), estimate([surveyed(copies, share, chance)], share, 1)
         told += found.high is not None
-        held += found.low <= true and (found.high is None or true <= found.high)
-    assert held >= 0.9 * ROUNDS
+        covered += found.low <= true and (found.high is None or true <= found.high)
+    assert covered >= 0.9 * ROUNDS
     if mix == "pairs" and share == 0.05:
         assert told >= 0.9 * ROUNDS  # where many pages are equal, the interval has something to say
 

@@ -72,7 +72,7 @@ def test_root_pauses_it_and_puts_its_knobs_back_and_a_stranger_does_not(unprivil
     for user in ("root", "nobody"):
         assert "backup" in unprivileged.verb("status", user=user).stdout
     assert "the pause is over" in unprivileged.verb("resume").stdout
-    assert "held by another ksmtuned-py" in unprivileged.verb("restore").stdout
+    assert "locked by another ksmtuned-py" in unprivileged.verb("restore").stdout
 
 
 def test_what_a_killed_one_left_root_puts_back(unprivileged: Service) -> None:

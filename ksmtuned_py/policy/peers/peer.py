@@ -2,7 +2,7 @@
 
 from ksmtuned_py.config import Config
 from ksmtuned_py.model import Decision, Knobs, Mode, Run, Snapshot, Verdict
-from ksmtuned_py.policy.held import held
+from ksmtuned_py.policy.overruled import overruled
 from ksmtuned_py.policy.peers.periodic import Periodic, Rate
 from ksmtuned_py.policy.trend import Trend
 
@@ -11,7 +11,7 @@ WAIT_MIN_SECONDS = 0.01
 
 def decide(now: Snapshot, trend: Trend, state: Periodic, config: Config) -> Decision:
     """What the manager set at its last adjustment is wanted until its next."""
-    return held(now, trend, config) or _as_adjusted(now, state, config)
+    return overruled(now, trend, config) or _as_adjusted(now, state, config)
 
 
 def _as_adjusted(now: Snapshot, state: Periodic, config: Config) -> Decision:

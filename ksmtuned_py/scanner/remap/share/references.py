@@ -110,12 +110,12 @@ def _count(door: Door, pid: str, mapping: Mapping, counts: References) -> Genera
     """
     end = min(mapping.end, mapping.start + max(0, len(counts.readers) * PAGE - mapping.offset))
     for start in range(mapping.start, end, _PIECE_BYTES):
-        held = np.ones((min(end, start + _PIECE_BYTES) - start) // PAGE, np.uint32)
-        held[_copied(door, pid, start, start + len(held) * PAGE)] = 0
+        mapped = np.ones((min(end, start + _PIECE_BYTES) - start) // PAGE, np.uint32)
+        mapped[_copied(door, pid, start, start + len(mapped) * PAGE)] = 0
         begin = (mapping.offset + start - mapping.start) // PAGE
-        counts.readers[begin : begin + len(held)] += held
-        counts.covered[begin : begin + len(held)] = True
-        yield 1 + len(held) // _COUNTED_PER_PAGE
+        counts.readers[begin : begin + len(mapped)] += mapped
+        counts.covered[begin : begin + len(mapped)] = True
+        yield 1 + len(mapped) // _COUNTED_PER_PAGE
     return not is_stopped(parse_status(door.read_if_there(f"proc/{pid}/status") or ""))
 
 

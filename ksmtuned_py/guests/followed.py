@@ -13,7 +13,7 @@ SPARE_DESCRIPTORS = 128
 
 
 @dataclass(slots=True)
-class Held:
+class Followed:
     """A guest and its process.
 
     It has the numbers of the looks that last asked for its account and last read it; 0 is none.
@@ -49,9 +49,9 @@ class Held:
         return pages is not None
 
 
-def short_of_descriptors(guests: Collection[Held]) -> list[str]:
+def short_of_descriptors(guests: Collection[Followed]) -> list[str]:
     """The sentence that there are not enough descriptors for all guests; none when there are."""
-    without = sum(held.process.descriptor is None for held in guests)
+    without = sum(followed.process.descriptor is None for followed in guests)
     if not without:
         return []
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]

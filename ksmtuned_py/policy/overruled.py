@@ -6,7 +6,7 @@ from ksmtuned_py.policy.guards import Ceiling, foreign_writer, paused
 from ksmtuned_py.policy.trend import Trend
 
 
-def held(now: Snapshot, trend: Trend, config: Config) -> Decision | None:
+def overruled(now: Snapshot, trend: Trend, config: Config) -> Decision | None:
     """The decision to write nothing when somebody else writes the knobs, or to stop in a pause; else None."""
     guard = next((each for each in (foreign_writer(now, trend), paused(now)) if each.verdict.fired), None)
     if guard is None:
