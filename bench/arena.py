@@ -57,7 +57,7 @@ def planned(loads: list[str], managers: list[str], turns: int) -> Iterator[Plann
 def estimated_seconds(runs: list[Planned], size: Size) -> float:
     """Returns about how many seconds the runs will take in all."""
     around = BETWEEN_SECONDS + FILL_SECONDS_PER_GIB * size.all_bytes / GIB
-    return sum(size.seconds + around + LOADS[run.load.partition("@")[0]].settle_seconds for run in runs)
+    return sum(size.seconds + around + LOADS[run.load.partition("@")[0]].quiet_seconds for run in runs)
 
 
 def parse_arguments(words: list[str] | None = None) -> argparse.Namespace:

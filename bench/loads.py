@@ -26,7 +26,7 @@ class Load:
 
     play: Callable[[Stage], None]
     before: Callable[[Stage], None] = nothing
-    settle_seconds: float = 2.0
+    quiet_seconds: float = 2.0
     """Time between the manager's start and the play."""
     guests: int | None = None
     """How many guests there will be; None when the size decides that."""
@@ -116,9 +116,9 @@ def density(stage: Stage) -> None:
 
 LOADS = {
     "storm": Load(everybody),
-    "takeover": Load(nothing, before=everybody, settle_seconds=0),
+    "takeover": Load(nothing, before=everybody, quiet_seconds=0),
     "ramp": Load(one_by_one),
-    "twin": Load(twin, before=grow_old, settle_seconds=20, guests=2),
+    "twin": Load(twin, before=grow_old, quiet_seconds=20, guests=2),
     "churn": Load(come_and_go),
     "rewrite": Load(rewrite),
     "idle": Load(idle),

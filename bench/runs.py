@@ -33,8 +33,8 @@ DEFAULTS = {
 }
 """The kernel's own (mm/ksm.c), so that every manager finds the same; those that a kernel lacks are left out.
 advisor_mode is first: while the advisor is on, pages_to_scan cannot be written."""
-SETTLED_BYTES = 8 * MIB
-SETTLE_SECONDS = 20.0
+STILL_BYTES = 8 * MIB
+STILL_SECONDS = 20.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,7 +120,7 @@ def perform(ksm: RealKsm, load: str, who: str, turn: int, size: Size, tell: Call
 
 
 def _play(load: Load, stage: Stage, tell: Callable[[Sample], None]) -> Sampler:
-    time.sleep(load.settle_seconds)
+    time.sleep(load.quiet_seconds)
     stage.begin()
     with Sampler(stage.size.seconds, stage.possible, tell) as sampler:
         load.play(stage)
@@ -133,7 +133,7 @@ def clean(ksm: RealKsm) -> None:
     ksm.unmerge()
     set_defaults(ksm)
     with suppress(AssertionError):  # somebody else on the machine keeps taking memory, and we do not wait for that
-        wait_for(_memory_is_still, SETTLE_SECONDS, "end of changes")
+        wait_for(_memory_is_still, STILL_SECONDS, "end of changes")
 
 
 def set_defaults(ksm: RealKsm) -> None:
@@ -153,7 +153,7 @@ def guests_now() -> set[str]:
 def _memory_is_still() -> bool:
     before = read_memory(Door()).available_bytes
     time.sleep(0.25)
-    return abs(read_memory(Door()).available_bytes - before) < SETTLED_BYTES
+    return abs(read_memory(Door()).available_bytes - before) < STILL_BYTES
 
 
 def _footprint(process: psutil.Process) -> Footprint:

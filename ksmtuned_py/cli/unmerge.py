@@ -67,7 +67,7 @@ def _one(args: Namespace) -> None:
 def _all(args: Namespace, runtime: "Runtime") -> None:
     from ksmtuned_py.model import Knobs, Run
     from ksmtuned_py.undo.giveback import give_back
-    from ksmtuned_py.undo.knobs import settle
+    from ksmtuned_py.undo.knobs import set_knobs
     from ksmtuned_py.undo.originals import origin_of
     from ksmtuned_py.undo.putback import put_back
     from ksmtuned_py.units import human_bytes
@@ -77,7 +77,7 @@ def _all(args: Namespace, runtime: "Runtime") -> None:
             give_back(ways)
             put_back(ways, runtime, origin_of(machine.door, "kernel"), "stop")  # structural knobs that waited for this
         finally:
-            settle(machine.host, Knobs(run=Run.STOP))
+            set_knobs(machine.host, Knobs(run=Run.STOP))
             left = human_bytes(machine.host.observe().saved_bytes)
             out().print(f"at most {left} still merged; ksmd is stopped (run=0)")
 

@@ -19,7 +19,7 @@ from ksmtuned_py.guests.names import placed, renamed, told_apart
 from ksmtuned_py.guests.places import Place, Places
 from ksmtuned_py.guests.pods import LOGS, Pods
 from ksmtuned_py.guests.rules import Choice, is_undecided, open_questions, ruled
-from ksmtuned_py.guests.unknown import SETTLED_SECONDS, undecided_sentence, unknown_of
+from ksmtuned_py.guests.unknown import TOLD_WITHIN_SECONDS, undecided_sentence, unknown_of
 from ksmtuned_py.model import KSM_DIRECTORY, Guest, GuestKey
 
 STALE_SECONDS = 30.0
@@ -180,7 +180,7 @@ class Roster:
         """
         undecided = [guest for guest in guests if is_undecided(guest, self.settings.rule)]
         self._undecided_since = (self._undecided_since or now_seconds) if undecided else None
-        if self._undecided_since is None or now_seconds < self._undecided_since + SETTLED_SECONDS:
+        if self._undecided_since is None or now_seconds < self._undecided_since + TOLD_WITHIN_SECONDS:
             return None
         unified = self._door.exists(f"{CGROUP_ROOT}/cgroup.controllers")
         libvirt = "libvirt has not told of it yet" if view else "guests.libvirt_uri leaves libvirt out"

@@ -6,7 +6,7 @@ from ksmtuned_py.guests.domains import View
 from ksmtuned_py.guests.evidence import in_libvirts
 from ksmtuned_py.model import Guest
 
-SETTLED_SECONDS = 5.0
+TOLD_WITHIN_SECONDS = 5.0
 """libvirt lists a domain long before its process has run for so long. What it does not list then is no domain."""
 
 
@@ -23,7 +23,7 @@ def unknown_of(guest: Guest, view: View | None, seen_seconds: float, *, libvirt_
         return ()
     if guest.uuid in view.domains:
         return ()
-    told = view.at_seconds is not None and view.at_seconds >= seen_seconds + SETTLED_SECONDS
+    told = view.at_seconds is not None and view.at_seconds >= seen_seconds + TOLD_WITHIN_SECONDS
     return () if told and guest.uuid not in view.unread else ("tag", "name")
 
 

@@ -8,8 +8,8 @@ from ksmtuned_py.config import Config
 from ksmtuned_py.model import Decision, Knobs, Mode, Run, Snapshot, Verdict
 from ksmtuned_py.policy.batch import batch_for
 from ksmtuned_py.policy.guards import TRICKLE, Ceiling, Guard, guards
-from ksmtuned_py.policy.overruled import before_pause_ends
 from ksmtuned_py.policy.need import Need, by_need
+from ksmtuned_py.policy.overruled import before_pause_ends
 from ksmtuned_py.policy.trend import Trend
 from ksmtuned_py.units import human_bytes, human_percent, human_seconds
 

@@ -18,8 +18,8 @@ from ksmtuned_py.config import Config
 from ksmtuned_py.errors import KsmtunedError
 from ksmtuned_py.model import Decision, Knobs, Mode, Run, Snapshot, Verdict
 from ksmtuned_py.policy.advisorstate import AdvisorState
-from ksmtuned_py.policy.overruled import overruled
 from ksmtuned_py.policy.need import Need
+from ksmtuned_py.policy.overruled import overruled
 from ksmtuned_py.policy.trend import Trend
 from ksmtuned_py.units import human_seconds
 

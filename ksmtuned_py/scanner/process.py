@@ -33,7 +33,7 @@ class Process:
         self.target = target
         self._door = door
         self.pidfd = self.directory = self.mem = self.pagemap = -1
-        self._settled_pages = ("", "")
+        self._noted_pages = ("", "")
         try:
             self._open()
         except (FileNotFoundError, ProcessLookupError):
@@ -70,14 +70,14 @@ class Process:
         with self._open_directory(name) as descriptor:
             return os.listdir(descriptor)  # noqa: PTH208 - a Path takes no descriptor
 
-    def settle(self) -> list[Mapping]:
+    def note_mappings(self) -> list[Mapping]:
         """Returns all mappings, and keeps their size for later calls of `has_changed`; raises Gone."""
-        self._settled_pages = self._space_pages()
+        self._noted_pages = self._space_pages()
         return self.mappings()
 
     def has_changed(self) -> bool:
-        """Whether it has mapped or unmapped anything since `settle`, judged by its size; raises Gone."""
-        return self._space_pages() != self._settled_pages
+        """Whether it has mapped or unmapped anything since `note_mappings`, judged by its size; raises Gone."""
+        return self._space_pages() != self._noted_pages
 
     def runs(self, start: int, end: int, kind: Kind) -> Runs:
         """Returns the runs of its pages of that kind; raises Gone."""

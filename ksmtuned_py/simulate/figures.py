@@ -70,7 +70,7 @@ def figures(scenario: Scenario, run: SimulatedRun) -> Figures:
 
 
 def _reached(scenario: Scenario, samples: tuple[SimulatedSample, ...]) -> Iterator[Reached]:
-    begin = scenario.settled_seconds
+    begin = scenario.complete_seconds
     for mark in MARKS:
         for sample in samples:
             enough = 0 < sample.achievable_bytes * mark <= sample.saved_bytes

@@ -112,7 +112,7 @@ class Scenario(Section):
     guests: Annotated[list[Guests], Field(min_length=1)]
 
     @property
-    def settled_seconds(self) -> float:
+    def complete_seconds(self) -> float:
         """The moment when the last of the first guests has come, in seconds."""
         return max(kind.first_seconds + (kind.count - 1) * kind.every_seconds for kind in self.guests)
 

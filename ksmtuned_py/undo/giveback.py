@@ -16,7 +16,7 @@ from ksmtuned_py.host import Host
 from ksmtuned_py.hypervisor.enforce import Job, Switch
 from ksmtuned_py.model import Guest, Knobs, Run, Snapshot, Write, WriteStatus
 from ksmtuned_py.model.room import all_lack, guest_lack, merged_bytes
-from ksmtuned_py.undo.knobs import settle
+from ksmtuned_py.undo.knobs import set_knobs
 from ksmtuned_py.undo.unshare import PORTION_PAGES
 from ksmtuned_py.undo.unsharing import STALL_SECONDS, NoAnswer, NotUnshared
 from ksmtuned_py.units import human_bytes, human_seconds
@@ -85,7 +85,7 @@ def give_back(ways: Ways, seen: Snapshot | None = None) -> None:
     """
     if ways.host.dry:
         return
-    settle(ways.host, Knobs(run=Run.STOP))  # or what is given back would merge again
+    set_knobs(ways.host, Knobs(run=Run.STOP))  # or what is given back would merge again
     now = seen or ways.host.observe()
     merged = {guest: merged_bytes(guest, now.page_bytes) for guest in now.guests}
     elsewhere_bytes = max(0, _merged_bytes(now) - sum(merged.values()))
@@ -228,7 +228,7 @@ def _rest(ways: Ways, left: dict[Guest, _Left], left_bytes: int) -> None:
     finally:
         if not ended:
             ways.host.write(Write(knob="run", old=Run.UNMERGE, new=Run.STOP))  # ends the child wherever it is
-            settle(ways.host, Knobs(run=Run.STOP))
+            set_knobs(ways.host, Knobs(run=Run.STOP))
     counters = ways.host.backend.counters()
     if rest := counters.pages_shared + counters.pages_sharing:  # a page that only one guest has left is merged, too
         raise NotUnmerged(f"{human_bytes(rest * ways.host.backend.page_bytes)} stay merged")

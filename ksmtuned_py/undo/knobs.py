@@ -8,11 +8,11 @@ from ksmtuned_py.host import Host
 from ksmtuned_py.model import KnobName, Knobs, KnobValue, Run, Write, WriteResult, WriteStatus
 from ksmtuned_py.plan import STRUCTURAL, plan
 
-SETTLE_SECONDS = 10.0
+RETRIED_SECONDS = 10.0
 RETRY_SECONDS = 0.05
 
 
-def settle(host: Host, wanted: Knobs, seconds: float = SETTLE_SECONDS) -> list[str]:
+def set_knobs(host: Host, wanted: Knobs, seconds: float = RETRIED_SECONDS) -> list[str]:
     """Bring the knobs to these values, and return sentences on what did not take.
 
     Structural knobs take only while nothing is merged.

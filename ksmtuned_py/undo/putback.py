@@ -9,7 +9,7 @@ from ksmtuned_py.errors import KsmtunedError, NoRoom, NotRestored, NotUnmerged
 from ksmtuned_py.model import Knobs, Run, Write
 from ksmtuned_py.plan import STRUCTURAL
 from ksmtuned_py.undo.giveback import Ways, give_back
-from ksmtuned_py.undo.knobs import SETTLE_SECONDS, settle, structural_writes, without
+from ksmtuned_py.undo.knobs import RETRIED_SECONDS, set_knobs, structural_writes, without
 from ksmtuned_py.undo.originals import owed
 
 QUICK_SECONDS = 5.0
@@ -42,7 +42,7 @@ def put_back(ways: Ways, runtime: Runtime, origin: Origin, on_exit: OnExit, *, q
     stay = structural if structural and _anything_merged(ways) else ()
     if stay:
         wanted = without(wanted, STRUCTURAL)
-    if left := settle(ways.host, wanted, QUICK_SECONDS if quickly else SETTLE_SECONDS):
+    if left := set_knobs(ways.host, wanted, QUICK_SECONDS if quickly else RETRIED_SECONDS):
         raise NotRestored("; ".join(left))
     runtime.forget_originals()
     if stay:
@@ -64,8 +64,8 @@ def take(ways: Ways, kernel: Kernel) -> list[str]:
             give_back(ways)
     except (NoRoom, NotUnmerged) as error:
         refused = [f"{write.knob}={write.new} ({error})" for write in structural]
-        return refused + settle(ways.host, without(wanted, STRUCTURAL))
-    return settle(ways.host, wanted)
+        return refused + set_knobs(ways.host, without(wanted, STRUCTURAL))
+    return set_knobs(ways.host, wanted)
 
 
 def wanted_of(kernel: Kernel) -> Knobs:

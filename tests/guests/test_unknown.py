@@ -10,7 +10,7 @@ from ksmtuned_py.door import Door
 from ksmtuned_py.guests.discovery import GuestFinder
 from ksmtuned_py.guests.domains import NOTHING_SEEN, Domain, View
 from ksmtuned_py.guests.roster import STALE_SECONDS, Roster
-from ksmtuned_py.guests.unknown import SETTLED_SECONDS
+from ksmtuned_py.guests.unknown import TOLD_WITHIN_SECONDS
 from ksmtuned_py.model import Guest
 from tests.support.trees import FakeGuest, add_guest, make_fake_tree, put
 
@@ -18,7 +18,7 @@ WEB = FakeGuest(pid=1001, name="web", uuid="u-1")
 JAVA = FakeGuest(pid=1002, name="java", comm="java", command=("/usr/bin/java",))
 NO_GOLD = GuestRule(tag="gold", merge="no")
 HELD = "unknown yet whether a rule keeps it out"
-LATER = 100.0 + SETTLED_SECONDS
+LATER = 100.0 + TOLD_WITHIN_SECONDS
 
 
 @dataclass

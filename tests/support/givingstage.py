@@ -10,7 +10,7 @@ from ksmtuned_py.errors import Unreadable
 from ksmtuned_py.host import Host
 from ksmtuned_py.model import Counters, Guest, Knobs, Memory, Run, Write, WriteResult, WriteStatus
 from ksmtuned_py.undo.giveback import Ways
-from ksmtuned_py.undo.knobs import settle
+from ksmtuned_py.undo.knobs import set_knobs
 from ksmtuned_py.undo.unshare import PORTION_PAGES
 from ksmtuned_py.undo.unsharing import NoAnswer, NotUnshared
 from ksmtuned_py.units import GIB, MIB
@@ -110,7 +110,7 @@ class Stage:
         self.answers.set()
         self.domains = Domains(small_model(2, 64 * MIB), lambda: self.seconds)
         self.host = Host(self.domains, self.domains)
-        settle(self.host, Knobs(run=Run.MERGE, pages_to_scan=2000, sleep_millisecs=20))
+        set_knobs(self.host, Knobs(run=Run.MERGE, pages_to_scan=2000, sleep_millisecs=20))
         self.seconds += 4.0
         assert self.host.observe().saved_bytes > 16 * MIB
 

@@ -14,7 +14,7 @@ from typing import Protocol, Self, TypeVar
 import psutil
 
 T = TypeVar("T")
-SETTLE_SECONDS = 2.0
+ENDING_SECONDS = 2.0
 """How long a process that was told to end may take until it is gone."""
 PASSING = """
 import fcntl, os, sys
@@ -124,12 +124,12 @@ def end_all(processes: Iterable[psutil.Process]) -> None:
     processes = list(processes)
     for process in processes:
         process.kill()  # psutil looks whether the PID is still the same process
-    psutil.wait_procs(processes, SETTLE_SECONDS)
+    psutil.wait_procs(processes, ENDING_SECONDS)
 
 
 def leftovers(before: set[psutil.Process], threads_before: set[threading.Thread]) -> list[str]:
     """Returns what runs now and did not before, once it had a moment to end; the processes among it are killed."""
-    deadline = time.monotonic() + SETTLE_SECONDS
+    deadline = time.monotonic() + ENDING_SECONDS
     while True:
         processes = children() - before
         threads = [thread for thread in threading.enumerate() if thread not in threads_before]

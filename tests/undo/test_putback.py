@@ -20,7 +20,7 @@ from ksmtuned_py.ksmdmodel.modelhost import ModelHost
 from ksmtuned_py.model import Knobs, Run
 from ksmtuned_py.sensors.boot import BOOT_ID
 from ksmtuned_py.undo.giveback import Ways, give_back
-from ksmtuned_py.undo.knobs import settle, structural_writes
+from ksmtuned_py.undo.knobs import set_knobs, structural_writes
 from ksmtuned_py.undo.originals import origin_of, owed, save
 from ksmtuned_py.undo.putback import put_back, take, wanted_of
 from ksmtuned_py.units import GIB, KIB, MIB
@@ -72,7 +72,7 @@ class Model:
         self.ways = Ways(Host(self.backend, self.backend), self.said.append, self.said.append)
 
     def merge_all(self) -> None:
-        settle(self.ways.host, Knobs(run=Run.MERGE, pages_to_scan=100_000, sleep_millisecs=1, smart_scan=0))
+        set_knobs(self.ways.host, Knobs(run=Run.MERGE, pages_to_scan=100_000, sleep_millisecs=1, smart_scan=0))
         self.now_seconds += 60
         assert self.backend.counters().pages_shared
 
@@ -91,7 +91,7 @@ def steered(ways: Ways, runtime: Runtime, kernel: Kernel | None = None) -> Knobs
     found = ways.host.backend.knobs()
     save(runtime, HERE, found, kernel or Kernel())
     assert take(ways, kernel or Kernel()) == []
-    assert settle(ways.host, OURS) == []
+    assert set_knobs(ways.host, OURS) == []
     assert ways.host.backend.knobs() != found
     return found
 
@@ -108,7 +108,7 @@ def test_restore_puts_everything_back_and_forgets_it(tree: Ways, runtime: Runtim
 @pytest.mark.parametrize(("on_exit", "run"), [("restore", 1), ("stop", 0), ("keep", 1), ("unmerge", 0)])
 def test_how_run_ends(runtime: Runtime, on_exit: OnExit, run: int) -> None:
     model = Model()
-    settle(model.ways.host, Knobs(run=Run.MERGE))
+    set_knobs(model.ways.host, Knobs(run=Run.MERGE))
     found = steered(model.ways, runtime)
     model.merge_all()
     put_back(model.ways, runtime, HERE, on_exit)
@@ -121,7 +121,7 @@ def test_how_run_ends(runtime: Runtime, on_exit: OnExit, run: int) -> None:
 
 def test_the_advisor_comes_back_on(runtime: Runtime) -> None:
     model = Model()
-    settle(model.ways.host, Knobs(advisor_mode="scan-time"))
+    set_knobs(model.ways.host, Knobs(advisor_mode="scan-time"))
     found = steered(model.ways, runtime)
     assert model.backend.knobs().advisor_mode == "none"
     put_back(model.ways, runtime, HERE, "restore")
@@ -142,7 +142,7 @@ def test_without_room_nothing_is_unmerged_and_the_rest_is_put_back(runtime: Runt
 
 def test_run_2_as_it_was_found_gives_memory_back_and_is_put_back(runtime: Runtime) -> None:
     model = Model()
-    settle(model.ways.host, Knobs(run=Run.UNMERGE))
+    set_knobs(model.ways.host, Knobs(run=Run.UNMERGE))
     steered(model.ways, runtime)
     model.merge_all()
     put_back(model.ways, runtime, HERE, "restore")
@@ -152,7 +152,7 @@ def test_run_2_as_it_was_found_gives_memory_back_and_is_put_back(runtime: Runtim
 
 def test_run_2_as_it_was_found_is_never_written_without_room_and_not_owed_for_ever(runtime: Runtime) -> None:
     model = crowded()
-    settle(model.ways.host, Knobs(run=Run.UNMERGE))
+    set_knobs(model.ways.host, Knobs(run=Run.UNMERGE))
     steered(model.ways, runtime)
     model.merge_all()
     put_back(model.ways, runtime, HERE, "restore")
@@ -164,7 +164,7 @@ def test_run_2_as_it_was_found_is_never_written_without_room_and_not_owed_for_ev
 
 def test_who_has_to_be_quick_gives_no_memory_back(runtime: Runtime) -> None:
     model = Model()
-    settle(model.ways.host, Knobs(run=Run.UNMERGE))
+    set_knobs(model.ways.host, Knobs(run=Run.UNMERGE))
     steered(model.ways, runtime)
     model.merge_all()
     put_back(model.ways, runtime, HERE, "restore", quickly=True)
@@ -191,7 +191,7 @@ def test_what_is_refused_is_named_and_still_owed_and_the_rest_is_put_back(
 def test_who_only_watches_puts_nothing_back(tree: Ways) -> None:
     found = tree.host.backend.knobs()
     tree.host.watch()
-    assert settle(tree.host, OURS) == []
+    assert set_knobs(tree.host, OURS) == []
     give_back(tree)
     assert tree.host.backend.knobs() == found
 
@@ -335,7 +335,7 @@ def test_who_took_over_is_not_switched_off(tmp_path: Path, runtime: Runtime) -> 
     with open_machine(Door(str(root)), Config()) as machine:
         ways = Ways(machine.host, said.append, said.append)
         save(runtime, HERE, ways.host.backend.knobs(), Kernel())
-        settle(ways.host, OURS)
+        set_knobs(ways.host, OURS)
         put(root, f"{KSM}/pages_to_scan", "300\n")
         ways.host.observe()
         put(root, f"{KSM}/sleep_millisecs", "33\n")  # after the last tick

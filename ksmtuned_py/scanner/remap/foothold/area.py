@@ -61,7 +61,7 @@ class Area:
         self.address = 0
         self._write_code()
 
-    def settle(self, address: int, line: int, store: int) -> None:
+    def note_place(self, address: int, line: int, store: int) -> None:
         """Notes where the guest has mapped the area, and the guest's numbers of its files."""
         self.address = address
         self._put(_LINE, struct.pack("=Q", line))

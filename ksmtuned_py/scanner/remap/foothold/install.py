@@ -121,7 +121,7 @@ def install(process: Process, threads: Threads, area: Area, store: int) -> tuple
                     address = _map(first, process, area_there)
         first.call("close", area_there)
         first.call("munmap", page, _PAGE)
-    area.settle(address, line, store_there)
+    area.note_place(address, line, store_there)
     return ours, line, store_there
 
 

@@ -219,12 +219,12 @@ class Remapper:
 
         yield from patiently(self._stops, stand)
         sharers.look_at_all()
-        self._settle(process, belongings, wanted)
+        self._check_belongings(process, belongings, wanted)
         return partial(self._standing, process, belongings, session, wanted, sharers)
 
-    def _settle(self, process: Process, belongings: Belongings, wanted: Ranges) -> None:
+    def _check_belongings(self, process: Process, belongings: Belongings, wanted: Ranges) -> None:
         """Checks mappings and open files; mappings nobody wants may come and go (QEMU's coroutines). Raises Refused."""
-        mappings = process.settle()
+        mappings = process.note_mappings()
         if reason := mappings_refusal(mappings, self._least_bytes) or belongings.refusal(mappings):
             raise Refused(reason)
         if not are_still_there(wanted, mappings):
@@ -242,7 +242,7 @@ class Remapper:
                     yield window
                     self._stops.rests.forget(process.target.pid)
                     return
-            self._settle(process, belongings, wanted)
+            self._check_belongings(process, belongings, wanted)
         raise Refused("its mappings, or what it has open, are changing all the time")
 
     def _affordable(self, process: Process, runs: list[PageRun]) -> list[PageRun]:
