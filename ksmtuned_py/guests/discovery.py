@@ -83,7 +83,7 @@ class GuestFinder:
     @property
     def fresh(self) -> frozenset[GuestKey]:
         """The guests whose accounts were read at the last look."""
-        return frozenset(followed.guest.key for followed in self._guests.values() if followed.read_at == self._looks)
+        return frozenset(kept.guest.key for kept in self._guests.values() if kept.read_at == self._looks)
 
     def find(self, now_seconds: float) -> tuple[Guest, ...]:
         """The guests by PID; `now_seconds` is monotonic. Accounts may be a few looks old when there are many guests."""
@@ -126,8 +126,8 @@ class GuestFinder:
 
     def let_go(self) -> None:
         """Close the descriptors on the guests until the next look."""
-        for followed in self._guests.values():
-            followed.process.close()
+        for kept in self._guests.values():
+            kept.process.close()
 
     def _meet(self, pids: Iterable[int]) -> None:
         """Find out who these processes are.
@@ -169,7 +169,7 @@ class GuestFinder:
             self._small.add(pid)  # a QEMU that has no memory yet, or the sudo that starts it
         elif kind:
             self._adopt(pid, identity, kind, name, words, evidence)
-        elif (followed := self._guests.get(pid)) and (identity != known or LASTING.isdisjoint(followed.guest.evidence)):
+        elif (kept := self._guests.get(pid)) and (identity != known or LASTING.isdisjoint(kept.guest.evidence)):
             self._drop(pid)
 
     def _virtual_bytes(self, pid: int) -> int:
@@ -194,14 +194,14 @@ class GuestFinder:
         """Find guests by what is expensive to read: open virtual machines, and mappings that may merge."""
         self._slow.queue(pid for pid in due if self._seen.get(pid) and self._is_open(pid))
         for pid, clue in self._slow.look(now_seconds, self._untold.__contains__).items():
-            identity, followed = self._seen.get(pid), self._guests.get(pid)
+            identity, kept = self._seen.get(pid), self._guests.get(pid)
             if identity is None or not self._is_open(pid):
                 continue
             name = full_name(identity.comm, clue.words)
             kind, evidence = kind_by_clue(name, clue)
             if kind:
                 self._adopt(pid, identity, kind, name, clue.words, *evidence)
-            elif followed and clue.is_flagged is False and not has_asked(followed.guest.ksm):
+            elif kept and clue.is_flagged is False and not has_asked(kept.guest.ksm):
                 self._drop(pid)
 
     def _is_open(self, pid: int) -> bool:
@@ -216,10 +216,10 @@ class GuestFinder:
         names = names_of(kind, words)
         obstacles = opted_out(kind, words)
         called = names.name or f"{name or identity.comm}-{pid}"
-        followed = self._guests.get(pid)
-        if followed and followed.guest.start_ticks == identity.start_ticks:
-            followed.guest = replace(
-                followed.guest,
+        kept = self._guests.get(pid)
+        if kept and kept.guest.start_ticks == identity.start_ticks:
+            kept.guest = replace(
+                kept.guest,
                 name=called,
                 aliases=names.aliases,
                 kind=kind,
@@ -239,29 +239,29 @@ class GuestFinder:
             uuid=names.uuid,
             obstacles=obstacles,
         )
-        followed = self._guests[pid] = Followed(ProcessFiles(self._door, pid), guest)
-        followed.hold()
-        if self._asked(followed.process.identity) != identity:
+        kept = self._guests[pid] = Followed(ProcessFiles(self._door, pid), guest)
+        kept.hold()
+        if self._asked(kept.process.identity) != identity:
             self._forget(pid)  # another process by now: the next look meets it
-        elif not self._lives(followed):
+        elif not self._lives(kept):
             self._drop(pid)
 
     def _oldest_accounts(self) -> list[Followed]:
-        return sorted(self._guests.values(), key=lambda followed: followed.asked_at)[:ACCOUNTS_PER_LOOK]
+        return sorted(self._guests.values(), key=lambda kept: kept.asked_at)[:ACCOUNTS_PER_LOOK]
 
     def _check(self, guests: Iterable[Followed]) -> None:
         """Drop the guests that ended. A PID that is still listed is met anew: a zombie, or another process."""
-        for followed in guests:
-            if not self._lives(followed):
-                self._forget(followed.process.pid)
+        for kept in guests:
+            if not self._lives(kept):
+                self._forget(kept.process.pid)
 
-    def _lives(self, followed: Followed) -> bool:
-        return bool(self._asked(partial(followed.is_alive, self._page_bytes)))
+    def _lives(self, kept: Followed) -> bool:
+        return bool(self._asked(partial(kept.is_alive, self._page_bytes)))
 
     def _read_accounts(self) -> None:
         """Read the accounts that were never read, and as many of the oldest as one look may cost."""
-        never = [followed for followed in self._guests.values() if not followed.read_at]
-        turn = {followed.process.pid: followed.process for followed in (*self._oldest_accounts(), *never)}
+        never = [kept for kept in self._guests.values() if not kept.read_at]
+        turn = {kept.process.pid: kept.process for kept in (*self._oldest_accounts(), *never)}
         for pid in turn:
             self._guests[pid].asked_at = self._looks
         for pid, account in self._of_guests.ask(turn, self._account).items():
@@ -269,18 +269,14 @@ class GuestFinder:
 
     def _take(self, pid: int, account: GuestKsm | None) -> None:
         """Keep the account that was just read, and drop a guest that no longer asks for merging."""
-        if (followed := self._guests.get(pid)) is None:
+        if (kept := self._guests.get(pid)) is None:
             return
-        followed.asked_at = followed.read_at = self._looks
+        kept.asked_at = kept.read_at = self._looks
         untold = account is None or account.mergeable is None
-        if (
-            followed.guest.kind == "mergeable"
-            and not has_asked(account)
-            and not (untold and FLAG in followed.guest.evidence)
-        ):
+        if kept.guest.kind == "mergeable" and not has_asked(account) and not (untold and FLAG in kept.guest.evidence):
             self._drop(pid)
-        elif account != followed.guest.ksm:
-            followed.guest = replace(followed.guest, ksm=account)
+        elif account != kept.guest.ksm:
+            kept.guest = replace(kept.guest, ksm=account)
 
     def _asked(self, question: Callable[[], T | None]) -> T | None:
         """The answer to a question; None for garbage, which is noted as a problem."""
@@ -299,5 +295,5 @@ class GuestFinder:
         self._drop(pid)
 
     def _drop(self, pid: int) -> None:
-        if followed := self._guests.pop(pid, None):
-            followed.process.close()
+        if kept := self._guests.pop(pid, None):
+            kept.process.close()
