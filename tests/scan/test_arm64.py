@@ -15,6 +15,7 @@ SECONDS = 1200.0
 
 
 @pytest.mark.emulated
+@pytest.mark.timeout(SECONDS + 60)
 def test_guests_are_remapped_and_survive_kills_in_an_emulated_machine() -> None:
     assert run_inside("arm64", "tests.scan.arm64_inside", seconds=SECONDS).endswith("OK\n")
 
