@@ -22,6 +22,7 @@ from ksmtuned_py.scanner.process import Process
 from ksmtuned_py.scanner.remap.refuse.eligibility import Eligible
 from ksmtuned_py.scanner.remap.share.intact import change
 from ksmtuned_py.scanner.remap.share.runs import PageRun
+from ksmtuned_py.scanner.remap.stop import ptrace
 from ksmtuned_py.scanner.remap.stop.stops import Stops, patiently
 from ksmtuned_py.scanner.remap.stop.threads import Threads
 from ksmtuned_py.scanner.target import Target
@@ -311,3 +312,42 @@ def test_a_thread_of_somebody_else_is_let_go_of(root: None) -> None:
         wait_for(lambda: "TracerPid:\t0\n" in Path(f"/proc/{stranger.pid}/status").read_text(), 5.0, "end of tracing")
         assert signal.getsignal(signal.SIGCHLD) is signal.SIG_DFL
         stranger.kill()
+
+
+class Continued(Process):
+    """A process that somebody else continues in the moment after its pending signals were looked at."""
+
+    continued = False
+
+    def status(self, name: str = "status") -> dict[str, str]:
+        found = super().status(name)
+        self.go_on()
+        return found
+
+    def go_on(self) -> None:
+        if not self.continued:
+            os.kill(self.target.pid, signal.SIGCONT)
+        self.continued = True
+
+
+def test_who_is_stopped_in_a_window_and_continued_at_its_end_runs_on(root: None) -> None:
+    with writers(1) as (one,), Continued(Target(pid=one.pid, start_ticks=0), Door()) as process:
+        with Threads(process, Stops(0.05)) as threads:
+            ptrace.resume(threads.all[0].number)
+            os.kill(one.pid, signal.SIGSTOP)
+            threads.stop_again(threads.all[0])
+        process.go_on()
+        wait_true(lambda: runs_freely(one), "the guest")
+        assert one.check()["wrong"] == 0
+
+
+def test_who_is_stopped_in_a_window_stays_stopped_until_it_is_continued(root: None) -> None:
+    with writers(1) as (one,), Process(Target(pid=one.pid, start_ticks=0), Door()) as process:
+        with Threads(process, Stops(0.05)) as threads:
+            ptrace.resume(threads.all[0].number)
+            os.kill(one.pid, signal.SIGSTOP)
+            threads.stop_again(threads.all[0])
+        wait_true(lambda: psutil.Process(one.pid).status() == psutil.STATUS_STOPPED, "the stop")
+        os.kill(one.pid, signal.SIGCONT)
+        wait_true(lambda: runs_freely(one), "the guest")
+        assert one.check()["wrong"] == 0

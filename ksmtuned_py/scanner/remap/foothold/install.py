@@ -90,10 +90,11 @@ class FirstCalls:
         return os.pread(self._mem, size, address)
 
     def _back(self) -> None:
-        """Takes the thread back. Only on the way out of a stop that we asked for does the kernel restart a call."""
-        ptrace.interrupt(self._thread.number)
-        ptrace.resume(self._thread.number)
-        self._threads.stop_again(self._thread)
+        """Takes the thread back. The kernel restarts a call on the way out of a stop for a signal, or by us, only."""
+        if not self._threads.stands_at_sigstop(self._thread):
+            ptrace.interrupt(self._thread.number)
+            ptrace.resume(self._thread.number)
+            self._threads.stop_again(self._thread)
         self._threads.put_back()
 
     def _write(self, address: int, data: bytes) -> None:

@@ -67,10 +67,10 @@ def resume_to_syscall(thread: int) -> None:
     _request(_SYSCALL, thread)
 
 
-def detach(thread: int) -> bool:
-    """Lets a thread run on untraced; False when it was killed meanwhile, and we have to reap it."""
+def detach(thread: int, deliver: int = 0) -> bool:
+    """Lets a thread run on untraced, with that signal; False when it was killed meanwhile, and we have to reap it."""
     try:
-        _request(_DETACH, thread)
+        _request(_DETACH, thread, 0, deliver)
     except ProcessLookupError:
         return is_over(thread)
     return True

@@ -20,9 +20,9 @@ MOST_THREADS = 127
 _LAST_PATIENCE_SECONDS = 0.5
 """How long a thread that works for us is waited for: a busy host, or a limit of CPU time, may keep it from running."""
 _ALL_SIGNALS = 2**64 - 1
-_CONTINUE_BIT = 1 << (signal.SIGCONT - 1)
 _POLL_SECONDS = 0.00002
 _GONE = "X"
+_STOPPED = "somebody else has stopped it"
 _UNTRACEABLE = (
     "one of its threads cannot be traced: it is a kernel worker or a debugger's, it has ended, "
     "or a seccomp filter forbids us to trace (systemd/scan_remap.conf)"
@@ -46,6 +46,8 @@ class Threads:
         self._seized: set[int] = set()
         self._unstopped: set[int] = set()
         self._signals: list[int] = []
+        self._at_sigstop: set[int] = set()
+        """Threads that stand at a SIGSTOP, which is theirs when they are let go of. Sent anew, it would come late."""
         self.all: list[Thread] = []
 
     def __enter__(self) -> Self:
@@ -100,7 +102,7 @@ class Threads:
         self.all = [worker]
 
     def stop_again(self, thread: Thread) -> None:
-        """Waits until a thread that was resumed has stopped at our asking; raises Gone when it has ended, or Lost."""
+        """Waits until a thread that was resumed has stopped; raises Gone when it has ended, or Lost."""
         with suppress(ProcessLookupError):
             ptrace.interrupt(thread.number)
         self._unstopped.add(thread.number)
@@ -120,9 +122,10 @@ class Threads:
         self.all = []
 
     def nudge(self, thread: Thread) -> None:
-        """Lets a resumed thread run on if it has stopped for anything: a SIGSTOP, put aside, or a SIGCONT's notice.
+        """Lets a resumed thread run on if it has stopped for anything, like the notice of a SIGCONT.
 
-        `interrupt` is not used, because it would stop a thread that has stopped already once more.
+        It is given up at a SIGSTOP: once it is continued, it finishes what it does, and all find their way. `interrupt`
+        is not used, because it would stop a thread that has stopped already once more.
         """
         status = self._status(thread.number)
         if status is None:
@@ -130,8 +133,15 @@ class Threads:
         if not os.WIFSTOPPED(status):
             self._forget(thread.number)
             raise Gone(self._process.target.name)
+        if self._is_sigstop(thread.number, status):
+            self.all = []
+            raise Lost(_STOPPED)
         self._keep_signal(status)
         ptrace.resume(thread.number)
+
+    def stands_at_sigstop(self, thread: Thread) -> bool:
+        """Whether a thread has come to a SIGSTOP, which stops the guest once the thread is let go of."""
+        return thread.number in self._at_sigstop
 
     def step_to_syscall(self, thread: Thread) -> None:
         """Runs it to the next edge of a system call; signals that come up meanwhile are sent again at the end."""
@@ -146,6 +156,8 @@ class Threads:
                 return
             if os.WSTOPSIG(status) == signal.SIGSYS:
                 raise Refused(DISPATCHES)
+            if self._is_sigstop(thread.number, status):
+                raise Lost(_STOPPED)
             self._keep_signal(status)
 
     def _next_status(self, thread: Thread, deadline: float) -> int:
@@ -205,7 +217,10 @@ class Threads:
                 return True
             elif ptrace.is_group_stop(status):
                 self._unstopped.discard(number)
-                raise Refused("somebody else has stopped it")
+                raise Refused(_STOPPED)
+            elif later and self._is_sigstop(number, status):
+                self._unstopped.discard(number)
+                return True
             elif later:
                 self._keep_signal(status)
                 ptrace.resume(number)
@@ -231,6 +246,13 @@ class Threads:
         except ChildProcessError:
             return 0  # another thread's exec or exit has taken it away
 
+    def _is_sigstop(self, number: int, status: int) -> bool:
+        """Whether a thread has stopped to be given a SIGSTOP; if so, it gets it when it is let go of."""
+        found = status >> 16 == 0 and os.WSTOPSIG(status) == signal.SIGSTOP
+        if found:
+            self._at_sigstop.add(number)
+        return found
+
     def _keep_signal(self, status: int) -> None:
         if status >> 16 == 0 and os.WSTOPSIG(status) != ptrace.SYSCALL_TRAP:
             self._signals.append(os.WSTOPSIG(status))
@@ -243,7 +265,7 @@ class Threads:
         with suppress(OSError, Gone):
             status = self._process.status(f"task/{thread.number}/status")
             waiting = int(status["SigPnd"], 16) | int(status["ShdPnd"], 16)
-            if self._signals or waiting & ~thread.mask:
+            if self._signals or self.stands_at_sigstop(thread) or waiting & ~thread.mask:
                 return interrupted
         return thread.context
 
@@ -259,19 +281,18 @@ class Threads:
             self._stops.leave(number, self._process.target.pid)
         self._seized.clear()
         self._unstopped.clear()
+        self._at_sigstop.clear()
         self._stops.seconds.append((self._ended_seconds or time.monotonic()) - self.begun_seconds)
 
     def _detach(self, numbers: set[int]) -> None:
         for number in sorted(numbers, reverse=True):  # the first thread is reaped last
-            if not ptrace.detach(number):
+            if not ptrace.detach(number, signal.SIGSTOP if number in self._at_sigstop else 0):
                 self._stops.leave(number, self._process.target.pid)
         self._seized -= numbers
 
     def _send_again(self) -> None:
-        """Sends the signals put aside, but no SIGSTOP that a SIGCONT has followed: that one still waits for us."""
+        """Sends the signals put aside."""
         with suppress(OSError, Gone):
             for number in self._signals:
-                waiting = int(self._process.status()["ShdPnd"], 16)
-                if number != signal.SIGSTOP or not waiting & _CONTINUE_BIT:
-                    signal.pidfd_send_signal(self._process.pidfd, number)
+                signal.pidfd_send_signal(self._process.pidfd, number)
         self._signals.clear()
