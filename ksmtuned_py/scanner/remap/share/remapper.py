@@ -218,6 +218,7 @@ class Remapper:
                 sharers.stand()
 
         yield from patiently(self._stops, stand)
+        self._stops.rests.forget(process.target.pid)
         sharers.look_at_all()
         self._check_belongings(process, belongings, wanted)
         return partial(self._standing, process, belongings, session, wanted, sharers)
@@ -240,7 +241,6 @@ class Remapper:
                 if not belongings.new() and not process.has_changed():
                     sharers.look_at_new()
                     yield window
-                    self._stops.rests.forget(process.target.pid)
                     return
             self._check_belongings(process, belongings, wanted)
         raise Refused("its mappings, or what it has open, are changing all the time")
@@ -273,8 +273,10 @@ class Remapper:
                 return
             with standing() as window:
                 begun_seconds = time.monotonic()
-                share(process, window, session, some, contents)
-                self._pace.took(some, time.monotonic() - begun_seconds)
+                try:
+                    share(process, window, session, some, contents)
+                finally:  # also when comparing took too long: the next ones have to be fewer
+                    self._pace.took(some, time.monotonic() - begun_seconds)
 
         for some in self._pace.portions(runs):
             self._outdated = True
