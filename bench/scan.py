@@ -121,8 +121,8 @@ def zero_steps(mib: int) -> Figures:
             took, before = time.monotonic() - begun, out
             out = sum(len(slab.paged_out) for one in scanner.watched.values() for slab in one.table.slabs.values())
             seconds += [took] if out > before else []
-        rests = sum(one.zeros.rests for one in scanner.watched.values())
-        return {"pages": out, **percentiles(seconds), "failed": rests}
+        failed = sum(one.zeros.times_alone for one in scanner.watched.values())
+        return {"pages": out, **percentiles(seconds), "failed": failed}
 
 
 def remap(mib: int) -> Figures:

@@ -117,14 +117,14 @@ def parse_legacy(file: str, text: str) -> LegacyFile:
 
 def _assignments(file: str, number: int, line: str) -> Iterator[Assignment]:
     """The assignments of one line; raises ConfigError for anything else in it."""
-    rest = line.strip(" \t\r")
-    while rest and not rest.startswith("#"):
-        match = _ASSIGNMENT.match(rest)
+    left = line.strip(" \t\r")
+    while left and not left.startswith("#"):
+        match = _ASSIGNMENT.match(left)
         if match is None:
-            raise ConfigError(file, number, "", "", f"NAME=VALUE that needs no shell, found {rest[:60]!r}")
+            raise ConfigError(file, number, "", "", f"NAME=VALUE that needs no shell, found {left[:60]!r}")
         name, value = match.groups()
         yield Assignment(number, name, re.sub("['\"]", "", value))
-        rest = rest[match.end() :].strip(" \t\r")
+        left = left[match.end() :].strip(" \t\r")
 
 
 def _checked(file: str, each: Assignment) -> dict[str, int | float]:

@@ -40,11 +40,11 @@ def _count(table: dict[str, Any], newest: dict[KeyPath, int], header: str) -> No
 
 def _placed(path: KeyPath, newest: dict[KeyPath, int]) -> KeyPath:
     """A path as the whole text has it. A statement by itself knows only one element of an [[array]]."""
-    placed, rest = path[:1], path[1:]
-    while rest:
+    placed, left = path[:1], path[1:]
+    while left:
         if placed in newest:
-            placed, rest = (*placed, newest[placed]), rest[1:] if rest[0] == 0 else rest
-        placed, rest = (*placed, *rest[:1]), rest[1:]
+            placed, left = (*placed, newest[placed]), left[1:] if left[0] == 0 else left
+        placed, left = (*placed, *left[:1]), left[1:]
     return placed
 
 

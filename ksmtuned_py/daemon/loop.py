@@ -85,8 +85,8 @@ class Daemon:
         At least as much time is left as the last tick took, as far as the watchdog has the patience.
         """
         took = ended - began
-        rest = min(took, max(0.0, self.longest_wait_seconds - took))
-        return max(began + min(pause, self.longest_wait_seconds), ended + rest)
+        idle = min(took, max(0.0, self.longest_wait_seconds - took))
+        return max(began + min(pause, self.longest_wait_seconds), ended + idle)
 
     def _try_tick(self, trend: Trend, woken_by: frozenset[Wake], *, last_try: bool) -> Report | None:
         try:

@@ -155,8 +155,8 @@ class Waiter:
         elif self._arrivals is not None:
             heeded = self._heed(self._arrivals.drain())
             self._poll.unregister(self._arrivals.fileno())
-            rest = min(ROUNDS * self._tick_seconds, MOST_GATHER_SECONDS) if heeded else 0.0
-            self._deaf_until_seconds = time.monotonic() + max(rest, GATHER_SECONDS)
+            deaf = min(ROUNDS * self._tick_seconds, MOST_GATHER_SECONDS) if heeded else 0.0
+            self._deaf_until_seconds = time.monotonic() + max(deaf, GATHER_SECONDS)
             if heeded:
                 yield Wake.GUEST
 

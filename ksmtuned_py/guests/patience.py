@@ -39,8 +39,8 @@ class Patience:
         self._silent = {pid: thread for pid, thread in self._silent.items() if thread.is_alive()}
         answers: dict[int, T] = {}
         for _ in range(min(self.NEW_AT_ONCE, self.limit - len(self._silent))):
-            rest = {pid: one for pid, one in processes.items() if pid not in answers and pid not in self._silent}
-            if not rest or not self._falls_silent(_Asking(rest, question, answers)):
+            left = {pid: one for pid, one in processes.items() if pid not in answers and pid not in self._silent}
+            if not left or not self._falls_silent(_Asking(left, question, answers)):
                 break
         return answers.copy()  # a thread left behind may still write to ours
 

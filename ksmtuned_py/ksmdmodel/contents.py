@@ -64,7 +64,7 @@ def _frames(items: int, limit: int) -> int:
     return -(-items // limit)
 
 
-def room(state: ContentState, limit: int) -> int:
+def free_places(state: ContentState, limit: int) -> int:
     """Returns how many more pages the merged pages of this content take."""
     # A frame whose pages are all gone takes nobody (mm/ksm.c: ksm_get_folio finds it stale).
     return _frames(state.items, limit) * limit - state.items if state.items > state.broken else 0
@@ -77,11 +77,11 @@ def has_partner(state: ContentState, pass_number: int) -> bool:
 
 def joined(old: ContentState, rows: int, limit: int, waiting: Waiting) -> tuple[ContentState, bool]:
     """Returns a content after `rows` more pages of it came in turn, and whether the old waiting page was merged."""
-    rest = max(0, rows - room(old, limit))
-    if not rest:
+    more = max(0, rows - free_places(old, limit))
+    if not more:
         return old._replace(items=old.items + rows), False
     partner = has_partner(old, waiting.pass_number)
-    pairing = rest + partner
+    pairing = more + partner
     alone = 1 if pairing % limit == 1 else 0  # the last to come starts a new frame, and so waits
     items = old.items + rows + partner - alone
     return ContentState(items, old.broken, waiting if alone else None), partner
@@ -129,7 +129,7 @@ class Content:
     def outlook(self, index: int) -> tuple[int, Found]:
         """Returns the end of the contents to which the same happens, and what a page of this content would find now."""
         end, state = self.states.at(index)
-        if room(state, self._trees.max_page_sharing):
+        if free_places(state, self._trees.max_page_sharing):
             return end, Found.JOIN
         return end, Found.PAIR if has_partner(state, self._trees.pass_number) else Found.UNSHARED
 

@@ -8,7 +8,7 @@ from ksmtuned_py.ksmdmodel.costs import Costs
 from ksmtuned_py.ksmdmodel.guestmemory import NANOSECONDS, Group, GuestMemory, PageGroup
 from ksmtuned_py.ksmdmodel.ksmd import Ksmd
 from ksmtuned_py.ksmdmodel.pages import PagePlace
-from ksmtuned_py.ksmdmodel.room import mergeable_pages
+from ksmtuned_py.ksmdmodel.savings import mergeable_pages
 from ksmtuned_py.ksmdmodel.settings import LINUX_6_12, Features, Settings
 from ksmtuned_py.model import (
     MUTEX_KNOBS,

@@ -199,7 +199,7 @@ class Trend:
         if self.passes.done != past.passes.done and snapshot.profit_bytes > 0:
             return replace(self, given_up=GivenUp())  # it pays again: the next loss is a first one
         seconds = snapshot.clock.monotonic_seconds
-        # On a small host passes take less than a second, in which a guest that begins has not come to rest.
+        # On a small host passes take less than a second, in which a guest that begins is not done with that.
         for_long = seconds - self.passes.losing_since_seconds >= settings.pass_gap_seconds
         losing = for_long and self.passes.losing >= settings.guards.net_loss_passes
         if self.given_up.until_seconds is not None or self.boosting or not losing:

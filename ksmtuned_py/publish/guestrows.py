@@ -71,5 +71,5 @@ def _by_guest(
     guests = sorted(snapshot.guests, key=lambda guest: (guest.start_ticks, guest.pid))
     for guest in guests[:max_series]:
         yield (guest.name, guest.uuid, str(guest.pid)), value(snapshot, guest)
-    rest = [number for guest in guests[max_series:] if (number := value(snapshot, guest)) is not None]
-    yield OTHER, sum(rest) if rest else None
+    others = [number for guest in guests[max_series:] if (number := value(snapshot, guest)) is not None]
+    yield OTHER, sum(others) if others else None

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from ksmtuned_py.units import human_seconds
 
 PERIOD_SECONDS = 10.0
-LONGEST_REST_SECONDS = 640.0
+LONGEST_ALONE_SECONDS = 640.0
 _TOO_MANY = 0.1
 _FEW = 64
 
@@ -28,7 +28,7 @@ class Account:
     """Mappings whose pages the kernel refused to swap out in this period."""
     locked_pages: int = 0
     """Zero pages in these mappings, in this pass."""
-    rests: int = 0
+    times_alone: int = 0
     """How often the guest was left alone so far."""
     reason: str | None = None
     """Why the guest, or a part of it, is left alone; None while it is not."""
@@ -37,12 +37,12 @@ class Account:
     _swapped_pages: int = 0
     _counted_pages: int = 0
     _period_end: float = 0.0
-    _rest_end: float = 0.0
-    _rest_seconds: float = PERIOD_SECONDS
+    _alone_until: float = 0.0
+    _alone_seconds: float = PERIOD_SECONDS
 
     def may_go(self, now_seconds: float) -> bool:
         """Whether the guest's zero pages may be given back now."""
-        return not self.reporting and now_seconds >= self._rest_end
+        return not self.reporting and now_seconds >= self._alone_until
 
     def swapped(self, pages: int, counted_pages: int, now_seconds: float) -> None:
         """Counts pages that were swapped out, and the zeros that the kernel counted meanwhile (others' included)."""
@@ -50,30 +50,32 @@ class Account:
         self._counted_pages += min(pages, counted_pages)
         if self._swapped_pages > _FEW and self._counted_pages < self._swapped_pages // 2:
             counts = f"the kernel counts {self._counted_pages} of {self._swapped_pages} swapped pages as zeros"
-            self.rest(counts, now_seconds)
+            self.leave_alone(counts, now_seconds)
 
     def end_pass(self, now_seconds: float) -> None:
-        """Judges what came back in this period; pages that were out before a rest are not counted."""
+        """Judges what came back in this period; pages that were out before it was left alone are not counted."""
         base = self.out_pages + self.back_pages
         if not self.may_go(now_seconds):
             self.back_pages = 0
         elif self.back_pages > max(_FEW, _TOO_MANY * base):
             period = human_seconds(PERIOD_SECONDS)
-            self.rest(f"{self.back_pages} of {base} zero pages came back, or did not go, within {period}", now_seconds)
+            self.leave_alone(
+                f"{self.back_pages} of {base} zero pages came back, or did not go, within {period}", now_seconds
+            )
         elif now_seconds >= self._period_end:
             many = self.locked_pages > _FEW  # a library that locks the memory of its keys is not worth telling
             self.reason = f"{self.locked_pages} zero pages stay: the guest has locked that memory" if many else None
-            self._rest_seconds = PERIOD_SECONDS
+            self._alone_seconds = PERIOD_SECONDS
             self._begin_period(now_seconds)
         self.locked_pages = 0
 
-    def rest(self, reason: str, now_seconds: float) -> None:
+    def leave_alone(self, reason: str, now_seconds: float) -> None:
         """Leaves the guest alone, each time twice as long as before, until a period was good."""
-        self.rests += 1
-        self.reason = f"left alone for {human_seconds(self._rest_seconds)}: {reason}"
-        self._rest_end = now_seconds + self._rest_seconds
-        self._rest_seconds = min(LONGEST_REST_SECONDS, self._rest_seconds * 2)
-        self._begin_period(self._rest_end)
+        self.times_alone += 1
+        self.reason = f"left alone for {human_seconds(self._alone_seconds)}: {reason}"
+        self._alone_until = now_seconds + self._alone_seconds
+        self._alone_seconds = min(LONGEST_ALONE_SECONDS, self._alone_seconds * 2)
+        self._begin_period(self._alone_until)
 
     def _begin_period(self, at_seconds: float) -> None:
         self.back_pages = self._swapped_pages = self._counted_pages = 0

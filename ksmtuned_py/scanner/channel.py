@@ -14,7 +14,7 @@ from typing import Any
 
 _LENGTH = struct.Struct("=Q")
 _AT_ONCE = 1 << 20
-_REST_SECONDS = 0.2
+_WHOLE_SECONDS = 0.2
 """How long the rest of a message is waited for once its beginning is there."""
 Message = dict[str, Any]
 
@@ -48,9 +48,9 @@ class Channel:
     def receive(self, timeout_seconds: float = 0) -> list[Message]:
         """Returns all messages that are there; waits at most this long for the first one. Raises Closed."""
         deadline = time.monotonic() + timeout_seconds
-        rest = max(deadline, time.monotonic() + _REST_SECONDS)
+        whole = max(deadline, time.monotonic() + _WHOLE_SECONDS)
         while not (messages := self._complete()):
-            wait_seconds = max(0.0, (rest if self._in else deadline) - time.monotonic())
+            wait_seconds = max(0.0, (whole if self._in else deadline) - time.monotonic())
             events = self._poll.poll(wait_seconds * 1000)
             if not events:
                 break

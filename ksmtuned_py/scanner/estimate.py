@@ -159,9 +159,9 @@ def _part(copies: Copies, saved: Saved, pages: int, share: float, exact: float) 
     if not len(copies):
         return _Part(seen, seen, 0.0, share >= 1 or not pages)
     slope = float((copies * saved).sum() / (copies * copies).sum())
-    rest = saved - slope * copies
-    found = min(float(pages), max(0.0, float(rest.sum()) / share + slope * pages))
-    variance = (1 - share) / share**2 * float((rest * rest).sum())
+    remainder = saved - slope * copies
+    found = min(float(pages), max(0.0, float(remainder.sum()) / share + slope * pages))
+    variance = (1 - share) / share**2 * float((remainder * remainder).sum())
     return _Part(seen, max(seen, exact + found), variance, share >= 1 or _equals(saved) >= _FEW_CONTENTS)
 
 

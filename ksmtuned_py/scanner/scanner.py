@@ -97,9 +97,9 @@ class Scanner:
         self._mark = mark or _nobody_looks
         self._settings = settings
         self._merger = merger
-        room_bytes = max(0, memory_bytes - WORK_BYTES)
-        self._most_pages = int(room_bytes * _TABLES_SHARE) // PAGE_TABLE_BYTES
-        self._most_prints = int(room_bytes * _PRINTS_SHARE) // _PRINT_BYTES if merger else 0
+        tables_bytes = max(0, memory_bytes - WORK_BYTES)
+        self._most_pages = int(tables_bytes * _TABLES_SHARE) // PAGE_TABLE_BYTES
+        self._most_prints = int(tables_bytes * _PRINTS_SHARE) // _PRINT_BYTES if merger else 0
         self._sweep = Sweep()
         self._zeros = Zeros(door)
         self.watched: dict[GuestKey, Watched] = {}
@@ -181,7 +181,7 @@ class Scanner:
         self.refusal = place_refusal(self._door, to_disk=to_disk) if self._gives_back else None
         self._split_huge = self._memory_is_short()
         self._sweep.pass_number += 1
-        self._sweep.room_pages = self._most_pages - sum(guest.table.pages for guest in guests)
+        self._sweep.free_pages = self._most_pages - sum(guest.table.pages for guest in guests)
 
     @contextmanager
     def _at(self, guest: Watched) -> Iterator[Process]:

@@ -35,7 +35,7 @@ class Sweep:
         self.pages_scanned = 0
         self.pages_skipped = 0
         self.pass_number = 0
-        self.room_pages = sys.maxsize
+        self.free_pages = sys.maxsize
         """How many more pages the tables may take in."""
         self._buffer = memoryview(bytearray(BLOCK_PAGES * PAGE))
 
@@ -49,10 +49,10 @@ class Sweep:
         for base, ranges in cut.items():
             slab = table.slab(base)
             listed = pages_in(process, base, ranges, kind)
-            if len(listed) - len(slab.pages) > self.room_pages:
+            if len(listed) - len(slab.pages) > self.free_pages:
                 table.left_out_pages += len(listed)
                 listed = listed[:0]
-            self.room_pages -= len(listed) - len(slab.pages)
+            self.free_pages -= len(listed) - len(slab.pages)
             slab.relist(listed)
             yield Step(1 + len(listed) // _LISTED_PER_PAGE, slab)
             yield from self._fill(process, slab, kind, slab.due(self.pass_number, smart=smart))

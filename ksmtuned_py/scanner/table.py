@@ -126,15 +126,15 @@ def chunks(found: Runs, most_pages: int) -> Iterator[Runs]:
     """Returns these pages, so many at a time."""
     most = most_pages * PAGE
     batch: list[tuple[int, int]] = []
-    room = most
+    space = most
     for start, end in found.tolist():
         while start < end:
-            stop = min(end, start + room)
+            stop = min(end, start + space)
             batch.append((start, stop))
-            room -= stop - start
+            space -= stop - start
             start = stop
-            if room == 0:
+            if space == 0:
                 yield np.array(batch, np.uint64)
-                batch, room = [], most
+                batch, space = [], most
     if batch:
         yield np.array(batch, np.uint64)

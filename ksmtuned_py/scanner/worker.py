@@ -130,7 +130,7 @@ def _told_of(guest: Watched) -> Message:
         "name": guest.target.name,
         "zero_pages_out": guest.zeros.out_pages,
         "saveable_pages": guest.saveable_pages,
-        "rests": guest.zeros.rests,
+        "rests": guest.zeros.times_alone,
         "rest": guest.zeros.reason,
         "refusal": guest.trouble or guest.refusal,
     }

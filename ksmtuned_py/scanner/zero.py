@@ -59,7 +59,7 @@ class Zeros:
         try:
             _page_out(process, joined(asked, slab.base), account.locked)
         except Refused as refused:
-            account.rest(refused.reason, time.monotonic())
+            account.leave_alone(refused.reason, time.monotonic())
             return
         self._judge(process, slab, _not_locked(slab, asked, account), near, account, before)
 
@@ -107,12 +107,12 @@ def _page_out(process: Process, found: Runs, locked: list[tuple[int, int]]) -> N
 
     The kernel ends a call at the first run that it does not take, and says how far it came.
     """
-    rest: list[list[int]] = found.tolist()
-    while rest:
-        done, error = _process_madvise(process.pidfd, rest)
-        rest = _behind(rest, done)
+    left: list[list[int]] = found.tolist()
+    while left:
+        done, error = _process_madvise(process.pidfd, left)
+        left = _behind(left, done)
         if error in _OF_THE_MAPPING:
-            rest = _cut(process, rest[0], locked) + rest[1:]
+            left = _cut(process, left[0], locked) + left[1:]
             if len(locked) > _MOST_LOCKED:
                 raise Refused("too many of its mappings are locked")
         elif error == errno.ESRCH:

@@ -35,7 +35,7 @@ def _pools_bytes(door: Door) -> int:
 
 def parse_meminfo(path: str, text: str, arc_reclaimable_bytes: int = 0) -> Memory:
     """Read /proc/meminfo, whose lines that we want are in KiB; raises Garbage, which names a missing line."""
-    sizes = {name: rest.removesuffix(" kB") for name, _, rest in (line.partition(":") for line in text.splitlines())}
+    sizes = {name: value.removesuffix(" kB") for name, _, value in (line.partition(":") for line in text.splitlines())}
 
     def size_bytes(name: str, default: str = "") -> int:
         size = sizes.get(name, default)

@@ -28,5 +28,5 @@ def _of_process(door: Door, pid: str) -> int:
         return 0
     if not size_bytes or not pages or not pages[0].isdecimal() or pages == ["0"]:
         return 0
-    size, rest = divmod(size_bytes, int(pages[0]))
-    return size if not rest and size.bit_count() == 1 else 0
+    size, over = divmod(size_bytes, int(pages[0]))
+    return size if not over and size.bit_count() == 1 else 0

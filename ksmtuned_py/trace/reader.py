@@ -69,9 +69,9 @@ def _unpacked(file: str, raw: IO[bytes]) -> Iterator[bytes]:
 
 
 def _split(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    rest = b""
+    left = b""
     for chunk in chunks:
-        *whole, rest = (rest + chunk).split(b"\n")
+        *whole, left = (left + chunk).split(b"\n")
         yield from (line + b"\n" for line in whole)
-    if rest:
-        yield rest
+    if left:
+        yield left

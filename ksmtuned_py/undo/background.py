@@ -13,7 +13,7 @@ from ksmtuned_py.undo.giveback import Say, Ways, give_back
 from ksmtuned_py.units import human_seconds
 
 RETRY_SECONDS, RETRY_MAX_SECONDS = 3600.0, 86_400.0
-"""The rest after something had to stay merged, and the longest: each time it takes twice as long.
+"""The wait after something had to stay merged, and the longest: each time it takes twice as long.
 
 A helper takes 0.08 s of CPU time for each guest (measured), and to look for merged pages takes a minute for a TiB.
 """

@@ -95,7 +95,7 @@ def give_back(ways: Ways, seen: Snapshot | None = None) -> None:
         if merged[guest]
     }
     host_bytes = elsewhere_bytes + sum(each.host_bytes for each in left.values())
-    _rest(ways, left, min(now.saved_bytes, host_bytes))
+    _give_back_left(ways, left, min(now.saved_bytes, host_bytes))
 
 
 def give_back_guest(ways: Ways, guest: Guest, switch: Switch | None) -> int:
@@ -210,7 +210,7 @@ def _empty(ways: Ways, guest: Guest, page_bytes: int) -> _Left:
     return all_of_it
 
 
-def _rest(ways: Ways, left: dict[Guest, _Left], left_bytes: int) -> None:
+def _give_back_left(ways: Ways, left: dict[Guest, _Left], left_bytes: int) -> None:
     """Give back what is still merged, by run=2 in a child; raises NoRoom or NotUnmerged.
 
     Only this sets ksmd's counters right. A guest that does not answer would hold it up with ksmd's mutex taken.
@@ -230,8 +230,8 @@ def _rest(ways: Ways, left: dict[Guest, _Left], left_bytes: int) -> None:
             ways.host.write(Write(knob="run", old=Run.UNMERGE, new=Run.STOP))  # ends the child wherever it is
             set_knobs(ways.host, Knobs(run=Run.STOP))
     counters = ways.host.backend.counters()
-    if rest := counters.pages_shared + counters.pages_sharing:  # a page that only one guest has left is merged, too
-        raise NotUnmerged(f"{human_bytes(rest * ways.host.backend.page_bytes)} stay merged")
+    if merged := counters.pages_shared + counters.pages_sharing:  # a page that only one guest has left is merged, too
+        raise NotUnmerged(f"{human_bytes(merged * ways.host.backend.page_bytes)} stay merged")
 
 
 def _wait(ways: Ways, limited: list[Guest | None]) -> None:

@@ -106,7 +106,7 @@ def test_the_trend_goes_on_from_tick_to_tick(host: Host, told: Told) -> None:
     daemon(host, Script(NOTHING, NOTHING), told).run()
     assert [report.trend.news.number for report in told.reports] == [1, 1, 1]  # the guests are news once
     assert told.reports[0].outcome.results
-    assert told.reports[1].outcome.results == ()  # at rest there is nothing to write
+    assert told.reports[1].outcome.results == ()  # without a change there is nothing to write
 
 
 def test_a_deadline_counts_from_the_beginning_of_its_tick_and_may_not_be_too_late(host: Host, told: Told) -> None:

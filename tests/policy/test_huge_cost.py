@@ -37,8 +37,8 @@ def test_nothing_gained_has_no_price() -> None:
 
 
 def test_splits_while_ksmd_rests_are_not_merging() -> None:
-    rest = Run.STOP
-    assert over(seen(run=rest), seen(splits=7, run=rest), seen(splits=9), seen(splits=12, run=rest)).split == 5
+    off = Run.STOP
+    assert over(seen(run=off), seen(splits=7, run=off), seen(splits=9), seen(splits=12, run=off)).split == 5
 
 
 def test_a_kernel_that_does_not_count_splits_has_none() -> None:

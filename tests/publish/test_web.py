@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry, Gauge
 from prometheus_client.core import GaugeMetricFamily
 
 from ksmtuned_py.errors import AddressInUse
-from ksmtuned_py.publish.web import CLIENTS_MAX, LIMITS, REST, Web
+from ksmtuned_py.publish.web import CLIENTS_MAX, IDLE_TIMES, LIMITS, Web
 
 
 def open_files() -> int:
@@ -112,7 +112,9 @@ def test_a_flood_of_scrapes_has_a_fifth_of_a_core() -> None:
         for _ in range(10):
             assert get(web, "/metrics")[0].status == 200
         assert dear.collected == 10
-        assert time.monotonic() - began > dear.spent_seconds * (1 + REST) * 0.8  # no wait comes after the last request
+        assert (
+            time.monotonic() - began > dear.spent_seconds * (1 + IDLE_TIMES) * 0.8
+        )  # no wait comes after the last request
     finally:
         web.stop()
 

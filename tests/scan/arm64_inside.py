@@ -26,7 +26,7 @@ from tests.support.process import wait_for
 MIB = 8
 BIND, BOUND_MIB = 2, 16
 """Larger than any other mapping of the guests: of several policies, only the most frequent one's memory is merged."""
-REST_SECONDS = "0.05"
+IDLE_SECONDS = "0.05"
 POINTS = [
     *(("_request", number) for number in (*range(1, 241, 24), 300, 900)),
     *(("send", number) for number in (1, 3)),
@@ -37,7 +37,7 @@ POINTS = [
 
 def main() -> None:
     """Runs all parts; raises AssertionError when a guest was harmed."""
-    os.environ["WRITER_REST_SECONDS"] = REST_SECONDS
+    os.environ["WRITER_IDLE_SECONDS"] = IDLE_SECONDS
     with writers(2, MIB) as guests:
         share_and_give_back(guests)
         killed = sum(killed_at(name, number, guests[0]) for name, number in POINTS)

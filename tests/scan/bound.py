@@ -1,4 +1,4 @@
-"""The guest that never rests, with a NUMA policy on its memory alone: `python -m tests.scan.bound MIB MODE NODES`.
+"""The guest that always writes, with a NUMA policy on its memory alone: `python -m tests.scan.bound MIB MODE NODES`.
 
 NODES has a bit for each node. With 'process' as a fourth argument (x86-64), the policy is the whole process's. A line
 'where' asks for the memory's begin.

@@ -1,6 +1,6 @@
 """A guest whose first thread ends when it is told to; another goes on: `python -m tests.scan.leaderless MIB`.
 
-The line 'end' on standard input ends that thread; 'check' is answered as by the guest that never rests.
+The line 'end' on standard input ends that thread; 'check' is answered as by the guest that always writes.
 """
 
 import ctypes

@@ -1,4 +1,4 @@
-"""A guest that never rests, and tries what a hostile or unusual one would: `python -m tests.scan.odd MIB WHAT`."""
+"""A guest that always writes, and tries what a hostile or unusual one would: `python -m tests.scan.odd MIB WHAT`."""
 
 import ctypes
 import errno

@@ -1,4 +1,4 @@
-"""The guest that never rests, under a seccomp filter: `python -m tests.scan.sandboxed MIB FILTER-IN-HEX [thread]`.
+"""The guest that always writes, under a seccomp filter: `python -m tests.scan.sandboxed MIB FILTER-IN-HEX [thread]`.
 
 With 'thread', only one thread that does nothing else has the filter.
 """

@@ -1,4 +1,4 @@
-"""A guest that never rests, and another process with its very memory: `python -m tests.scan.sharing MIB`.
+"""A guest that always writes, and another process with its very memory: `python -m tests.scan.sharing MIB`.
 
 A line 'begin' on standard input begins that process, and is answered by its number: clone with CLONE_VM and without
 CLONE_THREAD, as after a vfork that never calls exec. It does nothing but wait.

@@ -46,7 +46,7 @@ def test_a_guest_that_is_filled_anew_pays_for_the_old_pages_unless_they_were_giv
 
 
 def equal_page(number: int) -> bytes:
-    """Returns what the guests that never rest hold more than once."""
+    """Returns what the guests that always write hold more than once."""
     return hashlib.shake_128(b"equal%d" % number).digest(PAGE)
 
 

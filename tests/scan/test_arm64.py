@@ -2,7 +2,7 @@
 
 import pytest
 
-from ksmtuned_py.scanner.remap.processors.arm64 import DATA_AT, NR, ROOM, SLOT_BYTES, Arm64Context, look, one_call
+from ksmtuned_py.scanner.remap.processors.arm64 import CALL_BYTES, DATA_AT, NR, SLOT_BYTES, Arm64Context, look, one_call
 from tests.support.emulated import run_inside
 
 EINTR = 2**64 - 4
@@ -64,7 +64,7 @@ def test_the_way_back_from_the_vdso_is_a_branch_that_reaches_128_mib() -> None:
     assert one.first_data(PC + (1 << 27), MASK)[:4] == (0x14000000 | 1 << 25).to_bytes(4, "little")
     assert one.first_data(PC + (1 << 27) + 4, MASK) == b""
     assert len(one_call(PC, PC + DATA_AT)) <= DATA_AT
-    assert DATA_AT + len(one.first_data(PC, MASK)) <= ROOM
+    assert DATA_AT + len(one.first_data(PC, MASK)) <= CALL_BYTES
 
 
 @pytest.mark.parametrize(

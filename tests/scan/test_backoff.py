@@ -2,7 +2,7 @@
 
 import pytest
 
-from ksmtuned_py.scanner.backoff import LONGEST_REST_SECONDS, PERIOD_SECONDS, Account
+from ksmtuned_py.scanner.backoff import LONGEST_ALONE_SECONDS, PERIOD_SECONDS, Account
 
 PAGES = 10_000
 
@@ -23,14 +23,14 @@ def lived(account: Account, begin: float, end: float, *, pass_seconds: float, ba
 def test_a_few_that_come_back_do_not_matter_however_long_a_pass_takes(pass_seconds: float) -> None:
     account = Account()
     assert lived(account, 0, 1000, pass_seconds=pass_seconds, back_each_second=80) == pytest.approx(1000)
-    assert (account.rests, account.reason) == (0, None)
+    assert (account.times_alone, account.reason) == (0, None)
 
 
 @pytest.mark.parametrize("pass_seconds", [0.1, 1.0, 10.0])
 def test_too_many_bring_ever_longer_rests_however_long_a_pass_takes(pass_seconds: float) -> None:
     account = Account()
     worked = lived(account, 0, 3000, pass_seconds=pass_seconds, back_each_second=300)
-    assert 9 <= account.rests <= 11  # 7 of 1270 s together, then one every 640 s
+    assert 9 <= account.times_alone <= 11  # 7 of 1270 s together, then one every 640 s
     assert worked <= 12 * PERIOD_SECONDS
     assert "zero pages came back, or did not go, within 10 s" in str(account.reason)
 
@@ -38,11 +38,11 @@ def test_too_many_bring_ever_longer_rests_however_long_a_pass_takes(pass_seconds
 def test_a_guest_that_has_calmed_down_begins_anew() -> None:
     account = Account()
     lived(account, 0, 1000, pass_seconds=1, back_each_second=300)
-    assert lived(account, 1000, 4000, pass_seconds=1, back_each_second=0) >= 3000 - LONGEST_REST_SECONDS
+    assert lived(account, 1000, 4000, pass_seconds=1, back_each_second=0) >= 3000 - LONGEST_ALONE_SECONDS
     assert not account.reason
-    begun = account.rests
+    begun = account.times_alone
     lived(account, 4000, 4015, pass_seconds=1, back_each_second=300)
-    assert account.rests == begun + 1
+    assert account.times_alone == begun + 1
     assert str(account.reason).startswith("left alone for 10 s")
 
 

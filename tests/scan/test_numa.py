@@ -73,7 +73,7 @@ def test_memory_with_another_policy_than_most_is_left_out_by_name() -> None:
 
 @contextmanager
 def guests(*arguments: tuple[str, ...]) -> Iterator[list[Writer]]:
-    """Starts guests that never rest, each with such a policy."""
+    """Starts guests that always write, each with such a policy."""
     need(Path("/proc/self/numa_maps").exists(), "a kernel with NUMA")
     with ExitStack() as stack:
         found = []

@@ -138,7 +138,7 @@ def test_filters_that_look_at_arguments_forbid_only_what_we_need() -> None:
 
 
 class Sandboxed(Writer):
-    """Starts a guest that never rests, under a filter."""
+    """Starts a guest that always writes, under a filter."""
 
     def __init__(self, program: bytes, *more: str) -> None:
         super().__init__("writer-s", command=(sys.executable, "-m", "tests.scan.sandboxed", "64", program.hex(), *more))

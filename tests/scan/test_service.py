@@ -32,8 +32,8 @@ ExecStopPost={PYTHON}/bin/python -m ksmtuned_py restore
 """
 """Lets the unit run the source as if it were installed in /usr/bin."""
 SECONDS = 60.0
-ENVIRONMENT = (f"PYTHONPATH={PACKAGES}:{SOURCE}", "WRITER_REST_SECONDS=0.05")
-"""The guests' environment. Writers rest, or what is equal in them is gone before a busy machine has merged it."""
+ENVIRONMENT = (f"PYTHONPATH={PACKAGES}:{SOURCE}", "WRITER_IDLE_SECONDS=0.05")
+"""The guests' environment. Writers idle, or what is equal in them is gone before a busy machine has merged it."""
 
 
 class Service(Unit):
@@ -44,7 +44,7 @@ class Service(Unit):
         return self.container.inside("env", *ENVIRONMENT, GUEST, *words)
 
     def writer(self, *words: str) -> "WriterInside":
-        """Starts a guest inside that never rests."""
+        """Starts a guest inside that always writes."""
         return WriterInside("writer", command=self.guest(*words))
 
     def counter(self, name: str) -> int:

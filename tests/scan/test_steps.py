@@ -77,8 +77,8 @@ def test_a_guest_runs_ten_times_as_long_as_it_stood_still_for_too_long() -> None
     stops = Stops(0.003)
     begun = time.monotonic()
     assert worked(patiently(stops, lambda: stops.seconds.append(0.001)))[0] == []
-    rests, _ = worked(patiently(stops, lambda: stops.seconds.append(0.01)))
+    told, _ = worked(patiently(stops, lambda: stops.seconds.append(0.01)))
     assert time.monotonic() - begun >= 10 * 0.01
-    assert len(rests) >= 10  # it may be told something after each
+    assert len(told) >= 10  # it may be told something after each
     assert worked(patiently(stops, lambda: stops.seconds.append(0.07)))[0]
     assert stops.over == 2

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from ksmtuned_py.door import Door
 from ksmtuned_py.scanner.pages import prints
+from ksmtuned_py.scanner.remap.share.freepages import FreePages
 from ksmtuned_py.scanner.remap.share.references import References, references
-from ksmtuned_py.scanner.remap.share.room import Room
 from ksmtuned_py.scanner.remap.share.store import PAGE, STORE_BYTES, Store
 from ksmtuned_py.scanner.remap.share.stores import Stores
 from tests.scan.conftest import result, worked
@@ -50,15 +50,15 @@ def look(store: Store, *mappings: tuple[int, int], written: bool = False) -> Non
 
 @given(looks)
 def test_only_what_was_free_in_two_looks_is_given_out_and_only_once(looks: list[tuple[set[int], list[int]]]) -> None:
-    room, given, before = Room(), set[int](), set(range(PAGES))
+    free_pages, given, before = FreePages(), set[int](), set(range(PAGES))
     for mapped, wanted in looks:
         taken = mapped | given
-        end = room.look(np.isin(np.arange(PAGES), list(taken)))
+        end = free_pages.look(np.isin(np.arange(PAGES), list(taken)))
         free = set(range(PAGES)) - taken - before
         assert set(range(end, PAGES)) <= free
         given = set()
         for pages in wanted:
-            if (begin := room.take(pages)) is not None:
+            if (begin := free_pages.take(pages)) is not None:
                 new = set(range(begin, begin + pages))
                 assert new <= {page for page in free if page < end} - given
                 given |= new

@@ -1,4 +1,4 @@
-"""A guest that never rests, for tests: threads that write to random pages all the time, and know what must be there.
+"""A guest that always writes, for tests: threads that write to random pages all the time, and know what must be there.
 
 Half of its pages are equal, to each other in part and to those of every other such process. Lines on standard input:
 'check' compares every byte; the answer is 'wrong N writes M beats B'.
@@ -19,8 +19,8 @@ from ksmtuned_py.cli.workload import become_nobody
 PAGE = 4096
 PAGES = int(sys.argv[1]) * 256
 THREADS = 3
-REST_SECONDS = float(os.environ.get("WRITER_REST_SECONDS", "0.002"))
-"""Rest after every second write; a slow machine needs more, or the writers take all of it."""
+IDLE_SECONDS = float(os.environ.get("WRITER_IDLE_SECONDS", "0.002"))
+"""The pause after every second write; a slow machine needs more, or the writers take all of it."""
 memory = mmap.mmap(-1, PAGES * PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 expected: list[bytes] = []
 writes = [0] * THREADS
@@ -57,7 +57,7 @@ def write(thread: int) -> None:
             expected[page] = hashlib.blake2b(content).digest()
             writes[thread] += 1
         if writes[thread] % 2 == 0:
-            time.sleep(REST_SECONDS)
+            time.sleep(IDLE_SECONDS)
 
 
 def beat(*_: object) -> None:

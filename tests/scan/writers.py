@@ -1,4 +1,4 @@
-"""Guests for tests that never rest (writer.py)."""
+"""Guests for tests that always write (writer.py)."""
 
 import subprocess
 import sys

@@ -14,8 +14,8 @@ KSM_STAT_6_18 = (
 
 def ksm_stat(shape: str = KSM_STAT_6_18, **values: object) -> str:
     """Returns a ksm_stat of that shape; what is not given is 0 or no."""
-    rest = dict.fromkeys(("rmap", "zero", "merging", "profit"), 0) | dict.fromkeys(("merge_any", "mergeable"), "no")
-    return shape.format(**(rest | values))
+    default = dict.fromkeys(("rmap", "zero", "merging", "profit"), 0) | dict.fromkeys(("merge_any", "mergeable"), "no")
+    return shape.format(**(default | values))
 
 
 def add_process(

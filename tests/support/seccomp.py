@@ -37,11 +37,11 @@ def only_as(calls: Iterable[Call]) -> bytes:
 
 def _allow(call: Call) -> list[tuple[int, int, int, int]]:
     known = [(place * 4, word) for place, word in enumerate(call.words(NATIVE)) if word is not None]
-    rest = 2 * len(known)
+    left = 2 * len(known)
     checks = []
     for offset, word in known:
-        rest -= 2
-        checks += [(LOAD, 0, 0, offset), (JUMP_IF_EQUAL, 0, rest + 1, word)]
+        left -= 2
+        checks += [(LOAD, 0, 0, offset), (JUMP_IF_EQUAL, 0, left + 1, word)]
     return [*checks, (RETURN, 0, 0, ALLOW)]
 
 

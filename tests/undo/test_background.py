@@ -147,7 +147,7 @@ def test_a_guest_without_room_stays_merged_and_the_next_try_waits(host: Ticking)
     assert host.result().status is WriteStatus.REFUSED
     host.at_seconds, host.rooms["model-1"] = 3 * RETRY_SECONDS - 1, 1 << 30
     host.look()
-    assert host.ask().status is WriteStatus.PENDING  # it rests for twice as long
+    assert host.ask().status is WriteStatus.PENDING  # it waits for twice as long
     host.at_seconds = 3 * RETRY_SECONDS
     host.look()
     assert host.result().status is WriteStatus.OK

@@ -46,7 +46,7 @@ class FirstCalls:
         self._thread = best_worker(threads, lambda context: bool(context.first_data(self._data, 0)))
 
     def __enter__(self) -> Self:
-        if any(self._code <= thread.context.pc < self._code + MACHINE.ROOM for thread in self._threads.all):
+        if any(self._code <= thread.context.pc < self._code + MACHINE.CALL_BYTES for thread in self._threads.all):
             raise Refused("one of its threads is still on its way back")
         self._mem = os.open("mem", os.O_RDWR | os.O_CLOEXEC, dir_fd=self._process.directory)
         try:
@@ -64,7 +64,7 @@ class FirstCalls:
             if self._thread in self._threads.all:  # otherwise it has ended, or this code takes it back
                 if self._thread.moved:
                     self._back()
-                self._write(self._code, bytes(MACHINE.ROOM))
+                self._write(self._code, bytes(MACHINE.CALL_BYTES))
         except OSError:
             pass  # it has ended
         finally:
@@ -239,7 +239,7 @@ def _hand_over(
         return ours_there[0], ours_there[1]
     for number in ours_there:
         first.call("close", number)
-    raise Refused("it takes no two more descriptors: it has no room for them, or a security module keeps them from it")
+    raise Refused("it takes no two more descriptors: its limit is reached, or a security module keeps them from it")
 
 
 def _vdso_end(process: Process) -> int:
@@ -254,9 +254,9 @@ def _vdso_end(process: Process) -> int:
         begin = struct.unpack_from("<Q", image, 40)[0]
         size, count = struct.unpack_from("<HH", image, 58)
         free = (begin + size * count + 63) & ~63
-        room = image[free : free + MACHINE.ROOM]
+        unused = image[free : free + MACHINE.CALL_BYTES]
         place: int = mapping.start + free
         ours = MACHINE.one_call(place, place + MACHINE.DATA_AT)  # left by a worker that was killed in its first calls
-        if len(room) == MACHINE.ROOM and (not any(room) or room.startswith(ours)):
+        if len(unused) == MACHINE.CALL_BYTES and (not any(unused) or unused.startswith(ours)):
             return place
-    raise Refused("there is no room in its vdso for the first calls")
+    raise Refused("too little of its vdso is unused for the first calls")

@@ -42,7 +42,7 @@ _SLOT = {name: index * 8 for index, name in enumerate((*_SAVED, "rsp", "eflags",
 _MASK, _PENDING, _ALT_RAX, _ALT_RIP = 144, 152, 160, 168
 SLOT_DATA = struct.Struct("=22Q")
 SLOT_BYTES = 256
-ROOM, DATA_AT = 512, 256
+CALL_BYTES, DATA_AT = 512, 256
 """Bytes that `one_call` and its data take, and where in them the data begins."""
 _CALL_REGISTERS = ("rax", "rdi", "rsi", "rdx", "r10", "r8", "r9")
 _NUMBER = {

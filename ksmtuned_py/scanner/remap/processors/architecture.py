@@ -56,12 +56,12 @@ class Processor(Protocol):
         """Size of a slot's data."""
 
     @property
-    def ROOM(self) -> int:  # noqa: N802 - a constant of the module
+    def CALL_BYTES(self) -> int:  # noqa: N802 - a constant of the module
         """Size of `one_call` and its data."""
 
     @property
     def DATA_AT(self) -> int:  # noqa: N802 - a constant of the module
-        """Where its data begins in that room."""
+        """Where its data begins in it."""
 
     def look(self, view: View, read: Read) -> Context:
         """Reads a stopped thread's context."""

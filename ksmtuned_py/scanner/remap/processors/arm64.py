@@ -6,7 +6,7 @@ register, the signal mask and the program counter in a single step. All signals 
 stack pointer is the frame's address for the last instructions. What a frame cannot bring back is refused: SVE and SME
 registers, which system calls discard; shadow stacks; permission overlays.
 
-The first calls come from the vdso page. It has no room for a frame, but lies near the C library. So the last
+The first calls come from the vdso page. It is too small for a frame, but lies near the C library. So the last
 instruction there is a plain branch.
 
 arm64 steps back to the system call that it is going to begin again before it stops for a tracer, and does not say so.
@@ -61,7 +61,7 @@ _NO_STACK_CHANGE = 4
 SLOT_BYTES = 1152
 
 # What `one_call` needs: a branch back, the mask, and the registers that a system call takes.
-ROOM, DATA_AT = 192, 64
+CALL_BYTES, DATA_AT = 192, 64
 _FIRST_MASK, _FIRST_REGISTERS = 8, 16
 _CALL_REGISTERS = (0, 1, 2, 3, 4, 5, 8)
 _BRANCH_REACH = 1 << 27

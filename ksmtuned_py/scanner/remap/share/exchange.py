@@ -11,8 +11,8 @@ from ksmtuned_py.scanner.process import Process
 from ksmtuned_py.scanner.refusal import Refused
 from ksmtuned_py.scanner.remap.foothold.install import LOCKS, locked
 from ksmtuned_py.scanner.remap.foothold.session import Session, Window
+from ksmtuned_py.scanner.remap.share.freepages import stretches
 from ksmtuned_py.scanner.remap.share.intact import change
-from ksmtuned_py.scanner.remap.share.room import stretches
 from ksmtuned_py.scanner.remap.share.runs import PageRun, operations
 from ksmtuned_py.scanner.remap.stop.stops import Busy
 from ksmtuned_py.scanner.remap.stop.threads import Lost

@@ -82,15 +82,15 @@ def _refuse_without_room(door: Door, process: Process) -> None:
 def _portions(merged: list[Eligible]) -> Iterator[list[tuple[int, int, Eligible]]]:
     """Yields addresses and lengths of pieces, as many as fit into a window."""
     some: list[tuple[int, int, Eligible]] = []
-    room = _PAGES
+    space = _PAGES
     for one in merged:
         for address in range(one.mapping.start, one.mapping.end, _PAGES * PAGE):
             length = min(one.mapping.end - address, _PAGES * PAGE)
-            if some and room < length // PAGE + _PIECE_PAGES:
+            if some and space < length // PAGE + _PIECE_PAGES:
                 yield some
-                some, room = [], _PAGES
+                some, space = [], _PAGES
             some.append((address, length, one))
-            room -= length // PAGE + _PIECE_PAGES
+            space -= length // PAGE + _PIECE_PAGES
     if some:
         yield some
 
@@ -99,7 +99,7 @@ def _one(
     process: Process, session: Session, window: Window, mem: int, address: int, length: int, one: Eligible
 ) -> None:
     """Fills a copy beside the piece while all threads stand still, then moves it over the piece in one step."""
-    copy = _room(session, window, length, one)
+    copy = _copy_beside(session, window, length, one)
     content = bytearray(length)
     if process.read([memoryview(content)], address) != length or os.pwrite(mem, content, copy) != length:
         raise Gone(process.target.name)
@@ -113,7 +113,7 @@ def _one(
         raise Refused(f"mremap in it failed: {os.strerror(-results[0])}")
 
 
-def _room(session: Session, window: Window, length: int, one: Eligible) -> int:
+def _copy_beside(session: Session, window: Window, length: int, one: Eligible) -> int:
     """Maps memory without a file in the guest, with the mapping's NUMA policy; returns its address. Raises Refused."""
     flags = _PRIVATE | _ANONYMOUS | (0 if one.reserve else _NORESERVE)
     copy = window.run([(NR["mmap"], (0, length, _READ_WRITE, flags, -1, 0), END, END)])[0]

@@ -24,17 +24,17 @@ class Pace:
 
     def portions(self, runs: list[PageRun]) -> Iterator[list[PageRun]]:
         """Yields as many runs at a time as fit into a stop."""
-        rest = deque(runs)
-        while rest:
-            room = self._work_per_window
+        left = deque(runs)
+        while left:
+            work = self._work_per_window
             some: list[PageRun] = []
-            while rest and room > _RUN_WORK and len(some) < _MOST_RUNS:
-                run = rest.popleft()
-                room -= _RUN_WORK
-                some.append(run.part(0, min(room, run.pages)))
-                if run.pages > room:
-                    rest.appendleft(run.part(room, run.pages - room))
-                room -= some[-1].pages
+            while left and work > _RUN_WORK and len(some) < _MOST_RUNS:
+                run = left.popleft()
+                work -= _RUN_WORK
+                some.append(run.part(0, min(work, run.pages)))
+                if run.pages > work:
+                    left.appendleft(run.part(work, run.pages - work))
+                work -= some[-1].pages
             yield some
 
     def took(self, runs: list[PageRun], seconds: float) -> None:

@@ -44,7 +44,7 @@ _STOPS = 5
 """How often one window is tried with a guest whose mappings have changed since the look a millisecond before."""
 _LOOK_SECONDS = 1.0
 """Seconds between two looks at every process of the host for merged pages, as long as nothing more is merged."""
-_LOOK_RESTS = 20
+_LOOK_WAITS = 20
 """A look also waits so many times as long as the last one took, on a host with thousands of processes."""
 Ranges = list[tuple[int, int]]
 Standing = Callable[[], AbstractContextManager[Window]]
@@ -85,7 +85,7 @@ class Remapper:
 
     def merge(self, process: Process, watched: Watched, prints: Prints, *, split_huge: bool) -> Iterator[int]:
         """Shares the guest's steady pages with these prints; yields pages it worked on."""
-        if self._stops.rests.is_due(process.target.pid):
+        if self._stops.left_alone.is_due(process.target.pid):
             with self._own_trouble(process, watched.refuse):
                 yield from self._merge(process, watched, prints, PRIVATE if split_huge else PRIVATE_SMALL)
 
@@ -128,10 +128,10 @@ class Remapper:
         try:
             yield
         except NotStopped as error:
-            self._stops.rests.begin(process.target.pid)
+            self._stops.left_alone.begin(process.target.pid)
             refuse(str(error))
         except Lost as error:
-            self._stops.rests.begin(process.target.pid)
+            self._stops.left_alone.begin(process.target.pid)
             self._drop(process)  # when the line ends, all threads that wait at the gate go on
             refuse(str(error))
         except Refused as error:
@@ -162,7 +162,7 @@ class Remapper:
         if not due:
             return
         now_seconds = time.monotonic()
-        self._next_look = now_seconds + max(_LOOK_SECONDS, _LOOK_RESTS * (now_seconds - begun_seconds))
+        self._next_look = now_seconds + max(_LOOK_SECONDS, _LOOK_WAITS * (now_seconds - begun_seconds))
         for inode, store in stores.items() if certain else ():
             store.free_unused(counts[inode])
             yield 1 + store.end // LOOKED_AT_PER_PAGE
@@ -173,7 +173,7 @@ class Remapper:
         reasons: list[str | None] = [None]
         tries, least = _TRIES, sys.maxsize
         while tries and (size := sum(mapping.size for mapping in process.mappings() if mapping.merged)):
-            if not self._stops.rests.is_due(process.target.pid):
+            if not self._stops.left_alone.is_due(process.target.pid):
                 return reasons[-1] or "it could not be stopped, and is left alone for some seconds"
             tries = _TRIES if size < least else tries - 1
             least = min(size, least)
@@ -218,7 +218,7 @@ class Remapper:
                 sharers.stand()
 
         yield from patiently(self._stops, stand)
-        self._stops.rests.forget(process.target.pid)
+        self._stops.left_alone.forget(process.target.pid)
         sharers.look_at_all()
         self._check_belongings(process, belongings, wanted)
         return partial(self._standing, process, belongings, session, wanted, sharers)
@@ -248,8 +248,8 @@ class Remapper:
     def _affordable(self, process: Process, runs: list[PageRun]) -> list[PageRun]:
         """Returns the longest runs that leave the guest's mappings within their limit; each run can cost two."""
         most = int(self._door.read("proc/sys/vm/max_map_count")) * self._settings.mappings_percent / 100
-        room = max(0, int(most) - len(process.mappings())) // 2
-        longest = sorted(runs, key=lambda run: run.pages, reverse=True)[:room]
+        most_runs = max(0, int(most) - len(process.mappings())) // 2
+        longest = sorted(runs, key=lambda run: run.pages, reverse=True)[:most_runs]
         return sorted(longest, key=lambda run: run.address)
 
     def _exchange(

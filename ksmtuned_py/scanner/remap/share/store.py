@@ -15,8 +15,8 @@ from ksmtuned_py.scanner.pages import ZERO, Prints, prints
 from ksmtuned_py.scanner.remap.foothold.area import SEALS
 from ksmtuned_py.scanner.remap.processors.architecture import NR
 from ksmtuned_py.scanner.remap.refuse.numa import MOST_NODES, NumaPolicy
+from ksmtuned_py.scanner.remap.share.freepages import FreePages, stretches
 from ksmtuned_py.scanner.remap.share.references import References
-from ksmtuned_py.scanner.remap.share.room import Room, stretches
 from ksmtuned_py.sensors.pages import OWN_PAGE_BYTES
 
 PAGE = OWN_PAGE_BYTES
@@ -56,7 +56,7 @@ class Store:
         """How often pages of it were freed: what was planned with it before may be something else now."""
         self._idle: NDArray[np.bool_] = np.zeros(0, np.bool_)
         """For each page, whether nobody read it in the last look."""
-        self._room = Room()
+        self._free_pages = FreePages()
 
     def bind(self, policy: NumaPolicy) -> None:
         """Sets the NUMA policy of its pages, and so of whatever has them mapped; raises OSError.
@@ -94,7 +94,7 @@ class Store:
 
     def add(self, content: memoryview, found: Prints) -> None:
         """Adds pages with new prints, unless the store is full; `index` makes them known."""
-        begin = self._room.take(len(found))
+        begin = self._free_pages.take(len(found))
         if begin is None:
             begin = self.end
             if (begin + len(found)) * PAGE > STORE_BYTES:
@@ -139,7 +139,7 @@ class Store:
         taken = np.ones(len(gone), np.bool_)
         taken[:pages] = references.covered
         taken[self._offsets] = True
-        self.end = self._room.look(taken)
+        self.end = self._free_pages.look(taken)
         self._punch(self.end, STORE_BYTES // PAGE)
 
     def _free(self, gone: NDArray[np.bool_]) -> None:

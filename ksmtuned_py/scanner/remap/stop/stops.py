@@ -15,8 +15,8 @@ from typing import TypeVar
 from ksmtuned_py.scanner.refusal import Refused
 from ksmtuned_py.scanner.remap.stop import ptrace
 
-_FIRST_REST_SECONDS, _LONGEST_REST_SECONDS = 1.0, 64.0
-_TRIES, _REST_TIMES = 5, 20
+_FIRST_ALONE_SECONDS, _LONGEST_ALONE_SECONDS = 1.0, 64.0
+_TRIES, _RUN_TIMES = 5, 20
 """Tries of a stop on a busy host, and how many stops' time the guest runs in between: it loses 5 % at most."""
 _LATE_TIMES = 10
 """How many times as long as it stood still a guest runs after a stop that took too long."""
@@ -33,24 +33,24 @@ class Busy(NotStopped):
     """Raised when a thread got no processor in that time: the host's trouble, soon over or not the guest's own."""
 
 
-class Rests:
+class LeftAlone:
     """Leaves guests that could not be stopped alone for 1, 2, 4 ... seconds."""
 
     def __init__(self) -> None:
         self._ends: dict[int, tuple[float, float]] = {}
-        """For each PID, when its rest is over, and how many seconds it was."""
+        """For each PID, until when it is left alone, and how many seconds it was."""
 
     def is_due(self, pid: int) -> bool:
         """Whether it may be stopped now."""
         return time.monotonic() >= self._ends.get(pid, (0.0, 0.0))[0]
 
     def begin(self, pid: int) -> None:
-        """Begins the guest's rest, twice as long as the last one, after it could not be stopped."""
-        seconds = min(_LONGEST_REST_SECONDS, 2 * self._ends.get(pid, (0.0, _FIRST_REST_SECONDS / 2))[1])
+        """Leaves the guest alone, twice as long as the last time, after it could not be stopped."""
+        seconds = min(_LONGEST_ALONE_SECONDS, 2 * self._ends.get(pid, (0.0, _FIRST_ALONE_SECONDS / 2))[1])
         self._ends[pid] = time.monotonic() + seconds, seconds
 
     def forget(self, pid: int) -> None:
-        """Forgets the guest's rests, once it could be stopped."""
+        """Forgets how long the guest was left alone, once it could be stopped."""
         self._ends.pop(pid, None)
 
 
@@ -62,7 +62,7 @@ class Stops:
         """How long a guest may take to stand still."""
         self.seconds: deque[float] = deque(maxlen=10_000)
         self.failed = 0
-        self.rests = Rests()
+        self.left_alone = LeftAlone()
         self._late: dict[int, int] = {}
         """Threads that have not stopped yet, and the process of each."""
 
@@ -100,20 +100,20 @@ class Stops:
 def patiently(stops: Stops, work: Callable[[], T]) -> Generator[int, None, T]:
     """Does something for which a guest is stopped; tries again where a busy host has kept it from stopping.
 
-    After a stop that took too long, too, the guest runs ten times as long as it stood still. This yields while it
-    rests, so that whoever waits for the worker is heard.
+    After a stop that took too long, too, the guest runs ten times as long as it stood still. This yields
+    meanwhile, so that whoever waits for the worker is heard.
     """
     for _ in range(_TRIES - 1):
         with suppress(Busy):
             done = work()
             late_seconds = stops.late_seconds()
-            yield from _rest(stops, _LATE_TIMES * min(late_seconds, _MOST_LATE * stops.longest_seconds))
+            yield from _let_run(stops, _LATE_TIMES * min(late_seconds, _MOST_LATE * stops.longest_seconds))
             return done
-        yield from _rest(stops, _REST_TIMES * stops.longest_seconds)
+        yield from _let_run(stops, _RUN_TIMES * stops.longest_seconds)
     return work()
 
 
-def _rest(stops: Stops, seconds: float) -> Iterator[int]:
+def _let_run(stops: Stops, seconds: float) -> Iterator[int]:
     end = time.monotonic() + seconds
     while (left := end - time.monotonic()) > 0:
         time.sleep(min(left, stops.longest_seconds))

@@ -25,9 +25,9 @@ def mergeable_pages(specs: Iterable[PageGroup], max_page_sharing: int, *, use_ze
 def _saved(groups: list[PageGroup], max_page_sharing: int) -> int:
     copies = Runs(max(_distinct(group) for group in groups), 0)
     for group in groups:
-        rows, rest = divmod(group.pages, _distinct(group))
+        rows, more = divmod(group.pages, _distinct(group))
         _add(copies, _distinct(group), rows)
-        _add(copies, rest, 1)
+        _add(copies, more, 1)
     whole = copies.between(0, copies.length)
     return sum((end - begin) * (count - -(-count // max_page_sharing)) for begin, end, count in whole)
 

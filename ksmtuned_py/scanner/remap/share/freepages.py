@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 Pages = NDArray[np.bool_]
 
 
-class Room:
+class FreePages:
     """Pages that hold nothing and that no mapping covers in two looks in a row; the second sees new forks.
 
     A page to which a guest has written is still covered: if the guest discards its copy, it sees the page below.
