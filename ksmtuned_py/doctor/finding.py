@@ -9,6 +9,7 @@ from ksmtuned_py.doctor.system import System
 from ksmtuned_py.errors import HiddenKsm
 from ksmtuned_py.guests.balloon import Balloon
 from ksmtuned_py.guests.cgroups import Limit
+from ksmtuned_py.guests.hugepages import HugePages
 from ksmtuned_py.guests.smaps import Smap
 from ksmtuned_py.model import ForeignWrite, Guest, Snapshot
 
@@ -34,16 +35,6 @@ class Finding:
     mend: str
     reason: str = ""
     """The admin's reason for accepting it."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HugePages:
-    """The kernel's settings for transparent huge pages. None = this kernel has no such setting."""
-
-    enabled: str = "never"
-    """'always', 'madvise' or 'never'."""
-    max_ptes_shared: int | None = None
-    max_ptes_none: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +87,7 @@ class Facts:
     units: tuple[str, ...] = ()
     """Systemd units that are known to write the knobs, and are active or will be at the next boot."""
     numa_nodes: int = 1
-    huge_pages: HugePages = HugePages()
+    huge_pages: HugePages = field(default_factory=HugePages)
     limits: tuple[Limit, ...] = ()
     """The limits of the memory cgroups that guests are in."""
     seen: dict[int, Seen] = field(default_factory=dict)

@@ -9,14 +9,14 @@ from stat import S_ISREG
 
 from ksmtuned_py.config import Config
 from ksmtuned_py.daemon.machine import known_guests, look
-from ksmtuned_py.doctor.finding import Facts, HugePages, Manager, Seen
+from ksmtuned_py.doctor.finding import Facts, Manager, Seen
 from ksmtuned_py.doctor.system import read_system
 from ksmtuned_py.door import Door
 from ksmtuned_py.door.ksm import check_ksm
-from ksmtuned_py.door.text import chosen
 from ksmtuned_py.errors import HiddenKsm, KsmtunedError, NoKsm
 from ksmtuned_py.guests.balloon import Balloon, parse_balloon, tells_of_devices
 from ksmtuned_py.guests.cgroups import Limit, limits, parse_cgroup
+from ksmtuned_py.guests.hugepages import read_huge_pages
 from ksmtuned_py.guests.obstacles import parse_command_line, parse_readconfig, read_files
 from ksmtuned_py.guests.parse import parse_swapped
 from ksmtuned_py.guests.patience import ask_one
@@ -28,7 +28,6 @@ from ksmtuned_py.publish.statusfile import Status
 from ksmtuned_py.scanner.zeroplace import place_refusal
 from ksmtuned_py.units import MIB
 
-THP = "sys/kernel/mm/transparent_hugepage"
 NODES = "sys/devices/system/node"
 OLD_UNITS = ("ksmtuned.service", "ksm.service")
 WANTS = "etc/systemd/system/multi-user.target.wants"
@@ -53,7 +52,7 @@ def read_facts(door: Door, config: Config, status: Status | None) -> Facts:
         managers=_managers(door, snapshot.suspects) if snapshot else (),
         units=tuple(unit for unit in OLD_UNITS if _is_there(door, unit)),
         numa_nodes=max(1, sum(name.removeprefix("node").isdigit() for name in door.names(NODES))),
-        huge_pages=_huge_pages(door),
+        huge_pages=read_huge_pages(door),
         limits=_limits(door, snapshot.guests) if snapshot else (),
         scanning=config.daemon.backend == "scan",
         zeros_refused=_zeros_refused(door, config),
@@ -173,16 +172,3 @@ def _as_the_daemon_knows(guest: Guest, told: Guest | None) -> Guest:
 
 def _is_there(door: Door, unit: str) -> bool:
     return door.exists(f"sys/fs/cgroup/system.slice/{unit}") or door.exists(f"{WANTS}/{unit}")
-
-
-def _huge_pages(door: Door) -> HugePages:
-    def number(name: str) -> int | None:
-        with suppress(KsmtunedError):
-            return door.read_int(f"{THP}/khugepaged/{name}")
-        return None
-
-    return HugePages(
-        enabled=chosen(_text(door, f"{THP}/enabled")) or "never",
-        max_ptes_shared=number("max_ptes_shared"),
-        max_ptes_none=number("max_ptes_none"),
-    )

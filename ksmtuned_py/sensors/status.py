@@ -4,6 +4,8 @@ from collections.abc import Mapping
 
 from ksmtuned_py.units import KIB
 
+_MIGRATION = ("mig/", "live_migr", "multifd", "postcopy", "bg_snap")
+
 
 def parse_status(text: str) -> dict[str, str]:
     """The lines by their names, without the tab before the value."""
@@ -19,3 +21,8 @@ def status_bytes(status: Mapping[str, str], name: str) -> int | None:
 def is_stopped(status: Mapping[str, str]) -> bool:
     """Whether a process with these lines is kept from running by somebody."""
     return status.get("State", "").startswith(("T", "t"))
+
+
+def is_migration(name: str) -> bool:
+    """Whether a thread with this name moves a QEMU guest to another host, or writes a snapshot of it."""
+    return name.startswith(_MIGRATION)

@@ -37,8 +37,8 @@ _CALL_PAGES = 1024
 """The most addresses that one call takes (IOV_MAX)."""
 # Documentation/admin-guide/mm/pagemap.rst: bit 63 is set in memory, 61 for a file or shared memory, and 56 for a page
 # that is mapped only once, so not for a merged one. Bits 0 to 54 are the frame, or 0 without CAP_SYS_ADMIN.
-_PRESENT, _FILE, _ALONE, _FRAME = 1 << 63, 1 << 61, 1 << 56, (1 << 55) - 1
-_KPF_KSM = 1 << 21
+PRESENT, _FILE, ALONE, FRAME = 1 << 63, 1 << 61, 1 << 56, (1 << 55) - 1
+KPF_KSM = 1 << 21
 _OOM_FIRST = "1000"
 
 
@@ -51,7 +51,7 @@ class MergedPages:
         self._door = door
         self._directory = door.hold(f"proc/{pid}")
         self._pagemap = os.open("pagemap", os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._directory)
-        self._kpageflags = _kpageflags(door)
+        self._kpageflags = open_kpageflags(door)
         self._said_seconds = time.monotonic()
         if parse_stat(door.read("stat", at=self._directory)).start_ticks != start_ticks:
             raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH))
@@ -69,15 +69,15 @@ class MergedPages:
             if start < 0 or address >= start + len(words) * PAGE:
                 start, words = address, self._words(address, _LOOKED_AT)
             place = (address - start) // PAGE
-            count += place < len(words) and bool(words[place] & _ALONE)
+            count += place < len(words) and bool(words[place] & ALONE)
         return count
 
     def _merged_in(self, mapping: Mapping) -> Iterator[int]:
         for start in range(mapping.start, mapping.end, _LOOKED_AT * PAGE):
             self._say_that_we_live()
             words = self._words(start, min(_LOOKED_AT, (mapping.end - start) // PAGE))
-            shared = [index for index, word in enumerate(words) if word & (_PRESENT | _FILE | _ALONE) == _PRESENT]
-            yield from (start + index * PAGE for index in shared if self._is_merged(words[index] & _FRAME))
+            shared = [index for index, word in enumerate(words) if word & (PRESENT | _FILE | ALONE) == PRESENT]
+            yield from (start + index * PAGE for index in shared if self._is_merged(words[index] & FRAME))
 
     def _words(self, start: int, pages: int) -> "array[int]":
         """The entries of pagemap; empty where no page is in memory.
@@ -100,7 +100,7 @@ class MergedPages:
         """
         if not frame or self._kpageflags is None:
             return True
-        return bool(int.from_bytes(os.pread(self._kpageflags, 8, frame * 8), sys.byteorder) & _KPF_KSM)
+        return bool(int.from_bytes(os.pread(self._kpageflags, 8, frame * 8), sys.byteorder) & KPF_KSM)
 
 
 class Reader:
@@ -137,10 +137,8 @@ class Reader:
 
 def main(pid: int, start_ticks: int) -> None:
     """Unshare the pages of one process, a portion for each line of standard input, until either ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C in the terminal is the parent's business
     door = Door()
-    with suppress(OSError):
-        door.write("proc/self/oom_score_adj", _OOM_FIRST)
+    be_a_helper(door)
     guest, reader = MergedPages(door, pid, start_ticks), Reader(pid)
     _say(sum(1 for _ in guest.merged()))
     merged = guest.merged()
@@ -150,7 +148,14 @@ def main(pid: int, start_ticks: int) -> None:
         _say(len(portion), guest.alone(portion))
 
 
-def _kpageflags(door: Door) -> int | None:
+def be_a_helper(door: Door) -> None:
+    """Be the first to be killed when memory runs out, and leave a Ctrl-C in the terminal to the parent."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with suppress(OSError):
+        door.write("proc/self/oom_score_adj", _OOM_FIRST)
+
+
+def open_kpageflags(door: Door) -> int | None:
     """Open the file with the use of each frame of the host; None when we may not read it."""
     with suppress(OSError), door.holding("proc") as proc:
         return os.open("kpageflags", os.O_RDONLY | os.O_CLOEXEC, dir_fd=proc)

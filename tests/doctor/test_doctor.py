@@ -12,10 +12,11 @@ from ksmtuned_py.config.doctor import CODES, Accept
 from ksmtuned_py.configfile.wanted import known_keys
 from ksmtuned_py.doctor.causes import accepted, blocks
 from ksmtuned_py.doctor.examine import examine
-from ksmtuned_py.doctor.finding import Facts, Finding, HugePages, Manager, Seen
+from ksmtuned_py.doctor.finding import Facts, Finding, Manager, Seen
 from ksmtuned_py.doctor.system import System, Tuned
 from ksmtuned_py.guests.balloon import Balloon
 from ksmtuned_py.guests.cgroups import Limit
+from ksmtuned_py.guests.hugepages import HugePages
 from ksmtuned_py.guests.smaps import Smap
 from ksmtuned_py.model import Counters, ForeignWrite, Guest, GuestKsm, Knobs, Memory, Run, Vmstat
 from ksmtuned_py.units import GIB, MIB

@@ -9,12 +9,10 @@ from ksmtuned_py.guests.balloon import parse_balloon
 from ksmtuned_py.guests.mappings import Mapping, candidates
 from ksmtuned_py.guests.smaps import parse_blocks
 from ksmtuned_py.scanner.remap.refuse.numa import NumaPolicy, parse_policy
-from ksmtuned_py.sensors.status import is_stopped
+from ksmtuned_py.sensors.status import is_migration, is_stopped
 
 _HARMLESS_CAPABILITIES = sum(1 << number for number in (10, 12, 13, 14, 23))
 """NET_BIND_SERVICE, NET_ADMIN, NET_RAW, IPC_LOCK, SYS_NICE: none of them opens a file of root's for writing."""
-_MIGRATION = ("mig/", "live_migr", "multifd", "postcopy", "bg_snap")
-"""Names of the QEMU threads that move a guest to another host, or write a snapshot of it."""
 _NO_KEY = "0"
 """The protection key of memory that was given none."""
 _PLAIN_FLAGS = frozenset("rd wr mr mw me ac sd nr".split())  # noqa: SIM905 - as they stand in the file
@@ -44,7 +42,7 @@ def status_refusal(found: dict[str, str]) -> str | None:
         return "it is stopped"
     if found.get("State", "").startswith(("Z", "X")):
         return "its first thread has ended"
-    if found.get("Name", "").startswith(_MIGRATION):
+    if is_migration(found.get("Name", "")):
         return "it is being migrated, or a snapshot of it is taken"
     if "0" in found.get("Uid", "").split():
         return "it runs as root, and so could write to what all others have mapped"
