@@ -112,6 +112,6 @@ def _huge_pages(found: "Status") -> str:
     """The host's huge pages, and what they were split for. `why` has the same figures."""
     from ksmtuned_py.units import human_bytes
 
-    cost, kept = found.totals.huge_cost, f"{human_bytes(found.snapshot.memory.anon_huge_bytes)} of private memory"
+    cost, kept = found.totals.huge_cost, f"{human_bytes(found.snapshot.memory.anon_huge_bytes)} in use"
     each = "" if cost.split_per_gib is None else f", {cost.split_per_gib:.0f} for each GiB gained"
     return f"{kept}; {cost.split} split while ksmd ran{each}"
