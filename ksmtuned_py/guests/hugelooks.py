@@ -5,7 +5,7 @@ huge pages. Nobody waits for it. These looks have a budget of CPU time, so with 
 """
 
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
@@ -21,7 +21,9 @@ SHARE = 0.001
 FIRST_SECONDS = 0.5
 """The budget at the start, when nothing is known of any guest."""
 AGAIN_SECONDS = 60.0
-"""The least time between two looks at one guest."""
+"""The least time between two looks at one guest that has not grown meanwhile."""
+OUTGROWN = 1.25
+"""A guest that has so many times the memory that it had at its last look is unknown again: it may all be huge pages."""
 SILENT_MAX = 4
 """The most guests that may keep a thread waiting. Then nobody is asked until one of them answers."""
 
@@ -51,6 +53,8 @@ class HugeLooks:
         self.spent_seconds = 0.0
         self._door = door
         self._known: dict[GuestKey, int] = {}
+        self._resident_bytes: dict[GuestKey, int] = {}
+        """What each guest had when it was asked."""
         self._asked_seconds: dict[GuestKey, float] = {}
         self._looks: list[_Look] = []
         self._began_seconds: float | None = None
@@ -58,14 +62,16 @@ class HugeLooks:
     def look(self, guests: Collection[Guest], now_seconds: float) -> tuple[Guest, ...]:
         """The guests with what is known of their huge pages; `now_seconds` is monotonic. Never waits."""
         self._began_seconds = now_seconds if self._began_seconds is None else self._began_seconds
-        keys = {guest.key for guest in guests}
-        self._forget(keys)
+        sizes = {guest.key: guest.rss_bytes for guest in guests}
+        self._forget(sizes)
         self._take()
-        self._ask(keys, now_seconds)
+        self._forget([key for key in sizes if sizes[key] <= self._resident_bytes.get(key, 0) * OUTGROWN])
+        self._ask(sizes, now_seconds)
         return tuple(replace(guest, huge_bytes=self._known.get(guest.key)) for guest in guests)
 
     def _forget(self, keys: Collection[GuestKey]) -> None:
-        for known in (self._known, self._asked_seconds):
+        """Keep nothing but what is known of these."""
+        for known in (self._known, self._asked_seconds, self._resident_bytes):
             for key in known.keys() - keys:
                 del known[key]
 
@@ -75,21 +81,19 @@ class HugeLooks:
             self._looks.remove(look)
             look.process.close()
             read = look.errand.answer
-            if read is None or look.key not in self._asked_seconds:
-                continue
-            self.spent_seconds += read.seconds
-            if read.huge_bytes is not None:
+            self.spent_seconds += read.seconds if read else 0.0
+            if read and read.huge_bytes is not None and look.key in self._asked_seconds:
                 self._known[look.key] = read.huge_bytes
 
-    def _ask(self, keys: Collection[GuestKey], now_seconds: float) -> None:
+    def _ask(self, sizes: Mapping[GuestKey, int], now_seconds: float) -> None:
         """Begin to ask the next guest, if it is time, the last one has answered, and the budget allows it."""
         assert self._began_seconds is not None
         waited = [now_seconds - look.began_seconds for look in self._looks]
         earned = FIRST_SECONDS + (now_seconds - self._began_seconds) * SHARE
         if len(waited) >= SILENT_MAX or any(each < SMAPS_SECONDS for each in waited) or self.spent_seconds > earned:
             return
-        if (key := self._next(keys, now_seconds)) is not None:
-            self._asked_seconds[key] = now_seconds
+        if (key := self._next(sizes, now_seconds)) is not None:
+            self._asked_seconds[key], self._resident_bytes[key] = now_seconds, sizes[key]
             if process := _opened(ProcessFiles(self._door, key.pid), key):
                 self._looks.append(_Look(key, process, Errand(process, _read), now_seconds))
 

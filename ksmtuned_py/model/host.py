@@ -141,7 +141,7 @@ class Guest:
     uuid: str = ""
     rss_bytes: int = 0
     huge_bytes: int | None = None
-    """Its private memory in huge pages, which may be minutes old; None = not known."""
+    """Its private memory in huge pages, which may be minutes old; None = not known, or it has grown much since."""
     virtual_bytes: int = 0
     """The size of all its mappings, of which it may use little."""
     ksm: GuestKsm | None = None

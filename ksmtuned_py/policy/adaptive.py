@@ -31,7 +31,7 @@ class Wish:
 def decide(now: Snapshot, trend: Trend, config: Config) -> Decision:
     """The wanted knobs, and why."""
     said = tuple(guards(now, trend, config.adaptive.guards))
-    wish = _boost(now, trend, config) if trend.boosting and _boost_budget(trend, config) else _cruise(trend, config)
+    wish = _wish(now, trend, config)
     guard = next((guard for guard in said if guard.verdict.fired), None)
     if guard is not None:
         wish = _lowered(wish, guard, _cruise(trend, config))
@@ -45,10 +45,20 @@ def decide(now: Snapshot, trend: Trend, config: Config) -> Decision:
             _need_verdict(now, trend),
             _news_verdict(now, trend, config),
             _yield_verdict(trend),
+            trend.plenty.verdict(config),
             *(guard.verdict for guard in said),
         ),
         would_change=tuple(_would_change(wish, now, trend, config)),
     )
+
+
+def _wish(now: Snapshot, trend: Trend, config: Config) -> Wish:
+    if trend.plenty.left_alone:
+        verdict = trend.plenty.verdict(config)
+        return Wish(mode=Mode.OFF, budget=0, rule=verdict.rule, reason=f"leaving alone: {verdict.sentence}")
+    if trend.boosting and _boost_budget(trend, config):
+        return _boost(now, trend, config)
+    return _cruise(trend, config)
 
 
 def _boost_budget(trend: Trend, config: Config) -> float:
@@ -121,14 +131,16 @@ def _news_verdict(now: Snapshot, trend: Trend, config: Config) -> Verdict:
 def _next_tick_seconds(mode: Mode, now: Snapshot, trend: Trend, config: Config) -> float:
     daemon, asking = config.daemon, now.clock.monotonic_seconds < trend.news.asking_until_seconds
     awaited = asking or any(guest.awaits_switch for guest in now.guests)
-    busy = mode is Mode.BOOST or trend.need >= Need.SHORT or awaited
+    busy = mode is Mode.BOOST or trend.need >= Need.SHORT or awaited or trend.plenty.is_watched
     seconds = min(daemon.tick_seconds, daemon.idle_tick_seconds) if busy else daemon.idle_tick_seconds
     return before_pause_ends(now, seconds)
 
 
 def _would_change(wish: Wish, now: Snapshot, trend: Trend, config: Config) -> list[str]:
     settings, sentences = config.adaptive, []
-    if wish.mode is Mode.BOOST:
+    if trend.plenty.left_alone:
+        sentences.append(f"merging: {trend.plenty.begin_sentence}")
+    elif wish.mode is Mode.BOOST:
         sentences.append(
             f"cruise: {trend.news.boost.done_at_pass} passes done (now {trend.passes.done}) and a pass that "
             f"costs more than {trend.price:g} CPU-s per GiB"

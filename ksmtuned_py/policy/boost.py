@@ -41,6 +41,8 @@ class Boost:
     open: bool = False
     since_seconds: float = 0.0
     """When it began (monotonic)."""
+    since_pass: int = 0
+    """How many passes were done by then, of all since the daemon's start."""
     price: float = 0.0
     """CPU-seconds that a GiB may cost, the highest since it began."""
     done_at_pass: int = 0
@@ -72,7 +74,12 @@ class Boost:
         begun = (
             self
             if self.open
-            else Boost(open=True, since_seconds=now.clock.monotonic_seconds, scanned_pages=now.counters.pages_scanned)
+            else Boost(
+                open=True,
+                since_seconds=now.clock.monotonic_seconds,
+                since_pass=passes_done,
+                scanned_pages=now.counters.pages_scanned,
+            )
         )
         under_way = 1 if now.counters.candidate_pages else 0
         done_at_pass = passes_done + under_way + passes

@@ -41,7 +41,7 @@ def next_need(previous: Need, snapshot: Snapshot, thresholds: Thresholds) -> Nee
     stalls count only where memory is wary at least.
     """
     need = _by_memory(previous, snapshot.memory.available_fraction * 100, thresholds)
-    need = max(need, _by_swap(previous, snapshot.memory))
+    need = max(need, by_swap(previous, snapshot.memory))
     if need is Need.CALM:
         return need
     trigger = Need.SHORT if Wake.PRESSURE in snapshot.woken_by else Need.CALM
@@ -60,7 +60,7 @@ def _by_memory(previous: Need, available_percent: float, thresholds: Thresholds)
     return Need.CALM
 
 
-def _by_swap(previous: Need, memory: Memory) -> Need:
+def by_swap(previous: Need, memory: Memory) -> Need:
     """Wary when swap runs out, unless what is in it would fit into available memory: a small swap may be full for good.
 
     Guests that want their memory back find no room then, however much seems to be available.

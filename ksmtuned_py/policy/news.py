@@ -23,12 +23,11 @@ from dataclasses import dataclass, field, replace
 
 from ksmtuned_py.model import GuestKey, Snapshot
 from ksmtuned_py.policy.boost import NO_BOOST, WHOLE_PASSES, Boost
+from ksmtuned_py.policy.prospect import Prospect
 from ksmtuned_py.policy.record import FRUITLESS_MAX_SECONDS, NewsKind, NewsRecord
-from ksmtuned_py.policy.scanner import Pass
 from ksmtuned_py.policy.usual import NOT_SEEN, Usual
-from ksmtuned_py.units import GIB, MIB, human_bytes
+from ksmtuned_py.units import human_bytes, human_seconds
 
-GROWTH_MIN_BYTES = 16 * MIB
 DEAR_CPU_SECONDS = 5.0
 """Two thorough passes that take longer than this are not for every guest that comes: from 4 to 10 GiB of guests on."""
 ASKING_SECONDS = 5.0
@@ -76,30 +75,6 @@ class News:
 
 
 NO_NEWS = News()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Prospect:
-    """What decides whether a look at all memory is worth its CPU."""
-
-    passes_done: int
-    price: float
-    """CPU-seconds that a saved GiB may cost."""
-    page_cost_seconds: float
-    pass_cpu_seconds: float | None
-    """What the last pass took, each; None = unknown."""
-    pass_skipped_pages: int
-    """How many it passed over."""
-    ended: Pass | None
-    """The last pass, if it was found to be over at this look."""
-    scarce_since_seconds: float | None
-    """When memory last became scarce; None = it is not."""
-    retry: bool
-    """The time for another try has come."""
-
-    def worth_bytes(self, cpu_seconds: float) -> int:
-        """Memory that would pay for so much CPU if all of it merged."""
-        return max(GROWTH_MIN_BYTES, round(cpu_seconds / max(self.price, 1e-9) * GIB))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,6 +134,8 @@ def next_news(past: News, now: Snapshot, prospect: Prospect) -> News:
     """The news after this snapshot: past itself, but for its boost and bookkeeping, when there is none."""
     seconds = now.clock.monotonic_seconds
     known = _bookkept(_boosted(past, now, prospect), now, prospect)
+    if prospect.left_alone:
+        return _resting(known, now) if known.boost.open else known
     case = Case(now=now, past=known, prospect=prospect, bytes_now=_bytes_now(now))
     for kind, reason in REASONS.items():
         look = reason(case) if known.hears(kind, seconds) else None
@@ -195,7 +172,11 @@ def _scarce(case: Case) -> Look | None:
     since = case.prospect.scarce_since_seconds
     if since is None or case.past.seconds >= since or not case.bytes_now:
         return None
-    return Look(f"memory became scarce: {case.now.memory.available_fraction:.0%} available", thorough=case.cheap)
+    available = f"{case.now.memory.available_fraction:.0%} available"
+    if case.prospect.short_in_seconds:
+        soon = human_seconds(round(case.prospect.short_in_seconds))
+        return Look(f"memory becomes scarce in {soon}: {available} now", thorough=case.cheap)
+    return Look(f"memory became scarce: {available}", thorough=case.cheap)
 
 
 def _growth(case: Case) -> Look | None:
@@ -266,6 +247,11 @@ def _bookkept(past: News, now: Snapshot, prospect: Prospect) -> News:
         seen_bytes=seen,
         usual=past.usual.after(now.counters, prospect.pass_skipped_pages),
     )
+
+
+def _resting(past: News, now: Snapshot) -> News:
+    """With the boost that is open as it was: it goes on when there is need, and has taken no time meanwhile."""
+    return replace(past, boost=replace(past.boost, since_seconds=now.clock.monotonic_seconds))
 
 
 def _heard(case: Case, kind: NewsKind, look: Look) -> News:

@@ -5,9 +5,12 @@ from dataclasses import dataclass, field, replace
 from ksmtuned_py.config import Adaptive, Config
 from ksmtuned_py.model import GuestKey, Run, Snapshot
 from ksmtuned_py.policy.boost import pays
+from ksmtuned_py.policy.comfort import PASSES_LEAST, PASSES_MOST, PASSES_UNKNOWN, lead_seconds
 from ksmtuned_py.policy.hugepages import HugeCost
 from ksmtuned_py.policy.need import Need, by_need, next_need
-from ksmtuned_py.policy.news import NO_NEWS, News, Prospect, next_news
+from ksmtuned_py.policy.news import NO_NEWS, News, next_news
+from ksmtuned_py.policy.plenty import Plenty
+from ksmtuned_py.policy.prospect import Prospect
 from ksmtuned_py.policy.scanner import Passes, ScannerSpeed, cost_max_seconds
 from ksmtuned_py.policy.splits import Splits
 from ksmtuned_py.policy.state import FIRST, PolicyState, next_state
@@ -83,6 +86,9 @@ class Trend:
     need: Need = Need.CALM
     scarce_since_seconds: float | None = None
     """When the need last rose to short or beyond; None = it is less."""
+    plenty: Plenty = field(default_factory=Plenty)
+    merging_passes: int = PASSES_UNKNOWN
+    """The passes that the last thorough boost took."""
     price: float
     """CPU-seconds that a saved GiB may cost now."""
     scanner: ScannerSpeed = field(default_factory=ScannerSpeed)
@@ -148,13 +154,16 @@ class Trend:
         """The trend with one more snapshot taken in, and judged by this configuration."""
         before, settings = self.previous, config.adaptive
         need = next_need(self.need, snapshot, settings.need)
-        splits = self.splits.after(snapshot, boosting=self.boosting)
+        plenty = self.plenty.after(snapshot, need, self._lead_seconds(snapshot, settings), config)
+        need = max(need, Need.SHORT) if plenty.is_foreseen else need
+        splits = self.splits.after(snapshot, boosting=self.boosting and not self.plenty.left_alone)
         seen = replace(
             self,
             splits=splits,
             huge_cost=self.huge_cost.after(before, snapshot, splits.freed_bytes),
             previous=replace(snapshot, guests=()),  # many, and nobody looks back at them
             need=need,
+            plenty=plenty,
             price=_price(settings, need),
             scanner=self.scanner.after(before, snapshot, self.passes.last) if before else ScannerSpeed.begin(snapshot),
             passes=self.passes.after(replace(snapshot, guests=()), before, splits.freed_bytes),
@@ -164,7 +173,12 @@ class Trend:
             else self.copy_on_write,
             policy_state=next_state(self.policy_state, snapshot, config),
         )
-        return seen._with_news(self, snapshot)._with_gap(self, settings)._with_loss(self, snapshot, settings)
+        told = seen._with_news(self, snapshot)._with_merging_passes(self)
+        return told._with_gap(self, settings)._with_loss(self, snapshot, settings)
+
+    def _lead_seconds(self, snapshot: Snapshot, settings: Adaptive) -> float:
+        budget = by_need(settings.chosen.boost_percent, Need.SHORT) / 100
+        return lead_seconds(snapshot, self.merging_passes, self.page_cost_seconds, budget)
 
     def _with_news(self, past: "Trend", snapshot: Snapshot) -> "Trend":
         last, scarce = self.passes.last, self.scarce_since_seconds
@@ -180,8 +194,18 @@ class Trend:
             ended=last if self.passes.done > past.passes.done else None,
             scarce_since_seconds=scarce,
             retry=_is_over(past.given_up.until_seconds, snapshot),
+            left_alone=self.plenty.left_alone,
+            short_in_seconds=self.plenty.forecast.short_in_seconds if self.plenty.is_foreseen else 0.0,
         )
         return replace(self, news=next_news(past.news, snapshot, prospect), scarce_since_seconds=scarce)
+
+    def _with_merging_passes(self, past: "Trend") -> "Trend":
+        """With those of the boost that is over now, if it looked at everything."""
+        boost = self.news.boost
+        if not past.boosting or self.boosting or not boost.is_thorough:
+            return self
+        passes = self.passes.done - boost.since_pass
+        return replace(self, merging_passes=min(max(passes, PASSES_LEAST), PASSES_MOST))
 
     def _with_gap(self, past: "Trend", settings: Adaptive) -> "Trend":
         if self.boosting or self.news.number != past.news.number:
@@ -192,6 +216,8 @@ class Trend:
         return replace(self, gap_seconds=settings.pass_gap_seconds if self.last_pass_pays else longer)
 
     def _with_loss(self, past: "Trend", snapshot: Snapshot, settings: Adaptive) -> "Trend":
+        if self.plenty.left_alone:  # no pass ends, and the last ones were judged
+            return self
         if self.news.number != past.news.number:
             return replace(
                 self, given_up=replace(self.given_up, until_seconds=None), passes=replace(self.passes, losing=0)

@@ -3,6 +3,7 @@
 import os
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,18 @@ def test_guests_take_turns_and_are_asked_again_after_a_minute(tmp_path: Path, lo
     for now in range(3):
         known(looks, guests, 2 * AGAIN_SECONDS + now)
     assert known(looks, guests, 2 * AGAIN_SECONDS + 3) == [0, 0, 0]
+
+
+def test_a_guest_that_has_grown_since_is_unknown_until_it_is_asked_again_at_once(
+    tmp_path: Path, looks: HugeLooks
+) -> None:
+    add(tmp_path, GUEST, huge_bytes=0)
+    known(looks, [GUEST], 0)
+    assert known(looks, [GUEST], 1) == [0]
+    add(tmp_path, GUEST)
+    grown = replace(GUEST, rss_bytes=2 * GUEST.rss_bytes)
+    assert [known(looks, [grown], now) for now in (2, 3, 4)] == [[None], [6 * MIB], [6 * MIB]]
+    assert known(looks, [replace(GUEST, rss_bytes=GUEST.rss_bytes // 2)], 5) == [6 * MIB]
 
 
 def test_a_pid_that_is_another_process_by_now_tells_nothing(tmp_path: Path, looks: HugeLooks) -> None:

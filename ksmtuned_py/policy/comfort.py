@@ -1,0 +1,88 @@
+"""Comfort: with so much available nobody would notice that memory is managed; and what merging would cost. Pure."""
+
+from dataclasses import dataclass
+from math import ceil
+
+from ksmtuned_py.config import Need as Thresholds
+from ksmtuned_py.model import Guest, Snapshot
+from ksmtuned_py.policy.batch import DEFAULT_COST_SECONDS
+from ksmtuned_py.policy.scanner import PAGE_BYTES
+
+COMFORT_LEAST_PERCENT = 10.0
+"""Of memory. At most it is where memory becomes wary: 30 % of 2 TiB is room for a rack of guests."""
+HUGE_SHARE = 0.1
+"""Of the guests' memory: with less of it in huge pages, merging costs them nothing but copies."""
+PASSES_UNKNOWN, PASSES_LEAST, PASSES_MOST = 4, 2, 8
+"""Two passes merge all in theory, and four did on real guests, where zeros are split in the fourth only."""
+
+
+@dataclass(frozen=True, slots=True)
+class Supply:
+    """Where guests take memory from: the host, or a slice with a limit of its own."""
+
+    name: str
+    """'' is the host."""
+    size_bytes: int
+    available_bytes: int
+
+    def beyond_bytes(self, percent: float) -> int:
+        """What is available beyond such a share of it; less than 0 when that is not."""
+        return self.available_bytes - ceil(self.size_bytes * percent / 100)
+
+
+def tightest(now: Snapshot, percent: float) -> Supply:
+    """The supply that has the least beyond such a share of it."""
+    return min(_supplies(now), key=lambda supply: supply.beyond_bytes(percent))
+
+
+def comfort_bytes(supply: Supply, largest_bytes: int, lead_bytes: float, thresholds: Thresholds) -> int:
+    """What has to be available.
+
+    There is room for the largest guest, and for what is taken while merging is on its way, before memory is short.
+    """
+    wanted = supply.size_bytes * thresholds.short_enter_percent / 100 + largest_bytes + lead_bytes
+    most = supply.size_bytes * thresholds.wary_enter_percent / 100
+    least = min(most, supply.size_bytes * COMFORT_LEAST_PERCENT / 100)
+    return ceil(min(max(wanted, least), most))
+
+
+def largest_bytes(now: Snapshot) -> int:
+    """What the largest guest has."""
+    return max((guest.rss_bytes for guest in now.guests), default=0)
+
+
+def lead_seconds(now: Snapshot, passes: int, page_cost_seconds: float, budget: float) -> float:
+    """The time that merging takes: so many passes over what is not merged, with such a share of a core.
+
+    Pages that are compared for the first time cost no less than they usually do, however cheap the last ones were.
+    """
+    resident = sum(guest.rss_bytes for guest in now.guests if guest.may_merge) // now.page_bytes
+    merged = now.counters.pages_sharing + now.counters.pages_shared
+    cost = max(page_cost_seconds, DEFAULT_COST_SECONDS * now.page_bytes / PAGE_BYTES)
+    return passes * max(0, resident - merged) * cost / max(budget, 0.01)
+
+
+def huge_bytes(now: Snapshot) -> int:
+    """What a pass would split: the guests' huge pages, as far as it is known, and no more than the host has.
+
+    Of guests that nobody has looked at yet all memory may be in huge pages.
+    """
+    return min(now.memory.anon_huge_bytes, sum(map(_huge_bytes, _scanned(now))))
+
+
+def is_at_stake(now: Snapshot) -> bool:
+    """Whether merging would cost the guests huge pages. Nobody can have ksmd scan some of them only."""
+    resident = sum(guest.rss_bytes for guest in _scanned(now))
+    return resident > 0 and huge_bytes(now) >= resident * HUGE_SHARE
+
+
+def _scanned(now: Snapshot) -> list[Guest]:
+    return [guest for guest in now.guests if guest.may_merge]
+
+
+def _huge_bytes(guest: Guest) -> int:
+    return guest.rss_bytes if guest.huge_bytes is None else min(guest.huge_bytes, guest.rss_bytes)
+
+
+def _supplies(now: Snapshot) -> list[Supply]:
+    return [Supply("", now.memory.base_bytes, now.memory.headroom_bytes)]

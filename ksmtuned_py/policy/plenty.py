@@ -1,0 +1,148 @@
+"""Plenty: whether the guests are left alone, with their huge pages, since nobody needs what merging would save. Pure.
+
+Theory of operation
+===================
+ksmd splits a huge page as soon as one of its 512 parts merges, and makes the guest slower by that. So the question is
+whether the host needs the memory, and by when. It has plenty when more is available than comfort wants, and when it
+will not be short within twice the lead: the time that merging takes. Then nothing scans, and no news is heard.
+
+What was not heard adds up, and is heard when plenty ends. That is at once. When memory will be short within the lead,
+need is short from then on, so that merging is done when it would have been short.
+
+Plenty begins again when there was more than enough for a minute. So there is at most one change of mind in a minute,
+there and back.
+
+Guests without huge pages lose nothing but copies, and are merged as if there was no plenty.
+"""
+
+from dataclasses import dataclass, field, replace
+from math import inf
+
+from ksmtuned_py.config import Config
+from ksmtuned_py.config import Need as Thresholds
+from ksmtuned_py.model import Snapshot, Verdict
+from ksmtuned_py.policy.comfort import Supply, comfort_bytes, huge_bytes, is_at_stake, largest_bytes, tightest
+from ksmtuned_py.policy.forecast import Forecast, Margin
+from ksmtuned_py.policy.need import Need, by_swap
+from ksmtuned_py.units import human_bytes, human_percent, human_seconds
+
+MIND_SECONDS = 60.0
+"""At most one change of mind in so long."""
+LEADS_ENOUGH, LEADS_AMPLE = 2, 3
+"""So many leads before memory is short plenty ends; it begins again when there are so many."""
+WATCHED_LOOKS = 6
+"""When plenty may end within so many idle ticks, they are short ones."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plenty:
+    """What is known of it at one moment."""
+
+    forecast: Forecast = field(default_factory=Forecast)
+    supply: Supply = field(default_factory=lambda: Supply("", 0, 0))
+    """Where memory is tightest."""
+    comfort_bytes: int = 0
+    lead_seconds: float = 0.0
+    late_seconds: float = 0.0
+    """The next look may be so late."""
+    huge_bytes: int = 0
+    """What merging would split."""
+    is_plenty: bool = False
+    spares: bool = False
+    """The guests have huge pages, and the profile wants to spare them."""
+    is_foreseen: bool = False
+    """Memory is going to be short within the lead, so need is short already."""
+    doubted_seconds: float = -inf
+    """When there was last less than ample memory (monotonic)."""
+    at_stake_seconds: float = -inf
+    """When guests last had so many huge pages that they are worth sparing."""
+    foreseen_seconds: float = -inf
+    """When memory was last going to be short within the lead."""
+
+    @property
+    def left_alone(self) -> bool:
+        """Whether nothing scans because of it."""
+        return self.is_plenty and self.spares
+
+    @property
+    def ends_before_seconds(self) -> float:
+        """How long before memory would be short plenty ends."""
+        return LEADS_ENOUGH * self.lead_seconds + self.late_seconds
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether it may end soon, or too little is known to tell."""
+        near = self.forecast.at_worst_seconds <= self.ends_before_seconds + WATCHED_LOOKS * self.late_seconds
+        return self.left_alone and (near or self.forecast.is_young)
+
+    def after(self, now: Snapshot, need: Need, lead_seconds: float, config: Config) -> "Plenty":
+        """With one more look. `need` is what memory itself tells, and merging would take `lead_seconds`."""
+        thresholds, seconds = config.adaptive.need, now.clock.monotonic_seconds
+        supply = tightest(now, thresholds.short_enter_percent)
+        left_bytes = supply.beyond_bytes(thresholds.short_enter_percent)
+        forecast = self.forecast.after(Margin(seconds, left_bytes, left_bytes - now.saved_bytes))
+        lead_bytes = forecast.falls_by_bytes(lead_seconds)
+        seen = replace(
+            self,
+            forecast=forecast,
+            supply=supply,
+            comfort_bytes=comfort_bytes(supply, largest_bytes(now), lead_bytes, thresholds),
+            lead_seconds=lead_seconds,
+            late_seconds=config.daemon.idle_tick_seconds,
+            huge_bytes=huge_bytes(now),
+            at_stake_seconds=seconds if is_at_stake(now) else self.at_stake_seconds,
+        )
+        needed = need >= Need.SHORT or by_swap(need, now.memory) >= Need.WARY
+        return seen._judged(seconds, thresholds, needed=needed)._spared(seconds, config)
+
+    def _judged(self, seconds: float, thresholds: Thresholds, *, needed: bool) -> "Plenty":
+        """Whether it is plenty: it ends at once, and begins when there was ample memory for long enough."""
+        available, short_in = self.supply.available_bytes, self.forecast.short_in_seconds
+        gap = max(1.0, thresholds.wary_leave_percent / max(thresholds.wary_enter_percent, 1))
+        enough = not needed and available > self.comfort_bytes and short_in > self.ends_before_seconds
+        ample = enough and available > self.comfort_bytes * gap
+        ample = ample and short_in > LEADS_AMPLE * self.lead_seconds + self.late_seconds
+        doubted = min(self.doubted_seconds, seconds) if ample else seconds
+        begins = ample and seconds - doubted >= MIND_SECONDS
+        return replace(self, is_plenty=(enough and self.is_plenty) or begins, doubted_seconds=doubted)
+
+    def _spared(self, seconds: float, config: Config) -> "Plenty":
+        """Whether there is anything to spare, and whether merging must begin for what is foreseen."""
+        wanted = config.policy.name == "adaptive" and config.adaptive.profile != "eager"
+        spares = wanted and _is_recent(self.at_stake_seconds, seconds)
+        soon = self.forecast.short_in_seconds <= self.lead_seconds + self.late_seconds
+        foreseen = seconds if soon and (spares or self.is_foreseen) else self.foreseen_seconds
+        is_foreseen = wanted and not self.is_plenty and _is_recent(foreseen, seconds)
+        return replace(self, spares=spares, foreseen_seconds=foreseen, is_foreseen=is_foreseen)
+
+    def verdict(self, config: Config) -> Verdict:
+        """What this rule says, whether it wins or not."""
+        split = f"merging would split {human_bytes(self.huge_bytes)} of huge pages"
+        if self.spares:
+            state = f"{self._share(self.supply.available_bytes)} available, {self._outlook}"
+            said = f"; {split}" if self.left_alone else ", which is not plenty"
+            sentence = f"{state}{said}; begins {self.begin_sentence}"
+        elif config.adaptive.profile == "eager":
+            sentence = f"the profile eager merges at all times, though {split}"
+        else:
+            sentence = f"{split}, too little to be spared"
+        return Verdict(rule="plenty", fired=self.left_alone, sentence=sentence)
+
+    @property
+    def begin_sentence(self) -> str:
+        """When merging begins, as a part of a sentence."""
+        before = human_seconds(round(self.ends_before_seconds))
+        return f"at {self._share(self.comfort_bytes)}, or {before} before it would be short"
+
+    @property
+    def _outlook(self) -> str:
+        seconds = self.forecast.short_in_seconds
+        return "no shortage in sight" if seconds == inf else f"short not before {human_seconds(round(seconds))}"
+
+    def _share(self, available_bytes: int) -> str:
+        share = human_percent(max(0.0, min(1.0, available_bytes / max(1, self.supply.size_bytes))))
+        return f"{share} of {self.supply.name}" if self.supply.name else share
+
+
+def _is_recent(since_seconds: float, seconds: float) -> bool:
+    return 0 <= seconds - since_seconds < MIND_SECONDS
