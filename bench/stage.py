@@ -20,7 +20,7 @@ FULL_SPEED = {"pages_to_scan": 100_000, "sleep_millisecs": 1, "run": 1}
 PROCESS_BYTES = 12 * MIB
 """Memory that a workload process takes beside its workload."""
 BOOKKEEPING = 0.02
-"""Share of memory for bookkeeping: 64 bytes for each page ksmd looks at, and 8 for each mapped one, are 1.8 %."""
+"""Share of memory for bookkeeping: 64 bytes for each page ksmd scans, and 8 for each mapped one, are 1.8 %."""
 AGEING_SECONDS = 300.0
 
 
@@ -101,7 +101,7 @@ class Stage:
             guest.mix = replace(guest.mix, equal_bytes=guest.mix.equal_bytes - spoiled)
 
     def age(self, passes: int) -> None:
-        """Has ksmd look at everything so often with smart_scan, as fast as it can."""
+        """Has ksmd scan everything so often with smart_scan, as fast as it can."""
         before = self.ksm.number("full_scans")
         for name, value in (FULL_SPEED | {"smart_scan": 1}).items():
             self.ksm.write(name, value)

@@ -27,8 +27,8 @@ def add(subparsers: "Subparsers") -> None:
         subparsers,
         "scan",
         run,
-        "estimate what merging could save, by looking at guests' pages",
-        "Looks once at every private page; works with and without KSM, and changes nothing. "
+        "estimate what merging could save, by reading guests' pages",
+        "Reads every private page once; works with and without KSM, and changes nothing. "
         "What is merged already counts as saveable.",
     )
     parser.add_argument(
@@ -115,7 +115,7 @@ def _progress(*, hidden: bool) -> "Iterator[Tell]":
     from ksmtuned_py.cli.terminal import err
 
     with Progress(console=err(), transient=True, disable=hidden or not err().is_terminal) as progress:
-        task = progress.add_task("looking at pages")
+        task = progress.add_task("reading pages")
         yield lambda done, pages: progress.update(task, completed=done, total=pages)
 
 

@@ -79,9 +79,9 @@ def nothing_equal(patient: Patient) -> Iterator[Finding]:
     if ksm and ksm.rmap_items and not patient.merged_pages and passes >= SETTLED_PASSES:
         yield patient.finding(
             "nothing_equal",
-            "its pages were looked at and none has an equal",
+            "its pages were scanned and none has an equal",
             f"{ksm.rmap_items:,} pages tracked, 0 merged, after {passes:,} passes",
-            'compressed memory never merges: <nosharepages/>, or a rule with merge = "no", spares the looking',
+            'compressed memory never merges: <nosharepages/>, or a rule with merge = "no", spares the scanning',
         )
 
 
@@ -91,7 +91,7 @@ def not_yet_scanned(patient: Patient) -> Iterator[Finding]:
     if ksm and ksm.mergeable and not ksm.rmap_items and not patient.merged_pages:
         yield patient.note(
             "not_yet_scanned",
-            "ksmd has not looked at its pages yet",
+            "ksmd has not scanned its pages yet",
             f"ksm_rmap_items is 0 in /proc/{patient.guest.pid}/ksm_stat",
             "wait for two passes; ksmtuned-py why says when they come",
         )
@@ -104,7 +104,7 @@ def in_swap(patient: Patient) -> Iterator[Finding]:
     if size and swapped / size > SWAPPED_SHARE:
         yield patient.finding(
             "in_swap",
-            "much of its memory is in swap, where ksmd does not look",
+            "much of its memory is in swap, where ksmd does not scan",
             f"{_of(swapped, size)} are in swap, by /proc/{patient.guest.pid}/smaps",
             "more memory or fewer guests; with fewer, what it needs comes back by itself and merges then",
         )

@@ -91,7 +91,7 @@ def old_kernel(facts: Facts, now: Snapshot) -> Iterator[Finding]:
         yield Finding(
             code="old_kernel",
             severity="note",
-            sentence=f"this kernel has no {' and no '.join(missing)}: every pass looks at every page",
+            sentence=f"this kernel has no {' and no '.join(missing)}: every pass scans every page",
             evidence=f"no {', '.join(missing)} in {facts.ksm_path}",
             mend=f"none is needed; merging costs less CPU if you {newer_kernel(facts.system)}",
         )
@@ -156,7 +156,7 @@ def slow_ksmd(facts: Facts, now: Snapshot) -> Iterator[Finding]:
             code="slow_ksmd",
             sentence="ksmd is slowed down by huge pages: with each that it splits, it looks for zeros in vain",
             evidence=f"{'since the daemon looked last' if before else 'since boot'} {cpu / pages * 1e6:.1f} us of CPU "
-            f"for each page looked at, {splits:,} huge pages split; use_zero_pages is 0",
+            f"for each page scanned, {splits:,} huge pages split; use_zero_pages is 0",
             mend=f"kernel.use_zero_pages = 1 in {CONFIG}: such pages are merged with the zero page at once",
         )
 

@@ -18,7 +18,7 @@ PINNING: dict[Code, tuple[str, str]] = {
     "vdpa": ("a vDPA device", "<interface type='vdpa'> or <disk type='vhostvdpa'>, or vhost-vdpa on its command line"),
 }
 """Devices that access the guest's memory by themselves, and where they are seen."""
-SPARE = 'none but to do without; <nosharepages/>, or a rule with merge = "no", spares ksmd the looking'
+SPARE = 'none but to do without; <nosharepages/>, or a rule with merge = "no", spares ksmd the scanning'
 
 
 def encrypted(patient: Patient) -> Iterator[Finding]:

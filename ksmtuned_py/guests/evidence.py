@@ -79,7 +79,7 @@ def in_libvirts(cgroups: str) -> bool:
 
 
 def is_flagged(smaps: str) -> bool:
-    """Whether some mapping has the flag mg. Kernels before 6.18 show it nowhere else until ksmd has looked."""
+    """Whether some mapping has the flag mg. Kernels before 6.18 show it nowhere else until ksmd has scanned it."""
     return bool(_FLAG.search(smaps))
 
 

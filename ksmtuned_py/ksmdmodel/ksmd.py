@@ -8,7 +8,7 @@ from ksmtuned_py.ksmdmodel.contents import Trees
 from ksmtuned_py.ksmdmodel.costs import JIFFY_NS, Costs
 from ksmtuned_py.ksmdmodel.cursor import Cursor
 from ksmtuned_py.ksmdmodel.guestmemory import Group, GuestMemory
-from ksmtuned_py.ksmdmodel.pages import NOT_COUNTED, Found, PagePlace, look
+from ksmtuned_py.ksmdmodel.pages import NOT_COUNTED, Found, PagePlace, scanned
 from ksmtuned_py.ksmdmodel.settings import Settings
 from ksmtuned_py.model import Run
 
@@ -121,7 +121,7 @@ class Ksmd:
         if page == 0:
             self._enter(group)
         end, state = group.pages.at(page)
-        found, seen = look(state, bool(self.settings.smart_scan))
+        found, seen = scanned(state, bool(self.settings.smart_scan))
         if found is Found.READY:
             end, found = group.outlook(page, end, use_zero_pages=bool(self.settings.use_zero_pages))
         cost = self._prices[found]

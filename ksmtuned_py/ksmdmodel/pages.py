@@ -12,7 +12,7 @@ class PagePlace(IntEnum):
     """Where a page stands with ksmd."""
 
     NEW = 0
-    """Never looked at, so it has no rmap item."""
+    """Never scanned, so it has no rmap item."""
     VOLATILE = 1
     """In no tree, because it was seen once, changed, or skipped."""
     UNSTABLE = 2
@@ -68,7 +68,7 @@ TO_TREES = frozenset({Found.JOIN, Found.PAIR, Found.UNSHARED})
 
 
 @cache
-def look(state: PageState, smart_scan: bool) -> tuple[Found, PageState]:
+def scanned(state: PageState, smart_scan: bool) -> tuple[Found, PageState]:
     """Returns what ksmd finds, and the page's state before any tree is searched."""
     match state.place:
         case PagePlace.ZEROED | PagePlace.ZERO:
@@ -76,10 +76,10 @@ def look(state: PageState, smart_scan: bool) -> tuple[Found, PageState]:
         case PagePlace.STABLE:
             return Found.MERGED, state
         case _:
-            return _look_unmerged(state, smart_scan)
+            return _scan_unmerged(state, smart_scan)
 
 
-def _look_unmerged(state: PageState, smart_scan: bool) -> tuple[Found, PageState]:
+def _scan_unmerged(state: PageState, smart_scan: bool) -> tuple[Found, PageState]:
     first = state.place is PagePlace.NEW
     skip, state = _aged(state) if smart_scan else (False, state)
     state = state._replace(place=PagePlace.VOLATILE)

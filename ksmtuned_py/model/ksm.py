@@ -105,7 +105,7 @@ class Counters:
 
     @property
     def candidate_pages(self) -> int:
-        """The pages for which ksmd keeps an rmap item: all that it has looked at and still tracks."""
+        """The pages for which ksmd keeps an rmap item: all that it has scanned and still tracks."""
         return self.pages_shared + self.pages_sharing + self.pages_unshared + self.pages_volatile
 
     @property

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 DEFAULT_COST_SECONDS = 0.9e-6
-"""CPU per page until it is measured: ksmd looks at about 1.1 million unique pages per CPU-second."""
+"""CPU per page until it is measured: ksmd scans about 1.1 million unique pages per CPU-second."""
 DEFAULT_OVERSLEEP_SECONDS = 0.003
 """How much longer than sleep_millisecs ksmd sleeps, until it is measured: timers end one or two jiffies later."""
 BATCH_MIN_SECONDS = 0.005

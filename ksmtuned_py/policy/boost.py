@@ -5,7 +5,7 @@ Theory of operation
 A boost is opened by news, and further news joins it. It wants some whole passes: two as a rule, since a page merges
 only when its content was the same in two passes. The pass under way when the news came is not one of them.
 
-A pass in which pages could not have met is *mute* and does not count. After the first look at new memory nothing has
+A pass in which pages could not have met is *mute* and does not count. After the first scan of new memory nothing has
 been compared, and after bad luck at the root of ksmd's unstable tree next to nothing was. In a thorough boost a pass
 is mute, too, when smart_scan skipped much in it (pages are young until one pass skips them all), or when much was new
 in it. Some memory changes all the time, and its passes are all alike, so only a few may be mute.
@@ -14,7 +14,7 @@ When its passes are done, a boost goes on while it pays. It pays when the last p
 what that pass saw for the first time will: that can merge in the next. The price is the highest at which the boost was
 wanted. Merging itself takes a host from short to calm, and must not end half way for that.
 
-A boost is over at once when there is nothing to look at: no page is tracked, and none is scanned.
+A boost is over at once when there is nothing to scan: no page is tracked, and none is scanned.
 """
 
 from dataclasses import dataclass, replace
@@ -27,11 +27,11 @@ from ksmtuned_py.units import GIB
 WHOLE_PASSES = 2
 MUTE_UNSHARED, MUTE_VOLATILE = 0.01, 0.25
 MUTE_LOOKS_MAX = 3
-"""The rest of a pass among what ended guests left, a first look, and bad luck: more is memory that always changes."""
+"""The rest of a pass among what ended guests left, a first scan, and bad luck: more is memory that always changes."""
 FRUITLESS_PRICE = 10.0
 """Times the price: a boost may be dearer than a pass, for most of it goes to memory that is no news. Sim, churn: 3."""
 NOTHING_SECONDS = 10.0
-"""A scanner that has anything to look at has begun by then, at any budget."""
+"""A scanner that has anything to scan has begun by then, at any budget."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

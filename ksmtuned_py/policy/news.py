@@ -2,12 +2,12 @@
 
 Theory of operation
 ===================
-Looking at memory costs CPU, so ksmd works hard only for a reason. There are five, in the table REASONS: a guest
+Scanning memory costs CPU, so ksmd works hard only for a reason. There are five, in the table REASONS: a guest
 arrived, much is unmerged that usually is not, it is time for another try after a loss, memory became scarce, or the
 guests' memory grew. At each tick the first that holds is the news. It opens a boost (boost.py), or joins the open one.
 
-There are two kinds of look. A thorough one skips nothing old, so that pages that nobody shared meet their new equals.
-It is dear where there is much memory. There, new memory gets a quick look first, with smart_scan: new pages are not
+There are two kinds of pass. A thorough one skips nothing old, so that pages that nobody shared meet their new equals.
+It is dear where there is much memory. There, new memory gets a quick pass first, with smart_scan: new pages are not
 skipped, and find each other, and all that is merged already. What that leaves unmerged may be worth a thorough one.
 
 Each reason remembers what it brought. When a boost is over and was not worth its CPU, its reasons are not heard for as
@@ -55,7 +55,7 @@ class News:
     asking_until_seconds: float = float("-inf")
     """A guest has just begun, and may still ask for merging."""
     seen_bytes: Mapping[GuestKey, int] = field(default_factory=dict)
-    """The memory of each guest that may merge, at the last news or the least since: what was looked at since then."""
+    """The memory of each guest that may merge, at the last news or the least since: what was scanned since then."""
 
     def record(self, kind: NewsKind) -> NewsRecord:
         """What this kind brought so far."""
@@ -120,8 +120,8 @@ class Case:
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
-    """The passes that news wants, and its sentence."""
+class Reason:
+    """What news says, and the passes that it wants."""
 
     sentence: str
     thorough: bool
@@ -138,36 +138,38 @@ def next_news(past: News, now: Snapshot, prospect: Prospect) -> News:
         return _resting(known, now) if known.boost.open else known
     case = Case(now=now, past=known, prospect=prospect, bytes_now=_bytes_now(now))
     for kind, reason in REASONS.items():
-        look = reason(case) if known.hears(kind, seconds) else None
-        if look:
-            return _heard(case, kind, look)
+        found = reason(case) if known.hears(kind, seconds) else None
+        if found:
+            return _heard(case, kind, found)
     return known
 
 
-def _arrival(case: Case) -> Look | None:
-    """Every guest is worth a thorough look where that is cheap; the first ones always are."""
+def _arrival(case: Case) -> Reason | None:
+    """Every guest is worth thorough passes where they are cheap; the first ones always are."""
     if not case.arrived or not (case.cheap or not case.past.number):
         return None
     names = sorted(guest.name for guest in case.now.guests if guest.key in case.arrived)
     shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-    return Look(f"new guest{'s' if len(names) > 1 else ''}: {shown}", thorough=True)
+    return Reason(f"new guest{'s' if len(names) > 1 else ''}: {shown}", thorough=True)
 
 
-def _unmerged(case: Case) -> Look | None:
-    """Quick looks left more than usual, and so much that it may pay for a thorough one."""
+def _unmerged(case: Case) -> Reason | None:
+    """Quick passes left more than usual, and so much that it may pay for thorough ones."""
     unmerged = 0 if case.past.boost.open else case.past.usual.unmerged_beyond_bytes(case.now)
     if unmerged < case.thorough_worth_bytes:
         return None
-    worth = f"worth a look at all from {human_bytes(case.thorough_worth_bytes)} on"
-    return Look(f"{human_bytes(unmerged)} more found no equal, {worth}", thorough=True)
+    worth = f"worth thorough passes from {human_bytes(case.thorough_worth_bytes)} on"
+    return Reason(f"{human_bytes(unmerged)} more found no equal, {worth}", thorough=True)
 
 
-def _retry(case: Case) -> Look | None:
+def _retry(case: Case) -> Reason | None:
     """Merging was at a loss, and the time of the next try has come."""
-    return Look("merging was given up long enough ago for another try", thorough=True) if case.prospect.retry else None
+    return (
+        Reason("merging was given up long enough ago for another try", thorough=True) if case.prospect.retry else None
+    )
 
 
-def _scarce(case: Case) -> Look | None:
+def _scarce(case: Case) -> Reason | None:
     """Memory became short since the last news."""
     since = case.prospect.scarce_since_seconds
     if since is None or case.past.seconds >= since or not case.bytes_now:
@@ -175,11 +177,11 @@ def _scarce(case: Case) -> Look | None:
     available = f"{case.now.memory.available_fraction:.0%} available"
     if case.prospect.short_in_seconds:
         soon = human_seconds(round(case.prospect.short_in_seconds))
-        return Look(f"memory becomes scarce in {soon}: {available} now", thorough=case.cheap)
-    return Look(f"memory became scarce: {available}", thorough=case.cheap)
+        return Reason(f"memory becomes scarce in {soon}: {available} now", thorough=case.cheap)
+    return Reason(f"memory became scarce: {available}", thorough=case.cheap)
 
 
-def _growth(case: Case) -> Look | None:
+def _growth(case: Case) -> Reason | None:
     """The guests grew by what would pay for two thorough passes, or at least for one like the last.
 
     Where growth has brought nothing for long, one like the last is all that it gets.
@@ -187,19 +189,19 @@ def _growth(case: Case) -> Look | None:
     hopeless = case.past.record(NewsKind.GROWTH).wait_seconds >= FRUITLESS_MAX_SECONDS
     grew = f"the guests' memory grew by {human_bytes(case.growth_bytes)}"
     if case.growth_bytes >= case.thorough_worth_bytes and not hopeless:
-        return Look(
-            f"{grew}, worth a look from {human_bytes(case.thorough_worth_bytes)} on",
+        return Reason(
+            f"{grew}, worth passes from {human_bytes(case.thorough_worth_bytes)} on",
             thorough=case.cheap or case.is_most,
         )
     pass_cpu_seconds = case.prospect.pass_cpu_seconds
     if pass_cpu_seconds is not None and case.growth_bytes >= case.prospect.worth_bytes(pass_cpu_seconds):
         if case.is_most and not hopeless:
-            return Look(f"{grew}, as much as all had before", thorough=True)
-        return Look(f"{grew}, worth a quick look", thorough=case.cheap, passes=1)
+            return Reason(f"{grew}, as much as all had before", thorough=True)
+        return Reason(f"{grew}, worth a quick pass", thorough=case.cheap, passes=1)
     return None
 
 
-REASONS: Mapping[NewsKind, Callable[[Case], Look | None]] = {
+REASONS: Mapping[NewsKind, Callable[[Case], Reason | None]] = {
     NewsKind.ARRIVAL: _arrival,
     NewsKind.UNMERGED: _unmerged,
     NewsKind.RETRY: _retry,
@@ -254,20 +256,20 @@ def _resting(past: News, now: Snapshot) -> News:
     return replace(past, boost=replace(past.boost, since_seconds=now.clock.monotonic_seconds))
 
 
-def _heard(case: Case, kind: NewsKind, look: Look) -> News:
+def _heard(case: Case, kind: NewsKind, reason: Reason) -> News:
     """The news that this is."""
     known, seconds = case.past, case.now.clock.monotonic_seconds
     boost = known.boost.wanted(
         case.now,
         passes_done=case.prospect.passes_done,
-        passes=look.passes,
-        thorough=look.thorough,
+        passes=reason.passes,
+        thorough=reason.thorough,
         price=case.prospect.price,
     )
     return replace(
         known,
         number=known.number + 1,
-        sentence=look.sentence,
+        sentence=reason.sentence,
         seconds=seconds,
         boost=boost,
         kinds=(known.kinds if known.boost.open else frozenset()) | {kind},

@@ -1,4 +1,4 @@
-"""What decides whether a look at all memory is worth its CPU. Pure."""
+"""What decides whether passes over all memory are worth their CPU. Pure."""
 
 from dataclasses import dataclass
 

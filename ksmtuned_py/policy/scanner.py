@@ -13,7 +13,7 @@ PAGES_TO_JUDGE = 2000
 BATCHES_TO_JUDGE = 5
 COST_MIN_SECONDS = 0.05e-6
 COST_MAX_SECONDS = 50e-6
-"""For a page of 4 KiB; larger ones take longer to look at."""
+"""For a page of 4 KiB; larger ones take longer."""
 OVERSLEEP_MAX_SECONDS = 0.02
 MEMORY_OF_THE_PAST = 0.5
 """Weight of what was known before against one new measurement."""
@@ -101,7 +101,7 @@ class Pass:
     new_pages: int = 0
     """More than were tracked before: seen for the first time."""
     pages: int = 0
-    """Looked at; skipped ones do not count. Where the kernel does not count them: all that it keeps track of."""
+    """Scanned; skipped ones do not count. Where the kernel does not count them: all that it keeps track of."""
     skipped_pages: int = 0
     """By smart_scan."""
 
@@ -187,13 +187,13 @@ def _pass(since: Snapshot, now: Snapshot, passes: int, freed_bytes: int) -> Pass
 
 
 def _uncounted_pages(before: Snapshot, now: Snapshot, idle_seconds: float, oversleep_seconds: float) -> float:
-    """About how many pages were looked at, by the batches that there was time for; 0 when nobody can say."""
+    """About how many pages were scanned, by the batches that there was time for; 0 when nobody can say."""
     batch, sleep_ms = now.knobs.pages_to_scan, now.knobs.sleep_millisecs
     if not batch or sleep_ms is None or not before.knobs.run == now.knobs.run == Run.MERGE:
         return 0
     passes = max(0, now.counters.full_scans - before.counters.full_scans)
     batches = idle_seconds / (sleep_ms / 1000 + oversleep_seconds)
-    # The last batch of a pass is a short one, and no pass looks at more than there is.
+    # The last batch of a pass is a short one, and no pass scans more than there is.
     return min((batches - passes / 2) * batch, (passes + 1) * now.counters.candidate_pages)
 
 

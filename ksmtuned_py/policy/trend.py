@@ -132,16 +132,16 @@ class Trend:
     def page_cost_seconds(self) -> float:
         """What a page costs, no less than on average in the last pass.
 
-        Merged pages are cheap, and pass by in long stretches. Where smart_scan begins to skip, a page that is looked
-        at stands for many that are passed over, and costs 20 times as much as a merged one. Where nearly all were, that
+        Merged pages are cheap, and pass by in long stretches. Where smart_scan begins to skip, a page that is scanned
+        stands for many that are passed over, and costs 20 times as much as a merged one. Where nearly all were, that
         says nothing of a page, and would all but end the scan. So there is a limit, as for what is measured, and a pass
-        that has looked at twice as many pages as the last is taken for itself.
+        that has scanned twice as many pages as the last is taken for itself.
         """
         last, seen, since = self.passes.last, self.previous, self.passes.since
         if last is None or seen is None or since is None:
             return self.scanner.cost_seconds
-        looked_at = (seen.counters.pages_scanned or 0) - (since.counters.pages_scanned or 0)
-        if looked_at > 2 * last.pages:
+        scanned = (seen.counters.pages_scanned or 0) - (since.counters.pages_scanned or 0)
+        if scanned > 2 * last.pages:
             return self.scanner.cost_seconds
         return max(self.scanner.cost_seconds, min(last.page_cost_seconds, cost_max_seconds(seen)))
 
@@ -200,7 +200,7 @@ class Trend:
         return replace(self, news=next_news(past.news, snapshot, prospect), scarce_since_seconds=scarce)
 
     def _with_merging_passes(self, past: "Trend") -> "Trend":
-        """With those of the boost that is over now, if it looked at everything."""
+        """With those of the boost that is over now, if it scanned everything."""
         boost = self.news.boost
         if not past.boosting or self.boosting or not boost.is_thorough:
             return self

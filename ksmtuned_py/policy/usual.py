@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from ksmtuned_py.model import Counters, Snapshot
 
 OLD_SHARE = 0.1
-"""Of what is unmerged: if smart_scan skips no more, most of what new memory could be equal to is looked at."""
+"""Of what is unmerged: if smart_scan skips no more, most of what new memory could be equal to is scanned."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

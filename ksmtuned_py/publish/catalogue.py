@@ -96,7 +96,7 @@ KSM_ROWS = (
         lambda told: told.snapshot.counters.stable_node_dups,
     ),
     counter("ksm_full_scans", "Passes of the scanner over all candidate memory"),
-    counter("ksm_pages_scanned", "Pages the scanner has looked at"),
+    counter("ksm_pages_scanned", "Pages the scanner has read"),
     counter("ksm_pages_skipped", "Pages smart_scan has skipped"),
     Row("knob", "Settings under /sys/kernel/mm/ksm", "gauge", ("knob",), _knobs),
     Row("advisor_mode", "1 for the kernel advisor's mode", "gauge", ("mode",), _advisor_mode),

@@ -37,7 +37,7 @@ def guest_rows(max_series: int) -> tuple[Row, ...]:
         account("guest_zero_bytes", "Pages of zeros of it", lambda snapshot, ksm: ksm.zero_pages * snapshot.page_bytes),
         account(
             "guest_candidate_bytes",
-            "Memory that the scanner looks at",
+            "Memory that is scanned",
             lambda snapshot, ksm: ksm.rmap_items * snapshot.page_bytes,
         ),
         account("guest_profit_bytes", "Merged memory less bookkeeping", lambda _, ksm: ksm.profit_bytes),

@@ -13,8 +13,8 @@ AT_ONCE = 1 << 20
 """Prints that are sorted in one step, which takes some 0.1 s."""
 _MOST_CUTS = 16
 """The range of prints is cut into at most so many parts, and only one part is copied at a time."""
-_LOOKED_AT_PER_PAGE, _SORTED_PER_PAGE = 1024, 16
-"""How many prints are looked at, or sorted, in the time in which one page is read."""
+_COMPARED_PER_PAGE, _SORTED_PER_PAGE = 1024, 16
+"""How many prints are compared, or sorted, in the time in which one page is read."""
 _END = 2**64
 _NO_PRINTS: Prints = np.empty(0, np.uint64)
 _NO_COPIES = np.empty(0, np.int32)
@@ -45,7 +45,7 @@ def count(tables: list[Table], most_kept: int) -> Generator[int, None, Counted]:
                 pages[number] += int(part.copies[contains(again, part.prints)].sum())
             kept.append(again[:most_kept])
             most_kept -= len(kept[-1])
-            yield 1 + sum(len(part.prints) for part in some) // _SORTED_PER_PAGE + size // _LOOKED_AT_PER_PAGE
+            yield 1 + sum(len(part.prints) for part in some) // _SORTED_PER_PAGE + size // _COMPARED_PER_PAGE
     for number, table in enumerate(tables):
         pages[number] += yield from _zeros(table)
     return Counted(np.concatenate(kept), pages)
@@ -73,7 +73,7 @@ def _steady(tables: list[Table], low: int, end: int) -> Generator[int, None, lis
             some, counts = np.unique(slab.prints[slab.steady & _between(slab.prints, low, end)], return_counts=True)
             prints.append(some)
             copies.append(counts.astype(np.int32))
-            yield 1 + len(slab.pages) // _LOOKED_AT_PER_PAGE
+            yield 1 + len(slab.pages) // _COMPARED_PER_PAGE
         found.append(_Part(np.concatenate(prints), np.concatenate(copies)))
     return found
 
@@ -82,7 +82,7 @@ def _zeros(table: Table) -> Generator[int, None, int]:
     found = 0
     for slab in table.slabs.values():
         found += int(np.count_nonzero(slab.steady & (slab.prints == ZERO)))
-        yield 1 + len(slab.pages) // _LOOKED_AT_PER_PAGE
+        yield 1 + len(slab.pages) // _COMPARED_PER_PAGE
     return found
 
 

@@ -232,7 +232,7 @@ class Scanner:
 
     def _look_after_zeros(self, process: Process, step: Step, guest: Watched) -> None:
         if step.slab and step.zeros is None:
-            self._zeros.look(process, step.slab, guest.zeros)
+            self._zeros.find_back(process, step.slab, guest.zeros)
         elif step.slab and step.zeros is not None and len(step.zeros) and self._gives_back and not self.refusal:
             self._zeros.page_out(process, step.slab, step.zeros, guest.zeros, split_huge=self._split_huge)
 

@@ -1,4 +1,4 @@
-"""Looks once at every page of some guests, for an estimate of what merging could save; nothing is changed."""
+"""Reads every page of some guests once, for an estimate of what merging could save; nothing is changed."""
 
 from collections.abc import Callable, Iterator
 
@@ -15,9 +15,9 @@ from ksmtuned_py.scanner.table import BLOCK_PAGES, windows
 from ksmtuned_py.scanner.target import Target
 
 ADDRESS_SHARE = 1 / 20
-"""The share of all pages, chosen by address, that are looked at beforehand."""
+"""The share of all pages, chosen by address, that are read beforehand."""
 Tell = Callable[[int, int], None]
-"""Called with the pages looked at so far, and the pages in all."""
+"""Called with the pages read so far, and the pages in all."""
 
 
 def survey(targets: list[Target], share: float, door: Door, tell: Tell) -> list[Sample]:
@@ -32,7 +32,7 @@ def survey(targets: list[Target], share: float, door: Door, tell: Tell) -> list[
     samples = []
     for target in there:
         sample = _Sampler(target, share, common)
-        for found in _looked_at(target, door):
+        for found in _read(target, door):
             sample.add(found)
             tell(done + sample.seen_pages, pages)
         done += there[target]
@@ -41,7 +41,7 @@ def survey(targets: list[Target], share: float, door: Door, tell: Tell) -> list[
 
 
 class _Sampler:
-    """What is kept of one guest while it is looked at."""
+    """What is kept of one guest while it is read."""
 
     def __init__(self, target: Target, share: float, common: Prints) -> None:
         self._target = target
@@ -78,11 +78,11 @@ class _Sampler:
 def _common(targets: list[Target], door: Door) -> Prints:
     """Returns the contents of which two copies are in a sample of addresses, sorted."""
     chance = np.random.default_rng(1)
-    parts = [found[found >= LEAST] for target in targets for found in _looked_at(target, door, chance)]
+    parts = [found[found >= LEAST] for target in targets for found in _read(target, door, chance)]
     return repeated(parts)
 
 
-def _looked_at(target: Target, door: Door, chance: np.random.Generator | None = None) -> Iterator[Prints]:
+def _read(target: Target, door: Door, chance: np.random.Generator | None = None) -> Iterator[Prints]:
     """Yields the prints of all its pages, or of some addresses, some at a time; ends when the process does."""
     buffer = memoryview(bytearray(BLOCK_PAGES * PAGE))
     try:

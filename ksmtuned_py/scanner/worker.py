@@ -40,7 +40,7 @@ class Worker:
         self._next_tidy = 0.0
         self._given_back = True
         self._credit = 0
-        """Pages that may be looked at in this batch; below 0, it is what earlier batches have taken too much."""
+        """Pages that may be scanned in this batch; below 0, it is what earlier batches have taken too much."""
         self._version = 0
         self._told: dict[GuestKey, Message] = {}
         """What the other side has been told of each guest of this version."""

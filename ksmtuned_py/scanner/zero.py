@@ -37,7 +37,7 @@ class Zeros:
     def __init__(self, door: Door) -> None:
         self._door = door
 
-    def look(self, process: Process, slab: Slab, account: Account) -> None:
+    def find_back(self, process: Process, slab: Slab, account: Account) -> None:
         """Finds which of the slab's pages have come back; raises Gone."""
         if len(slab.paged_out):
             out = np.sort(slab.paged_out)

@@ -27,7 +27,7 @@ COMES_AGAIN = (
     "so no rule can keep it out; start it with mem-merge=off for that"
 )
 TELL_SECONDS = 1.0
-LOOK_SECONDS = 0.02
+CHECK_SECONDS = 0.02
 """The time between two checks of the room.
 
 The kernel copies 50 MiB in that time (0.4 s for a GiB, measured), a fifth of the reserve.
@@ -133,20 +133,20 @@ def unshare(ways: Ways, guest: Guest, page_bytes: int) -> int:
     """
     if ways.unshare is None:
         raise NotUnshared("its memory is not merged by this machine's kernel")
-    looked_at = alone = 0
+    passed = alone = 0
     told_seconds = -TELL_SECONDS
     with closing(ways.unshare(guest)) as portions:
         size_bytes = portions.merged_pages() * page_bytes
         _need_room(ways, guest, size_bytes)
         did = 1
         while did:
-            _need_room(ways, guest, min(PORTION_PAGES * page_bytes, size_bytes - looked_at * page_bytes))
+            _need_room(ways, guest, min(PORTION_PAGES * page_bytes, size_bytes - passed * page_bytes))
             did, become_its_own = portions.go_on()
-            looked_at, alone = looked_at + did, alone + become_its_own
+            passed, alone = passed + did, alone + become_its_own
             if did and time.monotonic() - told_seconds > TELL_SECONDS:
                 told_seconds = time.monotonic()
-                ways.progress(f"{guest.name}: {human_bytes(looked_at * page_bytes)} of {human_bytes(size_bytes)} ...")
-    if looked_at and not alone:
+                ways.progress(f"{guest.name}: {human_bytes(passed * page_bytes)} of {human_bytes(size_bytes)} ...")
+    if passed and not alone:
         raise NotUnshared("this kernel leaves pages shared that are only read (before Linux 5.19)")
     return alone * page_bytes
 
@@ -255,7 +255,7 @@ def _wait(ways: Ways, limited: list[Guest | None]) -> None:
         if now_seconds - told_seconds > TELL_SECONDS and now_seconds - moved_seconds < TELL_SECONDS:
             told_seconds = now_seconds
             ways.progress(f"{human_bytes(now[0] * backend.page_bytes)} left ...")
-        time.sleep(LOOK_SECONDS)
+        time.sleep(CHECK_SECONDS)
     if result.status in (WriteStatus.REFUSED, WriteStatus.LOST):
         raise NotUnmerged(result.detail)
 

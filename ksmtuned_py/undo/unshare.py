@@ -6,7 +6,7 @@ stopped, and ksmd's mutex is not needed. It can be left off after any portion. T
 
 Whoever locks the guest's memory map delays this process alone. The kernel kills this process first when memory runs
 out. It writes the number of merged pages, and then does a portion for each line that it is sent. After a portion it
-writes the number of its pages, and how many of them are the guest's own now. Looking for the pages takes a minute for a
+writes the number of its pages, and how many of them are the guest's own now. Finding the pages takes a minute for a
 TiB. An empty line each second shows that it goes on. The process ends with its standard input.
 """
 
@@ -29,9 +29,9 @@ from ksmtuned_py.sensors.stat import parse_stat
 PAGE = OWN_PAGE_BYTES
 PORTION_PAGES = 4096
 """The pages of one portion, 16 MiB. They take some 20 ms, and the next check of the room comes after them."""
-_LOOKED_AT = 1 << 14
+_WORDS_AT_ONCE = 1 << 14
 """The pages of one read of pagemap, whose entries take 128 KiB."""
-_NOTHING = bytes(8 * _LOOKED_AT)
+_NOTHING = bytes(8 * _WORDS_AT_ONCE)
 _SIGN_SECONDS = 1.0
 _CALL_PAGES = 1024
 """The most addresses that one call takes (IOV_MAX)."""
@@ -67,15 +67,15 @@ class MergedPages:
         count, start, words = 0, -1, array("Q")
         for address in addresses:
             if start < 0 or address >= start + len(words) * PAGE:
-                start, words = address, self._words(address, _LOOKED_AT)
+                start, words = address, self._words(address, _WORDS_AT_ONCE)
             place = (address - start) // PAGE
             count += place < len(words) and bool(words[place] & ALONE)
         return count
 
     def _merged_in(self, mapping: Mapping) -> Iterator[int]:
-        for start in range(mapping.start, mapping.end, _LOOKED_AT * PAGE):
+        for start in range(mapping.start, mapping.end, _WORDS_AT_ONCE * PAGE):
             self._say_that_we_live()
-            words = self._words(start, min(_LOOKED_AT, (mapping.end - start) // PAGE))
+            words = self._words(start, min(_WORDS_AT_ONCE, (mapping.end - start) // PAGE))
             shared = [index for index, word in enumerate(words) if word & (PRESENT | _FILE | ALONE) == PRESENT]
             yield from (start + index * PAGE for index in shared if self._is_merged(words[index] & FRAME))
 

@@ -28,8 +28,8 @@ class Unsharing:
 
     def __init__(self, guest: Guest, progress: Callable[[str], None] = lambda _: None) -> None:
         """Start the child; raises NotUnshared. `progress` hears that the search for merged pages goes on."""
-        looks = f"{guest.name}: its merged pages are looked for ..."
-        self._helper = Helper("ksmtuned_py.undo.unshare", guest, lambda: progress(looks), NotUnshared, NoAnswer)
+        begun = f"{guest.name}: its merged pages are looked for ..."
+        self._helper = Helper("ksmtuned_py.undo.unshare", guest, lambda: progress(begun), NotUnshared, NoAnswer)
 
     def merged_pages(self) -> int:
         """The number of pages that it shares at the beginning; raises NotUnshared.
@@ -43,8 +43,8 @@ class Unsharing:
 
         Returns its pages and how many are the guest's own now; (0, 0) at the end.
         """
-        looked_at, alone = self._helper.ask().split()
-        return int(looked_at), int(alone)
+        passed, alone = self._helper.ask().split()
+        return int(passed), int(alone)
 
     def close(self) -> None:
         """End the child wherever it is. What is unshared stays so."""

@@ -210,7 +210,7 @@ def test_a_guard_that_ends_a_boost_where_there_is_no_cruise_leaves_a_trickle() -
     assert rate(decision) == pytest.approx(rate(decide(seen, config=guarded(max_debt_percent=100))))
 
 
-def test_without_a_boost_news_is_looked_at_as_without_news() -> None:
+def test_without_a_boost_news_is_scanned_as_without_news() -> None:
     decision = decide(snapshot(), config=budgets(boost=0, cruise=0.2))
     assert decision.mode is Mode.CRUISE
     assert decision.next_tick_seconds == CONFIG.daemon.idle_tick_seconds

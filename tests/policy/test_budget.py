@@ -77,7 +77,7 @@ def test_pages_that_were_nearly_all_passed_over_do_not_end_the_scan() -> None:
         trend = tick(host, config, trend).trend
         passes.append(trend.passes.done)
         now += 60
-    assert passes[-1] >= passes[len(passes) // 2] + 9  # the pages were of age again, and looked at
+    assert passes[-1] >= passes[len(passes) // 2] + 9  # the pages were of age again, and scanned
 
 
 def uncounted(at: float, cpu: float, full_scans: int = 0) -> Snapshot:
@@ -99,7 +99,7 @@ def test_the_last_batch_of_a_pass_is_a_short_one() -> None:
     assert found.cost_seconds == pytest.approx(4e-6, rel=0.001)
 
 
-def test_a_pass_looks_at_no_more_pages_than_there_are() -> None:
+def test_a_pass_scans_no_more_pages_than_there_are() -> None:
     """Batches that are each a whole pass over a few pages do not make pages cost nothing."""
     knobs, few = Knobs(run=Run.MERGE, pages_to_scan=1_000_000, sleep_millisecs=17), Counters(pages_unshared=10_000)
     before = snapshot(at=0, cpu_seconds=0, counters=few, knobs=knobs)
@@ -118,7 +118,7 @@ def test_a_scanner_that_waits_for_a_core_does_not_get_longer_batches() -> None:
     assert batch.pages_to_scan * 4e-6 <= 1.01 * BATCH_SECONDS
 
 
-def test_a_pass_that_nobody_counted_looked_at_all_that_is_kept_track_of() -> None:
+def test_a_pass_that_nobody_counted_scanned_all_that_is_kept_track_of() -> None:
     trend = Trend.begin(Config())
     for at, scans in ((0, 0), (10, 1), (20, 2)):
         trend = trend.after(uncounted(at, at * 0.4, full_scans=scans), Config())

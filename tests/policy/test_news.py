@@ -97,7 +97,7 @@ def test_guests_that_may_not_merge_are_no_news() -> None:
     assert not after(look(0, 0, guests=(replace(guest(), ksm=GuestKsm(mergeable=False)),))).boosting
 
 
-def test_a_boost_with_nothing_to_look_at_ends() -> None:
+def test_a_boost_with_nothing_to_scan_ends() -> None:
     """The kernel does not say who asked for merging, and no guest did."""
     guests = tuple(replace(guest(str(n), pid=n, rss_bytes=4 * GIB), ksm=GuestKsm()) for n in range(1, 20))
     trend = after(look(0, 7, guests=guests))

@@ -91,14 +91,14 @@ def test_a_stuck_pass_does_not_count_but_not_for_ever() -> None:
     assert not trend.boosting  # this is no bad luck, because the memory changes all the time
 
 
-def test_on_a_big_host_a_new_guest_gets_a_quick_look_if_a_pass_is_cheap_enough() -> None:
+def test_on_a_big_host_a_new_guest_gets_a_quick_pass_if_a_pass_is_cheap_enough() -> None:
     many = tuple(guest(f"vm-{number}", pid=100 + number, rss_bytes=10 * GIB) for number in range(100))
     paying = after(passes(0, 0, guests=many), passes(1, 2, guests=many, sharing=50_000_000))
     settled = paying.after(passes(2, 3, guests=many, sharing=50_000_000, cpu=1000), CONFIG)
     assert not settled.boosting
     small = guest("late", pid=900)
     quick = paying.after(passes(3, 2, guests=(*many, small), sharing=50_000_000), CONFIG).news
-    assert quick.sentence == "the guests' memory grew by 1 GiB, worth a quick look"
+    assert quick.sentence == "the guests' memory grew by 1 GiB, worth a quick pass"
     assert quick.boost.thorough_until_pass == paying.news.boost.thorough_until_pass
     assert settled.after(passes(3, 3, guests=(*many, small), sharing=50_000_000, cpu=1000), CONFIG).news.number == 1
     large = guest("large", pid=901, rss_bytes=220 * GIB)
@@ -143,11 +143,11 @@ def test_cheap_pages_do_not_make_little_growth_worthwhile() -> None:
         settled = settled.after(look(at, 3, pages, 5.2 + at * 0.02, 10.3), CONFIG)
     assert settled.scanner.cost_seconds == pytest.approx(0.2e-6, rel=0.1)
     assert settled.news.number == 1
-    assert "quick look" in settled.after(look(21, 3, 4_700_000, 5.62, 11.5), CONFIG).news.sentence
-    assert "worth a look from" in settled.after(look(21, 3, 4_700_000, 5.62, 13.5), CONFIG).news.sentence
+    assert "quick pass" in settled.after(look(21, 3, 4_700_000, 5.62, 11.5), CONFIG).news.sentence
+    assert "worth passes from" in settled.after(look(21, 3, 4_700_000, 5.62, 13.5), CONFIG).news.sentence
 
 
-def test_what_a_quick_look_leaves_unmerged_is_news_once_it_is_unusual_and_worth_a_thorough_one() -> None:
+def test_what_a_quick_pass_leaves_unmerged_is_news_once_it_is_unusual_and_worth_a_thorough_one() -> None:
     many = tuple(guest(f"vm-{number}", pid=100 + number, rss_bytes=10 * GIB) for number in range(100))
     half = Counters(full_scans=3, pages_sharing=500 * GIB // 4096, pages_unshared=500 * GIB // 4096)
     trend = after(passes(0, 0, guests=many), snapshot(at=1, counters=half, cpu_seconds=10, guests=many))
@@ -162,7 +162,7 @@ def test_what_a_quick_look_leaves_unmerged_is_news_once_it_is_unusual_and_worth_
     trend = trend.after(
         snapshot(at=3, counters=replace(half, full_scans=4), cpu_seconds=20, guests=(*many, late)), CONFIG
     )
-    assert "quick look" in trend.news.sentence
+    assert "quick pass" in trend.news.sentence
     looked = trend.after(look(50), CONFIG)
     assert not looked.boosting  # it gained nothing
     assert (

@@ -51,32 +51,32 @@ def sharing_guest() -> Iterator[tuple[Sharing, Sharers]]:
 def test_a_process_with_the_same_memory_is_found_and_named(root: None) -> None:
     with sharing_guest() as (guest, sharers):
         sharers.stand()
-        sharers.look_at_all()
-        sharers.look_at_new()
+        sharers.check_all()
+        sharers.check_new()
         guest.begin()
         with pytest.raises(Refused, match=f"process {guest.sharer} shares its memory"):
-            sharers.look_at_new()
+            sharers.check_new()
         with pytest.raises(Refused, match=f"process {guest.sharer} shares its memory"):
-            sharers.look_at_all()
+            sharers.check_all()
 
 
 def test_threads_and_children_of_others_are_no_reason(root: None) -> None:
     with sharing_guest() as (_, sharers):
         sharers.stand()
-        sharers.look_at_all()
+        sharers.check_all()
         for _ in range(20):
             thread = threading.Thread(target=time.sleep, args=(0.01,))
             thread.start()
             if not os.fork():
                 os._exit(0)
-            sharers.look_at_new()
+            sharers.check_new()
             thread.join()
             os.wait()
 
 
 def test_so_many_new_processes_are_not_looked_at_in_a_stop(root: None) -> None:
     with sharing_guest() as (_, sharers), pytest.raises(Refused, match="too many processes"):
-        sharers.look_at_new()
+        sharers.check_new()
 
 
 def test_a_guest_is_remapped_until_another_process_shares_its_memory(root: None, no_ksm: Door) -> None:

@@ -7,11 +7,11 @@ from ksmtuned_py.scanner.remap.stop.system import same_memory
 from ksmtuned_py.sensors.stat import is_kernel_thread
 
 _MOST_NEW = 500
-"""The most processes that are looked at while the guest stands still, at about 2 us each."""
+"""The most processes that are checked while the guest stands still, at about 2 us each."""
 
 
 class Sharers:
-    """Looks for processes that share a guest's memory: once among all, and in a stop only among new ones.
+    """Finds processes that share a guest's memory: once among all, and in a stop only among new ones.
 
     Only a process that has that memory can begin another one with it. So if nobody shared it when the guest once stood
     still, a process that shares it later has a higher number than any had then.
@@ -20,33 +20,33 @@ class Sharers:
     def __init__(self, door: Door, process: Process) -> None:
         self._door = door
         self._pid = process.target.pid
-        self._stood = self._looked = 0
+        self._stood = self._checked = 0
 
     def stand(self) -> None:
-        """Notes, while the guest stands still, the newest process of the host, for `look_at_all` and `look_at_new`."""
+        """Notes, while the guest stands still, the newest process of the host, for `check_all` and `check_new`."""
         self._stood = self._newest()
 
-    def look_at_all(self) -> None:
+    def check_all(self) -> None:
         """Raises Refused when a process that had begun at `stand` shares its memory."""
         for name in self._door.names("proc"):
             if name.isdecimal():
-                self._look_at(int(name))
-        self._looked = self._stood
+                self._check(int(name))
+        self._checked = self._stood
 
-    def look_at_new(self) -> None:
+    def check_new(self) -> None:
         """Raises Refused, while the guest stands still, when a newer process shares its memory, or too many are new."""
         newest = self._newest()
-        if not self._looked <= newest <= self._looked + _MOST_NEW:  # smaller, because the numbers have begun again
+        if not self._checked <= newest <= self._checked + _MOST_NEW:  # smaller, because the numbers have begun again
             raise Refused("too many processes have begun meanwhile to see whether one of them shares its memory")
-        for number in range(self._looked + 1, newest + 1):
-            self._look_at(number)
-        self._looked = newest
+        for number in range(self._checked + 1, newest + 1):
+            self._check(number)
+        self._checked = newest
 
     def _newest(self) -> int:
         """Returns the number that was given last to a process or thread of the host."""
         return int(self._door.read("proc/loadavg").split()[-1])
 
-    def _look_at(self, number: int) -> None:
+    def _check(self, number: int) -> None:
         try:
             same = same_memory(self._pid, number)
         except ProcessLookupError:

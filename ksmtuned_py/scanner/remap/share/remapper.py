@@ -28,7 +28,7 @@ from ksmtuned_py.scanner.remap.share.exchange import share
 from ksmtuned_py.scanner.remap.share.giveback import give_back
 from ksmtuned_py.scanner.remap.share.pace import Pace
 from ksmtuned_py.scanner.remap.share.references import PAGES_PER_PROCESS, references
-from ksmtuned_py.scanner.remap.share.runs import LOOKED_AT_PER_PAGE, PageRun, by_slab, plan, steady_prints
+from ksmtuned_py.scanner.remap.share.runs import FOUND_PER_PAGE, PageRun, by_slab, plan, steady_prints
 from ksmtuned_py.scanner.remap.share.store import Store
 from ksmtuned_py.scanner.remap.share.stores import Stores
 from ksmtuned_py.scanner.remap.stop.stops import NotStopped, Stops, patiently
@@ -95,7 +95,7 @@ class Remapper:
         watched.refusal = None
         if not (yield from self._is_worth_it(process, watched, prints)):
             return
-        Sharers(self._door, process).look_at_all()
+        Sharers(self._door, process).check_all()
         yield PAGES_PER_PROCESS
         found, reason = self._eligible(process, self._least_bytes)
         allowed, policy, other = of_one_policy(found)
@@ -119,7 +119,7 @@ class Remapper:
                     some = steady_prints(slab, start, end)
                     if any(contains(wanted, some).any() for wanted in known):
                         return True
-                    yield 1 + len(known) * len(some) // LOOKED_AT_PER_PAGE
+                    yield 1 + len(known) * len(some) // FOUND_PER_PAGE
         return False
 
     @contextmanager
@@ -165,7 +165,7 @@ class Remapper:
         self._next_look = now_seconds + max(_LOOK_SECONDS, _LOOK_WAITS * (now_seconds - begun_seconds))
         for inode, store in stores.items() if certain else ():
             store.free_unused(counts[inode])
-            yield 1 + store.end // LOOKED_AT_PER_PAGE
+            yield 1 + store.end // FOUND_PER_PAGE
 
     def give_back(self, process: Process) -> Generator[int, None, str | None]:
         """Gives the guest its pages back as private memory; returns why some stay merged, or None."""
@@ -187,7 +187,7 @@ class Remapper:
     def _give_back(self, process: Process) -> Iterator[int]:
         self._stops.refuse_late(process.target.pid)
         belongings = look(self._door, process, self._least_bytes)
-        Sharers(self._door, process).look_at_all()
+        Sharers(self._door, process).check_all()
         yield PAGES_PER_PROCESS
         found, reason = self._eligible(process, PAGE)
         merged = [one for one in found if one.mapping.merged]
@@ -219,7 +219,7 @@ class Remapper:
 
         yield from patiently(self._stops, stand)
         self._stops.left_alone.forget(process.target.pid)
-        sharers.look_at_all()
+        sharers.check_all()
         self._check_belongings(process, belongings, wanted)
         return partial(self._standing, process, belongings, session, wanted, sharers)
 
@@ -239,7 +239,7 @@ class Remapper:
         for _ in range(_STOPS):
             with session.window(process) as window:
                 if not belongings.new() and not process.has_changed():
-                    sharers.look_at_new()
+                    sharers.check_new()
                     yield window
                     return
             self._check_belongings(process, belongings, wanted)

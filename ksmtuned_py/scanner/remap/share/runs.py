@@ -21,7 +21,7 @@ MOST_PAGES = 512
 """The most pages of one run, whose mmap takes the guest about 50 us."""
 _READ_WRITE, _PRIVATE, _FIXED, _ANONYMOUS, _NORESERVE = 3, 2, 0x10, 0x20, 0x4000
 _ADD_AT_ONCE = 256
-LOOKED_AT_PER_PAGE = 64
+FOUND_PER_PAGE = 64
 """How many prints are looked up among many others in the time in which one page is read."""
 Call = tuple[int, tuple[int, ...]]
 """A system call's number and its arguments."""
@@ -57,7 +57,7 @@ def plan(
     chosen = slice(*_between(slab, eligible.mapping.start, eligible.mapping.end))
     contents, pages = slab.prints[chosen], slab.pages[chosen]
     able = slab.steady[chosen] & (contents != ZERO) & (contains(wanted, contents) | contains(store.known, contents))
-    yield 1 + len(pages) // LOOKED_AT_PER_PAGE
+    yield 1 + len(pages) // FOUND_PER_PAGE
     if not able.any():
         return []
     start, end = (slab.base + page * PAGE for page in (int(pages[0]), int(pages[-1]) + 1))

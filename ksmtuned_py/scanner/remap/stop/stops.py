@@ -79,16 +79,16 @@ class Stops:
     def leave(self, thread: int, pid: int) -> None:
         """Takes over a thread that was asked to stop, and lets go of it when it does."""
         self._late[thread] = pid
-        signal.signal(signal.SIGCHLD, lambda *_: self.look())
-        self.look()  # it may have stopped before the signal was heard
+        signal.signal(signal.SIGCHLD, lambda *_: self.release_stopped())
+        self.release_stopped()  # it may have stopped before the signal was heard
 
     def refuse_late(self, pid: int) -> None:
         """Raises NotStopped while a thread of the process is still to stop."""
-        self.look()
+        self.release_stopped()
         if pid in self._late.values():
             raise NotStopped("one of its threads has not stopped since it was asked to: it waits for a device")
 
-    def look(self) -> None:
+    def release_stopped(self) -> None:
         """Lets go of threads that have stopped by now."""
         for thread in tuple(self._late):
             if _let_go(thread):
