@@ -115,6 +115,17 @@ def test_from_steering_to_watching_and_back(root: Path, start: Start) -> None:
     assert (knob(root, "pages_to_scan"), knob(root, "sleep_millisecs")) == ("123", "45")
 
 
+def test_no_reload_gives_memory_back_on_the_thread_that_answers_the_watchdog(root: Path, start: Start) -> None:
+    put(root, f"{KSM}/run", "2\n")
+    daemon = start(QUICK)
+    assert knob(root, "run") == "1"
+    daemon.reload(
+        "(run=0): not all is unmerged: it would take too long now", merged(QUICK, {"daemon": {"mode": "observe"}})
+    )
+    daemon.wait_ticks()
+    assert knob(root, "run") == "0"
+
+
 def test_a_policy_that_this_kernel_cannot_have(tmp_path: Path, start: Start, root: Path) -> None:
     make_fake_tree(root, kernel="6.1", guests=[])
     for name in NEW_KSM_FILES.keys() - OLD_KSM_FILES.keys():

@@ -1,14 +1,26 @@
 """A service manager hears the right words from the real process, on a socket of our own."""
 
+import os
+import shutil
 import signal
 import time
 from pathlib import Path
 
-from tests.support.daemon import EVENTS_ONLY, QUIET, Daemon, merged, service_manager
+from tests.support.daemon import EVENTS_ONLY, QUIET, Daemon, merged, service_manager, verb
 from tests.support.process import wait_for
 from tests.support.trees import KSM, put
 
 TENTH = merged(QUIET, {"daemon": {"tick_seconds": 0.1, "idle_tick_seconds": 0.1}})
+MORE_TIME = "EXTEND_TIMEOUT_USEC=60000000"
+
+
+def slow_unmerging(directory: Path) -> str:
+    """The PATH on which what writes run=2 takes a second, as the kernel does for much memory."""
+    tee = directory / "slow" / "tee"
+    tee.parent.mkdir()
+    tee.write_text(f'#!/bin/sh\nsleep 1\nexec {shutil.which("tee")} "$@"\n')
+    tee.chmod(0o755)
+    return f"{tee.parent}:{os.environ['PATH']}"
 
 
 def test_ready_comes_first_and_before_any_knob_is_written(root: Path, tmp_path: Path) -> None:
@@ -77,3 +89,26 @@ def test_a_reload_is_told_with_its_time(root: Path, tmp_path: Path) -> None:
             assert reloading.keys() == {"RELOADING", "MONOTONIC_USEC"}
             assert begun <= int(reloading["MONOTONIC_USEC"]) <= time.monotonic_ns() // 1000
             assert heard[1] == "READY=1"
+
+
+def test_it_is_asked_for_time_while_memory_is_given_back(root: Path, tmp_path: Path) -> None:
+    """At the start a structural knob wants it, at the end on_exit, and after a kill run=2 as it was found."""
+    put(root, f"{KSM}/pages_shared", "10\n")
+    sections = {"kernel": {"max_page_sharing": 20}, "daemon": {"on_exit": "unmerge"}}
+    with service_manager(tmp_path, PATH=slow_unmerging(tmp_path)) as manager:
+        with Daemon(
+            tmp_path / "daemon", merged(EVENTS_ONLY, sections), root=root, environment=manager.environment
+        ) as daemon:
+            starting = manager.wait("WATCHDOG=1")
+            assert starting.index(MORE_TIME) < starting.index("READY=1")
+            assert daemon.end() == 0
+            ending = manager.heard()[len(starting) :]
+            assert MORE_TIME in ending[ending.index("STOPPING=1") :]
+        put(root, f"{KSM}/run", "2\n")
+        with Daemon(tmp_path / "daemon", EVENTS_ONLY, root=root, environment=manager.environment) as daemon:
+            wait_for(lambda: manager.heard()[-1] == "WATCHDOG=1", 20, "the first tick")
+            daemon.end(signal.SIGKILL)
+        before = len(manager.heard())
+        environment = ["env", *(f"{name}={value}" for name, value in manager.environment.items())]
+        verb("restore", "--root", root, "--runtime-dir", daemon.runtime, before=environment)
+        assert MORE_TIME in manager.heard()[before:]
