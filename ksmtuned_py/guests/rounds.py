@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 
 class Rounds:
-    """Picks new processes at once and at the next few looks, and every so often all of them."""
+    """Picks new processes at once and at the next few looks, and all of them every so often, or as soon as it can."""
 
     YOUNG_LOOKS = 4
     """The looks at a new process, because it execs and asks for merging only shortly after its fork."""
@@ -35,7 +35,7 @@ class Rounds:
     def _take_round(self, pids: set[int], now_seconds: float) -> set[int]:
         if self._next_seconds is None:  # at the first look every process is new
             self._next_seconds = now_seconds + self._every_seconds
-        elif now_seconds >= self._next_seconds:
+        elif now_seconds >= self._next_seconds and not self._left:  # or the last ones would never have their turn
             self._next_seconds = now_seconds + self._every_seconds
             self._left = sorted(pids)
         due, self._left = self._left[: self.PER_LOOK], self._left[self.PER_LOOK :]

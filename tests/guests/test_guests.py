@@ -308,6 +308,14 @@ def test_a_round_over_very_many_is_cut_into_looks() -> None:
     assert [len(rounds.due(pids, set(), now)) for now in (60, 61, 62, 63)] == [1000, 1000, 500, 0]
 
 
+def test_no_round_begins_before_the_last_one_has_been_at_everybody() -> None:
+    rounds, pids = Rounds(every_seconds=1), set(range(1, 5 * Rounds.PER_LOOK + 1))
+    for now in range(Rounds.YOUNG_LOOKS):
+        rounds.due(pids, pids if now == 0 else set(), 0)
+    looks = [rounds.due(pids, set(), now) for now in range(1, 11)]
+    assert set().union(*looks[:5]) == set().union(*looks[5:]) == pids
+
+
 @contextmanager
 def running(program: Path | str, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
     with subprocess.Popen([program, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
