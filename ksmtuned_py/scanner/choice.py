@@ -21,14 +21,19 @@ class NoSuchGuest(KsmtunedError):
 
 
 def target_of(guest: Guest, settings: Scan) -> Target:
-    """Returns the guest as a target with its group and permissions; a rule's group wins over the group by name."""
+    """Returns the guest as a target with its group and permissions; a rule's group wins over the group by name.
+
+    Names that libvirt has yet to tell may put it into an earlier group. Until then it is left alone.
+    """
+    by_name = next((pattern for pattern in settings.groups if is_called(guest, pattern)), "")
+    is_named = not settings.groups or guest.group or "name" not in guest.unknown or by_name == settings.groups[0]
     return Target(
         pid=guest.pid,
         start_ticks=guest.start_ticks,
         name=guest.name,
-        group=guest.group or next((pattern for pattern in settings.groups if is_called(guest, pattern)), ""),
+        group=guest.group or by_name,
         remap=any(is_called(guest, pattern) for pattern in settings.remap_guests),
-        merge=not guest.kept_out,
+        merge=bool(is_named) and not guest.kept_out,
     )
 
 

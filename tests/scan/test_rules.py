@@ -49,6 +49,16 @@ def test_a_rules_group_goes_before_the_one_by_name() -> None:
     assert target_of(known("web-1", (GuestRule(name="*", group="a"),)), settings).group == "a"
 
 
+def test_a_guest_whose_names_are_not_all_known_yet_is_left_alone_where_groups_go_by_name() -> None:
+    young = known("instance-1", unknown=("tag", "name"))
+    assert target_of(young, Scan()).merge
+    assert not target_of(young, Scan(groups=("web-*",))).merge
+    assert not target_of(young, Scan(groups=("web-*", "instance-*"))).merge  # it may be the first one's
+    assert target_of(young, Scan(groups=("instance-*", "web-*"))).merge
+    assert target_of(replace(young, group="a"), Scan(groups=("web-*",))).merge
+    assert target_of(replace(young, unknown=("tag",)), Scan(groups=("web-*",))).merge
+
+
 def store_in(one: Workload) -> set[str]:
     """Returns the memfds of merged pages that a guest maps, without the time at which they were made."""
     lines = Path(f"/proc/{one.pid}/maps").read_text().splitlines()
