@@ -99,6 +99,11 @@ def _lines(stretch: "Stretch") -> "Iterator[str]":
 
 
 def _decision(decision: "Decision", other: "Knobs") -> str:
-    """A decision in one line, with the knobs that the other side wants otherwise."""
+    """A decision in one line, with the knobs that the other side wants otherwise.
+
+    A trace may come from anywhere, so what it says is escaped.
+    """
+    from ksmtuned_py.door.text import printable
+
     knobs = ", ".join(f"{name}={value}" for name, value in decision.knobs.items() if other.get(name) != value)
-    return f"{decision.mode:<7} {knobs or 'no other knobs'}; {decision.reason}"
+    return printable(f"{decision.mode:<7} {knobs or 'no other knobs'}; {decision.reason}")

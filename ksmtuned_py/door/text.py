@@ -1,5 +1,9 @@
 """Reads numbers, and makes text of other people's processes harmless where it is read. Pure."""
 
+from typing import Any
+
+from pydantic_core import from_json, to_json
+
 from ksmtuned_py.errors import Garbage
 
 
@@ -31,3 +35,19 @@ def printable(text: str) -> str:
 def printable_lines(text: str) -> str:
     """Escape each line of a text, and keep the line ends."""
     return "\n".join(map(printable, text.split("\n")))
+
+
+def printable_json(text: bytes) -> bytes:
+    """Escape all texts in a JSON file, which anybody may have written; raises ValueError when it is no JSON."""
+    return to_json(_printable_in(from_json(text)))
+
+
+def _printable_in(value: Any) -> Any:
+    match value:
+        case str():
+            return printable(value)
+        case list():
+            return [_printable_in(each) for each in value]
+        case dict():
+            return {printable(key): _printable_in(each) for key, each in value.items()}
+    return value

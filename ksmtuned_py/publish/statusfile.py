@@ -25,6 +25,7 @@ from pydantic_core import to_json
 from ksmtuned_py import __version__
 from ksmtuned_py.door import MOST_BYTES, unreadable
 from ksmtuned_py.door.runtime import PUBLIC_MODE, read_anybodys, replace_file
+from ksmtuned_py.door.text import printable_json
 from ksmtuned_py.errors import Unreadable
 from ksmtuned_py.model import Decision, Outcome, Snapshot
 from ksmtuned_py.publish.totals import Totals
@@ -88,8 +89,12 @@ def remove(path: Path) -> None:
 
 
 def parse(path: str, text: bytes) -> Status:
-    """Read the text of a status file; raises Unreadable, which says what is wrong with it."""
+    """Read the text of a status file; raises Unreadable, which says what is wrong with it.
+
+    The file is as trustworthy as the user of the daemon, and root may ask, so its texts are escaped once more.
+    """
     try:
+        text = printable_json(text)
         content = json.loads(text)
         schema = content.get("schema") if isinstance(content, dict) else None
         if schema != SCHEMA:

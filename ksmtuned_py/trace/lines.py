@@ -1,12 +1,11 @@
 """Writes and reads the lines of a trace, and says what can be wrong with them."""
 
-import json
 from dataclasses import dataclass
 from functools import cache
 from typing import TypeVar
 
 from pydantic import TypeAdapter, ValidationError
-from pydantic_core import to_json
+from pydantic_core import from_json, to_json
 
 from ksmtuned_py import __version__
 from ksmtuned_py.config import Config
@@ -65,7 +64,7 @@ def line_of(content: Header | Tick) -> bytes:
 def parse_header(file: str, text: bytes) -> Header:
     """Reads the first line; raises BadTrace, also for one of another schema."""
     try:
-        content = json.loads(text)
+        content = from_json(text)
     except ValueError:
         content = None
     schema = content.get("schema") if isinstance(content, dict) else None

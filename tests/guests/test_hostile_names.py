@@ -99,6 +99,17 @@ def test_no_snapshot_holds_any_of_it(tmp_path: Path) -> None:
     assert all(text.isprintable() for guest in seen.guests for text in (guest.name, guest.cgroup, guest.uuid))
 
 
+def test_a_status_that_another_user_may_have_written_is(tmp_path: Path) -> None:
+    with Daemon(tmp_path, EVENTS_ONLY, root=make_fake_tree(tmp_path / "root")) as daemon:
+        daemon.wait_ticks()
+        status = daemon.runtime / "status.json"
+        status.write_text(status.read_text().replace('"reason":"', '"reason":"\\u001b]0;owned\\u0007'))
+        said = verb("why", "--root", tmp_path / "root", "--runtime-dir", daemon.runtime).stdout
+        assert daemon.end() == 0
+    assert r"\x1b]0;owned\x07" in said
+    assert all(line.isprintable() for line in said.splitlines())
+
+
 def test_neither_tables_nor_logs_nor_labels_show_it(tmp_path: Path) -> None:
     make_fake_tree(tmp_path / "root", guests=[FORGER])
     with Daemon(tmp_path, EVENTS_ONLY, root=tmp_path / "root") as daemon:

@@ -6,7 +6,7 @@ import signal
 import time
 from pathlib import Path
 
-from tests.support.daemon import EVENTS_ONLY, QUIET, Daemon, merged, service_manager, verb
+from tests.support.daemon import EVENTS_ONLY, QUIET, Daemon, Sections, merged, service_manager, verb
 from tests.support.process import wait_for
 from tests.support.trees import KSM, put
 
@@ -94,7 +94,7 @@ def test_a_reload_is_told_with_its_time(root: Path, tmp_path: Path) -> None:
 def test_it_is_asked_for_time_while_memory_is_given_back(root: Path, tmp_path: Path) -> None:
     """At the start a structural knob wants it, at the end on_exit, and after a kill run=2 as it was found."""
     put(root, f"{KSM}/pages_shared", "10\n")
-    sections = {"kernel": {"max_page_sharing": 20}, "daemon": {"on_exit": "unmerge"}}
+    sections: Sections = {"kernel": {"max_page_sharing": 20}, "daemon": {"on_exit": "unmerge"}}
     with service_manager(tmp_path, PATH=slow_unmerging(tmp_path)) as manager:
         with Daemon(
             tmp_path / "daemon", merged(EVENTS_ONLY, sections), root=root, environment=manager.environment

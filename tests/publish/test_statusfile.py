@@ -126,6 +126,12 @@ def test_garbage_is_named(path: Path, text: str, sentence: str) -> None:
     assert sentence in str(caught.value)
 
 
+def test_what_is_nested_too_deep_is_no_json(path: Path) -> None:
+    path.write_text("[" * 100_000)
+    with pytest.raises(Unreadable, match="no JSON: recursion limit"):
+        statusfile.read(path)
+
+
 def test_bytes_that_are_no_text(path: Path) -> None:
     path.write_bytes(b"\xff\xfe{")
     with pytest.raises(Unreadable, match="no JSON"):

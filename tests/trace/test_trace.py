@@ -90,7 +90,7 @@ def test_any_tick_makes_the_round_trip(decision: Decision, counters: Counters, w
     assert parse_tick("file", 2, line) == tick
 
 
-@given(st.binary(max_size=60))
+@given(st.binary(max_size=60) | st.just(b"[" * 100_000))
 def test_whatever_a_foreign_file_holds_is_one_error_with_its_line(text: bytes) -> None:
     with pytest.raises(BadTrace, match="file:1: "):
         parse_header("file", text)
@@ -211,6 +211,14 @@ def test_the_verb_shows_the_differences(tmp_path: Path, capsys: pytest.CaptureFi
     assert told["comparison"]["ticks"] == 40
     assert told["comparison"]["differing"] > 0
     assert main(["replay", str(tmp_path)]) == 2
+
+
+def test_no_text_of_a_foreign_trace_steers_a_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    hostile = replace(report(FULL), decision=replace(report(FULL).decision, reason="\x1b[2J\x07"))
+    assert main(["replay", str(written(tmp_path / "t.jsonl", [hostile]))]) == 0
+    text = capsys.readouterr().out
+    assert r"\x1b[2J\x07" in text
+    assert all(line.isprintable() for line in text.splitlines())
 
 
 def test_record_writes_what_replay_reads_even_after_a_kill(tmp_path: Path) -> None:
