@@ -11,11 +11,13 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from bench import tables
 from bench.ballast import touch_all
+from bench.contents import Layout
 from bench.loads import LOADS, takes_memory
 from bench.managers import MANAGERS, manager
 from bench.runs import Run, perform
@@ -82,10 +84,17 @@ def parse_arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--cap-mib", type=int, default=0, metavar="MIB", help="of density (16/52 of all guests, but room for three)"
     )
+    parser.add_argument(
+        "--contents", choices=get_args(Layout), default="dense", help="long runs of a kind, or runs of 4"
+    )
+    parser.add_argument("--small-pages", action="store_true", help="guests without huge pages, who tell no harm")
     parser.add_argument("--seconds", type=float, default=40, metavar="S", help="of each run (%(default)s)")
     parser.add_argument("--turns", type=int, default=1, metavar="N", help="(%(default)s)")
     parser.add_argument("--out", type=Path, default=Path("build/arena"), metavar="DIR", help="(%(default)s)")
-    return parser.parse_args(words)
+    args = parser.parse_args(words)
+    if args.small_pages and any(LOADS[load.partition("@")[0]].wants_work for load in args.loads):
+        parser.error("--small-pages: harm and busy measure guests with huge pages")
+    return args
 
 
 def _loads(text: str) -> list[str]:
@@ -113,6 +122,8 @@ def size_of(args: argparse.Namespace) -> Size:
         guests=args.guests,
         guest_bytes=args.guest_mib * MIB,
         seconds=args.seconds,
+        small_pages=args.small_pages,
+        layout=args.contents,
         cap_bytes=args.cap_mib * MIB or max(round(all_bytes * DENSITY_CAP), DENSITY_GUESTS * args.guest_mib * MIB),
     )
 

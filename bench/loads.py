@@ -1,8 +1,12 @@
 """Loads: what guests do while a manager is at work."""
 
+import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
+from bench.contents import Layout
 from bench.stage import Size, Stage
 from ksmtuned_py.cli.workload import PAGE_BYTES, Mix
 from ksmtuned_py.units import GIB
@@ -14,6 +18,10 @@ LAST_BYTES = GIB
 TWIN_AGE_PASSES = 25
 PRESSURE_SHARE = 1 / 3
 """The share of the load's time in which available memory falls."""
+RELIEF_SHARE = 1 / 3
+"""The share of the load's time after which memory is plenty again."""
+RELIEF_RATE = 4 * GIB
+"""How fast it got short before, in bytes a second."""
 
 
 def nothing(_: Stage) -> None:
@@ -30,6 +38,10 @@ class Load:
     """Time between the manager's start and the play."""
     guests: int | None = None
     """How many guests there will be; None when the size decides that."""
+    takes_memory: bool = False
+    """Whether it needs memory that its guests do not use."""
+    wants_work: bool = False
+    """Whether it is of guests at work, and so of none with small pages."""
 
 
 def usual(size: Size) -> Mix:
@@ -114,6 +126,30 @@ def density(stage: Stage) -> None:
             stage.start(dense)
 
 
+def one_is_measured(stage: Stage, layout: Layout) -> None:
+    """Starts all guests, of which the first measures all the time; much merges in dense ones, little in sparse ones."""
+    thin = mix(stage.size, equal=10, zero=5, unique=75, changing=10)
+    mixes = [usual(stage.size) if layout == "dense" else thin] * stage.size.guests
+    stage.start(*mixes, tasks=["probe"], layout=layout)
+
+
+def busy(stage: Stage) -> None:
+    """Starts all guests, so many of them busy that no core is idle."""
+    stage.start(*[usual(stage.size)] * stage.size.guests, tasks=["busy"] * (os.cpu_count() or 1))
+
+
+def fill(stage: Stage, gib_per_second: float) -> None:
+    """Takes the host's memory but for the last GiB, and keeps it."""
+    with stage.short(LAST_BYTES, gib_per_second * GIB):
+        time.sleep(stage.seconds_left())
+
+
+def relief(stage: Stage) -> None:
+    """Takes the host's memory but for the last GiB, and gives it back after a third of the time."""
+    with stage.short(LAST_BYTES, RELIEF_RATE):
+        time.sleep(max(0.0, stage.seconds_left() - stage.size.seconds * (1 - RELIEF_SHARE)))
+
+
 LOADS = {
     "storm": Load(everybody),
     "takeover": Load(nothing, before=everybody, quiet_seconds=0),
@@ -122,11 +158,18 @@ LOADS = {
     "churn": Load(come_and_go),
     "rewrite": Load(rewrite),
     "idle": Load(idle),
-    "pressure": Load(pressure),
-    "density": Load(density, before=only_the_cap),
+    "pressure": Load(pressure, takes_memory=True),
+    "density": Load(density, before=only_the_cap, takes_memory=True),
+    "harm-dense": Load(nothing, partial(one_is_measured, layout="dense"), quiet_seconds=0, wants_work=True),
+    "harm-sparse": Load(nothing, partial(one_is_measured, layout="sparse"), quiet_seconds=0, wants_work=True),
+    "busy": Load(nothing, busy, quiet_seconds=0, wants_work=True),
+    "fill-0.1": Load(partial(fill, gib_per_second=0.1), everybody, takes_memory=True),
+    "fill-0.5": Load(partial(fill, gib_per_second=0.5), everybody, takes_memory=True),
+    "fill-2": Load(partial(fill, gib_per_second=2), everybody, takes_memory=True),
+    "relief": Load(relief, everybody, quiet_seconds=0, takes_memory=True),
 }
 
 
 def takes_memory(load: str) -> bool:
     """Whether the load NAME or NAME@PERCENT needs memory that its guests do not use."""
-    return load in ("pressure", "density") or "@" in load
+    return LOADS[load.partition("@")[0]].takes_memory or "@" in load

@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 
 from bench import measures
+from bench.harm import Harm, harm_of
 from bench.loads import LOADS, Load
 from bench.managers import manager
 from bench.samples import Sample, Sampler
@@ -35,6 +36,8 @@ DEFAULTS = {
 advisor_mode is first: while the advisor is on, pages_to_scan cannot be written."""
 STILL_BYTES = 8 * MIB
 STILL_SECONDS = 20.0
+ROUNDS = 6
+"""How often a guest compares its memory with whole memory at the end of a run, three quarters of a second each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +72,8 @@ class Figures:
     own_resident_bytes: int | None
     restored: bool | None
     """Whether all knobs were as before once it had stopped."""
+    harm: Harm | None
+    """What it was like for the guests; None where they have small pages."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +110,7 @@ def perform(ksm: RealKsm, load: str, who: str, turn: int, size: Size, tell: Call
         before = knobs()
         with manager(who).at_work(ksm, Path(scratch)) as process:
             sampler = _play(LOADS[name], stage, tell)
+            harm = harm_of(sampler.samples, stage.reports(ROUNDS), stage.short_seconds)
             footprint = _footprint(process) if process else None
         restored = knobs() == before if process else None
     clean(ksm)
@@ -114,7 +120,7 @@ def perform(ksm: RealKsm, load: str, who: str, turn: int, size: Size, tell: Call
         manager=who,
         turn=turn,
         strangers=tuple(sorted(strangers)),
-        figures=_figures(sampler, LOADS[name].guests or size.guests, footprint, restored),
+        figures=_figures(sampler, LOADS[name].guests or size.guests, footprint, restored, harm),
         samples=sampler.samples,
     )
 
@@ -122,7 +128,7 @@ def perform(ksm: RealKsm, load: str, who: str, turn: int, size: Size, tell: Call
 def _play(load: Load, stage: Stage, tell: Callable[[Sample], None]) -> Sampler:
     time.sleep(load.quiet_seconds)
     stage.begin()
-    with Sampler(stage.size.seconds, stage.possible, tell) as sampler:
+    with Sampler(stage.size.seconds, stage, tell) as sampler:
         load.play(stage)
         time.sleep(stage.seconds_left())
     return sampler
@@ -167,7 +173,7 @@ def _footprint(process: psutil.Process) -> Footprint:
     )
 
 
-def _figures(sampler: Sampler, guests: int, own: Footprint | None, restored: bool | None) -> Figures:
+def _figures(sampler: Sampler, guests: int, own: Footprint | None, restored: bool | None, harm: Harm | None) -> Figures:
     samples = sampler.samples
     half, most, nearly_all = (measures.reached(samples, share) for share in (0.5, 0.9, 0.95))
     return Figures(
@@ -190,4 +196,5 @@ def _figures(sampler: Sampler, guests: int, own: Footprint | None, restored: boo
         own_cpu_seconds=own.cpu_seconds if own else None,
         own_resident_bytes=own.resident_bytes if own else None,
         restored=restored,
+        harm=harm,
     )

@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Self
+from typing import Protocol, Self
 
 from ksmtuned_py.backends.kernel import KernelBackend
 from ksmtuned_py.door import Door
@@ -24,6 +24,7 @@ class Sample:
     seconds: float
     """Seconds since the load began."""
     saved_bytes: int
+    """With what splits of huge pages freed."""
     possible_bytes: int
     """What could be saved now at best."""
     profit_bytes: int
@@ -34,17 +35,29 @@ class Sample:
     passes: int
     """Passes since the load began."""
     guests: int
+    split_pages: int
+    """Huge pages of this machine that were split since the load began."""
     run: int
     pages_to_scan: int
     sleep_millisecs: int
     smart_scan: int
 
 
+class Loaded(Protocol):
+    """The guests of whom the samples are."""
+
+    def possible(self) -> tuple[int, int]:
+        """Returns what could be saved now at best, in bytes, and how many guests there are."""
+
+    def freed_bytes(self) -> int:
+        """Returns what splits of huge pages freed."""
+
+
 class Sampler:
     """Takes samples in a thread of its own, for the length of a with block."""
 
-    def __init__(self, seconds: float, load: Callable[[], tuple[int, int]], tell: Callable[[Sample], None]) -> None:
-        """`load` says what could be saved now, in bytes, and how many guests there are; `tell` is told each sample."""
+    def __init__(self, seconds: float, load: Loaded, tell: Callable[[Sample], None]) -> None:
+        """`tell` is told each sample."""
         self.samples: list[Sample] = []
         self.reaction_seconds: float | None = None
         """Time until the knobs changed for the first time."""
@@ -60,6 +73,7 @@ class Sampler:
         self._begun = time.monotonic()
         self._cpu_at_first = self._backend.scanner_cpu_seconds() or 0.0
         self._passes_at_first = self._backend.counters().full_scans
+        self._splits_at_first = split_pages()
         self._thread.start()
         return self
 
@@ -85,18 +99,25 @@ class Sampler:
 
     def _sample(self) -> Sample:
         counters, knobs = self._backend.counters(), self._backend.knobs()
-        possible_bytes, guests = self._load()
+        possible_bytes, guests = self._load.possible()
         return Sample(
             seconds=time.monotonic() - self._begun,
-            saved_bytes=counters.saved_pages * self._backend.page_bytes,
+            saved_bytes=counters.saved_pages * self._backend.page_bytes + self._load.freed_bytes(),
             possible_bytes=possible_bytes,
             profit_bytes=counters.general_profit or 0,
             available_bytes=read_memory(Door()).available_bytes,
             ksmd_cpu_seconds=(self._backend.scanner_cpu_seconds() or 0.0) - self._cpu_at_first,
             passes=counters.full_scans - self._passes_at_first,
             guests=guests,
+            split_pages=split_pages() - self._splits_at_first,
             run=knobs.run or 0,
             pages_to_scan=knobs.pages_to_scan or 0,
             sleep_millisecs=knobs.sleep_millisecs or 0,
             smart_scan=knobs.smart_scan or 0,
         )
+
+
+def split_pages() -> int:
+    """Returns how many huge pages were split since boot (thp_split_page); 0 on a kernel without them."""
+    lines = (line.split() for line in Door().read("proc/vmstat").splitlines())
+    return next((int(value) for name, value in lines if name == "thp_split_page"), 0)

@@ -1,13 +1,14 @@
 """The stage of one run: its clock, its guests, and the memory that somebody else uses."""
 
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Any, Self
 
 from bench.ballast import Ballast
-from bench.guests import Guest
+from bench.contents import Layout
+from bench.guests import Guest, Task, WorkingGuest
 from ksmtuned_py.cli.workload import PAGE_BYTES, Mix, achievable_pages
 from ksmtuned_py.door import Door
 from ksmtuned_py.sensors.memory import read_memory
@@ -17,8 +18,8 @@ from tests.support.process import wait_for
 
 FULL_SPEED = {"pages_to_scan": 100_000, "sleep_millisecs": 1, "run": 1}
 """Makes ksmd as fast as it can be: a batch of a tenth of a second, and one jiffy of sleep."""
-PROCESS_BYTES = 12 * MIB
-"""Memory that a workload process takes beside its workload."""
+PROCESS_BYTES, WORKING_BYTES = 12 * MIB, 40 * MIB
+"""Memory that a workload process, and a guest at work, take beside their workload."""
 BOOKKEEPING = 0.02
 """Share of memory for bookkeeping: 64 bytes for each page ksmd scans, and 8 for each mapped one, are 1.8 %."""
 AGEING_SECONDS = 300.0
@@ -33,6 +34,9 @@ class Size:
     seconds: float
     cap_bytes: int
     """Memory that density may use."""
+    small_pages: bool = False
+    """Whether guests have no huge pages, and so can say nothing of themselves."""
+    layout: Layout = "dense"
 
     @property
     def all_bytes(self) -> int:
@@ -42,7 +46,8 @@ class Size:
     @property
     def overhead_bytes(self) -> int:
         """Memory of the processes themselves, and of KSM's bookkeeping and page tables for all guests."""
-        return self.guests * PROCESS_BYTES + round(self.all_bytes * BOOKKEEPING)
+        each = PROCESS_BYTES if self.small_pages else WORKING_BYTES
+        return self.guests * each + round(self.all_bytes * BOOKKEEPING)
 
 
 class Stage:
@@ -54,6 +59,8 @@ class Stage:
         self.guests: list[Guest] = []
         self.goal: list[Mix] | None = None
         """The guests over which what could be merged is counted, where a load wants more than it has got so far."""
+        self.short_seconds: float | None = None
+        """The moment of the load at which somebody else had all the memory that it wanted."""
         self._begun = time.monotonic()
         self._started = 0
         self._ready = 0
@@ -61,8 +68,10 @@ class Stage:
         self._sharing = ksm.number("max_page_sharing") or 256
 
     def begin(self) -> None:
-        """Starts the load's clock."""
+        """Starts the load's clock; who is there goes to work."""
         self._begun = time.monotonic()
+        for guest in self.guests:
+            guest.go()
 
     def seconds_left(self) -> float:
         """Returns the time until the load ends."""
@@ -77,16 +86,21 @@ class Stage:
             if self.seconds_left():
                 yield
 
-    def start(self, *mixes: Mix) -> None:
-        """Starts guests all at once; returns when their memory is filled."""
+    def start(self, *mixes: Mix, tasks: Sequence[Task] = (), layout: Layout | None = None) -> None:
+        """Starts guests all at once; returns when their memory is filled. Those without a task are calm."""
         new = []
-        for mix in mixes:
-            self._started += 1
-            new.append(self._undo.enter_context(Guest(f"arena-{self._started}", mix)))
+        for number, mix in enumerate(mixes):
+            task = tasks[number] if number < len(tasks) else "calm"
+            new.append(self._undo.enter_context(self._guest(mix, task, layout or self.size.layout)))
         self.guests += new
         for guest in new:
             guest.wait_ready()
             self._ready += 1
+
+    def _guest(self, mix: Mix, task: Task, layout: Layout) -> Guest:
+        self._started += 1
+        name = f"arena-{self._started}"
+        return Guest(name, mix) if self.size.small_pages else WorkingGuest(name, mix, layout=layout, task=task)
 
     def end_oldest(self) -> None:
         """Ends the guest that has been there for longest."""
@@ -109,10 +123,26 @@ class Stage:
 
     def leave(self, left_bytes: int, seconds: float = 0) -> None:
         """Takes all memory but this and the overhead: within so many seconds, or at once, as a guest."""
-        size_bytes = max(0, read_memory(Door()).available_bytes - self.size.overhead_bytes - left_bytes)
-        ballast = self._undo.enter_context(Ballast(size_bytes, seconds, as_guest=not seconds))
+        ballast = self._ballast(left_bytes + self.size.overhead_bytes, seconds, as_guest=not seconds)
         if not seconds:
             ballast.wait_taken()
+
+    @contextmanager
+    def short(self, left_bytes: int, bytes_per_second: float) -> Iterator[None]:
+        """Takes all memory but this at this rate, and notes when it has; gives it back at the block's end.
+
+        It is then no error that the host ran out of memory before: the least that was available tells of it.
+        """
+        seconds = max(0.0, read_memory(Door()).available_bytes - left_bytes) / bytes_per_second
+        with self._ballast(left_bytes, seconds, as_guest=False) as ballast:
+            with suppress(RuntimeError):
+                ballast.wait_taken()
+            self.short_seconds = time.monotonic() - self._begun
+            yield
+
+    def _ballast(self, left_bytes: int, seconds: float, *, as_guest: bool) -> Ballast:
+        size_bytes = max(0, read_memory(Door()).available_bytes - left_bytes)
+        return self._undo.enter_context(Ballast(size_bytes, seconds, as_guest=as_guest))
 
     def possible(self) -> tuple[int, int]:
         """Returns what could be saved now at best, in bytes, and how many guests have filled their memory."""
@@ -120,9 +150,18 @@ class Stage:
         zero = bool(self.ksm.number("use_zero_pages"))
         return achievable_pages(mixes, max_page_sharing=self._sharing, use_zero_pages=zero) * PAGE_BYTES, self._ready
 
+    def freed_bytes(self) -> int:
+        """Returns what splits of the guests' huge pages freed, which no counter of KSM shows."""
+        return sum(guest.freed_bytes() for guest in tuple(self.guests))
+
+    def reports(self, rounds: int) -> list[dict[str, Any]]:
+        """Returns what it is like to be each guest; the first measures its memory for so many rounds."""
+        found = [guest.report(0 if number else rounds) for number, guest in enumerate(self.guests)]
+        return [report for report in found if report]
+
     def fits_one_more(self) -> bool:
         """Whether one more guest fits under the cap, as long as merging saves what it does now."""
-        used = len(self.guests) * self.size.guest_bytes - self.ksm.saved_pages() * PAGE_BYTES
+        used = len(self.guests) * self.size.guest_bytes - self.ksm.saved_pages() * PAGE_BYTES - self.freed_bytes()
         return used + self.size.guest_bytes <= self.size.cap_bytes
 
     def __enter__(self) -> Self:

@@ -4,8 +4,10 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from statistics import median
 
+from bench.harm import Harm
 from bench.runs import Figures, Run
 from ksmtuned_py.units import MIB
 
@@ -23,6 +25,14 @@ class Column:
 
 def _times(factor: float, value: float | None) -> float | None:
     return None if value is None else value * factor
+
+
+def _of_harm(value: Callable[[Harm], float | None]) -> Callable[[Figures], float | None]:
+    return lambda figures: value(figures.harm) if figures.harm else None
+
+
+def _wait(harm: Harm, name: str, place: int) -> float | None:
+    return harm.waits[name][place] if name in harm.waits else None
 
 
 MERGING = (
@@ -49,9 +59,25 @@ COST = (
     Column("knobs restored", lambda figures: figures.restored, 0),
 )
 
+GUESTS = (
+    Column("huge pages kept %", _of_harm(lambda harm: harm.huge_share * 100)),
+    Column("split", _of_harm(lambda harm: harm.split_pages), 0),
+    Column("split per GiB saved", _of_harm(lambda harm: harm.splits_per_gib), 0),
+    Column("saved MiB", _of_harm(lambda harm: harm.saved_bytes / MIB), 0),
+    Column("speed", _of_harm(lambda harm: harm.speed), 3),
+    Column("reads M/s", _of_harm(lambda harm: harm.reads_per_second / 1e6), 2),
+    Column("waited % of a core", _of_harm(lambda harm: harm.waited_share * 100)),
+    Column("saved at need %", _of_harm(lambda harm: _times(100, harm.saved_at_need))),
+)
+WAITS = tuple(
+    Column(f"{name.replace('_', ' ')} {quantile}, us", _of_harm(partial(_wait, name=name, place=place)), 1)
+    for name in ("first_write", "read", "timer")
+    for place, quantile in enumerate(("p50", "p99", "p99.9"))
+)
+
 
 def as_markdown(runs: Sequence[Run]) -> str:
-    """Returns two tables for each load: how soon, and at what cost."""
+    """Returns the tables of each load: how soon, at what cost, and what it was like for the guests."""
     return "\n".join(
         _of_load(load, [run for run in runs if run.load == load]) for load in dict.fromkeys(run.load for run in runs)
     )
@@ -77,7 +103,8 @@ def middle(values: Sequence[float | None], digits: int) -> str:
 def _of_load(load: str, runs: Sequence[Run]) -> str:
     turns = max(run.turn for run in runs)
     heading = f"### {load} ({turns} turn{'s' if turns > 1 else ''})"
-    return "\n\n".join([heading, _table(runs, MERGING), _table(runs, COST), ""])
+    shown = [MERGING, COST, *([GUESTS, WAITS] if any(run.figures.harm for run in runs) else [])]
+    return "\n\n".join([heading, *(_table(runs, columns) for columns in shown), ""])
 
 
 def _table(runs: Sequence[Run], columns: Sequence[Column]) -> str:

@@ -40,6 +40,7 @@ SAMPLE = Sample(
     ksmd_cpu_seconds=0,
     passes=0,
     guests=1,
+    split_pages=0,
     run=1,
     pages_to_scan=100,
     sleep_millisecs=20,
@@ -65,6 +66,7 @@ FIGURES = Figures(
     own_cpu_seconds=None,
     own_resident_bytes=None,
     restored=None,
+    harm=None,
 )
 RUN = Run(load="storm", manager="nothing", turn=1, strangers=(), figures=FIGURES, samples=[SAMPLE])
 

@@ -1,0 +1,126 @@
+"""Measures from within a guest how fast its memory is, and how long a first write, a read and a timer take."""
+
+import time
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.contents import HUGE_PAGES, PAGE_WORDS, Area, GuestMemory
+
+Indices: TypeAlias = NDArray[np.int64]
+
+TURN_SECONDS = 0.25
+"""The length of a turn: short beside the noise of a machine, long beside a time slice."""
+BATCH = 8192
+"""Random reads in one call: what Python takes for the call is then nothing beside them."""
+TIMER_SECONDS = 0.001
+READS_A_WRITE = 8
+"""First writes are rare, because each takes a merged page back."""
+QUANTILES = (0.5, 0.99, 0.999)
+
+
+class Reader:
+    """Reads words of an area at random, a batch at a time."""
+
+    def __init__(self, area: Area, blocks: NDArray[np.int64]) -> None:
+        """`blocks` are the huge pages that it reads from."""
+        self._words = area.words
+        self._blocks = blocks
+        self._random = np.random.default_rng()
+        self._found = np.empty(BATCH, np.uint64)
+
+    def read(self) -> float:
+        """Reads a batch; returns the seconds that it took."""
+        indices = self.places()
+        begun = time.perf_counter()
+        np.take(self._words, indices, out=self._found, mode="clip")
+        return time.perf_counter() - begun
+
+    def places(self) -> Indices:
+        """Returns random indices of words."""
+        block = self._blocks[self._random.integers(0, len(self._blocks), BATCH)]
+        found: Indices = block * (HUGE_PAGES * PAGE_WORDS)
+        found += self._random.integers(0, HUGE_PAGES * PAGE_WORDS, BATCH)
+        return found
+
+    def turn(self) -> float:
+        """Reads for one turn; returns reads a second."""
+        until = time.perf_counter() + TURN_SECONDS
+        seconds, batches = 0.0, 0
+        while time.perf_counter() < until:
+            seconds += self.read()
+            batches += 1
+        return BATCH * batches / seconds
+
+
+@dataclass(slots=True)
+class Waits:
+    """How long each took, in seconds."""
+
+    first_write: list[float] = field(default_factory=list)
+    read: list[float] = field(default_factory=list)
+    timer: list[float] = field(default_factory=list)
+
+    def quantiles(self) -> dict[str, list[float]]:
+        """Returns QUANTILES of each in microseconds; what was never measured is left out."""
+        measured = {"first_write": self.first_write, "read": self.read, "timer": self.timer}
+        return {
+            name: [round(float(value) * 1e6, 2) for value in np.quantile(values, QUANTILES)]
+            for name, values in measured.items()
+            if values
+        }
+
+
+class Meter:
+    """Compares a guest's memory, in turns, with as much memory that nobody merges, in the same process."""
+
+    def __init__(self, memory: GuestMemory, reference_bytes: int) -> None:
+        """A reference that is smaller than the memory is compared with as many of its huge pages, taken at random."""
+        self._reference = Area(reference_bytes // (PAGE_WORDS * 8), mergeable=False)
+        self._reference.fill()
+        blocks = np.arange(self._reference.size_bytes // (HUGE_PAGES * PAGE_WORDS * 8))
+        own = np.random.default_rng().permutation(memory.size_bytes // (HUGE_PAGES * PAGE_WORDS * 8))[: len(blocks)]
+        self._own, self._whole = Reader(memory, own), Reader(self._reference, blocks)
+        self._words = memory.words.data
+        self._unwritten = _shuffled(np.concatenate((memory.equal, memory.zero)))
+        self.waits = Waits()
+        self.speeds: list[float] = []
+        """Of each round: reads a second of the guest's memory over those of the reference."""
+
+    def round(self) -> None:
+        """Measures a turn of each, now one and now the other first, and a turn of waits."""
+        if len(self.speeds) % 2:
+            whole, own = self._whole.turn(), self._own.turn()
+        else:
+            own, whole = self._own.turn(), self._whole.turn()
+        self.speeds.append(own / whole)
+        self._wait()
+
+    def _wait(self) -> None:
+        until = time.perf_counter() + TURN_SECONDS
+        for number, place in enumerate(self._own.places().tolist()):
+            begun = time.perf_counter()
+            if begun > until:
+                return
+            time.sleep(TIMER_SECONDS)
+            woken = time.perf_counter()
+            _ = self._words[place]
+            done = time.perf_counter()
+            self.waits.timer.append(woken - begun - TIMER_SECONDS)
+            self.waits.read.append(done - woken)
+            if number % READS_A_WRITE == 0 and self._unwritten:
+                self._write_first(self._unwritten.pop() * PAGE_WORDS + place % PAGE_WORDS)
+
+    def _write_first(self, index: int) -> None:
+        """Writes what is there to a page that was not written to yet: its content stays, its merging ends."""
+        word = self._words[index]
+        begun = time.perf_counter()
+        self._words[index] = word
+        self.waits.first_write.append(time.perf_counter() - begun)
+
+
+def _shuffled(places: Indices) -> list[int]:
+    found: list[int] = np.random.default_rng().permutation(places).tolist()
+    return found
