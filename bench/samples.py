@@ -9,6 +9,7 @@ from typing import Protocol, Self
 from ksmtuned_py.backends.kernel import KernelBackend
 from ksmtuned_py.door import Door
 from ksmtuned_py.sensors.memory import read_memory
+from ksmtuned_py.sensors.vmstat import read_vmstat
 
 SAMPLE_SECONDS = 0.1
 SAMPLES_MOST = 1200
@@ -118,6 +119,5 @@ class Sampler:
 
 
 def split_pages() -> int:
-    """Returns how many huge pages were split since boot (thp_split_page); 0 on a kernel without them."""
-    lines = (line.split() for line in Door().read("proc/vmstat").splitlines())
-    return next((int(value) for name, value in lines if name == "thp_split_page"), 0)
+    """Returns how many huge pages were split since boot; 0 on a kernel without them."""
+    return read_vmstat(Door()).thp_split_page or 0
