@@ -22,9 +22,9 @@ from ksmtuned_py.cli.workload import PAGE_BYTES, Mix
 from ksmtuned_py.door import Door
 from ksmtuned_py.sensors.memory import read_memory
 from ksmtuned_py.units import GIB, MIB
+from tests.repository.test_bench import FIGURES, RUN, samples
 from tests.support.ksmlock import RealKsm, need_real_ksm
 from tests.support.need import need
-from tests.test_bench import FIGURES, RUN, samples
 
 MIX = Mix(equal_bytes=MIB, zero_bytes=MIB, unique_bytes=MIB, changing_bytes=MIB, seed=7)
 SMAPS = """\
