@@ -115,7 +115,8 @@ def _table(rows: "list[Figures]") -> "Table":
 
     table = Table(box=None, pad_edge=False)
     heads = ("to 50 %", "90 %", "95 %", "saved area", "saved at end", "ksmd CPU", "steady")
-    for head in ("policy", *heads, "longest pass", "in boost", "own CPU"):
+    huge = ("least available", "huge at end", "speed") if any(row.speed is not None for row in rows) else ()
+    for head in ("policy", *heads, "longest pass", "in boost", "own CPU", *huge):
         table.add_column(head, justify="left" if head == "policy" else "right", no_wrap=True)
     for row in rows:
         reached = {each.share: each.seconds for each in row.reached}
@@ -129,8 +130,17 @@ def _table(rows: "list[Figures]") -> "Table":
             seconds(row.longest_pass_seconds),
             seconds(row.longest_boost_pass_seconds),
             human_percent(row.deciding_cpu),
+            *(_guests(row) if huge else ()),
         )
     return table
+
+
+def _guests(row: "Figures") -> tuple[str, str, str]:
+    """What it was like for guests with huge pages."""
+    from ksmtuned_py.units import human_bytes, human_percent
+
+    share = "-" if row.huge_share is None else human_percent(row.huge_share)
+    return human_bytes(row.least_available_bytes), share, "-" if row.speed is None else f"{row.speed:.3f}"
 
 
 def _curve(each: "SimulatedRun", seconds: float) -> str:

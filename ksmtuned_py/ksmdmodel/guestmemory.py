@@ -2,12 +2,15 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from ksmtuned_py.ksmdmodel.contents import ZERO_CONTENT, Content, Trees, Waiting
-from ksmtuned_py.ksmdmodel.pages import NEW, TO_TREES, Found, PagePlace, PageState
+from ksmtuned_py.ksmdmodel.pages import FREED, NEW, TO_TREES, Found, PagePlace, PageState
 from ksmtuned_py.ksmdmodel.runs import Runs
 
 NANOSECONDS = 1_000_000_000
+WITHOUT_ITEM = (PagePlace.NEW, PagePlace.ZERO, PagePlace.FREED)
+ON_ZERO_PAGE = (PagePlace.ZEROED, PagePlace.ZERO, PagePlace.FREED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +41,16 @@ def unique(pages: int, *, rewrites_per_second: float = 0.0) -> PageGroup:
     return PageGroup(pages=pages, rewrites_per_second=rewrites_per_second)
 
 
+class Splits(Protocol):
+    """The huge pages of a guest, to those who merge pages in them."""
+
+    def alike_until(self, group: "Group", page: int) -> int:
+        """Returns the end of the pages of which each may merge before any is freed by a split."""
+
+    def split(self, group: "Group", begin: int, end: int) -> None:
+        """Splits what holds pages that were merged."""
+
+
 @dataclass(eq=False)
 class GuestMemory:
     """One process that ksmd scans."""
@@ -49,6 +62,8 @@ class GuestMemory:
     groups: list["Group"] = field(default_factory=list)
     counts: list[int] = field(default_factory=lambda: [0] * len(PagePlace))
     """The number of pages in each Place."""
+    huge: Splits | None = None
+    """None where its memory is in small pages."""
 
     @property
     def pages(self) -> int:
@@ -58,7 +73,7 @@ class GuestMemory:
     @property
     def rmap_items(self) -> int:
         """The number of rmap items that ksmd keeps for it."""
-        return self.pages - self.counts[PagePlace.NEW] - self.counts[PagePlace.ZERO]
+        return self.pages - sum(self.counts[place] for place in WITHOUT_ITEM)
 
     def unseen_breaks(self, now_ns: int) -> tuple[int, int]:
         """Returns how many merged pages, and pages on the zero page, it wrote to that ksmd has not seen yet."""
@@ -100,6 +115,8 @@ class Group:
 
     def outlook(self, page: int, end: int, *, use_zero_pages: bool) -> tuple[int, Found]:
         """Returns the end of the pages that find the same in the trees, and what they find there."""
+        if self._guest.huge:
+            end = min(end, self._guest.huge.alike_until(self, page))
         if self.content is None:
             return end, Found.UNSHARED
         if use_zero_pages and self.spec.content == ZERO_CONTENT:
@@ -124,6 +141,7 @@ class Group:
             self._change(begin, end, items=-1, broken=-1)
         if found is Found.ZERO_PAGE:
             self.put(begin, end, state._replace(place=PagePlace.ZEROED))
+            self._split(begin, end)
         elif found not in TO_TREES:
             self.put(begin, end, state)
         elif self.content is None:
@@ -136,6 +154,13 @@ class Group:
         """Notes that pages in the unstable tree were merged with ones that came later."""
         for first, last, state in self.pages.between(begin, end):
             self.put(first, last, state._replace(place=PagePlace.STABLE))
+        self._split(begin, end)
+
+    def free(self, begin: int, end: int) -> None:
+        """Frees zero pages whose huge page was split: all but those that are merged or wait for a partner."""
+        for first, last, state in self.pages.between(begin, end):
+            if state.place in (PagePlace.NEW, PagePlace.VOLATILE):
+                self.put(first, last, FREED)
 
     def write_until(self, now_ns: int) -> None:
         """Takes in what the guest wrote until then; when it wrote between two visits makes no difference."""
@@ -167,7 +192,7 @@ class Group:
         """Ends the group's process: it maps neither merged pages nor the zero page any more."""
         self.break_merged(0, self.spec.pages)
         for first, last, state in self.pages.between(0, self.spec.pages):
-            if state.place is PagePlace.ZERO:
+            if state.place in (PagePlace.ZERO, PagePlace.FREED):
                 self.put(first, last, NEW)
             elif state.place is PagePlace.ZEROED:
                 self.put(first, last, state._replace(place=PagePlace.VOLATILE))
@@ -179,12 +204,14 @@ class Group:
                 self._change(first, last, items=-1, broken=-1)
 
     def forget_all(self) -> None:
-        """Makes every page as if ksmd had never come by."""
-        self.put(0, self.spec.pages, NEW)
+        """Makes every page as if ksmd had never come by, but for those that a split freed."""
+        for first, last, state in self.pages.between(0, self.spec.pages):
+            if state.place is not PagePlace.FREED:
+                self.put(first, last, NEW)
 
     def _rewrite(self, begin: int, end: int) -> None:
         for first, last, state in self.pages.between(begin, end):
-            if state.place in (PagePlace.ZEROED, PagePlace.ZERO):
+            if state.place in ON_ZERO_PAGE:
                 self.put(first, last, NEW)
             elif self.content is None:
                 self.put(first, last, state._replace(known=False))
@@ -196,6 +223,13 @@ class Group:
             waiting = Waiting(self, last_row, self._trees.pass_number)
             for low, high in content.join(first, last, rows, waiting):
                 self.put(last_row + low, last_row + high, state._replace(place=PagePlace.UNSTABLE))
+        for first, last, now in self.pages.between(begin, end) if self._guest.huge else ():
+            if now.place is PagePlace.STABLE:
+                self._split(first, last)
+
+    def _split(self, begin: int, end: int) -> None:
+        if self._guest.huge:
+            self._guest.huge.split(self, begin, end)
 
     def _change(self, begin: int, end: int, *, items: int = 0, broken: int = 0) -> None:
         assert self.content is not None  # only pages of a content are merged

@@ -2,10 +2,13 @@
 
 from collections.abc import Iterable
 from functools import partial
+from typing import Literal, TypeAlias
 
 from ksmtuned_py.ksmdmodel.advisor import ModelAdvisor
 from ksmtuned_py.ksmdmodel.costs import Costs
 from ksmtuned_py.ksmdmodel.guestmemory import NANOSECONDS, Group, GuestMemory, PageGroup
+from ksmtuned_py.ksmdmodel.hugepages import HUGE_PAGES, HugePages
+from ksmtuned_py.ksmdmodel.khugepaged import Khugepaged
 from ksmtuned_py.ksmdmodel.ksmd import Ksmd
 from ksmtuned_py.ksmdmodel.pages import PagePlace
 from ksmtuned_py.ksmdmodel.savings import mergeable_pages
@@ -30,6 +33,8 @@ PATIENCE_SECONDS = 0.1
 """A write that waits longer than this for ksmd's mutex is PENDING."""
 TICKS_PER_SECOND = 100
 FIRST_PID = 1000
+Paging: TypeAlias = Literal["small", "rows", "mixed"]
+"""A guest's memory is in small pages, or in huge ones: a row of them for each kind of content, or all kinds in each."""
 
 
 class ModelHost:
@@ -48,11 +53,15 @@ class ModelHost:
         self.cpus = cpus
         self.page_bytes = page_bytes
         self._total_bytes = total_bytes
-        self._used_bytes = used_bytes
+        self.used_bytes = used_bytes
+        """Memory that others than guests use."""
         self._features = features
         self._settings = Settings(smart_scan=int("smart_scan" in features.knobs))
         self._ksmd = Ksmd(self._settings, costs or Costs())
+        self._khugepaged = Khugepaged()
         self._guests: dict[str, GuestMemory] = {}
+        self._huge: dict[str, HugePages] = {}
+        self._splits_of_ended = 0
         self._now_ns = 0
         self._last_pid = FIRST_PID
 
@@ -63,10 +72,17 @@ class ModelHost:
 
     def advance(self, seconds: float) -> None:
         """Lets time pass."""
-        self._now_ns += round(seconds * NANOSECONDS)
+        until_ns = self._now_ns + round(seconds * NANOSECONDS)
+        while self._huge and self._khugepaged.next_ns <= until_ns:
+            self._pass_until(self._khugepaged.next_ns)
+            self._khugepaged.wake(tuple(self._huge.values()))
+        self._pass_until(until_ns)
+
+    def _pass_until(self, until_ns: int) -> None:
+        self._now_ns = max(self._now_ns, until_ns)
         self._ksmd.run_until(self._now_ns)
 
-    def add_guest(self, name: str, groups: Iterable[PageGroup]) -> Guest:
+    def add_guest(self, name: str, groups: Iterable[PageGroup], *, pages: Paging = "small") -> Guest:
         """Adds a guest with all its memory in use; raises KeyError when there is one of that name."""
         if name in self._guests:
             raise KeyError(name)
@@ -76,6 +92,8 @@ class ModelHost:
         trees = self._ksmd.trees
         guest.groups = [Group(guest, spec, trees, self._now_ns) for spec in groups if spec.pages]
         self._guests[name] = guest
+        if pages != "small":
+            guest.huge = self._huge[name] = HugePages(guest, mixed=pages == "mixed")
         self._ksmd.add(guest)
         return self._account(guest)
 
@@ -83,6 +101,8 @@ class ModelHost:
         """Ends a guest; raises KeyError when there is none of that name."""
         guest = self._guests.pop(name)
         guest.end()
+        if huge := self._huge.pop(name, None):
+            self._splits_of_ended += huge.splits
         self._ksmd.cursor.end(guest)
 
     def guests(self) -> tuple[Guest, ...]:
@@ -92,16 +112,37 @@ class ModelHost:
     def memory(self) -> Memory:
         """Returns what /proc/meminfo would say: guests use all but what is merged now, and ksmd uses its items."""
         populated = sum(guest.pages for guest in self._guests.values())
-        zeroed = sum(self._zeroed(guest) for guest in self._guests.values())
+        zeroed = sum(self._zeroed(guest) for guest in self._guests.values()) + self.freed_pages()
         broken = self._unseen_breaks()
         pages = populated - zeroed - max(0, self._ksmd.trees.total.saved - broken)
-        taken = self._used_bytes + pages * self.page_bytes + self._rmap_items() * RMAP_ITEM_BYTES
+        taken = self.used_bytes + pages * self.page_bytes + self._rmap_items() * RMAP_ITEM_BYTES
         available = max(0, self._total_bytes - taken)
-        return Memory(total_bytes=self._total_bytes, available_bytes=available, free_bytes=available)
+        return Memory(
+            total_bytes=self._total_bytes,
+            available_bytes=available,
+            free_bytes=available,
+            anon_huge_bytes=sum(huge.whole for huge in self._huge.values()) * HUGE_PAGES * self.page_bytes,
+        )
+
+    def freed_pages(self) -> int:
+        """Returns how many zero pages splits of huge pages freed, which ksmd's counters do not show."""
+        return sum(guest.counts[PagePlace.FREED] for guest in self._guests.values())
+
+    def huge_pages(self, name: str) -> HugePages | None:
+        """Returns a guest's huge pages; None where its memory is in small ones."""
+        return self._huge.get(name)
 
     def vmstat(self) -> Vmstat:
         """Returns what /proc/vmstat would say; nothing is ever swapped here."""
-        return Vmstat(cow_ksm=self._ksmd.trees.cow_breaks + self._unseen_breaks(), pswpin=0, pswpout=0, oom_kill=0)
+        splits = self._splits_of_ended + sum(huge.splits for huge in self._huge.values())
+        return Vmstat(
+            cow_ksm=self._ksmd.trees.cow_breaks + self._unseen_breaks(),
+            pswpin=0,
+            pswpout=0,
+            oom_kill=0,
+            thp_split_page=splits if self._huge else None,
+            thp_collapse_alloc=self._khugepaged.collapses if self._huge else None,
+        )
 
     def knobs(self) -> Knobs:
         """Returns the settable files."""
@@ -197,6 +238,8 @@ class ModelHost:
         items = guest.rmap_items
         merging = guest.counts[PagePlace.STABLE] + guest.counts[PagePlace.BROKEN]
         zeroed = self._zeroed(guest)
+        huge = self._huge.get(guest.name)
+        freed = guest.counts[PagePlace.FREED]
         profit = (merging + zeroed) * self.page_bytes - items * RMAP_ITEM_BYTES
         return Guest(
             pid=guest.pid,
@@ -204,7 +247,8 @@ class ModelHost:
             name=guest.name,
             kind="qemu",
             virtual_bytes=guest.pages * self.page_bytes,
-            rss_bytes=(guest.pages - zeroed) * self.page_bytes,
+            rss_bytes=(guest.pages - zeroed - freed) * self.page_bytes,
+            huge_bytes=huge.whole * HUGE_PAGES * self.page_bytes if huge else None,
             ksm=GuestKsm(
                 rmap_items=items, merging_pages=merging, zero_pages=zeroed, profit_bytes=profit, mergeable=True
             ),

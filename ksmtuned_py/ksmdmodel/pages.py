@@ -24,6 +24,8 @@ class PagePlace(IntEnum):
     """Mapped to the zero page; its rmap item is freed when ksmd comes by."""
     ZERO = 6
     """Mapped to the zero page, without an rmap item; ksmd walks over it."""
+    FREED = 7
+    """Mapped to the zero page by a split of its huge page, which no counter shows; ksmd walks over it."""
 
 
 class PageState(NamedTuple):
@@ -38,6 +40,7 @@ class PageState(NamedTuple):
 
 
 NEW = PageState(PagePlace.NEW, known=False, age=0, skips=0)
+FREED = PageState(PagePlace.FREED, known=False, age=0, skips=0)
 ZERO = PageState(PagePlace.ZERO, known=False, age=0, skips=0)
 
 
@@ -73,6 +76,8 @@ def scanned(state: PageState, smart_scan: bool) -> tuple[Found, PageState]:
     match state.place:
         case PagePlace.ZEROED | PagePlace.ZERO:
             return Found.ABSENT, ZERO
+        case PagePlace.FREED:
+            return Found.ABSENT, state
         case PagePlace.STABLE:
             return Found.MERGED, state
         case _:

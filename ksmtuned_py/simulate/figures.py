@@ -47,6 +47,11 @@ class Figures:
     """Share of one core that the policy itself took, without the sensors."""
     wall_seconds: float
     """Wall time that the simulation took."""
+    least_available_bytes: int
+    huge_share: float | None
+    """The share of the guests' memory that was in huge pages at the end; None where it never was."""
+    speed: float | None
+    """The speed of the guests' memory, of that in huge pages alone, on average over time."""
 
 
 def figures(scenario: Scenario, run: SimulatedRun) -> Figures:
@@ -66,6 +71,9 @@ def figures(scenario: Scenario, run: SimulatedRun) -> Figures:
         longest_boost_pass_seconds=max(boosts, default=None),
         deciding_cpu=run.deciding_seconds / scenario.seconds,
         wall_seconds=run.seconds,
+        least_available_bytes=min(sample.available_bytes for sample in samples),
+        huge_share=samples[-1].huge_share,
+        speed=_speed(samples),
     )
 
 
@@ -86,6 +94,15 @@ def _area(samples: tuple[SimulatedSample, ...]) -> float:
         saved += (before.saved_bytes + after.saved_bytes) / 2 * seconds
         best += before.achievable_bytes * seconds
     return saved / best if best else 0.0
+
+
+def _speed(samples: tuple[SimulatedSample, ...]) -> float | None:
+    seconds = total = 0.0
+    for before, after in pairwise(samples):
+        if before.speed is not None:
+            seconds += after.seconds - before.seconds
+            total += before.speed * (after.seconds - before.seconds)
+    return total / seconds if seconds else None
 
 
 def _share(samples: list[SimulatedSample]) -> float:

@@ -8,6 +8,7 @@ from math import inf
 from ksmtuned_py.backends.model import ModelBackend
 from ksmtuned_py.config import Config
 from ksmtuned_py.host import Host
+from ksmtuned_py.ksmdmodel.hugepages import HUGE_PAGES
 from ksmtuned_py.ksmdmodel.modelhost import ModelHost
 from ksmtuned_py.model import Clock, Guest, Memory, Mode, Vmstat, Wake
 from ksmtuned_py.policy.trend import Trend
@@ -24,12 +25,18 @@ class SimulatedSample:
 
     seconds: float
     saved_bytes: int
+    """With what splits of huge pages freed."""
     achievable_bytes: int
     """What could be saved at best."""
     cpu_seconds: float
     """CPU time of ksmd so far."""
     passes: int
     mode: Mode
+    available_bytes: int = 0
+    huge_share: float | None = None
+    """The share of the guests' memory that is in huge pages; None where it never was."""
+    speed: float | None = None
+    """The speed of the guests' memory, of that in huge pages alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +80,26 @@ class Stage:
             if event.comes:
                 kind = self.scenario.guests[event.kind]
                 groups = kind.groups(event.number, self.model.page_bytes)
-                guest = self.model.add_guest(event.name, groups)
+                guest = self.model.add_guest(event.name, groups, pages=kind.pages)
                 self.guests_now[event.name] = (replace(guest, ksm=None), kind)
             else:
                 self.model.remove_guest(event.name)
                 del self.guests_now[event.name]
         if happened:
             self.achievable_bytes = self.model.mergeable_pages() * self.model.page_bytes
+
+    def fill(self) -> None:
+        """Lets others than guests take memory, up to now."""
+        self.model.used_bytes = round(self.scenario.host.used_now_gib(self.now_seconds) * GIB)
+
+    def huge(self) -> tuple[float | None, float | None]:
+        """Returns the share of the guests' memory that is in huge pages, and how fast that makes it."""
+        pages = [huge for huge in map(self.model.huge_pages, self.guests_now) if huge]
+        count = sum(huge.count for huge in pages)
+        if not count:
+            return None, None
+        share = sum(huge.whole for huge in pages) / count
+        return share, sum(huge.speed * huge.count for huge in pages) / count
 
     def stalls(self) -> bool:
         """Returns whether some task stalls on memory now; if so, sets the next stall for later."""
@@ -104,12 +124,14 @@ class Stage:
 
     def guests(self, now_seconds: float) -> tuple[Guest, ...]:  # noqa: ARG002 - the clock is ours
         """Returns the guests as they came, without ksmd's accounts: at every tick those of 500 would take long."""
-        return tuple(
-            replace(guest, rss_bytes=round(guest.rss_bytes * kind.resident_share(self.now_seconds)))
-            if kind.swing_percent
-            else guest
-            for guest, kind in self.guests_now.values()
-        )
+        return tuple(self._guest_now(guest, kind) for guest, kind in self.guests_now.values())
+
+    def _guest_now(self, guest: Guest, kind: Guests) -> Guest:
+        if kind.swing_percent:
+            guest = replace(guest, rss_bytes=round(guest.rss_bytes * kind.resident_share(self.now_seconds)))
+        if huge := self.model.huge_pages(guest.name):
+            guest = replace(guest, huge_bytes=huge.whole * HUGE_PAGES * self.model.page_bytes)
+        return guest
 
     def suspects(self) -> tuple[str, ...]:
         """Always empty: no other program runs in the model."""
@@ -147,20 +169,25 @@ def _ticks(scenario: Scenario, config: Config) -> Iterator[tuple[SimulatedSample
             happened.append(coming.pop())
         host.backend.counters()  # the model catches up with the clock before its guests change
         stage.play(happened)
+        stage.fill()
         woken_by = {Wake.GUEST} if any(event.comes for event in happened) else set()
         snapshot = host.observe(frozenset(woken_by | ({Wake.PRESSURE} if stage.stalls() else set())))
         began = time.process_time()
         trend, decision, writes = decide(snapshot, config, trend)
         seconds = time.process_time() - began
         host.apply(writes)
+        share, speed = stage.huge()
         yield (
             SimulatedSample(
                 seconds=stage.now_seconds,
-                saved_bytes=snapshot.saved_bytes,
+                saved_bytes=snapshot.saved_bytes + stage.model.freed_pages() * stage.model.page_bytes,
                 achievable_bytes=stage.achievable_bytes,
                 cpu_seconds=snapshot.scanner_cpu_seconds or 0.0,
                 passes=trend.passes.done,
                 mode=decision.mode,
+                available_bytes=snapshot.memory.available_bytes,
+                huge_share=share,
+                speed=speed,
             ),
             seconds,
         )

@@ -13,6 +13,7 @@ from pydantic import Field, ValidationError, model_validator
 from ksmtuned_py.config.types import Percent, Seconds, Section, TickSeconds
 from ksmtuned_py.errors import KsmtunedError
 from ksmtuned_py.ksmdmodel.guestmemory import PageGroup, equal, unique, zero
+from ksmtuned_py.ksmdmodel.modelhost import Paging
 from ksmtuned_py.units import GIB
 
 SUFFIX = ".toml"
@@ -49,6 +50,15 @@ class HostSize(Section):
     cpus: Count = 4
     stall_every_seconds: Moment = 0.0
     """How often some task stalls on memory, which wakes the daemon; 0 is never."""
+    filling_gib: Annotated[float, Field(ge=0, le=65_536)] = 0.0
+    """How much memory others than guests take in the course of time."""
+    filling_gib_per_second: Gib = 1.0
+    filling_from_seconds: Moment = 0.0
+
+    def used_now_gib(self, seconds: float) -> float:
+        """Returns what others than guests use then."""
+        taken = max(0.0, seconds - self.filling_from_seconds) * self.filling_gib_per_second
+        return self.used_gib + min(self.filling_gib, taken)
 
 
 class Guests(Section):
@@ -64,6 +74,8 @@ class Guests(Section):
     changing_percent: Percent = 10
     rewrites_per_second: Annotated[float, Field(ge=0, le=1000)] = 1.0
     """How often each changing page is written to."""
+    pages: Paging = "small"
+    """Its memory is in small pages, or in huge ones: a row of them for each kind of content, or all kinds in each."""
     swing_percent: Percent = 0
     """The part of its memory that a guest gives back to the host and takes anew, with other content."""
     swing_seconds: Moment = 3600.0
