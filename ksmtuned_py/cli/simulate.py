@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from ksmtuned_py.simulate.scenario import Scenario
 
 CURVE_WIDTH = 60
-PIPE_WIDTH = 150
-"""The width of the output where there is no terminal."""
+PIPE_WIDTH, HUGE_PIPE_WIDTH = 150, 190
+"""The width of the output where there is no terminal; guests with huge pages have columns of their own."""
 
 
 def add(subparsers: "Subparsers") -> None:
@@ -97,7 +97,7 @@ def _print(scenario: "Scenario", runs: "list[SimulatedRun]", rows: "list[Figures
 
     out().print(scenario.title, style="bold")
     if not out().is_terminal:
-        out().width = PIPE_WIDTH
+        out().width = PIPE_WIDTH if all(row.speed is None for row in rows) else HUGE_PIPE_WIDTH
     out().print(_table(rows))
     out().print(f"\nsaved, of what can be, over {human_seconds(scenario.seconds)}:")
     width = max(len(each.policy) for each in runs)
