@@ -41,14 +41,14 @@ def unique(pages: int, *, rewrites_per_second: float = 0.0) -> PageGroup:
     return PageGroup(pages=pages, rewrites_per_second=rewrites_per_second)
 
 
-class Splits(Protocol):
+class Splitting(Protocol):
     """The huge pages of a guest, to those who merge pages in them."""
 
     def alike_until(self, group: "Group", page: int) -> int:
         """Returns the end of the pages of which each may merge before any is freed by a split."""
 
     def split(self, group: "Group", begin: int, end: int) -> None:
-        """Splits what holds pages that were merged."""
+        """Splitting what holds pages that were merged."""
 
 
 @dataclass(eq=False)
@@ -62,7 +62,7 @@ class GuestMemory:
     groups: list["Group"] = field(default_factory=list)
     counts: list[int] = field(default_factory=lambda: [0] * len(PagePlace))
     """The number of pages in each Place."""
-    huge: Splits | None = None
+    huge: Splitting | None = None
     """None where its memory is in small pages."""
 
     @property

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from ksmtuned_py.ksmdmodel.hugepages import HUGE_PAGES, HugePages
+from ksmtuned_py.ksmdmodel.hugeranges import HUGE_PAGES, HugeRanges
 
 PERIOD_NS = 10_000_000_000
 """scan_sleep_millisecs, at its default."""
@@ -23,7 +23,7 @@ class Khugepaged:
         self._guest = 0
         self._huge = 0
 
-    def wake(self, guests: Sequence[HugePages]) -> None:
+    def wake(self, guests: Sequence[HugeRanges]) -> None:
         """Looks at the next ranges, and makes huge pages of those that it may."""
         self.next_ns += PERIOD_NS
         for memory, huge in self._next_ranges(guests):
@@ -32,8 +32,8 @@ class Khugepaged:
                 memory.collapse(huge)
                 self.collapses += 1
 
-    def _next_ranges(self, guests: Sequence[HugePages]) -> list[tuple[HugePages, int]]:
-        found: list[tuple[HugePages, int]] = []
+    def _next_ranges(self, guests: Sequence[HugeRanges]) -> list[tuple[HugeRanges, int]]:
+        found: list[tuple[HugeRanges, int]] = []
         for memory, begin in self._round(guests):
             for huge in memory.split_ones(begin):
                 if len(found) == RANGES:
@@ -42,7 +42,7 @@ class Khugepaged:
                 self._huge = huge + 1
         return found
 
-    def _round(self, guests: Sequence[HugePages]) -> Iterator[tuple[HugePages, int]]:
+    def _round(self, guests: Sequence[HugeRanges]) -> Iterator[tuple[HugeRanges, int]]:
         """Yields each guest once, beginning where it was, with the first huge page to look at."""
         for _ in range(len(guests)):
             self._guest %= len(guests)

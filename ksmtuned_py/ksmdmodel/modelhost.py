@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias
 from ksmtuned_py.ksmdmodel.advisor import ModelAdvisor
 from ksmtuned_py.ksmdmodel.costs import Costs
 from ksmtuned_py.ksmdmodel.guestmemory import NANOSECONDS, Group, GuestMemory, PageGroup
-from ksmtuned_py.ksmdmodel.hugepages import HUGE_PAGES, HugePages
+from ksmtuned_py.ksmdmodel.hugeranges import HUGE_PAGES, HugeRanges
 from ksmtuned_py.ksmdmodel.khugepaged import Khugepaged
 from ksmtuned_py.ksmdmodel.ksmd import Ksmd
 from ksmtuned_py.ksmdmodel.pages import PagePlace
@@ -60,7 +60,7 @@ class ModelHost:
         self._ksmd = Ksmd(self._settings, costs or Costs())
         self._khugepaged = Khugepaged()
         self._guests: dict[str, GuestMemory] = {}
-        self._huge: dict[str, HugePages] = {}
+        self._huge: dict[str, HugeRanges] = {}
         self._splits_of_ended = 0
         self._now_ns = 0
         self._last_pid = FIRST_PID
@@ -93,7 +93,7 @@ class ModelHost:
         guest.groups = [Group(guest, spec, trees, self._now_ns) for spec in groups if spec.pages]
         self._guests[name] = guest
         if pages != "small":
-            guest.huge = self._huge[name] = HugePages(guest, mixed=pages == "mixed")
+            guest.huge = self._huge[name] = HugeRanges(guest, mixed=pages == "mixed")
         self._ksmd.add(guest)
         return self._account(guest)
 
@@ -128,7 +128,7 @@ class ModelHost:
         """Returns how many zero pages splits of huge pages freed, which ksmd's counters do not show."""
         return sum(guest.counts[PagePlace.FREED] for guest in self._guests.values())
 
-    def huge_pages(self, name: str) -> HugePages | None:
+    def huge_pages(self, name: str) -> HugeRanges | None:
         """Returns a guest's huge pages; None where its memory is in small ones."""
         return self._huge.get(name)
 

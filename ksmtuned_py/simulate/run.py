@@ -8,7 +8,7 @@ from math import inf
 from ksmtuned_py.backends.model import ModelBackend
 from ksmtuned_py.config import Config
 from ksmtuned_py.host import Host
-from ksmtuned_py.ksmdmodel.hugepages import HUGE_PAGES
+from ksmtuned_py.ksmdmodel.hugeranges import HUGE_PAGES
 from ksmtuned_py.ksmdmodel.modelhost import ModelHost
 from ksmtuned_py.model import Clock, Guest, Memory, Mode, Vmstat, Wake
 from ksmtuned_py.policy.trend import Trend

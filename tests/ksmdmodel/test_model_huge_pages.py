@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ksmtuned_py.ksmdmodel.guestmemory import PageGroup, equal, unique, zero
-from ksmtuned_py.ksmdmodel.hugepages import HUGE_PAGES, HugePages, Spread
+from ksmtuned_py.ksmdmodel.hugeranges import HUGE_PAGES, HugeRanges, Spread
 from ksmtuned_py.ksmdmodel.khugepaged import RANGES
 from ksmtuned_py.ksmdmodel.modelhost import ModelHost, Paging
 from ksmtuned_py.units import KIB
@@ -25,7 +25,7 @@ def host_with(*guests: list[PageGroup], pages: Paging) -> ModelHost:
     return host
 
 
-def huge(host: ModelHost, name: str = "0") -> HugePages:
+def huge(host: ModelHost, name: str = "0") -> HugeRanges:
     found = host.huge_pages(name)
     assert found
     return found

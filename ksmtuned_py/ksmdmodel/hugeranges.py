@@ -36,7 +36,7 @@ class Spread:
         return -(-inside * self.pages // (self.end - self.begin))
 
 
-class HugePages:
+class HugeRanges:
     """One guest's huge pages; all are whole at first."""
 
     def __init__(self, guest: GuestMemory, *, mixed: bool) -> None:
@@ -67,7 +67,7 @@ class HugePages:
         return page + 1 if zero else group.spec.pages
 
     def split(self, group: Group, begin: int, end: int) -> None:
-        """Splits what holds pages that were merged; the zero pages in it are free from then on (Linux 6.12)."""
+        """Splitting what holds pages that were merged; the zero pages in it are free from then on (Linux 6.12)."""
         spread = self._spreads[group]
         first, last = spread.huge(begin), spread.huge(end - 1) + 1
         for low, high, whole in self._state.between(first, last):
