@@ -123,13 +123,13 @@ def test_a_pass_in_which_nothing_could_meet_does_not_count() -> None:
 
 
 def test_a_boost_is_judged_by_what_is_left_to_gain() -> None:
-    """The last pass gained little for its CPU, but half of all memory came during it."""
+    """The last pass gained little for its CPU, but a fifth of all memory came during it."""
     host = {"guests": (guest(rss_bytes=13 * GIB),)}
-    begun = (look(0, 0, sharing=1, unshared=1, **host), look(10, 2, sharing=1, unshared=1, **host))
-    trend = after(*begun, look(20, 3, sharing=1.1, unshared=1, volatile=10, **host))
+    begun = (look(0, 0, sharing=8, unshared=1.5, **host), look(10, 2, sharing=8, unshared=1.5, **host))
+    trend = after(*begun, look(20, 3, sharing=8.1, unshared=1.5, volatile=2.5, **host))
     assert trend.boosting
-    assert not trend.after(look(90, 4, sharing=9, unshared=4, **host), CONFIG).boosting
-    had_their_chance = after(*begun, look(20, 3, sharing=1.1, unshared=11, **host))
+    assert not trend.after(look(90, 4, sharing=9, unshared=3, **host), CONFIG).boosting
+    had_their_chance = after(*begun, look(20, 3, sharing=8.1, unshared=4, **host))
     assert not had_their_chance.boosting
 
 
