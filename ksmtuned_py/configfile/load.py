@@ -61,12 +61,17 @@ class Loaded:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Sentences on what is taken and should be written in another way."""
-        return tuple(
+        """Sentences on what is taken and should be written in another way, or does not do what it seems to."""
+        old_names = tuple(
             f'{source.place(BACKEND)}: {BACKEND} = "{old}" is an old name, write "{OLD_BACKENDS[old]}"'
             for source in self.sources
             if (old := str(source.values.get(BACKEND))) in OLD_BACKENDS
         )
+        guests = self.config.guests
+        if not guests.isolation_group or guests.isolation == "groups":
+            return old_names
+        place = self.place("guests.isolation_group")
+        return (*old_names, f'{place}: guests.isolation_group does nothing without guests.isolation = "groups"')
 
     @property
     def origins(self) -> dict[str, str]:

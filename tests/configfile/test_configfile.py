@@ -320,6 +320,15 @@ def test_equal_is_within_at_most(tmp_path: Path) -> None:
     assert isinstance(load(write(tmp_path, "daemon.idle_tick_seconds = 1.0")), Loaded)
 
 
+def test_a_group_that_nobody_is_isolated_by_is_told_of(tmp_path: Path) -> None:
+    main = write(tmp_path, 'guests.isolation_group = "a"\n')
+    assert load(main).warnings == (
+        f'{main}:1: guests.isolation_group does nothing without guests.isolation = "groups"',
+    )
+    assert load(write(tmp_path, 'guests.isolation_group = "a"\nguests.isolation = "groups"\n')).warnings == ()
+    assert load(write(tmp_path, "")).warnings == ()
+
+
 def test_changed_keys_for_the_reload_message(tmp_path: Path) -> None:
     text = "daemon.tick_seconds = 2\nadaptive.quiet.boost_percent.calm = 7\nguests.name_patterns = ['vmm*']"
     new = load(write(tmp_path, text)).config
