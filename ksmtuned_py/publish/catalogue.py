@@ -2,14 +2,17 @@
 
 import platform
 from collections.abc import Callable, Iterator
+from typing import get_args
 
 from ksmtuned_py import __version__
 from ksmtuned_py.model import Mode, Stall
 from ksmtuned_py.model.room import could_find_bytes
 from ksmtuned_py.policy.need import Need
 from ksmtuned_py.policy.scanner import Pass
+from ksmtuned_py.publish.climbing import STALLS, KernelCounter
 from ksmtuned_py.publish.guestrows import guest_rows
 from ksmtuned_py.publish.rows import Row, Sample, Told, counter, gauge
+from ksmtuned_py.publish.totals import Where
 
 
 def _knobs(told: Told) -> Iterator[Sample]:
@@ -37,8 +40,8 @@ def _stalls(told: Told) -> list[tuple[str, Stall]]:
 
 
 def _stall_seconds(told: Told) -> Iterator[Sample]:
-    for tasks in ("some", "full"):
-        yield (tasks,), told.totals.total(f"{tasks}_stall_seconds")
+    for tasks, each in STALLS.items():
+        yield (tasks,), told.totals.total(each)
 
 
 def _cpu_pressure_ratio(told: Told) -> float | None:
@@ -58,7 +61,7 @@ def _foreign_writes(told: Told) -> Iterator[Sample]:
 
 
 def _errors(told: Told) -> Iterator[Sample]:
-    for where in ("tick", "sensor", "publish"):
+    for where in get_args(Where):
         yield (where,), told.totals.errors.get(where, 0)
 
 
@@ -95,9 +98,6 @@ KSM_ROWS = (
         "Frames that hold such contents",
         lambda told: told.snapshot.counters.stable_node_dups,
     ),
-    counter("ksm_full_scans", "Passes of the scanner over all candidate memory"),
-    counter("ksm_pages_scanned", "Pages the scanner has read"),
-    counter("ksm_pages_skipped", "Pages smart_scan has skipped"),
     Row("knob", "Settings under /sys/kernel/mm/ksm", "gauge", ("knob",), _knobs),
     Row("advisor_mode", "1 for the kernel advisor's mode", "gauge", ("mode",), _advisor_mode),
 )
@@ -124,7 +124,6 @@ BALANCE_ROWS = (
         "Memory that merging saves less the kernel's bookkeeping; negative is a loss",
         lambda told: told.snapshot.profit_bytes,
     ),
-    counter("scanner_cpu_seconds", "CPU time of ksmd, or of the scan worker"),
     gauge(
         "scanner_cpu_ratio",
         "CPU the scanner used lately, as a share of one core",
@@ -164,15 +163,6 @@ HOST_ROWS = (
         ("tasks",),
         _stall_seconds,
     ),
-    counter("vmstat_cow_ksm", "Writes that broke a merged page"),
-    counter("vmstat_ksm_swpin_copy", "Pages copied at swap-in because of KSM"),
-    counter("vmstat_swpin_zero", "Zero pages brought back without swap traffic"),
-    counter("vmstat_swpout_zero", "Zero pages dropped without swap traffic"),
-    counter("vmstat_pswpin", "Pages swapped in"),
-    counter("vmstat_pswpout", "Pages swapped out"),
-    counter("vmstat_oom_kill", "Processes killed for lack of memory"),
-    counter("vmstat_thp_collapse_alloc", "Huge pages allocated to collapse small ones"),
-    counter("vmstat_thp_split_page", "Huge pages split, by merging or by reclaim"),
     gauge("memory_anon_huge_bytes", "Private memory in huge pages", lambda told: told.snapshot.memory.anon_huge_bytes),
 )
 
@@ -272,6 +262,22 @@ OWN_ROWS = (
 )
 
 
+def _climbing(each: KernelCounter) -> Row:
+    return counter(each.metric, each.value.help, lambda told: told.totals.total(each))
+
+
+KERNEL_ROWS = tuple(_climbing(each) for each in KernelCounter if each not in STALLS.values())
+
+
 def rows(max_guest_series: int) -> tuple[Row, ...]:
     """The whole catalogue."""
-    return (*KSM_ROWS, *BALANCE_ROWS, *HOST_ROWS, *DECISION_ROWS, *TREND_ROWS, *OWN_ROWS, *guest_rows(max_guest_series))
+    return (
+        *KERNEL_ROWS,
+        *KSM_ROWS,
+        *BALANCE_ROWS,
+        *HOST_ROWS,
+        *DECISION_ROWS,
+        *TREND_ROWS,
+        *OWN_ROWS,
+        *guest_rows(max_guest_series),
+    )

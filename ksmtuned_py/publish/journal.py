@@ -12,6 +12,7 @@ from pathlib import Path
 from ksmtuned_py.errors import KsmtunedError
 from ksmtuned_py.model import WriteResult, WriteStatus
 from ksmtuned_py.model.record import Field, Priority, Record
+from ksmtuned_py.publish.climbing import PASSES
 from ksmtuned_py.publish.totals import Totals
 from ksmtuned_py.publish.words import FAILED, foreign_sentence, status_line, write_sentence
 from ksmtuned_py.report import Report
@@ -83,7 +84,7 @@ def tick_records(before: Report | None, report: Report) -> Iterator[Record]:
 
 def summary_record(report: Report, before: Totals, now: Totals, elapsed_seconds: float) -> Record:
     """The record on how things stand, and on what was done since the last summary."""
-    passes = (now.total("ksm_full_scans") or 0) - (before.total("ksm_full_scans") or 0)
+    passes = (now.total(PASSES) or 0) - (before.total(PASSES) or 0)
     done = f"{now.ticks - before.ticks} ticks, {passes:.0f} passes in {human_seconds(elapsed_seconds)}"
     return Record(Priority.INFO, f"{status_line(report, now)}; {done}", _fields(report))
 

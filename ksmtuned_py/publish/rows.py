@@ -41,7 +41,6 @@ def gauge(name: str, help_text: str, value: Callable[[Told], float | None]) -> R
     return Row(name, help_text, "gauge", (), lambda told: [((), value(told))])
 
 
-def counter(name: str, help_text: str, value: Callable[[Told], float | None] | None = None) -> Row:
-    """A counter without labels; by default the kernel counter of that name."""
-    read = value or (lambda told: told.totals.total(name))
-    return Row(name, help_text, "counter", (), lambda told: [((), read(told))])
+def counter(name: str, help_text: str, value: Callable[[Told], float | None]) -> Row:
+    """A counter without labels."""
+    return Row(name, help_text, "counter", (), lambda told: [((), value(told))])

@@ -1,51 +1,21 @@
 """Counts what has happened since the daemon started. It is pure, every tick advances it, and all surfaces show it."""
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
-from ksmtuned_py.model import KnobName, Snapshot, Vmstat, WriteStatus
+from ksmtuned_py.model import KnobName, Snapshot, WriteStatus
 from ksmtuned_py.policy.hugepages import HugeCost
+from ksmtuned_py.publish.climbing import Climbing, KernelCounter
 from ksmtuned_py.report import Report
 from ksmtuned_py.units import GIB
 
 TICK_BOUNDS_SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0, 5.0)
 SHARE_WINDOW_SECONDS = 60.0
 """The time over which scanner_share is averaged, long enough for the gap between two passes in cruise."""
-
-
-def _vmstat(name: str) -> Callable[[Snapshot], float | None]:
-    def value(snapshot: Snapshot) -> float | None:
-        count: int | None = getattr(snapshot.vmstat, name)
-        return count
-
-    return value
-
-
-KERNEL_COUNTERS: dict[str, Callable[[Snapshot], float | None]] = {
-    "ksm_full_scans": lambda snapshot: snapshot.counters.full_scans,
-    "ksm_pages_scanned": lambda snapshot: snapshot.counters.pages_scanned,
-    "ksm_pages_skipped": lambda snapshot: snapshot.counters.pages_skipped,
-    "scanner_cpu_seconds": lambda snapshot: snapshot.scanner_cpu_seconds,
-    "some_stall_seconds": lambda snapshot: snapshot.pressure and snapshot.pressure.some.total_seconds,
-    "full_stall_seconds": lambda snapshot: snapshot.pressure and snapshot.pressure.full.total_seconds,
-} | {f"vmstat_{each.name}": _vmstat(each.name) for each in fields(Vmstat)}
-"""The kernel's rising counters by metric name, in the metric's unit."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Climbing:
-    """A kernel counter made to climb only. run=2 zeroes full_scans, and a new scan worker zeroes its CPU time."""
-
-    first: float
-    """The counter's value when the daemon started."""
-    last: float
-    total: float
-
-    def after(self, value: float) -> "Climbing":
-        """The counter after one more reading. A value below the last one was counted since a reset."""
-        gained = value - self.last if value >= self.last else value
-        return Climbing(first=self.first, last=value, total=self.total + gained)
+CPU = KernelCounter.SCANNER_CPU_SECONDS
+Where = Literal["tick", "sensor", "publish"]
+"""The places of errors: a tick that failed, a sensor, a surface."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +27,7 @@ class Totals:
     ticks_within: tuple[int, ...] = (0,) * len(TICK_BOUNDS_SECONDS)
     """The ticks that took at most so long, one count for each of TICK_BOUNDS_SECONDS."""
     climbing: dict[str, Climbing] = field(default_factory=dict)
-    """The counters of KERNEL_COUNTERS that this kernel has."""
+    """The kernel's counters by the names of their metrics, as far as this kernel has them."""
     scanner_share: float | None = None
     """The scanner's CPU lately as a share of one core, a decaying mean over SHARE_WINDOW_SECONDS."""
     huge_cost: HugeCost = field(default_factory=HugeCost)
@@ -67,13 +37,13 @@ class Totals:
     writes: dict[KnobName, dict[WriteStatus, int]] = field(default_factory=dict)
     foreign_writes: dict[KnobName, int] = field(default_factory=dict)
     errors: dict[str, int] = field(default_factory=dict)
-    """Errors by place: 'tick' (a tick that failed), 'sensor', 'publish'. Writes that failed are in `writes`."""
+    """Errors by place. Writes that failed are in `writes`."""
     last_error: str = ""
 
-    def total(self, name: str) -> float | None:
-        """The value of one of KERNEL_COUNTERS; None when the kernel has never shown it."""
-        counter = self.climbing.get(name)
-        return counter.total if counter else None
+    def total(self, counter: KernelCounter) -> float | None:
+        """The value of a counter; None when the kernel has never shown it."""
+        climbing = self.climbing.get(counter.metric)
+        return climbing.total if climbing else None
 
     def after(self, report: Report) -> "Totals":
         """The totals after one more tick."""
@@ -97,19 +67,19 @@ class Totals:
             totals = totals.after_error("sensor", sentence)
         return totals
 
-    def after_error(self, where: str, sentence: str) -> "Totals":
+    def after_error(self, where: Where, sentence: str) -> "Totals":
         """The totals after one more error."""
         return replace(self, errors=self.errors | {where: self.errors.get(where, 0) + 1}, last_error=sentence)
 
     def cpu_seconds_per_saved_gib(self, snapshot: Snapshot) -> float | None:
         """The scanner's CPU seconds since the daemon started, per GiB saved now; None when either is unknown."""
-        counter = self.climbing.get("scanner_cpu_seconds")
+        counter = self.climbing.get(CPU.metric)
         if counter is None or snapshot.saved_bytes <= 0:
             return None
         return (counter.total - counter.first) / (snapshot.saved_bytes / GIB)
 
     def _share(self, snapshot: Snapshot, climbing: dict[str, Climbing]) -> float | None:
-        before, now = self.total("scanner_cpu_seconds"), climbing.get("scanner_cpu_seconds")
+        before, now = self.total(CPU), climbing.get(CPU.metric)
         if before is None or now is None or self.monotonic_seconds is None:
             return None
         elapsed_seconds = snapshot.clock.monotonic_seconds - self.monotonic_seconds
@@ -122,7 +92,7 @@ class Totals:
 
 
 def _climbed(climbing: dict[str, Climbing], snapshot: Snapshot) -> dict[str, Climbing]:
-    seen = {name: value for name, read in KERNEL_COUNTERS.items() if (value := read(snapshot)) is not None}
+    seen = {each.metric: value for each in KernelCounter if (value := each.value.read(snapshot)) is not None}
     fresh = {
         name: climbing[name].after(value) if name in climbing else Climbing(first=value, last=value, total=value)
         for name, value in seen.items()

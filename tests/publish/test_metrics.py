@@ -17,8 +17,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from ksmtuned_py.model import COUNTER_NAMES, Counters, Guest, GuestKsm, Memory, Mode, Snapshot, Vmstat, WriteStatus
 from ksmtuned_py.policy.need import Need
 from ksmtuned_py.publish.catalogue import rows
+from ksmtuned_py.publish.climbing import Climbing
 from ksmtuned_py.publish.metrics import PREFIX, Metrics
-from ksmtuned_py.publish.totals import Climbing, Totals
+from ksmtuned_py.publish.totals import Totals
 from ksmtuned_py.report import Report
 from ksmtuned_py.units import GIB
 from tests.support.debian import unpacked
