@@ -35,7 +35,10 @@ class NoKsm(KsmtunedError):
 
     path: str
     template = "{path}: no such directory: this kernel was built without CONFIG_KSM"
-    hint_template = "--backend scan merges without it; --backend model is a model"
+    hint_template = (
+        "--backend scan merges without it; --backend model is a model; "
+        'daemon.mode = "observe" watches what else there is'
+    )
 
 
 @dataclass(eq=False)
@@ -44,7 +47,10 @@ class HiddenKsm(NoKsm):
 
     missing: str
     template = "{path}: out of sight here, for there is no {missing}"
-    hint_template = "in a container: mount the host's {path} there, writable; or run it on the host"
+    hint_template = (
+        "in a container: mount the host's {path} there, writable; or run it on the host; "
+        'daemon.mode = "observe" watches what else there is'
+    )
 
 
 @dataclass(eq=False)
@@ -65,6 +71,7 @@ class NoMerger(NoScanner):
         "{path}: no such directory: this kernel was built without CONFIG_KSM; "
         "the scan backend, which merges without it, needs {libraries}"
     )
+    hint_template = NoScanner.hint_template + '; daemon.mode = "observe" watches what else there is'
 
 
 @dataclass(eq=False)
@@ -223,6 +230,16 @@ class NotOurs(KsmtunedError):
     root: str
     template = "{path}: holds the knobs of {saved}, and here is {here}"
     hint_template = "put them back first: ksmtuned-py restore --root {root}; or name another --runtime-dir"
+
+
+@dataclass(eq=False)
+class NotReloaded(KsmtunedError):
+    """The new configuration cannot be put in force."""
+
+    reasons: list[str]
+
+    def __str__(self) -> str:
+        return "; ".join(self.reasons)
 
 
 @dataclass(eq=False)

@@ -84,14 +84,15 @@ def _stage(args: Namespace, config: "Config") -> "Iterator[tuple[Machine, int]]"
         return
     from ksmtuned_py.cli.terminal import err
     from ksmtuned_py.cli.workload import PAGE_BYTES, achievable_pages, workloads
-    from ksmtuned_py.daemon.machine import check_machine, kernel_machine, ways_of
+    from ksmtuned_py.daemon.machine import kernel_machine, ways_of
+    from ksmtuned_py.daemon.merger import merger_of
     from ksmtuned_py.door.runtime import Runtime
     from ksmtuned_py.undo.giveback import give_back
     from ksmtuned_py.undo.originals import origin_of, save
     from ksmtuned_py.undo.putback import put_back
 
     runtime = Runtime(RUNTIME_DIR)
-    check_machine(Door(), config)
+    merger_of(Door(), config)
     with ExitStack() as undo:
         undo.enter_context(runtime.locked())
         machine = undo.enter_context(kernel_machine(Door(), config, dry=False))

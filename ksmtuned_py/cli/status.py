@@ -103,7 +103,7 @@ def _rows(found: "Status") -> "Iterator[tuple[str, str]]":
     if now.cpu_pressure:
         yield "CPUs taken", f"some tasks waited for one {now.cpu_pressure.some.avg10_percent:g} % of the last 10 s"
     yield "guests", f"{len(now.guests)}"
-    yield "knobs", ", ".join(f"{name}={value}" for name, value in knobs.items())
+    yield "knobs", ", ".join(f"{name}={value}" for name, value in knobs.items()) or "none"
     for problem in now.problems:
         yield "problem", problem
 

@@ -6,20 +6,20 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from importlib.util import find_spec
 
+from ksmtuned_py.backends.absent import AbsentBackend
 from ksmtuned_py.backends.base import Backend
 from ksmtuned_py.backends.kernel import KernelBackend
 from ksmtuned_py.backends.model import ModelBackend
 from ksmtuned_py.backends.scan import ScanBackend
 from ksmtuned_py.config import Config, InForce
-from ksmtuned_py.config.types import BackendName
+from ksmtuned_py.daemon.merger import check_rights, merger_of
 from ksmtuned_py.daemon.wait import EventSource, Signals, Waiter
 from ksmtuned_py.door import Door
-from ksmtuned_py.door.ksm import check_ksm, has_none
-from ksmtuned_py.errors import NoMerger, NoScanner, NotPermitted
+from ksmtuned_py.door.runtime import Runtime
 from ksmtuned_py.guests.arrivals import open_arrivals
 from ksmtuned_py.guests.discovery import GuestFinder
+from ksmtuned_py.guests.ledger import Ledger
 from ksmtuned_py.guests.places import rooms
 from ksmtuned_py.guests.roster import Roster, Switches
 from ksmtuned_py.host import Host, KernelSenses, PauseAt, no_pause
@@ -27,7 +27,8 @@ from ksmtuned_py.hypervisor.link import LibvirtLink
 from ksmtuned_py.hypervisor.switch import empty
 from ksmtuned_py.ksmdmodel.guestmemory import equal, unique, zero
 from ksmtuned_py.ksmdmodel.modelhost import ModelHost
-from ksmtuned_py.model import KSM_DIRECTORY, Guest, Snapshot
+from ksmtuned_py.model import Guest, Snapshot
+from ksmtuned_py.sensors.pages import page_bytes
 from ksmtuned_py.sensors.pressure import open_trigger
 from ksmtuned_py.undo.background import GivingBack
 from ksmtuned_py.undo.giveback import Say, Ways
@@ -94,21 +95,20 @@ class Machine:
             self.roster.let_go()
 
 
-SCAN_LIBRARIES = ("numpy", "xxhash")
 LIBVIRT_SECONDS = 2.0
 """The time libvirt has for its first answer when there is only one look."""
 
 
 @contextmanager
 def looking(door: Door, config: Config, partners: Partners = NOBODY) -> Iterator[Machine]:
-    """Open the machine for one look without a write, in a with block; raises NoKsm or NotPermitted."""
+    """Open the machine for one look without a write, in a with block; raises NoScanner."""
     with open_machine(door, config.watching, partners) as machine:
         machine.hear_libvirt()
         yield machine
 
 
 def look(door: Door, config: Config) -> Snapshot:
-    """Take one snapshot without a write, with what libvirt says, and all suspects; raises NoKsm or NotPermitted."""
+    """Take one snapshot without a write, with what libvirt says, and all suspects; raises NoScanner."""
     with looking(door, config) as machine:
         snapshot = machine.host.observe()
         return replace(snapshot, suspects=machine.roster.suspects) if machine.roster is not None else snapshot
@@ -116,50 +116,24 @@ def look(door: Door, config: Config) -> Snapshot:
 
 @contextmanager
 def open_machine(door: Door, config: Config, partners: Partners = NOBODY) -> Iterator[Machine]:
-    """Open the machine for a with block; raises NoKsm or NotPermitted when it cannot be driven."""
+    """Open the machine for a with block; raises as merger_of does when it cannot be driven.
+
+    Where nothing merges, whoever only watches gets it without a merger.
+    """
     dry = config.daemon.mode == "observe"
-    match _backend(door, config):
+    match merger_of(door, config):
         case "model":
             yield model_machine(small_model(), config, partners, dry=dry)
         case "scan":
             with scan_machine(door, config, partners, dry=dry) as machine:
                 yield machine
-        case _:
+        case "kernel":
             with kernel_machine(door, config, partners, dry=dry) as machine:
                 yield machine
-
-
-def check_machine(door: Door, config: Config) -> None:
-    """Raise what open_machine would. Nothing is opened, started or locked for it."""
-    dry = config.daemon.mode == "observe"
-    match _backend(door, config):
-        case "kernel":
-            _check_kernel(door, dry=dry)
-        case "scan":
-            _check_scanner(door, config)
-
-
-def _backend(door: Door, config: Config) -> BackendName:
-    """The name of the backend. For "auto" it is the kernel, or our own scanner on a host whose kernel has no KSM."""
-    name = config.daemon.backend
-    if name == "auto":
-        return "scan" if door.root == "/" and has_none(door) else "kernel"
-    return name
-
-
-def _check_kernel(door: Door, *, dry: bool) -> None:
-    check_ksm(door)
-    if not dry:
-        door.check_writable(f"{KSM_DIRECTORY}/run")
-
-
-def _check_scanner(door: Door, config: Config) -> None:
-    if not all(map(find_spec, SCAN_LIBRARIES)):
-        libraries = " and ".join(SCAN_LIBRARIES)
-        is_second = config.daemon.backend == "auto"
-        raise NoMerger(libraries, door.path(KSM_DIRECTORY)) if is_second else NoScanner(libraries)
-    if config.daemon.mode != "observe" and os.geteuid() != 0:
-        raise NotPermitted(door.path("proc"), "read other processes' memory")
+        case "none":
+            backend = AbsentBackend(page_bytes(door))
+            with _around(door, InForce(config), backend, KernelSenses, partners, dry=True) as machine:
+                yield machine
 
 
 def model_machine(model: ModelHost, config: Config, partners: Partners = NOBODY, *, dry: bool) -> Machine:
@@ -171,19 +145,17 @@ def model_machine(model: ModelHost, config: Config, partners: Partners = NOBODY,
 
 @contextmanager
 def kernel_machine(door: Door, config: Config, partners: Partners = NOBODY, *, dry: bool) -> Iterator[Machine]:
-    """Open this host with ksmd as the backend, in a with block; raises NoKsm or NotPermitted."""
-    _check_kernel(door, dry=dry)
-    with _around(door, InForce(config), KernelBackend(door), KernelSenses, partners, dry=dry) as machine:
+    """Open this host with ksmd as the backend, in a with block; raises NoKsm, NotPermitted or ReadOnly."""
+    backend = KernelBackend(door)
+    if not dry:
+        check_rights(door, "kernel")
+    with _around(door, InForce(config), backend, KernelSenses, partners, dry=dry) as machine:
         yield machine
 
 
 @contextmanager
 def scan_machine(door: Door, config: Config, partners: Partners = NOBODY, *, dry: bool) -> Iterator[Machine]:
-    """Open this host with our own scanner, in a with block.
-
-    Raises NoScanner without the scanner's libraries, and NotPermitted without root.
-    """
-    _check_scanner(door, config)
+    """Open this host with our own scanner, in a with block."""
     in_force = InForce(config)
     backend = ScanBackend(in_force, door)
     with _around(door, in_force, backend, partial(ScanSenses, backend), partners, dry=dry) as machine:
@@ -274,6 +246,13 @@ def _ways(door: Door, host: Host, say: Say, progress: Say) -> Ways:
 def _is_kernels(backend: Backend, is_this_host: bool) -> bool:
     """Whether this machine's kernel merges the memory of processes that we can reach."""
     return backend.name == "kernel" and is_this_host
+
+
+def ledger_of(runtime: Runtime, door: Door, config: Config) -> Ledger | None:
+    """The ledger of guests that are switched off; None for a model or a captured tree, where nobody switches."""
+    if config.daemon.backend == "model" or door.root != "/":
+        return None
+    return Ledger(runtime.switched_path, door)
 
 
 def known_guests(door: Door, config: Config) -> tuple[Guest, ...]:

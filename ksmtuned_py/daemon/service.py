@@ -1,9 +1,9 @@
 """Puts the daemon together from a configuration, and takes it apart again in the right order."""
 
 import os
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, closing
-from dataclasses import dataclass
 from functools import partial
 from socket import socket
 
@@ -11,13 +11,13 @@ from ksmtuned_py.config import Config
 from ksmtuned_py.config.inforce import at_reload
 from ksmtuned_py.configfile.load import Loaded, changed_keys
 from ksmtuned_py.daemon.loop import Daemon
-from ksmtuned_py.daemon.machine import Machine, Partners, check_machine, open_machine, ways_of
+from ksmtuned_py.daemon.machine import Machine, Partners, ledger_of, open_machine, ways_of
+from ksmtuned_py.daemon.merger import limits, merger_of
 from ksmtuned_py.daemon.wait import Signals, Waiter
 from ksmtuned_py.door import Door
 from ksmtuned_py.door.descriptors import Reserve, raise_limit
 from ksmtuned_py.door.runtime import Runtime
-from ksmtuned_py.errors import KsmtunedError, NotRestored, OtherAddress
-from ksmtuned_py.guests.ledger import Ledger
+from ksmtuned_py.errors import KsmtunedError, NotReloaded, NotRestored, OtherAddress
 from ksmtuned_py.hypervisor.enforce import Enforcer
 from ksmtuned_py.hypervisor.switch import switch
 from ksmtuned_py.model.record import Priority, Record
@@ -26,6 +26,7 @@ from ksmtuned_py.publish.listening import address_of, passed
 from ksmtuned_py.publish.metrics import Metrics
 from ksmtuned_py.publish.notify import Notifier
 from ksmtuned_py.publish.publisher import Publisher
+from ksmtuned_py.publish.reloadanswer import ReloadAnswer, write
 from ksmtuned_py.publish.web import Web
 from ksmtuned_py.report import Report
 from ksmtuned_py.tick import rehearse
@@ -36,16 +37,6 @@ MODEL = "model"
 """The runtime directory of a model, below the usual one, apart from what the host's own daemon keeps there."""
 
 NOT_ROOT = "this user is not root: what guests of others have merged stays unknown, and is not given back one by one"
-
-
-@dataclass(eq=False)
-class NotReloaded(KsmtunedError):
-    """The new configuration cannot be put in force."""
-
-    reasons: list[str]
-
-    def __str__(self) -> str:
-        return "; ".join(self.reasons)
 
 
 def serve(
@@ -61,7 +52,7 @@ def serve(
     config = loaded.config
     if config.daemon.backend == "model":
         runtime = Runtime(runtime.directory / MODEL)
-    check_machine(door, config)
+    merger_of(door, config)  # raises what would keep it from starting
     raise_limit()
     with ExitStack() as undo:
         # First in, last out: a signal at the start waits for the loop, and one at the end does not cut it short.
@@ -73,7 +64,7 @@ def serve(
         for sentence in loaded.warnings:
             publisher.warn(sentence)
         switching = partial(switch, door, config.guests.libvirt_uri)
-        enforcer = undo.enter_context(closing(Enforcer(switching, publisher.tell, _ledger(runtime, door, config))))
+        enforcer = undo.enter_context(closing(Enforcer(switching, publisher.tell, ledger_of(runtime, door, config))))
         partners = Partners(pause=runtime.pause, switches=enforcer, say=publisher.warn)
         machine = undo.enter_context(open_machine(door, config, partners))
         undo.callback(publisher.withdraw)
@@ -137,6 +128,8 @@ class Service:
             save(self._runtime, self._origin, self._host.backend.knobs(), self._config.kernel)
             for sentence in take(self._ways, self._config.kernel):
                 self._publisher.warn(f"[kernel] is not in force: {sentence}")
+        if self._host.dry and (limit := limits(self._machine.door, self._config)):
+            self._publisher.warn(limit)
         if os.geteuid() != 0 and self._machine.is_this_host:
             self._publisher.warn(NOT_ROOT)
         self.notifier.ready()
@@ -162,17 +155,31 @@ class Service:
 
     def reload(self) -> None:
         """Put the whole new configuration in force, or keep the whole old one, and tell which keys changed."""
+        began = time.monotonic()
         self.notifier.reloading()
+        try:
+            answer = self._reloaded(began)
+        finally:
+            self.notifier.ready()
+        self._answer(answer)  # last, for with that the job of systemctl reload ends
+
+    def _reloaded(self, began_seconds: float) -> ReloadAnswer:
         old = self._config
         try:
             loaded = self._load()
             self._take(loaded.config)
         except KsmtunedError as error:
             self._publisher.warn(f"reload refused, the old configuration stays: {error}")
-        else:
-            self._tell_changes(old, loaded)
-        finally:
-            self.notifier.ready()
+            return ReloadAnswer(began_seconds=began_seconds, refused=str(error))
+        return ReloadAnswer(began_seconds=began_seconds, told=self._tell_changes(old, loaded))
+
+    def _answer(self, answer: ReloadAnswer) -> None:
+        if not self._serves:
+            return
+        try:
+            write(self._runtime.answer_path, answer)
+        except OSError as error:
+            self._publisher.warn(f"{self._runtime.answer_path}: nobody is told of the reload: {error.strerror}")
 
     def give_back(self) -> None:
         """Put the knobs back as on_exit says; raises NotRestored, which names those that did not take."""
@@ -220,7 +227,7 @@ class Service:
         mode, coming = self._config.daemon.mode, at_reload(self._config, new)
         with ExitStack() as undo:
             trials = [
-                lambda: check_machine(self._machine.door, coming),
+                lambda: self._check_merger(coming),
                 lambda: rehearse(self._host, coming),
                 lambda: self._swap_web(coming, undo),
             ]
@@ -231,6 +238,11 @@ class Service:
                 self._change_mode(coming, undo)
             undo.pop_all()
         self._machine.in_force.take(new)
+
+    def _check_merger(self, coming: Config) -> None:
+        merger_of(self._machine.door, coming)
+        if coming.daemon.mode == "manage" and self._host.backend.name == "none":
+            raise NotReloaded(["what can merge here came after the start; a restart of the service takes it up"])
 
     def _change_mode(self, coming: Config, undo: ExitStack) -> None:
         """Begin to steer, or only to watch. First the knobs go back: ours, or those that a killed daemon left."""
@@ -258,7 +270,7 @@ class Service:
         self._close_web()
         self._web = self._open_web(self._config)
 
-    def _tell_changes(self, old: Config, loaded: Loaded) -> None:
+    def _tell_changes(self, old: Config, loaded: Loaded) -> str:
         """Tell which keys the new configuration changes, and which of them wait for the next start."""
         changed = {key for key, _, _ in changed_keys(old, self._config)}
         changes = [
@@ -267,14 +279,9 @@ class Service:
         ]
         for sentence in loaded.warnings:
             self._publisher.warn(sentence)
-        self._publisher.tell(Record(Priority.INFO, f"reloaded: {', '.join(changes) or 'nothing changed'}"))
-
-
-def _ledger(runtime: Runtime, door: Door, config: Config) -> Ledger | None:
-    """The ledger of guests that are switched off; None for a model or a captured tree, where nobody switches."""
-    if config.daemon.backend == "model" or door.root != "/":
-        return None
-    return Ledger(runtime.switched_path, door)
+        sentence = f"reloaded: {', '.join(changes) or 'nothing changed'}"
+        self._publisher.tell(Record(Priority.INFO, sentence))
+        return sentence
 
 
 def _failure(trial: Callable[[], None]) -> str | None:

@@ -64,6 +64,8 @@ class Runtime:
         self.originals_path = directory / "originals.json"
         self.switched_path = directory / "switched.json"
         self.pause_path = directory / "pause.json"
+        self.answer_path = directory / "reload.json"
+        self.lock_path = directory / "lock"
         self._saved: Originals | None = None
         """The knobs that this process saved.
 
@@ -112,10 +114,9 @@ class Runtime:
         The kernel releases it when the process ends, in whatever way.
         """
         self.make()
-        path = self.directory / "lock"
         with self._in_use():
             flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-            lock = os.open(path, flags, PRIVATE_MODE)
+            lock = os.open(self.lock_path, flags, PRIVATE_MODE)
         try:
             if not stat.S_ISREG(os.fstat(lock).st_mode):
                 raise NoRuntimeDirectory(str(self.directory), "lock is no regular file")
@@ -123,9 +124,9 @@ class Runtime:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise AlreadyRunning(str(path), _holder(os.pread(lock, 32, 0))) from None
+                raise AlreadyRunning(str(self.lock_path), _holder(os.pread(lock, 32, 0))) from None
             os.ftruncate(lock, 0)
-            with suppress(OSError):  # only an error message needs the PID, and knobs are put back on a full disk, too
+            with suppress(OSError):  # only messages and a reload need it, and knobs are put back on a full disk, too
                 os.pwrite(lock, str(os.getpid()).encode(), 0)
             try:
                 yield
@@ -133,6 +134,17 @@ class Runtime:
                 os.ftruncate(lock, 0)
         finally:
             os.close(lock)
+
+    def holder(self) -> tuple[int, float] | None:
+        """The PID in the lock, and when it was written (seconds since 1970); None for none.
+
+        Raises NoRuntimeDirectory for whoever may not know.
+        """
+        with self._in_use():
+            try:
+                return int(read_file(self.lock_path)), self.lock_path.stat().st_mtime
+            except (FileNotFoundError, ValueError):
+                return None
 
     def save_originals(self, origin: Origin, found: Knobs) -> None:
         """Save the knobs that were found, before the first write. A knob that is already saved is not changed."""

@@ -1,7 +1,10 @@
-"""What every policy obeys: hands off while somebody else writes the knobs, and no scanning in a pause. Pure."""
+"""What every policy obeys: hands off while somebody else writes the knobs, and no scanning in a pause. Pure.
+
+Where nothing merges, no policy is asked.
+"""
 
 from ksmtuned_py.config import Config
-from ksmtuned_py.model import Decision, Knobs, Mode, Run, Snapshot
+from ksmtuned_py.model import Decision, Knobs, Mode, Run, Snapshot, Verdict
 from ksmtuned_py.policy.guards import Ceiling, foreign_writer, paused
 from ksmtuned_py.policy.trend import Trend
 
@@ -19,6 +22,20 @@ def overruled(now: Snapshot, trend: Trend, config: Config) -> Decision | None:
         knobs=Knobs() if hands_off else Knobs(run=Run.STOP),
         next_tick_seconds=before_pause_ends(now, config.daemon.idle_tick_seconds),
         verdicts=(guard.verdict,),
+    )
+
+
+def nothing_merges(config: Config) -> Decision:
+    """The decision where there is nothing to steer: a kernel without KSM, or a container that does not show it."""
+    sentence = "nothing on this host merges memory; ksmtuned-py doctor tells why"
+    return Decision(
+        mode=Mode.OFF,
+        rule="no_merger",
+        reason=f"off: {sentence}",
+        knobs=Knobs(),
+        next_tick_seconds=config.daemon.idle_tick_seconds,
+        verdicts=(Verdict(rule="no_merger", fired=True, sentence=sentence),),
+        would_change=("a start where KSM is in sight, or with the libraries of the scan backend",),
     )
 
 

@@ -32,27 +32,9 @@ def run(root: Path, config: str | Sections = QUIET, *arguments: str, before: lis
     return one_clear_error(verb("run", "--once", *where, *arguments, before=before or []))
 
 
-@pytest.mark.parametrize("name", ["run", "status", "why"])
-def test_no_ksm_directory(tmp_path: Path, name: str) -> None:
-    (tmp_path / KSM).parent.mkdir(parents=True)
-    done = verb(name, "--root", tmp_path, "--runtime-dir", tmp_path / "runtime")
-    assert one_clear_error(done).endswith(
-        f"{tmp_path}/{KSM}: no such directory: this kernel was built without CONFIG_KSM"
-    )
-    assert "hint: --backend scan merges without it; --backend model is a model" in done.stderr
-
-
 def test_not_root(root: Path, untouched: None) -> None:
     (root / KSM / "run").chmod(0o444)
     assert run(root, before=unprivileged()) == f"{root}/{KSM}/run: not permitted to write it"
-
-
-@pytest.mark.parametrize("missing", ["sys/kernel/mm", f"{KSM}/run"])
-def test_a_container_that_does_not_show_the_kernels_files(root: Path, missing: str) -> None:
-    (root / missing).rename(root / "elsewhere")
-    done = verb("run", "--once", "--root", root, "--runtime-dir", root.parent / "runtime")
-    assert one_clear_error(done) == f"{root}/{KSM}: out of sight here, for there is no {root}/{missing}"
-    assert f"hint: in a container: mount the host's {root}/{KSM} there, writable" in done.stderr
 
 
 def test_a_container_whose_sys_is_read_only(root: Path, untouched: None) -> None:

@@ -79,14 +79,16 @@ class Daemon(Program):
         root: Path | None = None,
         environment: Mapping[str, str] | None = None,
         sockets: Sequence[HasDescriptor] = (),
+        before: Sequence[str] = (),
     ) -> None:
+        """With `before`, a command that becomes the daemon in a place of its own."""
         directory.mkdir(parents=True, exist_ok=True)
         self.config = directory / "config.toml"
         self.runtime = directory / "runtime"
         self.configure(sections)
         where = ["--root", str(root)] if root else []
         command = ["run", "--config", str(self.config), "--runtime-dir", str(self.runtime), *where, *arguments]
-        super().__init__([*KSMTUNED, *command], directory, environment, sockets)
+        super().__init__([*before, *KSMTUNED, *command], directory, environment, sockets)
 
     def configure(self, sections: Sections) -> None:
         """Replaces its configuration file; it is heeded at the next start, or reload."""

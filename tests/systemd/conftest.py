@@ -29,8 +29,7 @@ Environment=PYTHONPATH={SOURCE}
 ExecStart=
 ExecStart={PROGRAM} run {{where}}
 ExecReload=
-ExecReload={PROGRAM} check
-ExecReload=/bin/sh -c "kill -HUP $MAINPID"
+ExecReload={PROGRAM} reload
 ExecStopPost=
 ExecStopPost={PROGRAM} restore {{where}}
 ReadWritePaths={{writable}}

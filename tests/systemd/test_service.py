@@ -54,15 +54,41 @@ def test_a_reload_for_which_this_kernel_is_too_old(service: Service) -> None:
     service.start()
     pid = service.shows("MainPID")
     service.configure({"policy": {"name": "advisor"}})
-    service.systemctl("reload")
-    wait_for(lambda: "reload refused, the old configuration stays" in service.journal(), SECONDS, "refusal")
+    assert "Job for ksmtuned-py.service failed" in service.systemctl("reload")
+    assert "reload refused, the old configuration stays: " in service.journal()
     assert "this kernel's KSM has no advisor" in service.journal()
     service.wait_ticks(10)
     assert (service.shows("MainPID"), service.shows("NRestarts")) == (pid, "0")
     assert "tick failed" not in service.journal()
     service.configure({"policy": {"name": "adviser"}})
-    assert "Job for ksmtuned-py.service failed" in service.systemctl("reload")  # ExecReload= checks it first
+    assert "Job for ksmtuned-py.service failed" in service.systemctl("reload")
     assert (service.shows("MainPID"), service.shows("ActiveState")) == (pid, "active")
+    service.configure({"policy": {"name": "fixed"}})
+    assert service.systemctl("reload") == ""
+    assert "reloaded: policy.name 'adaptive' -> 'fixed'" in service.journal()
+    assert service.shows("MainPID") == pid
+    service.stop()
+
+
+def test_a_reload_right_after_the_start(service: Service) -> None:
+    for _ in range(5):
+        service.start()
+        assert service.systemctl("reload") == "", service.journal()
+        service.systemctl("restart")
+        assert service.systemctl("reload") == "", service.journal()
+        service.stop()
+        service.systemctl("reset-failed")
+
+
+def test_a_reload_of_one_that_is_killed_meanwhile_fails(service: Service) -> None:
+    service.start()
+    pid = service.shows("MainPID")
+    service.container.run("kill", "-STOP", pid)
+    service.systemctl("reload", "--no-block")
+    wait_for(lambda: service.shows("ActiveState") == "reloading", SECONDS, "reload")
+    service.container.run("kill", "-KILL", pid)
+    wait_for(lambda: service.shows("MainPID") not in ("0", pid), SECONDS, "another one")
+    wait_for(lambda: service.shows("ActiveState") == "active", SECONDS, "another one at work")
     service.stop()
 
 
