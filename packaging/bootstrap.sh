@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Sets up ksmtuned-py from this checkout on Debian 12 or newer, and starts it.
 set -euo pipefail
+unset CDPATH # with it, cd may go elsewhere, and says so
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 venv=$root/.venv

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Builds packages of this checkout. Two builds of one commit are equal byte by byte. Beside each is what it is made of.
 set -euo pipefail
+unset CDPATH # with it, cd may go elsewhere, and says so
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
@@ -193,7 +194,7 @@ esac
 while (($#)); do
     [[ -n ${2:-} ]] || wrong "$1 wants a value"
     case $kind$1 in
-    *--out) out=$2 ;;
+    "$kind--out") out=$2 ;;
     deb--flavour)
         flavour=$2
         [[ $flavour == private || $flavour == system ]] || wrong "no flavour $flavour: private or system"
@@ -207,13 +208,17 @@ while (($#)); do
     esac
     shift 2
 done
+[[ $out == /* ]] || out=$PWD/$out
 mkdir -p "$out" 2>/dev/null || refuse "no directory can be made at $out"
 out=$(cd "$out" && pwd)
 probe=$(mktemp --tmpdir="$out" 2>/dev/null) || refuse "nothing can be written to $out"
 rm "$probe"
-work=$(mktemp -d)
+work=$(mktemp -d) || refuse "no directory can be made in ${TMPDIR:-/tmp}"
 trap 'rm -rf "$work"' EXIT
+# The recipe for rpm would take other signs for its own.
+[[ $work =~ ^/[A-Za-z0-9/._-]+$ ]] || refuse "nothing is built in $work: set TMPDIR to a path of letters, digits and /._-"
 SOURCE_DATE_EPOCH=$(epoch)
+[[ $SOURCE_DATE_EPOCH =~ ^[0-9]{1,12}$ ]] || refuse "SOURCE_DATE_EPOCH is no time: $SOURCE_DATE_EPOCH"
 export SOURCE_DATE_EPOCH TZ=UTC LC_ALL=C.UTF-8
 umask 022
 "build_$kind"

@@ -69,6 +69,11 @@ def rpm_spec() -> str:
     return _of_this_version("rpm/ksmtuned-py.spec", r"(?<=%changelog\n)(\* .* - )[^-\n]*")
 
 
+def kustomization() -> str:
+    """What the DaemonSet is made of. The version of its image is the program's."""
+    return _of_this_version("kubernetes/base/kustomization.yaml", r'(newTag: ")[^"]*')
+
+
 def _of_this_version(name: str, before: str) -> str:
     text = (Path(__file__).parent / name).read_text(encoding="utf-8")
     return re.sub(before, rf"\g<1>{__version__}", text, count=1)
@@ -79,6 +84,7 @@ FILES = {
     "docs/man/ksmtuned-py.1": command_page,
     "docs/man/ksmtuned-py.toml.5": config_page,
     "packaging/debian/changelog": debian_changelog,
+    "packaging/kubernetes/base/kustomization.yaml": kustomization,
     "packaging/rpm/ksmtuned-py.spec": rpm_spec,
 }
 

@@ -2,6 +2,7 @@
 # Renews packaging/lock/: the libraries that a package brings along, and what the documentation's site and Ansible's role take
 # in the tests, each with its version and hashes.
 set -euo pipefail
+unset CDPATH # with it, cd may go elsewhere, and says so
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 work=$(mktemp -d)

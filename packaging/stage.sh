@@ -4,6 +4,7 @@
 #   system:  the distribution's own libraries are used; where it wants modules says $SITE_PACKAGES
 # LAYOUT=fedora: as Fedora and its kin have it.
 set -euo pipefail
+unset CDPATH # with it, cd may go elsewhere, and says so
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 flavour=$1 layout=${LAYOUT:-debian}

@@ -3,6 +3,7 @@
 #   BASE: the name of an image, or the root directory of a bare Debian 12; '' for what the Containerfile says
 #   PACKAGES: what else of Debian's it gets
 set -euo pipefail
+unset CDPATH # with it, cd may go elsewhere, and says so
 
 context=$1 file=$2 base=$3 packages=$4
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)

@@ -15,13 +15,16 @@ from tests.support.container import ROOT, booted_system
 from tests.support.debian import CACHE
 from tests.support.ksmlock import KSM, held_ksm, need_real_ksm
 from tests.support.need import need
-from tests.support.roots import bare
+from tests.support.roots import bare as bare_root
 from tests.support.trees import make_fake_tree
 from tests.support.unit import Unit
 
 PACKAGES, TREE = "/opt/packages", "/opt/ksm"
 """Where the built packages, and this machine's knobs, are inside."""
 BUILD_SECONDS = 900
+CONFIG = "/etc/ksmtuned-py"
+DPKG = "env DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8 dpkg --force-confdef --force-confold"
+PURGE = f"{DPKG} --purge ksmtuned-py"
 
 
 def build(directory: Path, *words: str) -> list[Path]:
@@ -89,7 +92,7 @@ def system_with(ksm: Path, suite: str, packages: Path, more: Sequence[tuple[Path
     archives = CACHE / "archives" / suite
     (archives / "partial").mkdir(parents=True, exist_ok=True)
     writable = [(ksm, TREE), (archives, "/var/cache/apt/archives")]
-    with booted_system(bare(suite), [(packages, PACKAGES), *more], writable) as container:
+    with booted_system(bare_root(suite), [(packages, PACKAGES), *more], writable) as container:
         one = Installed(container, ksm)
         one.shell(f"mount --bind {TREE} {KSM}")  # over the container's own, which is read-only
         one.shell("umount /proc/sys/kernel/random/boot_id")  # a service, with a /proc of its own, sees this machine's
@@ -121,6 +124,19 @@ def made_up(packages: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     with system_with(root / "sys/kernel/mm/ksm", "bookworm", packages) as one:
         one.apt_get("install", "--no-install-recommends", "python3")
         yield one
+
+
+@pytest.fixture(scope="session")
+def newest(packages: Path) -> Path:
+    """The package as it is built."""
+    return next(packages.glob("*_*_*.deb"))
+
+
+@pytest.fixture
+def bare(made_up: Installed) -> Iterator[Installed]:
+    """The bare system; afterwards it is one again."""
+    yield made_up
+    made_up.container.ended("sh", "-c", f"{PURGE}; umount {CONFIG}; rm -rf {CONFIG} /etc/ksmtuned.conf")
 
 
 @pytest.fixture(scope="session")

@@ -11,14 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.packages.conftest import PACKAGES, Installed
+from ksmtuned_py import __version__
+from tests.packages.conftest import CONFIG, PACKAGES, Installed
 from tests.packages.repack import repacked
 from tests.support.process import wait_for
 from tests.support.unit import SECONDS
 
 pytestmark = pytest.mark.packages
 
-CONFIG = "/etc/ksmtuned-py"
+NEWER = f"{__version__}+newer"
 WATCHDOG = """
 mkdir -p /etc/systemd/system/ksmtuned-py.service.d
 printf '[Service]\\nWatchdogSec={seconds}\\n' > /etc/systemd/system/ksmtuned-py.service.d/watchdog.conf
@@ -146,9 +147,9 @@ def test_killed_it_puts_the_knobs_back_and_begins_again(service: Installed) -> N
 def test_an_upgrade_keeps_what_was_configured(service: Installed, packages: Path, tmp_path: Path) -> None:
     service.shell(f"echo '# mine' >> {CONFIG}/config.toml; ksmtuned-py pause --for 1h --reason upgrade")
     pid = service.shows("MainPID")
-    newer = repacked(next(packages.glob("*_*_*.deb")), "0.1.0+newer")
+    newer = repacked(next(packages.glob("*_*_*.deb")), NEWER)
     said = service.apt_get("install", f"{PACKAGES}/{newer.name}")
-    assert "0.1.0+newer" in service.shell("dpkg-query --show ksmtuned-py")
+    assert NEWER in service.shell("dpkg-query --show ksmtuned-py")
     assert service.shell(f"tail -n 1 {CONFIG}/config.toml") == "# mine\n"
     assert service.shell(f"ls {CONFIG}/config.d") == "60-fixed.toml\nREADME\n"  # so it stays switched on
     assert "To switch it on" not in said

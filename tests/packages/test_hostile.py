@@ -1,30 +1,15 @@
 """What a system may look like when the package comes and goes: nothing of others' is touched, and all is said."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.packages.conftest import PACKAGES, Installed
-from tests.packages.test_upgrades import CONFIG, DPKG, install
+from tests.packages.conftest import CONFIG, DPKG, PACKAGES, PURGE, Installed
+from tests.packages.test_upgrades import install
 
 pytestmark = pytest.mark.packages_long
 
 IMPORTED = f"{CONFIG}/config.d/20-imported.toml"
-PURGE = f"{DPKG} --purge ksmtuned-py"
-
-
-@pytest.fixture
-def bare(made_up: Installed) -> Iterator[Installed]:
-    """The bare system; afterwards it is one again."""
-    yield made_up
-    made_up.container.ended("sh", "-c", f"{PURGE}; umount {CONFIG}; rm -rf {CONFIG} /etc/ksmtuned.conf")
-
-
-@pytest.fixture
-def newest(packages: Path) -> Path:
-    """The package as it is built."""
-    return next(packages.glob("*_*_*.deb"))
 
 
 @pytest.mark.parametrize(

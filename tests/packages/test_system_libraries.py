@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from ksmtuned_py import __version__
 from tests.packages.conftest import Installed, system
 from tests.support.container import ROOT
 from tests.support.process import wait_for
@@ -32,7 +33,7 @@ def trixie(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installed]:
 def test_it_is_built_there_and_installed_with_the_distributions_libraries(trixie: Installed) -> None:
     trixie.apt_get("install", "--no-install-recommends", *NEEDED.split())
     trixie.shell(BUILD)
-    said = trixie.apt_get("install", "--no-install-recommends", "/tmp/built/ksmtuned-py_0.1.0_all.deb")
+    said = trixie.apt_get("install", "--no-install-recommends", f"/tmp/built/ksmtuned-py_{__version__}_all.deb")
     assert "To switch it on" in said
     assert trixie.shows("ActiveState") == "active", trixie.journal()
     assert trixie.shows("StatusText") == "off: 0 B saved, only watching"

@@ -7,15 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.packages.conftest import PACKAGES, Installed
+from ksmtuned_py import __version__
+from tests.packages.conftest import CONFIG, DPKG, PACKAGES, Installed
 from tests.packages.repack import other_manager, repacked
 from tests.support.process import wait_for
 from tests.support.unit import SECONDS
 
 pytestmark = pytest.mark.packages_long
 
-CONFIG = "/etc/ksmtuned-py"
-DPKG = "env DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8 dpkg --force-confdef --force-confold"
 OLD_CONF = "KSM_THRES_COEF=41\nKSM_SLEEP_MSEC=100\nKSM_PS_METRIC=pss\n"
 REFUSES = "#!/bin/sh\necho I cannot be installed\nexit 1\n"
 
@@ -59,17 +58,11 @@ def version(on: Installed) -> str:
     return on.shell("dpkg-query --show --showformat '${Version} ${db:Status-Status}' ksmtuned-py")
 
 
-@pytest.fixture(scope="module")
-def newest(packages: Path) -> Path:
-    """The package as it is built."""
-    return next(packages.glob("*_*_*.deb"))
-
-
 def test_an_upgrade_keeps_configuration_and_pause(service: Installed, newest: Path) -> None:
     service.shell(f"echo '# mine' >> {CONFIG}/config.toml; ksmtuned-py pause --for 1h --reason backup")
     pid = service.shows("MainPID")
     said = install(service, newest)
-    assert version(service) == "0.1.0 installed"
+    assert version(service) == f"{__version__} installed"
     assert "To switch it on" not in said
     assert service.shell(f"tail -n 1 {CONFIG}/config.toml") == "# mine\n"
     assert service.shell(f"ls {CONFIG}/config.d") == "60-mine.toml\nREADME\n"
@@ -112,9 +105,9 @@ def test_what_broke_off_between_unpacking_and_configuring_is_finished(service: I
 def test_what_was_killed_at_any_time_is_repaired(service: Installed, newest: Path, seconds: float) -> None:
     service.container.ended("sh", "-c", f"setsid timeout -s KILL {seconds} {DPKG} --install {PACKAGES}/{newest.name}")
     service.container.ended("sh", "-c", f"{DPKG} --configure -a")
-    if version(service) != "0.1.0 installed":  # it was not yet unpacked
+    if version(service) != f"{__version__} installed":  # it was not yet unpacked
         install(service, newest)
-    assert version(service) == "0.1.0 installed"
+    assert version(service) == f"{__version__} installed"
     assert service.shell("dpkg --audit") == ""
     steers(service)
     install(service, newest.parent / "ksmtuned-py_0.0.9.deb")

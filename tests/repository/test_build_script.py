@@ -10,12 +10,14 @@ ROOT = Path(__file__).parent.parent.parent
 SCRIPT = ROOT / "packaging/build.sh"
 
 
-def build(*words: str | Path, path: str = "/usr/bin:/bin") -> subprocess.CompletedProcess[str]:
+def build(
+    *words: str | Path, path: str = "/usr/bin:/bin", cwd: str | Path = "/", **environment: str
+) -> subprocess.CompletedProcess[str]:
     """Runs the script with the commands of this path."""
     return subprocess.run(
         ["/usr/bin/bash", SCRIPT, *words],
-        env={"PATH": path},
-        cwd="/",
+        env={"PATH": path, **environment},
+        cwd=cwd,
         capture_output=True,
         text=True,
         timeout=60,
@@ -34,6 +36,10 @@ def build(*words: str | Path, path: str = "/usr/bin:/bin") -> subprocess.Complet
         (("rpm", "--flavour", "private"), "rpm takes no --flavour"),
         (("wheel", "--fast", "yes"), "wheel takes no --fast"),
         (("deb", "here"), "here wants a value"),
+        (("deb", "here--out", "/tmp"), "deb takes no here--out"),
+        (("wheel", "*--out", "/tmp"), "wheel takes no *--out"),
+        (("wheel", "--out", ""), "--out wants a value"),
+        (("deb", "--flavour", "private; reboot"), "no flavour private; reboot"),
     ],
     ids=" ".join,
 )
@@ -56,6 +62,46 @@ def test_where_nothing_can_be_written_is_told(place: str) -> None:
     assert done.returncode == 2, done.stderr
     assert place in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("SOURCE_DATE_EPOCH", "yesterday"),
+        ("SOURCE_DATE_EPOCH", "1 --to-command=reboot"),
+        ("TMPDIR", "{place}/a place"),
+        ("TMPDIR", "{place}/50%{_topdir}"),
+        ("TMPDIR", "{place}/a\nb"),
+        ("TMPDIR", "."),
+        ("TMPDIR", "/nowhere"),
+    ],
+)
+def test_an_environment_that_it_cannot_work_in_is_refused(name: str, value: str, tmp_path: Path) -> None:
+    value = value.format(place=tmp_path, _topdir="{_topdir}")
+    if str(tmp_path) in value:
+        Path(value).mkdir()
+    done = build("wheel", "--out", tmp_path / "out", cwd=tmp_path, **{name: value})
+    assert (done.returncode, done.stdout) == (2, ""), done.stderr
+    assert done.stderr.splitlines()[-1].startswith("build: ") or "\n" in value
+    assert list((tmp_path / "out").iterdir()) == []
+    assert list(tmp_path.rglob("tmp.*")) == []
+
+
+@pytest.mark.parametrize("name", ["-", "--help", "-p", "a b", "$(reboot)", "a'\"b", "*", "a\nb", "ü"])
+def test_whatever_the_directory_is_called_it_is_that_one(name: str, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    done = build(
+        "wheel",
+        "--out",
+        name,
+        cwd=tmp_path,
+        SOURCE_DATE_EPOCH="never",
+        CDPATH="/usr",
+        OLDPWD=str(tmp_path / "elsewhere"),
+    )
+    assert (done.returncode, done.stderr) == (2, "build: SOURCE_DATE_EPOCH is no time: never\n")
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([name, "elsewhere"])
+    assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
 @pytest.mark.parametrize(
