@@ -93,7 +93,7 @@ same_each_time() {
         --create -- *) | gzip --no-name --best >"$1"
 }
 
-# list_libraries PACKAGE [SITE_PACKAGES]: beside it, what it is made of; and the licences of what it brings along.
+# list_libraries PACKAGE [SITE_PACKAGES [DEBIAN]]: beside it, what it is made of; and the licences of what it brings along.
 list_libraries() {
     /usr/bin/python3 "$root/packaging/sbom.py" "${1%.*}" "${@:2}"
 }
@@ -169,7 +169,7 @@ build_image() {
         tail -n 20 "$work/log" >&2
         die "the image could not be built"
     }
-    list_libraries "$name.tar" "$work/context/libraries"
+    list_libraries "$name.tar" "$work/context/libraries" "$work/context/debian"
     mv "$name".* "$out"
 }
 

@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 """Writes what a package is made of: a CycloneDX list of its libraries, and their licences.
 
-    packaging/sbom.py NAME [SITE_PACKAGES]
+    packaging/sbom.py NAME [SITE_PACKAGES [DEBIAN]]
     packaging/sbom.py --licences SITE_PACKAGES
 
 NAME.cdx.json lists the libraries of packaging/lock/requirements.txt with their licences. With SITE_PACKAGES, where they
 came along, it has their versions, too, and NAME.licences.txt has the licences' texts. Without, the libraries are the
-machine's own, of whatever version. The same input gives the same bytes.
+machine's own, of whatever version. DEBIAN is a list of Debian's packages that came along, too, each as NAME=VERSION.
+The same input gives the same bytes.
 
 --licences prints the licences of what is installed there, for packaging/lock.sh to keep.
 """
@@ -23,6 +24,7 @@ from importlib.metadata import Distribution, distributions
 from pathlib import Path
 from tomllib import loads
 from typing import Any
+from urllib.parse import quote
 
 ROOT = Path(__file__).resolve().parent.parent
 LOCK = ROOT / "packaging/lock/requirements.txt"
@@ -41,11 +43,12 @@ class Library:
     version: str
     """Empty where it is the machine's own."""
     wanted_by: set[str] = field(default_factory=set)
+    source: str = "pypi"
 
     @property
     def url(self) -> str:
         """What names it in any such list."""
-        return f"pkg:pypi/{self.name}@{self.version}".removesuffix("@")
+        return f"pkg:{self.source}/{quote(self.name)}@{quote(self.version, safe=':')}".removesuffix("@")
 
 
 def parse_lock(text: str) -> list[Library]:
@@ -57,6 +60,11 @@ def parse_lock(text: str) -> list[Library]:
         elif libraries and (said := re.match(r" +# +(?:via )?([\w.-]+)", line)) and said[1] != "via":
             libraries[-1].wanted_by.add(said[1])
     return libraries
+
+
+def parse_debian(text: str) -> list[Library]:
+    """Debian's packages."""
+    return [Library(*line.split("=", 1), source="deb/debian") for line in sorted(text.splitlines())]
 
 
 def installed(site_packages: Path) -> dict[str, Distribution]:
@@ -75,11 +83,14 @@ def licence_of(library: Distribution) -> list[dict[str, Any]]:
     return [{"license": {"name": name}} for name in names if name]
 
 
-def bill(libraries: list[Library], licences: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
-    """The list as CycloneDX wants it."""
+def bill(
+    libraries: list[Library], licences: dict[str, list[dict[str, Any]]], debian: list[Library] | None = None
+) -> dict[str, Any]:
+    """The list as CycloneDX wants it. What the licences of Debian's packages are stands in the packages."""
     ours = Library(OURS, VERSION)
     made = datetime.fromtimestamp(int(os.environ.get("SOURCE_DATE_EPOCH", "0")), UTC)
     components = [_component(library, "library", licences[library.name]) for library in libraries]
+    components += [_component(package, "library", []) for package in debian or ()]
     return {
         "bomFormat": "CycloneDX",
         "specVersion": "1.5",
@@ -137,7 +148,8 @@ def main() -> None:
         Path(f"{name}.licences.txt").write_text("".join(licences(libraries, found)), encoding="utf-8")
     else:
         libraries = [Library(each.name, "", each.wanted_by) for each in libraries]
-    made_of = bill(libraries, json.loads(LICENCES.read_text()))
+    debian = parse_debian(Path(site_packages[1]).read_text()) if site_packages[1:] else []
+    made_of = bill(libraries, json.loads(LICENCES.read_text()), debian)
     Path(f"{name}.cdx.json").write_text(json.dumps(made_of, indent=2) + "\n", encoding="utf-8")
 
 

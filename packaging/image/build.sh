@@ -2,6 +2,7 @@
 # packaging/image/build.sh CONTEXT FILE BASE PACKAGES: builds the image as the archive FILE, of what it puts into CONTEXT.
 #   BASE: the name of an image, or the root directory of a bare Debian 12; '' for what the Containerfile says
 #   PACKAGES: what else of Debian's it gets
+# CONTEXT has the libraries in libraries/, and the list of Debian's packages in debian, afterwards.
 set -euo pipefail
 unset CDPATH # with it, cd may go elsewhere, and says so
 
@@ -49,6 +50,10 @@ fi
 # Every file has the time of the commit.
 with_store build --isolation chroot --format oci --timestamp "$SOURCE_DATE_EPOCH" --tag "localhost/ksmtuned-py:$version" \
     --file "$root/packaging/image/Containerfile" "${arguments[@]}" "$context"
+# What else is in it, for whoever lists that.
+container=$(with_store from "localhost/ksmtuned-py:$version")
+# shellcheck disable=SC2016 # the fields are dpkg-query's
+with_store run --isolation chroot "$container" dpkg-query --show --showformat '${Package}=${Version}\n' >"$context/debian"
 with_store push --quiet "localhost/ksmtuned-py:$version" "oci:$store/oci:ksmtuned-py:$version"
 tar --directory="$store/oci" --sort=name --mtime="@$SOURCE_DATE_EPOCH" --owner=0 --group=0 --numeric-owner --format=ustar \
     --create --file="$file" blobs index.json oci-layout

@@ -5,6 +5,7 @@ The tests are one story, in their order.
 
 import json
 import re
+import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from ksmtuned_py import __version__
 from tests.packages.conftest import PACKAGES, Installed, system_with
 from tests.support.ansible import ansible
 from tests.support.container import ROOT
@@ -162,3 +164,17 @@ def test_drop_ins_come_and_go(host: Host) -> None:
     assert host.changed(**steers_by(777), ksmtuned_py_drop_ins={name: ""}) > 0
     wait_for(lambda: host.one.knobs()["pages_to_scan"] == "777", SECONDS, "the setting below it")
     assert name not in host.one.shell(f"ls {DROP_INS}")
+
+
+def test_it_is_installed_from_a_repository(host: Host, packages: Path) -> None:
+    command = ["dpkg-scanpackages", "--multiversion", "."]
+    index = subprocess.run(command, cwd=packages, capture_output=True, text=True, check=True).stdout
+    (packages / "Packages").write_text(index)
+    packages.chmod(0o755)  # apt reads it as a user of its own
+    host.one.shell("dpkg --purge ksmtuned-py")
+    host.one.shell(f"echo 'deb [trusted=yes] file:{PACKAGES} ./' > /etc/apt/sources.list.d/local.list")
+    host.one.apt_get("update")
+    settings = {**steers_by(555), "ksmtuned_py_deb": "", "ksmtuned_py_version": __version__}
+    assert host.changed(**settings) > 0
+    wait_for(lambda: host.one.knobs()["pages_to_scan"] == "555", SECONDS, "knobs of its own")
+    assert host.changed(**settings) == 0

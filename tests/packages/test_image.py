@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -13,8 +14,11 @@ from typing import Any
 
 import psutil
 import pytest
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
 
 from tests.packages.conftest import build
+from tests.packages.test_reproducible import LOCK
 from tests.repository.test_kubernetes import pod
 from tests.support.ksmlock import KSM, RealKsm, held_ksm, need_real_ksm
 from tests.support.need import need
@@ -190,6 +194,17 @@ def test_nobody_but_root_can_change_what_it_runs(unpacked: tuple[Path, dict[str,
     seen = [(path, path.lstat()) for path in ours if not path.is_symlink()]
     assert [path for path, stat in seen if stat.st_uid != 0 or stat.st_mode & 0o022] == []
     assert [path for path in ours if path.name == "pip"] == []
+
+
+def test_its_list_has_all_that_is_in_it(archive: Path, unpacked: tuple[Path, dict[str, Any]]) -> None:
+    text = next(archive.parent.glob("*.cdx.json")).read_text()
+    assert JsonStrictValidator(SchemaVersion.V1_5).validate_str(text) is None
+    listed = {each["purl"] for each in json.loads(text)["components"]}
+    status = (unpacked[0] / "rootfs/var/lib/dpkg/status").read_text()
+    names = {line.partition(": ")[2] for line in status.splitlines() if line.startswith("Package: ")}
+    assert {url.partition("@")[0].removeprefix("pkg:deb/debian/") for url in listed if "deb/" in url} == names
+    locked = set(re.findall(r"(?m)^([\w.-]+)==([\w.]+)", LOCK.read_text()))
+    assert {f"pkg:pypi/{name}@{version}" for name, version in locked} <= listed
 
 
 def test_two_builds_are_equal(archive: Path, tmp_path: Path) -> None:
