@@ -101,6 +101,15 @@ def system_with(ksm: Path, suite: str, packages: Path, more: Sequence[tuple[Path
         yield one
 
 
+def tracked_source(directory: Path) -> Path:
+    """This directory, with every file of the source that git tracks."""
+    tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for name in tracked.rstrip("\0").split("\0"):
+        (directory / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, directory / name)
+    return directory
+
+
 @pytest.fixture(scope="session")
 def packages(twice: list[Path]) -> Path:
     """The package that is built on this machine, in a directory of its own."""

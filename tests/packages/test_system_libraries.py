@@ -1,14 +1,11 @@
 """The package for distributions whose own libraries are new enough: built and installed on a bare Debian 13."""
 
-import shutil
-import subprocess
 from collections.abc import Iterator
 
 import pytest
 
 from ksmtuned_py import __version__
-from tests.packages.conftest import Installed, system
-from tests.support.container import ROOT
+from tests.packages.conftest import Installed, system, tracked_source
 from tests.support.process import wait_for
 from tests.support.unit import SECONDS
 
@@ -21,11 +18,7 @@ BUILD = "cp -r /opt/packages /tmp/source && cd /tmp/source && packaging/build.sh
 @pytest.fixture(scope="module")
 def trixie(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installed]:
     """A bare Debian 13, with this source at hand."""
-    source = tmp_path_factory.mktemp("source")
-    tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    for name in tracked.rstrip("\0").split("\0"):
-        (source / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(ROOT / name, source / name)
+    source = tracked_source(tmp_path_factory.mktemp("source"))
     with system("trixie", source) as one:
         yield one
 
