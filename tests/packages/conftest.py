@@ -4,7 +4,6 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,18 +110,11 @@ def tracked_source(directory: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def packages(twice: list[Path]) -> Path:
+def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The package that is built on this machine, in a directory of its own."""
-    return twice[0]
-
-
-@pytest.fixture(scope="session")
-def twice(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Two directories, each with the package. They are built at once, which takes little longer than one."""
-    directories = [tmp_path_factory.mktemp("packages") for _ in range(2)]
-    with ThreadPoolExecutor() as threads:
-        list(threads.map(lambda directory: build(directory, "deb"), directories))
-    return directories
+    directory = tmp_path_factory.mktemp("packages")
+    build(directory, "deb")
+    return directory
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ The tests are one story, in their order.
 """
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 

@@ -31,6 +31,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
+@pytest.mark.packages_long
 def test_a_wheel_and_its_source(wheel: Path, tmp_path: Path) -> None:
     os.utime(ROOT / "pyproject.toml")  # another time of a file is no other package
     build(tmp_path, "wheel")
@@ -39,8 +40,10 @@ def test_a_wheel_and_its_source(wheel: Path, tmp_path: Path) -> None:
     assert one == other
 
 
-def test_a_deb(twice: list[Path]) -> None:
-    one, other = map(contents, twice)
+@pytest.mark.packages_long
+def test_a_deb(packages: Path, tmp_path: Path) -> None:
+    build(tmp_path, "deb")
+    one, other = map(contents, (packages, tmp_path))
     assert {name.rpartition(".")[2] for name in other} == {"deb", "json", "txt"}
     assert {name: one[name] for name in other} == other
 

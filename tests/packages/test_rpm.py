@@ -54,6 +54,7 @@ def test_it_is_for_the_python_it_was_built_for(rpm: Path) -> None:
     assert f"python(abi) = {version}\n" in rpm_says("-qp", "--requires", rpm)
 
 
+@pytest.mark.packages_long
 def test_it_is_the_same_each_time(rpm: Path, tmp_path: Path) -> None:
     other = next(path for path in build(tmp_path, "rpm") if path.suffix == ".rpm")
     assert other.read_bytes() == rpm.read_bytes()
