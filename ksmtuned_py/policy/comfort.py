@@ -71,9 +71,14 @@ def huge_bytes(now: Snapshot) -> int:
 
 
 def is_at_stake(now: Snapshot) -> bool:
-    """Whether merging would cost the guests huge pages. Nobody can have ksmd scan some of them only."""
+    """Whether merging may cost the guests huge pages. Nobody can have ksmd scan some of them only."""
     resident = sum(guest.rss_bytes for guest in _scanned(now))
     return resident > 0 and huge_bytes(now) >= resident * HUGE_SHARE
+
+
+def is_surely_at_stake(now: Snapshot) -> bool:
+    """Whether it would, and all guests have been looked at."""
+    return is_at_stake(now) and all(guest.huge_bytes is not None for guest in _scanned(now))
 
 
 def _scanned(now: Snapshot) -> list[Guest]:

@@ -21,7 +21,15 @@ from math import inf
 from ksmtuned_py.config import Config
 from ksmtuned_py.config import Need as Thresholds
 from ksmtuned_py.model import Snapshot, Verdict
-from ksmtuned_py.policy.comfort import Supply, comfort_bytes, huge_bytes, is_at_stake, largest_bytes, tightest
+from ksmtuned_py.policy.comfort import (
+    Supply,
+    comfort_bytes,
+    huge_bytes,
+    is_at_stake,
+    is_surely_at_stake,
+    largest_bytes,
+    tightest,
+)
 from ksmtuned_py.policy.forecast import Forecast, Margin
 from ksmtuned_py.policy.need import Need, by_swap
 from ksmtuned_py.units import human_bytes, human_percent, human_seconds
@@ -55,7 +63,9 @@ class Plenty:
     doubted_seconds: float = -inf
     """When there was last less than ample memory (monotonic)."""
     at_stake_seconds: float = -inf
-    """When guests last had so many huge pages that they are worth sparing."""
+    """When guests last had so many huge pages, for sure, that they are worth sparing."""
+    may_be_at_stake: bool = False
+    """They have, or nobody has looked yet."""
     foreseen_seconds: float = -inf
     """When memory was last going to be short within the lead."""
 
@@ -90,7 +100,8 @@ class Plenty:
             lead_seconds=lead_seconds,
             late_seconds=config.daemon.idle_tick_seconds,
             huge_bytes=huge_bytes(now),
-            at_stake_seconds=seconds if is_at_stake(now) else self.at_stake_seconds,
+            at_stake_seconds=seconds if is_surely_at_stake(now) else self.at_stake_seconds,
+            may_be_at_stake=is_at_stake(now),
         )
         needed = need >= Need.SHORT or by_swap(need, now.memory) >= Need.WARY
         return seen._judged(seconds, thresholds, needed=needed)._spared(seconds, config)
@@ -109,7 +120,7 @@ class Plenty:
     def _spared(self, seconds: float, config: Config) -> "Plenty":
         """Whether there is anything to spare, and whether merging must begin for what is foreseen."""
         wanted = config.policy.name == "adaptive" and config.adaptive.profile != "eager"
-        spares = wanted and _is_recent(self.at_stake_seconds, seconds)
+        spares = wanted and (self.may_be_at_stake or _is_recent(self.at_stake_seconds, seconds))
         soon = self.forecast.short_in_seconds <= self.lead_seconds + self.late_seconds
         foreseen = seconds if soon and (spares or self.is_foreseen) else self.foreseen_seconds
         is_foreseen = wanted and not self.is_plenty and _is_recent(foreseen, seconds)

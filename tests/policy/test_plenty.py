@@ -89,6 +89,13 @@ def test_guests_without_huge_pages_are_merged_as_if_there_was_no_plenty(
     assert (decision.mode, decision.knobs.run) == (Mode.BOOST, Run.MERGE)
 
 
+def test_guests_that_nobody_has_looked_at_yet_are_merged_once_it_is_known_that_they_have_none() -> None:
+    unknown = tuple(replace(each, huge_bytes=None) for each in GUESTS)
+    small = tuple(replace(each, huge_bytes=0) for each in GUESTS)
+    assert is_left_alone(look(0, guests=unknown))
+    assert not is_left_alone(look(0, guests=unknown), look(1, guests=small))
+
+
 def test_the_profile_eager_merges_at_all_times_and_other_policies_too() -> None:
     assert decide(*steady(), config=EAGER).mode is Mode.BOOST
     assert decide(*steady(), config=QUIET).rule == "plenty"
