@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING
 
 from ksmtuned_py.cli.guests import find_guest
 from ksmtuned_py.cli.options import add_config, add_root, add_runtime_dir, add_verb, load_config
-from ksmtuned_py.cli.seen import daemons_word
+from ksmtuned_py.cli.seen import daemons_word, seen_anew
 from ksmtuned_py.cli.terminal import out
 from ksmtuned_py.errors import FAILED
+from ksmtuned_py.model import KSM_DIRECTORY
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,7 +44,8 @@ def run(args: Namespace) -> int:
     from ksmtuned_py.door import Door
 
     door, config = Door(str(args.root)), load_config(args).config
-    facts = read_facts(door, config, daemons_word(args))
+    now, word = seen_anew(args, door, config) if door.exists(KSM_DIRECTORY) else (None, daemons_word(args))
+    facts = read_facts(door, config, now, word)
     only = find_guest(facts.guests, args.guest) if args.guest else None
     known = with_guests(facts, door, [only] if only else facts.guests)
     findings = accepted(examine(known, only), config.doctor.accept, known.guests)

@@ -2,17 +2,18 @@
 
 from argparse import Namespace
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ksmtuned_py.cli.options import load_config, runtime_of
 from ksmtuned_py.model import GuestKey
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from ksmtuned_py.config import Config
+    from ksmtuned_py.daemon.machine import Partners
+    from ksmtuned_py.door import Door
     from ksmtuned_py.door.runtime import Runtime
+    from ksmtuned_py.model import Guest, Snapshot
     from ksmtuned_py.publish.statusfile import Status
 
 LATE_SECONDS = 15.0
@@ -36,10 +37,25 @@ def daemons_word(args: Namespace) -> "Status | None":
 
 def seen(args: Namespace) -> "tuple[Status, bool]":
     """The daemon's word and True, or where none runs, one look of our own without writing and False."""
+    from ksmtuned_py.door import Door
+
     found = daemons_word(args)
     if found is not None:
         return found, True
-    return _look_once(args.root, load_config(args).config, runtime_of(args)), False
+    return _look_once(Door(str(args.root)), load_config(args).config, runtime_of(args)), False
+
+
+def seen_anew(args: Namespace, door: "Door", config: "Config") -> "tuple[Snapshot, Status | None]":
+    """A look of our own, with what only the daemon knows of guests, and its word, if one runs; raises NoScanner."""
+    from ksmtuned_py.daemon.machine import look
+
+    now, word = look(door, config, _partners(runtime_of(args), door)), daemons_word(args)
+    known = {guest.key: guest for guest in word.snapshot.guests} if word else {}
+    return replace(now, guests=tuple(_as_known(guest, known.get(guest.key)) for guest in now.guests)), word
+
+
+def _as_known(guest: "Guest", known: "Guest | None") -> "Guest":
+    return replace(guest, switched_off=known.switched_off, losing_passes=known.losing_passes) if known else guest
 
 
 def lateness(found: "Status") -> str | None:
@@ -60,18 +76,23 @@ def _is_alive(found: "Status") -> bool:
     return False
 
 
-def _look_once(root: "Path", config: "Config", runtime: "Runtime") -> "Status":
+def _look_once(door: "Door", config: "Config", runtime: "Runtime") -> "Status":
     """The status of a daemon that would look and decide now."""
-    from ksmtuned_py.daemon.machine import Partners, looking
-    from ksmtuned_py.door import Door
-    from ksmtuned_py.guests.ledger import Ledger
+    from ksmtuned_py.daemon.machine import looking
     from ksmtuned_py.policy.trend import Trend
     from ksmtuned_py.publish.statusfile import status_of
     from ksmtuned_py.publish.totals import Totals
     from ksmtuned_py.tick import tick
 
-    door, watching = Door(str(root)), config.watching
-    partners = Partners(pause=runtime.pause, switches=_Left(Ledger(runtime.switched_path, door).peek()))
-    with looking(door, config, partners) as machine:
+    watching = config.watching
+    with looking(door, config, _partners(runtime, door)) as machine:
         report = tick(machine.host, watching, Trend.begin(watching))
         return status_of(report, Totals().after(report))
+
+
+def _partners(runtime: "Runtime", door: "Door") -> "Partners":
+    """Those who tell what a daemon that runs no more has left: a pause, and guests that are switched off."""
+    from ksmtuned_py.daemon.machine import Partners
+    from ksmtuned_py.guests.ledger import Ledger
+
+    return Partners(pause=runtime.pause, switches=_Left(Ledger(runtime.switched_path, door).peek()))

@@ -107,9 +107,9 @@ def looking(door: Door, config: Config, partners: Partners = NOBODY) -> Iterator
         yield machine
 
 
-def look(door: Door, config: Config) -> Snapshot:
+def look(door: Door, config: Config, partners: Partners = NOBODY) -> Snapshot:
     """Take one snapshot without a write, with what libvirt says, and all suspects; raises NoScanner."""
-    with looking(door, config) as machine:
+    with looking(door, config, partners) as machine:
         snapshot = machine.host.observe()
         return replace(snapshot, suspects=machine.roster.suspects) if machine.roster is not None else snapshot
 

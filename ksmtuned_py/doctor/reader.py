@@ -8,7 +8,7 @@ from pathlib import Path
 from stat import S_ISREG
 
 from ksmtuned_py.config import Config
-from ksmtuned_py.daemon.machine import known_guests, look
+from ksmtuned_py.daemon.machine import known_guests
 from ksmtuned_py.doctor.finding import Facts, Manager, Seen
 from ksmtuned_py.doctor.system import read_system
 from ksmtuned_py.door import Door
@@ -36,9 +36,8 @@ CONTAINERS = ("kubepods", "docker", "libpod", "crio", "containerd", "lxc")
 """Parts of a path by which a cgroup is known as a container's."""
 
 
-def read_facts(door: Door, config: Config, status: Status | None) -> Facts:
-    """Read the facts about the host. Only the daemon knows who is switched off and who loses, so that is its word."""
-    snapshot = _snapshot(door, config, status)
+def read_facts(door: Door, config: Config, snapshot: Snapshot | None, status: Status | None) -> Facts:
+    """Read what a snapshot has not of a host, which is None without KSM. `status` is the daemon's word, if one runs."""
     return Facts(
         ksm_path=door.path(KSM_DIRECTORY),
         snapshot=snapshot,
@@ -139,14 +138,6 @@ def _limits(door: Door, guests: Iterable[Guest]) -> tuple[Limit, ...]:
     return tuple(found.values())
 
 
-def _snapshot(door: Door, config: Config, status: Status | None) -> Snapshot | None:
-    if not door.exists(KSM_DIRECTORY):
-        return None
-    now = look(door, config)
-    known = {guest.key: guest for guest in status.snapshot.guests} if status else {}
-    return replace(now, guests=tuple(_as_the_daemon_knows(guest, known.get(guest.key)) for guest in now.guests))
-
-
 def _hidden_ksm(door: Door) -> HiddenKsm | None:
     try:
         check_ksm(door)
@@ -162,12 +153,6 @@ def _zeros_refused(door: Door, config: Config) -> str | None:
     if not used or config.scan.reclaim == "report":
         return None
     return place_refusal(door, to_disk=config.scan.zero_pages_to_disk)
-
-
-def _as_the_daemon_knows(guest: Guest, told: Guest | None) -> Guest:
-    if told is None:
-        return guest
-    return replace(guest, switched_off=told.switched_off, losing_passes=told.losing_passes)
 
 
 def _is_there(door: Door, unit: str) -> bool:

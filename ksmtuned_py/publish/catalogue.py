@@ -271,13 +271,5 @@ KERNEL_ROWS = tuple(_climbing(each) for each in KernelCounter if each not in STA
 
 def rows(max_guest_series: int) -> tuple[Row, ...]:
     """The whole catalogue."""
-    return (
-        *KERNEL_ROWS,
-        *KSM_ROWS,
-        *BALANCE_ROWS,
-        *HOST_ROWS,
-        *DECISION_ROWS,
-        *TREND_ROWS,
-        *OWN_ROWS,
-        *guest_rows(max_guest_series),
-    )
+    of_host = (*KERNEL_ROWS, *KSM_ROWS, *BALANCE_ROWS, *HOST_ROWS)
+    return (*of_host, *DECISION_ROWS, *TREND_ROWS, *OWN_ROWS, *guest_rows(max_guest_series))

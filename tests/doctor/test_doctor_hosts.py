@@ -12,6 +12,9 @@ from typing import Any
 import pytest
 
 from ksmtuned_py.cli.main import main
+from ksmtuned_py.door import Door
+from ksmtuned_py.guests.ledger import Ledger
+from ksmtuned_py.model import GuestKey
 from ksmtuned_py.units import GIB
 from tests.support.daemon import verb
 from tests.support.trees import FakeGuest, make_fake_tree, mapping, meminfo, put
@@ -54,6 +57,14 @@ def well_tree(root: Path, *more: FakeGuest, **ksm: Any) -> None:
     swaps = "Filename Type Size Used Priority\n/dev/zram0 partition 8388608 0 100\n"
     files = {"proc/meminfo": meminfo(**SWAP), "proc/swaps": swaps}
     make_fake_tree(root, guests=more or [WEB], files=files, **{"run": 1, "pages_sharing": 80, "full_scans": 9, **ksm})
+
+
+def test_who_an_ended_daemon_left_switched_off_is_not_said_to_have_not_asked(tmp_path: Path) -> None:
+    well_tree(tmp_path)
+    put(tmp_path, "proc/1001/ksm_stat", NOT_ASKED)
+    (tmp_path / "none").mkdir()
+    Ledger(tmp_path / "none/switched.json", Door(str(tmp_path))).write({GuestKey(1001, WEB.start_ticks)})
+    assert {"switched_off", "not_mergeable"} & on_tree(tmp_path)[1].keys() == {"switched_off"}
 
 
 def test_a_host_that_is_well_exits_with_0(tmp_path: Path) -> None:
