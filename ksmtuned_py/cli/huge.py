@@ -51,7 +51,8 @@ def run(args: Namespace) -> int:
     with kernel_machine(door, config, dry=True) as machine:
         guests = machine.host.observe().guests
         chosen = [find_guest(guests, args.guest)] if args.guest else list(guests)
-        ways = huge_ways(door, machine.host, config.adaptive.need.wary_leave_percent, _tell)
+        keep_bytes = round(machine.host.memory().base_bytes * config.adaptive.need.wary_leave_percent / 100)
+        ways = huge_ways(door, machine.host, keep_bytes, _tell)
         if not args.dry_run and (problem := obstacle(ways)):
             raise NotHuge(f"{problem}; ksmtuned-py pause --for 1h stops it, --dry-run only looks")
         surveys, problems = _surveys(ways, chosen)

@@ -114,4 +114,7 @@ def _huge_pages(found: "Status") -> str:
 
     cost, kept = found.totals.huge_cost, f"{human_bytes(found.snapshot.memory.anon_huge_bytes)} in use"
     each = "" if cost.split_per_gib is None else f", {cost.split_per_gib:.0f} for each GiB gained"
-    return f"{kept}; {cost.split} split while ksmd ran{each}"
+    back = found.totals.huge_back
+    given = f"; {back.given} given back for {human_bytes(back.paid_bytes)} of merged memory" if back.given else ""
+    problem = f"; {back.problem}" if back.problem else ""
+    return f"{kept}; {cost.split} split while ksmd ran{each}{given}{problem}"

@@ -106,6 +106,11 @@ class Adaptive(Section):
 
     profile: ProfileName = Field("balanced", description="which of the three tables below holds")
     smart_scan_in_cruise: bool = Field(True, description="let ksmd skip pages that found no partner, outside boosts")
+    huge_pages_back: bool = Field(
+        False,
+        description="while memory is plenty, leave all guests alone, and make huge pages of split ranges again,\n"
+        "those with the fewest merged pages first; needs the rights of systemd/huge.conf",
+    )
     pass_gap_seconds: Seconds = Field(60, description="between two passes while they pay")
     pass_gap_max_seconds: Seconds = Field(3600, description="between two passes when they find nothing")
     need: Need = Need()

@@ -1,6 +1,6 @@
 """The nouns of the house: things seen, things wanted, things written. They are frozen and pure, with units in names."""
 
-from ksmtuned_py.model.acts import Decision, Mode, Outcome, Verdict, Write, WriteResult, WriteStatus
+from ksmtuned_py.model.acts import Decision, HugeBack, Mode, Outcome, Verdict, Write, WriteResult, WriteStatus
 from ksmtuned_py.model.host import (
     Clock,
     ForeignWrite,
@@ -43,6 +43,7 @@ __all__ = [
     "Guest",
     "GuestKey",
     "GuestKsm",
+    "HugeBack",
     "KnobName",
     "KnobValue",
     "Knobs",

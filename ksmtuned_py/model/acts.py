@@ -80,6 +80,28 @@ class WriteResult:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HugeBack:
+    """What was given back of guests' huge pages since the daemon began."""
+
+    given: int = 0
+    """The huge pages."""
+    paid_bytes: int = 0
+    """The merged memory that they had."""
+    cpu_seconds: float = 0.0
+    problem: str | None = None
+    """The last reason why a guest got none; None when all got theirs."""
+
+    def plus(self, other: "HugeBack") -> "HugeBack":
+        """Both together, with the later one's problem."""
+        return HugeBack(
+            given=self.given + other.given,
+            paid_bytes=self.paid_bytes + other.paid_bytes,
+            cpu_seconds=self.cpu_seconds + other.cpu_seconds,
+            problem=other.problem,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """The results of a plan, one for each write that was tried."""
 

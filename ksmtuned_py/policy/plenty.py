@@ -109,9 +109,8 @@ class Plenty:
     def _judged(self, seconds: float, thresholds: Thresholds, *, needed: bool) -> "Plenty":
         """Whether it is plenty: it ends at once, and begins when there was ample memory for long enough."""
         available, short_in = self.supply.available_bytes, self.forecast.short_in_seconds
-        gap = max(1.0, thresholds.wary_leave_percent / max(thresholds.wary_enter_percent, 1))
         enough = not needed and available > self.comfort_bytes and short_in > self.ends_before_seconds
-        ample = enough and available > self.comfort_bytes * gap
+        ample = enough and available > self.comfort_bytes * _gap(thresholds)
         ample = ample and short_in > LEADS_AMPLE * self.lead_seconds + self.late_seconds
         doubted = min(self.doubted_seconds, seconds) if ample else seconds
         begins = ample and seconds - doubted >= MIND_SECONDS
@@ -120,11 +119,18 @@ class Plenty:
     def _spared(self, seconds: float, config: Config) -> "Plenty":
         """Whether there is anything to spare, and whether merging must begin for what is foreseen."""
         wanted = config.policy.name == "adaptive" and config.adaptive.profile != "eager"
-        spares = wanted and (self.may_be_at_stake or _is_recent(self.at_stake_seconds, seconds))
+        at_stake = config.adaptive.huge_pages_back or self.may_be_at_stake
+        spares = wanted and (at_stake or _is_recent(self.at_stake_seconds, seconds))
         soon = self.forecast.short_in_seconds <= self.lead_seconds + self.late_seconds
         foreseen = seconds if soon and (spares or self.is_foreseen) else self.foreseen_seconds
         is_foreseen = wanted and not self.is_plenty and _is_recent(foreseen, seconds)
         return replace(self, spares=spares, foreseen_seconds=foreseen, is_foreseen=is_foreseen)
+
+    def spare_bytes(self, config: Config) -> int | None:
+        """What may be spent on giving huge pages back, so that it stays ample; None when that is not wanted now."""
+        if not config.adaptive.huge_pages_back or not self.left_alone:
+            return None
+        return int(self.supply.available_bytes - self.comfort_bytes * _gap(config.adaptive.need))
 
     def verdict(self, config: Config) -> Verdict:
         """What this rule says, whether it wins or not."""
@@ -153,6 +159,11 @@ class Plenty:
     def _share(self, available_bytes: int) -> str:
         share = human_percent(max(0.0, min(1.0, available_bytes / max(1, self.supply.size_bytes))))
         return f"{share} of {self.supply.name}" if self.supply.name else share
+
+
+def _gap(thresholds: Thresholds) -> float:
+    """So many times what comfort wants is ample."""
+    return max(1.0, thresholds.wary_leave_percent / max(thresholds.wary_enter_percent, 1))
 
 
 def _is_recent(since_seconds: float, seconds: float) -> bool:

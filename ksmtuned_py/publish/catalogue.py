@@ -219,6 +219,13 @@ TREND_ROWS = (
         "Huge pages split for each GiB gained since the daemon began",
         lambda told: told.report.trend.huge_cost.split_per_gib,
     ),
+    counter("huge_pages_given_back", "Huge pages given back to guests", lambda told: told.totals.huge_back.given),
+    counter(
+        "huge_pages_paid_bytes",
+        "Merged memory that was given up for them",
+        lambda told: told.totals.huge_back.paid_bytes,
+    ),
+    counter("huge_pages_cpu_seconds", "CPU time for it", lambda told: told.totals.huge_back.cpu_seconds),
     gauge("last_pass_duration_seconds", "How long the last pass took", _of_last_pass(lambda last: last.seconds)),
     gauge("last_pass_cpu_seconds", "What the last pass cost", _of_last_pass(lambda last: last.cpu_seconds)),
     gauge("last_pass_gained_bytes", "What the last pass saved, net", _of_last_pass(lambda last: last.gained_bytes)),

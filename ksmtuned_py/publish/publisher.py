@@ -3,8 +3,10 @@
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
+from ksmtuned_py.model import HugeBack
 from ksmtuned_py.model.record import Priority, Record
 from ksmtuned_py.publish import statusfile
 from ksmtuned_py.publish.journal import Journal
@@ -50,6 +52,10 @@ class Publisher:
         if self._report:
             self._show(self._report)
 
+    def note(self, huge_back: HugeBack) -> None:
+        """Show from the next tick on what was given back of huge pages."""
+        self.totals = replace(self.totals, huge_back=huge_back)
+
     def tell(self, record: Record) -> None:
         """Write one record to the journal alone, from any thread. Where it cannot be written, it is lost."""
         with suppress(OSError, ValueError):
@@ -58,6 +64,10 @@ class Publisher:
     def warn(self, sentence: str) -> None:
         """Tell the admin a sentence, as a warning, from any thread."""
         self.tell(Record(Priority.WARNING, sentence))
+
+    def inform(self, sentence: str) -> None:
+        """Tell the admin a sentence that is no warning, from any thread."""
+        self.tell(Record(Priority.INFO, sentence))
 
     def trouble(self) -> str | None:
         """The sentence on what is wrong, for /healthz; None while ticks keep coming."""

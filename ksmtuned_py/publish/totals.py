@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from ksmtuned_py.model import KnobName, Snapshot, WriteStatus
+from ksmtuned_py.model import HugeBack, KnobName, Snapshot, WriteStatus
 from ksmtuned_py.policy.hugepages import HugeCost
 from ksmtuned_py.publish.climbing import Climbing, KernelCounter
 from ksmtuned_py.report import Report
@@ -32,6 +32,8 @@ class Totals:
     """The scanner's CPU lately as a share of one core, a decaying mean over SHARE_WINDOW_SECONDS."""
     huge_cost: HugeCost = field(default_factory=HugeCost)
     """What merging has cost in huge pages so far."""
+    huge_back: HugeBack = field(default_factory=HugeBack)
+    """What was given back of it."""
     monotonic_seconds: float | None = None
     """The time of the last report's snapshot."""
     writes: dict[KnobName, dict[WriteStatus, int]] = field(default_factory=dict)

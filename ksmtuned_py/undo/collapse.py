@@ -59,12 +59,15 @@ class SplitRange:
 class Ranges:
     """The memory of one process in pieces of the size of a huge page, read through a descriptor on it."""
 
-    def __init__(self, door: Door, pid: int, start_ticks: int, settings: HugePages) -> None:
-        """Open the process; raises OSError when it is gone, or when we may not read it."""
-        self.range_pages = settings.size_bytes // PAGE
+    def __init__(self, door: Door, pid: int, start_ticks: int, kernel: HugePages, share: float) -> None:
+        """Open the process; raises OSError when it is gone, or when we may not read it.
+
+        All that is done afterwards takes at most such a share of a core.
+        """
+        self.range_pages = kernel.size_bytes // PAGE
         self.huge = self.left = 0
         self._door = door
-        self._settings = settings
+        self._kernel = kernel
         self._directory = door.hold(f"proc/{pid}")
         self._pidfd = os.pidfd_open(pid)
         self._pagemap = os.open("pagemap", os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._directory)
@@ -75,6 +78,8 @@ class Ranges:
         if parse_stat(door.read("stat", at=self._directory)).start_ticks != start_ticks:
             raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH))
         self._reader = Reader(pid)
+        self._share = share
+        self._rested_at_seconds = time.process_time()
         self._by_merged = [array("Q") for _ in range(self.range_pages + 1)]
         self._said_seconds = time.monotonic()
 
@@ -94,8 +99,8 @@ class Ranges:
     def survey(self) -> list[int]:
         """SplitRange at all ranges, and return how many have none, one, two, and more merged pages."""
         for mapping in self._mappings():
-            first = -(-mapping.start // self._settings.size_bytes) * self._settings.size_bytes
-            last = mapping.end // self._settings.size_bytes * self._settings.size_bytes
+            first = -(-mapping.start // self._kernel.size_bytes) * self._kernel.size_bytes
+            last = mapping.end // self._kernel.size_bytes * self._kernel.size_bytes
             step = max(CHUNK_PAGES, self.range_pages) * PAGE
             for start in range(first, last, step):
                 self._survey_chunk(start, min(step, last - start))
@@ -111,6 +116,7 @@ class Ranges:
             if address is not None:
                 count -= 1
                 self._give_back_one(address, bound, told)
+                self._rest()
         told.cpu_seconds = time.process_time() - began
         return told
 
@@ -122,12 +128,12 @@ class Ranges:
         if not words:
             raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH))
         look = self._look(words, address)
-        if look is None or look.merged > bound or self._huge_ranges(address, self._settings.size_bytes):
+        if look is None or look.merged > bound or self._huge_ranges(address, self._kernel.size_bytes):
             told.left += 1
             return
         self._reader.read(look.again)
-        error = _collapse(self._pidfd, address, self._settings.size_bytes)
-        if self._huge_ranges(address, self._settings.size_bytes):
+        error = _collapse(self._pidfd, address, self._kernel.size_bytes)
+        if self._huge_ranges(address, self._kernel.size_bytes):
             told.given += 1
             told.paid += look.merged
         elif error in (errno.EPERM, errno.EACCES):
@@ -138,7 +144,7 @@ class Ranges:
 
     def _mappings(self) -> Iterator[Mapping]:
         """The private memory in which the kernel makes huge pages."""
-        if self._settings.enabled == "always":
+        if self._kernel.enabled == "always":
             found = iter(parse_maps(self._door.read("maps", at=self._directory)))
         else:  # only where it was asked for
             blocks = parse_blocks(self._door.read("smaps", at=self._directory))
@@ -147,6 +153,7 @@ class Ranges:
 
     def _survey_chunk(self, start: int, size: int) -> None:
         self._say_that_we_live()
+        self._rest()
         words = self._words(start, size // PAGE)
         if not any(words):
             return
@@ -191,7 +198,7 @@ class Ranges:
 
     def _huge_ranges(self, start: int, size: int) -> set[int]:
         """The addresses of the huge pages, but for the huge zero page; before Linux 6.7 of what lies like one."""
-        found = array("Q", bytes(24 * (size // self._settings.size_bytes)))
+        found = array("Q", bytes(24 * (size // self._kernel.size_bytes)))
         place, length = found.buffer_info()
         argument = bytearray(
             _SCAN.pack(
@@ -206,7 +213,7 @@ class Ranges:
                 raise
             return self._in_a_row(start, size)
         runs = (found[3 * number : 3 * number + 2] for number in range(count))
-        return {address for low, high in runs for address in range(low, high, self._settings.size_bytes)}
+        return {address for low, high in runs for address in range(low, high, self._kernel.size_bytes)}
 
     def _in_a_row(self, start: int, size: int) -> set[int]:
         words, pages, found = self._words(start, size // PAGE), self.range_pages, set[int]()
@@ -226,6 +233,12 @@ class Ranges:
         finally:
             os.close(tasks)
 
+    def _rest(self) -> None:
+        """Sleep as long as the share of a core wants after what was done since the last time."""
+        took = time.process_time() - self._rested_at_seconds
+        time.sleep(took / self._share - took)
+        self._rested_at_seconds = time.process_time()
+
     def _say_that_we_live(self) -> None:
         now_seconds = time.monotonic()
         if now_seconds - self._said_seconds > SIGN_SECONDS:
@@ -233,11 +246,11 @@ class Ranges:
             os.write(1, b"\n")
 
 
-def main(pid: int, start_ticks: int) -> None:
+def main(pid: int, start_ticks: int, share: float) -> None:
     """Survey one process, and give ranges back for each line of standard input, until either ends."""
     door = Door()
     be_a_helper(door)
-    ranges = Ranges(door, pid, start_ticks, read_huge_pages(door))
+    ranges = Ranges(door, pid, start_ticks, read_huge_pages(door), share)
     split = ranges.survey()
     _say(range_pages=ranges.range_pages, huge=ranges.huge, split=split, left=ranges.left)
     while line := sys.stdin.buffer.readline():
@@ -260,6 +273,6 @@ def _say(**answer: object) -> None:
 
 if __name__ == "__main__":
     try:
-        main(int(sys.argv[1]), int(sys.argv[2]))
+        main(int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]))
     except OSError as error:
         sys.exit(error.strerror or str(error))

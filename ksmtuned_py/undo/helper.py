@@ -3,7 +3,7 @@
 import selectors
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from ksmtuned_py.model import Guest
@@ -20,15 +20,24 @@ class Helper:
     """A child process that answers one line for each line that it is sent. An empty line shows that it goes on."""
 
     def __init__(
-        self, module: str, guest: Guest, goes_on: Callable[[], None], failed: Failure, silent: Failure
+        self,
+        module: str,
+        guest: Guest,
+        goes_on: Callable[[], None],
+        failed: Failure,
+        silent: Failure,
+        words: Sequence[str] = (),
     ) -> None:
-        """Start it; raises what `failed` makes. `silent` makes the error of a child that a guest keeps waiting."""
+        """Start it; raises what `failed` makes. `silent` makes the error of a child that a guest keeps waiting.
+
+        The child is told the guest's PID and start, and these words.
+        """
         self._goes_on = goes_on
         self._failed = failed
         self._silent = silent
         try:
             self._child = subprocess.Popen(  # -P: no module of the current directory, which may be anybody's
-                [sys.executable, "-P", "-m", module, str(guest.pid), str(guest.start_ticks)],
+                [sys.executable, "-P", "-m", module, str(guest.pid), str(guest.start_ticks), *words],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,

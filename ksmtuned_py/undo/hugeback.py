@@ -54,10 +54,15 @@ class Pieces(Protocol):
 class Collapsing:
     """Looks at one guest's ranges, and gives them back, in a child process. Nothing is changed before `go_on`."""
 
-    def __init__(self, guest: Guest, progress: Callable[[str], None] = lambda _: None) -> None:
-        """Start the child; raises NotHuge. `progress` hears that the survey goes on."""
+    def __init__(self, guest: Guest, progress: Callable[[str], None] = lambda _: None, share: float = 1.0) -> None:
+        """Start the child, which takes at most such a share of a core; raises NotHuge.
+
+        `progress` hears that the survey goes on.
+        """
         looks = f"{guest.name}: its ranges are looked at ..."
-        self._helper = Helper("ksmtuned_py.undo.collapse", guest, lambda: progress(looks), NotHuge, NotHuge)
+        self._helper = Helper(
+            "ksmtuned_py.undo.collapse", guest, lambda: progress(looks), NotHuge, NotHuge, [str(share)]
+        )
 
     def survey(self) -> Survey:
         """The ranges at the beginning, to be called once, before all else; raises NotHuge."""
@@ -83,8 +88,8 @@ class HugeWays:
     """The available memory below which nothing is given back."""
     limit_bytes: Callable[[Guest], int | None] = lambda guest: guest.room_bytes
     """Tells the bytes that a guest's cgroups leave it now; None = no limit."""
-    rest: Callable[[float], None] = lambda _: None
-    """Is told the CPU seconds of each portion, and may sleep."""
+    called_off: Callable[[], bool] = lambda: False
+    """Tells whether nobody wants it any more."""
 
     def room_pages(self) -> int:
         """The pages that may be given back now; negative when memory is below comfort."""
@@ -116,14 +121,14 @@ def give_huge_back(ways: HugeWays, guest: Guest, most: int) -> Iterator[Portion]
             if problem := obstacle(ways) or lack(ways, guest, needed_bytes, range_bytes):
                 yield done.plus(Portion(problem=problem))
                 return
-            portion = pieces.go_on(most, count)
-            done = done.plus(portion)
+            done = done.plus(pieces.go_on(most, count))
             yield done
-            ways.rest(portion.cpu_seconds)
 
 
 def obstacle(ways: HugeWays) -> str | None:
     """Why nothing may be given back now; None when it may."""
+    if ways.called_off():
+        return "nobody wants it any more"
     if ways.host.backend.knobs().run == Run.MERGE:
         return "ksmd scans, and would split again what is given back"
     return None
@@ -159,11 +164,9 @@ def roomy(door: Door) -> Callable[[Guest], int | None]:
     return room_bytes
 
 
-def huge_ways(door: Door, host: Host, keep_percent: float, progress: Callable[[str], None]) -> HugeWays:
-    """The way on this machine, as long as so much of the host's memory stays available."""
-    return HugeWays(
-        host,
-        partial(Collapsing, progress=progress),
-        comfort_bytes=round(host.memory().base_bytes * keep_percent / 100),
-        limit_bytes=roomy(door),
-    )
+def huge_ways(
+    door: Door, host: Host, comfort_bytes: int, progress: Callable[[str], None] = lambda _: None, share: float = 1.0
+) -> HugeWays:
+    """The way on this machine, as long as so much memory stays available, with at most such a share of a core."""
+    pieces = partial(Collapsing, progress=progress, share=share)
+    return HugeWays(host, pieces, comfort_bytes, limit_bytes=roomy(door))

@@ -348,3 +348,33 @@ def test_a_host_without_huge_pages_is_managed_as_if_this_rule_was_not_there(
         assert not trend.plenty.is_foreseen
     merged = [replace(each, guests=tuple(replace(one, huge_bytes=0) for one in GUESTS)) for each in looks]
     assert decide(*looks).knobs == decide(*merged).knobs
+
+
+BACK = Config(adaptive=Adaptive(huge_pages_back=True))
+
+
+def test_what_may_be_spent_on_huge_pages_leaves_ample_memory() -> None:
+    """Comfort is 27.5 % of 64 GiB (short, and room for a guest of 8 GiB), and a sixth more is ample."""
+    spare = after(*steady(), config=BACK).plenty.spare_bytes(BACK)
+    assert spare == pytest.approx((45 - 17.6 * 35 / 30) * GIB, rel=0.001)
+    assert after(*steady()).plenty.spare_bytes(CONFIG) is None
+    assert after(look(0, 12), config=BACK).plenty.spare_bytes(BACK) is None
+
+
+def test_guests_whose_huge_pages_were_all_split_are_left_alone_so_that_they_get_them_back() -> None:
+    split = tuple(replace(each, huge_bytes=0) for each in GUESTS)
+    looks = [look(at, huge_gib=0, guests=split) for at in range(0, 101, 10)]
+    assert is_left_alone(*looks, config=BACK)
+    assert not is_left_alone(*looks)
+    eager = Config(adaptive=Adaptive(huge_pages_back=True, profile="eager"))
+    assert not is_left_alone(*looks, config=eager)
+
+
+@given(st.lists(st.floats(0, 60), min_size=1, max_size=12))
+def test_it_is_never_spent_while_it_is_not_plenty(available: list[float]) -> None:
+    trend = Trend.begin(BACK)
+    for at, each in enumerate(available):
+        trend = trend.after(look(60.0 * at, each), BACK)
+        spare = trend.plenty.spare_bytes(BACK)
+        assert (spare is not None) == trend.plenty.left_alone
+        assert spare is None or spare < round(each * GIB) - trend.plenty.comfort_bytes + 1

@@ -1,0 +1,123 @@
+"""Huge pages are given back beside the ticks while that is wanted, and no longer."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from ksmtuned_py.model import Knobs, Run, Snapshot
+from ksmtuned_py.undo.hugeback import HugeWays
+from ksmtuned_py.undo.hugereturns import AGAIN_MAX_SECONDS, AGAIN_SECONDS, HugeReturns
+from ksmtuned_py.units import GIB
+from tests.support.hugestage import PAGE, HugeStage
+from tests.support.process import wait_for
+from tests.support.snapshots import guest, snapshot
+
+SPARE = 5 * GIB
+
+
+class Returns:
+    """Returns on a stage, and what they said."""
+
+    def __init__(self) -> None:
+        self.stage = HugeStage()
+        self.said: list[str] = []
+        self.rounds = 0
+        self.all = HugeReturns(self._ways, self.said.append)
+
+    def _ways(self, comfort_bytes: int) -> HugeWays:
+        self.rounds += 1
+        return self.stage.ways(comfort_bytes)
+
+    def consider(self, at: float, spare_bytes: int | None = SPARE, *, run: Run = Run.STOP) -> None:
+        """One tick, and the end of what it began."""
+        self.all.consider(seen(at, run), spare_bytes)
+
+    def ended(self) -> None:
+        """Wait until nothing is given back any more."""
+        wait_for(lambda: self.stage.open == 0 and not self.all.running, 5.0, "end of a round")
+
+
+def seen(at: float, run: Run = Run.STOP) -> Snapshot:
+    """What a tick sees."""
+    memory = replace(snapshot().memory, available_bytes=10 * GIB)
+    return snapshot(at=at, knobs=Knobs(run=run), memory=memory, guests=(guest("web"), guest("db", pid=200)))
+
+
+@pytest.fixture
+def returns() -> Iterator[Returns]:
+    found = Returns()
+    yield found
+    found.stage.answers.set()
+    found.all.close()
+
+
+def test_they_are_given_back_once_and_it_is_told(returns: Returns) -> None:
+    returns.consider(0)
+    returns.ended()
+    returns.consider(1)
+    assert returns.all.told.given == 40
+    assert returns.all.told.paid_bytes == 20 * 110 * PAGE
+    assert returns.all.told.problem is None
+    assert returns.said[0].startswith("web: 40 huge pages are back for 8.6 MiB of merged memory")
+    returns.consider(AGAIN_SECONDS)
+    assert returns.rounds == 1
+    returns.consider(AGAIN_SECONDS + 1)
+    assert returns.rounds == 2
+
+
+def test_nothing_begins_while_ksmd_scans_or_nobody_wants_it(returns: Returns) -> None:
+    returns.consider(0, None)
+    returns.consider(1, run=Run.MERGE)
+    returns.consider(2, 0)
+    assert returns.rounds == 0
+
+
+@pytest.mark.parametrize("run", [Run.STOP, Run.MERGE])
+def test_it_ends_at_once_when_need_returns(returns: Returns, run: Run) -> None:
+    returns.stage.answers.clear()
+    returns.consider(0)
+    wait_for(lambda: returns.stage.asked > 0, 5.0, "a portion")
+    returns.consider(1, None if run is Run.STOP else SPARE, run=run)
+    returns.stage.answers.set()
+    returns.ended()
+    assert returns.all.told.given == 8
+    assert returns.all.told.problem is None
+    returns.consider(2)
+    returns.consider(3)
+    assert returns.rounds == 2
+
+
+def test_a_guest_that_cannot_be_looked_at_keeps_no_other_waiting(returns: Returns) -> None:
+    returns.stage.fails = {"web": "it is stopped or frozen"}
+    returns.consider(0)
+    returns.ended()
+    assert returns.all.told.problem == "web: it is stopped or frozen"
+    assert returns.all.told.given == 40
+
+
+def test_rounds_that_give_nothing_back_are_further_and_further_apart(returns: Returns) -> None:
+    returns.stage.split = {}
+    at, gaps = 0.0, []
+    for _ in range(12):
+        returns.consider(at)
+        returns.ended()
+        returns.consider(at + 1)
+        before, began = returns.rounds, at + 1
+        while returns.rounds == before:
+            at += AGAIN_SECONDS / 2
+            returns.consider(at)
+        gaps.append(at - began)
+        returns.ended()
+        returns.consider(at)
+        at += AGAIN_MAX_SECONDS * 2
+    assert gaps == sorted(gaps)
+    assert gaps[-1] <= AGAIN_MAX_SECONDS + AGAIN_SECONDS
+
+
+def test_whatever_fails_is_told_and_ends_nothing_else(returns: Returns) -> None:
+    returns.stage.breaks = True
+    returns.consider(0)
+    returns.ended()
+    returns.consider(1)
+    assert returns.all.told.problem == "giving back: broken"
