@@ -30,8 +30,7 @@ from ksmtuned_py.publish.reloadanswer import ReloadAnswer, write
 from ksmtuned_py.publish.web import Web
 from ksmtuned_py.report import Report
 from ksmtuned_py.tick import rehearse
-from ksmtuned_py.undo.hugeback import huge_ways
-from ksmtuned_py.undo.hugereturns import SHARE, HugeReturns
+from ksmtuned_py.undo.hugereturns import returns_on
 from ksmtuned_py.undo.originals import origin_of, save
 from ksmtuned_py.undo.putback import put_back, take
 
@@ -107,7 +106,7 @@ class Service:
         self._serves = serves
         self._given: socket | None = None
         self._origin = origin_of(machine.door, machine.host.backend.name)
-        self._huge = HugeReturns(partial(huge_ways, machine.door, machine.host, share=SHARE), publisher.inform)
+        self._huge = returns_on(machine.door, machine.host, publisher.inform)
         self._ways = ways_of(machine, self._config.guests.libvirt_uri, self._publisher.warn, notifier.goes_on)
 
     @property
@@ -149,12 +148,11 @@ class Service:
     def publish(self, report: Report) -> None:
         """Tell the world of a completed tick, and have guests switched as the rules want."""
         self._publisher.publish(report)
-        steers = self._machine.roster is not None and report.snapshot.backend == "kernel" and not self._host.dry
-        if steers:
+        spare_bytes = None
+        if self._machine.roster is not None and report.snapshot.backend == "kernel" and not self._host.dry:
             self._enforcer.consider(report.snapshot)
-        wanted = steers and self._machine.is_this_host
-        self._huge.consider(report.snapshot, report.trend.plenty.spare_bytes(self._config) if wanted else None)
-        self._publisher.note(self._huge.told)
+            spare_bytes = report.trend.plenty.spare_bytes(self._config)
+        self._publisher.note(self._huge.consider(report.snapshot, spare_bytes))
 
     def failed_tick(self, error: Exception) -> None:
         """Tell the world of a tick that raised this error."""
@@ -191,9 +189,8 @@ class Service:
     def give_back(self) -> None:
         """Put the knobs back as on_exit says; raises NotRestored, which names those that did not take."""
         self.notifier.stopping()
-        self._enforcer.stop()
-        self._huge.close()
-        self._host.abort()
+        for end in (self._enforcer.stop, self._huge.close, self._host.abort):
+            end()
         self._close_web()
         self._machine.let_go()
         self._reserve.release()

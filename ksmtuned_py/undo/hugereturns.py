@@ -3,10 +3,13 @@
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
+from ksmtuned_py.door import Door
 from ksmtuned_py.door.descriptors import begin
+from ksmtuned_py.host import Host
 from ksmtuned_py.model import Guest, HugeBack, Run, Snapshot
-from ksmtuned_py.undo.hugeback import HugeWays, NotHuge, give_huge_back, planned, survey
+from ksmtuned_py.undo.hugeback import HugeWays, NotHuge, give_huge_back, huge_ways, planned, survey
 from ksmtuned_py.undo.hugeplan import Portion, Survey
 from ksmtuned_py.units import human_bytes, human_seconds
 
@@ -100,8 +103,8 @@ class HugeRound:
 class HugeReturns:
     """Begins a round when there is reason to, and ends it at once when there is none any more."""
 
-    def __init__(self, ways: WaysOf, say: Say) -> None:
-        """`say` hears what each guest got back."""
+    def __init__(self, ways: WaysOf | None, say: Say) -> None:
+        """Without `ways` nothing is ever given back. `say` hears what each guest got back."""
         self._ways = ways
         self._say = say
         self._round: HugeRound | None = None
@@ -119,14 +122,18 @@ class HugeReturns:
         """Whether a round is not over yet."""
         return self._round is not None and self._round.running
 
-    def consider(self, now: Snapshot, spare_bytes: int | None) -> None:
-        """Begin or end; never waits. It may take so much of the available memory; None = it is not wanted now."""
+    def consider(self, now: Snapshot, spare_bytes: int | None) -> HugeBack:
+        """Begin or end, and return what was given back so far; never waits.
+
+        It may take so much of the available memory; None = it is not wanted now.
+        """
         if spare_bytes is None or now.knobs.run == Run.MERGE:
             self.call_off()
         elif self._round is None:
             self._begin(now, spare_bytes)
         elif not self._round.running:
             self._end(now)
+        return self.told
 
     def call_off(self) -> None:
         """End a round after the portion that it is at. What was given back stays so."""
@@ -140,7 +147,8 @@ class HugeReturns:
             self._round.wait(CLOSE_SECONDS)
 
     def _begin(self, now: Snapshot, spare_bytes: int) -> None:
-        if now.clock.monotonic_seconds >= self._not_before_seconds and now.guests and spare_bytes > 0:
+        due = now.clock.monotonic_seconds >= self._not_before_seconds
+        if self._ways is not None and due and now.guests and spare_bytes > 0:
             ways = self._ways(now.memory.headroom_bytes - spare_bytes)
             self._round = HugeRound(ways, now.guests, self._say)
 
@@ -152,3 +160,8 @@ class HugeReturns:
             return
         self._rest_seconds = AGAIN_SECONDS if gave else min(2 * self._rest_seconds, AGAIN_MAX_SECONDS)
         self._not_before_seconds = now.clock.monotonic_seconds + self._rest_seconds
+
+
+def returns_on(door: Door, host: Host, say: Say) -> HugeReturns:
+    """Those of this machine; none on a captured tree, whose processes are others here."""
+    return HugeReturns(partial(huge_ways, door, host, share=SHARE) if door.root == "/" else None, say)
