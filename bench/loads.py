@@ -150,6 +150,11 @@ def relief(stage: Stage) -> None:
         time.sleep(max(0.0, stage.seconds_left() - stage.size.seconds * (1 - RELIEF_SHARE)))
 
 
+def real_guests(stage: Stage) -> None:
+    """Boots guests under QEMU; of the files of each, half is equal in all."""
+    stage.boot(*[mix(stage.size, equal=12, unique=12)] * stage.size.guests)
+
+
 LOADS = {
     "storm": Load(everybody),
     "takeover": Load(nothing, before=everybody, quiet_seconds=0),
@@ -166,6 +171,7 @@ LOADS = {
     "fill-0.1": Load(partial(fill, gib_per_second=0.1), everybody, takes_memory=True),
     "fill-0.5": Load(partial(fill, gib_per_second=0.5), everybody, takes_memory=True),
     "fill-2": Load(partial(fill, gib_per_second=2), everybody, takes_memory=True),
+    "qemu": Load(nothing, real_guests, quiet_seconds=0, wants_work=True),
     "relief": Load(relief, everybody, quiet_seconds=0, takes_memory=True),
 }
 

@@ -1,14 +1,17 @@
 """The stage of one run: its clock, its guests, and the memory that somebody else uses."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Self
 
 from bench.ballast import Ballast
 from bench.contents import Layout
 from bench.guests import Guest, Task, WorkingGuest
+from bench.qemuguests import QemuGuest
 from ksmtuned_py.cli.workload import PAGE_BYTES, Mix, achievable_pages
 from ksmtuned_py.door import Door
 from ksmtuned_py.sensors.memory import read_memory
@@ -88,10 +91,17 @@ class Stage:
 
     def start(self, *mixes: Mix, tasks: Sequence[Task] = (), layout: Layout | None = None) -> None:
         """Starts guests all at once; returns when their memory is filled. Those without a task are calm."""
-        new = []
-        for number, mix in enumerate(mixes):
-            task = tasks[number] if number < len(tasks) else "calm"
-            new.append(self._undo.enter_context(self._guest(mix, task, layout or self.size.layout)))
+        calm: Task = "calm"
+        given = [*tasks, *[calm] * len(mixes)]
+        self._enter(self._guest(mix, task, layout or self.size.layout) for mix, task in zip(mixes, given, strict=False))
+
+    def boot(self, *mixes: Mix) -> None:
+        """Starts real guests, under QEMU."""
+        directory = Path(self._undo.enter_context(TemporaryDirectory(prefix="arena-qemu-")))
+        self._enter(QemuGuest(f"arena-{number}", mix, directory) for number, mix in enumerate(mixes))
+
+    def _enter(self, started: Iterable[Guest]) -> None:
+        new = [self._undo.enter_context(guest) for guest in started]
         self.guests += new
         for guest in new:
             guest.wait_ready()

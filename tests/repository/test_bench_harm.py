@@ -17,6 +17,7 @@ from bench.ballast import STEP_BYTES
 from bench.contents import HUGE_BYTES, RUN_PAGES, GuestMemory, Layout, figure_of, pages_in_order
 from bench.guests import WorkingGuest
 from bench.harm import Harm, harm_of, speed_at_end
+from bench.qemuguests import largest_mapping, rounds_per_second
 from bench.stage import Size, Stage
 from ksmtuned_py.cli.workload import PAGE_BYTES, Mix
 from ksmtuned_py.door import Door
@@ -90,6 +91,16 @@ def test_a_figure_is_that_of_the_mapping_with_the_address() -> None:
     assert figure_of(SMAPS, 0x7F0000001000, "AnonHugePages") == HUGE_BYTES
     assert figure_of(SMAPS, 0x7F0000400000, "Rss") == 12 * 1024
     assert figure_of(SMAPS, 0x10, "Rss") == 0
+
+
+def test_a_guests_ram_is_its_largest_mapping() -> None:
+    assert largest_mapping(SMAPS) == 0x7F0000000000
+    assert largest_mapping("") == 0
+
+
+def test_rounds_are_counted_by_the_guests_own_clock() -> None:
+    assert rounds_per_second("round 10.00\nround 14.50\nnoise\nround 18.00\n") == 0.25
+    assert rounds_per_second("the guest is up\nround 10.00\n") == 0
 
 
 # Harm.

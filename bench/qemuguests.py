@@ -1,0 +1,101 @@
+"""Real guests at work, under QEMU without KVM: their own benchmark runs inside, and tells its rounds on the console."""
+
+import os
+import random
+import re
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+
+from bench.contents import figure_of
+from bench.guests import Guest
+from ksmtuned_py.cli.workload import READY_SECONDS, Mix
+from ksmtuned_py.units import MIB
+from tests.support import qemu
+
+ROOM = 4
+"""A guest's memory over its files: they are there twice while it unpacks them."""
+LOOK_UPS = 300_000
+ROUND = f"""\
+(awk 'BEGIN {{ for (i = 0; i < {LOOK_UPS}; i++) table[i] = i
+  while (1) {{ for (i = 0; i < {LOOK_UPS}; i++) sum += table[int(rand() * {LOOK_UPS})]
+    system("md5sum /equal /own > /dev/null; echo round $(cut -d\\" \\" -f1 /proc/uptime)") }} }}') &"""
+"""A round is so many look-ups in a table, each somewhere else in the guest's memory, and a checksum of its files."""
+
+
+class QemuGuest(Guest):
+    """A guest whose files are the equal and the unique part of its mix."""
+
+    def __init__(self, name: str, mix: Mix, directory: Path) -> None:
+        self.name = name
+        self.mix = mix
+        self._round_words = (mix.equal_bytes + mix.unique_bytes) // 8
+        files = {
+            "/equal": random.Random(mix.seed).randbytes(mix.equal_bytes),
+            "/own": os.urandom(mix.unique_bytes),
+        }
+        initrd = qemu.make_initrd(directory / name, files)
+        memory_mib = ROOM * (mix.equal_bytes + mix.unique_bytes) // MIB
+        self._qemu = qemu.Guest(name, qemu.guest_kernel(), initrd, memory_mib=memory_mib)
+        self._begun, self._waited_before = time.monotonic(), 0
+        self._whole_bytes = 0
+
+    @property
+    def pid(self) -> int:
+        """QEMU's process ID."""
+        return self._qemu.pid
+
+    def wait_ready(self, timeout_seconds: float = READY_SECONDS) -> Self:
+        """Waits until it is up."""
+        self._qemu.wait_text(qemu.UP, timeout_seconds)
+        self._whole_bytes = self._resident_bytes()
+        return self
+
+    def freed_bytes(self) -> int:
+        """Returns what splits of huge pages freed, less what the guest took since it was up."""
+        return max(0, self._whole_bytes - self._resident_bytes()) if self._whole_bytes else 0
+
+    def go(self) -> None:
+        """Begins its benchmark, which goes on to its end."""
+        self._begun, self._waited_before = time.monotonic(), self._waited_ns()
+        self._qemu.command(ROUND)
+
+    def report(self, rounds: int) -> dict[str, Any] | None:  # noqa: ARG002 - it counts its rounds all the time
+        """Returns what it is like to be this guest; nobody inside can tell huge pages from small ones."""
+        smaps = Path(f"/proc/{self.pid}/smaps").read_text()
+        address = largest_mapping(smaps)
+        seconds = time.monotonic() - self._begun
+        return {
+            "memory_bytes": figure_of(smaps, address, "Rss"),
+            "huge_bytes": figure_of(smaps, address, "AnonHugePages"),
+            "reads_per_second": rounds_per_second(self._qemu.console()) * self._round_words,
+            "waited_share": (self._waited_ns() - self._waited_before) / 1e9 / seconds,
+        }
+
+    def stop(self) -> None:
+        """Ends QEMU."""
+        self._qemu.stop()
+
+    def _resident_bytes(self) -> int:
+        return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    def _waited_ns(self) -> int:
+        files = Path(f"/proc/{self.pid}/task").glob("*/schedstat")
+        return sum(int(file.read_text().split()[1]) for file in files)
+
+
+def largest_mapping(smaps: str) -> int:
+    """Returns the address of the mapping with the most memory: a guest's RAM."""
+    sizes = re.findall(r"^([0-9a-f]+)-[0-9a-f]+ [^\n]*\n(?:[^\n]*\n)*?Rss: +(\d+) kB", smaps, re.MULTILINE)
+    return int(max(sizes, key=lambda found: int(found[1]), default=("0", "0"))[0], 16)
+
+
+def rounds_per_second(console: str) -> float:
+    """Returns how many rounds a benchmark did in a second, from the times at which it told of them."""
+    told = [float(seconds) for seconds in re.findall(r"^round (\d+\.\d+)$", console, re.MULTILINE)]
+    return _rate(told) if len(told) > 1 else 0.0
+
+
+def _rate(told: Sequence[float]) -> float:
+    return (len(told) - 1) / (told[-1] - told[0]) if told[-1] > told[0] else 0.0
