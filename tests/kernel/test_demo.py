@@ -20,7 +20,7 @@ def test_it_shows_what_is_saved_and_puts_everything_back(real_ksm: RealKsm) -> N
     done = verb(*SMALL, "--seconds", "5")
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
-    assert "boosting at 60 % of a core: new guest" in lines[0]
+    assert "boosting at 95 % of a core: new guest" in lines[0]
     assert "50 % after " in lines[-1]
     assert knobs() == before
     assert (real_ksm.number("pages_shared"), real_ksm.number("pages_volatile")) == (0, 0)

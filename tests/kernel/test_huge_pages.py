@@ -7,12 +7,13 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from ksmtuned_py.cli.workload import Mix, workloads
 from ksmtuned_py.units import MIB
 from tests.kernel.conftest import Start
-from tests.support.daemon import QUIET, merged
+from tests.support.daemon import MEMORY_FIRST, QUIET, merged
 from tests.support.hugeguest import mergeable_pages
 from tests.support.ksmlock import RealKsm
 from tests.support.need import need
@@ -22,7 +23,8 @@ pytestmark = pytest.mark.kernel
 
 GUEST_MIB = 512
 SLOW = {"pages_to_scan": 100, "sleep_millisecs": 20, "run": 1}
-TICKS = merged(QUIET, {"daemon": {"tick_seconds": 0.2, "idle_tick_seconds": 0.2}})
+GUESTS_FIRST = merged(QUIET, {"daemon": {"tick_seconds": 0.2, "idle_tick_seconds": 0.2}})
+TICKS = merged(GUESTS_FIRST, MEMORY_FIRST)
 
 
 @contextmanager
@@ -55,6 +57,21 @@ def test_what_can_merge_is_merged(real_ksm: RealKsm, start: Start) -> None:
         daemon = start(TICKS)
         daemon.wait_status(lambda status: status["decision"]["mode"] in ("cruise", "rest"), "the end of the boost", 120)
         assert real_ksm.saved_pages() >= 0.9 * mergeable_pages(GUEST_MIB)
+
+
+def test_where_memory_is_plenty_none_is_split_until_the_profile_wants_it(real_ksm: RealKsm, start: Start) -> None:
+    need(psutil.virtual_memory().available > 0.4 * psutil.virtual_memory().total, "memory to spare")
+    with huge_guests(2):
+        daemon = start(GUESTS_FIRST)
+        begun = daemon.status()["snapshot"]["clock"]["monotonic_seconds"]
+        daemon.wait_status(lambda status: status["snapshot"]["clock"]["monotonic_seconds"] > begun + 5, "five seconds")
+        status = daemon.status()
+        assert status["decision"]["rule"] == "plenty"
+        assert status["decision"]["reason"].startswith("leaving alone: ")
+        assert real_ksm.read("run") == "0"
+        assert real_ksm.saved_pages() == 0
+        daemon.reload("reloaded: adaptive.profile", TICKS)
+        real_ksm.wait_saved(round(0.9 * mergeable_pages(GUEST_MIB)), 120)
 
 
 def test_what_their_splitting_frees_is_a_gain(real_ksm: RealKsm, start: Start) -> None:

@@ -8,14 +8,14 @@ import pytest
 from ksmtuned_py.cli.workload import Mix, Workload, achievable_pages, workloads
 from ksmtuned_py.units import MIB
 from tests.kernel.conftest import MIXES, Start
-from tests.support.daemon import QUIET, Daemon, free_port, merged, scrape, verb
+from tests.support.daemon import MEMORY_FIRST, QUIET, Daemon, free_port, merged, scrape, verb
 from tests.support.ksmlock import RealKsm, knobs
 from tests.support.process import wait_for
 
 pytestmark = pytest.mark.kernel
 
 MERGED_SHARE = 0.95
-FAST = merged(QUIET, {"daemon": {"tick_seconds": 0.1, "idle_tick_seconds": 0.1}})
+FAST = merged(QUIET, MEMORY_FIRST, {"daemon": {"tick_seconds": 0.1, "idle_tick_seconds": 0.1}})
 OLD_PASSES = 25
 """The passes after which smart_scan skips a page eight times out of nine."""
 ODD = {"pages_to_scan": 777, "sleep_millisecs": 33, "advisor_max_cpu": 33, "advisor_mode": "scan-time"}

@@ -7,7 +7,7 @@ def test_the_model_merges_before_your_eyes_without_rights() -> None:
     done = verb("demo", "--backend", "model", "--guests", "3", "--size", "64", "--seconds", "4", before=unprivileged())
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
-    assert "boosting at 60 % of a core: new guests: model-1, model-2, model-3" in lines[0]
+    assert "boosting at 95 % of a core: new guests: model-1, model-2, model-3" in lines[0]
     assert " CPU-s per GiB; of what can be saved: 50 % after " in lines[-1]
     assert "95 % after " in lines[-1]
 

@@ -18,6 +18,8 @@ KSMTUNED = [sys.executable, "-m", "ksmtuned_py"]
 Sections = Mapping[str, Mapping[str, object]]
 QUIET: Sections = {"metrics": {"address": ""}}
 """Without a port, so that tests do not meet on one."""
+MEMORY_FIRST: Sections = {"adaptive": {"profile": "eager"}}
+"""Merging at all times, also where memory is plenty and guests have huge pages."""
 QUICK: Sections = {**QUIET, "daemon": {"tick_seconds": 0.02, "idle_tick_seconds": 0.02}}
 EVENTS_ONLY: Sections = {**QUIET, "daemon": {"tick_seconds": 600, "idle_tick_seconds": 600}}
 """The first tick comes by itself, and any other one because something happened."""
