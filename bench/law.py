@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from bench.managers import START_SECONDS
 from bench.runs import clean
-from ksmtuned_py.backends.kernel import find_ksmd
+from ksmtuned_py.backends.ksmd import find_ksmd
 from ksmtuned_py.cli.workload import Mix, workloads
 from ksmtuned_py.config import Config
 from ksmtuned_py.daemon.machine import open_machine

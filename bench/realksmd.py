@@ -4,7 +4,7 @@ import time
 from dataclasses import dataclass
 from itertools import count
 
-from ksmtuned_py.backends.kernel import find_ksmd
+from ksmtuned_py.backends.ksmd import find_ksmd
 from ksmtuned_py.door import Door
 from tests.support.ksmlock import RealKsm
 

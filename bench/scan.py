@@ -15,7 +15,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table as Printed
 
-from ksmtuned_py.backends.kernel import find_ksmd
+from ksmtuned_py.backends.ksmd import find_ksmd
 from ksmtuned_py.backends.scan import ScanBackend
 from ksmtuned_py.cli.workload import Mix, Workload, workloads
 from ksmtuned_py.config import Config, InForce, Scan

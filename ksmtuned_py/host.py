@@ -202,6 +202,7 @@ class Host:
             cpu_pressure=_optional(self._senses.cpu_pressure, problems),
             vmstat=_optional(self._senses.vmstat, problems) or Vmstat(),
             scanner_cpu_seconds=_optional(self.backend.scanner_cpu_seconds, problems),
+            scanner_waited_seconds=_optional(self.backend.scanner_waited_seconds, problems),
             guests=self._senses.guests(clock.monotonic_seconds),
             pause=_optional(lambda: self._pause(clock.unix_seconds), problems),
             problems=(*problems, *self._senses.problems()),

@@ -3,12 +3,12 @@
 Three laws give the order, and tests check every prefix of every plan for them:
 - pages_to_scan is never written while the advisor is on (EINVAL), and always after the advisor's mode, which resets it;
 - no prefix scans faster than the faster of the two ends: sleep goes up before pages change, and down after;
-- scanning stops first and starts last.
+- scanning stops first and starts last; but a ksmd that is starved gets CPUs before anything waits for its mutex.
 """
 
 from collections.abc import Iterator
 
-from ksmtuned_py.model import KnobName, Knobs, KnobValue, Run, Write
+from ksmtuned_py.model import KSMD_NICE, KnobName, Knobs, KnobValue, Run, Write
 
 STRUCTURAL: frozenset[KnobName] = frozenset({"merge_across_nodes", "max_page_sharing"})
 """Knobs that are EBUSY while anything is merged. No plan has them; they change at the start, after unmerging."""
@@ -31,6 +31,16 @@ def plan(now: Knobs, wanted: Knobs) -> tuple[Write, ...]:
 
 
 def _steps(now: Knobs, wanted: Knobs) -> Iterator[Write]:
+    nice = list(_step(KSMD_NICE, now.ksmd_nice, wanted.ksmd_nice))
+    nicer = (wanted.ksmd_nice or 0) > (now.ksmd_nice or 0)
+    if not nicer:
+        yield from nice
+    yield from _knob_steps(now, wanted)
+    if nicer:
+        yield from nice
+
+
+def _knob_steps(now: Knobs, wanted: Knobs) -> Iterator[Write]:
     starting = wanted.run == Run.MERGE
     if not starting:
         yield from _step("run", now.run, wanted.run)

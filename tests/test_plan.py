@@ -5,7 +5,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ksmtuned_py.model import Knobs, Run, Write
+from ksmtuned_py.model import KSMD_NICE, Knobs, Run, Write
 from ksmtuned_py.plan import ADVISOR_RESET_PAGES, STRUCTURAL, plan
 
 RUNS = st.sampled_from([0, 1, 2])
@@ -25,6 +25,7 @@ SEEN = st.builds(
     merge_across_nodes=st.none() | FLAG,
     advisor_mode=st.none() | MODES,
     advisor_max_cpu=st.none() | st.integers(1, 100),
+    ksmd_nice=st.none() | st.integers(-20, 20),
 )
 WANTED = st.builds(
     Knobs,
@@ -36,6 +37,7 @@ WANTED = st.builds(
     max_page_sharing=st.none() | st.integers(2, 300),
     advisor_mode=st.none() | MODES,
     advisor_max_cpu=st.none() | st.integers(1, 100),
+    ksmd_nice=st.none() | st.integers(-20, 20),
 )
 
 
@@ -95,7 +97,7 @@ def test_no_part_of_a_plan_scans_faster_than_both_its_ends(now: Knobs, wanted: K
 
 @given(SEEN, WANTED)
 def test_scanning_stops_first_and_starts_last(now: Knobs, wanted: Knobs) -> None:
-    names = [write.knob for write in plan(now, wanted)]
+    names = [write.knob for write in plan(now, wanted) if write.knob != KSMD_NICE]
     if "run" in names:
         assert names.index("run") == (len(names) - 1 if wanted.run == 1 else 0)
 
@@ -115,3 +117,14 @@ def test_the_advisor_goes_before_pages_to_scan_which_it_resets() -> None:
 def test_pages_to_scan_is_left_out_where_the_advisor_is_on() -> None:
     now = Knobs(run=Run.MERGE, pages_to_scan=100, sleep_millisecs=20, advisor_mode="none")
     assert [write.knob for write in plan(now, Knobs(pages_to_scan=900, advisor_mode="scan-time"))] == ["advisor_mode"]
+
+
+@given(SEEN, WANTED)
+def test_ksmd_is_put_before_guests_first_and_behind_them_last(now: Knobs, wanted: Knobs) -> None:
+    """Whoever writes `run` waits for a ksmd that waits for a CPU."""
+    writes = plan(now, wanted)
+    places = [place for place, write in enumerate(writes) if write.knob == KSMD_NICE]
+    if places:
+        assert now.ksmd_nice is not None
+        assert wanted.ksmd_nice is not None
+        assert places == [0 if wanted.ksmd_nice < now.ksmd_nice else len(writes) - 1]

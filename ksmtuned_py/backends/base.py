@@ -25,6 +25,9 @@ class Backend(Protocol):
     def scanner_cpu_seconds(self) -> float | None:
         """CPU time in seconds that the scanner has used since it started; None when nobody can say."""
 
+    def scanner_waited_seconds(self) -> float | None:
+        """Seconds for which the scanner wanted a CPU and had none; None when nobody can say."""
+
     def write(self, write: Write) -> WriteResult:
         """Set one knob and read it back; returns within a second whatever the scanner is doing."""
 

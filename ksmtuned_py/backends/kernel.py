@@ -3,6 +3,7 @@
 import errno
 import threading
 
+from ksmtuned_py.backends.ksmd import Ksmd, find_ksmd
 from ksmtuned_py.backends.unmerge import Unmerging
 from ksmtuned_py.door import Door
 from ksmtuned_py.door.descriptors import begin
@@ -13,6 +14,7 @@ from ksmtuned_py.model import (
     COUNTER_NAMES,
     KNOB_NAMES,
     KSM_DIRECTORY,
+    KSMD_NICE,
     MUTEX_KNOBS,
     AdvisorMode,
     Counters,
@@ -25,7 +27,6 @@ from ksmtuned_py.model import (
     WriteStatus,
 )
 from ksmtuned_py.sensors.pages import page_bytes
-from ksmtuned_py.sensors.stat import is_kernel_thread, parse_schedstat
 
 RUN_MASK = 3
 """Leaves out the bit of run for memory hot-remove in progress (KSM_RUN_OFFLINE = 4)."""
@@ -40,16 +41,6 @@ def parse_advisor_mode(path: str, text: str) -> AdvisorMode:
             return mode
         case _:
             raise Garbage(path, text[:60], "'[none] scan-time' or 'none [scan-time]'")
-
-
-def find_ksmd(door: Door) -> int | None:
-    """Returns the PID of ksmd; None when there is none to see. Any user may name a process so, but no kernel thread."""
-    for name in filter(str.isdecimal, door.names("proc")):
-        if door.read_if_there(f"proc/{name}/comm") == "ksmd\n":
-            stat = door.read_if_there(f"proc/{name}/stat")
-            if stat is not None and is_kernel_thread(stat):
-                return int(name)
-    return None
 
 
 class _Pending:
@@ -85,7 +76,7 @@ class KernelBackend:
         check_ksm(door)
         self.page_bytes = page_bytes(door)
         self._door = door
-        self._ksmd_pid = find_ksmd(door)
+        self._ksmd = Ksmd(door, find_ksmd(door))
         self._pending: _Pending | None = None
         self._unmerging: Unmerging | None = None
 
@@ -100,11 +91,11 @@ class KernelBackend:
 
     def scanner_cpu_seconds(self) -> float | None:
         """ksmd's CPU time since boot in seconds, None when there is none to see."""
-        if self._ksmd_pid is None:
-            return None
-        path = f"proc/{self._ksmd_pid}/schedstat"
-        text = self._door.read_if_there(path)
-        return parse_schedstat(text, self._door.path(path)) if text else None
+        return self._ksmd.cpu_seconds()
+
+    def scanner_waited_seconds(self) -> float | None:
+        """How long ksmd has waited for a CPU since boot in seconds, None when there is none to see."""
+        return self._ksmd.waited_seconds()
 
     def write(self, write: Write) -> WriteResult:
         """Sets one knob and reads it back. Writes that wait for ksmd's mutex use a thread and may stay PENDING."""
@@ -115,7 +106,10 @@ class KernelBackend:
         if write.knob in MUTEX_KNOBS:
             return self._write_in_thread(write)
         try:
-            _put(self._door, write)
+            if write.knob == KSMD_NICE:
+                self._ksmd.set_nice(int(write.new))
+            else:
+                _put(self._door, write)
         except OSError as error:
             return _refused(write, error)
         return self._read_back(write)
@@ -134,6 +128,8 @@ class KernelBackend:
         """Does nothing, because nothing stays open."""
 
     def _read(self, name: KnobName) -> KnobValue | None:
+        if name == KSMD_NICE:
+            return self._ksmd.nice()
         relative = f"{KSM_DIRECTORY}/{name}"
         if name == "run":
             return (

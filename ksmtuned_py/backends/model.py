@@ -30,6 +30,10 @@ class ModelBackend:
         """CPU time of the model's ksmd, in seconds."""
         return self._caught_up().scanner_cpu_seconds()
 
+    def scanner_waited_seconds(self) -> float:
+        """Always 0: the model's ksmd has a CPU to itself."""
+        return 0.0
+
     def write(self, write: Write) -> WriteResult:
         """Sets one knob."""
         return self._caught_up().write(write)

@@ -74,6 +74,9 @@ class ScanBackend:
         told = self._status.get("cpu_seconds")
         return None if told is None else self._cpu_before + float(told)
 
+    def scanner_waited_seconds(self) -> None:
+        """Always None: the worker does not tell."""
+
     def write(self, write: Write) -> WriteResult:
         """Hands one knob to the worker; PENDING while it gives pages back, or does not answer within a second."""
         if write.knob not in DEFAULT_KNOBS or not isinstance(write.new, int):

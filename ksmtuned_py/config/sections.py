@@ -71,7 +71,7 @@ class Fixed(Section):
 
 
 class Kernel(Section):
-    """KSM settings that the policies never touch. "keep" leaves them; a number is set once, at the start."""
+    """KSM settings beside the scan rate. "keep" leaves them as they are; a number is set once, at the start."""
 
     use_zero_pages: AtStart[Literal["keep", 0, 1]] = Field(
         "keep", description="merge empty pages with the kernel's zero page"
@@ -83,6 +83,11 @@ class Kernel(Section):
     )
     max_page_sharing: AtStart[Literal["keep"] | Annotated[int, Field(ge=2, le=2**31 - 1)]] = Field(
         "keep", description="sharers of one page, at least 2; a change unmerges everything first, as above"
+    )
+    ksmd_nice: AtStart[Literal["keep", "need"]] = Field(
+        "keep",
+        description="need: while memory is plenty ksmd runs only when nobody else wants to; while it is wary it gives\n"
+        "way to busy guests; when it is critical it goes before them. Needs CAP_SYS_NICE (systemd/ksmd.conf)",
     )
 
 

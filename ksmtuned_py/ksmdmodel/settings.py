@@ -2,9 +2,11 @@
 
 from dataclasses import dataclass
 
-from ksmtuned_py.model import COUNTER_NAMES, KNOB_NAMES, AdvisorMode, KnobName, Knobs, KnobValue, Run
+from ksmtuned_py.model import COUNTER_NAMES, KNOB_NAMES, KSMD_NICE, AdvisorMode, KnobName, Knobs, KnobValue, Run
 
 U32_MAX = 2**32 - 1
+FILES: tuple[KnobName, ...] = tuple(name for name in KNOB_NAMES if name != KSMD_NICE)
+"""The model's ksmd is alone on its CPU."""
 BOOLEANS: frozenset[KnobName] = frozenset({"smart_scan", "use_zero_pages", "merge_across_nodes"})
 LOCKED_WHILE_MERGED: frozenset[KnobName] = frozenset({"merge_across_nodes", "max_page_sharing"})
 LOWEST: dict[KnobName, int] = {"max_page_sharing": 2, "advisor_target_scan_time": 1}
@@ -14,13 +16,13 @@ LOWEST: dict[KnobName, int] = {"max_page_sharing": 2, "advisor_target_scan_time"
 class Features:
     """The files that a kernel's KSM directory has."""
 
-    knobs: tuple[KnobName, ...] = KNOB_NAMES
+    knobs: tuple[KnobName, ...] = FILES
     counters: tuple[str, ...] = COUNTER_NAMES
 
 
 LINUX_6_12 = Features()
 LINUX_6_1 = Features(
-    knobs=tuple(name for name in KNOB_NAMES if name != "smart_scan" and not name.startswith("advisor_")),
+    knobs=tuple(name for name in FILES if name != "smart_scan" and not name.startswith("advisor_")),
     counters=tuple(
         name
         for name in COUNTER_NAMES

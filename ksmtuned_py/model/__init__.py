@@ -17,8 +17,10 @@ from ksmtuned_py.model.host import (
 )
 from ksmtuned_py.model.ksm import (
     COUNTER_NAMES,
+    IDLE_NICE,
     KNOB_NAMES,
     KSM_DIRECTORY,
+    KSMD_NICE,
     MUTEX_KNOBS,
     RMAP_ITEM_BYTES,
     AdvisorMode,
@@ -31,7 +33,9 @@ from ksmtuned_py.model.ksm import (
 
 __all__ = [
     "COUNTER_NAMES",
+    "IDLE_NICE",
     "KNOB_NAMES",
+    "KSMD_NICE",
     "KSM_DIRECTORY",
     "MUTEX_KNOBS",
     "RMAP_ITEM_BYTES",

@@ -237,6 +237,8 @@ class Snapshot:
     vmstat: Vmstat = Vmstat()
     scanner_cpu_seconds: float | None = None
     """CPU time of ksmd (or of the scan worker) since it started."""
+    scanner_waited_seconds: float | None = None
+    """The time for which it wanted a CPU and had none."""
     guests: tuple[Guest, ...] = ()
     foreign: tuple[ForeignWrite, ...] = ()
     """The knobs that somebody else wrote since our last write."""

@@ -35,8 +35,13 @@ KnobName = Literal[
     "advisor_min_pages_to_scan",
     "advisor_max_pages_to_scan",
     "advisor_target_scan_time",
+    "ksmd_nice",
 ]
 KNOB_NAMES: tuple[KnobName, ...] = get_args(KnobName)
+KSMD_NICE: KnobName = "ksmd_nice"
+"""The one knob that is no file, but how the kernel's scheduler treats ksmd."""
+IDLE_NICE = 20
+"""The value of ksmd_nice, beyond the nicest, for the class that runs only while nobody else wants to."""
 MUTEX_KNOBS: frozenset[KnobName] = frozenset({"run", "merge_across_nodes", "max_page_sharing"})
 """Knobs whose writes wait for a mutex that ksmd keeps for one whole batch."""
 AdvisorMode = Literal["none", "scan-time"]
@@ -45,9 +50,10 @@ KnobValue = int | AdvisorMode
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Knobs:
-    """The settable files of the KSM directory.
+    """The settable files of the KSM directory, and ksmd's nice value.
 
-    In knobs that were seen, None = this kernel has no such file. In knobs that are wanted, None = leave it alone.
+    In knobs that were seen, None = this kernel has no such file, or ksmd is not to be seen. In knobs that are wanted,
+    None = leave it alone.
     """
 
     run: Run | None = None
@@ -63,6 +69,8 @@ class Knobs:
     advisor_min_pages_to_scan: int | None = None
     advisor_max_pages_to_scan: int | None = None
     advisor_target_scan_time: int | None = None
+    ksmd_nice: int | None = None
+    """From -20 to 19; 20 is the idle class."""
 
     @classmethod
     def of(cls, values: Mapping[str, KnobValue | None]) -> "Knobs":

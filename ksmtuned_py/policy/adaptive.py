@@ -102,8 +102,10 @@ def _cruise(trend: Trend, config: Config) -> Wish:
 def _knobs(wish: Wish, guard: Guard | None, now: Snapshot, trend: Trend, config: Config) -> Knobs:
     if wish.mode is Mode.HELD:
         return Knobs()
+    nice = trend.precedence.nice(trend.need, config)
     if wish.mode is Mode.OFF:
-        return Knobs(run=Run.UNMERGE if guard and guard.ceiling is Ceiling.GIVE_BACK else Run.STOP, smart_scan=1)
+        run = Run.UNMERGE if guard and guard.ceiling is Ceiling.GIVE_BACK else Run.STOP
+        return Knobs(run=run, smart_scan=1, ksmd_nice=nice)
     boost = wish.mode is Mode.BOOST
     thorough = boost and trend.passes.done < trend.news.boost.thorough_until_pass
     skips_nothing = thorough and not trend.news.usual.are_young(now.counters)
@@ -115,6 +117,7 @@ def _knobs(wish: Wish, guard: Guard | None, now: Snapshot, trend: Trend, config:
         sleep_millisecs=batch.sleep_millisecs,
         smart_scan=0 if skips_nothing or not config.adaptive.smart_scan_in_cruise else 1,
         advisor_mode="none",
+        ksmd_nice=nice,
     )
 
 

@@ -44,16 +44,17 @@ class ScannerSpeed:
         if wall <= 0 or before.scanner_cpu_seconds is None or now.scanner_cpu_seconds is None:
             return replace(self, share=None)
         cpu = max(0.0, now.scanner_cpu_seconds - before.scanner_cpu_seconds)
+        idle = max(0.0, wall - cpu - _waited_seconds(before, now))
         measured = replace(self, share=cpu / wall)
         if now.counters.pages_scanned is None:
-            return measured._with_uncounted(before, now, last, cpu, wall - cpu)
+            return measured._with_uncounted(before, now, last, cpu, idle)
         pages = max(0, now.counters.pages_scanned - (before.counters.pages_scanned or 0))
         all_pages, all_cpu_seconds = self.few_pages + pages, self.few_cpu_seconds + cpu
         if all_pages < PAGES_TO_JUDGE or all_cpu_seconds <= 0:
             return replace(measured, few_pages=all_pages, few_cpu_seconds=all_cpu_seconds)
         measured = replace(measured, few_pages=0, few_cpu_seconds=0.0)
         costed = measured._with_cost(all_cpu_seconds / all_pages, COST_MIN_SECONDS, now)
-        return costed._with_oversleep(before, now, pages, wall - cpu)
+        return costed._with_oversleep(before, now, pages, idle)
 
     def _with_cost(self, cost_seconds: float, least: float, now: Snapshot) -> "ScannerSpeed":
         cost = min(max(cost_seconds, least), cost_max_seconds(now))
@@ -184,6 +185,13 @@ def _pass(since: Snapshot, now: Snapshot, passes: int, freed_bytes: int) -> Pass
         else max(0, now.counters.pages_scanned - (since.counters.pages_scanned or 0)),
         skipped_pages=max(0, (now.counters.pages_skipped or 0) - (since.counters.pages_skipped or 0)),
     )
+
+
+def _waited_seconds(before: Snapshot, now: Snapshot) -> float:
+    """How long the scanner waited for a CPU: it was given that time, but has not got it, and did not sleep either."""
+    if before.scanner_waited_seconds is None or now.scanner_waited_seconds is None:
+        return 0.0
+    return max(0.0, now.scanner_waited_seconds - before.scanner_waited_seconds)
 
 
 def _uncounted_pages(before: Snapshot, now: Snapshot, idle_seconds: float, oversleep_seconds: float) -> float:

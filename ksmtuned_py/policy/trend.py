@@ -10,6 +10,7 @@ from ksmtuned_py.policy.hugepages import HugeCost
 from ksmtuned_py.policy.need import Need, by_need, next_need
 from ksmtuned_py.policy.news import NO_NEWS, News, next_news
 from ksmtuned_py.policy.plenty import Plenty
+from ksmtuned_py.policy.precedence import Precedence
 from ksmtuned_py.policy.prospect import Prospect
 from ksmtuned_py.policy.scanner import Passes, ScannerSpeed, cost_max_seconds
 from ksmtuned_py.policy.splits import Splits
@@ -86,6 +87,7 @@ class Trend:
     need: Need = Need.CALM
     scarce_since_seconds: float | None = None
     """When the need last rose to short or beyond; None = it is less."""
+    precedence: Precedence = field(default_factory=Precedence)
     plenty: Plenty = field(default_factory=Plenty)
     merging_passes: int = PASSES_UNKNOWN
     """The passes that the last thorough boost took."""
@@ -163,6 +165,7 @@ class Trend:
             huge_cost=self.huge_cost.after(before, snapshot, splits.freed_bytes),
             previous=replace(snapshot, guests=()),  # many, and nobody looks back at them
             need=need,
+            precedence=self.precedence.after(snapshot),
             plenty=plenty,
             price=_price(settings, need),
             scanner=self.scanner.after(before, snapshot, self.passes.last) if before else ScannerSpeed.begin(snapshot),

@@ -4,10 +4,12 @@ from typing import NamedTuple
 
 from ksmtuned_py.door.text import parse_int, printable
 from ksmtuned_py.errors import Garbage
+from ksmtuned_py.model import IDLE_NICE
 
-_STATE, _FLAGS, _THREADS, _START_TICKS = (field - 3 for field in (3, 9, 20, 22))
+_STATE, _FLAGS, _NICE, _THREADS, _START_TICKS, _CLASS = (field - 3 for field in (3, 9, 19, 20, 22, 41))
 """Places behind the name, which is field 2 of /proc/PID/stat."""
 _PF_KTHREAD = 0x0020_0000  # include/linux/sched.h
+_SCHED_OTHER, _SCHED_IDLE = 0, 5  # include/uapi/linux/sched.h
 
 
 class Identity(NamedTuple):
@@ -33,6 +35,15 @@ def thread_count(stat: str) -> int:
     return parse_int("stat", _fields(stat)[1][_THREADS])
 
 
+def parse_nice(text: str) -> int | None:
+    """The nice value in /proc/PID/stat, and IDLE_NICE in the idle class; None in any class but these two."""
+    fields = _fields(text)[1]
+    if len(fields) <= _CLASS:
+        return None
+    nices = {_SCHED_OTHER: parse_int("stat", fields[_NICE]), _SCHED_IDLE: IDLE_NICE}
+    return nices.get(parse_int("stat", fields[_CLASS]))
+
+
 def thread_state(stat: str) -> str:
     """The letter for what a thread does, from /proc/PID/task/TID/stat: R when it runs or waits for a processor."""
     return _fields(stat)[1][_STATE]
@@ -41,6 +52,11 @@ def thread_state(stat: str) -> str:
 def parse_schedstat(text: str, path: str = "schedstat") -> float:
     """CPU time in seconds, from field 1 of /proc/PID/schedstat."""
     return parse_int(path, text.partition(" ")[0]) / 1e9
+
+
+def parse_waited(text: str, path: str = "schedstat") -> float:
+    """Seconds of waiting for a CPU, from field 2 of /proc/PID/schedstat."""
+    return parse_int(path, text.partition(" ")[2].partition(" ")[0]) / 1e9
 
 
 def _fields(text: str, path: str = "stat") -> tuple[str, list[str]]:

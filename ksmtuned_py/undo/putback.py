@@ -69,8 +69,8 @@ def take(ways: Ways, kernel: Kernel) -> list[str]:
 
 
 def wanted_of(kernel: Kernel) -> Knobs:
-    """The knobs that the admin asks for in [kernel]; "keep" asks for nothing."""
-    asked = {name: value for name, value in kernel.model_dump().items() if value != "keep"}
+    """The knobs that the admin asks for in [kernel]; "keep" asks for nothing, "need" leaves it to the policy."""
+    asked = {name: value for name, value in kernel.model_dump().items() if value not in ("keep", "need")}
     return Knobs.of(asked)
 
 

@@ -8,10 +8,22 @@ from pathlib import Path
 
 import pytest
 
-from ksmtuned_py.backends.kernel import KernelBackend, find_ksmd, parse_advisor_mode
+from ksmtuned_py.backends.kernel import KernelBackend, parse_advisor_mode
+from ksmtuned_py.backends.ksmd import find_ksmd
 from ksmtuned_py.door import Door
 from ksmtuned_py.errors import Garbage, NoKsm
-from ksmtuned_py.model import KNOB_NAMES, Counters, KnobName, Knobs, KnobValue, Run, Write, WriteResult, WriteStatus
+from ksmtuned_py.model import (
+    KNOB_NAMES,
+    KSMD_NICE,
+    Counters,
+    KnobName,
+    Knobs,
+    KnobValue,
+    Run,
+    Write,
+    WriteResult,
+    WriteStatus,
+)
 from tests.support.process import children, wait_for
 from tests.support.trees import KSM, KSMD_PID, FakeGuest, add_guest, make_fake_tree, put
 
@@ -52,7 +64,7 @@ def test_a_kernel_without_ksm(tmp_path: Path) -> None:
 
 def test_every_knob_of_a_new_kernel(backend: KernelBackend) -> None:
     knobs = backend.knobs()
-    assert [name for name, _ in knobs.items()] == list(KNOB_NAMES)
+    assert [name for name, _ in knobs.items()] == [name for name in KNOB_NAMES if name != KSMD_NICE]
     assert (knobs.run, knobs.pages_to_scan, knobs.smart_scan, knobs.advisor_mode) == (0, 100, 1, "none")
 
 

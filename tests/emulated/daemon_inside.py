@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from ksmtuned_py.backends.kernel import find_ksmd
+from ksmtuned_py.backends.ksmd import find_ksmd
 from ksmtuned_py.cli.workload import Mix, achievable_pages, workloads
 from ksmtuned_py.door import Door
 from ksmtuned_py.units import MIB

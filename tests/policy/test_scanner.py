@@ -27,6 +27,18 @@ def test_the_slack_of_sleep_is_learned_though_each_look_sets_the_batch_anew() ->
     assert ScannerSpeed().after(before, now).oversleep_seconds == pytest.approx((0.003 + 0.007) / 2)
 
 
+def test_a_scanner_that_waited_for_a_cpu_did_not_oversleep() -> None:
+    """The same sleeps and batches, but that half of the time others had its CPU."""
+    knobs = Knobs(run=Run.MERGE, pages_to_scan=1000, sleep_millisecs=20)
+    before = snapshot(at=0, counters=Counters(pages_scanned=0), knobs=knobs, scanner_waited_seconds=3.0)
+    counters = Counters(pages_scanned=40_000)
+    alone = snapshot(at=1, cpu_seconds=0.1, counters=counters, knobs=knobs, scanner_waited_seconds=3.0)
+    starved = snapshot(at=2, cpu_seconds=0.1, counters=counters, knobs=knobs, scanner_waited_seconds=4.0)
+    assert ScannerSpeed().after(before, starved).oversleep_seconds == pytest.approx(
+        ScannerSpeed().after(before, alone).oversleep_seconds
+    )
+
+
 def test_a_kernel_without_the_figures_keeps_the_defaults() -> None:
     before, now = snapshot(at=0, cpu_seconds=None), snapshot(at=1, cpu_seconds=None)
     assert ScannerSpeed().after(before, now) == ScannerSpeed()

@@ -159,7 +159,7 @@ def test_metrics_are_passed_at_the_address_that_is_the_default() -> None:
 def test_a_user_without_rights_may_write_all_knobs_but_those_that_take_unmerging() -> None:
     lines = (UNIT.parent / "unprivileged.tmpfiles").read_text().splitlines()
     rules = [line.split() for line in lines if not line.startswith("#")]
-    never_written = {"stable_node_chains_prune_millisecs"}
+    never_written = {"stable_node_chains_prune_millisecs", "ksmd_nice"}  # the last is no file
     assert {Path(rule[1]) for rule in rules} == {
         Path("/", KSM_DIRECTORY, name) for name in set(KNOB_NAMES) - STRUCTURAL - never_written
     }
@@ -171,6 +171,12 @@ def test_a_user_without_rights_may_write_all_knobs_but_those_that_take_unmerging
 def test_the_scan_worker_may_lower_its_priority_with_its_drop_in() -> None:
     assert "@resources" in settings()["SystemCallFilter"][1]
     assert settings(UNIT.parent / "scan.conf")["SystemCallFilter"] == ["setpriority"]
+
+
+def test_ksmd_may_be_put_before_and_behind_guests_with_its_drop_in() -> None:
+    drop_in = settings(UNIT.parent / "ksmd.conf")
+    assert drop_in["SystemCallFilter"] == ["setpriority sched_setscheduler"]
+    assert drop_in["CapabilityBoundingSet"] == ["CAP_SYS_NICE"]
 
 
 @pytest.mark.parametrize("other", ["ksmtuned.service", "ksm.service"])

@@ -1,0 +1,61 @@
+"""The kernel's thread that merges: its CPU time, and how the scheduler treats it."""
+
+import errno
+import os
+from collections.abc import Callable
+
+from ksmtuned_py.door import Door
+from ksmtuned_py.model import IDLE_NICE
+from ksmtuned_py.sensors.stat import is_kernel_thread, parse_nice, parse_schedstat, parse_waited
+
+
+def find_ksmd(door: Door) -> int | None:
+    """Returns the PID of ksmd; None when there is none to see. Any user may name a process so, but no kernel thread."""
+    for name in filter(str.isdecimal, door.names("proc")):
+        if door.read_if_there(f"proc/{name}/comm") == "ksmd\n":
+            stat = door.read_if_there(f"proc/{name}/stat")
+            if stat is not None and is_kernel_thread(stat):
+                return int(name)
+    return None
+
+
+class Ksmd:
+    """ksmd, or nothing that can be told or changed where it is not to be seen."""
+
+    def __init__(self, door: Door, pid: int | None) -> None:
+        self._door = door
+        self._pid = pid
+
+    def cpu_seconds(self) -> float | None:
+        """CPU time since boot."""
+        return self._of_schedstat(parse_schedstat)
+
+    def waited_seconds(self) -> float | None:
+        """The time since boot for which it wanted a CPU and had none."""
+        return self._of_schedstat(parse_waited)
+
+    def nice(self) -> int | None:
+        """Its nice value, or IDLE_NICE. None in any other class: who has put it there has a reason.
+
+        None for another host's, too: its PID means another process here.
+        """
+        if self._pid is None or self._door.root != "/":
+            return None
+        stat = self._door.read_if_there(f"proc/{self._pid}/stat")
+        return None if stat is None else parse_nice(stat)
+
+    def set_nice(self, nice: int) -> None:
+        """Sets its nice value, or IDLE_NICE; raises OSError."""
+        if self._pid is None or self.nice() is None:
+            raise ProcessLookupError(errno.ESRCH, "ksmd is not to be seen here, or in a class of its own")
+        idle = nice == IDLE_NICE
+        if not idle:
+            os.setpriority(os.PRIO_PROCESS, self._pid, nice)
+        os.sched_setscheduler(self._pid, os.SCHED_IDLE if idle else os.SCHED_OTHER, os.sched_param(0))
+
+    def _of_schedstat(self, parse: Callable[[str, str], float]) -> float | None:
+        if self._pid is None:
+            return None
+        path = f"proc/{self._pid}/schedstat"
+        text = self._door.read_if_there(path)
+        return parse(text, self._door.path(path)) if text else None

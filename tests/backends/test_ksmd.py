@@ -1,0 +1,73 @@
+"""How the scheduler treats ksmd is read and set, and what cannot be seen for sure is left alone."""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ksmtuned_py.backends.kernel import KernelBackend
+from ksmtuned_py.backends.ksmd import Ksmd
+from ksmtuned_py.door import Door
+from ksmtuned_py.model import IDLE_NICE, KSMD_NICE, Write, WriteStatus
+from tests.support.need import need
+from tests.support.trees import make_fake_tree
+
+
+@pytest.fixture
+def child() -> Iterator[int]:
+    """A process of ours in ksmd's place."""
+    with subprocess.Popen(["sleep", "60"]) as process:
+        os.setpriority(os.PRIO_PROCESS, process.pid, 5)
+        yield process.pid
+        process.kill()
+
+
+def test_it_reads_back_as_it_was_set(child: int) -> None:
+    need(os.geteuid() == 0, "root, to take a nice value back")
+    ksmd = Ksmd(Door(), child)
+    assert ksmd.nice() == 5
+    for nice in (19, IDLE_NICE, -5, IDLE_NICE, 5):
+        ksmd.set_nice(nice)
+        assert ksmd.nice() == nice
+    assert os.sched_getscheduler(child) == os.SCHED_OTHER
+
+
+@pytest.mark.parametrize("scheduler", [os.SCHED_FIFO, os.SCHED_RR, os.SCHED_BATCH])
+def test_a_class_that_somebody_has_chosen_is_left_alone(child: int, scheduler: int) -> None:
+    need(os.geteuid() == 0, "root, for a realtime class")
+    os.sched_setscheduler(child, scheduler, os.sched_param(0 if scheduler == os.SCHED_BATCH else 1))
+    ksmd = Ksmd(Door(), child)
+    assert ksmd.nice() is None
+    with pytest.raises(ProcessLookupError):
+        ksmd.set_nice(0)
+    assert os.sched_getscheduler(child) == scheduler
+
+
+def test_where_it_is_not_to_be_seen_nothing_is_told_or_set(tmp_path: Path) -> None:
+    for ksmd in (Ksmd(Door(), None), Ksmd(Door(str(tmp_path)), os.getpid())):
+        assert ksmd.nice() is None
+        assert (ksmd.cpu_seconds(), ksmd.waited_seconds()) == (None, None)
+        with pytest.raises(ProcessLookupError):
+            ksmd.set_nice(19)
+
+
+def test_the_ksmd_of_another_host_is_not_ours_to_set(tmp_path: Path) -> None:
+    backend = KernelBackend(Door(str(make_fake_tree(tmp_path))))
+    assert backend.scanner_cpu_seconds() is not None
+    assert backend.knobs().ksmd_nice is None
+    result = backend.write(Write(knob=KSMD_NICE, old=5, new=19))
+    assert (result.status, result.detail) == (
+        WriteStatus.REFUSED,
+        "ESRCH: ksmd is not to be seen here, or in a class of its own",
+    )
+
+
+def test_what_it_waited_for_a_cpu_is_told_beside_what_it_got(child: int) -> None:
+    ksmd = Ksmd(Door(), child)
+    text = Path(f"/proc/{child}/schedstat").read_text().split()
+    waited = ksmd.waited_seconds()
+    assert waited is not None
+    assert waited >= int(text[1]) / 1e9
+    assert waited < 60

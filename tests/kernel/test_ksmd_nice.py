@@ -1,0 +1,73 @@
+"""ksmd gives way to guests while memory is plenty, and is put back as it was, however the daemon ends."""
+
+import signal
+from collections.abc import Iterator
+
+import psutil
+import pytest
+
+from ksmtuned_py.backends.ksmd import Ksmd, find_ksmd
+from ksmtuned_py.cli.workload import Workload
+from ksmtuned_py.door import Door
+from ksmtuned_py.model import IDLE_NICE
+from tests.kernel.conftest import Start
+from tests.support.daemon import QUIET, merged, verb
+from tests.support.ksmlock import RealKsm
+from tests.support.need import need
+from tests.support.process import wait_for
+
+pytestmark = pytest.mark.kernel
+
+FOUND_NICE = 7
+BY_NEED = merged(QUIET, {"daemon": {"tick_seconds": 0.1, "idle_tick_seconds": 0.1}, "kernel": {"ksmd_nice": "need"}})
+
+
+@pytest.fixture
+def ksmd(real_ksm: RealKsm) -> Iterator[Ksmd]:
+    """ksmd, as some admin has put it; afterwards it is as it was."""
+    need(psutil.virtual_memory().available > 0.4 * psutil.virtual_memory().total, "memory to spare")
+    ksmd = Ksmd(Door(), find_ksmd(Door()))
+    before = ksmd.nice()
+    assert before is not None
+    ksmd.set_nice(FOUND_NICE)
+    yield ksmd
+    ksmd.set_nice(before)
+
+
+def test_a_daemon_that_ends_puts_it_back(ksmd: Ksmd, guests: list[Workload], start: Start) -> None:
+    daemon = start(BY_NEED)
+    wait_for(lambda: ksmd.nice() == IDLE_NICE, 10, "the idle class")
+    assert daemon.end() == 0
+    assert ksmd.nice() == FOUND_NICE
+
+
+def test_what_a_killed_daemon_left_is_put_back_by_the_verb_and_by_the_next_start(
+    ksmd: Ksmd,
+    guests: list[Workload],
+    start: Start,
+) -> None:
+    for _ in range(2):
+        daemon = start(BY_NEED)
+        wait_for(lambda: ksmd.nice() == IDLE_NICE, 10, "the idle class")
+        daemon.process.send_signal(signal.SIGKILL)
+        daemon.process.wait()
+        assert ksmd.nice() == IDLE_NICE
+    kept = start(QUIET)
+    assert ksmd.nice() == FOUND_NICE  # before it began, and it has not been asked to touch it
+    assert kept.end() == 0
+
+    daemon = start(BY_NEED)
+    wait_for(lambda: ksmd.nice() == IDLE_NICE, 10, "the idle class")
+    daemon.process.send_signal(signal.SIGKILL)
+    daemon.process.wait()
+    done = verb("restore", "--runtime-dir", daemon.runtime)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert ksmd.nice() == FOUND_NICE
+
+
+def test_as_it_is_unless_it_was_asked_for(ksmd: Ksmd, guests: list[Workload], start: Start) -> None:
+    daemon = start(QUIET)
+    assert daemon.status()["snapshot"]["knobs"]["ksmd_nice"] == FOUND_NICE
+    ksmd.set_nice(3)  # somebody else does, and whoever never touched it does not put it back
+    assert daemon.end() == 0
+    assert ksmd.nice() == 3
