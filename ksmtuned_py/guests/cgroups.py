@@ -37,14 +37,14 @@ def parse_cgroup(text: str) -> str | None:
 
 def room_bytes(door: Door, cgroup: str) -> int | None:
     """The least of memory.max less memory.current on the way up from a cgroup, in bytes; None = no limit."""
-    rooms = (_own_room_bytes(door, f"{CGROUP_ROOT}{each}") for each in _upwards(cgroup))
+    rooms = (_own_room_bytes(door, f"{CGROUP_ROOT}{each}") for each in upwards(cgroup))
     return min((room for room in rooms if room is not None), default=None)
 
 
 def process_room_bytes(door: Door, text: str) -> int | None:
     """The bytes that a process with this /proc/PID/cgroup may still take, in either kind of tree; None = no limit."""
     rooms = [room_bytes(door, parse_cgroup(text) or "")]
-    for path in _upwards(_controller(text, "memory")):
+    for path in upwards(_controller(text, "memory")):
         limit, used = (
             _number(door, f"{CGROUP_ROOT}/memory{path}/memory.{name}_in_bytes") for name in ("limit", "usage")
         )
@@ -52,7 +52,7 @@ def process_room_bytes(door: Door, text: str) -> int | None:
     return min((room for room in rooms if room is not None), default=None)
 
 
-def _upwards(cgroup: str) -> Iterator[str]:
+def upwards(cgroup: str) -> Iterator[str]:
     """A cgroup and all that it is in, up to the root, which is left out: it has no limits."""
     while cgroup:
         yield cgroup
@@ -87,7 +87,7 @@ def _own_room_bytes(door: Door, directory: str) -> int | None:
 
 def limits(door: Door, cgroup: str) -> Iterator[Limit]:
     """The tighter limit of each cgroup that has one, from this cgroup upwards."""
-    for each in _upwards(cgroup):
+    for each in upwards(cgroup):
         directory = f"{CGROUP_ROOT}{each}"
         found = {name: size for name in LIMITS if (size := _number(door, f"{directory}/{name}")) is not None}
         if found:

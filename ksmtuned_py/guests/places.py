@@ -7,7 +7,8 @@ from ksmtuned_py.door import Door
 from ksmtuned_py.guests.cgroups import parse_cgroup, process_room_bytes
 from ksmtuned_py.guests.patience import Patience, ask_one
 from ksmtuned_py.guests.process import ProcessFiles
-from ksmtuned_py.model import Guest, GuestKey
+from ksmtuned_py.guests.slices import Slices
+from ksmtuned_py.model import Guest, GuestKey, Slice
 
 PER_LOOK = 10
 """Guests read at one look. One takes about 0.1 ms (measured with 4 levels of cgroups), so 500 take 50 looks."""
@@ -23,6 +24,8 @@ class Place:
     cgroup: str | None = None
     """None = unknown, because the guest does not answer or the host has no unified tree."""
     room_bytes: int | None = None
+    slice: Slice | None = None
+    """The fullest slice that it shares with other guests."""
     looks: int = 0
     """The number of times that this place was read."""
     read_at: int = 0
@@ -36,6 +39,7 @@ class Places:
         self._door = door
         self._patience = Patience()
         self._places: dict[GuestKey, Place] = {}
+        self._slices = Slices(door)
         self._looks = 0
 
     def look(self, guests: Iterable[Guest]) -> dict[GuestKey, Place]:
@@ -49,10 +53,15 @@ class Places:
         self._places = now | {key: replace(now[key], read_at=self._looks) for key in turn.values()}
         for pid, text in self._patience.ask(processes, lambda inside: inside.read("cgroup")).items():
             self._places[turn[pid]] = self._read(text or "", now[turn[pid]])
-        return self._places
+        shared = self._slices.shared([place.cgroup for place in self._places.values() if place.cgroup])
+        if not shared:
+            return self._places
+        return {key: replace(place, slice=shared.get(place.cgroup or "")) for key, place in self._places.items()}
 
     def _read(self, text: str, place: Place) -> Place:
-        return Place(parse_cgroup(text), process_room_bytes(self._door, text), place.looks + 1, self._looks)
+        cgroup, room_bytes = parse_cgroup(text), process_room_bytes(self._door, text)
+        self._slices.read(cgroup or "")
+        return Place(cgroup, room_bytes, looks=place.looks + 1, read_at=self._looks)
 
 
 def rooms(door: Door) -> Callable[[Guest], int | None]:

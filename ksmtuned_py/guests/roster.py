@@ -153,7 +153,10 @@ class Roster:
         domain = view.domains.get(guest.uuid) if view else None
         namespace = self._pods.namespace(place.cgroup) if place.cgroup is not None else None
         seen = replace(
-            placed(guest, place.cgroup or "", namespace), namespace=namespace or "", room_bytes=place.room_bytes
+            placed(guest, place.cgroup or "", namespace),
+            namespace=namespace or "",
+            room_bytes=place.room_bytes,
+            slice=place.slice,
         )
         unplaced = _unplaced(place, namespace)
         if claims.get(guest.uuid, guest.pid) != guest.pid:

@@ -122,6 +122,16 @@ class GuestKsm:
     """Some of the process's memory may merge. None = this kernel does not say."""
 
 
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """A cgroup that several guests are in, with a limit on the memory of all of them together."""
+
+    cgroup: str
+    limit_bytes: int
+    available_bytes: int
+    """What its guests may still take; page cache gives way."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Guest:
     """A process whose memory is a candidate: a virtual machine, or any process that asked for merging."""
@@ -151,6 +161,8 @@ class Guest:
     """The namespace of its pod in Kubernetes, by kubelet's word; '' when unknown, or when it is in no pod."""
     room_bytes: int | None = None
     """The memory that its cgroups still let it take. None = no limit, or none to be seen."""
+    slice: Slice | None = None
+    """The fullest slice that it shares with other guests; None = it shares no limit, or none is to be seen."""
     group: str = ""
     """The group with which it may share memory, by the rules."""
     tag: str = ""

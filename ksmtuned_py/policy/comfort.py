@@ -1,10 +1,11 @@
 """Comfort: with so much available nobody would notice that memory is managed; and what merging would cost. Pure."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from math import ceil
 
 from ksmtuned_py.config import Need as Thresholds
-from ksmtuned_py.model import Guest, Snapshot
+from ksmtuned_py.model import Guest, Slice, Snapshot
 from ksmtuned_py.policy.batch import DEFAULT_COST_SECONDS
 from ksmtuned_py.policy.scanner import PAGE_BYTES
 
@@ -12,6 +13,8 @@ COMFORT_LEAST_PERCENT = 10.0
 """Of memory. At most it is where memory becomes wary: 30 % of 2 TiB is room for a rack of guests."""
 HUGE_SHARE = 0.1
 """Of the guests' memory: with less of it in huge pages, merging costs them nothing but copies."""
+SLICE_SHARE = 0.1
+"""Of the guests' memory: a slice with less of it does not decide for all of them."""
 PASSES_UNKNOWN, PASSES_LEAST, PASSES_MOST = 4, 2, 8
 """Two passes merge all in theory, and four did on real guests, where zeros are split in the fourth only."""
 
@@ -89,5 +92,14 @@ def _huge_bytes(guest: Guest) -> int:
     return guest.rss_bytes if guest.huge_bytes is None else min(guest.huge_bytes, guest.rss_bytes)
 
 
-def _supplies(now: Snapshot) -> list[Supply]:
-    return [Supply("", now.memory.base_bytes, now.memory.headroom_bytes)]
+def _supplies(now: Snapshot) -> Iterator[Supply]:
+    """The host, and each slice that has much of the guests' memory."""
+    yield Supply("", now.memory.base_bytes, now.memory.headroom_bytes)
+    sizes: dict[Slice, int] = {}
+    for guest in now.guests:
+        if guest.slice is not None:
+            sizes[guest.slice] = sizes.get(guest.slice, 0) + guest.rss_bytes
+    least_bytes = SLICE_SHARE * sum(guest.rss_bytes for guest in now.guests) if sizes else 0
+    for each, size_bytes in sizes.items():
+        if size_bytes > 0 and size_bytes >= least_bytes:
+            yield Supply(each.cgroup.rpartition("/")[2], each.limit_bytes, each.available_bytes)

@@ -121,7 +121,7 @@ class Plenty:
         wanted = config.policy.name == "adaptive" and config.adaptive.profile != "eager"
         at_stake = config.adaptive.huge_pages_back or self.may_be_at_stake
         spares = wanted and (at_stake or _is_recent(self.at_stake_seconds, seconds))
-        soon = self.forecast.short_in_seconds <= self.lead_seconds + self.late_seconds
+        soon = 0 < self.forecast.short_in_seconds <= self.lead_seconds + self.late_seconds
         foreseen = seconds if soon and (spares or self.is_foreseen) else self.foreseen_seconds
         is_foreseen = wanted and not self.is_plenty and _is_recent(foreseen, seconds)
         return replace(self, spares=spares, foreseen_seconds=foreseen, is_foreseen=is_foreseen)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from ksmtuned_py.config import Adaptive, Config
 from ksmtuned_py.config import Policy as PolicySection
-from ksmtuned_py.model import Counters, Decision, Knobs, Memory, Mode, Run, Snapshot
+from ksmtuned_py.model import Counters, Decision, Guest, Knobs, Memory, Mode, Run, Slice, Snapshot
 from ksmtuned_py.policy import decide as decided
 from ksmtuned_py.policy.comfort import PASSES_UNKNOWN
 from ksmtuned_py.policy.need import Need
@@ -283,6 +283,41 @@ def test_on_the_model_a_host_that_fills_is_merged_before_it_is_short(rate: float
 def unmerged_fraction(seen: Snapshot) -> float:
     """What would be available if nothing were merged."""
     return (seen.memory.available_bytes - seen.saved_bytes) / seen.memory.total_bytes
+
+
+def in_slice(available_gib: float) -> tuple[Guest, ...]:
+    """The guests in a slice with a limit of 20 GiB, of which so much is left."""
+    limited = Slice("/machine.slice", 20 * GIB, round(available_gib * GIB))
+    return tuple(replace(each, slice=limited) for each in GUESTS)
+
+
+def test_a_slice_that_fills_counts_as_the_host_does() -> None:
+    full = decide(look(0, guests=in_slice(4)))
+    assert full.mode is Mode.BOOST  # comfort is 30 % of 20 GiB
+    roomy = decide(look(0, guests=in_slice(8)))
+    assert roomy.reason.startswith("leaving alone: 40 % of machine.slice available")
+    filling = [look(at, guests=in_slice(18 - at / 5)) for at in range(60)]
+    assert after(*filling).need is Need.SHORT
+    assert "machine.slice" in after(*filling).plenty.verdict(CONFIG).sentence
+
+
+def test_a_slice_that_is_always_full_is_no_lasting_need_of_the_host() -> None:
+    looks = [look(at, guests=in_slice(max(0, 18 - at / 5))) for at in range(90)]
+    assert after(*looks).need is Need.SHORT
+    later = [look(at, guests=in_slice(0)) for at in range(90, 400, 10)]
+    assert after(*looks, *later).need is Need.CALM
+    assert not is_left_alone(*looks, *later)
+
+
+def test_a_tiny_slice_does_not_decide_for_all_guests() -> None:
+    tiny = replace(guest("tiny", pid=9, rss_bytes=GIB), slice=Slice("/user.slice", GIB, 0))
+    assert is_left_alone(look(0, guests=(*GUESTS, tiny)))
+
+
+def test_five_thousand_guests_are_left_alone_in_one_look() -> None:
+    many = tuple(replace(guest(f"vm-{pid}", pid=pid, rss_bytes=GIB), huge_bytes=GIB) for pid in range(5000))
+    decision = decide(look(0, 4000, total_gib=10_240, huge_gib=5000, guests=many))
+    assert decision.reason.startswith("leaving alone: 39.1 % available")
 
 
 HISTORIES = st.lists(
