@@ -3,7 +3,7 @@
 import errno
 import threading
 
-from ksmtuned_py.backends.ksmd import Ksmd, find_ksmd
+from ksmtuned_py.backends.ksmd import KsmdThread, find_ksmd
 from ksmtuned_py.backends.unmerge import Unmerging
 from ksmtuned_py.door import Door
 from ksmtuned_py.door.descriptors import begin
@@ -76,7 +76,7 @@ class KernelBackend:
         check_ksm(door)
         self.page_bytes = page_bytes(door)
         self._door = door
-        self._ksmd = Ksmd(door, find_ksmd(door))
+        self._ksmd = KsmdThread(door, find_ksmd(door))
         self._pending: _Pending | None = None
         self._unmerging: Unmerging | None = None
 

@@ -19,7 +19,7 @@ def find_ksmd(door: Door) -> int | None:
     return None
 
 
-class Ksmd:
+class KsmdThread:
     """ksmd, or nothing that can be told or changed where it is not to be seen."""
 
     def __init__(self, door: Door, pid: int | None) -> None:

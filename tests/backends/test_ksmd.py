@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ksmtuned_py.backends.kernel import KernelBackend
-from ksmtuned_py.backends.ksmd import Ksmd
+from ksmtuned_py.backends.ksmd import KsmdThread
 from ksmtuned_py.door import Door
 from ksmtuned_py.model import IDLE_NICE, KSMD_NICE, Write, WriteStatus
 from tests.support.need import need
@@ -26,7 +26,7 @@ def child() -> Iterator[int]:
 
 def test_it_reads_back_as_it_was_set(child: int) -> None:
     need(os.geteuid() == 0, "root, to take a nice value back")
-    ksmd = Ksmd(Door(), child)
+    ksmd = KsmdThread(Door(), child)
     assert ksmd.nice() == 5
     for nice in (19, IDLE_NICE, -5, IDLE_NICE, 5):
         ksmd.set_nice(nice)
@@ -38,7 +38,7 @@ def test_it_reads_back_as_it_was_set(child: int) -> None:
 def test_a_class_that_somebody_has_chosen_is_left_alone(child: int, scheduler: int) -> None:
     need(os.geteuid() == 0, "root, for a realtime class")
     os.sched_setscheduler(child, scheduler, os.sched_param(0 if scheduler == os.SCHED_BATCH else 1))
-    ksmd = Ksmd(Door(), child)
+    ksmd = KsmdThread(Door(), child)
     assert ksmd.nice() is None
     with pytest.raises(ProcessLookupError):
         ksmd.set_nice(0)
@@ -46,7 +46,7 @@ def test_a_class_that_somebody_has_chosen_is_left_alone(child: int, scheduler: i
 
 
 def test_where_it_is_not_to_be_seen_nothing_is_told_or_set(tmp_path: Path) -> None:
-    for ksmd in (Ksmd(Door(), None), Ksmd(Door(str(tmp_path)), os.getpid())):
+    for ksmd in (KsmdThread(Door(), None), KsmdThread(Door(str(tmp_path)), os.getpid())):
         assert ksmd.nice() is None
         assert (ksmd.cpu_seconds(), ksmd.waited_seconds()) == (None, None)
         with pytest.raises(ProcessLookupError):
@@ -65,7 +65,7 @@ def test_the_ksmd_of_another_host_is_not_ours_to_set(tmp_path: Path) -> None:
 
 
 def test_what_it_waited_for_a_cpu_is_told_beside_what_it_got(child: int) -> None:
-    ksmd = Ksmd(Door(), child)
+    ksmd = KsmdThread(Door(), child)
     text = Path(f"/proc/{child}/schedstat").read_text().split()
     waited = ksmd.waited_seconds()
     assert waited is not None

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import psutil
 import pytest
 
-from ksmtuned_py.backends.ksmd import Ksmd, find_ksmd
+from ksmtuned_py.backends.ksmd import KsmdThread, find_ksmd
 from ksmtuned_py.cli.workload import Workload
 from ksmtuned_py.door import Door
 from ksmtuned_py.model import IDLE_NICE
@@ -23,10 +23,10 @@ BY_NEED = merged(QUIET, {"daemon": {"tick_seconds": 0.1, "idle_tick_seconds": 0.
 
 
 @pytest.fixture
-def ksmd(real_ksm: RealKsm) -> Iterator[Ksmd]:
+def ksmd(real_ksm: RealKsm) -> Iterator[KsmdThread]:
     """ksmd, as some admin has put it; afterwards it is as it was."""
     need(psutil.virtual_memory().available > 0.4 * psutil.virtual_memory().total, "memory to spare")
-    ksmd = Ksmd(Door(), find_ksmd(Door()))
+    ksmd = KsmdThread(Door(), find_ksmd(Door()))
     before = ksmd.nice()
     assert before is not None
     ksmd.set_nice(FOUND_NICE)
@@ -34,7 +34,7 @@ def ksmd(real_ksm: RealKsm) -> Iterator[Ksmd]:
     ksmd.set_nice(before)
 
 
-def test_a_daemon_that_ends_puts_it_back(ksmd: Ksmd, guests: list[Workload], start: Start) -> None:
+def test_a_daemon_that_ends_puts_it_back(ksmd: KsmdThread, guests: list[Workload], start: Start) -> None:
     daemon = start(BY_NEED)
     wait_for(lambda: ksmd.nice() == IDLE_NICE, 10, "the idle class")
     assert daemon.end() == 0
@@ -42,7 +42,7 @@ def test_a_daemon_that_ends_puts_it_back(ksmd: Ksmd, guests: list[Workload], sta
 
 
 def test_what_a_killed_daemon_left_is_put_back_by_the_verb_and_by_the_next_start(
-    ksmd: Ksmd,
+    ksmd: KsmdThread,
     guests: list[Workload],
     start: Start,
 ) -> None:
@@ -65,7 +65,7 @@ def test_what_a_killed_daemon_left_is_put_back_by_the_verb_and_by_the_next_start
     assert ksmd.nice() == FOUND_NICE
 
 
-def test_as_it_is_unless_it_was_asked_for(ksmd: Ksmd, guests: list[Workload], start: Start) -> None:
+def test_as_it_is_unless_it_was_asked_for(ksmd: KsmdThread, guests: list[Workload], start: Start) -> None:
     daemon = start(QUIET)
     assert daemon.status()["snapshot"]["knobs"]["ksmd_nice"] == FOUND_NICE
     ksmd.set_nice(3)  # somebody else does, and whoever never touched it does not put it back
