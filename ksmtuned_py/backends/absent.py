@@ -22,6 +22,9 @@ class AbsentBackend:
     def scanner_cpu_seconds(self) -> None:
         """Always None: nobody scans."""
 
+    def scanner_waited_seconds(self) -> None:
+        """None, because there is no scanner."""
+
     def write(self, write: Write) -> WriteResult:
         """Refuses the write."""
         return WriteResult(write=write, status=WriteStatus.REFUSED, detail="nothing merges here")
