@@ -209,5 +209,5 @@ class Config(Section):
 
     @property
     def watching(self) -> "Config":
-        """The same, but that it writes nothing."""
+        """This configuration in the mode that writes nothing."""
         return self.model_copy(update={"daemon": self.daemon.model_copy(update={"mode": "observe"})})

@@ -93,7 +93,7 @@ class Service:
         *,
         serves: bool,
     ) -> None:
-        """With `serves` it serves /metrics where the configuration has an address."""
+        """Take over what was opened. `serves` is whether /metrics is served where the configuration has an address."""
         self.notifier = notifier
         self._load = load
         self._runtime = runtime

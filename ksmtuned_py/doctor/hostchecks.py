@@ -19,7 +19,7 @@ SETTLED_PASSES = 3
 
 
 def ksm_absent(facts: Facts) -> Iterator[Finding]:
-    """Find that the kernel was built without CONFIG_KSM, has another merger in its place, or does not show."""
+    """Find that the kernel was built without CONFIG_KSM, has another merger in its place, or hides its files."""
     if facts.system.uksm:
         yield Finding(
             code="uksm",

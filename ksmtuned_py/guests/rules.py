@@ -42,7 +42,7 @@ def _matches(pattern: str, value: str, *, known: bool = True) -> bool | None:
 
 
 def _for(rule: GuestRule, guest: Guest) -> GuestRule:
-    """The rule with the group that it means for this guest; an unknown namespace is nobody's."""
+    """The rule with the guest's namespace put into its group. For an unknown one that is '?', which no guest has."""
     if NAMESPACE not in rule.group:
         return rule
     namespace = "?" if "namespace" in guest.unknown else guest.namespace
@@ -50,7 +50,7 @@ def _for(rule: GuestRule, guest: Guest) -> GuestRule:
 
 
 def possible_rules(guest: Guest, rules: Sequence[GuestRule]) -> tuple[GuestRule, ...]:
-    """The rules that may match, and behind them the first that does. Where none does, an empty rule is the last."""
+    """The rules that may match, and at the end the first that surely does; an empty rule if none does."""
     found = []
     for rule in (*rules, NO_RULE):
         match = matches(rule, guest)
@@ -97,7 +97,7 @@ def _ruled(guest: Guest, settings: Guests, enrolled: str | None, losing: int) ->
 
 
 def _together(wishes: Sequence[Wish], groups: set[str]) -> Wish:
-    """The wish that holds while any of these may be the right one. Where they differ it is a no without a reason."""
+    """The wish that is safe while any of these may be the right one. Where they differ, the guest is kept out."""
     if all(merge is False for merge, _ in wishes):
         return wishes[0]
     if len(groups) > 1 or any(merge is False for merge, _ in wishes):

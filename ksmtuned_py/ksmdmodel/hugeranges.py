@@ -20,7 +20,7 @@ FREE = (PagePlace.FREED, PagePlace.ZEROED, PagePlace.ZERO)
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """Where the pages of a group are: from one huge page up to another, so many in each."""
+    """The places of a group's pages: from one huge page up to another, so many in each."""
 
     begin: int
     end: int

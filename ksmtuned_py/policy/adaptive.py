@@ -14,7 +14,7 @@ from ksmtuned_py.policy.trend import Trend
 from ksmtuned_py.units import human_bytes, human_percent, human_seconds
 
 BUDGET_MIN = 0.0002
-"""Of one core: below this ksmd would sleep for longer than anybody wants to wait for a change of mind."""
+"""The least share of one core: below this ksmd would sleep for longer than a change of mind may wait."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +23,7 @@ class Wish:
 
     mode: Mode
     budget: float
-    """Of one core for ksmd, 0 to 1."""
+    """The share of one core that ksmd may take, 0 to 1."""
     rule: str
     reason: str
 

@@ -22,7 +22,7 @@ class AdvisorState:
     """... and the guests' memory at its end."""
 
     def after(self, now: Snapshot, _: Config) -> "AdvisorState":
-        """With one more snapshot taken in."""
+        """The state after one more snapshot."""
         seen = replace(self, mode=now.knobs.advisor_mode, full_scans=now.counters.full_scans)
         if self.mode is None:
             return seen

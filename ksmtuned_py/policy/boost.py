@@ -54,7 +54,7 @@ class Boost:
     unpaid_passes: int = 0
     """The last so many did not pay, mute ones among them: where all are, news must not excuse others for ever."""
     gained_bytes: int = 0
-    """By its passes, those of them that gained anything."""
+    """What its passes gained, without those that lost."""
     cpu_seconds: float = 0.0
     scanned_pages: int | None = None
     """The kernel's count when it began."""

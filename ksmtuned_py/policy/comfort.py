@@ -10,11 +10,11 @@ from ksmtuned_py.policy.batch import DEFAULT_COST_SECONDS
 from ksmtuned_py.policy.scanner import PAGE_BYTES
 
 COMFORT_LEAST_PERCENT = 10.0
-"""Of memory. At most it is where memory becomes wary: 30 % of 2 TiB is room for a rack of guests."""
+"""The least comfort. The most is where memory becomes wary: 30 % of 2 TiB is room for a rack of guests."""
 HUGE_SHARE = 0.1
-"""Of the guests' memory: with less of it in huge pages, merging costs them nothing but copies."""
+"""The share of the guests' memory: with less of it in huge pages, merging costs them nothing but copies."""
 SLICE_SHARE = 0.1
-"""Of the guests' memory: a slice with less of it does not decide for all of them."""
+"""The share of the guests' memory: a slice with less of it does not decide for all of them."""
 PASSES_UNKNOWN, PASSES_LEAST, PASSES_MOST = 4, 2, 8
 """Two passes merge all in theory, and four did on real guests, where zeros are split in the fourth only."""
 

@@ -67,7 +67,7 @@ class Forecast:
         return not self.kept or self.kept[-1].left.seconds - self.kept[0].left.seconds < NEAR_SECONDS
 
     def after(self, now: Margin) -> "Forecast":
-        """With one more look. Looks that are said to be of later are of another clock, and are forgotten."""
+        """The forecast after one more look. Looks with a later time are of another clock, and are forgotten."""
         past = tuple(level for level in self.kept if level.left.seconds <= now.seconds)
         kept = past
         if not past or now.seconds - past[-1].left.seconds >= APART_SECONDS:

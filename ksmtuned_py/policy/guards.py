@@ -16,7 +16,7 @@ from ksmtuned_py.policy.trend import Trend
 from ksmtuned_py.units import human_bytes, human_percent, human_seconds
 
 TRICKLE = 0.002
-"""Of one core, where scanning goes on only so that the counters become true: 64 GiB in some hours."""
+"""The share of one core where scanning goes on only so that the counters become true: 64 GiB in some hours."""
 
 
 class Ceiling(Enum):

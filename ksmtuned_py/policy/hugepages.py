@@ -28,7 +28,7 @@ class HugeCost:
         return self.split / (self.gained_bytes / GIB) if self.gained_bytes > 0 else None
 
     def after(self, before: Snapshot | None, now: Snapshot, freed_bytes: int) -> "HugeCost":
-        """With one more look; `freed_bytes` is what splits gave back that no counter shows."""
+        """The cost after one more look; `freed_bytes` is what splits gave back that no counter shows."""
         began = now.saved_bytes if self.began_bytes is None else self.began_bytes
         ran = before is not None and Run.MERGE in (before.knobs.run, now.knobs.run)
         more = _splits(now) - _splits(before) if before is not None and ran else 0

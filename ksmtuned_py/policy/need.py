@@ -24,9 +24,9 @@ class Need(IntEnum):
 STALL_LEAVE_FACTOR = 0.5
 """A state entered for stalls is left when they are half of what entered it."""
 SWAP_ENTER_FREE, SWAP_LEAVE_FREE = 0.1, 0.2
-"""Of swap: with less of it left, there is soon no other room than memory."""
+"""The free shares of swap at which need begins and ends: below, there is soon no other room than memory."""
 SWAP_LEAVE_FACTOR = 0.8
-"""Of available memory: what is in swap would fit into it with so much to spare."""
+"""The share of available memory that swap must fit into, for its shortage to count no more."""
 
 
 def by_need(values: ByNeed, need: Need) -> float:

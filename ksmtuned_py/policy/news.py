@@ -99,13 +99,13 @@ class Case:
 
     @property
     def thorough_cpu_seconds(self) -> float:
-        """Of two whole passes over all guests, skipping nothing."""
+        """The CPU time of two whole passes over all guests, skipping nothing."""
         pages = sum(self.bytes_now.values()) / self.now.page_bytes
         return WHOLE_PASSES * pages * self.prospect.page_cost_seconds
 
     @property
     def cheap(self) -> bool:
-        """Whether that is so little that every guest is worth it."""
+        """Whether two thorough passes cost so little that every guest is worth them."""
         return self.thorough_cpu_seconds <= DEAR_CPU_SECONDS
 
     @property
@@ -212,7 +212,7 @@ REASONS: Mapping[NewsKind, Callable[[Case], Reason | None]] = {
 
 
 def _boosted(past: News, now: Snapshot, prospect: Prospect) -> News:
-    """With the boost as it stands, and with what it brought when it is over."""
+    """The news with its boost as it stands, and with what that brought when it is over."""
     running = {guest.key for guest in now.guests}
     ended, each = prospect.ended, prospect.pass_cpu_seconds or 0.0
     done_before = prospect.passes_done - (ended.passes if ended else 0)
@@ -238,7 +238,7 @@ def _boosted(past: News, now: Snapshot, prospect: Prospect) -> News:
 
 
 def _bookkept(past: News, now: Snapshot, prospect: Prospect) -> News:
-    """With what is needed to notice the next."""
+    """The news with all that is needed to notice the next."""
     begun = [guest for guest in now.guests if guest.key not in past.guests and not guest.may_merge]
     asking = now.clock.monotonic_seconds + ASKING_SECONDS if begun else past.asking_until_seconds
     seen = {key: min(past.seen_bytes[key], size) for key, size in _bytes_now(now).items() if key in past.seen_bytes}
@@ -252,7 +252,7 @@ def _bookkept(past: News, now: Snapshot, prospect: Prospect) -> News:
 
 
 def _resting(past: News, now: Snapshot) -> News:
-    """With the boost that is open as it was: it goes on when there is need, and has taken no time meanwhile."""
+    """The news with its open boost as it was: that goes on when there is need, and has taken no time meanwhile."""
     return replace(past, boost=replace(past.boost, since_seconds=now.clock.monotonic_seconds))
 
 

@@ -86,7 +86,7 @@ class Plenty:
         return self.left_alone and (near or self.forecast.is_young)
 
     def after(self, now: Snapshot, need: Need, lead_seconds: float, config: Config) -> "Plenty":
-        """With one more look. `need` is what memory itself tells, and merging would take `lead_seconds`."""
+        """What is known after one more look. `need` is what memory itself tells; merging takes `lead_seconds`."""
         thresholds, seconds = config.adaptive.need, now.clock.monotonic_seconds
         supply = tightest(now, thresholds.short_enter_percent)
         left_bytes = supply.beyond_bytes(thresholds.short_enter_percent)

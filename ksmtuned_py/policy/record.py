@@ -23,14 +23,14 @@ class NewsRecord:
     """What a kind of news brought."""
 
     wait_seconds: float = 0.0
-    """For so long it was not heard after its last boost; 0: that was worth it."""
+    """How long it was not heard after its last boost; 0 means that the boost was worth it."""
     deaf_until_seconds: float = float("-inf")
     gained_bytes: int = 0
     cpu_seconds: float = 0.0
-    """By and of the last boost."""
+    """What the last boost gained, and the CPU time that it took."""
 
     def after(self, boost: Boost, seconds: float) -> "NewsRecord":
-        """With one more boost for it, over now."""
+        """The record after one more boost for this kind of news, which is over now."""
         longer = max(2 * self.wait_seconds, seconds - boost.since_seconds)
         wait = min(longer, FRUITLESS_MAX_SECONDS) if boost.was_fruitless else 0.0
         return NewsRecord(

@@ -7,13 +7,13 @@ from ksmtuned_py.policy.batch import DEFAULT_COST_SECONDS, DEFAULT_OVERSLEEP_SEC
 from ksmtuned_py.units import GIB, KIB
 
 PAGE_BYTES = 4 * KIB
-"""Of which the costs here are; larger pages cost more."""
+"""The size of page that the costs here are for; larger pages cost more."""
 PAGES_TO_JUDGE = 2000
 """Fewer pages than this in an interval tell little about the cost of one."""
 BATCHES_TO_JUDGE = 5
 COST_MIN_SECONDS = 0.05e-6
 COST_MAX_SECONDS = 50e-6
-"""For a page of 4 KiB; larger ones take longer."""
+"""The least and the most for a page of 4 KiB; larger ones take longer."""
 OVERSLEEP_MAX_SECONDS = 0.02
 MEMORY_OF_THE_PAST = 0.5
 """Weight of what was known before against one new measurement."""
@@ -28,7 +28,7 @@ class ScannerSpeed:
     oversleep_seconds: float = DEFAULT_OVERSLEEP_SECONDS
     """Sleep between batches beyond sleep_millisecs."""
     share: float | None = None
-    """Of one core, over the last interval; None when nobody can say."""
+    """Its share of one core over the last interval; None when nobody can say."""
     few_pages: int = 0
     few_cpu_seconds: float = 0.0
     """Not judged yet: where pages are dear, an interval has few, and they must not stay dear for that."""
@@ -39,7 +39,7 @@ class ScannerSpeed:
         return cls(cost_seconds=DEFAULT_COST_SECONDS * _size(now))
 
     def after(self, before: Snapshot, now: Snapshot, last: "Pass | None" = None) -> "ScannerSpeed":
-        """With the interval between two snapshots taken in, of which one may have ended the last pass."""
+        """The speed after the interval between two snapshots, in which the last pass may have ended."""
         wall = now.clock.monotonic_seconds - before.clock.monotonic_seconds
         if wall <= 0 or before.scanner_cpu_seconds is None or now.scanner_cpu_seconds is None:
             return replace(self, share=None)
@@ -63,7 +63,7 @@ class ScannerSpeed:
     def _with_uncounted(
         self, before: Snapshot, now: Snapshot, last: "Pass | None", cpu: float, idle_seconds: float
     ) -> "ScannerSpeed":
-        """Where the kernel does not count the pages (before Linux 6.6): as many as the knobs left time for.
+        """The speed where the kernel counts no pages (before Linux 6.6): as many as the knobs left time for.
 
         Both a sleep that is longer than thought and one that is not cancel out, as the next batch is made for the
         same sleep. But time in which the scanner waits for a core looks like sleep, too, and would make pages cheap
@@ -98,22 +98,22 @@ class Pass:
     gained_bytes: int
     """Net of what copy-on-write took back; may be negative."""
     freed_bytes: int = 0
-    """Of that, what the splitting of huge pages gave back, which is in no counter."""
+    """The part of it that the splitting of huge pages gave back, which is in no counter."""
     new_pages: int = 0
     """More than were tracked before: seen for the first time."""
     pages: int = 0
     """Scanned; skipped ones do not count. Where the kernel does not count them: all that it keeps track of."""
     skipped_pages: int = 0
-    """By smart_scan."""
+    """The pages that smart_scan skipped."""
 
     @property
     def each_cpu_seconds(self) -> float | None:
-        """Of one pass; None when nobody can say."""
+        """The CPU time of one pass; None when nobody can say."""
         return None if self.cpu_seconds is None else self.cpu_seconds / self.passes
 
     @property
     def each_skipped_pages(self) -> int:
-        """In one pass."""
+        """The pages that were skipped in one pass."""
         return self.skipped_pages // self.passes
 
     @property
@@ -145,7 +145,7 @@ class Passes:
     """When the first of them ended."""
 
     def after(self, now: Snapshot, before: Snapshot | None, freed_bytes: int = 0) -> "Passes":
-        """With one more snapshot taken in; `freed_bytes` is what the splitting of huge pages has given back so far."""
+        """The passes after one more snapshot; `freed_bytes` is what splits of huge pages gave back so far."""
         if before is None or self.since is None:
             return replace(self, since=now, freed_since_bytes=freed_bytes)
         finished = now.counters.full_scans - before.counters.full_scans
@@ -165,7 +165,7 @@ class Passes:
 
 
 def cost_max_seconds(now: Snapshot) -> float:
-    """No page is taken to cost more."""
+    """The highest cost that a page is taken to have."""
     return COST_MAX_SECONDS * _size(now)
 
 

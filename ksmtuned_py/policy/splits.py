@@ -24,12 +24,12 @@ class Witnesses:
     since: Snapshot
     """When it did, without its guests."""
     most_resident_bytes: Mapping[GuestKey, int]
-    """Of each guest that may merge."""
+    """The most that each guest that may merge has had in memory."""
     least_available_bytes: int
 
     @classmethod
     def begin(cls, now: Snapshot) -> "Witnesses":
-        """From now on."""
+        """What is seen when a boost begins."""
         return cls(
             since=replace(now, guests=()),
             most_resident_bytes=_resident_bytes(now),
@@ -37,7 +37,7 @@ class Witnesses:
         )
 
     def after(self, now: Snapshot) -> "Witnesses":
-        """With one more look; of guests that ended nothing is known any more."""
+        """What is seen after one more look, without the guests that ended."""
         most = {key: max(size, self.most_resident_bytes.get(key, 0)) for key, size in _resident_bytes(now).items()}
         least = min(self.least_available_bytes, _available_bytes(now))
         return replace(self, most_resident_bytes=most, least_available_bytes=least)
@@ -58,14 +58,14 @@ class Splits:
     """What was given back by splits so far."""
 
     freed_bytes: int = 0
-    """In all boosts."""
+    """What all boosts have freed."""
     boost_bytes: int = 0
-    """In the one under way."""
+    """What the boost under way has freed so far."""
     witnesses: Witnesses | None = None
     """None outside of boosts."""
 
     def after(self, now: Snapshot, *, boosting: bool) -> "Splits":
-        """With one more look."""
+        """What is known after one more look."""
         if not boosting:
             return Splits(freed_bytes=self.freed_bytes)
         if self.witnesses is None:

@@ -18,7 +18,7 @@ class AdaptiveState:
     """Nothing: the trend has all that the adaptive policy goes by."""
 
     def after(self, _now: Snapshot, _config: Config) -> "AdaptiveState":
-        """The same."""
+        """This state, which never changes."""
         return self
 
 
@@ -27,7 +27,7 @@ class FixedState:
     """Nothing: the fixed policy goes by the configuration alone."""
 
     def after(self, _now: Snapshot, _config: Config) -> "FixedState":
-        """The same."""
+        """This state, which never changes."""
         return self
 
 

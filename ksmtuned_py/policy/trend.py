@@ -54,7 +54,7 @@ class CopyOnWrite:
     """The guests that we took out of merging up to now."""
 
     def after(self, before: Snapshot, now: Snapshot, storm_percent: float) -> "CopyOnWrite":
-        """With the interval between two snapshots taken in; what we unmerge ourselves is no write of a guest's."""
+        """The writes after the interval between two snapshots; what we unmerge ourselves is no write of a guest's."""
         switched_off = frozenset(guest.key for guest in now.guests if guest.switched_off)
         ours = before.giving_back or now.giving_back or Run.UNMERGE in (before.knobs.run, now.knobs.run)
         if ours or switched_off - self.switched_off:
@@ -203,7 +203,7 @@ class Trend:
         return replace(self, news=next_news(past.news, snapshot, prospect), scarce_since_seconds=scarce)
 
     def _with_merging_passes(self, past: "Trend") -> "Trend":
-        """With those of the boost that is over now, if it scanned everything."""
+        """The trend with the passes of a boost that is over now, if it scanned everything."""
         boost = self.news.boost
         if not past.boosting or self.boosting or not boost.is_thorough:
             return self

@@ -5,20 +5,20 @@ from dataclasses import dataclass
 from ksmtuned_py.model import Counters, Snapshot
 
 OLD_SHARE = 0.1
-"""Of what is unmerged: if smart_scan skips no more, most of what new memory could be equal to is scanned."""
+"""The share of what is unmerged: if smart_scan skips no more, most of what new memory could be equal to is scanned."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usual:
-    """As far as it was seen."""
+    """What is usual on this host, as far as it was seen."""
 
     unmerged_share: float | None = None
-    """Of what ksmd tracks, as the last thorough passes left it, or the least since; None before they are done."""
+    """The share of what ksmd tracks, as the last thorough passes left it, or the least since; None before that."""
     old_pages: int | None = None
     """What smart_scan has skipped at most in a pass since ksmd tracked nothing; None: that was not seen yet."""
 
     def after(self, counters: Counters, skipped_pages: int) -> "Usual":
-        """With one more look; `skipped_pages` are those of the last pass."""
+        """What is usual after one more look; `skipped_pages` are those of the last pass."""
         return Usual(unmerged_share=self._least_unmerged(counters), old_pages=self._old_pages(counters, skipped_pages))
 
     def are_young(self, counters: Counters) -> bool:

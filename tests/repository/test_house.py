@@ -325,6 +325,18 @@ def _lines(node: ast.FunctionDef) -> int:
     return (node.end_lineno or node.lineno) - node.lineno + 1
 
 
+def test_a_docstring_needs_no_other_to_be_understood() -> None:
+    dangling = re.compile(r"(With|Of|In|By|From|For|On|At|As|Like|The same|It|They)\b")
+    found = [
+        f"{module}: {text.splitlines()[0]}"
+        for module, tree in sources().items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+        if (text := ast.get_docstring(node)) and dangling.match(text)
+    ]
+    assert found == []
+
+
 def test_every_exception_from_the_rules_has_its_reason_beside_it() -> None:
     silenced = re.compile(r"# (noqa|type: ignore)\b|\bexcept (Base)?Exception\b")
     reasoned = re.compile(r"# (noqa: [A-Z\d, ]+|type: ignore\[[^]]+\]) *[-#] *\w|\bexcept (Base)?Exception\b.*# *\w")

@@ -15,10 +15,10 @@ SLEEP_MIN_PART = 10
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KubevirtState(Periodic):
-    """It remembers nothing: what it set last it reads back from the kernel."""
+    """Nothing but times: what KubeVirt set last it reads back from the kernel."""
 
     def after(self, now: Snapshot, config: Config) -> "KubevirtState":
-        """With one more snapshot: unchanged until it is time; the first adjustment is at the start."""
+        """The state after one more snapshot: unchanged until it is time. The first adjustment is at the start."""
         settings = config.kubevirt
         if self.due_seconds is not None and not self.is_due(now):
             return self

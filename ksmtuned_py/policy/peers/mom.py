@@ -19,12 +19,12 @@ class MomState(Periodic):
 
     @property
     def wake_seconds(self) -> float:
-        """For a sample or an adjustment, whichever is due first."""
+        """The time of the next sample or adjustment, whichever comes first."""
         assert self.due_seconds is not None  # a decision is only made after a snapshot
         return self.due_seconds if self.sample_due_seconds is None else min(self.due_seconds, self.sample_due_seconds)
 
     def after(self, now: Snapshot, config: Config) -> "MomState":
-        """With one more snapshot: a sample, or an adjustment, or nothing when neither is due."""
+        """The state after one more snapshot, with a sample or an adjustment where one is due."""
         settings = config.mom
         sampled = self._with_sample(now, settings)
         if self.due_seconds is None:

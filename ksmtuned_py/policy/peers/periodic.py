@@ -36,7 +36,7 @@ class Periodic(ABC):
 
     @abstractmethod
     def after(self, now: Snapshot, config: Config) -> "Periodic":
-        """With one more snapshot: unchanged until it is time to adjust."""
+        """The state after one more snapshot: unchanged until it is time to adjust."""
 
     @property
     def wake_seconds(self) -> float:

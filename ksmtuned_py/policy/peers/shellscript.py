@@ -19,7 +19,7 @@ class ScriptState(Periodic):
     """Kept while KSM is off, and never read back."""
 
     def after(self, now: Snapshot, config: Config) -> "ScriptState":
-        """With one more snapshot: unchanged until it is time to adjust."""
+        """The state after one more snapshot: unchanged until it is time to adjust."""
         settings = config.ksmtuned
         if self.due_seconds is None:
             return self.due_after(now, settings.monitor_interval_seconds)

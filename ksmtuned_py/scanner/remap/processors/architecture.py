@@ -61,7 +61,7 @@ class Processor(Protocol):
 
     @property
     def DATA_AT(self) -> int:  # noqa: N802 - a constant of the module
-        """Where its data begins in it."""
+        """The place of the data within CALL_BYTES."""
 
     def look(self, view: View, read: Read) -> Context:
         """Reads a stopped thread's context."""

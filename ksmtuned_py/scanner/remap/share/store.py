@@ -1,4 +1,4 @@
-"""Where merged pages live: one memfd, as large as it will ever be and sealed so; only what is used takes memory."""
+"""Keeps merged pages in one memfd, as large as it will ever be and sealed so; only what is used takes memory."""
 
 import ctypes
 import fcntl

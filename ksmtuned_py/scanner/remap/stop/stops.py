@@ -1,4 +1,4 @@
-"""Keeps what stopping guests has taken, and the threads that did not stop, so that no guest stands still for them.
+"""Counts the time that stops of guests take, and lets go of threads that stop too late for theirs.
 
 A thread that was seized and asked to stop runs on until it comes out of the kernel, be it after hours. When it then
 stops, it is let go of at once, at the signal by which the kernel tells of it.
