@@ -27,7 +27,7 @@ class Precedence:
     """Tasks wait for CPUs."""
 
     def after(self, now: Snapshot) -> "Precedence":
-        """With one more look."""
+        """The precedence after one more look."""
         found = now.knobs.ksmd_nice if self.found_nice is None else self.found_nice
         return Precedence(found_nice=found, is_busy=_is_busy(now.cpu_pressure, was_busy=self.is_busy))
 
