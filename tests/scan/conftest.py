@@ -29,7 +29,7 @@ SWAP_LABEL = b"ksmtuned-tests"
 """The label of the tests' swap devices, for which 15 characters fit."""
 LABEL_AT = 1024 + 12 + 16
 """Place of the label in a swap device: behind version, last page, bad pages and UUID (include/linux/swap.h)."""
-PASS_SECONDS = 60.0
+PASS_SECONDS = 180.0
 T = TypeVar("T")
 
 

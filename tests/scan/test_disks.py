@@ -14,7 +14,7 @@ from tests.support.qemu import need_qemu
 pytestmark = pytest.mark.qemu
 REMAP = Scan(reclaim="remap", remap_guests=("disk-*",), split_huge_below_percent=100)
 NAMES = ["disk-1", "disk-2"]
-SECONDS = 120.0
+SECONDS = 240.0
 
 
 def test_they_share_while_their_threads_read_and_write_a_disk(root: None, no_ksm: Door, tmp_path: Path) -> None:
