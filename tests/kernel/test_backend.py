@@ -91,10 +91,12 @@ def test_unmerging_that_is_aborted_leaves_run_at_0(real_ksm: RealKsm, backend: K
 
 @contextmanager
 def starved_ksmd() -> Iterator[None]:
-    """Starve ksmd for a with block, on one core with a busy process that gets all but 1/70 of it."""
+    """Starve ksmd in a batch for a with block, on one core with a busy process that gets all but 1/70 of it."""
     pid = find_ksmd(Door())
     assert pid
     ksmd = psutil.Process(pid)
+    worked = ksmd.cpu_times().system
+    wait_for(lambda: ksmd.cpu_times().system >= worked + 0.05, 10, "batch of ksmd")  # it may have waited for a core
     nice, cores = ksmd.nice(), ksmd.cpu_affinity()
     with subprocess.Popen([sys.executable, "-c", BUSY]) as hog:
         psutil.Process(hog.pid).cpu_affinity([0])
