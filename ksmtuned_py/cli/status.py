@@ -117,4 +117,5 @@ def _huge_pages(found: "Status") -> str:
     back = found.totals.huge_back
     given = f"; {back.given} given back for {human_bytes(back.paid_bytes)} of merged memory" if back.given else ""
     problem = f"; {back.problem}" if back.problem else ""
-    return f"{kept}; {cost.split} split while ksmd ran{each}{given}{problem}"
+    made = f", {cost.collapsed} made by khugepaged meanwhile" if cost.collapsed else ""
+    return f"{kept}; {cost.split} split while ksmd ran{each}{made}{given}{problem}"

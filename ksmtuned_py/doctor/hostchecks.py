@@ -123,23 +123,35 @@ def merge_across_nodes(facts: Facts, now: Snapshot) -> Iterator[Finding]:
 
 
 def khugepaged(facts: Facts, now: Snapshot) -> Iterator[Finding]:
-    """Find that khugepaged undoes merging.
+    """Find that khugepaged undoes merging, and whether ksmd splits again what it makes.
 
     It collapses ranges with merged pages into huge pages, without a trace in cow_ksm.
     """
     huge, collapsed = facts.huge_pages, now.vmstat.thp_collapse_alloc or 0
-    zero = bool(now.knobs.use_zero_pages and huge.max_ptes_none)
+    made, split = _since(facts.before, now) if now.knobs.run == Run.MERGE else (0, 0)
+    fights = made > 0 and split > 0
+    zero = bool((now.knobs.use_zero_pages or fights) and huge.max_ptes_none)
     if huge.enabled == "never" or not collapsed or not now.saved_bytes or not (huge.max_ptes_shared or zero):
         return
     yield Finding(
         code="khugepaged",
-        severity="note",
-        sentence="khugepaged may undo merging: it makes huge pages of ranges that hold merged pages",
+        severity="finding" if fights else "note",
+        sentence="khugepaged and ksmd undo each other's work: one makes huge pages that the other splits"
+        if fights
+        else "khugepaged may undo merging: it makes huge pages of ranges that hold merged pages",
         evidence=f"max_ptes_shared is {huge.max_ptes_shared}, {collapsed} huge pages were made so since boot"
-        + (f"; use_zero_pages is 1 and max_ptes_none {huge.max_ptes_none}" if zero else ""),
+        + (f"; since the daemon looked last {made} were made and {split} split" if fights else "")
+        + (f"; use_zero_pages is {now.knobs.use_zero_pages} and max_ptes_none {huge.max_ptes_none}" if zero else ""),
         mend="echo 0 > /sys/kernel/mm/transparent_hugepage/khugepaged/max_ptes_shared"
         + (" (and max_ptes_none)" if zero else ""),
     )
+
+
+def _since(before: Snapshot | None, now: Snapshot) -> tuple[int, int]:
+    """The huge pages that were made of small ones, and that were split, since the daemon looked last."""
+    then = (before or now).vmstat
+    made = (now.vmstat.thp_collapse_alloc or 0) - (then.thp_collapse_alloc or 0)
+    return made, (now.vmstat.thp_split_page or 0) - (then.thp_split_page or 0)
 
 
 def slow_ksmd(facts: Facts, now: Snapshot) -> Iterator[Finding]:

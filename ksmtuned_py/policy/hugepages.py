@@ -17,6 +17,8 @@ class HugeCost:
 
     split: int = 0
     """The huge pages that were split while ksmd ran."""
+    collapsed: int = 0
+    """The huge pages that khugepaged made meanwhile. ksmd may split them again."""
     began_bytes: int | None = None
     """What was saved when it began; None before the first look."""
     gained_bytes: int = 0
@@ -30,11 +32,11 @@ class HugeCost:
     def after(self, before: Snapshot | None, now: Snapshot, freed_bytes: int) -> "HugeCost":
         """The cost after one more look; `freed_bytes` is what splits gave back that no counter shows."""
         began = now.saved_bytes if self.began_bytes is None else self.began_bytes
-        ran = before is not None and Run.MERGE in (before.knobs.run, now.knobs.run)
-        more = _splits(now) - _splits(before) if before is not None and ran else 0
+        ran = before if before is not None and Run.MERGE in (before.knobs.run, now.knobs.run) else now
         return replace(
             self,
-            split=self.split + max(0, more),
+            split=self.split + max(0, _splits(now) - _splits(ran)),
+            collapsed=self.collapsed + max(0, _collapses(now) - _collapses(ran)),
             began_bytes=began,
             gained_bytes=now.saved_bytes - began + freed_bytes,
         )
@@ -42,3 +44,7 @@ class HugeCost:
 
 def _splits(seen: Snapshot) -> int:
     return seen.vmstat.thp_split_page or 0
+
+
+def _collapses(seen: Snapshot) -> int:
+    return seen.vmstat.thp_collapse_alloc or 0

@@ -214,6 +214,11 @@ TREND_ROWS = (
         "Huge pages split while ksmd ran, since the daemon began",
         lambda told: told.report.trend.huge_cost.split,
     ),
+    counter(
+        "huge_pages_collapsed",
+        "Huge pages that khugepaged made while ksmd ran, which ksmd may split again",
+        lambda told: told.report.trend.huge_cost.collapsed,
+    ),
     gauge(
         "huge_pages_split_per_saved_gib",
         "Huge pages split for each GiB gained since the daemon began",

@@ -361,3 +361,24 @@ def test_what_is_accepted_is_so_by_code_and_guest() -> None:
         ("rt-2", "not_mergeable"): ("accepted", "real-time"),
         ("web", "not_mergeable"): ("finding", ""),
     }
+
+
+def test_khugepaged_and_ksmd_are_told_to_fight_only_when_both_are_seen_at_it() -> None:
+    def told(made: int, split: int, run: Run = Run.MERGE) -> Finding:
+        before = snapshot(vmstat=Vmstat(thp_collapse_alloc=5, thp_split_page=100))
+        now = facts(
+            huge_pages=HugePages(enabled="madvise", max_ptes_shared=256, max_ptes_none=511),
+            vmstat=Vmstat(thp_collapse_alloc=5 + made, thp_split_page=100 + split),
+            before=before,
+            knobs=replace(KNOBS, run=run),
+        )
+        [found] = [each for each in examine(now) if each.code == "khugepaged"]
+        return found
+
+    fight = told(8, 9)
+    assert fight.severity == "finding"
+    assert "since the daemon looked last 8 were made and 9 split" in fight.evidence
+    assert "max_ptes_none" in fight.mend
+    for note in (told(8, 0), told(0, 9), told(8, 9, Run.STOP)):
+        assert note.severity == "note"
+        assert "may undo" in note.sentence

@@ -1,5 +1,7 @@
 """What merging costs in huge pages is counted while ksmd runs, and set against what it has gained."""
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -54,3 +56,11 @@ def test_the_cost_never_falls_and_the_gain_is_that_of_the_last_look(looks: list[
         assert after.split >= cost.split
         assert after.gained_bytes == (saved - looks[0][1]) * MIB
         cost, before = after, now
+
+
+def test_what_khugepaged_makes_while_ksmd_runs_is_told() -> None:
+    def made(collapses: int, run: Run = Run.MERGE) -> Snapshot:
+        return replace(seen(run=run), vmstat=Vmstat(thp_collapse_alloc=collapses))
+
+    rest = Run.STOP
+    assert over(made(3), made(8), made(8, rest), made(20, rest), made(21)).collapsed == 6
