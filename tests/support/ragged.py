@@ -8,13 +8,16 @@ import ctypes
 import hashlib
 import mmap
 import os
+import signal
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 from ksmtuned_py.sensors.pages import OWN_PAGE_BYTES
 
 PR_SET_NAME, MCL_CURRENT, SYS_USERFAULTFD = 15, 1, {"x86_64": 323}.get(os.uname().machine, 282)
+CHILD_SECONDS = 5.0
 C = ctypes.CDLL(None)
 
 
@@ -41,7 +44,8 @@ class Ragged:
 
     def hash(self) -> str:
         """The hash of all ranges."""
-        return hashlib.sha256(self.memory[self.first : self.first + self.size * self.ranges]).hexdigest()
+        with memoryview(self.memory) as memory:  # no copy, for which its cgroup may have no room
+            return hashlib.sha256(memory[self.first : self.first + self.size * self.ranges]).hexdigest()
 
     def become_another(self) -> None:
         """Be another program from now on, which has as much memory at other places."""
@@ -49,9 +53,10 @@ class Ragged:
 
     def have_a_child(self) -> int:
         """Share all pages with a child, as for a snapshot by fork."""
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for it
         child = os.fork()
         if not child:
-            sys.stdin.readline()
+            time.sleep(CHILD_SECONDS)
             os._exit(0)
         return child
 

@@ -1,5 +1,6 @@
 """Split huge pages of a real process become whole again from outside, unless something speaks against it."""
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -7,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pytest
 
@@ -15,14 +17,19 @@ from ksmtuned_py.guests.hugepages import read_huge_pages
 from ksmtuned_py.guests.process import ProcessFiles
 from ksmtuned_py.model import Guest
 from ksmtuned_py.sensors.pages import OWN_PAGE_BYTES
-from ksmtuned_py.undo.hugeback import Collapsing, NotHuge
+from ksmtuned_py.undo.hugeback import Collapsing, NotHuge, roomy
 from ksmtuned_py.units import GIB
+from tests.support.memcgroup import memory_cgroup, removed
 from tests.support.need import need
+from tests.support.process import wait_for
 from tests.support.snapshots import guest
 
 SETTINGS = read_huge_pages(Door())
 RANGE_PAGES = SETTINGS.size_bytes // OWN_PAGE_BYTES
 COUNTS = (0, 1, 3, 40, 300)
+RAGGED = (sys.executable, "-m", "tests.support.ragged", *map(str, COUNTS))
+KHUGEPAGED_SLEEP = Path("/sys/kernel/mm/transparent_hugepage/khugepaged/scan_sleep_millisecs")
+LOCK = Path("/run/lock/ksmtuned-py-khugepaged.lock")
 PLUGGABLE = """
 import mmap, sys
 memory = mmap.mmap(-1, int(sys.argv[1]), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x4000)  # MAP_NORESERVE
@@ -48,11 +55,11 @@ class Process:
 
 
 @contextmanager
-def running(*words: str) -> Iterator[Process]:
+def running(*command: str) -> Iterator[Process]:
     """A process that has said that it is ready."""
     need(os.geteuid() == 0, "root, to look into another process")
     need(SETTINGS.enabled != "never" and SETTINGS.size_bytes > 0, "transparent huge pages")
-    with subprocess.Popen([sys.executable, *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None
         assert child.stdout.readline() == "ready\n"
         identity = ProcessFiles(Door(), child.pid).identity()
@@ -61,11 +68,44 @@ def running(*words: str) -> Iterator[Process]:
         child.send_signal(signal.SIGCONT)
 
 
+@contextmanager
+def frozen(pid: int) -> Iterator[None]:
+    """A process is frozen in a cgroup of its own for the length of a with block."""
+    old, new = Path("/sys/fs/cgroup/freezer"), Path("/sys/fs/cgroup")
+    root, file, words = (
+        (old, "freezer.state", ("FROZEN", "THAWED")) if old.is_dir() else (new, "cgroup.freeze", ("1", "0"))
+    )
+    directory = root / "ksmtuned-py-huge-frozen"
+    directory.mkdir()
+    try:
+        (directory / "cgroup.procs").write_text(str(pid))
+        (directory / file).write_text(words[0])
+        yield
+    finally:
+        (directory / file).write_text(words[1])
+        (root / "cgroup.procs").write_text(str(pid))
+        wait_for(lambda: removed(directory), 2.0, "end of the cgroup")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def khugepaged_rests() -> Iterator[None]:
+    """khugepaged sleeps for an hour, or it would make ranges whole by itself. One run of these tests at a time."""
+    need(os.access(KHUGEPAGED_SLEEP, os.W_OK), "root, and transparent huge pages")
+    with LOCK.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        found = KHUGEPAGED_SLEEP.read_text()
+        KHUGEPAGED_SLEEP.write_text("3600000")
+        try:
+            yield
+        finally:
+            KHUGEPAGED_SLEEP.write_text(found)
+
+
 @pytest.fixture
 def process() -> Iterator[Process]:
-    """A process with one range for each of COUNTS. khugepaged may come by and make one whole: then it is another."""
-    for _ in range(10):
-        with running("-m", "tests.support.ragged", *map(str, COUNTS)) as found:
+    """A process with one range for each of COUNTS. khugepaged may be awake once more: then it is another process."""
+    for _ in range(3):
+        with running(*RAGGED) as found:
             if split(found) == dict.fromkeys(COUNTS[1:], 1):
                 yield found
                 return
@@ -147,6 +187,26 @@ def test_a_stopped_process_is_left_alone(process: Process, collapsing: Collapsin
     assert collapsing.go_on(40, 8).problem == "it is stopped or frozen"
 
 
+def test_a_frozen_process_is_left_alone(process: Process, collapsing: Collapsing) -> None:
+    with frozen(process.child.pid):
+        assert collapsing.go_on(40, 8).problem == "it is stopped or frozen"
+
+
+def test_a_cgroup_that_has_no_room_is_seen_and_its_process_is_unharmed() -> None:
+    with memory_cgroup("ksmtuned-py-huge") as cgroup, running(*cgroup.starting(*RAGGED)) as process:
+        before = process.do("hash")
+        cgroup.limit(cgroup.used_bytes() + RANGE_PAGES * OWN_PAGE_BYTES // 2)
+        room_bytes = roomy(Door())(process.guest)
+        assert room_bytes is not None
+        assert room_bytes <= RANGE_PAGES * OWN_PAGE_BYTES // 2
+        with closing(Collapsing(process.guest)) as collapsing:
+            collapsing.survey()
+            told = collapsing.go_on(RANGE_PAGES, 8)
+        assert told.problem in (None, "its cgroup has no room")  # None where the kernel made room
+        assert process.child.poll() is None
+        assert process.do("hash") == before
+
+
 def test_ranges_with_holes_are_left_as_a_balloon_made_them(process: Process, collapsing: Collapsing) -> None:
     process.do("balloon")
     told = collapsing.go_on(40, 8)
@@ -156,10 +216,10 @@ def test_ranges_with_holes_are_left_as_a_balloon_made_them(process: Process, col
 
 
 def test_what_a_child_shares_is_left_alone(process: Process, collapsing: Collapsing) -> None:
-    process.do("fork")
+    child = int(process.do("fork"))
     told = collapsing.go_on(40, 8)
+    os.kill(child, signal.SIGKILL)
     assert (told.given, told.left) == (0, 3)
-    print("go", file=process.child.stdin, flush=True)
 
 
 def test_a_range_that_has_become_dearer_is_left(process: Process, collapsing: Collapsing) -> None:
@@ -169,7 +229,10 @@ def test_a_range_that_has_become_dearer_is_left(process: Process, collapsing: Co
 
 
 def test_a_tebibyte_to_be_plugged_in_has_no_ranges() -> None:
-    with running("-c", PLUGGABLE, str(1024 * GIB)) as process, closing(Collapsing(process.guest)) as collapsing:
+    with (
+        running(sys.executable, "-c", PLUGGABLE, str(1024 * GIB)) as process,
+        closing(Collapsing(process.guest)) as collapsing,
+    ):
         survey = collapsing.survey()
         assert (sum(survey.split), survey.huge, survey.left) == (0, 0, 0)
         assert not collapsing.go_on(RANGE_PAGES, 8).more
