@@ -18,7 +18,7 @@ from typing import get_args
 import numpy as np
 
 from bench.contents import GuestMemory, Layout
-from bench.guests import COMM, Task
+from bench.guests import COMM, Task, resident_bytes
 from bench.meter import BATCH, Meter, Reader
 from ksmtuned_py.cli.workload import PAGE_BYTES, Mix
 from ksmtuned_py.door import Door
@@ -51,7 +51,7 @@ class Working:
 
     def serve(self) -> None:
         """Answers until standard input ends, and works meanwhile."""
-        whole = own_resident_bytes() - self._memory.in_memory("Rss") + self._memory.size_bytes
+        whole = resident_bytes(os.getpid()) - self._memory.in_memory("Rss") + self._memory.size_bytes
         self._answer(f"ready {whole}")
         while True:
             hard = self._at_work and self._task != "calm"
@@ -103,11 +103,6 @@ class Working:
 
     def _answer(self, line: str) -> None:
         os.write(1, f"{line}\n".encode())
-
-
-def own_resident_bytes() -> int:
-    """Returns the memory that this process has."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * PAGE_BYTES
 
 
 def waited_ns() -> int:

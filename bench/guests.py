@@ -61,10 +61,8 @@ class WorkingGuest(Guest):
 
     def freed_bytes(self) -> int:
         """Returns what splits of huge pages freed: zero pages then go to the zero page, in no counter of KSM."""
-        if not self._whole_bytes:
-            return 0
-        resident = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * PAGE_BYTES
-        return max(0, self._whole_bytes - resident)
+        resident = resident_bytes(self.pid)
+        return max(0, self._whole_bytes - resident) if resident else 0
 
     def go(self) -> None:
         """Begins to work, and to count its work."""
@@ -78,6 +76,14 @@ class WorkingGuest(Guest):
             raise WorkloadFailed(self.name, f"no report within {READY_SECONDS:g} s")
         found: dict[str, Any] = json.loads(self._process.stdout.readline() or "{}")
         return found or None
+
+
+def resident_bytes(pid: int) -> int:
+    """Returns the memory that a process has; 0 when it has ended."""
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE_BYTES
+    except OSError:
+        return 0
 
 
 def as_qemu(arguments: Sequence[str]) -> Popen[bytes]:

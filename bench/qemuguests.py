@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from bench.contents import figure_of
-from bench.guests import Guest
+from bench.guests import Guest, resident_bytes
 from ksmtuned_py.cli.workload import READY_SECONDS, Mix
 from ksmtuned_py.units import MIB
 from tests.support import qemu
@@ -49,12 +49,13 @@ class QemuGuest(Guest):
     def wait_ready(self, timeout_seconds: float = READY_SECONDS) -> Self:
         """Waits until it is up."""
         self._qemu.wait_text(qemu.UP, timeout_seconds)
-        self._whole_bytes = self._resident_bytes()
+        self._whole_bytes = resident_bytes(self.pid)
         return self
 
     def freed_bytes(self) -> int:
         """Returns what splits of huge pages freed, less what the guest took since it was up."""
-        return max(0, self._whole_bytes - self._resident_bytes()) if self._whole_bytes else 0
+        resident = resident_bytes(self.pid)
+        return max(0, self._whole_bytes - resident) if resident else 0
 
     def go(self) -> None:
         """Begins its benchmark, which goes on to its end."""
@@ -76,9 +77,6 @@ class QemuGuest(Guest):
     def stop(self) -> None:
         """Ends QEMU."""
         self._qemu.stop()
-
-    def _resident_bytes(self) -> int:
-        return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
     def _waited_ns(self) -> int:
         files = Path(f"/proc/{self.pid}/task").glob("*/schedstat")

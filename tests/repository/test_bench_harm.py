@@ -152,6 +152,7 @@ def test_a_guest_at_work_tells_what_it_is_like() -> None:
         assert guest.freed_bytes() <= MIB, "the zero pages, if somebody merges now"
         assert guest.spoil(5) == 5
         report = guest.report(1)
+    assert guest.freed_bytes() == 0, "who has ended tells nothing"
     assert report is not None
     assert report["memory_bytes"] == 4 * MIB >= report["huge_bytes"]
     assert len(report["speeds"]) == 1
