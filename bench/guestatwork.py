@@ -56,10 +56,11 @@ class Working:
         while True:
             hard = self._at_work and self._task != "calm"
             if select.select([0], [], [], 0 if hard else IDLE_SECONDS)[0]:
-                line = os.read(0, 4096)  # the parent waits for each answer, so one read is one line
-                if not line:
+                lines = os.read(0, 4096)
+                if not lines:
                     return
-                self._obey(line.split())
+                for line in lines.splitlines():
+                    self._obey(line.split())
             self._work()
 
     def _obey(self, words: list[bytes]) -> None:
