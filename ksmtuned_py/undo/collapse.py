@@ -18,7 +18,7 @@ import sys
 import time
 from array import array
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from fcntl import ioctl
 
@@ -42,6 +42,7 @@ DESCRIPTORS_MAX = 4096
 USERFAULTFD = "anon_inode:[userfaultfd]"
 # include/uapi/linux/fs.h (struct pm_scan_arg), asm-generic/unistd.h and asm-generic/mman-common.h
 _PAGEMAP_SCAN, _SCAN, _IS_HUGE, _IS_ZERO = 0xC0606610, struct.Struct("=12Q"), 1 << 6, 1 << 5
+_SEE_FRAMES = "see frames (CAP_SYS_ADMIN)"
 _PROCESS_MADVISE, _MADV_COLLAPSE = 440, 25
 _NO_MEMORY = {errno.ENOMEM: "no memory in one piece is left for a huge page", errno.EBUSY: "its cgroup has no room"}
 
@@ -70,10 +71,11 @@ class Ranges:
         self._kernel = kernel
         self._directory = door.hold(f"proc/{pid}")
         self._pidfd = os.pidfd_open(pid)
-        self._pagemap = os.open("pagemap", os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._directory)
+        with _needing("look into it (CAP_SYS_PTRACE)"):
+            self._pagemap = os.open("pagemap", os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._directory)
         self._kpageflags = open_kpageflags(door)
         if self._kpageflags is None:
-            raise PermissionError(errno.EPERM, "not permitted to see frames (CAP_SYS_ADMIN)")
+            raise _not_permitted(_SEE_FRAMES)
         # Only now, so that all of the above belongs to it.
         if parse_stat(door.read("stat", at=self._directory)).start_ticks != start_ticks:
             raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH))
@@ -131,13 +133,14 @@ class Ranges:
         if look is None or look.merged > bound or self._huge_ranges(address, self._kernel.size_bytes):
             told.left += 1
             return
-        self._reader.read(look.again)
+        with _needing("unshare its pages (CAP_SYS_PTRACE)"):
+            self._reader.read(look.again)
         error = _collapse(self._pidfd, address, self._kernel.size_bytes)
         if self._huge_ranges(address, self._kernel.size_bytes):
             told.given += 1
             told.paid += look.merged
         elif error in (errno.EPERM, errno.EACCES):
-            raise PermissionError(error, "not permitted to collapse pages (CAP_SYS_PTRACE and CAP_SYS_NICE)")
+            raise _not_permitted("make huge pages of its memory (CAP_SYS_NICE)")
         else:
             told.failed += 1
             told.problem = _NO_MEMORY.get(error)
@@ -193,7 +196,7 @@ class Ranges:
         """The use of a frame of the host."""
         assert self._kpageflags is not None
         if not frame:
-            raise PermissionError(errno.EPERM, "not permitted to see frames (CAP_SYS_ADMIN)")
+            raise _not_permitted(_SEE_FRAMES)
         return int.from_bytes(os.pread(self._kpageflags, 8, frame * 8), sys.byteorder)
 
     def _huge_ranges(self, start: int, size: int) -> set[int]:
@@ -257,6 +260,19 @@ def main(pid: int, start_ticks: int, share: float) -> None:
         bound, count = map(int, line.split())
         told = ranges.give_back(bound, count)
         _say(**{name: getattr(told, name) for name in Portion.__slots__})
+
+
+@contextmanager
+def _needing(right: str) -> Iterator[None]:
+    """Name the right that a with block needs, where it is refused."""
+    try:
+        yield
+    except PermissionError as error:
+        raise _not_permitted(right) from error
+
+
+def _not_permitted(right: str) -> PermissionError:
+    return PermissionError(errno.EPERM, f"not permitted to {right}")
 
 
 def _collapse(pidfd: int, address: int, size: int) -> int:

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -236,3 +237,23 @@ def test_a_tebibyte_to_be_plugged_in_has_no_ranges() -> None:
         survey = collapsing.survey()
         assert (sum(survey.split), survey.huge, survey.left) == (0, 0, 0)
         assert not collapsing.go_on(RANGE_PAGES, 8).more
+
+
+@pytest.mark.parametrize(
+    ("lacking", "sentence"),
+    [
+        ("sys_ptrace,-sys_admin,-perfmon", "not permitted to look into it (CAP_SYS_PTRACE)"),
+        ("sys_admin", "not permitted to see frames (CAP_SYS_ADMIN)"),
+        ("sys_nice", "not permitted to make huge pages of its memory (CAP_SYS_NICE)"),
+    ],
+)
+def test_the_right_that_is_missing_is_named(lacking: str, sentence: str) -> None:
+    """Newer kernels let who has CAP_PERFMON or CAP_SYS_ADMIN look, too; unsharing always takes CAP_SYS_PTRACE."""
+    need(shutil.which("setpriv") is not None, "setpriv, of the package util-linux")
+    nobody = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+    with running(*nobody, *RAGGED) as process:
+        words = (str(process.guest.pid), str(process.guest.start_ticks), "1.0")
+        helper = (sys.executable, "-m", "ksmtuned_py.undo.collapse", *words)
+        command = ("setpriv", f"--bounding-set=-{lacking}", *helper)
+        done = subprocess.run(command, input="40 8\n", capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, f"{sentence}\n")
