@@ -1,5 +1,6 @@
 """Gives huge pages back beside the ticks, on a thread of its own, as long as nothing scans and memory is plenty."""
 
+import resource
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -74,11 +75,15 @@ class HugeRound:
     def _survey(self, guest: Guest) -> Survey | None:
         if self.is_called_off:
             return None
+        before = _helpers_seconds()
         try:
             return survey(self._ways, guest)
         except NotHuge as error:
             self._failed(guest.name, error.reason)
             return None
+        finally:
+            took = _helpers_seconds() - before
+            self._called_off.wait(took / SHARE - took)  # also for the start of each helper, with many small guests
 
     def _give_back(self, guest: Guest, most: int) -> None:
         before, last = self.done, Portion()
@@ -160,6 +165,12 @@ class HugeReturns:
             return
         self._rest_seconds = AGAIN_SECONDS if gave else min(2 * self._rest_seconds, AGAIN_MAX_SECONDS)
         self._not_before_seconds = now.clock.monotonic_seconds + self._rest_seconds
+
+
+def _helpers_seconds() -> float:
+    """The CPU time of all children that have ended."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def returns_on(door: Door, host: Host, say: Say) -> HugeReturns:
