@@ -75,7 +75,7 @@ class Merger(Protocol):
     def window_milliseconds(self) -> dict[str, float]:
         """How long guests were stopped for it, in milliseconds."""
 
-    def look_after(self, guests: list[Target]) -> Iterator[int]:
+    def tend(self, guests: list[Target]) -> Iterator[int]:
         """Counts what is still shared and frees what nobody maps any more; yields the work of each step, in pages."""
 
     def give_back(self, process: Process) -> Generator[int, None, str | None]:
@@ -136,7 +136,7 @@ class Scanner:
             if self._sweep.pages_scanned != before or counted != self._counted:
                 self._counted = counted
                 yield from self._use(guests)
-            yield from self._look_after(guests)
+            yield from self._tend(guests)
             self._full_scans += any(guest.table.slabs for guest in guests)
             self._publish(guests)
             yield 0
@@ -150,7 +150,7 @@ class Scanner:
     def tidy(self) -> Iterator[int]:
         """Counts anew what is shared, and frees what nobody needs any more; yields the work of each step, in pages."""
         guests = list(self.watched.values())
-        yield from self._look_after(guests)
+        yield from self._tend(guests)
         self._publish(guests)
 
     def window_milliseconds(self) -> dict[str, float]:
@@ -219,7 +219,7 @@ class Scanner:
         try:
             with own_trouble(guest.tell), self._at(guest) as process:
                 for step in self._sweep.guest(process, guest.table, PRIVATE, smart=self.smart):
-                    self._look_after_zeros(process, step, guest)
+                    self._tend_zeros(process, step, guest)
                     yield step.work
         except Gone:
             guest.forget()
@@ -230,7 +230,7 @@ class Scanner:
         guest.zeros.out_pages = sum(len(slab.paged_out) for slab in guest.table.slabs.values())
         guest.zeros.end_pass(time.monotonic())
 
-    def _look_after_zeros(self, process: Process, step: Step, guest: Watched) -> None:
+    def _tend_zeros(self, process: Process, step: Step, guest: Watched) -> None:
         if step.slab and step.zeros is None:
             self._zeros.find_back(process, step.slab, guest.zeros)
         elif step.slab and step.zeros is not None and len(step.zeros) and self._gives_back and not self.refusal:
@@ -261,9 +261,9 @@ class Scanner:
                 except Gone:
                     guest.forget()
 
-    def _look_after(self, guests: list[Watched]) -> Iterator[int]:
+    def _tend(self, guests: list[Watched]) -> Iterator[int]:
         if self._merger:
-            yield from self._merger.look_after([guest.target for guest in guests])
+            yield from self._merger.tend([guest.target for guest in guests])
 
     def _publish(self, guests: list[Watched]) -> None:
         slabs = [slab for guest in guests for slab in guest.table.slabs.values()]

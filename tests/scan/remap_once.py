@@ -23,7 +23,7 @@ def main(pid: int, what: str, before_merging: Callable[[], object] = lambda: Non
     target = Target(pid=pid, start_ticks=0, remap=True)
     watched, sweep = Watched(target), Sweep()
     remapper = Remapper(Door(), Scan(reclaim="remap", remap_least_mib=8))
-    list(remapper.look_after([target]))
+    list(remapper.tend([target]))
     with Process(target, Door()) as process:
         if what in ("merge", "both"):
             print(f"merged {merge(process, watched, sweep, remapper, before_merging)} {watched.refusal}", flush=True)

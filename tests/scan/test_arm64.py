@@ -2,7 +2,15 @@
 
 import pytest
 
-from ksmtuned_py.scanner.remap.processors.arm64 import CALL_BYTES, DATA_AT, NR, SLOT_BYTES, Arm64Context, look, one_call
+from ksmtuned_py.scanner.remap.processors.arm64 import (
+    CALL_BYTES,
+    DATA_AT,
+    NR,
+    SLOT_BYTES,
+    Arm64Context,
+    context_of,
+    one_call,
+)
 from tests.support.emulated import run_inside
 
 EINTR = 2**64 - 4
@@ -75,4 +83,4 @@ def test_what_a_frame_cannot_restore_is_refused(note: int, content: int, word: s
     def view(asked: int, size: int) -> bytes:
         return content.to_bytes(size, "little") if asked == note else bytes(size) if asked in (1, 2) else b""
 
-    assert word in str(look(view, lambda *_: SVC.to_bytes(4, "little")).refusal)
+    assert word in str(context_of(view, lambda *_: SVC.to_bytes(4, "little")).refusal)

@@ -53,7 +53,7 @@ def test_only_what_was_free_in_two_looks_is_given_out_and_only_once(looks: list[
     free_pages, given, before = FreePages(), set[int](), set(range(PAGES))
     for mapped, wanted in looks:
         taken = mapped | given
-        end = free_pages.look(np.isin(np.arange(PAGES), list(taken)))
+        end = free_pages.take_in(np.isin(np.arange(PAGES), list(taken)))
         free = set(range(PAGES)) - taken - before
         assert set(range(end, PAGES)) <= free
         given = set()

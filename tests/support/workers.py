@@ -6,9 +6,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent.parent
 RINGS = frozenset({"emulated", "guests_libvirt", "kernel", "packages", "process", "scan", "systemd"})
-"""The folders of tests that need more than made-up trees; all others mirror the rooms of the code."""
-MACHINE_ROOMS = frozenset({"kernel", "guests_libvirt", "systemd"})
-ROOMS_OF_THEIR_OWN = frozenset({"scan", "packages"})
+"""The folders of tests that need more than made-up trees; all others mirror the code."""
+MACHINE_FOLDERS = frozenset({"kernel", "guests_libvirt", "systemd"})
+FOLDERS_OF_THEIR_OWN = frozenset({"scan", "packages"})
 TOUCHES_MACHINE = re.compile(r"\b(real|held)_ksm\b|\bworkloads\(|\bzram|\bInstalled\b|\bmark\.(kernel|qemu)\b")
 EMULATED = "mark.emulated"
 
@@ -25,9 +25,9 @@ def group(nodeid: str) -> str:
 
 @cache
 def _group(file: Path) -> str:
-    text, room = file.read_text(), file.parent.name
+    text, folder = file.read_text(), file.parent.name
     if EMULATED in text:
         return "emulated"
-    if room in MACHINE_ROOMS or TOUCHES_MACHINE.search(text):
+    if folder in MACHINE_FOLDERS or TOUCHES_MACHINE.search(text):
         return "machine"
-    return room if room in ROOMS_OF_THEIR_OWN else ""
+    return folder if folder in FOLDERS_OF_THEIR_OWN else ""

@@ -119,7 +119,7 @@ class Amd64Context:
         return self.slot_data(mask)
 
 
-def look(view: Callable[[int, int], bytes], read: Callable[[int, int], bytes]) -> Amd64Context:
+def context_of(view: Callable[[int, int], bytes], read: Callable[[int, int], bytes]) -> Amd64Context:
     """Reads a stopped thread's context."""
     found = Amd64Context.of(bytearray(view(_NT_PRSTATUS, REGISTERS.size)))
     narrow = found.in_syscall and read(found.pc - _SYSCALL_LENGTH, _SYSCALL_LENGTH) == _INT_80

@@ -63,7 +63,7 @@ class Processor(Protocol):
     def DATA_AT(self) -> int:  # noqa: N802 - a constant of the module
         """The place of the data within CALL_BYTES."""
 
-    def look(self, view: View, read: Read) -> Context:
+    def context_of(self, view: View, read: Read) -> Context:
         """Reads a stopped thread's context."""
 
     def result(self, view: View) -> int:

@@ -144,7 +144,7 @@ class Arm64Context:
         return timed or (self._futex_command == _FUTEX_WAIT and self.values[3] != 0)
 
 
-def look(view: Callable[[int, int], bytes], read: Callable[[int, int], bytes]) -> Arm64Context:
+def context_of(view: Callable[[int, int], bytes], read: Callable[[int, int], bytes]) -> Arm64Context:
     """Reads a stopped thread's context, with the reason why it cannot be sent elsewhere, if there is one."""
     values = _REGISTERS.unpack(view(_NT_PRSTATUS, _REGISTERS.size))
     at_syscall = read(values[_PC], 4) == SVC.to_bytes(4, "little")

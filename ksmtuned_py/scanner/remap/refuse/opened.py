@@ -51,7 +51,7 @@ class Belongings:
 
     def refusal(self, mappings: Iterable[Mapping]) -> str | None:
         """Returns why a process with these mappings, and with what it has open, is refused; None when it is not."""
-        return next(filter(None, (self._look(*one) for one in (*self._opened(), *_mapped(mappings)))), None)
+        return next(filter(None, (self._reason(*one) for one in (*self._opened(), *_mapped(mappings)))), None)
 
     @property
     def has_kvm(self) -> bool:
@@ -67,7 +67,7 @@ class Belongings:
             with suppress(FileNotFoundError):  # closed since
                 yield os.readlink(f"fd/{number}", dir_fd=self._process.directory), f"fd/{number}"
 
-    def _look(self, name: str, path: str) -> str | None:
+    def _reason(self, name: str, path: str) -> str | None:
         """Returns why it is refused for what a name stands for, or None. The file is below its /proc/PID."""
         if name in self._passed:
             return None

@@ -20,7 +20,7 @@ class FreePages:
         self._free: list[tuple[int, int]] = []
         """Length and begin of each free stretch, ascending."""
 
-    def look(self, taken: Pages) -> int:
+    def take_in(self, taken: Pages) -> int:
         """Takes in a new look, and returns how many pages the store has without the free ones at its end."""
         before = np.zeros(len(taken), np.bool_)
         known = min(len(taken), len(self._empty))

@@ -140,7 +140,7 @@ class Remapper:
             self._drop(process)
             refuse(str(error))
 
-    def look_after(self, guests: list[Target]) -> Iterator[int]:
+    def tend(self, guests: list[Target]) -> Iterator[int]:
         """Counts what all processes of the host share, and frees what nobody maps any more; yields work in pages."""
         yield from self._stores.take_over()
         due = time.monotonic() >= self._next_look

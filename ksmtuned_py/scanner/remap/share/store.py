@@ -139,7 +139,7 @@ class Store:
         taken = np.ones(len(gone), np.bool_)
         taken[:pages] = references.covered
         taken[self._offsets] = True
-        self.end = self._free_pages.look(taken)
+        self.end = self._free_pages.take_in(taken)
         self._punch(self.end, STORE_BYTES // PAGE)
 
     def _free(self, gone: NDArray[np.bool_]) -> None:

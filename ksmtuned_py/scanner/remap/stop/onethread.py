@@ -29,7 +29,7 @@ def look(process: Process, number: int) -> Thread:
     """Looks at a stopped thread of the process; raises Refused for one that must not be moved."""
     memory = partial(_memory, process)
     try:
-        context = MACHINE.look(partial(ptrace.registers, number), memory)
+        context = MACHINE.context_of(partial(ptrace.registers, number), memory)
     except OSError as error:
         if error.errno == errno.ENOEXEC:
             raise Refused("it runs 32-bit code") from None
