@@ -65,27 +65,30 @@ def lead_seconds(now: Snapshot, passes: int, page_cost_seconds: float, budget: f
     return passes * max(0, resident - merged) * cost / max(budget, 0.01)
 
 
-def huge_bytes(now: Snapshot) -> int:
-    """What a pass would split: the guests' huge pages, as far as it is known, and no more than the host has.
+@dataclass(frozen=True, slots=True)
+class Stake:
+    """What merging would cost the guests. Nobody can have ksmd scan some of them only."""
 
-    Of guests that nobody has looked at yet all memory may be in huge pages.
-    """
-    return min(now.memory.anon_huge_bytes, sum(map(_huge_bytes, _scanned(now))))
-
-
-def is_at_stake(now: Snapshot) -> bool:
-    """Whether merging may cost the guests huge pages. Nobody can have ksmd scan some of them only."""
-    resident = sum(guest.rss_bytes for guest in _scanned(now))
-    return resident > 0 and huge_bytes(now) >= resident * HUGE_SHARE
+    huge_bytes: int
+    """What a pass would split, as far as it is known: of guests that nobody has looked at yet maybe all."""
+    is_much: bool
+    is_sure: bool
+    """All guests have been looked at."""
 
 
-def is_surely_at_stake(now: Snapshot) -> bool:
-    """Whether it would, and all guests have been looked at."""
-    return is_at_stake(now) and all(guest.huge_bytes is not None for guest in _scanned(now))
+NO_STAKE = Stake(0, is_much=False, is_sure=False)
 
 
-def _scanned(now: Snapshot) -> list[Guest]:
-    return [guest for guest in now.guests if guest.may_merge]
+def stake(now: Snapshot) -> Stake:
+    """What is at stake now, which is no more than the host has in huge pages."""
+    guests = [guest for guest in now.guests if guest.may_merge]
+    resident_bytes = sum(guest.rss_bytes for guest in guests)
+    size_bytes = min(now.memory.anon_huge_bytes, sum(map(_huge_bytes, guests)))
+    return Stake(
+        size_bytes,
+        is_much=resident_bytes > 0 and size_bytes >= resident_bytes * HUGE_SHARE,
+        is_sure=all(guest.huge_bytes is not None for guest in guests),
+    )
 
 
 def _huge_bytes(guest: Guest) -> int:

@@ -21,16 +21,9 @@ from math import inf
 from ksmtuned_py.config import Config
 from ksmtuned_py.config import Need as Thresholds
 from ksmtuned_py.model import Snapshot, Verdict
-from ksmtuned_py.policy.comfort import (
-    Supply,
-    comfort_bytes,
-    huge_bytes,
-    is_at_stake,
-    is_surely_at_stake,
-    largest_bytes,
-    tightest,
-)
-from ksmtuned_py.policy.forecast import Forecast, Margin
+from ksmtuned_py.policy.comfort import NO_STAKE, Stake, Supply, comfort_bytes, largest_bytes, stake, tightest
+from ksmtuned_py.policy.forecast import KEPT_SECONDS, SWING_SECONDS, Forecast, Margin
+from ksmtuned_py.policy.grower import Grower
 from ksmtuned_py.policy.need import Need, by_swap
 from ksmtuned_py.units import human_bytes, human_percent, human_seconds
 
@@ -46,6 +39,7 @@ WATCHED_LOOKS = 6
 class Plenty:
     """What is known of it at one moment."""
 
+    grower: Grower = field(default_factory=Grower)
     forecast: Forecast = field(default_factory=Forecast)
     supply: Supply = field(default_factory=lambda: Supply("", 0, 0))
     """Where memory is tightest."""
@@ -53,19 +47,20 @@ class Plenty:
     lead_seconds: float = 0.0
     late_seconds: float = 0.0
     """The next look may be so late."""
-    huge_bytes: int = 0
-    """What merging would split."""
+    stake: Stake = NO_STAKE
     is_plenty: bool = False
     spares: bool = False
     """The guests have huge pages, and the profile wants to spare them."""
     is_foreseen: bool = False
     """Memory is going to be short within the lead, so need is short already."""
+    came_true: bool = False
+    """Since plenty ended, memory was no longer comfortable."""
+    swing_seconds: float = SWING_SECONDS
+    """What swings within this time is no fall. An end of plenty that was in vain doubles it."""
     doubted_seconds: float = -inf
     """When there was last less than ample memory (monotonic)."""
     at_stake_seconds: float = -inf
     """When guests last had so many huge pages, for sure, that they are worth sparing."""
-    may_be_at_stake: bool = False
-    """They have, or nobody has looked yet."""
     foreseen_seconds: float = -inf
     """When memory was last going to be short within the lead."""
 
@@ -90,18 +85,22 @@ class Plenty:
         thresholds, seconds = config.adaptive.need, now.clock.monotonic_seconds
         supply = tightest(now, thresholds.short_enter_percent)
         left_bytes = supply.beyond_bytes(thresholds.short_enter_percent)
-        forecast = self.forecast.after(Margin(seconds, left_bytes, left_bytes - now.saved_bytes))
+        grower = self.grower.after(now)
+        forecast = self.forecast.after(
+            Margin(seconds, left_bytes, left_bytes - now.saved_bytes), grower, self.swing_seconds
+        )
         lead_bytes = forecast.falls_by_bytes(lead_seconds)
+        at_stake = stake(now)
         seen = replace(
             self,
+            grower=grower,
             forecast=forecast,
             supply=supply,
             comfort_bytes=comfort_bytes(supply, largest_bytes(now), lead_bytes, thresholds),
             lead_seconds=lead_seconds,
             late_seconds=config.daemon.idle_tick_seconds,
-            huge_bytes=huge_bytes(now),
-            at_stake_seconds=seconds if is_surely_at_stake(now) else self.at_stake_seconds,
-            may_be_at_stake=is_at_stake(now),
+            stake=at_stake,
+            at_stake_seconds=seconds if at_stake.is_much and at_stake.is_sure else self.at_stake_seconds,
         )
         needed = need >= Need.SHORT or by_swap(need, now.memory) >= Need.WARY
         return seen._judged(seconds, thresholds, needed=needed)._spared(seconds, config)
@@ -114,12 +113,22 @@ class Plenty:
         ample = ample and short_in > LEADS_AMPLE * self.lead_seconds + self.late_seconds
         doubted = min(self.doubted_seconds, seconds) if ample else seconds
         begins = ample and seconds - doubted >= MIND_SECONDS
-        return replace(self, is_plenty=(enough and self.is_plenty) or begins, doubted_seconds=doubted)
+        came_true = needed or available <= self.comfort_bytes or (self.came_true and not self.is_plenty)
+        swing_seconds = self.swing_seconds
+        if begins and not self.is_plenty and self.doubted_seconds > -inf:
+            swing_seconds = SWING_SECONDS if came_true else min(2 * swing_seconds, KEPT_SECONDS)
+        return replace(
+            self,
+            is_plenty=(enough and self.is_plenty) or begins,
+            came_true=came_true,
+            swing_seconds=swing_seconds,
+            doubted_seconds=doubted,
+        )
 
     def _spared(self, seconds: float, config: Config) -> "Plenty":
         """Whether there is anything to spare, and whether merging must begin for what is foreseen."""
         wanted = config.policy.name == "adaptive" and config.adaptive.profile != "eager"
-        at_stake = config.adaptive.huge_pages_back or self.may_be_at_stake
+        at_stake = config.adaptive.huge_pages_back or self.stake.is_much
         spares = wanted and (at_stake or _is_recent(self.at_stake_seconds, seconds))
         soon = 0 < self.forecast.short_in_seconds <= self.lead_seconds + self.late_seconds
         foreseen = seconds if soon and (spares or self.is_foreseen) else self.foreseen_seconds
@@ -134,7 +143,7 @@ class Plenty:
 
     def verdict(self, config: Config) -> Verdict:
         """What this rule says, whether it wins or not."""
-        split = f"merging would split {human_bytes(self.huge_bytes)} of huge pages"
+        split = f"merging would split {human_bytes(self.stake.huge_bytes)} of huge pages"
         if self.spares:
             state = f"{self._share(self.supply.available_bytes)} available, {self._outlook}"
             said = f"; {split}" if self.left_alone else ", which is not plenty"

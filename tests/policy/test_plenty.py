@@ -244,7 +244,7 @@ def test_without_guests_nothing_is_left_alone() -> None:
 
 def test_memory_that_a_process_only_claims_to_have_in_huge_pages_does_not_count() -> None:
     liar = replace(guest(rss_bytes=GIB), huge_bytes=10**15)
-    assert after(look(0, huge_gib=0.05, guests=(liar,))).plenty.huge_bytes <= 0.05 * GIB
+    assert after(look(0, huge_gib=0.05, guests=(liar,))).plenty.stake.huge_bytes <= 0.05 * GIB
     assert not is_left_alone(look(0, huge_gib=0.05, guests=(liar,)))
 
 
@@ -283,6 +283,56 @@ def test_on_the_model_a_host_that_fills_is_merged_before_it_is_short(rate: float
 def unmerged_fraction(seen: Snapshot) -> float:
     """What would be available if nothing were merged."""
     return (seen.memory.available_bytes - seen.saved_bytes) / seen.memory.total_bytes
+
+
+@pytest.mark.parametrize("period", [90, 200, 300])
+def test_memory_that_swings_ends_plenty_less_and_less_often(period: int) -> None:
+    """It falls by 20 GiB at a rate at which it would be short within a minute, and rises again."""
+
+    def swinging(at: float) -> float:
+        return 45 - min(20, 2 * max(0.0, at % period - 10)) * (at % period < period * 0.8)
+
+    trends = trends_of([look(at, swinging(at)) for at in range(0, 3600, 2)])
+    alone = [trend.plenty.left_alone for trend in trends]
+    ends = [number for number, (before, now) in enumerate(pairwise(alone)) if before and not now]
+    assert 1 <= len(ends) <= 4
+    assert all(alone[len(alone) // 2 :])
+
+
+def test_an_end_of_plenty_that_came_true_makes_nobody_careless() -> None:
+    looks = [look(at, 45 if at % 200 < 100 else max(5, 45 - 2 * (at % 200 - 100))) for at in range(0, 2000, 2)]
+    assert {trend.plenty.swing_seconds for trend in trends_of(looks)} == {60}
+
+
+def growing(seconds: int, *sizes_gib: float, mapped_gib: float) -> tuple[Guest, ...]:
+    """The guests, and more that took a GiB a second each from second 100 on, up to these sizes."""
+    grown = [max(0.0, min(size, seconds - 100)) for size in sizes_gib]
+    return GUESTS + tuple(
+        replace(
+            guest(f"new-{pid}", pid=pid, rss_bytes=round(size * GIB)),
+            virtual_bytes=round(mapped_gib * GIB),
+            huge_bytes=round(size * GIB),
+        )
+        for pid, size in enumerate(grown, 50)
+        if size
+    )
+
+
+def alone_while(*sizes_gib: float, mapped_gib: float) -> bool:
+    """Whether guests are left alone on a host with 200 of 256 GiB available, in which such guests grow."""
+    looks = []
+    for at in range(180):
+        guests = growing(at, *sizes_gib, mapped_gib=mapped_gib)
+        taken = sum(each.rss_bytes for each in guests[2:]) / GIB
+        looks.append(look(at, 150 - taken, total_gib=256, huge_gib=100, guests=guests))
+    return all(trend.plenty.left_alone for trend in trends_of(looks))
+
+
+def test_one_guest_that_takes_its_memory_is_no_trend_but_two_are() -> None:
+    assert alone_while(60, mapped_gib=64)
+    assert not alone_while(40, 40, mapped_gib=44)
+    assert not alone_while(60, mapped_gib=10_000)  # it may take all there is
+    assert not alone_while(60, mapped_gib=0)  # nobody can tell
 
 
 def in_slice(available_gib: float) -> tuple[Guest, ...]:
