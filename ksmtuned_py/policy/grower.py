@@ -38,7 +38,7 @@ class Grower:
     """What it may still take: all its mappings, of which it may never use some."""
 
     def after(self, now: Snapshot) -> "Grower":
-        """With one more look."""
+        """The growing guests after one more look."""
         seconds, is_first = now.clock.monotonic_seconds, not self.growths
         growths: dict[GuestKey, Growth] = {}
         most = more = 0
