@@ -35,7 +35,7 @@ def merger_of(door: Door, config: Config) -> Merger:
 
 
 def limits(door: Door, config: Config) -> str | None:
-    """The sentence on what whoever only watches cannot do on this host, and can; None where all can be done."""
+    """The sentence on what a daemon that only watches can do on this host, and what not; None where it can do all."""
     name = _wanted(door, config)
     try:
         _check_there(door, config, name)
@@ -71,7 +71,7 @@ def _check_there(door: Door, config: Config, name: Merger) -> None:
 
 
 def check_rights(door: Door, name: Merger) -> None:
-    """Raise NotPermitted or ReadOnly where we have not what it takes to steer it."""
+    """Raise NotPermitted or ReadOnly where we may not steer it."""
     match name:
         case "kernel":
             door.check_writable(f"{KSM_DIRECTORY}/run")

@@ -61,7 +61,7 @@ def parse_command_line(kind: str, words: Sequence[str]) -> frozenset[str]:
 
 
 def opted_out(kind: str, words: Sequence[str]) -> tuple[str, ...]:
-    """The obstacle that a command line tells of all the memory, and for good. The others on it may be of a part."""
+    """The obstacles on a command line that keep all the memory out for good; the others may concern a part."""
     return tuple(parse_command_line(kind, words) & {"nosharepages"})
 
 

@@ -127,7 +127,7 @@ class Content:
         self._trees = trees
 
     def outlook(self, index: int) -> tuple[int, Found]:
-        """Returns the end of the contents to which the same happens, and what a page of this content would find now."""
+        """Returns the end of the contents that fare alike from here on, and what a page of them would find now."""
         end, state = self.states.at(index)
         if free_places(state, self._trees.max_page_sharing):
             return end, Found.JOIN

@@ -136,7 +136,7 @@ class Ksmd:
         return True
 
     def _enter(self, group: Group) -> None:
-        """Begins a group: its prices are those of its middle, because the trees grow within it, too."""
+        """Begins a group. The prices of its middle hold for all of it, because the trees grow within it, too."""
         group.write_until(self._time_ns)
         unstable = self.trees.unstable + group.spec.pages // 2
         self._prices = self._costs.prices(unstable.bit_length(), self.trees.total.shared.bit_length())

@@ -79,7 +79,7 @@ def _boost(now: Snapshot, trend: Trend, config: Config) -> Wish:
 
 
 def _cruise(trend: Trend, config: Config) -> Wish:
-    """One pass for each gap, as far as the budget goes."""
+    """The wish to cruise: one pass in each gap, as far as the budget goes."""
     cap = by_need(config.adaptive.chosen.cruise_percent, trend.need) / 100
     if not cap:
         zero = f"adaptive.{config.adaptive.profile}.cruise_percent.{trend.need.word} = 0"
@@ -163,7 +163,7 @@ def _would_change(wish: Wish, now: Snapshot, trend: Trend, config: Config) -> li
 
 
 def _lowered(wish: Wish, guard: Guard, cruise: Wish) -> Wish:
-    """The wish below the guard's ceiling."""
+    """The wish, lowered to the guard's ceiling."""
     rule, sentence = guard.verdict.rule, guard.verdict.sentence
     match guard.ceiling:
         case Ceiling.NO_WRITE:

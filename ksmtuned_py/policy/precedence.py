@@ -22,7 +22,7 @@ class Precedence:
     """What decides about it besides need."""
 
     found_nice: int | None = None
-    """As ksmd came; None where it is not to be seen, or not to be touched."""
+    """The niceness with which ksmd was found; None where it cannot be seen, or is not to be touched."""
     is_busy: bool = False
     """Tasks wait for CPUs."""
 

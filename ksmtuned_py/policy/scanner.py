@@ -35,7 +35,7 @@ class ScannerSpeed:
 
     @classmethod
     def begin(cls, now: Snapshot) -> "ScannerSpeed":
-        """Nothing is measured yet: pages cost what they usually do, by their size."""
+        """The speed before anything is measured: pages cost what they usually do, by their size."""
         return cls(cost_seconds=DEFAULT_COST_SECONDS * _size(now))
 
     def after(self, before: Snapshot, now: Snapshot, last: "Pass | None" = None) -> "ScannerSpeed":
@@ -188,7 +188,7 @@ def _pass(since: Snapshot, now: Snapshot, passes: int, freed_bytes: int) -> Pass
 
 
 def _waited_seconds(before: Snapshot, now: Snapshot) -> float:
-    """How long the scanner waited for a CPU: it was given that time, but has not got it, and did not sleep either."""
+    """How long the scanner waited for a CPU: it neither ran nor slept."""
     if before.scanner_waited_seconds is None or now.scanner_waited_seconds is None:
         return 0.0
     return max(0.0, now.scanner_waited_seconds - before.scanner_waited_seconds)

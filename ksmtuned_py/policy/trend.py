@@ -36,7 +36,7 @@ class Foreign:
     sentence: str = ""
 
     def after(self, now: Snapshot) -> "Foreign":
-        """Each foreign write doubles the time; an hour without any forgets them."""
+        """The writes after one more snapshot. Each doubles the time, and an hour without any forgets them."""
         seconds = now.clock.monotonic_seconds
         if not now.foreign:
             return Foreign() if self.times and seconds > self.until_seconds + FOREIGN_HOLD_MAX_SECONDS else self
@@ -108,7 +108,7 @@ class Trend:
 
     @classmethod
     def begin(cls, config: Config) -> "Trend":
-        """Nothing seen yet."""
+        """The trend before the first snapshot."""
         return cls(
             price=_price(config.adaptive, Need.CALM),
             gap_seconds=config.adaptive.pass_gap_seconds,
