@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 from ksmtuned_py.units import KIB, MIB
+from tests.kernel.conftest import Start
+from tests.support.daemon import QUIET, merged, toml
 from tests.support.hugeguest import mergeable_pages
 from tests.support.ksmlock import RealKsm
 from tests.support.process import wait_for
@@ -19,15 +21,17 @@ pytestmark = pytest.mark.kernel
 
 GUEST_MIB = 128
 FAST = {"sleep_millisecs": 2, "pages_to_scan": 20_000, "smart_scan": 0, "run": 1}
-KEEPS_LITTLE = """
-[adaptive.need]
-wary_enter_percent = 3
-wary_leave_percent = 3
-short_enter_percent = 2
-short_leave_percent = 2
-critical_enter_percent = 1
-critical_leave_percent = 1
-"""
+NEED = {
+    "adaptive.need": {
+        "wary_enter_percent": 3,
+        "wary_leave_percent": 3,
+        "short_enter_percent": 2,
+        "short_leave_percent": 2,
+        "critical_enter_percent": 1,
+        "critical_leave_percent": 1,
+    }
+}
+"""Keeps little memory, whatever else runs on this machine."""
 Guest = subprocess.Popen[str]
 
 
@@ -73,7 +77,7 @@ def merge(ksm: RealKsm) -> None:
 def huge(tmp_path: Path, guest: Guest, *options: str) -> Any:
     """What the verb says of a guest."""
     config = tmp_path / "config.toml"
-    config.write_text(KEEPS_LITTLE)
+    config.write_text(toml(NEED))
     words = [sys.executable, "-m", "ksmtuned_py", "huge", str(guest.pid), "--json", "--config", str(config), *options]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -105,3 +109,20 @@ def test_it_refuses_while_ksmd_scans(real_ksm: RealKsm, tmp_path: Path) -> None:
         with pytest.raises(AssertionError, match="ksmd scans"):
             huge(tmp_path, guests[0])
         assert huge(tmp_path, guests[0], "--dry-run")["planned_ranges"] > 0
+
+
+def test_the_daemon_gives_them_back_while_memory_is_plenty(real_ksm: RealKsm, start: Start) -> None:
+    with huge_guests(1) as guests:
+        whole, before = [huge_bytes(guest) for guest in guests], [contents(guest) for guest in guests]
+        merge(real_ksm)
+        daemon = start(merged(QUIET, {"adaptive": {"huge_pages_back": True}}, NEED))
+        wait_for(
+            lambda: all(huge_bytes(guest) >= 0.95 * size for guest, size in zip(guests, whole, strict=True)),
+            60,
+            "huge pages",
+            every_seconds=0.5,
+        )
+        told = daemon.wait_status(lambda status: status["totals"]["huge_back"]["given"] > 0, "what was given back")
+        assert told["decision"]["rule"] == "plenty"
+        assert real_ksm.number("run") == 0
+        assert [contents(guest) for guest in guests] == before
