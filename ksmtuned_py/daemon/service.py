@@ -151,7 +151,7 @@ class Service:
         spare_bytes = None
         if self._machine.roster is not None and report.snapshot.backend == "kernel" and not self._host.dry:
             self._enforcer.consider(report.snapshot)
-            spare_bytes = report.trend.plenty.spare_bytes(self._config)
+            spare_bytes = report.trend.plenty.spare_bytes(self._config, report.decision)
         self._publisher.note(self._huge.consider(report.snapshot, spare_bytes))
 
     def failed_tick(self, error: Exception) -> None:

@@ -20,13 +20,14 @@ from math import inf
 
 from ksmtuned_py.config import Config
 from ksmtuned_py.config import Need as Thresholds
-from ksmtuned_py.model import Snapshot, Verdict
+from ksmtuned_py.model import Decision, Snapshot, Verdict
 from ksmtuned_py.policy.comfort import NO_STAKE, Stake, Supply, comfort_bytes, largest_bytes, stake, tightest
 from ksmtuned_py.policy.forecast import KEPT_SECONDS, SWING_SECONDS, Forecast, Margin
 from ksmtuned_py.policy.grower import Grower
 from ksmtuned_py.policy.need import Need, by_swap
 from ksmtuned_py.units import human_bytes, human_percent, human_seconds
 
+RULE = "plenty"
 MIND_SECONDS = 60.0
 """At most one change of mind in so long."""
 LEADS_ENOUGH, LEADS_AMPLE = 2, 3
@@ -135,9 +136,13 @@ class Plenty:
         is_foreseen = wanted and not self.is_plenty and _is_recent(foreseen, seconds)
         return replace(self, spares=spares, foreseen_seconds=foreseen, is_foreseen=is_foreseen)
 
-    def spare_bytes(self, config: Config) -> int | None:
-        """What may be spent on giving huge pages back, so that it stays ample; None when that is not wanted now."""
-        if not config.adaptive.huge_pages_back or not self.left_alone:
+    def spare_bytes(self, config: Config, decision: Decision) -> int | None:
+        """What may be spent on giving huge pages back, so that it stays ample; None when that is not wanted now.
+
+        Guests are left alone in that, too, when another rule has won: somebody asked for a pause, or an inhibit window
+        is open.
+        """
+        if not config.adaptive.huge_pages_back or not self.left_alone or decision.rule != RULE:
             return None
         return int(self.supply.available_bytes - self.comfort_bytes * _gap(config.adaptive.need))
 
@@ -152,7 +157,7 @@ class Plenty:
             sentence = f"the profile eager merges at all times, though {split}"
         else:
             sentence = f"{split}, too little to be spared"
-        return Verdict(rule="plenty", fired=self.left_alone, sentence=sentence)
+        return Verdict(rule=RULE, fired=self.left_alone, sentence=sentence)
 
     @property
     def begin_sentence(self) -> str:

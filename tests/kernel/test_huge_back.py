@@ -3,17 +3,15 @@
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ksmtuned_py.units import KIB, MIB
+from ksmtuned_py.units import MIB
 from tests.kernel.conftest import Start
 from tests.support.daemon import QUIET, merged, toml
-from tests.support.hugeguest import mergeable_pages
+from tests.support.hugeguest import HugeGuest, guests_in_huge_pages, mergeable_pages
 from tests.support.ksmlock import RealKsm
 from tests.support.process import wait_for
 
@@ -32,36 +30,6 @@ NEED = {
     }
 }
 """Keeps little memory, whatever else runs on this machine."""
-Guest = subprocess.Popen[str]
-
-
-@contextmanager
-def huge_guests(each: int) -> Iterator[list[Guest]]:
-    """Two guests in huge pages. Of their equal runs so many in a row have the same content."""
-    words = [sys.executable, "-m", "tests.support.hugeguest", str(GUEST_MIB), str(each)]
-    with ExitStack() as stack:
-        guests = [
-            stack.enter_context(subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
-            for _ in range(2)
-        ]
-        for guest in guests:
-            assert guest.stdout is not None
-            assert guest.stdout.readline() == "ready\n"
-        yield guests
-
-
-def contents(guest: Guest) -> str:
-    """The hash of a guest's memory."""
-    assert guest.stdin is not None
-    assert guest.stdout is not None
-    print("hash", file=guest.stdin, flush=True)
-    return guest.stdout.readline()
-
-
-def huge_bytes(guest: Guest) -> int:
-    """How much of a guest's memory is in huge pages, by the kernel."""
-    lines = Path(f"/proc/{guest.pid}/smaps_rollup").read_text().splitlines()
-    return next(int(line.split()[1]) * KIB for line in lines if line.startswith("AnonHugePages"))
 
 
 def merge(ksm: RealKsm) -> None:
@@ -74,7 +42,7 @@ def merge(ksm: RealKsm) -> None:
     ksm.write("run", 0)
 
 
-def huge(tmp_path: Path, guest: Guest, *options: str) -> Any:
+def huge(tmp_path: Path, guest: HugeGuest, *options: str) -> Any:
     """What the verb says of a guest."""
     config = tmp_path / "config.toml"
     config.write_text(toml(NEED))
@@ -87,23 +55,23 @@ def huge(tmp_path: Path, guest: Guest, *options: str) -> Any:
 
 @pytest.mark.parametrize("each", [1, 8], ids=["no page twice in a range", "pages twice in a range"])
 def test_sparse_ranges_are_huge_again_and_contents_stay(real_ksm: RealKsm, tmp_path: Path, each: int) -> None:
-    with huge_guests(each) as guests:
-        whole, before = [huge_bytes(guest) for guest in guests], [contents(guest) for guest in guests]
+    with guests_in_huge_pages(2, GUEST_MIB, each) as guests:
+        whole, before = [guest.huge_bytes() for guest in guests], [guest.contents() for guest in guests]
         merge(real_ksm)
-        assert max(map(huge_bytes, guests)) < 0.1 * min(whole)
+        assert max(guest.huge_bytes() for guest in guests) < 0.1 * min(whole)
         for guest, size_bytes, content in zip(guests, whole, before, strict=True):
             seen = huge(tmp_path, guest, "--dry-run")
             assert seen["planned_ranges"] >= 0.95 * size_bytes / seen["range_bytes"]
-            assert huge_bytes(guest) < 0.1 * size_bytes
+            assert guest.huge_bytes() < 0.1 * size_bytes
             told = huge(tmp_path, guest)
             assert told["given_ranges"] >= 0.95 * seen["planned_ranges"]
-            assert huge_bytes(guest) >= 0.95 * size_bytes
+            assert guest.huge_bytes() >= 0.95 * size_bytes
             assert told["paid_bytes"] <= 0.3 * GUEST_MIB * MIB
-            assert contents(guest) == content
+            assert guest.contents() == content
 
 
 def test_it_refuses_while_ksmd_scans(real_ksm: RealKsm, tmp_path: Path) -> None:
-    with huge_guests(1) as guests:
+    with guests_in_huge_pages(2, GUEST_MIB) as guests:
         merge(real_ksm)
         real_ksm.write("run", 1)
         with pytest.raises(AssertionError, match="ksmd scans"):
@@ -112,12 +80,12 @@ def test_it_refuses_while_ksmd_scans(real_ksm: RealKsm, tmp_path: Path) -> None:
 
 
 def test_the_daemon_gives_them_back_while_memory_is_plenty(real_ksm: RealKsm, start: Start) -> None:
-    with huge_guests(1) as guests:
-        whole, before = [huge_bytes(guest) for guest in guests], [contents(guest) for guest in guests]
+    with guests_in_huge_pages(2, GUEST_MIB) as guests:
+        whole, before = [guest.huge_bytes() for guest in guests], [guest.contents() for guest in guests]
         merge(real_ksm)
         daemon = start(merged(QUIET, {"adaptive": {"huge_pages_back": True}}, NEED))
         wait_for(
-            lambda: all(huge_bytes(guest) >= 0.95 * size for guest, size in zip(guests, whole, strict=True)),
+            lambda: all(guest.huge_bytes() >= 0.95 * size for guest, size in zip(guests, whole, strict=True)),
             60,
             "huge pages",
             every_seconds=0.5,
@@ -125,4 +93,4 @@ def test_the_daemon_gives_them_back_while_memory_is_plenty(real_ksm: RealKsm, st
         told = daemon.wait_status(lambda status: status["totals"]["huge_back"]["given"] > 0, "what was given back")
         assert told["decision"]["rule"] == "plenty"
         assert real_ksm.number("run") == 0
-        assert [contents(guest) for guest in guests] == before
+        assert [guest.contents() for guest in guests] == before

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ksmtuned_py.config import Adaptive, Config
+from ksmtuned_py.config import Adaptive, Config, Guards
 from ksmtuned_py.config import Policy as PolicySection
-from ksmtuned_py.model import Counters, Decision, Guest, Knobs, Memory, Mode, Run, Slice, Snapshot
+from ksmtuned_py.model import Counters, Decision, Guest, Knobs, Memory, Mode, Pause, Run, Slice, Snapshot
 from ksmtuned_py.policy import decide as decided
 from ksmtuned_py.policy.comfort import PASSES_UNKNOWN
 from ksmtuned_py.policy.need import Need
@@ -438,12 +438,24 @@ def test_a_host_without_huge_pages_is_managed_as_if_this_rule_was_not_there(
 BACK = Config(adaptive=Adaptive(huge_pages_back=True))
 
 
+def spare_bytes(*looks: Snapshot, config: Config = CONFIG) -> int | None:
+    trend = after(*looks, config=config)
+    return trend.plenty.spare_bytes(config, decided(looks[-1], trend, config))
+
+
+def test_a_pause_and_an_inhibit_window_spare_the_guests_from_giving_back_too() -> None:
+    paused = replace(steady()[-1], pause=Pause(until_unix_seconds=10_000, reason="live migration"))
+    assert spare_bytes(*steady(), paused, config=BACK) is None
+    always = Guards(inhibit=("00:00-24:00",))
+    assert spare_bytes(*steady(), config=Config(adaptive=Adaptive(huge_pages_back=True, guards=always))) is None
+
+
 def test_what_may_be_spent_on_huge_pages_leaves_ample_memory() -> None:
     """Comfort is 27.5 % of 64 GiB (short, and room for a guest of 8 GiB), and a sixth more is ample."""
-    spare = after(*steady(), config=BACK).plenty.spare_bytes(BACK)
+    spare = spare_bytes(*steady(), config=BACK)
     assert spare == pytest.approx((45 - 17.6 * 35 / 30) * GIB, rel=0.001)
-    assert after(*steady()).plenty.spare_bytes(CONFIG) is None
-    assert after(look(0, 12), config=BACK).plenty.spare_bytes(BACK) is None
+    assert spare_bytes(*steady()) is None
+    assert spare_bytes(look(0, 12), config=BACK) is None
 
 
 def test_guests_whose_huge_pages_were_all_split_are_left_alone_so_that_they_get_them_back() -> None:
@@ -460,6 +472,6 @@ def test_it_is_never_spent_while_it_is_not_plenty(available: list[float]) -> Non
     trend = Trend.begin(BACK)
     for at, each in enumerate(available):
         trend = trend.after(look(60.0 * at, each), BACK)
-        spare = trend.plenty.spare_bytes(BACK)
+        spare = trend.plenty.spare_bytes(BACK, decided(look(60.0 * at, each), trend, BACK))
         assert (spare is not None) == trend.plenty.left_alone
         assert spare is None or spare < round(each * GIB) - trend.plenty.comfort_bytes + 1

@@ -9,15 +9,59 @@ import hashlib
 import mmap
 import os
 import random
+import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 
 from ksmtuned_py.cli.workload import PAGE_BYTES
-from ksmtuned_py.units import MIB
+from ksmtuned_py.units import KIB, MIB
 
 COMM = b"qemu-system-x86"
 RUN_BYTES = 4 * PAGE_BYTES
 EQUAL_PERCENT, ZERO_PERCENT = 10, 5
 PR_SET_NAME = 15  # linux/prctl.h
+
+
+@dataclass(frozen=True)
+class HugeGuest:
+    """One of them that is ready."""
+
+    process: "subprocess.Popen[str]"
+
+    @property
+    def pid(self) -> int:
+        """Its PID."""
+        return self.process.pid
+
+    def contents(self) -> str:
+        """Returns the hash of its memory."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        print("hash", file=self.process.stdin, flush=True)
+        return self.process.stdout.readline()
+
+    def huge_bytes(self) -> int:
+        """Returns how much of its memory is in huge pages, by the kernel."""
+        lines = Path(f"/proc/{self.pid}/smaps_rollup").read_text().splitlines()
+        return next(int(line.split()[1]) * KIB for line in lines if line.startswith("AnonHugePages"))
+
+
+@contextmanager
+def guests_in_huge_pages(count: int, mib: int, each: int = 1) -> Iterator[list[HugeGuest]]:
+    """Begins some, and waits until they are ready."""
+    words = [sys.executable, "-m", "tests.support.hugeguest", str(mib), str(each)]
+    with ExitStack() as stack:
+        begun = [
+            stack.enter_context(subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
+            for _ in range(count)
+        ]
+        for process in begun:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+        yield [HugeGuest(process) for process in begun]
 
 
 def mergeable_pages(mib: int) -> int:
