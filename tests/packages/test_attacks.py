@@ -99,19 +99,20 @@ def test_a_purge_under_one_that_runs_by_hand_says_so_and_it_still_puts_the_knobs
 ) -> None:
     install(bare, newest)
     bare.shell(f"{MANAGED} systemctl stop ksmtuned-py")
-    command = bare.container.inside("/usr/bin/ksmtuned-py", "run")
-    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as hand:
+    by_hand = subprocess.Popen(bare.container.inside("/usr/bin/ksmtuned-py", "run"), stdin=subprocess.DEVNULL)
+    try:
         steers(bare)
         said = bare.shell(PURGE)
         assert "held by another ksmtuned-py" in said
+    finally:
         bare.shell(f"kill $({DAEMONS})")
-        assert hand.wait(SECONDS) == 0, hand.communicate()
+        assert by_hand.wait(SECONDS) == 0
     assert bare.knobs() == bare.found
 
 
 FULL = """
 mkdir /srv/small && mount -t tmpfs -o size=200m tmpfs /srv/small
-cp -a /usr/lib/ksmtuned-py/. /srv/small && mount --move /srv/small /usr/lib/ksmtuned-py
+cp -a /usr/lib/ksmtuned-py/. /srv/small && mount --bind /srv/small /usr/lib/ksmtuned-py
 head -c 1G /dev/zero > /usr/lib/ksmtuned-py/full
 """
 
@@ -126,7 +127,7 @@ def test_a_disk_that_is_full_when_it_is_configured(bare: Installed, newest: Path
         assert bare.shows("ActiveState") == "active", bare.journal()
         assert bare.container.run("find", "/usr/lib/ksmtuned-py", "-name", "*.pyc.*") == ""
     finally:
-        bare.shell("systemctl stop ksmtuned-py; umount /usr/lib/ksmtuned-py; rm -d /srv/small")
+        bare.shell("systemctl stop ksmtuned-py; umount /usr/lib/ksmtuned-py /srv/small; rmdir /srv/small")
 
 
 def test_a_runtime_directory_that_is_full(bare: Installed, newest: Path) -> None:
