@@ -3,18 +3,22 @@
 The tests are one story, in their order.
 """
 
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.packages.conftest import CONFIG, Installed, system_with, tracked_source
+from tests.packages.test_reproducible import LOCK
 from tests.packages.test_upgrades import steers
 from tests.support.container import ROOT
 from tests.support.trees import make_fake_tree
 
 pytestmark = pytest.mark.packages_long
 
-CHECKOUT = "/srv/checkout"
+CHECKOUT, WHEELS = "/srv/checkout", "/opt/wheels"
 PINNED = f"printf 'policy.name = \"fixed\"\\nfixed.pages_to_scan = 777\\n' > {CONFIG}/config.d/60-mine.toml"
 
 
@@ -26,8 +30,10 @@ def blocks(heading: str) -> list[str]:
 
 
 def does(on: Installed, lines: str) -> str:
-    """What these lines say in the checkout, with a network; they have to end well."""
-    done = on.container.ended_online("sh", "-ec", f"cd {CHECKOUT}\n{lines}")
+    """What these lines say in the checkout; they have to end well."""
+    done = on.container.ended(
+        "env", "PIP_NO_INDEX=1", f"PIP_FIND_LINKS={WHEELS}", "sh", "-ec", f"cd {CHECKOUT}\n{lines}"
+    )
     assert done.returncode == 0, f"{lines}\n{done.stdout}"
     return done.stdout
 
@@ -37,7 +43,12 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installed]:
     """A bare Debian 12 with a checkout, with knobs that only look like knobs, and with what the page asks for."""
     source = tracked_source(tmp_path_factory.mktemp("source"))
     knobs = make_fake_tree(tmp_path_factory.mktemp("knobs")) / "sys/kernel/mm/ksm"
-    with system_with(knobs, "bookworm", source) as one:
+    wheels = tmp_path_factory.mktemp("wheels")
+    command: list[str | Path] = [sys.executable, "-m", "pip", "--quiet", "download", "--dest", wheels, "--no-deps"]
+    command += ["--python-version=3.11", "--only-binary=:all:"]
+    subprocess.run([*command, "--requirement", LOCK], check=True)
+    subprocess.run([*command, "setuptools", "wheel"], check=True)
+    with system_with(knobs, "bookworm", source, [(wheels, WHEELS)]) as one:
         one.apt_get("install", "--no-install-recommends", "python3-venv")
         one.shell(f"cp -r /opt/packages {CHECKOUT}")
         yield one
@@ -69,7 +80,10 @@ def test_it_is_switched_on(host: Installed) -> None:
 
 
 def test_its_socket_can_be_masked(host: Installed) -> None:
-    does(host, "systemctl mask --now ksmtuned-py.socket && systemctl unmask ksmtuned-py.socket")
+    does(host, "systemctl mask --now ksmtuned-py.socket")
+    assert host.shell("systemctl show --property=LoadState ksmtuned-py.socket") == "LoadState=masked\n"
+    does(host, "systemctl unmask ksmtuned-py.socket")
+    assert host.shell("systemctl show --property=LoadState ksmtuned-py.socket") == "LoadState=loaded\n"
 
 
 def test_a_reload_with_a_mistake_fails(host: Installed) -> None:
