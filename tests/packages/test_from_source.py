@@ -6,7 +6,6 @@ The tests are one story, in their order.
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -44,9 +43,9 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installed]:
     source = tracked_source(tmp_path_factory.mktemp("source"))
     knobs = make_fake_tree(tmp_path_factory.mktemp("knobs")) / "sys/kernel/mm/ksm"
     wheels = tmp_path_factory.mktemp("wheels")
-    command: list[str | Path] = [sys.executable, "-m", "pip", "--quiet", "download", "--dest", wheels, "--no-deps"]
+    command = [sys.executable, "-m", "pip", "--quiet", "download", "--dest", str(wheels), "--no-deps"]
     command += ["--python-version=3.11", "--only-binary=:all:"]
-    subprocess.run([*command, "--requirement", LOCK], check=True)
+    subprocess.run([*command, "--requirement", str(LOCK)], check=True)
     subprocess.run([*command, "setuptools", "wheel"], check=True)
     with system_with(knobs, "bookworm", source, [(wheels, WHEELS)]) as one:
         one.apt_get("install", "--no-install-recommends", "python3-venv")
