@@ -28,7 +28,7 @@ BIND, BOUND_MIB = 2, 16
 """Larger than any other mapping of the guests: of several policies, only the most frequent one's memory is merged."""
 IDLE_SECONDS = "0.05"
 POINTS = [
-    *(("_request", number) for number in (*range(1, 241, 24), 300, 900)),
+    *(("_request", number) for number in (*range(1, 241, 48), 300, 900)),
     *(("send", number) for number in (1, 3)),
     *(("recv", number) for number in (1, 3)),
 ]
