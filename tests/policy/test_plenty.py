@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from math import inf
 from typing import Any
 
@@ -150,7 +150,7 @@ def falling(gib_per_second: float, until_gib: float, begin_gib: float = 45) -> l
 def test_merging_begins_by_forecast_a_lead_before_memory_is_short(rate: float) -> None:
     """Four passes over 16 GiB take 16 s."""
     looks = falling(rate, 0.15 * 64)
-    trends = [after(*looks[: number + 1]) for number in range(len(looks))]
+    trends = [*accumulate(looks, lambda trend, each: trend.after(each, CONFIG), initial=Trend.begin(CONFIG))][1:]
     begins = next(number for number, trend in enumerate(trends) if not trend.plenty.left_alone)
     left_seconds = (looks[begins].memory.available_bytes / GIB - 0.15 * 64) / rate
     assert left_seconds > trends[begins].plenty.lead_seconds
