@@ -6,8 +6,6 @@ from math import ceil
 
 from ksmtuned_py.config import Need as Thresholds
 from ksmtuned_py.model import Guest, Slice, Snapshot
-from ksmtuned_py.policy.batch import DEFAULT_COST_SECONDS
-from ksmtuned_py.policy.scanner import PAGE_BYTES
 
 COMFORT_LEAST_PERCENT = 10.0
 """The least comfort. The most is where memory becomes wary: 30 % of 2 TiB is room for a rack of guests."""
@@ -15,8 +13,6 @@ HUGE_SHARE = 0.1
 """The share of the guests' memory: with less of it in huge pages, merging costs them nothing but copies."""
 SLICE_SHARE = 0.1
 """The share of the guests' memory: a slice with less of it does not decide for all of them."""
-PASSES_UNKNOWN, PASSES_LEAST, PASSES_MOST = 4, 2, 8
-"""Two passes merge all in theory, and four did on real guests, where zeros are split in the fourth only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,17 +48,6 @@ def comfort_bytes(supply: Supply, largest_bytes: int, lead_bytes: float, thresho
 def largest_bytes(now: Snapshot) -> int:
     """What the largest guest has."""
     return max((guest.rss_bytes for guest in now.guests), default=0)
-
-
-def lead_seconds(now: Snapshot, passes: int, page_cost_seconds: float, budget: float) -> float:
-    """The time that merging takes: so many passes over what is not merged, with such a share of a core.
-
-    Pages that are compared for the first time cost no less than they usually do, however cheap the last ones were.
-    """
-    resident = sum(guest.rss_bytes for guest in now.guests if guest.may_merge) // now.page_bytes
-    merged = now.counters.pages_sharing + now.counters.pages_shared
-    cost = max(page_cost_seconds, DEFAULT_COST_SECONDS * now.page_bytes / PAGE_BYTES)
-    return passes * max(0, resident - merged) * cost / max(budget, 0.01)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from ksmtuned_py.config import Adaptive, Config
 from ksmtuned_py.model import GuestKey, Run, Snapshot
 from ksmtuned_py.policy.boost import pays
-from ksmtuned_py.policy.comfort import PASSES_LEAST, PASSES_MOST, PASSES_UNKNOWN, lead_seconds
+from ksmtuned_py.policy.effort import Effort
 from ksmtuned_py.policy.hugepages import HugeCost
 from ksmtuned_py.policy.need import Need, by_need, next_need
 from ksmtuned_py.policy.news import NO_NEWS, News, next_news
@@ -89,8 +89,7 @@ class Trend:
     """When the need last rose to short or beyond; None = it is less."""
     precedence: Precedence = field(default_factory=Precedence)
     plenty: Plenty = field(default_factory=Plenty)
-    merging_passes: int = PASSES_UNKNOWN
-    """The passes that the last thorough boost took."""
+    effort: Effort = field(default_factory=Effort)
     price: float
     """CPU-seconds that a saved GiB may cost now."""
     scanner: ScannerSpeed = field(default_factory=ScannerSpeed)
@@ -156,7 +155,8 @@ class Trend:
         """The trend with one more snapshot taken in, and judged by this configuration."""
         before, settings = self.previous, config.adaptive
         need = next_need(self.need, snapshot, settings.need)
-        plenty = self.plenty.after(snapshot, need, self._lead_seconds(snapshot, settings), config)
+        lead_seconds = self.effort.lead_seconds(snapshot, settings.chosen.boost_percent.short / 100)
+        plenty = self.plenty.after(snapshot, need, lead_seconds, config)
         need = max(need, Need.SHORT) if plenty.is_foreseen else need
         splits = self.splits.after(snapshot, boosting=self.boosting and not self.plenty.left_alone)
         seen = replace(
@@ -176,12 +176,8 @@ class Trend:
             else self.copy_on_write,
             policy_state=next_state(self.policy_state, snapshot, config),
         )
-        told = seen._with_news(self, snapshot)._with_merging_passes(self)
+        told = seen._with_news(self, snapshot)._with_effort(self, snapshot)
         return told._with_gap(self, settings)._with_loss(self, snapshot, settings)
-
-    def _lead_seconds(self, snapshot: Snapshot, settings: Adaptive) -> float:
-        budget = by_need(settings.chosen.boost_percent, Need.SHORT) / 100
-        return lead_seconds(snapshot, self.merging_passes, self.page_cost_seconds, budget)
 
     def _with_news(self, past: "Trend", snapshot: Snapshot) -> "Trend":
         last, scarce = self.passes.last, self.scarce_since_seconds
@@ -202,13 +198,10 @@ class Trend:
         )
         return replace(self, news=next_news(past.news, snapshot, prospect), scarce_since_seconds=scarce)
 
-    def _with_merging_passes(self, past: "Trend") -> "Trend":
-        """The trend with the passes of a boost that is over now, if it scanned everything."""
-        boost = self.news.boost
-        if not past.boosting or self.boosting or not boost.is_thorough:
+    def _with_effort(self, past: "Trend", snapshot: Snapshot) -> "Trend":
+        if not past.boosting or self.boosting:
             return self
-        passes = self.passes.done - boost.since_pass
-        return replace(self, merging_passes=min(max(passes, PASSES_LEAST), PASSES_MOST))
+        return replace(self, effort=self.effort.after(self.news.boost, self.passes.done, snapshot))
 
     def _with_gap(self, past: "Trend", settings: Adaptive) -> "Trend":
         if self.boosting or self.news.number != past.news.number:

@@ -14,7 +14,7 @@ from ksmtuned_py.config import Adaptive, Config, Guards
 from ksmtuned_py.config import Policy as PolicySection
 from ksmtuned_py.model import Counters, Decision, Guest, Knobs, Memory, Mode, Pause, Run, Slice, Snapshot
 from ksmtuned_py.policy import decide as decided
-from ksmtuned_py.policy.comfort import PASSES_UNKNOWN
+from ksmtuned_py.policy.effort import PASSES_UNKNOWN
 from ksmtuned_py.policy.need import Need
 from ksmtuned_py.policy.plenty import MIND_SECONDS
 from ksmtuned_py.policy.trend import Trend
@@ -204,7 +204,7 @@ def test_a_boost_that_plenty_interrupts_goes_on_after_it_and_plenty_is_no_time_t
     assert decided(look(5000, 9), trend, CONFIG).mode is Mode.BOOST
     assert trend.news.boost.since_seconds >= 4990
     assert trend.news.boost.done_at_pass >= done_at_pass
-    assert trend.merging_passes == PASSES_UNKNOWN
+    assert trend.effort.passes == PASSES_UNKNOWN
 
 
 def test_merged_memory_stays_merged_in_plenty_and_no_loss_is_found_by_counters_that_nobody_corrects() -> None:
@@ -230,10 +230,24 @@ def test_the_lead_goes_by_the_passes_that_the_last_thorough_boost_took() -> None
         counters = Counters(full_scans=scans, pages_unshared=1000)
         trend = trend.after(look(at, 9, counters=counters, cpu_seconds=at), CONFIG)
     assert not trend.boosting
-    assert trend.merging_passes == 3
+    assert trend.effort.passes == 3
     merged = Counters(pages_sharing=8 * GIB // 4096)
     half = first.after(look(1, 9, counters=merged), CONFIG).plenty.lead_seconds
     assert half == pytest.approx(first.plenty.lead_seconds / 2)
+
+
+def test_the_lead_goes_by_what_a_page_cost_in_that_boost_and_not_in_the_cruise_after_it() -> None:
+    """Two million pages took 4 CPU-s. In the cruise smart_scan passes over most, and few are scanned."""
+
+    def scanned(at: float, scans: int, pages: int, cpu: float) -> Snapshot:
+        counters = Counters(full_scans=scans, pages_unshared=1000, pages_scanned=pages)
+        return look(at, 9, counters=counters, cpu_seconds=cpu)
+
+    trend = after(scanned(0, 0, 0, 0), scanned(2, 3, 1_000_000, 2), scanned(4, 4, 2_000_000, 4))
+    assert trend.effort.page_cost_seconds == pytest.approx(2e-6)
+    cruised = trend.after(scanned(100, 5, 2_010_000, 5), CONFIG).after(scanned(200, 6, 2_020_000, 6), CONFIG)
+    assert cruised.page_cost_seconds > 10e-6
+    assert cruised.plenty.lead_seconds == pytest.approx(16 * GIB / 4096 * 2e-6 * cruised.effort.passes / 0.95)
 
 
 def test_without_guests_nothing_is_left_alone() -> None:
