@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from itertools import count
 from pathlib import Path
 
@@ -46,14 +46,15 @@ def open_descriptors() -> int:
 @contextmanager
 def descriptors_to_spare(most: int) -> Iterator[None]:
     """Allow only so many more descriptors for guests, for the length of a with block."""
-    lowest_free = os.open("/", os.O_RDONLY)
-    os.close(lowest_free)
+    highest = max(int(each.name) for each in Path("/proc/self/fd").iterdir())
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free + most + SPARE_DESCRIPTORS, limits[1]))
-    try:
+    with ExitStack() as undo:
+        while (lowest_free := os.open("/", os.O_RDONLY)) < highest:  # what an earlier test has closed below others
+            undo.callback(os.close, lowest_free)
+        os.close(lowest_free)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free + most + SPARE_DESCRIPTORS, limits[1]))
+        undo.callback(resource.setrlimit, resource.RLIMIT_NOFILE, limits)
         yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 def test_a_guest_with_all_that_is_known_of_it(tmp_path: Path, finder: GuestFinder) -> None:
