@@ -205,7 +205,7 @@ class Host:
             scanner_waited_seconds=_optional(self.backend.scanner_waited_seconds, problems),
             guests=self._senses.guests(clock.monotonic_seconds),
             pause=_optional(lambda: self._pause(clock.unix_seconds), problems),
-            problems=(*problems, *self._senses.problems()),
+            problems=(*dict.fromkeys(problems), *self._senses.problems()),  # two figures may be of one file
         )
         return self._seen
 

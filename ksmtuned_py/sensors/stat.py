@@ -56,6 +56,7 @@ def parse_schedstat(text: str, path: str = "schedstat") -> float:
 
 def parse_waited(text: str, path: str = "schedstat") -> float:
     """Seconds of waiting for a CPU, from field 2 of /proc/PID/schedstat."""
+    parse_schedstat(text, path)  # the same complaint of a file that makes no sense
     return parse_int(path, text.partition(" ")[2].partition(" ")[0]) / 1e9
 
 
