@@ -99,7 +99,7 @@ class Ranges:
         return None
 
     def survey(self) -> list[int]:
-        """SplitRange at all ranges, and return how many have none, one, two, and more merged pages."""
+        """Look at all ranges, and return how many have none, one, two, and more merged pages."""
         for mapping in self._mappings():
             first = -(-mapping.start // self._kernel.size_bytes) * self._kernel.size_bytes
             last = mapping.end // self._kernel.size_bytes * self._kernel.size_bytes

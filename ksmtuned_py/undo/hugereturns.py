@@ -57,7 +57,8 @@ class HugeRound:
 
     def wait(self, seconds: float) -> None:
         """Wait for its end."""
-        self._thread.join(seconds)
+        if self._began:
+            self._thread.join(seconds)
 
     def _run(self) -> None:
         try:

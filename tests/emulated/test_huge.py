@@ -25,3 +25,13 @@ def test_huge_pages_are_given_back_and_contents_stay(release: str) -> None:
     assert found["problems"] == [None, None]
     assert min(found["back"]) >= 0.95 * min(found["whole"])
     assert found["unchanged"]
+
+
+def test_the_daemon_gives_them_back_while_memory_is_plenty() -> None:
+    shown = run_inside("6.12", "tests.emulated.returns_inside", seconds=SECONDS)
+    print(shown)
+    found = json.loads(shown)
+    assert max(found["split"]) <= 0.1 * GUEST_MIB * MIB
+    assert min(found["back"]) >= 0.95 * min(found["whole"])
+    assert found["told"]["problem"] is None
+    assert (found["run"], found["exit_code"], found["unchanged"]) == (0, 0, True)
