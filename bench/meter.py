@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass, field
+from statistics import median
 from typing import TypeAlias
 
 import numpy as np
@@ -18,6 +19,7 @@ BATCH = 8192
 TIMER_SECONDS = 0.001
 READS_A_WRITE = 8
 """First writes are rare, because each takes a merged page back."""
+BEFORE_ROUNDS = 8
 QUANTILES = (0.5, 0.99, 0.999)
 
 
@@ -86,17 +88,26 @@ class Meter:
         self._words = memory.words.data
         self._unwritten = _shuffled(np.concatenate((memory.equal, memory.zero)))
         self.waits = Waits()
+        self._chance = 1.0
         self.speeds: list[float] = []
         """Of each round: reads a second of the guest's memory over those of the reference."""
 
+    def before(self) -> None:
+        """Measures what the two are to each other by chance, as they lie in the machine: that is no harm of merging."""
+        self._chance = median(self._compared(turn) for turn in range(BEFORE_ROUNDS))
+
     def round(self) -> None:
-        """Measures a turn of each, now one and now the other first, and a turn of waits."""
-        if len(self.speeds) % 2:
+        """Measures a turn of each, and a turn of waits."""
+        self.speeds.append(self._compared(len(self.speeds)) / self._chance)
+        self._wait()
+
+    def _compared(self, number: int) -> float:
+        """Returns the reads a second of the one over those of the other; now one and now the other is first."""
+        if number % 2:
             whole, own = self._whole.turn(), self._own.turn()
         else:
             own, whole = self._own.turn(), self._whole.turn()
-        self.speeds.append(own / whole)
-        self._wait()
+        return own / whole
 
     def _wait(self) -> None:
         until = time.perf_counter() + TURN_SECONDS
