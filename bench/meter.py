@@ -34,11 +34,11 @@ class Reader:
         self._found = np.empty(BATCH, np.uint64)
 
     def read(self) -> float:
-        """Reads a batch; returns the seconds that it took."""
+        """Reads a batch; returns the CPU-seconds that it took: time without a core says nothing of memory."""
         indices = self.places()
-        begun = time.perf_counter()
+        begun = time.thread_time()
         np.take(self._words, indices, out=self._found, mode="clip")
-        return time.perf_counter() - begun
+        return time.thread_time() - begun
 
     def places(self) -> Indices:
         """Returns random indices of words."""
@@ -48,7 +48,7 @@ class Reader:
         return found
 
     def turn(self) -> float:
-        """Reads for one turn; returns reads a second."""
+        """Reads for one turn; returns reads per CPU-second."""
         until = time.perf_counter() + TURN_SECONDS
         seconds, batches = 0.0, 0
         while time.perf_counter() < until:
@@ -90,7 +90,7 @@ class Meter:
         self.waits = Waits()
         self._chance = 1.0
         self.speeds: list[float] = []
-        """Of each round: reads a second of the guest's memory over those of the reference."""
+        """Of each round: reads per CPU-second of the guest's memory over those of the reference."""
 
     def before(self) -> None:
         """Measures what the two are to each other by chance, as they lie in the machine: that is no harm of merging."""
@@ -102,7 +102,7 @@ class Meter:
         self._wait()
 
     def _compared(self, number: int) -> float:
-        """Returns the reads a second of the one over those of the other; now one and now the other is first."""
+        """Returns the reads per CPU-second of the one over those of the other; now one and now the other is first."""
         if number % 2:
             whole, own = self._whole.turn(), self._own.turn()
         else:
