@@ -103,7 +103,7 @@ def test_a_purge_under_one_that_runs_by_hand_says_so_and_it_still_puts_the_knobs
     try:
         steers(bare)
         said = bare.shell(PURGE)
-        assert "held by another ksmtuned-py" in said
+        assert "locked by another ksmtuned-py" in said
     finally:
         bare.shell(f"kill $({DAEMONS})")
         assert by_hand.wait(SECONDS) == 0
