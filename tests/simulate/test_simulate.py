@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ksmtuned_py.cli.main import main
 from ksmtuned_py.cli.policies import POLICIES
@@ -17,6 +19,7 @@ from ksmtuned_py.simulate.plot import NoPlot
 from ksmtuned_py.simulate.run import SimulatedRun, SimulatedSample, simulate
 from ksmtuned_py.simulate.scenario import (
     BadScenario,
+    HostSize,
     NoScenario,
     Scenario,
     events,
@@ -154,6 +157,25 @@ def test_a_bad_scenario_is_bad_input(capsys: pytest.CaptureFixture[str]) -> None
 
 def test_without_matplotlib_the_plot_is_an_error_with_a_hint(tmp_path: Path) -> None:
     assert "bench" in NoPlot("x.svg", "matplotlib is not installed").hint
+
+
+def test_guests_with_huge_pages_tell_what_merging_costs_them() -> None:
+    plain, huge = (scenario(pages=pages) for pages in ("small", "mixed"))
+    small = figures(plain, simulate(plain, config("fixed"), "fixed"))
+    split = figures(huge, simulate(huge, config("fixed"), "fixed"))
+    assert (small.huge_share, small.speed) == (None, None)
+    assert split.huge_share is not None
+    assert split.speed is not None
+    assert split.huge_share < 1
+    assert split.speed < 1
+
+
+@given(st.floats(0, 1e4), st.floats(0, 1e4))
+def test_others_take_memory_until_they_have_theirs(one: float, other: float) -> None:
+    size = HostSize(total_gib=100, used_gib=4, filling_gib=50, filling_gib_per_second=0.1, filling_from_seconds=60)
+    earlier, later = sorted((one, other))
+    assert 4 <= size.used_now_gib(earlier) <= size.used_now_gib(later) <= 54
+    assert (size.used_now_gib(60), size.used_now_gib(70), size.used_now_gib(600)) == (4, 5, 54)
 
 
 def test_scenarios_are_installed_with_the_package() -> None:
