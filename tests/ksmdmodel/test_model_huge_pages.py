@@ -1,7 +1,7 @@
 """The model's huge pages: split by one merged page, made again by khugepaged, and what both do to memory and speed."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ksmtuned_py.ksmdmodel.guestmemory import PageGroup, equal, unique, zero
@@ -107,6 +107,7 @@ def test_splits_of_guests_that_ended_still_count() -> None:
     assert host.freed_pages() <= 3 * COUNT
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.lists(group, min_size=1, max_size=4), st.integers(0, 30_000), st.integers(0, 30_000))
 def test_time_passes_alike_in_steps_of_any_size(memory: list[PageGroup], first: int, second: int) -> None:
     one, two = (host_with(memory, memory, pages="mixed") for _ in range(2))
@@ -130,6 +131,7 @@ def test_each_page_is_in_the_huge_page_that_says_so(begin: int, count: int, page
     assert (spread.first(begin), spread.first(begin + count)) == (0, pages)
 
 
+@settings(deadline=None, max_examples=50)
 @given(
     st.lists(st.tuples(st.lists(group, min_size=1, max_size=4), st.sampled_from(["rows", "mixed"])), min_size=1),
     st.lists(st.sampled_from(["scan", "wait", "end", "unmerge"]), max_size=8),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench import tables
@@ -59,6 +59,7 @@ HARM = Harm(
 # Contents.
 
 
+@settings(deadline=None)
 @given(st.integers(1, 50), st.integers(0, 9))
 def test_sparse_is_a_shuffle_of_runs_of_four_pages(runs: int, seed: int) -> None:
     order = pages_in_order(runs * RUN_PAGES, "sparse", seed)
