@@ -37,6 +37,7 @@ NOT_RUN: Mapping[str, str] = {
     "record": "goes on until it is told to stop",
     "scan": "reads the memory of real processes",
     "unmerge": "gives back the memory of real processes",
+    "huge": "copies the memory of real processes, once ksmd has come to a stop",
     "exec": "starts a program of the reader's",
     "demo": "steers the real KSM",
     "restore": "puts back what a daemon left that was killed",
