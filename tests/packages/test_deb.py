@@ -170,6 +170,7 @@ def test_a_purge_leaves_knobs_and_files_as_they_were(service: Installed, before:
     assert service.container.run("find", "/run", "-name", "*ksmtuned*") == ""
 
 
+@pytest.mark.packages_long
 def test_it_takes_over_from_ksmtuned(debian: Installed, packages: Path) -> None:
     debian.apt_get("install", "--no-install-recommends", "ksmtuned")
     debian.shell("sed -i 's/.*KSM_THRES_COEF=.*/KSM_THRES_COEF=33/' /etc/ksmtuned.conf; systemctl restart ksmtuned")
@@ -181,6 +182,7 @@ def test_it_takes_over_from_ksmtuned(debian: Installed, packages: Path) -> None:
     assert debian.shows("ActiveState") == "active", debian.journal()
 
 
+@pytest.mark.packages_long
 def test_ksmtuned_takes_over_again(debian: Installed) -> None:
     debian.shell("echo 1234 > /sys/kernel/mm/ksm/pages_to_scan")
     debian.shell(f"printf 'policy.name = \"fixed\"\\n' > {CONFIG}/config.d/60-fixed.toml")
