@@ -21,6 +21,11 @@ def chosen(text: str) -> str:
     return text.partition("[")[2].partition("]")[0]
 
 
+def kernel_lines(text: str) -> list[str]:
+    """The lines of a kernel's file. A name in it may have what Python takes for a line's end, as a form feed."""
+    return text.removesuffix("\n").split("\n") if text else []
+
+
 def printable(text: str) -> str:
     """Escape what would steer a terminal, forge a line or hide, in the way Python does.
 

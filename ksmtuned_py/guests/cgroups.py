@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ksmtuned_py.door import Door
-from ksmtuned_py.door.text import parse_int
+from ksmtuned_py.door.text import kernel_lines, parse_int
 from ksmtuned_py.errors import KsmtunedError
 
 CGROUP_ROOT = "sys/fs/cgroup"
@@ -28,7 +28,7 @@ class Limit:
 
 def parse_cgroup(text: str) -> str | None:
     """The path in the unified tree from /proc/PID/cgroup; '' is the root, and None means that no such tree is used."""
-    lines = text.splitlines()
+    lines = kernel_lines(text)
     path = next((line.removeprefix("0::") for line in lines if line.startswith("0::")), None)
     if path is None or (path == "/" and len(lines) > 1):  # cgroups v1: everything is in the root of the unified tree
         return None
@@ -71,7 +71,7 @@ def is_frozen(door: Door, text: str) -> bool:
 
 def _controller(text: str, name: str) -> str:
     """The path in the cgroup v1 tree of one controller; '' for its root, or without such a tree."""
-    fields = (line.split(":", 2) for line in text.splitlines())
+    fields = (line.split(":", 2) for line in kernel_lines(text))
     return next((path.rstrip("/") for _, names, path in fields if name in names.split(",")), "")
 
 

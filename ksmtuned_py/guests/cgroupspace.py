@@ -8,6 +8,7 @@ from contextlib import suppress
 from functools import lru_cache
 
 from ksmtuned_py.door import Door
+from ksmtuned_py.door.text import kernel_lines
 from ksmtuned_py.errors import KsmtunedError
 from ksmtuned_py.guests.cgroups import CGROUP_ROOT
 
@@ -21,7 +22,7 @@ def from_root(door: Door, text: str) -> str:
     """
     if ":/.." not in text:
         return text
-    lines = (_line_from_root(door, line) for line in text.splitlines())
+    lines = (_line_from_root(door, line) for line in kernel_lines(text))
     return "\n".join(line for line in lines if line)
 
 

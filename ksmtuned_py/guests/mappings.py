@@ -4,6 +4,7 @@ from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from ksmtuned_py.door.text import kernel_lines
 from ksmtuned_py.errors import Garbage
 
 PAGES_NAME = "ksmtuned-py-pages"
@@ -41,7 +42,7 @@ class Mapping:
 
 def parse_maps(text: str) -> list[Mapping]:
     """Returns the mappings in address order; raises Garbage for a line of another form."""
-    return [_mapping(line) for line in text.splitlines()]
+    return [_mapping(line) for line in kernel_lines(text)]
 
 
 def _mapping(line: str) -> Mapping:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from ksmtuned_py.door.text import kernel_lines
 from ksmtuned_py.guests.mappings import Mapping, parse_maps
 from ksmtuned_py.units import KIB
 
@@ -38,7 +39,7 @@ class Smap:
 def parse_blocks(text: str) -> Iterator[tuple[Mapping, dict[str, str]]]:
     """Each mapping with the lines below its head, by their names; raises Garbage for a head of another form."""
     mapping, lines = None, dict[str, str]()
-    for line in text.splitlines():
+    for line in kernel_lines(text):
         if _HEAD.match(line):
             if mapping is not None:
                 yield mapping, lines

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from ksmtuned_py.door.text import kernel_lines
 from ksmtuned_py.units import KIB
 
 _MIGRATION = ("mig/", "live_migr", "multifd", "postcopy", "bg_snap")
@@ -9,7 +10,7 @@ _MIGRATION = ("mig/", "live_migr", "multifd", "postcopy", "bg_snap")
 
 def parse_status(text: str) -> dict[str, str]:
     """The lines by their names, without the tab before the value."""
-    return {name: value.removeprefix("\t") for name, _, value in (line.partition(":") for line in text.splitlines())}
+    return {name: value.removeprefix("\t") for name, _, value in (line.partition(":") for line in kernel_lines(text))}
 
 
 def status_bytes(status: Mapping[str, str], name: str) -> int | None:

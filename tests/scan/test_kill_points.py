@@ -7,17 +7,21 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from functools import partial
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 import psutil
+import pytest
 
 from ksmtuned_py.door import Door
+from tests.scan import remap_once
 from tests.scan.conftest import scanning
+from tests.scan.killed import kill_at
 from tests.scan.test_remap import REMAP
-from tests.scan.writers import Writer, runs_freely, writers
+from tests.scan.writers import Writer, runs_freely, stores, writers
 from tests.support.need import need
 from tests.support.process import wait_for
 
@@ -29,6 +33,32 @@ POINTS = [
     *(("recvfrom", number) for number in (1, 2, 60, 1500)),
 ]
 """The first calls take some 60 calls of ptrace; every window takes about 30, one sendto and one recvfrom."""
+TAKING_OVER = [
+    *((name, 1) for name in ("tend", "merged_mappings", "_opened", "getxattr", "has_pages_from", "mapped_end")),
+    *((name, 1) for name in ("lock", "flock", "pread", "arange", "references", "free_unused", "_free", "_punch")),
+    *((name, 1) for name in ("_clear_up", "parse", "_line", "_take", "sendmsg", "_map", "_back", "note_files")),
+    *(("lseek", number) for number in (2, 4)),
+    *(("pwrite", number) for number in range(1, 7)),
+    *(("resume_to_syscall", number) for number in range(1, 24, 2)),
+    *(("set_signal_mask", number) for number in (1, 6, 12)),
+]
+"""A new worker reads what is merged, and gets a foothold of its own beside the dead one's."""
+GIVING_BACK = [
+    *((name, 1) for name in ("_prepared", "stand", "_refuse_without_room", "change", "_set_aside", "let_others_go")),
+    *(("seize", number) for number in (9, 11, 13, 16)),
+    *(("keep", number) for number in (1, 2, 4)),
+    *(("set_registers", number) for number in (14, 15, 16, 17)),
+    *(("set_signal_mask", number) for number in (14, 15, 16, 17)),
+    *(("shut_gate", number) for number in (1, 2, 3)),
+    *(("resume", number) for number in (2, 3)),
+    *(("stage", number) for number in (1, 2, 3, 4, 9, 30)),
+    *(("send", number) for number in (1, 2, 3, 4, 60)),
+    *(("recv", number) for number in (1, 2, 3, 4, 60)),
+    *(("pwrite", number) for number in (7, 8, 9, 20)),
+    *(("stop_again", number) for number in (2, 3)),
+    *(("detach", number) for number in (9, 13, 14, 15, 16)),
+]
+"""Beside each piece a copy is made and filled, then moved over it; both are done by the guest."""
 
 
 def test_the_guest_survives_a_kill_at_every_step(root: None) -> None:
@@ -49,6 +79,37 @@ def _killed_at(call: str, number: int, one: Writer) -> bool:
     return done.returncode != 0
 
 
+@pytest.mark.parametrize("points", [TAKING_OVER, GIVING_BACK], ids=["taking over", "giving back"])
+def test_so_it_does_at_every_step_of_taking_over_and_of_giving_back(root: None, points: list[tuple[str, int]]) -> None:
+    with writers(1, 16) as (one,):
+        killed = 0
+        for name, number in points:
+            if not stores(one):
+                assert _in_a_fork(partial(remap_once.main, one.pid, "merge")) == 0
+            assert stores(one), f"merged pages before a kill at {name} {number}"
+            killed += _in_a_fork(partial(_back_until, name, number, one)) == -signal.SIGKILL
+            wait_for(lambda: runs_freely(one), 5.0, f"guest that runs freely after a kill at {name} {number}")
+            assert one.check()["wrong"] == 0, (name, number)
+        assert killed > 0.8 * len(points)
+        assert _in_a_fork(partial(remap_once.main, one.pid, "back")) == 0
+        assert not stores(one)
+        assert one.check()["wrong"] == 0
+
+
+def _back_until(name: str, number: int, one: Writer) -> None:
+    kill_at(name, number)
+    remap_once.main(one.pid, "back")
+
+
+def _in_a_fork(work: Callable[[], object]) -> int:
+    """Does it in a process of its own, whose start-up a fork saves; returns how that ended."""
+    process = FORK.Process(target=work)
+    process.start()
+    process.join(60)
+    assert process.exitcode is not None
+    return process.exitcode
+
+
 def test_fifty_kills_of_the_daemon_while_its_worker_merges(root: None) -> None:
     chance = random.Random(2)
     with writers(1) as guests:
@@ -57,10 +118,22 @@ def test_fifty_kills_of_the_daemon_while_its_worker_merges(root: None) -> None:
         assert guests[0].check()["writes"] > 0
 
 
-def _daemon_killed_after(seconds: float, one: Writer) -> bool:
+def test_the_daemon_is_killed_while_its_worker_gives_back(root: None) -> None:
+    chance = random.Random(4)
+    with writers(1, 16) as (one,):
+        for _ in range(6):
+            assert _in_a_fork(partial(remap_once.main, one.pid, "merge")) == 0
+            assert stores(one)
+            _daemon_killed_after(chance.uniform(0, 0.7), one, run=2)
+        assert _in_a_fork(partial(remap_once.main, one.pid, "back")) == 0
+        assert not stores(one)
+        assert one.check()["wrong"] == 0
+
+
+def _daemon_killed_after(seconds: float, one: Writer, run: int = 1) -> bool:
     """Kills a daemon after a time, and returns whether the guest has merged pages. A fork saves its start-up."""
     ours, theirs = FORK.Pipe()
-    daemon = FORK.Process(target=_serve, args=(one, theirs))
+    daemon = FORK.Process(target=_serve, args=(one, theirs, run))
     daemon.start()
     worker = ours.recv()
     time.sleep(seconds)
@@ -72,9 +145,9 @@ def _daemon_killed_after(seconds: float, one: Writer) -> bool:
     return " /memfd:ksmtuned-py-pages" in Path(f"/proc/{one.pid}/maps").read_text()
 
 
-def _serve(one: Writer, tell: Connection) -> None:
+def _serve(one: Writer, tell: Connection, run: int) -> None:
     """Does what the control loop does: looks ten times a second."""
-    with scanning(Door(), REMAP, [one], sleep_millisecs=0) as backend:
+    with scanning(Door(), REMAP, [one], sleep_millisecs=0, run=run) as backend:
         tell.send(backend.worker_pid)
         while True:
             time.sleep(0.1)

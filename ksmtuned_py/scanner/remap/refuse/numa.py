@@ -3,6 +3,8 @@
 import re
 from dataclasses import dataclass
 
+from ksmtuned_py.door.text import kernel_lines
+
 MOST_NODES = 1024
 """The number of bits in the mask that is passed to mbind."""
 _LINE = re.compile(r"(?P<start>[0-9a-f]+) (?P<policy>(?:prefer \(many\)|weighted interleave|[^ =:]+)(?:[=:]\S*)?)")
@@ -25,7 +27,7 @@ class NumaPolicy:
 def policies(numa_maps: str) -> dict[int, str]:
     """Returns each mapping's policy by its begin; '' is the process's own, which holds without being restored."""
     found, own = {}, "default"
-    for line in numa_maps.splitlines():
+    for line in kernel_lines(numa_maps):
         if match := _LINE.match(line):
             found[int(match["start"], 16)] = match["policy"]
             if line[match.end() :].startswith(" stack"):
