@@ -110,9 +110,9 @@ def test_who_cannot_be_looked_at_matters_unless_it_had_begun_before(
 ) -> None:
     process = tmp_path / "proc" / "7"
     process.mkdir(parents=True)
-    (process / "maps").write_text("what no kernel writes, of ksmtuned-py-pages\n")
+    (process / "maps").write_text("what no kernel writes, of /memfd:ksmtuned-py-pages\n")
     (process / "stat").write_text(f"7 (a) b) S {' '.join(['0'] * 18)} {began_ticks} 0 0\n")
-    assert result(references(Door(str(tmp_path)), {5: 1}, 100))[1] is certain
+    assert result(references(Door(str(tmp_path)), {5: 1}, 100))[5].certain is certain
 
 
 def test_a_store_that_is_taken_over_reaches_as_far_as_it_is_mapped(root: None) -> None:
@@ -198,7 +198,7 @@ def test_a_mapping_of_far_more_than_there_is_costs_nothing(root: None) -> None:
         closing(store),
         mmap.mmap(store.readable, STORE_BYTES, mmap.MAP_SHARED, mmap.PROT_READ),
     ):
-        works, (found, _) = worked(references(Door(), {store.key[1]: store.end}, 0))
+        works, found = worked(references(Door(), {store.key[1]: store.end}, 0))
         assert found[store.key[1]].readers.tolist() == [1, 1, 1]
         assert sum(works) < STORE_BYTES // PAGE // 64
 

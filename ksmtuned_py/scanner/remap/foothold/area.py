@@ -40,12 +40,14 @@ class Left:
     stage: tuple[int, int]
     line_key: tuple[int, int]
     store_key: tuple[int, int]
+    gate_is_shut: bool
 
     @classmethod
     def parse(cls, header: bytes) -> "Left":
         line, store = (struct.unpack_from("=Q", header, at)[0] for at in (_LINE, _STORE))
         keys = struct.unpack_from("=4Q", header, _FILES)
-        return cls(line, store, struct.unpack_from("=QQ", header, _STAGE), keys[:2], keys[2:])
+        shut = bool(struct.unpack_from("=I", header, _GATE)[0])
+        return cls(line, store, struct.unpack_from("=QQ", header, _STAGE), keys[:2], keys[2:], shut)
 
 
 class Area:

@@ -2,7 +2,7 @@
 
 import errno
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Self
@@ -11,9 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ksmtuned_py.door import Door
+from ksmtuned_py.door.text import kernel_lines
 from ksmtuned_py.errors import KsmtunedError
 from ksmtuned_py.guests.mappings import PAGES_NAME, Mapping, parse_maps
 from ksmtuned_py.scanner.pagemap import COPIED, PAGE, page_numbers, runs
+from ksmtuned_py.scanner.remap.foothold.area import AREA_NAME, CODE_BYTES, HEADER_BYTES, Left
 from ksmtuned_py.sensors.stat import is_kernel_thread, parse_stat, thread_count
 from ksmtuned_py.sensors.status import is_stopped, parse_status
 from ksmtuned_py.units import MIB
@@ -25,7 +27,7 @@ _COUNTED_PER_PAGE = 64
 """How many pages of a mapping are looked up in the time in which one is read."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class References:
     """Who refers to each page of a store."""
 
@@ -33,6 +35,8 @@ class References:
     """For each page, how many mappings read it."""
     covered: NDArray[np.bool_]
     """For each page, whether any mapping covers it, even one whose guest has written and reads its own copy."""
+    certain: bool = True
+    """Whether nobody else can read it: every process could be looked at, and none is about to map more of it."""
 
     @classmethod
     def none(cls, pages: int) -> Self:
@@ -40,49 +44,81 @@ class References:
         return cls(np.zeros(pages, np.uint32), np.zeros(pages, np.bool_))
 
 
-def references(
-    door: Door, ends: dict[int, int], since_ticks: int
-) -> Generator[int, None, tuple[dict[int, References], bool]]:
-    """Returns who refers to each store (inode: pages), and whether every process could be looked at.
+def references(door: Door, ends: dict[int, int], since_ticks: int) -> Generator[int, None, dict[int, References]]:
+    """Returns who refers to each store (inode: pages).
 
-    Some cannot (a security module protects them). That does not matter where they had begun before any store was there.
-    Yields the work of each step, in pages that could be read meanwhile.
+    Some processes cannot be looked at (a security module protects them). That does not matter where they had begun
+    before any store was there. Yields the work of each step, in pages that could be read meanwhile.
     """
     counts = {inode: References.none(end) for inode, end in ends.items()}
-    certain = True
     for pid in door.names("proc") if ends else ():
+        uncertain: Iterable[int] = ()
         try:
-            mappings = merged_mappings(door, pid)
+            uncertain, mappings = _look(door, pid)
             yield PAGES_PER_PROCESS + len(mappings)
             for mapping in mappings:
                 if mapping.inode in counts:
-                    certain &= yield from _count(door, pid, mapping, counts[mapping.inode])
+                    yield from _count(door, pid, mapping, counts[mapping.inode])
         except (OSError, KsmtunedError):
-            certain &= _began_before(door, pid, since_ticks)
-    return counts, certain
+            uncertain = () if _began_before(door, pid, since_ticks) else counts
+        for inode in counts.keys() & set(uncertain):
+            counts[inode].certain = False
+    return counts
 
 
 def merged_mappings(door: Door, pid: str) -> list[Mapping]:
     """Returns a process's mappings of merged pages; raises OSError and KsmtunedError when it cannot be asked."""
-    text = _maps(door, pid) if pid.isdecimal() else ""
-    if PAGES_NAME not in text:
+    return _named(_maps(door, pid)[1], PAGES_NAME)
+
+
+def _look(door: Door, pid: str) -> tuple[list[int], list[Mapping]]:
+    """Returns the stores of which a process may map pages yet, as it was told, and what it has mapped of any.
+
+    It maps them when it has time for that, also for a worker that was killed; its control group may be frozen. The gate
+    in its area is shut until it has mapped all.
+    """
+    task, text = _maps(door, pid)
+    areas = [one for one in _named(text, AREA_NAME) if one.offset == 0 and one.size == CODE_BYTES]
+    headers = [_read(door, task, area.start + CODE_BYTES, HEADER_BYTES) for area in areas]
+    told = [left.store_key[1] for left in map(Left.parse, headers) if left.gate_is_shut]
+    return told, _named(_maps(door, pid)[1] if areas else text, PAGES_NAME)  # read anew: it may have mapped all by now
+
+
+def _named(maps: str, memfd: str) -> list[Mapping]:
+    name = f"/memfd:{memfd}"
+    if name not in maps:
         return []
-    return [mapping for mapping in parse_maps(text) if mapping.name.startswith(f"/memfd:{PAGES_NAME}")]
+    lines = "\n".join(line for line in kernel_lines(maps) if name in line)
+    return [mapping for mapping in parse_maps(lines) if mapping.name.startswith(name)]
 
 
-def _maps(door: Door, pid: str) -> str:
-    """Returns what a process has mapped; raises OSError where that is not known.
+def _read(door: Door, task: str, address: int, size: int) -> bytes:
+    with door.holding(task) as directory:
+        memory = os.open("mem", os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)
+        try:
+            found = os.pread(memory, size, address)
+        finally:
+            os.close(memory)
+    if len(found) < size:
+        raise OSError(errno.EIO, "its memory cannot be read")
+    return found
+
+
+def _maps(door: Door, pid: str) -> tuple[str, str]:
+    """Returns the directory of a thread below /proc, and what it has mapped; raises OSError where that is not known.
 
     When its first thread has ended, that thread shows nothing, though the others go on with all that the process has.
     So an empty answer proves that nothing is mapped only for a process with one thread.
     """
-    for name in ("maps", *(f"task/{thread}/maps" for thread in door.names(f"proc/{pid}/task"))):
+    if not pid.isdecimal():
+        return "", ""
+    for task in (f"proc/{pid}", *(f"proc/{pid}/task/{thread}" for thread in door.names(f"proc/{pid}/task"))):
         with suppress(FileNotFoundError, ProcessLookupError):
-            if text := door.read(f"proc/{pid}/{name}"):
-                return text
+            if text := door.read(f"{task}/maps"):
+                return task, text
     stat = door.read_if_there(f"proc/{pid}/stat")
     if stat is None or is_kernel_thread(stat) or thread_count(stat) <= 1:
-        return ""
+        return "", ""
     raise OSError(errno.ESRCH, "it has threads, and no mappings that can be seen")
 
 
@@ -102,11 +138,11 @@ def _began_before(door: Door, pid: str, ticks: int) -> bool:
     return False
 
 
-def _count(door: Door, pid: str, mapping: Mapping, counts: References) -> Generator[int, None, bool]:
-    """Counts one mapping piece by piece; returns False for a process that does not run freely.
+def _count(door: Door, pid: str, mapping: Mapping, counts: References) -> Iterator[int]:
+    """Counts one mapping piece by piece.
 
-    A process that does not run freely may still be about to map pages for a worker that was killed. A guest may have
-    mapped far more than the store has; beyond its end there is nothing to be freed.
+    A process that is stopped may still be about to map pages for a worker that was killed. A guest may have mapped far
+    more than the store has; beyond its end there is nothing to be freed.
     """
     end = min(mapping.end, mapping.start + max(0, len(counts.readers) * PAGE - mapping.offset))
     for start in range(mapping.start, end, _PIECE_BYTES):
@@ -116,7 +152,7 @@ def _count(door: Door, pid: str, mapping: Mapping, counts: References) -> Genera
         counts.readers[begin : begin + len(mapped)] += mapped
         counts.covered[begin : begin + len(mapped)] = True
         yield 1 + len(mapped) // _COUNTED_PER_PAGE
-    return not is_stopped(parse_status(door.read_if_there(f"proc/{pid}/status") or ""))
+    counts.certain &= not is_stopped(parse_status(door.read_if_there(f"proc/{pid}/status") or ""))
 
 
 def _copied(door: Door, pid: str, start: int, end: int) -> NDArray[np.uint32]:

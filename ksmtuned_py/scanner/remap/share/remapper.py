@@ -154,7 +154,7 @@ class Remapper:
         stores = {inode: store for inode, store in self._stores.by_inode().items() if store.end}
         oldest_ticks = min((store.since_ticks for store in stores.values()), default=0)
         ends = {inode: store.end for inode, store in stores.items()}
-        counts, certain = yield from references(self._door, ends, oldest_ticks)
+        counts = yield from references(self._door, ends, oldest_ticks)
         if look_number != self._looks:  # another look has begun and ended since, because this one had to wait
             return
         self.pages_shared = sum(int(np.count_nonzero(found.readers)) for found in counts.values())
@@ -163,9 +163,10 @@ class Remapper:
             return
         now_seconds = time.monotonic()
         self._next_look = now_seconds + max(_LOOK_SECONDS, _LOOK_WAITS * (now_seconds - begun_seconds))
-        for inode, store in stores.items() if certain else ():
-            store.free_unused(counts[inode])
-            yield 1 + store.end // FOUND_PER_PAGE
+        for inode, store in stores.items():
+            if counts[inode].certain:
+                store.free_unused(counts[inode])
+                yield 1 + store.end // FOUND_PER_PAGE
 
     def give_back(self, process: Process) -> Generator[int, None, str | None]:
         """Gives the guest its pages back as private memory; returns why some stay merged, or None."""
