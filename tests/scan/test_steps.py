@@ -4,7 +4,9 @@ import ctypes
 import mmap
 import os
 import socket
+import sys
 import time
+from contextlib import closing
 
 import pytest
 
@@ -18,12 +20,15 @@ from ksmtuned_py.scanner.remap.refuse.eligibility import Eligible
 from ksmtuned_py.scanner.remap.share.exchange import share
 from ksmtuned_py.scanner.remap.share.remapper import Remapper
 from ksmtuned_py.scanner.remap.share.runs import PageRun
+from ksmtuned_py.scanner.remap.share.store import Store
 from ksmtuned_py.scanner.remap.stop.stops import Busy, Stops, patiently
 from ksmtuned_py.scanner.scanner import Scanner
 from ksmtuned_py.scanner.target import Target
 from ksmtuned_py.units import MIB
-from tests.scan.conftest import worked
+from tests.scan.conftest import result, worked
+from tests.scan.killed import watch
 from tests.scan.test_remap import REMAP
+from tests.scan.writers import writers
 
 MOST_PAGES = 1024
 """The most pages that one step may add to a memfd, or exchange."""
@@ -82,3 +87,22 @@ def test_a_guest_runs_ten_times_as_long_as_it_stood_still_for_too_long() -> None
     assert len(told) >= 10  # it may be told something after each
     assert worked(patiently(stops, lambda: stops.seconds.append(0.07)))[0]
     assert stops.over == 2
+
+
+def test_whoever_stops_a_guest_is_urgent_until_it_runs_on(root: None) -> None:
+    nice: list[int] = []
+    with (
+        writers(1, 16) as (one,),
+        closing(Store("ksmtuned-py-pages-test", 0)) as store,
+        Process(Target(pid=one.pid, start_ticks=0), Door()) as process,
+    ):
+        steps = ("seize", "interrupt", "detach")
+        watch(lambda name: nice.append(os.getpriority(os.PRIO_PROCESS, 0)) if name in steps else None)
+        session = result(Session.begin(process, store.readable, Stops(0.05)))
+        with session.window(process):
+            pass
+        sys.setprofile(None)
+        session.close()
+        assert one.check()["wrong"] == 0
+    assert len(nice) > 3 * 3 * 3  # in three stops, for each of three threads at least
+    assert set(nice) == {-10}

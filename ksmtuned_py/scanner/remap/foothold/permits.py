@@ -8,6 +8,7 @@ from ksmtuned_py.scanner.refusal import Refused
 from ksmtuned_py.scanner.remap.foothold.calls import CALLS, NATIVE
 from ksmtuned_py.scanner.remap.refuse.seccomp import permits
 from ksmtuned_py.scanner.remap.stop import ptrace
+from ksmtuned_py.scanner.remap.stop.hurry import hurry
 from ksmtuned_py.scanner.remap.stop.stops import Stops
 from ksmtuned_py.scanner.remap.stop.threads import Lost, Threads
 
@@ -26,7 +27,7 @@ class Permits:
     @classmethod
     def of(cls, process: Process, stops: Stops) -> "Permits":
         """Stops the guest for a moment to read its filters; raises Refused when one forbids what every guest needs."""
-        with Threads(process, stops) as threads:
+        with hurry(), Threads(process, stops) as threads:
             filters = _filters(process, threads)
         forbidden = frozenset[str]().union(*map(forbidden_by, filters))
         refuse_forbidden(forbidden - _ONLY_SOMETIMES)

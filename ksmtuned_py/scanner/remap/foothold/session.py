@@ -1,11 +1,9 @@
 """Keeps a foothold in a guest: stops its threads, has one of them run system calls, and lets them all go on."""
 
-import gc
-import os
 import socket
 import time
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import NoReturn
@@ -16,6 +14,7 @@ from ksmtuned_py.scanner.remap.foothold.area import Area, Operation
 from ksmtuned_py.scanner.remap.foothold.install import best_worker, file_key, install, key_of
 from ksmtuned_py.scanner.remap.foothold.permits import Permits
 from ksmtuned_py.scanner.remap.stop import ptrace
+from ksmtuned_py.scanner.remap.stop.hurry import hurry
 from ksmtuned_py.scanner.remap.stop.onethread import Thread
 from ksmtuned_py.scanner.remap.stop.stops import Stops, patiently
 from ksmtuned_py.scanner.remap.stop.threads import Lost, Threads
@@ -23,7 +22,6 @@ from ksmtuned_py.scanner.remap.stop.threads import Lost, Threads
 _ANSWER_SECONDS = 0.02
 _TABLE_SECONDS = 0.5
 """How long a table of operations may take: some milliseconds, unless a busy host keeps the guest from running."""
-_URGENT = -10
 FileKey = tuple[int, int]
 """Device and inode of a file."""
 
@@ -52,7 +50,7 @@ class Session:
     def _begin(cls, process: Process, store: int, stops: Stops, permits: Permits) -> "Session":
         area = Area()
         try:
-            with _gone_when_killed(process), Threads(process, stops) as threads:
+            with hurry(), _gone_when_killed(process), Threads(process, stops) as threads:
                 permits.check(process, threads)
                 line, line_there, store_there = install(process, threads, area, store)
                 line_key, store_key = file_key(process, line_there), key_of(store)
@@ -165,22 +163,6 @@ class Window:
         except TimeoutError:
             self._threads.nudge(worker)
             return b""
-
-
-@contextmanager
-def hurry() -> Iterator[None]:
-    """Makes us urgent in the with block, also for a daemon of idle priority, because a guest stands still."""
-    nice, policy, before = os.getpriority(os.PRIO_PROCESS, 0), os.sched_getscheduler(0), os.sched_getparam(0)
-    gc.disable()
-    with suppress(PermissionError):
-        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
-        os.setpriority(os.PRIO_PROCESS, 0, _URGENT)
-    try:
-        yield
-    finally:
-        os.setpriority(os.PRIO_PROCESS, 0, nice)
-        os.sched_setscheduler(0, policy, before)
-        gc.enable()
 
 
 @contextmanager
