@@ -8,6 +8,7 @@ import os
 import resource
 import signal
 import socket
+import struct
 import sys
 import threading
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
+from ksmtuned_py.scanner.remap.foothold.area import AREA_BYTES, AREA_NAME, CODE_BYTES, NOTES
 from tests.scan import writer
 
 AF_XDP = 44
@@ -22,6 +24,9 @@ SYSCALL_USER_DISPATCH, ON, BLOCK = 59, 1, 1
 CLONE_VFORK, CLONE_NEWUSER = 0x4000, 0x10000000
 MADV_REMOVE = 9
 KVM_CREATE_VM = 0xAE01
+SET_DUMPABLE, SET_MDWE = 4, 65
+EVIL = b"\x1b[31m\xff\nno guest: \xe2\x80\xae"
+"""Part of a file's name that steers a terminal, is no UTF-8, ends a line, and turns the direction of writing."""
 _libc = ctypes.CDLL(None, use_errno=True)
 _pause, _usleep = (ctypes.cast(function, ctypes.c_void_p) for function in (_libc.pause, _libc.usleep))
 
@@ -39,6 +44,7 @@ def spoil() -> str:
         "mapped": lambda _: os.pwrite(os.open(_mapped_file(), os.O_RDWR), b"spoiled", 0),
         "namespace": _as_root_of_a_namespace,
         "remove": _remove,
+        "memory file": _write_past_protection,
         "truncate": lambda fd: os.ftruncate(fd, 0),
         "punch": _punch,
     }
@@ -60,8 +66,7 @@ def _is_of_merged_pages(path: Path) -> bool:
 
 def _mapping() -> tuple[int, int]:
     """Returns where merged pages are mapped."""
-    lines = Path("/proc/self/maps").read_text().splitlines()
-    start, end = next(line.split()[0] for line in lines if "ksmtuned-py-pages" in line).split("-")
+    start, end = next(line.split()[0] for line in _maps() if "ksmtuned-py-pages" in line).split("-")
     return int(start, 16), int(end, 16)
 
 
@@ -75,6 +80,18 @@ def _remove(_: int) -> None:
     start, _end = _mapping()
     if _libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(mmap.PAGESIZE), MADV_REMOVE):
         raise OSError(ctypes.get_errno(), "madvise")
+
+
+def _write_past_protection(descriptor: int) -> None:
+    """Writes as a debugger does, to what is mapped for reading alone."""
+    _libc.prctl(SET_DUMPABLE, 1, 0, 0, 0)
+    with mmap.mmap(descriptor, mmap.PAGESIZE, mmap.MAP_SHARED, mmap.PROT_READ):
+        line = next(line for line in _maps() if " r--s " in line and "ksmtuned-py-pages" in line)
+        os.pwrite(os.open("/proc/self/mem", os.O_RDWR), b"spoiled", int(line.split("-")[0], 16))
+
+
+def _maps() -> list[str]:
+    return Path("/proc/self/maps").read_text().splitlines()
 
 
 def _as_root_of_a_namespace(descriptor: int) -> None:
@@ -131,6 +148,47 @@ def dispatching() -> None:
     assert not done, os.strerror(ctypes.get_errno())
 
 
+def named(path: str) -> None:
+    """Has a file open that is no memory, with a name that steers terminals, forges a line, and is no UTF-8."""
+    socket.socket(socket.AF_UNIX).bind(path.encode() + EVIL)
+    kept.append(os.open(path.encode() + EVIL, os.O_PATH))
+
+
+def mapped(path: str) -> None:
+    """Maps a file in whose name Python sees the end of a line, and then something else that is mapped."""
+    name = Path(f"{path}\x0c/memfd:ksmtuned-py-pages\x0c")
+    name.parent.mkdir()
+    name.write_bytes(bytes(mmap.PAGESIZE))
+    with name.open() as file:
+        kept.append(mmap.mmap(file.fileno(), mmap.PAGESIZE, prot=mmap.PROT_READ))
+
+
+def many_files() -> None:
+    """Has more files open than can be looked at in a stop."""
+    kept.extend(os.dup(0) for _ in range(2000))
+
+
+def many_areas() -> None:
+    """Seems to have been merged by very many workers, each of which has left memory to be taken away."""
+    for _ in range(400):
+        descriptor = os.memfd_create(AREA_NAME)
+        os.ftruncate(descriptor, AREA_BYTES)
+        area = mmap.mmap(descriptor, AREA_BYTES)
+        os.close(descriptor)
+        struct.pack_into("=QQ", area, CODE_BYTES + NOTES + 8, 1 << 20, mmap.PAGESIZE)
+        assert not _libc.mprotect(_address(area), ctypes.c_size_t(CODE_BYTES), mmap.PROT_READ)
+        kept.append(area)
+
+
+def never_code() -> None:
+    """Wants never to have memory that can be executed and was written to (systemd's MemoryDenyWriteExecute)."""
+    assert not _libc.prctl(SET_MDWE, 1, 0, 0, 0), os.strerror(ctypes.get_errno())
+
+
+def _address(memory: mmap.mmap) -> ctypes.c_void_p:
+    return ctypes.c_void_p(ctypes.addressof(ctypes.c_char.from_buffer(memory)))
+
+
 def lock() -> str:
     """Locks the last of the memory it merges, as much as anybody may."""
     size = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0] // 2
@@ -171,6 +229,11 @@ SETUPS: dict[str, Callable[..., None]] = {
     "device": device,
     "kvm": kvm,
     "dispatching": dispatching,
+    "named": named,
+    "mapped": mapped,
+    "files": many_files,
+    "areas": many_areas,
+    "mdwe": never_code,
 }
 COMMANDS: dict[str, Callable[[], str]] = {
     "spoil": spoil,

@@ -4,6 +4,7 @@ import ctypes
 import errno
 import mmap
 import os
+import signal
 import struct
 import time
 from collections.abc import Callable
@@ -65,4 +66,27 @@ def restartable() -> object:
     return ctypes.CFUNCTYPE(None, ctypes.c_ulong, ctypes.c_ulong)(at)(pointer() + offset + 8, at + 512)
 
 
-ODD: dict[str, Callable[[], object]] = {"narrow": narrow_call, "x32": x32_call, "restartable": restartable}
+def sleeping_code() -> bytes:
+    """Returns code that sleeps again and again, for ever, for as long as its argument points to.
+
+    mov r13, rdi; again: mov eax, nanosleep; mov rdi, r13; xor esi, esi; syscall; jmp again.
+    """
+    loop = b"\xb8\x23\x00\x00\x00\x4c\x89\xef\x31\xf6\x0f\x05"
+    return b"\x49\x89\xfd" + loop + b"\xeb" + struct.pack("b", -len(loop) - 2)
+
+
+def stepped() -> object:
+    """Sleeps for ever with the trap flag set: each instruction ends with a SIGTRAP, whose handler does nothing.
+
+    pushfq; or qword [rsp], 0x100; popfq.
+    """
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTRAP})
+    handler = machine(b"\xc3")
+    assert not libc.sigaction(signal.SIGTRAP, struct.pack("=Q128sixxxxQ", handler, b"", 0, 0), None)
+    at = machine(b"\x9c\x48\x81\x0c\x24\x00\x01\x00\x00\x9d" + sleeping_code(), struct.pack("=qq", 0, 3_000_000))
+    return ctypes.CFUNCTYPE(None, ctypes.c_ulong)(at)(at + 512)
+
+
+ODD: dict[str, Callable[[], object]] = {
+    "narrow": narrow_call, "x32": x32_call, "restartable": restartable, "stepped": stepped,
+}  # fmt: skip

@@ -27,8 +27,8 @@ class Sharing(Writer):
         super().__init__("sharing", command=(sys.executable, "-m", "tests.scan.sharing", "64"))
         self.sharer = 0
 
-    def begin(self) -> None:
-        self.sharer = int(self.ask("begin"))
+    def begin(self, what: str) -> None:
+        self.sharer = int(self.ask("begin files" if what == "open files" else "begin"))
 
     def end(self) -> None:
         os.kill(self.sharer, signal.SIGKILL)
@@ -48,15 +48,16 @@ def sharing_guest() -> Iterator[tuple[Sharing, Sharers]]:
         guest.process.communicate()
 
 
-def test_a_process_with_the_same_memory_is_found_and_named(root: None) -> None:
+@pytest.mark.parametrize("what", ["memory", "open files"])
+def test_a_process_with_the_same_memory_or_files_is_found_and_named(root: None, what: str) -> None:
     with sharing_guest() as (guest, sharers):
         sharers.stand()
         sharers.check_all()
         sharers.check_new()
-        guest.begin()
-        with pytest.raises(Refused, match=f"process {guest.sharer} shares its memory"):
+        guest.begin(what)
+        with pytest.raises(Refused, match=f"process {guest.sharer} shares its {what}"):
             sharers.check_new()
-        with pytest.raises(Refused, match=f"process {guest.sharer} shares its memory"):
+        with pytest.raises(Refused, match=f"process {guest.sharer} shares its {what}"):
             sharers.check_all()
 
 
@@ -79,16 +80,17 @@ def test_so_many_new_processes_are_not_looked_at_in_a_stop(root: None) -> None:
         sharers.check_new()
 
 
-def test_a_guest_is_remapped_until_another_process_shares_its_memory(root: None, no_ksm: Door) -> None:
+@pytest.mark.parametrize("what", ["memory", "open files"])
+def test_a_guest_is_remapped_until_another_process_shares_what_it_has(root: None, no_ksm: Door, what: str) -> None:
     with sharing_guest() as (guest, _), scanning(no_ksm, REMAP, [guest]) as backend:
         wait_true(lambda: backend.counters().pages_sharing > 1000, "shared pages")
-        guest.begin()
+        guest.begin(what)
         wait_passes(backend, 2)
-        assert f"sharing: process {guest.sharer} shares its memory" in backend.problems
+        assert f"sharing: process {guest.sharer} shares its {what}" in backend.problems
         windows = backend.window_milliseconds
         wait_passes(backend, 2)
         assert backend.window_milliseconds == windows  # that process is not stopped any more
         guest.end()
         wait_passes(backend, 3)
-        assert not any("shares its memory" in one for one in backend.problems)
+        assert not any("shares its" in one for one in backend.problems)
         assert guest.check()["wrong"] == 0

@@ -62,4 +62,4 @@ def runs_freely(one: Writer) -> bool:
 def stores(one: Writer) -> set[str]:
     """Returns the inodes of the memfds that its pages are merged in."""
     maps = Path(f"/proc/{one.pid}/maps").read_text()
-    return {line.split()[4] for line in maps.splitlines() if "ksmtuned-py-pages" in line}
+    return {line.split()[4] for line in maps.split("\n") if " /memfd:ksmtuned-py-pages" in line}

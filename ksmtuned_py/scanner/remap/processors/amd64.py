@@ -23,6 +23,8 @@ _AT = {name: index for index, name in enumerate(_NAMES)}
 _NT_PRSTATUS = 1
 _CODE_64 = 0x33
 """The code segment of 64-bit programs; a thread with any other one is refused."""
+_STEPPED = 0x100
+"""The trap flag: each instruction ends with a SIGTRAP. Ours would, too, and kill a guest whose signals we block."""
 _NO_SYSCALL = 2**64 - 1
 _SYSCALL_LENGTH = 2
 _INT_80 = b"\xcd\x80"
@@ -74,6 +76,8 @@ class Amd64Context:
     def refusal(self) -> str | None:
         if self["cs"] != _CODE_64:
             return "it runs 32-bit code"
+        if self["eflags"] & _STEPPED:
+            return "one of its threads has itself stopped after each instruction"
         return "one of its threads makes 32-bit system calls" if self.narrow else None
 
     @property

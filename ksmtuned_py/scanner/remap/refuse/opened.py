@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 
 from ksmtuned_py.door import Door
+from ksmtuned_py.door.text import printable
 from ksmtuned_py.guests.mappings import Mapping
 from ksmtuned_py.scanner.process import Process
 from ksmtuned_py.scanner.remap.stop import system
@@ -30,6 +31,8 @@ _ANONYMOUS = re.compile(
 )
 _OF_THE_KERNEL = re.compile(r"(pipe|net|mnt|pid|user|uts|ipc|cgroup|time):\[\d+\]")
 _AIO = "/[aio]"
+_MOST_OPEN = 1000
+"""Files that are checked in 5 ms, as long as a guest is stopped by default."""
 _REASONS = (
     ("vfio", "a device of its own (VFIO) may write to its memory at any time"),
     ("vhost", "the kernel (vhost) may write to its memory at any time"),
@@ -51,6 +54,8 @@ class Belongings:
 
     def refusal(self, mappings: Iterable[Mapping]) -> str | None:
         """Returns why a process with these mappings, and with what it has open, is refused; None when it is not."""
+        if len(self._process.names("fd")) > _MOST_OPEN:
+            return f"it has more than {_MOST_OPEN} files open: to check them takes longer than a stop may"
         return next(filter(None, (self._reason(*one) for one in (*self._opened(), *_mapped(mappings)))), None)
 
     @property
@@ -76,11 +81,12 @@ class Belongings:
         except FileNotFoundError:  # closed or unmapped since
             return None
         except OSError as error:
-            return f"whether {name} leaves its memory alone cannot be known: {error.strerror} (systemd/scan_remap.conf)"
+            what = printable(name)
+            return f"whether {what} leaves its memory alone cannot be known: {error.strerror} (systemd/scan_remap.conf)"
         if harmless:
             self._passed.add(name)
             return None
-        return reason(what)
+        return reason(printable(what))
 
     def _judged(self, name: str, path: str) -> tuple[str, bool]:
         """Returns what the name stands for, and whether it is harmless; raises OSError."""

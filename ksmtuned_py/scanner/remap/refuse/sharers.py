@@ -1,20 +1,23 @@
-"""Finds other processes with the very same memory (CLONE_VM without CLONE_THREAD), which would not be stopped."""
+"""Finds other processes with the very same memory, or the very same open files, which would not be stopped.
+
+Such are begun by clone(2) with CLONE_VM or CLONE_FILES, and without CLONE_THREAD.
+"""
 
 from ksmtuned_py.door import Door
 from ksmtuned_py.scanner.process import Process
 from ksmtuned_py.scanner.refusal import Refused
-from ksmtuned_py.scanner.remap.stop.system import same_memory
+from ksmtuned_py.scanner.remap.stop.system import in_common
 from ksmtuned_py.sensors.stat import is_kernel_thread
 
 _MOST_NEW = 500
-"""The most processes that are checked while the guest stands still, at about 2 us each."""
+"""The most processes that are checked while the guest stands still, at about 3 us each."""
 
 
 class Sharers:
-    """Finds processes that share a guest's memory: once among all, and in a stop only among new ones.
+    """Finds processes that share a guest's memory or files: once among all, and in a stop only among new ones.
 
-    Only a process that has that memory can begin another one with it. So if nobody shared it when the guest once stood
-    still, a process that shares it later has a higher number than any had then.
+    Only a process that has them can begin another one with them. So if nobody shared them when the guest once stood
+    still, a process that shares them later has a higher number than any had then.
     """
 
     def __init__(self, door: Door, process: Process) -> None:
@@ -27,14 +30,14 @@ class Sharers:
         self._stood = self._newest()
 
     def check_all(self) -> None:
-        """Raises Refused when a process that had begun at `stand` shares its memory."""
+        """Raises Refused when a process that had begun at `stand` shares its memory or files."""
         for name in self._door.names("proc"):
             if name.isdecimal():
                 self._check(int(name))
         self._checked = self._stood
 
     def check_new(self) -> None:
-        """Raises Refused, while the guest stands still, when a newer process shares its memory, or too many are new."""
+        """Raises Refused, while the guest stands still, when a newer process shares them, or too many are new."""
         newest = self._newest()
         if not self._checked <= newest <= self._checked + _MOST_NEW:  # smaller, because the numbers have begun again
             raise Refused("too many processes have begun meanwhile to see whether one of them shares its memory")
@@ -48,15 +51,15 @@ class Sharers:
 
     def _check(self, number: int) -> None:
         try:
-            same = same_memory(self._pid, number)
+            what = in_common(self._pid, number)
         except ProcessLookupError:
             return
         except PermissionError:  # some security module protects it
-            same = any(self._size(number) == self._size(self._pid) for _ in range(3))
+            what = "memory" if any(self._size(number) == self._size(self._pid) for _ in range(3)) else None
         except OSError as error:
             raise Refused(f"whether process {number} shares its memory cannot be known: {error.strerror}") from None
-        if same and not self._is_stopped_or_kernels(number):
-            raise Refused(f"process {number} shares its memory")
+        if what and not self._is_stopped_or_kernels(number):
+            raise Refused(f"process {number} shares its {what}")
 
     def _is_stopped_or_kernels(self, number: int) -> bool:
         """Whether it is a thread of the guest, or of the kernel (vhost before Linux 6.4), which its device shows."""

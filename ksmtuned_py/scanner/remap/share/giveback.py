@@ -8,7 +8,7 @@ from functools import partial
 from ksmtuned_py.door import Door
 from ksmtuned_py.guests.cgroups import process_room_bytes
 from ksmtuned_py.scanner.pagemap import PAGE
-from ksmtuned_py.scanner.process import Gone, Process
+from ksmtuned_py.scanner.process import Process
 from ksmtuned_py.scanner.refusal import Refused
 from ksmtuned_py.scanner.remap.foothold.session import Session, Window
 from ksmtuned_py.scanner.remap.processors.architecture import NR
@@ -102,9 +102,13 @@ def _one(
     copy = _copy_beside(session, window, length, one)
     content = bytearray(length)
     if process.read([memoryview(content)], address) != length or os.pwrite(mem, content, copy) != length:
-        raise Gone(process.target.name)
+        window.run([(NR["munmap"], (copy, length), END, END)])
+        session.stage(0, 0)
+        raise Refused("some of its memory cannot be read: it stays merged")
     move = (NR["mremap"], (copy, length, length, _MAYMOVE_FIXED, address))
-    table = [(*move, 2, 1), (*move, 2, END), *in_turn(advise(address, length, one), 2)]
+    still_there = (NR["mincore"], (address, length, session.area.vector_address), 3, END)
+    undo = (NR["munmap"], (copy, length), END, END)
+    table = [(*move, 4, 1), (*move, 4, 2), still_there, undo, *in_turn(advise(address, length, one), 4)]
     session.stage(0, 0)
     results = window.run(closed(table))
     if min(results[0], results[1]) < 0 <= max(results[0], results[1]):

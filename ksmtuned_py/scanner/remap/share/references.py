@@ -16,6 +16,7 @@ from ksmtuned_py.errors import KsmtunedError
 from ksmtuned_py.guests.mappings import PAGES_NAME, Mapping, parse_maps
 from ksmtuned_py.scanner.pagemap import COPIED, PAGE, page_numbers, runs
 from ksmtuned_py.scanner.remap.foothold.area import AREA_NAME, CODE_BYTES, HEADER_BYTES, Left
+from ksmtuned_py.scanner.remap.stop import system
 from ksmtuned_py.sensors.stat import is_kernel_thread, parse_stat, thread_count
 from ksmtuned_py.sensors.status import is_stopped, parse_status
 from ksmtuned_py.units import MIB
@@ -23,6 +24,8 @@ from ksmtuned_py.units import MIB
 PAGES_PER_PROCESS = 16
 """Pages that could be read in the time that a look at one process takes."""
 _PIECE_BYTES = 256 * MIB
+_MOST_AREAS = 256
+"""The most areas of a process that are read; a worker makes none where there are many."""
 _COUNTED_PER_PAGE = 64
 """How many pages of a mapping are looked up in the time in which one is read."""
 
@@ -54,7 +57,7 @@ def references(door: Door, ends: dict[int, int], since_ticks: int) -> Generator[
     for pid in door.names("proc") if ends else ():
         uncertain: Iterable[int] = ()
         try:
-            uncertain, mappings = _look(door, pid)
+            uncertain, mappings = _asked(door, pid)
             yield PAGES_PER_PROCESS + len(mappings)
             for mapping in mappings:
                 if mapping.inode in counts:
@@ -71,15 +74,15 @@ def merged_mappings(door: Door, pid: str) -> list[Mapping]:
     return _named(_maps(door, pid)[1], PAGES_NAME)
 
 
-def _look(door: Door, pid: str) -> tuple[list[int], list[Mapping]]:
+def _asked(door: Door, pid: str) -> tuple[list[int], list[Mapping]]:
     """Returns the stores of which a process may map pages yet, as it was told, and what it has mapped of any.
 
     It maps them when it has time for that, also for a worker that was killed; its control group may be frozen. The gate
     in its area is shut until it has mapped all.
     """
     task, text = _maps(door, pid)
-    areas = [one for one in _named(text, AREA_NAME) if one.offset == 0 and one.size == CODE_BYTES]
-    headers = [_read(door, task, area.start + CODE_BYTES, HEADER_BYTES) for area in areas]
+    areas = [one for one in _named(text, AREA_NAME) if one.offset == 0 and one.size == CODE_BYTES][:_MOST_AREAS]
+    headers = [_read(door, task, area.start + CODE_BYTES, HEADER_BYTES) for area in areas if _is_ours(door, task, area)]
     told = [left.store_key[1] for left in map(Left.parse, headers) if left.gate_is_shut]
     return told, _named(_maps(door, pid)[1] if areas else text, PAGES_NAME)  # read anew: it may have mapped all by now
 
@@ -90,6 +93,13 @@ def _named(maps: str, memfd: str) -> list[Mapping]:
         return []
     lines = "\n".join(line for line in kernel_lines(maps) if name in line)
     return [mapping for mapping in parse_maps(lines) if mapping.name.startswith(name)]
+
+
+def _is_ours(door: Door, task: str, area: Mapping) -> bool:
+    """Whether a worker has made the area; anybody can make a memfd of that name. Not known once it is unmapped."""
+    with suppress(FileNotFoundError):
+        return system.file(door.path(f"{task}/map_files/{area.start:x}-{area.end:x}"), system.ANYWHERE).owner == 0
+    return True
 
 
 def _read(door: Door, task: str, address: int, size: int) -> bytes:

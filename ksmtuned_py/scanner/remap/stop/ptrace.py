@@ -20,6 +20,7 @@ _O_TRACESYSGOOD = 1
 _EVENT_STOP = 128
 _WALL = 0x40000000
 SYSCALL_TRAP = signal.SIGTRAP | 0x80
+_FAULTS = {signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGTRAP}
 _RSEQ_CONFIGURATION = struct.Struct("=QIII4x")
 _DISPATCH = struct.Struct("=4Q")  # struct ptrace_sud_config: mode, selector, offset, length
 _RSEQ_CS_OFFSET = 8  # struct rseq: cpu_id_start, cpu_id, rseq_cs
@@ -99,6 +100,11 @@ def is_asked_stop(status: int) -> bool:
 def is_group_stop(status: int) -> bool:
     """Whether it stopped with its whole process, by SIGSTOP and the like."""
     return os.WIFSTOPPED(status) and status >> 16 == _EVENT_STOP and os.WSTOPSIG(status) != signal.SIGTRAP
+
+
+def is_fault(status: int) -> bool:
+    """Whether it stopped for what its own instruction did. Nobody needs that signal when the instruction was ours."""
+    return status >> 16 == 0 and os.WSTOPSIG(status) in _FAULTS
 
 
 def registers(thread: int, note: int, size: int) -> bytes:

@@ -13,9 +13,9 @@ _ALIKE = {"pidfd_getfd": 438, "process_madvise": 440}
 """Numbers that are the same on every machine."""
 ANYWHERE = -100
 """Stands in place of a directory, for a path that begins at the root."""
-_KCMP_VM = 1
-_AT_STATX_DONT_SYNC, _STATX_TYPE_AND_INODE, _STATX_BYTES = 0x4000, 0x101, 256
-_MODE_AT, _INODE_AT, _DEVICES_AT = 28, 32, 128
+_KCMP = {1: "memory", 2: "open files"}  # KCMP_VM, KCMP_FILES
+_AT_STATX_DONT_SYNC, _STATX_TYPE_OWNER_INODE, _STATX_BYTES = 0x4000, 0x109, 256
+_OWNER_AT, _MODE_AT, _INODE_AT, _DEVICES_AT = 20, 28, 32, 128
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
 
@@ -30,6 +30,8 @@ class File:
     """Major and minor number of a device node."""
     key: tuple[int, int]
     """The device that the file lies on, and its inode."""
+    owner: int = 0
+    """The user that it belongs to."""
 
 
 def call(name_or_number: str | int, *arguments: int) -> int:
@@ -45,14 +47,20 @@ def file(path: str, directory: int) -> File:
     """Returns the file that a path below a directory leads to, without waiting for a file's server."""
     found, name = ctypes.create_string_buffer(_STATX_BYTES), ctypes.create_string_buffer(path.encode())
     call(
-        "statx", directory, ctypes.addressof(name), _AT_STATX_DONT_SYNC, _STATX_TYPE_AND_INODE, ctypes.addressof(found)
+        "statx",
+        directory,
+        ctypes.addressof(name),
+        _AT_STATX_DONT_SYNC,
+        _STATX_TYPE_OWNER_INODE,
+        ctypes.addressof(found),
     )
+    (owner,) = struct.unpack_from("=I", found, _OWNER_AT)
     (mode,) = struct.unpack_from("=H", found, _MODE_AT)
     (inode,) = struct.unpack_from("=Q", found, _INODE_AT)
     major, minor, *on = struct.unpack_from("=4I", found, _DEVICES_AT)
-    return File(mode & 0o170000, (major, minor), (os.makedev(*on), inode))
+    return File(mode & 0o170000, (major, minor), (os.makedev(*on), inode), owner)
 
 
-def same_memory(one: int, other: int) -> bool:
-    """Whether two processes have the very same memory."""
-    return call("kcmp", one, other, _KCMP_VM, 0, 0) == 0
+def in_common(one: int, other: int) -> str | None:
+    """Returns what two processes have in common, so that one changes what the other has; None when it is nothing."""
+    return next((what for kind, what in _KCMP.items() if call("kcmp", one, other, kind, 0, 0) == 0), None)

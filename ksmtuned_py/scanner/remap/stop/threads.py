@@ -158,6 +158,8 @@ class Threads:
                 raise Refused(DISPATCHES)
             if self._is_sigstop(thread.number, status):
                 raise Lost(_STOPPED)
+            if ptrace.is_fault(status):
+                raise Refused(f"it cannot run our code ({signal.strsignal(os.WSTOPSIG(status))})")
             self._keep_signal(status)
 
     def _next_status(self, thread: Thread, deadline: float) -> int:
@@ -254,7 +256,7 @@ class Threads:
         return found
 
     def _keep_signal(self, status: int) -> None:
-        if status >> 16 == 0 and os.WSTOPSIG(status) != ptrace.SYSCALL_TRAP:
+        if status >> 16 == 0 and os.WSTOPSIG(status) != ptrace.SYSCALL_TRAP and not ptrace.is_fault(status):
             self._signals.append(os.WSTOPSIG(status))
 
     def _own(self, thread: Thread) -> Context:

@@ -1,0 +1,269 @@
+"""Guests that make it hard to merge them, or use it against others: each is merged right, or refused by name."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from ksmtuned_py.cli.workload import Mix, workloads
+from ksmtuned_py.door import Door
+from ksmtuned_py.scanner.pagemap import PRIVATE
+from ksmtuned_py.scanner.pages import ZERO, repeated
+from ksmtuned_py.scanner.process import Process
+from ksmtuned_py.scanner.remap.foothold.area import AREA_BYTES, AREA_NAME, CODE_BYTES
+from ksmtuned_py.scanner.remap.share.remapper import Remapper
+from ksmtuned_py.scanner.scanner import Watched
+from ksmtuned_py.scanner.sweep import Sweep
+from ksmtuned_py.scanner.target import Target
+from ksmtuned_py.units import MIB
+from tests.scan.conftest import scanning, told, turn, wait_passes, wait_true
+from tests.scan.killed import watch
+from tests.scan.test_hostile import odd
+from tests.scan.test_lively import beside_others, lively
+from tests.scan.test_remap import REMAP, maps, store_bytes
+from tests.scan.test_unwilling import FREEZERS, freezer
+from tests.scan.writers import Writer, runs_freely, stores, writers
+from tests.support.need import need
+from tests.support.process import wait_for
+from tests.support.qemu import NOBODY
+
+CPU_LIMITS = [
+    (root, texts)
+    for root, texts in (
+        (Path("/sys/fs/cgroup/cpu"), {"cpu.cfs_period_us": "100000", "cpu.cfs_quota_us": "5000"}),
+        (Path("/sys/fs/cgroup"), {"cpu.max": "5000 100000"}),
+    )
+    if (root / "cgroup.procs").exists()
+][:1]
+"""5 of 100 ms, so that a guest that has used them up gets no processor for the other 95."""
+
+
+def resting(name: str) -> Writer:
+    return Writer(name, command=(sys.executable, "-m", "tests.scan.resting", "16"))
+
+
+def merged_bytes(one: Writer, begin: int, size: int) -> int:
+    """Returns how much of this memory is mapped from a memfd of merged pages."""
+    lines = [line.split() for line in Path(f"/proc/{one.pid}/maps").read_text().splitlines()]
+    ranges = [[int(word, 16) for word in words[0].split("-")] for words in lines if "ksmtuned-py-pages" in words[-2]]
+    return sum(max(0, min(end, begin + size) - max(start, begin)) for start, end in ranges)
+
+
+def all_merged(one: Writer) -> bool:
+    """Whether all is merged of the memory to which none of its threads writes."""
+    begin, size = map(int, one.ask("where").split())
+    return merged_bytes(one, begin, size) == size
+
+
+def mapped_pages(one: Writer) -> int:
+    """Returns the size of all that the guest has mapped."""
+    return int(Path(f"/proc/{one.pid}/statm").read_text().split()[0])
+
+
+def test_a_thread_that_is_stopped_after_each_instruction_is_a_reason(root: None, no_ksm: Door) -> None:
+    need(os.uname().machine == "x86_64", "a processor whose trap flag a program may set")
+    with lively("stepped", "stepped") as one, beside_others(no_ksm, one) as (backend, _):
+        wait_true(lambda: told(backend, "stepped: one of its threads has itself stopped"), "reason")
+        wait_passes(backend, 2)
+        assert one.check()["wrong"] == 0
+        assert not stores(one)
+
+
+class Stiff(Writer):
+    """A guest whose Python runs no more, so that its bytes are looked at from outside."""
+
+    def __init__(self, mib: int) -> None:
+        super().__init__("stiff", command=(sys.executable, "-m", "tests.scan.stiff", str(mib)))
+        assert self.process.stdout
+        self._begin, self._size = int(self.process.stdout.readline()), mib * MIB
+        self.content = self.bytes()
+
+    def bytes(self) -> bytes:
+        with Path(f"/proc/{self.pid}/mem").open("rb", buffering=0) as memory:
+            memory.seek(self._begin)
+            return memory.read(self._size)
+
+
+def test_a_guest_whose_vdso_cannot_be_executed_is_refused_and_lives(root: None, no_ksm: Door) -> None:
+    need(os.uname().machine == "x86_64", "x86-64, for the code in which it sleeps")
+    with Stiff(16) as one, beside_others(no_ksm, one) as (backend, _):
+        wait_true(lambda: told(backend, "stiff: too little of its vdso is unused for the first calls"), "reason")
+        wait_passes(backend, 2)
+        assert runs_freely(one)
+        assert one.bytes() == one.content
+
+
+def test_memory_that_ends_with_a_fault_since_it_was_merged_stays_so_and_nothing_is_left(
+    root: None, no_ksm: Door
+) -> None:
+    with resting("guarding") as one, beside_others(no_ksm, one) as (backend, _):
+        wait_true(lambda: all_merged(one), "merged pages")
+        done = one.ask("guard").strip()
+        need(done == "guarded", "Linux 6.15 or newer: guards in memory of a file")
+        before = mapped_pages(one)
+        reasons = ("a mapping of it has the flag gu", "some of its memory cannot be read")
+        for _ in range(3):
+            turn(backend, "run", 2)
+            wait_true(lambda: any(told(backend, f"guarding: {reason}") for reason in reasons), "reason")
+            turn(backend, "run", 0)
+        assert mapped_pages(one) - before < 256
+        assert one.check()["wrong"] == 0
+        turn(backend, "run", 1)
+
+
+def test_a_file_with_a_name_of_steering_characters_is_told_without_them(
+    root: None, no_ksm: Door, tmp_path: Path
+) -> None:
+    with odd("named", "named", f"{tmp_path}/") as one, beside_others(no_ksm, one) as (backend, _):
+        wait_true(lambda: told(backend, "\\x1b[31m\\udcff\\nno guest: \\u202e open, which may write"), "reason")
+        assert all(problem.isprintable() for problem in backend.problems)
+        json.dumps(backend.problems, ensure_ascii=False).encode()
+        assert not stores(one)
+
+
+SHUT_AREA = """
+import ctypes, mmap, os, struct, sys
+size, code, gate, store, inode = map(int, sys.argv[2:])
+memfd = os.memfd_create(sys.argv[1])
+os.ftruncate(memfd, size)
+area = mmap.mmap(memfd, size)
+struct.pack_into("=I", area, code + gate, 1)
+struct.pack_into("=Q", area, code + store, inode)
+begin = ctypes.addressof(ctypes.c_char.from_buffer(area))
+assert not ctypes.CDLL(None).mprotect(ctypes.c_void_p(begin), ctypes.c_size_t(code), mmap.PROT_READ)
+print(flush=True)
+sys.stdin.read()
+"""
+
+
+@contextmanager
+def shut_area(inode: str) -> Iterator[None]:
+    """Has a stranger map what looks like the area of a guest that is about to map pages of this memfd."""
+    numbers = [AREA_BYTES, CODE_BYTES, 0, 96]  # the last are where the gate is, and the inode of the store
+    words = [sys.executable, "-c", SHUT_AREA, AREA_NAME, *map(str, numbers), inode]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, user=NOBODY) as process:
+        assert process.stdout
+        assert process.stdout.readline()
+        yield
+        process.kill()
+
+
+@pytest.mark.parametrize("what", ["a file whose name looks like a line", "an area whose gate is shut"])
+def test_what_any_process_of_the_host_has_mapped_keeps_no_memory(
+    root: None, no_ksm: Door, tmp_path: Path, what: str
+) -> None:
+    with (
+        workloads([Mix(equal_bytes=16 * MIB)] * 2, mergeable=False) as loads,
+        scanning(no_ksm, REMAP, loads) as backend,
+    ):
+        wait_true(lambda: backend.counters().pages_sharing > 4000, "shared pages")
+        (inode,) = {line.split()[4] for line in maps(loads[0]).splitlines() if "ksmtuned-py-pages" in line}
+        with odd("mapping", "mapped", f"{tmp_path}/") if "file" in what else shut_area(inode):
+            for load in loads:
+                load.stop()
+            wait_true(lambda: store_bytes(backend) == 0, "memory of what was shared")
+
+
+@pytest.mark.parametrize(
+    ("what", "reason"), [("files", "it has more than 1000 files open"), ("areas", "it has more than 200 areas")]
+)
+def test_more_than_can_be_looked_at_in_a_stop_is_a_reason(root: None, no_ksm: Door, what: str, reason: str) -> None:
+    with odd("hoarding", what) as one, beside_others(no_ksm, one) as (backend, _):
+        wait_true(lambda: told(backend, f"hoarding: {reason}"), "reason")
+        wait_passes(backend, 2)
+        assert one.check()["wrong"] == 0
+        assert not stores(one)
+
+
+def test_a_guest_that_never_executes_what_was_written_is_merged(root: None, no_ksm: Door) -> None:
+    with odd("careful", "mdwe") as one, beside_others(no_ksm, one) as (backend, _):
+        wait_true(lambda: bool(stores(one)), "shared pages")
+        turn(backend, "run", 2)
+        wait_true(lambda: not stores(one), "pages given back")
+        assert one.check()["wrong"] == 0
+        turn(backend, "run", 1)
+
+
+@pytest.mark.parametrize("given_back", [False, True], ids=["merged", "given back"])
+def test_who_sleeps_on_a_word_is_woken_after_it_was_merged(root: None, no_ksm: Door, given_back: bool) -> None:
+    with resting("sleeping") as one, beside_others(no_ksm, one) as (backend, _):
+        one.ask("sleep")
+        wait_true(lambda: all_merged(one), "merged pages")
+        if given_back:
+            turn(backend, "run", 2)
+            wait_true(lambda: not stores(one), "pages given back")
+        assert one.ask("wake") == "20 of 20\n"
+        turn(backend, "run", 1)
+        assert one.check()["wrong"] == 0
+
+
+@pytest.mark.parametrize(("root_of", "file", "on", "off"), FREEZERS)
+def test_pages_that_a_frozen_guest_is_about_to_map_are_not_freed(
+    root: None, root_of: Path, file: str, on: str, off: str
+) -> None:
+    remapper = Remapper(Door(), REMAP)
+    with writers(2, 16) as (one, other), freezer(root_of, file, on, off, one) as frozen:
+        merge_once(remapper, other)
+        watch(lambda name: frozen.freeze(on=True) if name == "send" else None)  # as soon as it is told what to do
+        refusal = merge_once(remapper, one)
+        sys.setprofile(None)
+        assert "did not do in time what it was told to" in str(refusal)
+        other.process.kill()
+        other.process.wait()
+        for _ in range(4):
+            time.sleep(1.1)
+            list(remapper.tend([target(one)]))
+        frozen.freeze(on=False)
+        wait_for(lambda: runs_freely(one) and bool(stores(one)), 5.0, "guest that runs freely, with merged pages")
+        assert one.check()["wrong"] == 0
+        for _ in range(4):
+            time.sleep(1.1)
+            list(remapper.tend([target(one)]))
+        assert one.check()["wrong"] == 0
+
+
+def target(one: Writer) -> Target:
+    return Target(pid=one.pid, start_ticks=0, remap=True)
+
+
+def merge_once(remapper: Remapper, one: Writer) -> str | None:
+    """Merges once what was the same in two passes; returns why not, or not all."""
+    watched, sweep = Watched(target(one)), Sweep()
+    with Process(watched.target, Door()) as process:
+        for _ in range(2):
+            list(sweep.guest(process, watched.table, PRIVATE, smart=False))
+        slabs = watched.table.slabs.values()
+        prints = repeated([slab.prints[slab.steady & (slab.prints > ZERO)] for slab in slabs])
+        list(remapper.merge(process, watched, prints, split_huge=True))
+    return watched.refusal
+
+
+@contextmanager
+def little_time(one: Writer) -> Iterator[None]:
+    """Limits the CPU time of a guest in the with block."""
+    root, texts = CPU_LIMITS[0]
+    directory = root / f"ksmtuned-py-test-{os.getpid()}"
+    directory.mkdir()
+    try:
+        for name, text in texts.items():
+            need((directory / name).exists(), "a control group that can limit CPU time")
+            (directory / name).write_text(text)
+        (directory / "cgroup.procs").write_text(str(one.pid))
+        yield
+    finally:
+        (root / "cgroup.procs").write_text(str(one.pid))
+        wait_for(lambda: not (directory / "cgroup.procs").read_text(), 5.0, "group without a process")
+        directory.rmdir()
+
+
+def test_a_guest_that_has_used_up_its_time_loses_no_byte_and_holds_nobody_up(root: None, no_ksm: Door) -> None:
+    with odd("limited") as one, little_time(one), beside_others(no_ksm, one) as (backend, _):
+        for _ in range(5):
+            wait_passes(backend, 2)
+            assert one.check()["wrong"] == 0
