@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import psutil
 import pytest
@@ -199,7 +200,7 @@ def test_nobody_but_root_can_change_what_it_runs(unpacked: tuple[Path, dict[str,
 def test_its_list_has_all_that_is_in_it(archive: Path, unpacked: tuple[Path, dict[str, Any]]) -> None:
     text = next(archive.parent.glob("*.cdx.json")).read_text()
     assert JsonStrictValidator(SchemaVersion.V1_5).validate_str(text) is None
-    listed = {each["purl"] for each in json.loads(text)["components"]}
+    listed = {unquote(each["purl"]) for each in json.loads(text)["components"]}
     status = (unpacked[0] / "rootfs/var/lib/dpkg/status").read_text()
     names = {line.partition(": ")[2] for line in status.splitlines() if line.startswith("Package: ")}
     assert {url.partition("@")[0].removeprefix("pkg:deb/debian/") for url in listed if "deb/" in url} == names
