@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.daemon import Daemon, Sections, merged, toml, verb
+from tests.support.daemon import MEMORY_FIRST, Daemon, Sections, merged, toml, verb
 from tests.support.ksmlock import RealKsm
 from tests.support.libvirtd import EQUAL_BYTES, PAGE_BYTES, Domain, Libvirtd
 from tests.support.process import wait_for
@@ -106,7 +106,7 @@ def test_one_guest_is_switched_out_while_it_runs_and_in_again(
         assert daemon.end() == 0
 
 
-ADAPTIVE: Sections = {"metrics": {"address": ""}, "daemon": {"tick_seconds": 0.5, "idle_tick_seconds": 2}}
+ADAPTIVE = merged(MEMORY_FIRST, {"metrics": {"address": ""}, "daemon": {"tick_seconds": 0.5, "idle_tick_seconds": 2}})
 
 
 def test_a_new_guest_that_a_rule_keeps_out_is_switched_off_before_any_pass_merges_it(
