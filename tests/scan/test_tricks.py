@@ -233,14 +233,18 @@ def target(one: Writer) -> Target:
 
 
 def merge_once(remapper: Remapper, one: Writer) -> str | None:
-    """Merges once what was the same in two passes; returns why not, or not all."""
+    """Merges once what was the same in two passes; returns why not, or not all. A busy host is tried again."""
     watched, sweep = Watched(target(one)), Sweep()
     with Process(watched.target, Door()) as process:
         for _ in range(2):
             list(sweep.guest(process, watched.table, PRIVATE, smart=False))
         slabs = watched.table.slabs.values()
         prints = repeated([slab.prints[slab.steady & (slab.prints > ZERO)] for slab in slabs])
-        list(remapper.merge(process, watched, prints, split_huge=True))
+        for _ in range(20):
+            list(remapper.merge(process, watched, prints, split_huge=True))
+            if "too busy" not in (watched.refusal or ""):
+                break
+            time.sleep(1.1)  # so long it is left alone
     return watched.refusal
 
 
