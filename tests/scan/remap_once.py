@@ -17,12 +17,15 @@ from ksmtuned_py.scanner.scanner import Watched
 from ksmtuned_py.scanner.sweep import Sweep
 from ksmtuned_py.scanner.target import Target
 
+WINDOW_MS = 50
+"""Longer than by default: who is counted at each call, or is emulated, has done less by then."""
+
 
 def main(pid: int, what: str, before_merging: Callable[[], object] = lambda: None) -> None:
     """Makes two passes over the process and merges once what was steady; gives everything back."""
     target = Target(pid=pid, start_ticks=0, remap=True)
     watched, sweep = Watched(target), Sweep()
-    remapper = Remapper(Door(), Scan(reclaim="remap", remap_least_mib=8))
+    remapper = Remapper(Door(), Scan(reclaim="remap", remap_least_mib=8, stop_window_ms=WINDOW_MS))
     list(remapper.tend([target]))
     with Process(target, Door()) as process:
         if what in ("merge", "both"):
