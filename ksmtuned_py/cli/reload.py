@@ -1,11 +1,11 @@
 """`ksmtuned-py reload`: has the running daemon read its configuration anew, and tells what it made of it."""
 
 from argparse import Namespace
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ksmtuned_py.cli.options import add_runtime_dir, add_verb, runtime_of
+from ksmtuned_py.cli.seen import process_at
 from ksmtuned_py.errors import FAILED, KsmtunedError
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def run(args: Namespace) -> int:
 
     runtime = runtime_of(args)
     runtime.act_as_owner()
-    daemon = _daemon(runtime)
+    daemon = process_at(*(runtime.holder() or (0, 0.0)))
     if daemon is None:
         raise NobodyReloads("none runs")
     asked = time.monotonic()
@@ -74,18 +74,6 @@ def run(args: Namespace) -> int:
         raise ReloadRefused(answer.refused)
     print(answer.told)
     return 0
-
-
-def _daemon(runtime: "Runtime") -> "Process | None":
-    """The process that has the lock; None for none. After a kill -9 another process may have its PID."""
-    import psutil
-
-    pid, written_unix_seconds = runtime.holder() or (0, 0.0)
-    with suppress(psutil.NoSuchProcess):
-        process = psutil.Process(pid)
-        if process.create_time() <= written_unix_seconds:
-            return process
-    return None
 
 
 def _answer(runtime: "Runtime", daemon: "Process", asked_seconds: float) -> "ReloadAnswer":

@@ -9,6 +9,8 @@ from ksmtuned_py.cli.options import load_config, runtime_of
 from ksmtuned_py.model import GuestKey
 
 if TYPE_CHECKING:
+    from psutil import Process
+
     from ksmtuned_py.config import Config
     from ksmtuned_py.daemon.machine import Partners
     from ksmtuned_py.door import Door
@@ -68,12 +70,19 @@ def lateness(found: "Status") -> str | None:
 
 
 def _is_alive(found: "Status") -> bool:
-    """Whether the process that wrote a status still runs. After a kill -9 another process may have its PID."""
+    """Whether the process that wrote a status still runs."""
+    return process_at(found.pid, found.written_unix_seconds) is not None
+
+
+def process_at(pid: int, unix_seconds: float) -> "Process | None":
+    """The process that had a PID at that time; None when it has ended. Another one may have its PID by now."""
     import psutil
 
     with suppress(psutil.NoSuchProcess):
-        return psutil.Process(found.pid).create_time() <= found.written_unix_seconds
-    return False
+        process = psutil.Process(pid)
+        if process.create_time() <= unix_seconds:
+            return process
+    return None
 
 
 def _look_once(door: "Door", config: "Config", runtime: "Runtime") -> "Status":
