@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from ksmtuned_py.scanner.remap.share.runs import PageRun
 
 _LEAST_WORK = 32
-_FIRST_WORK, _MOST_WORK = 64, 8192
+_FIRST_WORK, _MOST_WORK = 256, 8192
 _RUN_WORK = 16
 """What a run costs, however short, counted in pages: looking it up, comparing and mapping it."""
 _AIM = 0.5
