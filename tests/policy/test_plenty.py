@@ -146,7 +146,7 @@ def falling(gib_per_second: float, until_gib: float, begin_gib: float = 45) -> l
         trend = trend.after(looks[-1], CONFIG)
 
 
-@pytest.mark.parametrize("rate", [0.1, 0.5, 1.0])
+@pytest.mark.parametrize("rate", [0.05, 0.1, 0.5, 1.0])
 def test_merging_begins_by_forecast_a_lead_before_memory_is_short(rate: float) -> None:
     """Four passes over 16 GiB take 16 s."""
     looks = falling(rate, 0.15 * 64)

@@ -330,12 +330,17 @@ class Continued(Process):
         self.continued = True
 
 
+def stop_in_a_window(process: Process) -> None:
+    """Stops a guest with SIGSTOP while a thread of it works for us."""
+    with Threads(process, Stops(0.05)) as threads:
+        ptrace.resume(threads.all[0].number)
+        os.kill(process.target.pid, signal.SIGSTOP)
+        threads.stop_again(threads.all[0])
+
+
 def test_who_is_stopped_in_a_window_and_continued_at_its_end_runs_on(root: None) -> None:
     with writers(1) as (one,), Continued(Target(pid=one.pid, start_ticks=0), Door()) as process:
-        with Threads(process, Stops(0.05)) as threads:
-            ptrace.resume(threads.all[0].number)
-            os.kill(one.pid, signal.SIGSTOP)
-            threads.stop_again(threads.all[0])
+        stop_in_a_window(process)
         process.go_on()
         wait_true(lambda: runs_freely(one), "the guest")
         assert one.check()["wrong"] == 0
@@ -343,10 +348,7 @@ def test_who_is_stopped_in_a_window_and_continued_at_its_end_runs_on(root: None)
 
 def test_who_is_stopped_in_a_window_stays_stopped_until_it_is_continued(root: None) -> None:
     with writers(1) as (one,), Process(Target(pid=one.pid, start_ticks=0), Door()) as process:
-        with Threads(process, Stops(0.05)) as threads:
-            ptrace.resume(threads.all[0].number)
-            os.kill(one.pid, signal.SIGSTOP)
-            threads.stop_again(threads.all[0])
+        stop_in_a_window(process)
         wait_true(lambda: psutil.Process(one.pid).status() == psutil.STATUS_STOPPED, "the stop")
         os.kill(one.pid, signal.SIGCONT)
         wait_true(lambda: runs_freely(one), "the guest")
