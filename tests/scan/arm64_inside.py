@@ -41,7 +41,7 @@ def main() -> None:
     with writers(2, MIB) as guests:
         share_and_give_back(guests)
         killed = sum(killed_at(name, number, guests[0]) for name, number in POINTS)
-        assert killed >= len(POINTS) // 2, killed  # a host that is too slow is left alone before it comes to the last
+        assert killed >= len(POINTS) * 3 // 4, killed
         assert not killed_at("never", 1, guests[0])
         for one in guests:
             unharmed(one)
