@@ -13,6 +13,8 @@ from ksmtuned_py.configfile.load import Loaded, changed_keys
 from ksmtuned_py.daemon.loop import Daemon
 from ksmtuned_py.daemon.machine import Machine, Partners, ledger_of, open_machine, ways_of
 from ksmtuned_py.daemon.merger import limits, merger_of
+from ksmtuned_py.daemon.standing import Stands
+from ksmtuned_py.daemon.trial import why_not
 from ksmtuned_py.daemon.wait import Signals, Waiter
 from ksmtuned_py.door import Door
 from ksmtuned_py.door.descriptors import Reserve, raise_limit
@@ -106,6 +108,7 @@ class Service:
         self._serves = serves
         self._given: socket | None = None
         self._origin = origin_of(machine.door, machine.host.backend.name)
+        self._stands = Stands(machine.in_force, runtime, self._origin, publisher.stand)
         self._huge = returns_on(machine.door, machine.host, publisher.inform)
         self._ways = ways_of(machine, self._config.guests.libvirt_uri, self._publisher.warn, notifier.goes_on)
 
@@ -122,6 +125,7 @@ class Service:
         """Do what else can fail before the admin's eyes: put back what a crash left, and rehearse a tick."""
         if not self._host.dry:
             self._restore()  # knobs that a killed daemon left
+        self._stands.tell(self._host.backend.knobs())
         rehearse(self._host, self._config)
 
     def take_over(self) -> None:
@@ -147,6 +151,8 @@ class Service:
 
     def publish(self, report: Report) -> None:
         """Tell the world of a completed tick, and have guests switched as the rules want."""
+        if self._host.dry:
+            self._stands.tell(report.snapshot.knobs)
         self._publisher.publish(report)
         spare_bytes = None
         if self._machine.roster is not None and report.snapshot.backend == "kernel" and not self._host.dry:
@@ -236,13 +242,14 @@ class Service:
                 lambda: rehearse(self._host, coming),
                 lambda: self._swap_web(coming, undo),
             ]
-            reasons = [reason for trial in trials if (reason := _failure(trial))]
+            reasons = [reason for trial in trials if (reason := why_not(trial))]
             if reasons:
                 raise NotReloaded(reasons)
             if coming.daemon.mode != mode:
                 self._change_mode(coming, undo)
             undo.pop_all()
         self._machine.in_force.take(new)
+        self._stands.tell()
 
     def _check_merger(self, coming: Config) -> None:
         merger_of(self._machine.door, coming)
@@ -255,6 +262,7 @@ class Service:
             self._host.steer()
             undo.callback(self._host.watch)
         put_back(self._ways, self._runtime, self._origin, "restore", quickly=True)
+        self._stands.tell(self._host.backend.knobs())
         if coming.daemon.mode == "manage":
             save(self._runtime, self._origin, self._host.backend.knobs(), coming.kernel)
         else:
@@ -287,14 +295,3 @@ class Service:
         sentence = f"reloaded: {', '.join(changes) or 'nothing changed'}"
         self._publisher.tell(Record(Priority.INFO, sentence))
         return sentence
-
-
-def _failure(trial: Callable[[], None]) -> str | None:
-    """Try something, and return why it failed; None when it did not. A bug is a reason, too, as it is in a tick."""
-    try:
-        trial()
-    except KsmtunedError as error:
-        return str(error)
-    except Exception as error:  # a bug in the rehearsal must not end a daemon that runs well
-        return f"{type(error).__name__}: {error}"
-    return None

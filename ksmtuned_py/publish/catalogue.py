@@ -1,16 +1,15 @@
 """The catalogue of metrics, as data."""
 
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import get_args
 
 from ksmtuned_py import __version__
-from ksmtuned_py.model import Mode, Stall
+from ksmtuned_py.model import Stall
 from ksmtuned_py.model.room import could_find_bytes
-from ksmtuned_py.policy.need import Need
-from ksmtuned_py.policy.scanner import Pass
 from ksmtuned_py.publish.climbing import STALLS, KernelCounter
 from ksmtuned_py.publish.guestrows import guest_rows
+from ksmtuned_py.publish.policyrows import DECISION_ROWS, PLENTY_ROWS, TREND_ROWS
 from ksmtuned_py.publish.rows import Row, Sample, Told, counter, gauge
 from ksmtuned_py.publish.totals import Where
 
@@ -63,6 +62,11 @@ def _foreign_writes(told: Told) -> Iterator[Sample]:
 def _errors(told: Told) -> Iterator[Sample]:
     for where in get_args(Where):
         yield (where,), told.totals.errors.get(where, 0)
+
+
+def _config_info(told: Told) -> Iterator[Sample]:
+    standing, mode = told.standing, "observe" if told.report.dry else "manage"
+    yield (standing.config_hash, standing.policy, standing.profile, mode), 1
 
 
 def _libvirt_age_seconds(told: Told) -> float | None:
@@ -166,81 +170,6 @@ HOST_ROWS = (
     gauge("memory_anon_huge_bytes", "Private memory in huge pages", lambda told: told.snapshot.memory.anon_huge_bytes),
 )
 
-DECISION_ROWS = (
-    Row(
-        "mode",
-        "1 for what the daemon is doing with KSM",
-        "gauge",
-        ("mode",),
-        lambda told: [((mode.value,), told.report.decision.mode is mode) for mode in Mode],
-    ),
-    Row(
-        "rule_info",
-        "The rule that won the last decision",
-        "gauge",
-        ("rule",),
-        lambda told: [((told.report.decision.rule,), 1)],
-    ),
-)
-
-
-def _of_last_pass(read: Callable[[Pass], float | None]) -> Callable[[Told], float | None]:
-    def value(told: Told) -> float | None:
-        last = told.report.trend.passes.last
-        return read(last) if last else None
-
-    return value
-
-
-TREND_ROWS = (
-    Row(
-        "need",
-        "1 for how badly the host wants memory",
-        "gauge",
-        ("need",),
-        lambda told: [((need.word,), told.report.trend.need is need) for need in Need],
-    ),
-    gauge("pass_gap_seconds", "Aimed at between two passes outside boosts", lambda told: told.report.trend.gap_seconds),
-    gauge(
-        "page_cost_seconds", "The scanner's CPU time for a page", lambda told: told.report.trend.scanner.cost_seconds
-    ),
-    gauge(
-        "oversleep_seconds",
-        "How much longer than sleep_millisecs the scanner sleeps",
-        lambda told: told.report.trend.scanner.oversleep_seconds,
-    ),
-    counter(
-        "huge_pages_split",
-        "Huge pages split while ksmd ran, since the daemon began",
-        lambda told: told.report.trend.huge_cost.split,
-    ),
-    counter(
-        "huge_pages_collapsed",
-        "Huge pages that khugepaged made while ksmd ran, which ksmd may split again",
-        lambda told: told.report.trend.huge_cost.collapsed,
-    ),
-    gauge(
-        "huge_pages_split_per_saved_gib",
-        "Huge pages split for each GiB gained since the daemon began",
-        lambda told: told.report.trend.huge_cost.split_per_gib,
-    ),
-    counter("huge_pages_given_back", "Huge pages given back to guests", lambda told: told.totals.huge_back.given),
-    counter(
-        "huge_pages_paid_bytes",
-        "Merged memory that was given up for them",
-        lambda told: told.totals.huge_back.paid_bytes,
-    ),
-    counter("huge_pages_cpu_seconds", "CPU time for it", lambda told: told.totals.huge_back.cpu_seconds),
-    gauge("last_pass_duration_seconds", "How long the last pass took", _of_last_pass(lambda last: last.seconds)),
-    gauge("last_pass_cpu_seconds", "What the last pass cost", _of_last_pass(lambda last: last.cpu_seconds)),
-    gauge("last_pass_gained_bytes", "What the last pass saved, net", _of_last_pass(lambda last: last.gained_bytes)),
-    gauge(
-        "cow_ksm_pages_per_minute",
-        "Writes to merged pages lately",
-        lambda told: told.report.trend.copy_on_write.pages_per_minute,
-    ),
-)
-
 OWN_ROWS = (
     gauge("libvirt_age_seconds", "How old is what libvirt said of the guests", _libvirt_age_seconds),
     gauge(
@@ -254,6 +183,14 @@ OWN_ROWS = (
         "When the last tick looked at the host",
         lambda told: told.snapshot.clock.unix_seconds,
     ),
+    counter(
+        "ticks_late", "Ticks that began more than a second after they were due", lambda told: told.totals.ticks_late
+    ),
+    gauge(
+        "last_tick_late_seconds",
+        "How long after it was due the last tick began",
+        lambda told: told.totals.last_late_seconds,
+    ),
     gauge("last_tick_duration_seconds", "How long the last tick took", lambda told: told.report.tick_seconds),
     Row("errors", "Failed ticks, failed sensors, failed publishing", "counter", ("where",), _errors),
     Row("writes", "Knob writes by how they ended", "counter", ("knob", "status"), _writes),
@@ -263,6 +200,18 @@ OWN_ROWS = (
         "counter",
         ("knob",),
         _foreign_writes,
+    ),
+    gauge(
+        "knobs_not_restored",
+        "Knobs that a daemon before this one has changed, and that could not be put back",
+        lambda told: told.standing.knobs_not_restored,
+    ),
+    Row(
+        "config_info",
+        "The configuration in force, by a hash that equal ones share, but for [metrics]",
+        "gauge",
+        ("hash", "policy", "profile", "mode"),
+        _config_info,
     ),
     Row(
         "build_info",
@@ -284,4 +233,4 @@ KERNEL_ROWS = tuple(_climbing(each) for each in KernelCounter if each not in STA
 def rows(max_guest_series: int) -> tuple[Row, ...]:
     """The whole catalogue."""
     of_host = (*KERNEL_ROWS, *KSM_ROWS, *BALANCE_ROWS, *HOST_ROWS)
-    return (*of_host, *DECISION_ROWS, *TREND_ROWS, *OWN_ROWS, *guest_rows(max_guest_series))
+    return (*of_host, *DECISION_ROWS, *PLENTY_ROWS, *TREND_ROWS, *OWN_ROWS, *guest_rows(max_guest_series))

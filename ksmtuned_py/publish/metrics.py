@@ -7,7 +7,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from ksmtuned_py.publish.catalogue import rows
-from ksmtuned_py.publish.rows import Row, Told
+from ksmtuned_py.publish.rows import Row, Standing, Told
 from ksmtuned_py.publish.totals import TICK_BOUNDS_SECONDS, Totals
 from ksmtuned_py.report import Report
 
@@ -16,6 +16,8 @@ FAMILIES: dict[str, type[GaugeMetricFamily | CounterMetricFamily]] = {
     "gauge": GaugeMetricFamily,
     "counter": CounterMetricFamily,
 }
+
+NOTHING_STANDS = Standing()
 
 
 class Metrics(Collector):
@@ -28,9 +30,9 @@ class Metrics(Collector):
         self.registry.register(self)
         ProcessCollector(registry=self.registry)  # this process's own memory, CPU and open files: process_*
 
-    def publish(self, report: Report, totals: Totals) -> None:
+    def publish(self, report: Report, totals: Totals, standing: Standing = NOTHING_STANDS) -> None:
         """Show this report to all scrapes from now on."""
-        self._told = Told(report, totals)
+        self._told = Told(report, totals, standing)
 
     def exposition(self) -> bytes:
         """The metrics as Prometheus text."""

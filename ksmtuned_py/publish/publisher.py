@@ -12,6 +12,7 @@ from ksmtuned_py.publish import statusfile
 from ksmtuned_py.publish.journal import Journal
 from ksmtuned_py.publish.metrics import Metrics
 from ksmtuned_py.publish.notify import Notifier
+from ksmtuned_py.publish.rows import Standing
 from ksmtuned_py.publish.totals import Totals
 from ksmtuned_py.publish.words import status_line
 from ksmtuned_py.report import Report
@@ -31,6 +32,7 @@ class Publisher:
         self.notifier = notifier
         self._status_path = status_path
         self.totals = Totals()
+        self._standing = Standing()
         self._report: Report | None = None
         self._due_seconds: float | None = None
         self._failure = ""
@@ -55,6 +57,10 @@ class Publisher:
     def note(self, huge_back: HugeBack) -> None:
         """Show from the next tick on what was given back of huge pages."""
         self.totals = replace(self.totals, huge_back=huge_back)
+
+    def stand(self, standing: Standing) -> None:
+        """Show from the next tick on what holds from now on."""
+        self._standing = standing
 
     def tell(self, record: Record) -> None:
         """Write one record to the journal alone, from any thread. Where it cannot be written, it is lost."""
@@ -82,7 +88,7 @@ class Publisher:
             self._try(lambda: statusfile.remove(path))
 
     def _show(self, report: Report) -> None:
-        self.metrics.publish(report, self.totals)
+        self.metrics.publish(report, self.totals, self._standing)
         if path := self._status_path:
             self._try(lambda: statusfile.write(path, report, self.totals))
 

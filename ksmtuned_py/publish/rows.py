@@ -12,12 +12,28 @@ Sample = tuple[tuple[str, ...], float | None]
 """The label values and the value of one series; None gives no series."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """What holds from one tick to the next: the configuration in force, and what the host was not given back."""
+
+    config_hash: str = ""
+    policy: str = ""
+    profile: str = ""
+    """The profile of the adaptive policy; '' with any other."""
+    knobs_not_restored: int | None = None
+    """The knobs that are still as a daemon before this one has left them, though nobody wants them so.
+
+    None = what was saved of them cannot be read.
+    """
+
+
 @dataclass(frozen=True, slots=True)
 class Told:
-    """The basis of all metrics: one report, and the sums up to it."""
+    """The basis of all metrics: one report, the sums up to it, and what holds meanwhile."""
 
     report: Report
     totals: Totals
+    standing: Standing = Standing()
 
     @property
     def snapshot(self) -> Snapshot:

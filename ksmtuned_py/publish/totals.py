@@ -14,6 +14,8 @@ TICK_BOUNDS_SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0, 5.0
 SHARE_WINDOW_SECONDS = 60.0
 """The time over which scanner_share is averaged, long enough for the gap between two passes in cruise."""
 CPU = KernelCounter.SCANNER_CPU_SECONDS
+LATE_SECONDS = 1.0
+"""A tick that begins so long after it was due is late: ten times what a busy host takes to wake somebody."""
 Where = Literal["tick", "sensor", "publish"]
 """The places of errors: a tick that failed, a sensor, a surface."""
 
@@ -26,6 +28,12 @@ class Totals:
     tick_seconds: float = 0.0
     ticks_within: tuple[int, ...] = (0,) * len(TICK_BOUNDS_SECONDS)
     """The ticks that took at most so long, one count for each of TICK_BOUNDS_SECONDS."""
+    ticks_late: int = 0
+    """The ticks that began more than LATE_SECONDS after they were due."""
+    last_late_seconds: float = 0.0
+    """How long after it was due the last tick began; 0 when it was in time."""
+    due_seconds: float | None = None
+    """When the next tick is due (monotonic); None before the first."""
     climbing: dict[str, Climbing] = field(default_factory=dict)
     """The kernel's counters by the names of their metrics, as far as this kernel has them."""
     scanner_share: float | None = None
@@ -49,10 +57,14 @@ class Totals:
 
     def after(self, report: Report) -> "Totals":
         """The totals after one more tick."""
-        climbing = _climbed(self.climbing, report.snapshot)
+        climbing, began_seconds = _climbed(self.climbing, report.snapshot), report.snapshot.clock.monotonic_seconds
+        late_seconds = max(0.0, began_seconds - self.due_seconds) if self.due_seconds is not None else 0.0
         totals = replace(
             self,
             ticks=self.ticks + 1,
+            ticks_late=self.ticks_late + (late_seconds > LATE_SECONDS),
+            last_late_seconds=late_seconds,
+            due_seconds=began_seconds + max(report.decision.next_tick_seconds, 2 * report.tick_seconds),
             tick_seconds=self.tick_seconds + report.tick_seconds,
             ticks_within=tuple(
                 count + (report.tick_seconds <= bound)
@@ -61,7 +73,7 @@ class Totals:
             climbing=climbing,
             scanner_share=self._share(report.snapshot, climbing),
             huge_cost=report.trend.huge_cost,
-            monotonic_seconds=report.snapshot.clock.monotonic_seconds,
+            monotonic_seconds=began_seconds,
             writes=_written(self.writes, report),
             foreign_writes=_foreign(self.foreign_writes, report),
         )

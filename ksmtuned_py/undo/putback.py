@@ -68,6 +68,21 @@ def take(ways: Ways, kernel: Kernel) -> list[str]:
     return set_knobs(ways.host, wanted)
 
 
+def not_restored(now: Knobs, runtime: Runtime, origin: Origin, kernel: Kernel) -> int | None:
+    """How many saved knobs are not as they were found; None when what was saved cannot be read.
+
+    Those that [kernel] asks for are as somebody wants them, and do not count.
+    """
+    try:
+        saved = runtime.originals()
+    except KsmtunedError:
+        return None
+    if saved is None or saved.origin != origin:
+        return 0
+    wanted = wanted_of(kernel)
+    return sum(value != now.get(name) and wanted.get(name) is None for name, value in saved.knobs.items())
+
+
 def wanted_of(kernel: Kernel) -> Knobs:
     """The knobs that the admin asks for in [kernel]; "keep" asks for nothing, "need" leaves it to the policy."""
     asked = {name: value for name, value in kernel.model_dump().items() if value not in ("keep", "need")}

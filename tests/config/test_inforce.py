@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from ksmtuned_py.config import Config, InForce
-from ksmtuned_py.config.inforce import is_start_only
+from ksmtuned_py.config.inforce import fingerprint, is_start_only
 from ksmtuned_py.config.types import START_ONLY, Section
 from ksmtuned_py.configfile.text import keys, render_sample, sections
 
@@ -79,3 +79,12 @@ def test_nobody_else_keeps_the_configuration() -> None:
         for match in KEEPERS.finditer(file.read_text())
     }
     assert {each for each in found if not each.startswith(OTHERS)} == set()
+
+
+def test_configurations_are_alike_by_their_fingerprint_wherever_they_are_served() -> None:
+    elsewhere = Config.model_validate({"metrics": {"address": "192.0.2.1:10776"}})
+    assert fingerprint(elsewhere) == fingerprint(Config())
+    others = [{"daemon": {"mode": "observe"}}, {"guests": {"rule": [{"merge": "no"}]}}, {"fixed": {"run": 0}}]
+    found = {fingerprint(Config.model_validate(each)) for each in others} | {fingerprint(Config())}
+    assert len(found) == 4
+    assert {len(each) for each in found} == {12}

@@ -1,11 +1,9 @@
 """/metrics has all that is known once and nothing that is unknown, and no counter goes backwards."""
 
 import math
-import shutil
 import subprocess
 import threading
 from dataclasses import fields, replace
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -15,18 +13,25 @@ from prometheus_client.openmetrics import parser as openmetrics_parser
 from prometheus_client.parser import text_string_to_metric_families
 
 from ksmtuned_py.model import COUNTER_NAMES, Counters, Guest, GuestKsm, Memory, Mode, Snapshot, Vmstat, WriteStatus
+from ksmtuned_py.policy.comfort import Supply
+from ksmtuned_py.policy.forecast import Forecast
 from ksmtuned_py.policy.need import Need
+from ksmtuned_py.policy.plenty import Plenty
+from ksmtuned_py.policy.trend import CopyOnWrite
 from ksmtuned_py.publish.catalogue import rows
 from ksmtuned_py.publish.climbing import Climbing
 from ksmtuned_py.publish.metrics import PREFIX, Metrics
+from ksmtuned_py.publish.rows import Standing
 from ksmtuned_py.publish.totals import Totals
 from ksmtuned_py.report import Report
 from ksmtuned_py.units import GIB
-from tests.support.debian import unpacked
-from tests.support.need import need
+from tests.support.prometheus import tool
 from tests.support.reports import BARE, FOREIGN, FULL, report, result
 
 Series = dict[tuple[str, tuple[tuple[str, str], ...]], float]
+
+
+STANDING = Standing(config_hash="0123456789ab", policy="adaptive", profile="quiet", knobs_not_restored=2)
 
 
 def scraped(*reports: Report, max_guest_series: int = 100) -> Series:
@@ -34,7 +39,7 @@ def scraped(*reports: Report, max_guest_series: int = 100) -> Series:
     metrics, totals = Metrics(max_guest_series), Totals()
     for each in reports:
         totals = totals.after(each)
-        metrics.publish(each, totals)
+        metrics.publish(each, totals, STANDING)
     return parsed(metrics)
 
 
@@ -130,6 +135,42 @@ def test_one_series_for_each_need() -> None:
     shown = scraped(replace(wary, trend=replace(wary.trend, need=Need.WARY, gap_seconds=120.0)))
     assert {need: value(shown, "need", need=need.word) for need in Need} == {need: need is Need.WARY for need in Need}
     assert value(shown, "pass_gap_seconds") == 120
+
+
+def test_what_the_policy_expects() -> None:
+    seen = report()
+    supply, forecast = Supply("machine.slice", 8 * GIB, 3 * GIB), Forecast(short_in_seconds=600.0)
+    plenty = Plenty(supply=supply, forecast=forecast, comfort_bytes=GIB, lead_seconds=90.0, is_plenty=True, spares=True)
+    shown = scraped(replace(seen, trend=replace(seen.trend, plenty=plenty)))
+    assert value(shown, "memory_plenty") == value(shown, "left_alone") == 1
+    assert (value(shown, "tightest_available_bytes"), value(shown, "comfort_bytes")) == (3 * GIB, GIB)
+    assert (value(shown, "short_in_seconds"), value(shown, "lead_seconds")) == (600, 90)
+    assert value(scraped(seen), "short_in_seconds") == math.inf
+    assert value(scraped(seen), "left_alone") == 0
+
+
+def test_a_storm_of_writes_shows_until_it_is_over() -> None:
+    seen = report()
+    storm = CopyOnWrite(storm_until_seconds=seen.snapshot.clock.monotonic_seconds + 1)
+    assert value(scraped(seen), "cow_storm") == 0
+    assert value(scraped(replace(seen, trend=replace(seen.trend, copy_on_write=storm))), "cow_storm") == 1
+
+
+def test_ticks_that_begin_late_are_counted() -> None:
+    """Each is due 10 s after the one before; one that took long has as much time to rest before the next."""
+    in_time = scraped(report(), report(after_seconds=10.9), report(after_seconds=15.0))
+    assert (value(in_time, "ticks_late_total"), value(in_time, "last_tick_late_seconds")) == (0, 0)
+    late = scraped(report(), report(after_seconds=12.0), report(after_seconds=25.5))
+    assert (value(late, "ticks_late_total"), value(late, "last_tick_late_seconds")) == (2, 3.5)
+    assert value(scraped(report(tick_seconds=8.0), report(after_seconds=16.0)), "ticks_late_total") == 0
+
+
+def test_which_configuration_is_in_force_and_what_was_not_put_back() -> None:
+    labels = {"hash": "0123456789ab", "policy": "adaptive", "profile": "quiet"}
+    shown = scraped(report())
+    assert value(shown, "config_info", **labels, mode="manage") == 1
+    assert value(shown, "knobs_not_restored") == 2
+    assert value(scraped(replace(report(), dry=True)), "config_info", **labels, mode="observe") == 1
 
 
 def test_the_scanners_share_of_a_core_fades() -> None:
@@ -296,23 +337,11 @@ def test_scrapes_while_ticks_publish_see_one_report_each() -> None:
     assert torn == []
 
 
-def promtool() -> str:
-    """The path of Prometheus' checker promtool, from PATH or from its Debian package."""
-    if found := shutil.which("promtool"):
-        return found
-    try:
-        path = unpacked("prometheus") / "usr/bin/promtool"
-    except (OSError, subprocess.CalledProcessError):
-        path = Path("/nonexistent")
-    need(path.exists(), "promtool, of the package prometheus")
-    return str(path)
-
-
 @pytest.mark.parametrize("host", [FULL, BARE], ids=["full", "bare"])
 def test_promtool_finds_nothing(host: Snapshot) -> None:
     metrics, tick = Metrics(), report(host, result(), foreign=(FOREIGN,))
-    metrics.publish(tick, Totals().after(tick))
+    metrics.publish(tick, Totals().after(tick), STANDING)
     lint = subprocess.run(
-        [promtool(), "check", "metrics"], input=metrics.exposition(), capture_output=True, check=False, timeout=30
+        [tool("promtool"), "check", "metrics"], input=metrics.exposition(), capture_output=True, check=False, timeout=30
     )
     assert (lint.returncode, lint.stdout + lint.stderr) == (0, b"")

@@ -22,7 +22,7 @@ from ksmtuned_py.sensors.boot import BOOT_ID
 from ksmtuned_py.undo.giveback import Ways, give_back
 from ksmtuned_py.undo.knobs import set_knobs, structural_writes
 from ksmtuned_py.undo.originals import origin_of, owed, save
-from ksmtuned_py.undo.putback import put_back, take, wanted_of
+from ksmtuned_py.undo.putback import not_restored, put_back, take, wanted_of
 from ksmtuned_py.units import GIB, KIB, MIB
 from tests.support.trees import KSM, make_fake_tree, put
 
@@ -186,6 +186,17 @@ def test_what_is_refused_is_named_and_still_owed_and_the_rest_is_put_back(
     knobs = tree.host.backend.knobs()
     assert (knobs.run, knobs.smart_scan) == (0, found.smart_scan)
     assert runtime.originals() is not None
+
+
+def test_what_is_not_as_it_was_found_is_counted_but_for_what_the_admin_asks_for(tree: Ways, runtime: Runtime) -> None:
+    now = tree.host.backend.knobs()
+    assert not_restored(now, runtime, HERE, Kernel()) == 0
+    runtime.save_originals(HERE, replace(now, sleep_millisecs=1, use_zero_pages=1))
+    assert not_restored(now, runtime, HERE, Kernel()) == 2
+    assert not_restored(now, runtime, HERE, Kernel(use_zero_pages=0)) == 1
+    assert not_restored(now, runtime, replace(HERE, boot_id="another"), Kernel()) == 0
+    runtime.originals_path.write_text("?")
+    assert not_restored(now, Runtime(runtime.directory), HERE, Kernel()) is None
 
 
 def test_who_only_watches_puts_nothing_back(tree: Ways) -> None:
