@@ -40,5 +40,8 @@ class Effort:
         """
         resident = sum(guest.rss_bytes for guest in now.guests if guest.may_merge) // now.page_bytes
         merged = now.counters.pages_sharing + now.counters.pages_shared
-        cost = max(self.page_cost_seconds, DEFAULT_COST_SECONDS * now.page_bytes / PAGE_BYTES)
-        return self.passes * max(0, resident - merged) * cost / max(budget, BUDGET_LEAST)
+        return self.passes * max(0, resident - merged) * self.compared_seconds(now) / max(budget, BUDGET_LEAST)
+
+    def compared_seconds(self, now: Snapshot) -> float:
+        """What a page costs that is compared and not skipped."""
+        return max(self.page_cost_seconds, DEFAULT_COST_SECONDS * now.page_bytes / PAGE_BYTES)

@@ -30,6 +30,8 @@ from ksmtuned_py.units import human_bytes, human_seconds
 
 DEAR_CPU_SECONDS = 5.0
 """Two thorough passes that take longer than this are not for every guest that comes: from 4 to 10 GiB of guests on."""
+MOST_SHARE = 0.45
+"""About half of all memory: a twin is never quite as large as the guest that was there before."""
 ASKING_SECONDS = 5.0
 """A program that became a guest's has asked for merging by then, or never will."""
 
@@ -110,8 +112,8 @@ class Case:
 
     @property
     def is_most(self) -> bool:
-        """Whether half of all memory is new. What was usual for the rest, a lone guest maybe, says nothing of it."""
-        return 2 * self.growth_bytes >= sum(self.bytes_now.values())
+        """Whether about half of all memory is new: what was usual for the rest, as for a lone guest, says nothing then."""
+        return self.growth_bytes >= MOST_SHARE * sum(self.bytes_now.values())
 
     @property
     def thorough_worth_bytes(self) -> int:
@@ -196,7 +198,7 @@ def _growth(case: Case) -> Reason | None:
     pass_cpu_seconds = case.prospect.pass_cpu_seconds
     if pass_cpu_seconds is not None and case.growth_bytes >= case.prospect.worth_bytes(pass_cpu_seconds):
         if case.is_most and not hopeless:
-            return Reason(f"{grew}, as much as all had before", thorough=True)
+            return Reason(f"{grew}, about as much as all had before", thorough=True)
         return Reason(f"{grew}, worth a quick pass", thorough=case.cheap, passes=1)
     return None
 

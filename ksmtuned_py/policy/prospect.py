@@ -16,6 +16,7 @@ class Prospect:
     price: float
     """CPU-seconds that a saved GiB may cost."""
     page_cost_seconds: float
+    """What a page costs that is compared, as all are in a thorough pass; a cruise says nothing of that."""
     pass_cpu_seconds: float | None
     """What the last pass took, each; None = unknown."""
     pass_skipped_pages: int

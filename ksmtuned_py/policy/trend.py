@@ -187,7 +187,7 @@ class Trend:
         prospect = Prospect(
             passes_done=self.passes.done,
             price=self.price,
-            page_cost_seconds=self.page_cost_seconds,
+            page_cost_seconds=self.effort.compared_seconds(snapshot),
             pass_cpu_seconds=self.pass_cpu_seconds,
             pass_skipped_pages=last.each_skipped_pages if last else 0,
             ended=last if self.passes.done > past.passes.done else None,

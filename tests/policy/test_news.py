@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ksmtuned_py.config import Config
-from ksmtuned_py.model import Counters, GuestKsm, Mode, Snapshot
+from ksmtuned_py.model import Counters, Guest, GuestKsm, Mode, Snapshot
 from ksmtuned_py.policy import decide as decided
 from ksmtuned_py.policy.boost import NOTHING_SECONDS, Boost
 from ksmtuned_py.policy.record import FRUITLESS_MAX_SECONDS, NewsKind, NewsRecord
@@ -95,6 +95,27 @@ def test_guests_that_may_not_merge_are_no_news() -> None:
     unwilling = tuple(replace(guest(str(n), pid=n), obstacles=("nosharepages",)) for n in range(1, 20))
     assert not after(look(0, 0, guests=unwilling)).boosting
     assert not after(look(0, 0, guests=(replace(guest(), ksm=GuestKsm(mergeable=False)),))).boosting
+
+
+@pytest.mark.parametrize(("old_gib", "twin_gib"), [(1, 1), (1, 0.95), (20, 20), (20, 19.5)])
+def test_a_twin_gets_thorough_passes_also_after_a_cruise_that_skipped_nearly_all(
+    old_gib: float, twin_gib: float
+) -> None:
+    """A page that is scanned there stands for many that are passed over; and no twin is quite as large as the other."""
+    old, twin = guest(rss_bytes=round(old_gib * GIB)), guest("twin", pid=101, rss_bytes=round(twin_gib * GIB))
+
+    def seen(at: float, scans: int, scanned: float, skipped: int, cpu: float, *guests: Guest) -> Snapshot:
+        pages = {"unshared": old_gib, "scanned": scanned * old_gib, "skipped": skipped * old_gib}
+        host = {"total_bytes": 100 * GIB, "available_bytes": 50 * GIB, "guests": guests}
+        return look(at, scans, cpu_seconds=cpu * old_gib, **pages, **host)
+
+    boosted = (seen(0, 9, 0, 0, 0, old), seen(10, 12, 3, 0, 0.7, old))
+    trend = after(*boosted, seen(400, 13, 3.01, 1, 1, old), seen(800, 14, 3.02, 2, 1.4, old))
+    assert not trend.boosting
+    assert trend.page_cost_seconds > 20e-6
+    trend = trend.after(seen(801, 14, 3.02, 2, 1.4, old, twin), CONFIG)
+    assert trend.boosting
+    assert trend.news.boost.is_thorough
 
 
 def test_a_boost_with_nothing_to_scan_ends() -> None:
