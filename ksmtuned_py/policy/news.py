@@ -112,7 +112,7 @@ class Case:
 
     @property
     def is_most(self) -> bool:
-        """Whether about half of all memory is new: what was usual for the rest, as for a lone guest, says nothing then."""
+        """Whether about half of all memory is new: what is usual for the rest, maybe a lone guest, says nothing."""
         return self.growth_bytes >= MOST_SHARE * sum(self.bytes_now.values())
 
     @property
