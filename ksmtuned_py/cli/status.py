@@ -69,9 +69,9 @@ def _print_daemon(found: "Status", alive: bool) -> None:
 def _print_json(found: "Status", alive: bool) -> int:
     import json
 
-    from ksmtuned_py.publish.statusfile import status_json
+    from ksmtuned_py.publish.statusfile import document, status_json
 
-    print(json.dumps({"daemon_running": alive, **json.loads(status_json(found))}, indent=2))
+    print(json.dumps(json.loads(document(status_json(found), running=alive)), indent=2))
     return 0
 
 

@@ -188,6 +188,9 @@ class Metrics(Section):
         description='HOST:PORT of /metrics; "" = none.\n'
         "The packaged service has the address of ksmtuned-py.socket: leave this alone there",
     )
+    names: Annotated[tuple[str, ...], Strict(False)] = Field(
+        (), description='more names of this host by which browsers may ask for the page: ["kvm1.example.com"]'
+    )
 
 
 class Config(Section):

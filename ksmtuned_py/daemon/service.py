@@ -13,23 +13,23 @@ from ksmtuned_py.configfile.load import Loaded, changed_keys
 from ksmtuned_py.daemon.loop import Daemon
 from ksmtuned_py.daemon.machine import Machine, Partners, ledger_of, open_machine, ways_of
 from ksmtuned_py.daemon.merger import limits, merger_of
+from ksmtuned_py.daemon.serving import Serving
 from ksmtuned_py.daemon.standing import Stands
 from ksmtuned_py.daemon.trial import why_not
 from ksmtuned_py.daemon.wait import Signals, Waiter
 from ksmtuned_py.door import Door
 from ksmtuned_py.door.descriptors import Reserve, raise_limit
 from ksmtuned_py.door.runtime import Runtime
-from ksmtuned_py.errors import KsmtunedError, NotReloaded, NotRestored, OtherAddress
+from ksmtuned_py.errors import KsmtunedError, NotReloaded, NotRestored
 from ksmtuned_py.hypervisor.enforce import Enforcer
 from ksmtuned_py.hypervisor.switch import switch
 from ksmtuned_py.model.record import Priority, Record
 from ksmtuned_py.publish.journal import Journal
-from ksmtuned_py.publish.listening import address_of, passed
+from ksmtuned_py.publish.listening import passed
 from ksmtuned_py.publish.metrics import Metrics
 from ksmtuned_py.publish.notify import Notifier
 from ksmtuned_py.publish.publisher import Publisher
 from ksmtuned_py.publish.reloadanswer import ReloadAnswer, write
-from ksmtuned_py.publish.web import Web
 from ksmtuned_py.report import Report
 from ksmtuned_py.tick import rehearse
 from ksmtuned_py.undo.hugereturns import returns_on
@@ -104,9 +104,7 @@ class Service:
         self._reserve = Reserve()
         self._publisher = publisher
         self._enforcer = enforcer
-        self._web: Web | None = None
-        self._serves = serves
-        self._given: socket | None = None
+        self._serving = Serving(publisher) if serves else None
         self._origin = origin_of(machine.door, machine.host.backend.name)
         self._stands = Stands(machine.in_force, runtime, self._origin, publisher.stand)
         self._huge = returns_on(machine.door, machine.host, publisher.inform)
@@ -118,8 +116,8 @@ class Service:
 
     def open(self, given: socket | None) -> None:
         """Listen on the socket that systemd passes, or at the address; raises OtherAddress or AddressInUse."""
-        self._given = given
-        self._web = self._open_web(self._config)
+        if self._serving is not None:
+            self._serving.open(self._config.metrics, given)
 
     def prepare(self) -> None:
         """Do what else can fail before the admin's eyes: put back what a crash left, and rehearse a tick."""
@@ -185,7 +183,7 @@ class Service:
         return ReloadAnswer(began_seconds=began_seconds, told=self._tell_changes(old, loaded))
 
     def _answer(self, answer: ReloadAnswer) -> None:
-        if not self._serves:
+        if self._serving is None:
             return
         try:
             write(self._runtime.answer_path, answer)
@@ -215,20 +213,9 @@ class Service:
         except NotRestored as error:
             self._publisher.warn(str(error))
 
-    def _open_web(self, config: Config) -> Web | None:
-        address, given = config.metrics.address, self._given
-        if not self._serves or (given is None and not address):
-            return None
-        if given is not None and address not in (Config().metrics.address, address_of(given)):
-            raise OtherAddress(address, address_of(given))
-        web = Web(address, self._publisher.metrics.registry, self._publisher.trouble, given)
-        web.start()
-        return web
-
     def _close_web(self) -> None:
-        if self._web is not None:
-            self._web.stop()
-            self._web = None
+        if self._serving is not None:
+            self._serving.close()
 
     def _take(self, new: Config) -> None:
         """Put a configuration in force, after trying all that may fail; raises NotReloaded with every reason.
@@ -269,19 +256,8 @@ class Service:
             self._host.watch()
 
     def _swap_web(self, new: Config, undo: ExitStack) -> None:
-        """Replace the web server.
-
-        The old one goes first, because the new address may overlap, and returns on failure.
-        """
-        if new.metrics == self._config.metrics:
-            return
-        self._close_web()
-        undo.callback(self._back_to_the_old_web)
-        self._web = self._open_web(new)
-
-    def _back_to_the_old_web(self) -> None:
-        self._close_web()
-        self._web = self._open_web(self._config)
+        if self._serving is not None:
+            self._serving.swap(self._config.metrics, new.metrics, undo)
 
     def _tell_changes(self, old: Config, loaded: Loaded) -> str:
         """Tell which keys the new configuration changes, and which of them wait for the next start."""

@@ -9,10 +9,12 @@ from pathlib import Path
 from ksmtuned_py.model import HugeBack
 from ksmtuned_py.model.record import Priority, Record
 from ksmtuned_py.publish import statusfile
+from ksmtuned_py.publish.decided import Change, changes_after
+from ksmtuned_py.publish.history import History
 from ksmtuned_py.publish.journal import Journal
 from ksmtuned_py.publish.metrics import Metrics
 from ksmtuned_py.publish.notify import Notifier
-from ksmtuned_py.publish.rows import Standing
+from ksmtuned_py.publish.rows import Standing, Told
 from ksmtuned_py.publish.totals import Totals
 from ksmtuned_py.publish.words import status_line
 from ksmtuned_py.report import Report
@@ -33,6 +35,10 @@ class Publisher:
         self._status_path = status_path
         self.totals = Totals()
         self._standing = Standing()
+        self.history = History()
+        self.status: bytes | None = None
+        """The text of the status file; None before the first tick."""
+        self._decisions: tuple[Change, ...] = ()
         self._report: Report | None = None
         self._due_seconds: float | None = None
         self._failure = ""
@@ -42,6 +48,8 @@ class Publisher:
         self._report = report
         self._due_seconds = time.monotonic() + report.decision.next_tick_seconds
         self.totals = self.totals.after(report)
+        self._decisions = changes_after(self._decisions, report)
+        self.history.add(Told(report, self.totals))
         self._try(lambda: self.journal.publish(report, self.totals))
         self._show(report)
         self.notifier.status(status_line(report, self.totals))
@@ -82,6 +90,13 @@ class Publisher:
         late_seconds = time.monotonic() - self._due_seconds
         return f"the tick is {human_seconds(late_seconds)} late" if late_seconds > GRACE_SECONDS else None
 
+    def unreadiness(self) -> str | None:
+        """The sentence on what is still missing, for /readyz; None once a tick is complete and has read the knobs."""
+        if self._report is None:
+            return "no tick yet"
+        now = self._report.snapshot
+        return "the knobs cannot be read" if now.backend != "none" and now.knobs.run is None else None
+
     def withdraw(self) -> None:
         """Remove the status file, because the daemon ends."""
         if path := self._status_path:
@@ -90,7 +105,11 @@ class Publisher:
     def _show(self, report: Report) -> None:
         self.metrics.publish(report, self.totals, self._standing)
         if path := self._status_path:
-            self._try(lambda: statusfile.write(path, report, self.totals))
+            self._try(lambda: self._write_status(path, report))
+
+    def _write_status(self, path: Path, report: Report) -> None:
+        self.status = statusfile.status_json(statusfile.status_of(report, self.totals, self._decisions))
+        statusfile.write(path, self.status)
 
     def _try(self, surface: Callable[[], None]) -> None:
         try:

@@ -9,6 +9,7 @@ Schema 1 is an object. Fields may be added, but never changed or taken away with
     outcome         the writes, and how they ended
     tick_seconds    how long the tick took
     totals          sums since the daemon started
+    decisions       the last times at which another mode or rule won, the newest first
 """
 
 import json
@@ -28,6 +29,7 @@ from ksmtuned_py.door.runtime import PUBLIC_MODE, read_anybodys, replace_file
 from ksmtuned_py.door.text import printable_json
 from ksmtuned_py.errors import Unreadable
 from ksmtuned_py.model import Decision, Outcome, Snapshot
+from ksmtuned_py.publish.decided import Change
 from ksmtuned_py.publish.totals import Totals
 from ksmtuned_py.publish.words import status_line
 from ksmtuned_py.report import Report
@@ -52,6 +54,7 @@ class Status:
     outcome: Outcome
     tick_seconds: float
     totals: Totals
+    decisions: tuple[Change, ...] = ()
 
     @property
     def age_seconds(self) -> float:
@@ -67,9 +70,9 @@ class Status:
         return max(0.0, self.age_seconds - self.decision.next_tick_seconds)
 
 
-def write(path: Path, report: Report, totals: Totals) -> None:
+def write(path: Path, text: bytes) -> None:
     """Replace the file in one step, so that nobody reads half of one; raises OSError."""
-    replace_file(path, status_json(status_of(report, totals)), PUBLIC_MODE)
+    replace_file(path, text, PUBLIC_MODE)
 
 
 def read(path: Path) -> Status | None:
@@ -111,7 +114,12 @@ def status_json(status: Status) -> bytes:
     return to_json(status, inf_nan_mode="strings")
 
 
-def status_of(report: Report, totals: Totals) -> Status:
+def document(text: bytes, *, running: bool) -> bytes:
+    """What readers of JSON get: the text of a status, and first whether it is a daemon's word, or one look."""
+    return b'{"daemon_running":%s,%s' % (b"true" if running else b"false", text[1:])
+
+
+def status_of(report: Report, totals: Totals, decisions: tuple[Change, ...] = ()) -> Status:
     """The status of this process now."""
     return Status(
         version=__version__,
@@ -126,6 +134,7 @@ def status_of(report: Report, totals: Totals) -> Status:
         outcome=report.outcome,
         tick_seconds=report.tick_seconds,
         totals=totals,
+        decisions=decisions,
     )
 
 

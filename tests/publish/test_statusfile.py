@@ -18,8 +18,12 @@ from tests.support.need import need
 from tests.support.reports import BARE, FOREIGN, FULL, report, result
 
 
+def text_of(tick: Report, totals: Totals) -> bytes:
+    return statusfile.status_json(statusfile.status_of(tick, totals))
+
+
 def written(path: Path, tick: Report) -> statusfile.Status:
-    statusfile.write(path, tick, Totals().after(tick))
+    statusfile.write(path, text_of(tick, Totals().after(tick)))
     status = statusfile.read(path)
     assert status is not None
     return status
@@ -58,6 +62,7 @@ def test_the_keys_that_schema_1_promises(path: Path) -> None:
         "outcome",
         "tick_seconds",
         "totals",
+        "decisions",
     ]
     assert content["schema"] == 1
     assert content["saved_bytes"] == 2**30
@@ -192,7 +197,7 @@ def test_readers_never_see_half_a_file(path: Path) -> None:
 
     def write_all() -> None:
         for tick in ticks:
-            statusfile.write(path, tick, Totals())
+            statusfile.write(path, text_of(tick, Totals()))
         done.set()
 
     thread = threading.Thread(target=write_all)

@@ -14,7 +14,8 @@ from prometheus_client import CollectorRegistry, Gauge
 from prometheus_client.core import GaugeMetricFamily
 
 from ksmtuned_py.errors import AddressInUse
-from ksmtuned_py.publish.web import CLIENTS_MAX, IDLE_TIMES, LIMITS, Web
+from ksmtuned_py.publish.site import IDLE_TIMES, Sources
+from ksmtuned_py.publish.web import CLIENTS_MAX, LIMITS, Web
 
 
 def open_files() -> int:
@@ -28,8 +29,8 @@ def registry() -> CollectorRegistry:
 
 
 @contextmanager
-def serving(address: str = "127.0.0.1:0", trouble: str = "") -> Iterator[Web]:
-    web = Web(address, registry(), lambda: trouble)
+def serving(address: str = "127.0.0.1:0", sources: Sources | None = None) -> Iterator[Web]:
+    web = Web(address, sources or Sources(registry=registry()))
     web.start()
     try:
         yield web
@@ -74,14 +75,14 @@ def test_other_pages(method: str, path: str, status: int) -> None:
 
 def test_the_first_page_links_to_the_metrics() -> None:
     with serving() as web:
-        assert b"href=/metrics" in get(web, "/")[1]
+        assert b"/metrics" in get(web, "/")[1]
 
 
 def test_health() -> None:
     with serving() as web:
         response, body = get(web, "/healthz")
         assert (response.status, body) == (200, b"ok\n")
-    with serving(trouble="the tick is 40 s late") as web:
+    with serving(sources=Sources(registry=registry(), trouble=lambda: "the tick is 40 s late")) as web:
         response, body = get(web, "/healthz")
         assert (response.status, body) == (503, b"the tick is 40 s late\n")
 
@@ -105,7 +106,7 @@ class Dear:
 def test_a_flood_of_scrapes_has_a_fifth_of_a_core() -> None:
     dear, registry = Dear(), CollectorRegistry()
     registry.register(dear)
-    web = Web("127.0.0.1:0", registry, lambda: "")
+    web = Web("127.0.0.1:0", Sources(registry=registry))
     web.start()
     try:
         began = time.monotonic()
@@ -127,7 +128,7 @@ def test_a_registry_that_raises_is_an_error_for_that_client_only() -> None:
 
     broken = CollectorRegistry()
     broken.register(Broken())  # type: ignore[arg-type]  # wrong on purpose
-    web = Web("127.0.0.1:0", broken, lambda: "")
+    web = Web("127.0.0.1:0", Sources(registry=broken))
     web.start()
     try:
         response, body = get(web, "/metrics")
@@ -204,7 +205,7 @@ def test_a_name_for_an_address() -> None:
 
 def test_the_address_is_in_use() -> None:
     with serving() as web:
-        second = Web(f"127.0.0.1:{web.port}", registry(), lambda: "")
+        second = Web(f"127.0.0.1:{web.port}", Sources(registry=registry()))
         with pytest.raises(AddressInUse, match=rf"metrics\.address 127\.0\.0\.1:{web.port}: .*in use"):
             second.start()
 
@@ -212,7 +213,7 @@ def test_the_address_is_in_use() -> None:
 @pytest.mark.parametrize("address", ["no-such-host.invalid:1", "192.0.2.1:1", "[::2]:1"])
 def test_an_address_that_is_not_ours(address: str) -> None:
     with pytest.raises(AddressInUse, match="cannot listen"):
-        Web(address, registry(), lambda: "").start()
+        Web(address, Sources(registry=registry())).start()
 
 
 def test_the_address_is_free_again_after_stop() -> None:
@@ -224,7 +225,7 @@ def test_the_address_is_free_again_after_stop() -> None:
 
 
 def test_one_server_can_be_started_again() -> None:
-    web = Web("127.0.0.1:0", registry(), lambda: "")
+    web = Web("127.0.0.1:0", Sources(registry=registry()))
     for _ in range(3):
         web.start()
         assert get(web, "/metrics")[0].status == 200

@@ -5,7 +5,8 @@ import subprocess
 import sys
 import tempfile
 from copy import deepcopy
-from functools import cache
+from functools import cache, partial
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ import yaml
 
 from ksmtuned_py.configfile.load import load
 from ksmtuned_py.guests.pods import LOGS
-from tests.publish.test_web import get, serving
+from ksmtuned_py.publish.site import Sources
+from tests.publish.test_web import get, registry, serving
 from tests.support.debian import unpacked_of
 
 ROOT = Path(__file__).parent.parent.parent
@@ -161,8 +163,9 @@ def test_a_changed_configuration_is_rolled_out() -> None:
 def test_a_probe_asks_for_the_last_tick(probe: str) -> None:
     asked = container()[probe]["httpGet"]
     assert asked["port"] == "metrics"
-    for trouble, status in (("no tick yet", 503), ("the tick is 20 s late", 503), ("", 200)):
-        with serving(trouble=trouble) as web:
+    for sentence, status in (("no tick yet", 503), ("the tick is 20 s late", 503), (None, 200)):
+        told = partial(next, repeat(sentence))
+        with serving(sources=Sources(registry=registry(), trouble=told)) as web:
             assert get(web, asked["path"])[0].status == status
 
 

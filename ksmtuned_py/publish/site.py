@@ -1,0 +1,135 @@
+"""Answers requests: the page, its data, the metrics, and two sentences for probes."""
+
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from urllib.parse import parse_qs
+
+from prometheus_client import CollectorRegistry, make_wsgi_app
+from pydantic_core import to_json
+
+from ksmtuned_py.publish.answers import JSON, Answer, Application, Environ, StartResponse, error, kept, send, text
+from ksmtuned_py.publish.gate import Gate
+from ksmtuned_py.publish.history import COLUMNS, HOUR_SECONDS, MOST_POINTS, STEPS, History
+from ksmtuned_py.publish.pages import pages
+from ksmtuned_py.publish.statusfile import document
+
+IDLE_TIMES = 4
+"""The wait after a request, in times its CPU time (12 ms for the metrics of 100 guests)."""
+METHODS = ("GET", "HEAD")
+MOST_SECONDS = STEPS[-1].span_seconds
+USUAL_POINTS = 360
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sources:
+    """Where the answers come from. Each is asked on a thread of the server."""
+
+    registry: CollectorRegistry
+    trouble: Callable[[], str | None] = lambda: None
+    """Tells what is wrong with the daemon; None when nothing is."""
+    unreadiness: Callable[[], str | None] = lambda: None
+    """Tells what is still missing; None when nothing is."""
+    status: Callable[[], bytes | None] = lambda: None
+    """The text of the status file; None before the first tick."""
+    history: History = field(default_factory=History)
+
+
+class BadRequest(ValueError):
+    """A request that asks for what there is not."""
+
+
+class Site:
+    """Serves one request at a time, then waits, so that no flood takes more than a fifth of a core."""
+
+    def __init__(self, sources: Sources, gate: Gate) -> None:
+        self._sources = sources
+        self._gate = gate
+        self._pages = pages()
+        self._metrics = make_wsgi_app(sources.registry)
+        self._status: tuple[bytes, Answer] | None = None
+        self._lock = threading.Lock()
+        self._free_seconds = 0.0
+
+    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        """Answer a request (PEP 3333)."""
+        answer = self._gate.refusal(environ)
+        if answer is None and environ["REQUEST_METHOD"] not in METHODS:
+            answer = error("only GET and HEAD", "405 Method Not Allowed", ("Allow", ", ".join(METHODS)))
+        if answer is None:
+            answer = self._paced(environ)
+        return send(answer, environ, start_response)
+
+    def _paced(self, environ: Environ) -> Answer:
+        with self._lock:
+            time.sleep(max(0.0, self._free_seconds - time.monotonic()))
+            began = time.thread_time()
+            try:
+                return self._route(environ)
+            except BadRequest as problem:
+                return error(str(problem), "400 Bad Request")
+            finally:
+                self._free_seconds = time.monotonic() + IDLE_TIMES * (time.thread_time() - began)
+
+    def _route(self, environ: Environ) -> Answer:
+        path = environ["PATH_INFO"]
+        if path in self._pages:
+            return self._pages[path]
+        match path:
+            case "/metrics":
+                return captured(self._metrics, environ)
+            case "/healthz":
+                return _probed(self._sources.trouble())
+            case "/readyz":
+                return _probed(self._sources.unreadiness())
+            case "/api/v1/status":
+                return self._status_answer()
+            case "/api/v1/history":
+                return self._history_answer(environ.get("QUERY_STRING", ""))
+        if path.startswith("/api/"):
+            return error("there is no such address; see /api/v1/openapi.json", "404 Not Found")
+        return text("see / or /metrics", "404 Not Found")
+
+    def _status_answer(self) -> Answer:
+        """The status, which is packed once for all who ask between two ticks."""
+        found = self._sources.status()
+        if found is None:
+            return error("no tick yet", "503 Service Unavailable")
+        if self._status is None or self._status[0] is not found:
+            self._status = found, kept(document(found, running=True), JSON, level=1)
+        return self._status[1]
+
+    def _history_answer(self, query: str) -> Answer:
+        seconds = _number(query, "seconds", HOUR_SECONDS, MOST_SECONDS)
+        points = _number(query, "points", USUAL_POINTS, MOST_POINTS)
+        rows = self._sources.history.since(time.time(), seconds, points)
+        whole = kept(to_json({"columns": list(COLUMNS), "rows": rows}), JSON, level=1)
+        return replace(whole, tag="")  # it is another one at each tick
+
+
+def captured(application: Application, environ: Environ) -> Answer:
+    """The answer of another application to a GET."""
+    told: list[tuple[str, list[tuple[str, str]]]] = []
+    whole = {**environ, "REQUEST_METHOD": "GET"}
+    body = b"".join(application(whole, lambda status, headers, *_: told.append((status, headers))))
+    [(status, headers)] = told
+    kind = next(value for name, value in headers if name.lower() == "content-type")
+    others = tuple(pair for pair in headers if pair[0].lower() not in ("content-type", "content-length"))
+    return Answer(body=body, kind=kind, status=status, headers=others)
+
+
+def _probed(sentence: str | None) -> Answer:
+    return text("ok") if sentence is None else text(sentence, "503 Service Unavailable")
+
+
+def _number(query: str, name: str, usual: int, most: int) -> int:
+    """A whole number from 1 to `most` in a query; raises BadRequest."""
+    try:
+        values = parse_qs(query, keep_blank_values=True, max_num_fields=20).get(name, [str(usual)])
+        found = int(values[-1]) if values[-1].isascii() and values[-1].isdigit() and len(values[-1]) < 10 else 0
+    except ValueError as problem:  # too many fields
+        raise BadRequest(str(problem)) from problem
+    if not 1 <= found <= most:
+        raise BadRequest(f"{name}: wanted a whole number from 1 to {most}")
+    return found
