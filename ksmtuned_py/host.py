@@ -33,8 +33,8 @@ from ksmtuned_py.sensors.pressure import read_cpu_pressure, read_pressure
 from ksmtuned_py.sensors.vmstat import read_vmstat
 
 T = TypeVar("T")
-PauseAt = Callable[[float], Pause | None]
-"""Tells the pause that is in force at a time, in seconds since 1970."""
+PauseAt = Callable[[Clock], Pause | None]
+"""Tells the pause that is in force at a time."""
 
 
 class Senses(Protocol):
@@ -126,7 +126,7 @@ def system_clock() -> Clock:
     )
 
 
-def no_pause(_unix_seconds: float) -> None:
+def no_pause(_now: Clock) -> None:
     """Stand in for the pause where nobody can ask for one."""
 
 
@@ -204,7 +204,7 @@ class Host:
             scanner_cpu_seconds=_optional(self.backend.scanner_cpu_seconds, problems),
             scanner_waited_seconds=_optional(self.backend.scanner_waited_seconds, problems),
             guests=self._senses.guests(clock.monotonic_seconds),
-            pause=_optional(lambda: self._pause(clock.unix_seconds), problems),
+            pause=_optional(lambda: self._pause(clock), problems),
             problems=(*dict.fromkeys(problems), *self._senses.problems()),  # two figures may be of one file
         )
         return self._seen

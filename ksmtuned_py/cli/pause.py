@@ -9,13 +9,14 @@ from ksmtuned_py.cli.terminal import out
 
 if TYPE_CHECKING:
     from ksmtuned_py.cli.options import Subparsers
-    from ksmtuned_py.model import Pause
+    from ksmtuned_py.model import Clock, Pause
     from ksmtuned_py.publish.statusfile import Status
 
 DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
 UNIT_SECONDS = (86_400, 3600, 60, 1)
 LONGEST_SECONDS = 7 * 86_400
 """The longest pause. Whoever needs no merging for longer can configure that."""
+REASON_MAX = 200
 HEEDED_SECONDS = 10.0
 """The time a daemon has until it heeds a pause, for which it is woken."""
 
@@ -38,7 +39,9 @@ def add(subparsers: "Subparsers") -> None:
         metavar="TIME",
         help="how long: 90s, 30m, 1h, 1h30m, 2d; a week at most",
     )
-    parser.add_argument("--reason", default="no reason given", metavar="TEXT", help="what for; status shows it")
+    parser.add_argument(
+        "--reason", type=_reason, default="no reason given", metavar="TEXT", help="what for; status shows it"
+    )
     add_runtime_dir(parser)
     parser = add_verb(subparsers, "resume", resume, "end a pause now")
     add_runtime_dir(parser)
@@ -46,11 +49,14 @@ def add(subparsers: "Subparsers") -> None:
 
 def pause(args: Namespace) -> int:
     """Asks for a pause, and waits until the daemon heeds it; raises NoRuntimeDirectory without the right to."""
-    import time
-
     from ksmtuned_py.model import Pause
 
-    asked = Pause(until_unix_seconds=time.time() + args.seconds, reason=" ".join(args.reason.split()))
+    now = _now()
+    asked = Pause(
+        until_unix_seconds=now.unix_seconds + args.seconds,
+        until_monotonic_seconds=now.monotonic_seconds + args.seconds,
+        reason=args.reason,
+    )
     runtime = runtime_of(args)
     runtime.act_as_owner()
     runtime.save_pause(asked)
@@ -61,17 +67,23 @@ def pause(args: Namespace) -> int:
 
 def resume(args: Namespace) -> int:
     """Ends the pause, and waits until the daemon heeds that."""
-    import time
-
     runtime = runtime_of(args)
     runtime.act_as_owner()
-    if runtime.pause(time.time()) is None:
+    if runtime.pause(_now()) is None:
         out().print("nobody asked for a pause")
         return 0
     runtime.forget_pause()
     out().print("the pause is over")
     _tell_whether_heeded(args, None)
     return 0
+
+
+def _now() -> "Clock":
+    import time
+
+    from ksmtuned_py.model import Clock
+
+    return Clock(monotonic_seconds=time.monotonic(), unix_seconds=time.time())
 
 
 def pause_sentence(asked: "Pause") -> str:
@@ -109,6 +121,16 @@ def _wake(args: Namespace, found: "Status") -> bool:
     if psutil.Process(found.pid).uids().real == runtime_of(args).status_path.stat().st_uid:
         os.kill(found.pid, signal.SIGUSR1)
     return True
+
+
+def _reason(text: str) -> str:
+    """One printable line: whatever an argument may hold, it is shown on other people's terminals."""
+    from ksmtuned_py.door.text import printable
+
+    reason = printable(" ".join(text.split()))
+    if not 0 < len(reason) <= REASON_MAX:
+        raise ArgumentTypeError(f"wanted a reason of 1 to {REASON_MAX} signs, not of {len(reason)}")
+    return reason
 
 
 def _seconds(text: str) -> int:

@@ -71,16 +71,23 @@ def lateness(found: "Status") -> str | None:
 
 def _is_alive(found: "Status") -> bool:
     """Whether the process that wrote a status still runs."""
-    return process_at(found.pid, found.written_unix_seconds) is not None
+    return process_at(found.pid, found.snapshot.clock.monotonic_seconds) is not None
 
 
-def process_at(pid: int, unix_seconds: float) -> "Process | None":
-    """The process that had a PID at that time; None when it has ended. Another one may have its PID by now."""
+def process_at(pid: int, monotonic_seconds: float) -> "Process | None":
+    """The process that had a PID at that time since the boot; None when it has ended.
+
+    Another one may have its PID by now. When a process started is not asked in seconds since 1970: they move with every
+    step of the clock, as soon after a boot.
+    """
+    import time
+
     import psutil
 
     with suppress(psutil.NoSuchProcess):
         process = psutil.Process(pid)
-        if process.create_time() <= unix_seconds:
+        age_seconds = time.time() - process.create_time()
+        if time.monotonic() - age_seconds <= monotonic_seconds <= time.monotonic():
             return process
     return None
 

@@ -9,16 +9,18 @@ import fcntl
 import os
 import pwd
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
 from pydantic import TypeAdapter, ValidationError
 
+from ksmtuned_py.door.text import printable
 from ksmtuned_py.errors import AlreadyRunning, Garbage, NoRuntimeDirectory
-from ksmtuned_py.model import Knobs, Pause
+from ksmtuned_py.model import Clock, Knobs, Pause
 
 DIRECTORY_MODE, PRIVATE_MODE, PUBLIC_MODE = 0o755, 0o600, 0o644
 OTHERS_WRITE = 0o022
@@ -48,11 +50,8 @@ class Originals:
 
 _ORIGINALS = TypeAdapter(Originals)
 _PAUSE = TypeAdapter(Pause)
-PAUSE_MAX_SECONDS = 8 * 86_400.0
-"""The longest pause that counts: a week, and a day for a clock that was put back.
-
-A clock that was put back by a year ends the pause.
-"""
+PAUSE_MAX_SECONDS = 7 * 86_400.0
+"""The longest pause that anybody can ask for, so one that lasts longer is of another time."""
 
 
 class Runtime:
@@ -124,10 +123,10 @@ class Runtime:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise AlreadyRunning(str(self.lock_path), _holder(os.pread(lock, 32, 0))) from None
+                raise AlreadyRunning(str(self.lock_path), _holder(os.pread(lock, 64, 0))) from None
             os.ftruncate(lock, 0)
             with suppress(OSError):  # only messages and a reload need it, and knobs are put back on a full disk, too
-                os.pwrite(lock, str(os.getpid()).encode(), 0)
+                os.pwrite(lock, f"{os.getpid()} {time.monotonic():.2f}".encode(), 0)
             try:
                 yield
             finally:
@@ -136,13 +135,14 @@ class Runtime:
             os.close(lock)
 
     def holder(self) -> tuple[int, float] | None:
-        """The PID in the lock, and when it was written (seconds since 1970); None for none.
+        """The PID in the lock, and when it was written, by the clock that nobody sets; None for none.
 
         Raises NoRuntimeDirectory for whoever may not know.
         """
         with self._in_use():
             try:
-                return int(read_file(self.lock_path)), self.lock_path.stat().st_mtime
+                pid, _, monotonic_seconds = read_file(self.lock_path).decode().partition(" ")
+                return int(pid), float(monotonic_seconds)
             except (FileNotFoundError, ValueError):
                 return None
 
@@ -186,7 +186,7 @@ class Runtime:
         with self._in_use():
             replace_file(self.pause_path, _PAUSE.dump_json(pause), PUBLIC_MODE)
 
-    def pause(self, now_unix_seconds: float) -> Pause | None:
+    def pause(self, now: Clock) -> Pause | None:
         """The pause that is in force at that time; None for none. Raises Garbage or NoRuntimeDirectory."""
         with self._in_use():
             try:
@@ -197,8 +197,8 @@ class Runtime:
             found = _PAUSE.validate_json(text)
         except ValidationError as error:
             raise Garbage(str(self.pause_path), str(error.errors()[0]["msg"]), "a pause") from error
-        left_seconds = found.until_unix_seconds - now_unix_seconds
-        return found if 0 < left_seconds <= PAUSE_MAX_SECONDS else None
+        readable = replace(found, reason=printable(found.reason))  # another user's daemon may have its owner's words
+        return readable if 0 < found.left_seconds(now) <= PAUSE_MAX_SECONDS else None
 
     def forget_pause(self) -> None:
         """Remove the pause."""
@@ -250,8 +250,9 @@ def _foreign_above(directory: Path) -> Path | None:
 def _holder(text: bytes) -> str:
     """The holder of the lock for an error message. It is known if the process that wrote its PID still runs."""
     with suppress(ValueError, ProcessLookupError, OverflowError):
-        os.kill(int(text), 0)
-        return f"PID {int(text)}"
+        pid = int(text.partition(b" ")[0])
+        os.kill(pid, 0)
+        return f"PID {pid}"
     return "PID unknown"
 
 

@@ -1,5 +1,6 @@
 """The host as it was seen at one moment."""
 
+import math
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
@@ -230,6 +231,13 @@ class Pause:
 
     until_unix_seconds: float
     reason: str
+    until_monotonic_seconds: float | None = None
+    """The same by the clock that nobody sets; None in what an older version wrote."""
+
+    def left_seconds(self, clock: Clock) -> float:
+        """The seconds that it still lasts; 0 or less when it is over. A clock that was put back does not prolong it."""
+        by_monotonic = math.inf if self.until_monotonic_seconds is None else self.until_monotonic_seconds
+        return min(self.until_unix_seconds - clock.unix_seconds, by_monotonic - clock.monotonic_seconds)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -268,7 +276,7 @@ class Snapshot:
     @property
     def pause_left_seconds(self) -> float:
         """The seconds that the pause still lasts; 0 when there is none."""
-        return self.pause.until_unix_seconds - self.clock.unix_seconds if self.pause else 0.0
+        return self.pause.left_seconds(self.clock) if self.pause else 0.0
 
     @property
     def saved_bytes(self) -> int:

@@ -58,8 +58,8 @@ class Status:
 
     @property
     def age_seconds(self) -> float:
-        """The seconds since it was written."""
-        return max(0.0, time.time() - self.written_unix_seconds)
+        """The seconds since its look at the host, by the clock that nobody sets."""
+        return max(0.0, time.monotonic() - self.snapshot.clock.monotonic_seconds)
 
     @property
     def overdue_seconds(self) -> float:

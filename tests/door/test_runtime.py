@@ -6,6 +6,7 @@ import resource
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -14,11 +15,12 @@ import pytest
 
 from ksmtuned_py.door.runtime import Origin, Originals, Runtime, replace_file
 from ksmtuned_py.errors import AlreadyRunning, Garbage, NoRuntimeDirectory
-from ksmtuned_py.model import Knobs, Run
+from ksmtuned_py.model import Clock, Knobs, Pause, Run
 from tests.support.need import need
 
 FOUND = Knobs(run=Run.STOP, pages_to_scan=100, smart_scan=1, advisor_mode="scan-time")
 HERE = Origin("kernel", "/", "4c4c-4544")
+START = Clock(monotonic_seconds=0, unix_seconds=0)
 KILLED_HOLDER = """
 import os, signal, sys
 from pathlib import Path
@@ -33,7 +35,7 @@ import sys
 from pathlib import Path
 from ksmtuned_py.door.runtime import Runtime
 from ksmtuned_py.errors import KsmtunedError
-from ksmtuned_py.model import Pause
+from ksmtuned_py.model import Clock, Pause
 
 def lock():
     with runtime.locked():
@@ -41,7 +43,7 @@ def lock():
 
 acts = {
     "pause": lambda: runtime.save_pause(Pause(until_unix_seconds=1, reason="")),
-    "resume": lambda: (runtime.pause(0), runtime.forget_pause()),
+    "resume": lambda: (runtime.pause(Clock(monotonic_seconds=0, unix_seconds=0)), runtime.forget_pause()),
     "restore": lambda: (lock(), runtime.originals(), runtime.forget_originals()),
 }
 runtime = Runtime(Path(sys.argv[1]))
@@ -109,7 +111,8 @@ def test_a_longer_pid_before_leaves_no_digits(runtime: Runtime) -> None:
     runtime.make()
     (runtime.directory / "lock").write_text("1" * 30)
     with runtime.locked():
-        assert (runtime.directory / "lock").read_text() == str(os.getpid())
+        pid, since_seconds = runtime.holder() or (0, 0.0)
+        assert (pid, abs(time.monotonic() - since_seconds) < 60) == (os.getpid(), True)
 
 
 def test_a_directory_that_cannot_be(tmp_path: Path) -> None:
@@ -345,11 +348,19 @@ def test_root_acts_as_the_user_to_whom_the_directory_belongs(of_nobody: Path) ->
     assert as_root_in(of_nobody, "pause") == ""
     seen = (of_nobody / "pause.json").stat()
     assert (seen.st_uid, seen.st_gid, seen.st_mode & 0o777) == (65534, 65534, 0o644)
-    assert Runtime(of_nobody).pause(0) is not None  # root reads it, too
+    assert Runtime(of_nobody).pause(START) is not None  # root reads it, too
     assert as_root_in(of_nobody, "resume") == ""
     assert not (of_nobody / "pause.json").exists()
     assert as_root_in(of_nobody, "restore") == ""
     assert (of_nobody / "lock").stat().st_uid == 65534
+
+
+def test_the_words_of_a_pause_steer_no_terminal_whoever_wrote_them(tmp_path: Path) -> None:
+    runtime = Runtime(tmp_path)
+    runtime.save_pause(Pause(until_unix_seconds=1, reason="\x1b[2J\nbackup"))
+    found = runtime.pause(START)
+    assert found is not None
+    assert found.reason == "\\x1b[2J\\nbackup"
 
 
 @pytest.mark.parametrize("trap", TRAPS)

@@ -1,5 +1,6 @@
 """The verbs `pause` and `resume` work beside a daemon on a made-up tree."""
 
+import json
 import os
 import re
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from ksmtuned_py.door.runtime import Runtime
+from ksmtuned_py.host import system_clock
 from tests.process.conftest import Start
 from tests.support.daemon import EVENTS_ONLY, Daemon, free_port, merged, scrape, verb
 from tests.support.need import need
@@ -66,7 +68,7 @@ def test_it_ends_by_itself(root: Path, start: Start) -> None:
 def test_without_a_daemon_it_waits_for_one(tmp_path: Path) -> None:
     done = verb(*HOUR, "--runtime-dir", tmp_path / "runtime")
     assert done.stdout.endswith("no daemon runs now\n")
-    assert Runtime(tmp_path / "runtime").pause(time.time()) is not None
+    assert Runtime(tmp_path / "runtime").pause(system_clock()) is not None
 
 
 @pytest.mark.parametrize("text", ["", "1", "0s", "8d", "1h 30m", "-1h", "1.5h"])
@@ -76,17 +78,35 @@ def test_what_is_no_time_is_refused(text: str) -> None:
     assert "wanted a time like 90s" in done.stderr
 
 
+HOSTILE = "\x1b]0;owned\x07 \udcff\r\n[off] one"
+"""An escape sequence, a byte that is no UTF-8, and line ends."""
+
+
+def test_a_reason_steers_no_terminal(tmp_path: Path) -> None:
+    done = verb("pause", "--for", "1h", "--reason", HOSTILE, "--runtime-dir", tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.replace("\n", "").isprintable()
+    found = Runtime(tmp_path).pause(system_clock())
+    assert found is not None
+    assert found.reason == "\\x1b]0;owned\\x07 \\udcff [off] one"
+
+
+@pytest.mark.parametrize("text", ["", "  \n", 201 * "x"], ids=["empty", "blank", "long"])
+def test_what_is_no_reason_is_refused(text: str, tmp_path: Path) -> None:
+    done = verb("pause", "--for", "1h", "--reason", text, "--runtime-dir", tmp_path)
+    assert (done.returncode, "wanted a reason of 1 to 200 signs" in done.stderr) == (2, True)
+
+
 def test_nobody_can_have_another_users_process_signalled(start: Start) -> None:
     """The status file names a process; its owner may be another than root."""
     need(os.geteuid() == 0, "root, who could signal anybody")
     daemon = start(EVENTS_ONLY)
-    text = (daemon.runtime / "status.json").read_text()
+    status = daemon.status()
     daemon.end()
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as bystander:
         time.sleep(0.05)  # the status is newer than the process
-        forged = text.replace(f'"pid":{daemon.pid}', f'"pid":{bystander.pid}')
-        forged = forged.replace('"written_unix_seconds":', f'"written_unix_seconds":{time.time()},"was":')
-        (daemon.runtime / "status.json").write_text(forged)
+        status["snapshot"]["clock"]["monotonic_seconds"] = time.monotonic()
+        (daemon.runtime / "status.json").write_text(json.dumps({**status, "pid": bystander.pid}))
         os.chown(daemon.runtime / "status.json", 65534, 65534)
         assert "does not heed it yet" in ask(daemon, *HOUR)
         assert bystander.poll() is None

@@ -50,6 +50,13 @@ def test_what_the_daemon_alone_can_refuse_fails_it_too(root: Path, start: Start)
     assert again.returncode == 0, again.stderr
 
 
+def test_a_clock_that_was_set_since_the_start_hides_no_daemon(start: Start) -> None:
+    daemon = start(EVENTS_ONLY)
+    os.utime(daemon.runtime / "lock", (0, 0))  # as it is by a clock that was in 1970 then
+    done = reload(daemon, merged(EVENTS_ONLY, FIXED))
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_where_none_runs_it_fails(start: Start, tmp_path: Path) -> None:
     nothing = verb("reload", "--runtime-dir", tmp_path / "nowhere")
     assert one_clear_error(nothing, 1) == "no daemon has taken the configuration: none runs"

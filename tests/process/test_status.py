@@ -102,11 +102,17 @@ def test_another_process_with_its_pid_is_not_the_daemon(root: Path, daemon: Daem
     status = daemon.status()
     daemon.end(signal.SIGKILL)
     with subprocess.Popen(["sleep", "60"]) as later:
-        written = status["written_unix_seconds"] - 5.0  # earlier by more than the kernel's clock is coarse
-        left = {**status, "pid": later.pid, "written_unix_seconds": written}
-        (daemon.runtime / "status.json").write_text(json.dumps(left))
+        status["snapshot"]["clock"]["monotonic_seconds"] -= 5.0  # by more than the kernel's clock is coarse
+        (daemon.runtime / "status.json").write_text(json.dumps({**status, "pid": later.pid}))
         assert not as_json("status", root, daemon.runtime)["daemon_running"]
         later.kill()
+
+
+def test_a_clock_that_was_set_since_hides_no_daemon_and_makes_none_late(root: Path, daemon: Daemon) -> None:
+    status = daemon.status()
+    (daemon.runtime / "status.json").write_text(json.dumps({**status, "written_unix_seconds": 0}))
+    assert as_json("status", root, daemon.runtime)["daemon_running"]
+    assert "late" not in asked("status", root, daemon.runtime)
 
 
 def test_a_daemon_that_hangs_is_called_late(root: Path, daemon: Daemon) -> None:
