@@ -185,6 +185,11 @@ def test_other_writers_are_stopped_first(other: str) -> None:
     assert other in settings()["After"][0].split()
 
 
+def test_who_writes_the_knobs_once_at_boot_is_waited_for_and_not_stopped() -> None:
+    assert settings()["After"][1:] == ["qemu-kvm.service"]
+    assert "qemu-kvm.service" not in settings()["Conflicts"][0].split()
+
+
 @pytest.mark.parametrize("drop_in", sorted(path.name for path in UNIT.parent.glob("*.conf")))
 def test_systemd_understands_every_line_of_a_drop_in(installed: Path, drop_in: str) -> None:
     directory = add_drop_in(installed, drop_in)
