@@ -145,10 +145,3 @@ def rpm(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The package for Fedora that is built on this machine."""
     need(shutil.which("rpmbuild") is not None, "rpmbuild, of the package rpm")
     return next(path for path in build(tmp_path_factory.mktemp("rpm"), "rpm") if path.suffix == ".rpm")
-
-
-@pytest.fixture(scope="module")
-def debian(packages: Path) -> Iterator[Installed]:
-    """A bare Debian 12."""
-    with system("bookworm", packages) as one:
-        yield one

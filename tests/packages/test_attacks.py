@@ -146,6 +146,40 @@ def test_a_runtime_directory_that_is_full(bare: Installed, newest: Path) -> None
     steers(bare)
 
 
+def test_run_without_room_for_another_file_stops_no_installation(bare: Installed, newest: Path) -> None:
+    used = bare.shell("df --output=iused /run | tail -n 1").strip()
+    bare.shell(f"mount -o remount,nr_inodes={used} /run")
+    try:
+        install(bare, newest)
+        assert version(bare).endswith(" installed")
+        assert bare.knobs() == bare.found
+    finally:
+        bare.shell("mount -o remount,nr_inodes=0 /run")
+    bare.shell("systemctl restart ksmtuned-py")
+    assert bare.shows("ActiveState") == "active", bare.journal()
+
+
+@pytest.mark.parametrize("seconds", [0.1, 0.4, 0.8, 1.2])
+def test_a_removal_that_was_killed_at_any_time_is_finished_by_another(at_work: Installed, seconds: float) -> None:
+    ended_with(at_work, f"setsid timeout -s KILL {seconds} {PURGE}")
+    at_work.shell(PURGE)
+    assert at_work.shell("dpkg --audit") == ""
+    assert at_work.knobs() == at_work.found
+    assert at_work.container.run("sh", "-c", DAEMONS) == ""
+    assert at_work.container.ended("test", "-e", CONFIG).returncode == 1
+
+
+@pytest.mark.parametrize("lost", ["/usr/lib/ksmtuned-py", "/usr/bin/ksmtuned-py", "/usr/bin/python3 /usr/bin/py3clean"])
+def test_one_whose_files_are_gone_still_puts_the_knobs_back_and_is_purged(at_work: Installed, lost: str) -> None:
+    at_work.shell(f"mkdir /srv/lost; mv {lost} /srv/lost")
+    try:
+        at_work.shell(PURGE)
+        assert at_work.knobs() == at_work.found
+        assert at_work.container.ended("test", "-e", CONFIG).returncode == 1
+    finally:
+        at_work.shell("mv /srv/lost/py* /usr/bin || true; rm -r /srv/lost")
+
+
 def test_two_at_once_are_one(bare: Installed, newest: Path) -> None:
     once = f"{DPKG} --install {PACKAGES}/{newest.name}"
     said = bare.shell(f"{once} & {once} & wait; {once}")

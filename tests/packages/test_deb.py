@@ -1,6 +1,7 @@
-"""The package on a bare Debian 12 with a systemd of its own and the real knobs: from its installation to its purge.
+"""The package on a bare Debian with a systemd of its own and the real knobs: from its installation to its purge.
 
-The tests are one story, in their order: each leaves the service at work for the next.
+The tests are one story, in their order: each leaves the service at work for the next. It is told of each Debian, with
+the package that is for it.
 """
 
 import re
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from ksmtuned_py import __version__
-from tests.packages.conftest import CONFIG, PACKAGES, Installed
+from tests.packages.conftest import CONFIG, PACKAGES, Installed, build, system
 from tests.packages.repack import repacked
 from tests.support.process import wait_for
 from tests.support.unit import SECONDS
@@ -35,6 +36,29 @@ time.sleep(600)
 """16 MiB of pages with two contents."""
 
 
+@pytest.fixture(scope="module", params=["bookworm", pytest.param("trixie", marks=pytest.mark.packages_long)])
+def suite(request: pytest.FixtureRequest) -> str:
+    """The name of a Debian: of 12, or of 13, whose own libraries are new enough."""
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def built(suite: str, packages: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with the package for it."""
+    if suite == "bookworm":
+        return packages
+    directory = tmp_path_factory.mktemp("system")
+    build(directory, "deb", "--flavour", "system")
+    return directory
+
+
+@pytest.fixture(scope="module")
+def debian(suite: str, built: Path) -> Iterator[Installed]:
+    """A bare one."""
+    with system(suite, built) as one:
+        yield one
+
+
 @pytest.fixture(scope="module")
 def before(debian: Installed) -> set[str]:
     """The files of the bare system."""
@@ -42,14 +66,14 @@ def before(debian: Installed) -> set[str]:
 
 
 @pytest.fixture(scope="module")
-def said(debian: Installed, packages: Path, before: set[str]) -> str:
+def said(debian: Installed, built: Path, before: set[str]) -> str:
     """What is said while the package is installed."""
-    return install(debian, packages)
+    return install(debian, built)
 
 
-def install(debian: Installed, packages: Path) -> str:
+def install(debian: Installed, built: Path) -> str:
     """Installs the package with the one that it recommends, and not with all that those recommend."""
-    package = next(packages.glob("*_*_*.deb")).name
+    package = next(built.glob("*_*_*.deb")).name
     return debian.apt_get("install", "--no-install-recommends", f"{PACKAGES}/{package}", "python3-systemd")
 
 
@@ -144,10 +168,10 @@ def test_killed_it_puts_the_knobs_back_and_begins_again(service: Installed) -> N
     begins_anew(service, pid)
 
 
-def test_an_upgrade_keeps_what_was_configured(service: Installed, packages: Path, tmp_path: Path) -> None:
+def test_an_upgrade_keeps_what_was_configured(service: Installed, built: Path) -> None:
     service.shell(f"echo '# mine' >> {CONFIG}/config.toml; ksmtuned-py pause --for 1h --reason upgrade")
     pid = service.shows("MainPID")
-    newer = repacked(next(packages.glob("*_*_*.deb")), NEWER)
+    newer = repacked(next(built.glob("*_*_*.deb")), NEWER)
     said = service.apt_get("install", f"{PACKAGES}/{newer.name}")
     assert NEWER in service.shell("dpkg-query --show ksmtuned-py")
     assert service.shell(f"tail -n 1 {CONFIG}/config.toml") == "# mine\n"
@@ -171,10 +195,10 @@ def test_a_purge_leaves_knobs_and_files_as_they_were(service: Installed, before:
 
 
 @pytest.mark.packages_long
-def test_it_takes_over_from_ksmtuned(debian: Installed, packages: Path) -> None:
+def test_it_takes_over_from_ksmtuned(debian: Installed, built: Path) -> None:
     debian.apt_get("install", "--no-install-recommends", "ksmtuned")
     debian.shell("sed -i 's/.*KSM_THRES_COEF=.*/KSM_THRES_COEF=33/' /etc/ksmtuned.conf; systemctl restart ksmtuned")
-    said = install(debian, packages)
+    said = install(debian, built)
     assert f"the settings of /etc/ksmtuned.conf are in {CONFIG}/config.d/20-imported.toml" in said
     assert "20-imported.toml" in debian.shell("ksmtuned-py check --show | grep short_enter_percent")
     assert "33" in debian.shell(f"cat {CONFIG}/config.d/20-imported.toml")

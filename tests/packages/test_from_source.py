@@ -65,8 +65,7 @@ def outside(host: Installed) -> set[str]:
 
 
 def test_it_starts_watching(host: Installed, before: set[str]) -> None:
-    install, _ = blocks("From source, as a service")
-    does(host, install)
+    does(host, blocks("From source, as a service")[0])
     assert host.shows("ActiveState") == "active", host.journal()
     assert host.shows("StatusText") == "off: 0 B saved, only watching"
     assert host.shows("UnitFileState") == "enabled"
@@ -94,8 +93,23 @@ def test_a_reload_with_a_mistake_fails(host: Installed) -> None:
 
 
 def test_it_is_removed_and_no_file_stays(host: Installed, before: set[str]) -> None:
-    _, remove = blocks("From source, as a service")
-    does(host, remove)
+    does(host, blocks("From source, as a service")[1])
     assert host.knobs() == host.found
     assert outside(host) - before == {"/usr/local/lib/systemd", "/usr/local/lib/systemd/system"}
     assert host.container.run("systemctl", "status", "ksmtuned-py").startswith("Unit ksmtuned-py.service could not")
+
+
+def test_it_takes_over_from_ksmtuned_and_gives_back(host: Installed) -> None:
+    install, remove, come, go_back = blocks("From source, as a service")
+    host.apt_get("install", "--no-install-recommends", "ksmtuned")
+    host.shell("sed -i 's/.*KSM_THRES_COEF=.*/KSM_THRES_COEF=33/' /etc/ksmtuned.conf")
+    does(host, f"{install}\n{come}")
+    assert (is_active(host, "ksmtuned"), is_active(host, "ksmtuned-py")) == ("inactive", "active")
+    assert "short_enter_percent = 33" in host.shell("ksmtuned-py check --show")
+    does(host, f"{remove}\n{go_back}")
+    assert (is_active(host, "ksmtuned"), is_active(host, "ksmtuned-py")) == ("active", "inactive")
+
+
+def is_active(host: Installed, unit: str) -> str:
+    """What systemd says of a unit."""
+    return host.container.run("systemctl", "is-active", unit).strip()

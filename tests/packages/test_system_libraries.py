@@ -1,4 +1,7 @@
-"""The package for distributions whose own libraries are new enough: built and installed on a bare Debian 13."""
+"""The package for distributions whose own libraries are new enough: built and installed on a bare Debian 13.
+
+What it does there, from its installation to its purge, is in test_deb.
+"""
 
 from collections.abc import Iterator
 
@@ -6,8 +9,6 @@ import pytest
 
 from ksmtuned_py import __version__
 from tests.packages.conftest import Installed, system, tracked_source
-from tests.support.process import wait_for
-from tests.support.unit import SECONDS
 
 pytestmark = pytest.mark.packages_long
 
@@ -31,13 +32,3 @@ def test_it_is_built_there_and_installed_with_the_distributions_libraries(trixie
     assert trixie.shows("ActiveState") == "active", trixie.journal()
     assert trixie.shows("StatusText") == "off: 0 B saved, only watching"
     assert trixie.container.run("find", "/usr/lib/ksmtuned-py").endswith("No such file or directory\n")
-
-
-def test_it_is_switched_on_and_purged(trixie: Installed) -> None:
-    trixie.shell("printf 'policy.name = \"fixed\"\\n' > /etc/ksmtuned-py/config.d/60-fixed.toml")
-    trixie.shell("rm /etc/ksmtuned-py/config.d/10-observe.toml && systemctl reload ksmtuned-py")
-    wait_for(lambda: trixie.knobs()["pages_to_scan"] == "1000", SECONDS, "knobs of its own")
-    trixie.shell("rm /etc/ksmtuned-py/config.d/60-fixed.toml")
-    trixie.apt_get("purge", "ksmtuned-py")
-    assert trixie.knobs() == trixie.found
-    assert trixie.shell("find / -xdev -path '*ksmtuned*' ! -path '/tmp/*' ! -path '/var/*'") == ""
