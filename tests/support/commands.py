@@ -28,7 +28,7 @@ NOT_HERE: Mapping[str, str] = {
     "tells of the machine that it runs on": "uname free ps pgrep zgrep virsh tuned-adm systemd-analyze rpm dpkg",
     "sets up, builds or tests": (
         "packaging/bootstrap.sh packaging/build.sh packaging/lock.sh .venv/bin/python .venv/bin/sphinx-build python "
-        "python3 /opt/ksmtuned-py/bin/pip"
+        "python3 /opt/ksmtuned-py/bin/pip promtool"
     ),
 }
 """The programs that are not run, by why."""
@@ -40,6 +40,7 @@ NOT_RUN: Mapping[str, str] = {
     "huge": "copies the memory of real processes, once ksmd has come to a stop",
     "exec": "starts a program of the reader's",
     "demo": "steers the real KSM",
+    "fleet": "asks a Prometheus of the reader's",
     "restore": "puts back what a daemon left that was killed",
 }
 """Our verbs that are not run, and why. Their options are checked all the same."""
