@@ -170,6 +170,16 @@ class AddressInUse(KsmtunedError):
 
 
 @dataclass(eq=False)
+class UnfitWebConfig(KsmtunedError):
+    """The file with the certificate, the users and the tokens cannot be used."""
+
+    file: str
+    reason: str
+    template = "metrics.web_config_file {file}: {reason}"
+    hint_template = "docs/web.md has an example; the file and the key are for the daemon's user and group alone"
+
+
+@dataclass(eq=False)
 class UnfitSocket(KsmtunedError):
     """The service manager passes something else than the one socket for /metrics."""
 

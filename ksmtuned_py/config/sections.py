@@ -185,11 +185,15 @@ class Metrics(Section):
 
     address: Address = Field(
         "127.0.0.1:10776",
-        description='HOST:PORT of /metrics; "" = none.\n'
+        description='HOST:PORT or unix:/PATH of the page and /metrics; "" = none.\n'
         "The packaged service has the address of ksmtuned-py.socket: leave this alone there",
     )
     names: Annotated[tuple[str, ...], Strict(False)] = Field(
-        (), description='more names of this host by which browsers may ask for the page: ["kvm1.example.com"]'
+        (),
+        description='more names of this host by which browsers may ask for the page: ["kvm1.example.com"]',
+    )
+    web_config_file: str = Field(
+        "", description='the file with the certificate, the users and the tokens (docs/web.md); "" = none of them'
     )
 
 

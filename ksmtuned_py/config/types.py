@@ -57,10 +57,18 @@ def _window(text: str) -> str:
     return text
 
 
+SOCKET_PATH_BYTES = 107
+"""The longest path of a socket (unix(7))."""
+
+
 def _address(text: str) -> str:
     host, separator, port = text.rpartition(":")
+    if host == "unix" and port.startswith("/"):
+        if len(port.encode()) > SOCKET_PATH_BYTES or "\0" in port:
+            raise ValueError(f"{text[:200]!r} is no path of a socket")
+        return text
     if text and not (separator and host and port.isdigit() and 0 <= int(port) < 65536):
-        raise ValueError(f"{text!r} is no HOST:PORT")
+        raise ValueError(f"{text!r} is no HOST:PORT or unix:/PATH")
     return text
 
 
@@ -75,7 +83,7 @@ Window = Annotated[
     AfterValidator(_window),
     Field(json_schema_extra={"format": "two local times HH:MM-HH:MM that differ (00:00-24:00: always)"}),
 ]
-Address = Annotated[str, AfterValidator(_address), Field(json_schema_extra={"format": 'HOST:PORT or ""'})]
+Address = Annotated[str, AfterValidator(_address), Field(json_schema_extra={"format": 'HOST:PORT, unix:/PATH or ""'})]
 
 
 class Section(BaseModel):

@@ -202,9 +202,11 @@ class Service:
             put_back(self._ways, self._runtime, self._origin, self._config.daemon.on_exit)
 
     def close(self) -> None:
-        """Close the web server, and release the descriptors that were set aside."""
+        """Close the web server, save the history, and release the descriptors that were set aside."""
         self._close_web()
         self._reserve.release()
+        if self._serving is not None:
+            self._serving.end()
 
     def _restore(self) -> None:
         """Put back what a killed daemon left. Knobs that do not take stay owed, and the next stop tries again."""

@@ -1,22 +1,27 @@
 """Serves what the daemon tells on the metrics address, and replaces the server when a reload changes that."""
 
+import os
 import socket
 from contextlib import ExitStack
 from pathlib import Path
 
 from ksmtuned_py.config import Config, Metrics
+from ksmtuned_py.daemon.front import read_front
 from ksmtuned_py.errors import OtherAddress
 from ksmtuned_py.publish.gate import Gate, own_names
+from ksmtuned_py.publish.historyfile import HistoryFile
 from ksmtuned_py.publish.listening import address_of
 from ksmtuned_py.publish.publisher import Publisher
 from ksmtuned_py.publish.site import Sources
 from ksmtuned_py.publish.web import Web
 
 HOSTS = Path("/etc/hosts")
+STATE = "STATE_DIRECTORY"
+"""Where systemd says which directory is for what outlives a reboot (systemd.exec(5))."""
 
 
 class Serving:
-    """The web server of one daemon, if there is one."""
+    """The web server of one daemon, if there is one, and the file of the history that it shows."""
 
     def __init__(self, publisher: Publisher) -> None:
         self._sources = Sources(
@@ -28,22 +33,30 @@ class Serving:
         )
         self._given: socket.socket | None = None
         self._web: Web | None = None
+        directory = os.environ.get(STATE, "").partition(":")[0]
+        self._file = HistoryFile(Path(directory), publisher.history, publisher.warn) if directory else None
 
     def open(self, metrics: Metrics, given: socket.socket | None) -> None:
-        """Listen on the socket that systemd passes, or at the address; raises OtherAddress or AddressInUse."""
+        """Listen on the socket that systemd passes, or at the address.
+
+        Raises OtherAddress, AddressInUse or UnfitWebConfig.
+        """
         self._given = given
-        self._start(metrics)
+        self._put(self._made(metrics))
+        if self._file is not None:
+            self._file.start()
 
     def swap(self, old: Metrics, new: Metrics, undo: ExitStack) -> None:
-        """Replace the server.
+        """Replace the server, also where its files may have changed, as a certificate that was renewed.
 
         The old one goes first, because the new address may overlap, and returns on failure.
         """
-        if new == old:
+        if new == old and not new.web_config_file:
             return
+        made, before = self._made(new), self._web
         self.close()
-        undo.callback(self._back_to, old)
-        self._start(new)
+        undo.callback(self._put, before)
+        self._put(made)
 
     def close(self) -> None:
         """Close the server."""
@@ -51,19 +64,28 @@ class Serving:
             self._web.stop()
             self._web = None
 
-    def _back_to(self, old: Metrics) -> None:
-        self.close()
-        self._start(old)
+    def end(self) -> None:
+        """Save the rest of the history."""
+        if self._file is not None:
+            self._file.stop()
 
-    def _start(self, metrics: Metrics) -> None:
+    def _put(self, web: Web | None) -> None:
+        """Have this server serve, in place of the one that does."""
+        self.close()
+        if web is not None:
+            web.start()
+        self._web = web
+
+    def _made(self, metrics: Metrics) -> Web | None:
         address, given = metrics.address, self._given
         if given is None and not address:
-            return
+            return None
         if given is not None and address not in (Config().metrics.address, address_of(given)):
             raise OtherAddress(address, address_of(given))
-        web = Web(address, self._sources, Gate(_names(metrics)), given)
-        web.start()
-        self._web = web
+        front = read_front(metrics.web_config_file)
+        gate = Gate(_names(metrics))
+        guards = [gate.refusal, *([front.keys.refusal] if front.keys is not None else [])]
+        return Web(address, self._sources, guards, front.context, given)
 
 
 def _names(metrics: Metrics) -> frozenset[str]:

@@ -79,10 +79,10 @@ class Runtime:
             seen = self.directory.stat()
             if not stat.S_ISDIR(seen.st_mode):
                 raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
-            if not _is_ours(seen):
+            if not is_ours(seen):
                 belongs = f"it belongs to {_user(seen.st_uid)}"
                 reason = f"others may write to it (mode {seen.st_mode & 0o7777:o})"
-                raise NoRuntimeDirectory(str(self.directory), belongs if _is_foreign(seen) else reason)
+                raise NoRuntimeDirectory(str(self.directory), belongs if is_foreign(seen) else reason)
             if foreign := _foreign_above(self.directory):
                 raise NoRuntimeDirectory(str(self.directory), f"others may put another in its place, in {foreign}")
 
@@ -220,11 +220,13 @@ def _make_directory(place: Path) -> None:
         place.chmod(DIRECTORY_MODE)
 
 
-def _is_ours(seen: os.stat_result, *owners: int) -> bool:
-    return not _is_foreign(seen, *owners) and not seen.st_mode & OTHERS_WRITE
+def is_ours(seen: os.stat_result, *owners: int) -> bool:
+    """Whether a file is root's, ours, or of these owners, and nobody else may write to it."""
+    return not is_foreign(seen, *owners) and not seen.st_mode & OTHERS_WRITE
 
 
-def _is_foreign(seen: os.stat_result, *owners: int) -> bool:
+def is_foreign(seen: os.stat_result, *owners: int) -> bool:
+    """Whether a file is neither root's nor ours, nor of these owners."""
     return seen.st_uid not in (0, os.geteuid(), *owners)
 
 
@@ -242,7 +244,7 @@ def _foreign_above(directory: Path) -> Path | None:
     for place in (each for way in ways for each in (way, *way.parents)):
         seen = place.lstat()
         is_kept = stat.S_ISLNK(seen.st_mode) or seen.st_mode & stat.S_ISVTX  # only an owner replaces it
-        if not _is_ours(seen) and not (is_kept and seen.st_uid in (0, os.geteuid())):
+        if not is_ours(seen) and not (is_kept and seen.st_uid in (0, os.geteuid())):
             return place
     return None
 
@@ -260,7 +262,7 @@ def read_file(path: Path, *owners: int) -> bytes:
     """Read a file of ours, or of these owners; raises OSError, also when it is no regular file, or too long."""
     with _opened(path) as file:
         seen = os.fstat(file.fileno())
-        if not (_is_ours(seen, *owners) and stat.S_ISREG(seen.st_mode) and seen.st_size <= MOST_BYTES):
+        if not (is_ours(seen, *owners) and stat.S_ISREG(seen.st_mode) and seen.st_size <= MOST_BYTES):
             raise PermissionError(errno.EPERM, f"{path.name} is not a file of ours")
         return file.read(MOST_BYTES)
 

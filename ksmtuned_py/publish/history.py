@@ -18,7 +18,7 @@ from ksmtuned_py.publish.rows import Told
 
 MINUTE_SECONDS, HOUR_SECONDS, DAY_SECONDS = 60, 3600, 86_400
 MOST_POINTS = 2000
-UNSAVED_ROWS = 4000
+UNSAVED_ROWS = 2000
 """The rows that wait for a disk that does not answer. More are lost to the file, and stay in memory."""
 MODES = tuple(Mode)
 UNKNOWN = math.nan
@@ -138,6 +138,11 @@ class History:
             taken = list(self._unsaved)
             self._unsaved.clear()
             return taken
+
+    def give_back(self, unsaved: list[tuple[int, Row]]) -> None:
+        """Take rows back that could not be saved, as far as there is room."""
+        with self._lock:
+            self._unsaved = deque([*unsaved, *self._unsaved], maxlen=UNSAVED_ROWS)
 
     def since(self, now_seconds: float, seconds: float, points: int) -> list[list[Cell]]:
         """The last so many seconds, in at most so many rows."""

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from urllib.parse import parse_qs
 
@@ -10,7 +10,6 @@ from prometheus_client import CollectorRegistry, make_wsgi_app
 from pydantic_core import to_json
 
 from ksmtuned_py.publish.answers import JSON, Answer, Application, Environ, StartResponse, error, kept, send, text
-from ksmtuned_py.publish.gate import Gate
 from ksmtuned_py.publish.history import COLUMNS, HOUR_SECONDS, MOST_POINTS, STEPS, History
 from ksmtuned_py.publish.pages import pages
 from ksmtuned_py.publish.statusfile import document
@@ -20,6 +19,9 @@ IDLE_TIMES = 4
 METHODS = ("GET", "HEAD")
 MOST_SECONDS = STEPS[-1].span_seconds
 USUAL_POINTS = 360
+
+Guard = Callable[[Environ], Answer | None]
+"""Says with which answer a request is refused; None where it is not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,9 +45,9 @@ class BadRequest(ValueError):
 class Site:
     """Serves one request at a time, then waits, so that no flood takes more than a fifth of a core."""
 
-    def __init__(self, sources: Sources, gate: Gate) -> None:
+    def __init__(self, sources: Sources, guards: Sequence[Guard]) -> None:
         self._sources = sources
-        self._gate = gate
+        self._guards = guards
         self._pages = pages()
         self._metrics = make_wsgi_app(sources.registry)
         self._status: tuple[bytes, Answer] | None = None
@@ -54,7 +56,7 @@ class Site:
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Answer a request (PEP 3333)."""
-        answer = self._gate.refusal(environ)
+        answer = next((refusal for guard in self._guards if (refusal := guard(environ)) is not None), None)
         if answer is None and environ["REQUEST_METHOD"] not in METHODS:
             answer = error("only GET and HEAD", "405 Method Not Allowed", ("Allow", ", ".join(METHODS)))
         if answer is None:

@@ -4,6 +4,8 @@ import logging
 import socket
 import threading
 import time
+from collections.abc import Sequence
+from ssl import SSLContext
 from typing import Any
 
 from waitress import wasyncore
@@ -12,8 +14,9 @@ from waitress.server import create_server
 
 from ksmtuned_py.publish.answers import HEADERS
 from ksmtuned_py.publish.gate import Gate
-from ksmtuned_py.publish.listening import listen
-from ksmtuned_py.publish.site import Site, Sources
+from ksmtuned_py.publish.listening import leave, listen, port_of
+from ksmtuned_py.publish.site import Guard, Site, Sources
+from ksmtuned_py.publish.tls import Encrypted, accepting
 
 CLIENTS_MAX = 20
 """The most connections. Prometheus needs one, a browser six, and more would take descriptors that guests need."""
@@ -30,29 +33,37 @@ LIMITS = {
 LOOP_IDLE_TIMES = 3
 """The rest after each look at all connections, in times its CPU time. No flood of them takes more of a core."""
 
-ANYBODYS = Gate()
-"""The gate of a host that has only the local names."""
+ANYBODYS = (Gate().refusal,)
+"""The guards of a host that has only the local names, where nobody needs a key."""
 
 
 class Web:
-    """Serves on HOST:PORT, or on a given socket, on threads of its own, from start() to stop()."""
+    """Serves at an address, or on a given socket, on threads of its own, from start() to stop()."""
 
     def __init__(
-        self, address: str, sources: Sources, gate: Gate = ANYBODYS, given: socket.socket | None = None
+        self,
+        address: str,
+        sources: Sources,
+        guards: Sequence[Guard] = ANYBODYS,
+        context: SSLContext | None = None,
+        given: socket.socket | None = None,
     ) -> None:
-        """Do nothing yet."""
+        """Do nothing yet. With `context` all connections are encrypted."""
         self.address = address
+        self._context = context
         self._given = given
-        self._site = Site(sources, gate)
+        self._site = Site(sources, guards)
 
     def start(self) -> None:
         """Listen; raises AddressInUse when the address cannot be bound."""
         logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # or each burst of clients is a burst of lines
         listener = listen(self.address, self._given)
-        self.port: int = listener.getsockname()[1]
+        self.port = port_of(listener)
         self._sockets: dict[int, Any] = {}
         self._server = create_server(self._site, map=self._sockets, sockets=[listener], ident="ksmtuned-py", **LIMITS)
-        self._server.channel_class = _Client
+        self._server.channel_class = _Client if self._context is None else _EncryptedClient
+        if self._context is not None:
+            self._server.accept = accepting(self._server.accept, self._context)
         self._thread = threading.Thread(target=self._run, name="metrics", daemon=True)
         self._thread.start()
 
@@ -61,6 +72,8 @@ class Web:
         self._server.task_dispatcher.shutdown()
         self._server.trigger.pull_trigger(lambda: wasyncore.close_all(self._sockets))
         self._thread.join()
+        if self._given is None:
+            leave(self.address)
 
     def _run(self) -> None:
         while self._sockets:
@@ -86,3 +99,7 @@ class _Client(HTTPChannel):  # type: ignore[misc]  # waitress has no types
         super().__init__(server, *arguments, **keywords)
         if len(server.active_channels) > CLIENTS_MAX:
             min(server.active_channels.values(), key=lambda client: client.last_activity).handle_close()
+
+
+class _EncryptedClient(Encrypted, _Client):
+    """An encrypted connection."""

@@ -91,13 +91,23 @@ def test_it_is_not_closed_with_the_socket_of_systemd(root: Path, tmp_path: Path)
         assert daemon.end() == 0
 
 
-def unfit(kind: str, directory: Path) -> socket.socket:
-    """A socket that is not what /metrics is served on."""
+def test_a_socket_in_the_file_system(root: Path, tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as given:
+        given.bind(str(tmp_path / "socket"))
+        given.listen()
+        with started(tmp_path / "daemon", root, DEFAULT, given) as daemon, socket.socket(socket.AF_UNIX) as client:
+            daemon.wait_ticks(1)
+            client.settimeout(10)
+            client.connect(str(tmp_path / "socket"))
+            client.sendall(b"GET /readyz HTTP/1.0\r\n\r\n")
+            assert client.recv(12) == b"HTTP/1.0 200"
+            assert daemon.end() == 0
+        assert (tmp_path / "socket").exists()  # it is systemd's
+
+
+def unfit(kind: str) -> socket.socket:
+    """A socket on which nothing is served."""
     match kind:
-        case "unix":
-            made = socket.socket(socket.AF_UNIX)
-            made.bind(str(directory / "socket"))
-            made.listen()
         case "datagrams":
             made = socket.socket(type=socket.SOCK_DGRAM)
             made.bind(("127.0.0.1", 0))
@@ -112,16 +122,15 @@ def unfit(kind: str, directory: Path) -> socket.socket:
 @pytest.mark.parametrize(
     ("kind", "told"),
     [
-        ("unix", "AF_UNIX, SOCK_STREAM"),
         ("datagrams", "AF_INET, SOCK_DGRAM"),
         ("netlink", "AF_NETLINK, SOCK_RAW"),
         ("silent", "AF_INET, SOCK_STREAM"),
     ],
 )
 def test_a_socket_of_another_kind(root: Path, tmp_path: Path, kind: str, told: str) -> None:
-    with unfit(kind, tmp_path) as given, started(tmp_path / "daemon", root, DEFAULT, given) as daemon:
+    with unfit(kind) as given, started(tmp_path / "daemon", root, DEFAULT, given) as daemon:
         assert daemon.wait() == 2
-        assert error_of(daemon).endswith(f"wanted a TCP socket that listens, and it is {told}")
+        assert error_of(daemon).endswith(f"wanted a stream socket that listens, and it is {told}")
 
 
 @pytest.mark.parametrize("number", ["2", "0", "-1", "many", "1 ", "9" * 30])

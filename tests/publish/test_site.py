@@ -39,7 +39,7 @@ class Serving:
                 status=lambda: self.status,
                 history=self.history,
             ),
-            Gate(NAMES),
+            [Gate(NAMES).refusal],
         )
 
     def get(self, path: str, method: str = "GET", **headers: str) -> tuple[int, dict[str, str], bytes]:
