@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Renews packaging/lock/: the libraries that a package brings along, and what the documentation's site and Ansible's role take
-# in the tests, each with its version and hashes.
+# in the tests, each with its version and hashes. Also the page's one library, from npm, which is kept here as it comes.
 set -euo pipefail
 unset CDPATH # with it, cd may go elsewhere, and says so
 
@@ -23,6 +23,11 @@ lock requirements pyproject.toml
 "$work/venv/bin/pip" --quiet --disable-pip-version-check install --no-deps --require-hashes --target "$work/libraries" \
     --requirement packaging/lock/requirements.txt
 /usr/bin/python3 packaging/sbom.py --licences "$work/libraries" >packaging/lock/licences.json
+# As it comes: small already, and with its licence beside it.
+(cd "$work" && npm --silent pack uplot >/dev/null && tar --extract --file=uplot-*.tgz)
+for each in dist/uPlot.iife.min.js:uplot.min.js dist/uPlot.min.css:uplot.min.css LICENSE:uplot.LICENSE.txt; do
+    cp "$work/package/${each%:*}" "ksmtuned_py/publish/page/${each#*:}"
+done
 lock site packaging/site/requirements.in
 # What the tests of the role for Ansible take.
 lock ansible packaging/ansible/requirements.in

@@ -4,9 +4,9 @@
     packaging/sbom.py NAME [SITE_PACKAGES [DEBIAN]]
     packaging/sbom.py --licences SITE_PACKAGES
 
-NAME.cdx.json lists the libraries of packaging/lock/requirements.txt with their licences. With SITE_PACKAGES, where they
-came along, it has their versions, too, and NAME.licences.txt has the licences' texts. Without, the libraries are the
-machine's own, of whatever version. DEBIAN is a list of Debian's packages that came along, too, each as NAME=VERSION.
+NAME.cdx.json lists the libraries of packaging/lock/requirements.txt with their licences, and uPlot, which draws the page's
+charts and is in every package. With SITE_PACKAGES, where the others came along, it has their versions, too, and
+NAME.licences.txt has the licences' texts. Without, the libraries are the machine's own, of whatever version. DEBIAN is a list of Debian's packages that came along, too, each as NAME=VERSION.
 The same input gives the same bytes.
 
 --licences prints the licences of what is installed there, for packaging/lock.sh to keep.
@@ -29,6 +29,7 @@ from urllib.parse import quote
 ROOT = Path(__file__).resolve().parent.parent
 LOCK = ROOT / "packaging/lock/requirements.txt"
 LICENCES = ROOT / "packaging/lock/licences.json"
+PAGE = ROOT / "ksmtuned_py/publish/page"
 PROJECT = loads((ROOT / "pyproject.toml").read_text())["project"]
 [VERSION] = re.findall(r'(?m)^__version__ = "(.*)"', (ROOT / "ksmtuned_py/__init__.py").read_text())
 OURS = "ksmtuned-py"
@@ -49,6 +50,17 @@ class Library:
     def url(self) -> str:
         """What names it in any such list."""
         return f"pkg:{self.source}/{quote(self.name)}@{quote(self.version, safe=':')}".removesuffix("@")
+
+
+def page_library() -> Library:
+    """The one library of the page, with the version that the head of its file says."""
+    [version] = re.findall(r"\(v([\d.]+)\)", (PAGE / "uplot.min.js").read_text(encoding="utf-8")[:100])
+    return Library("uplot", version, {OURS}, "npm")
+
+
+def page_licence() -> str:
+    """The text of its licence."""
+    return _headed(page_library()) + (PAGE / "uplot.LICENSE.txt").read_text(encoding="utf-8") + "\n"
 
 
 def parse_lock(text: str) -> list[Library]:
@@ -125,9 +137,13 @@ def licences(libraries: list[Library], found: dict[str, Distribution]) -> Iterat
     for library in libraries:
         here = found[library.name]
         names = sorted(str(path) for path in here.files or () if LICENCE_FILES.search(str(path)))
-        yield f"{'=' * 79}\n{library.name} {library.version}\n{'=' * 79}\n"
+        yield _headed(library)
         for name in names:
             yield f"{name}\n\n{here.read_text(_inside(name)) or ''}\n"
+
+
+def _headed(library: Library) -> str:
+    return f"{'=' * 79}\n{library.name} {library.version}\n{'=' * 79}\n"
 
 
 def _inside(name: str) -> str:
@@ -140,16 +156,16 @@ def main() -> None:
     name, *site_packages = sys.argv[1:]
     found = installed(Path(site_packages[0])) if site_packages else {}
     if name == "--licences":
-        kept = {each: licence_of(found[each]) for each in sorted(found)}
-        sys.stdout.write(json.dumps(kept, indent=2) + "\n")
+        kept = {each: licence_of(found[each]) for each in found} | {"uplot": [{"expression": "MIT"}]}
+        sys.stdout.write(json.dumps(kept, indent=2, sort_keys=True) + "\n")
         return
     libraries = parse_lock(LOCK.read_text())
     if found:
-        Path(f"{name}.licences.txt").write_text("".join(licences(libraries, found)), encoding="utf-8")
+        Path(f"{name}.licences.txt").write_text("".join([*licences(libraries, found), page_licence()]), encoding="utf-8")
     else:
         libraries = [Library(each.name, "", each.wanted_by) for each in libraries]
     debian = parse_debian(Path(site_packages[1]).read_text()) if site_packages[1:] else []
-    made_of = bill(libraries, json.loads(LICENCES.read_text()), debian)
+    made_of = bill([*libraries, page_library()], json.loads(LICENCES.read_text()), debian)
     Path(f"{name}.cdx.json").write_text(json.dumps(made_of, indent=2) + "\n", encoding="utf-8")
 
 

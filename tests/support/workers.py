@@ -5,10 +5,10 @@ from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent.parent
-RINGS = frozenset({"emulated", "guests_libvirt", "kernel", "packages", "process", "scan", "systemd"})
+RINGS = frozenset({"browser", "emulated", "guests_libvirt", "kernel", "packages", "process", "scan", "systemd"})
 """The folders of tests that need more than made-up trees; all others mirror the code."""
 MACHINE_FOLDERS = frozenset({"kernel", "guests_libvirt", "systemd"})
-FOLDERS_OF_THEIR_OWN = frozenset({"scan", "packages"})
+FOLDERS_OF_THEIR_OWN = frozenset({"browser", "packages", "scan"})
 TOUCHES_MACHINE = re.compile(r"\b(real|held)_ksm\b|\bworkloads\(|\bzram|\bInstalled\b|\bmark\.(kernel|qemu)\b")
 EMULATED = "mark.emulated"
 
@@ -17,7 +17,7 @@ def group(nodeid: str) -> str:
     """Returns a test's group, which runs one by one; a test that may meet any other is a group of its own.
 
     All of this machine's KSM, guests, swap, containers and libvirtd are one group. Remapped processes are another:
-    nobody takes them for guests. Emulated machines are one only to begin early, for they take longest. Larger groups
+    nobody takes them for guests. The page has one browser. Emulated machines are one only to begin early, for they take longest. Larger groups
     begin first.
     """
     return _group(ROOT / nodeid.partition("::")[0]) or nodeid

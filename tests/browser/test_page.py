@@ -1,0 +1,189 @@
+"""The page in a real Chromium, on a daemon with 500 guests: what it shows, how it is used, and what it leaves alone."""
+
+import json
+from typing import Any
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+
+from ksmtuned_py.units import KIB
+from tests.browser.conftest import HOSTILE, Stage
+from tests.support.chromium import Tab, tab
+from tests.support.daemon import Daemon
+from tests.support.trees import FakeGuest, add_guest
+
+MOST_BYTES = 150 * KIB
+CELL = "#guests tbody tr:nth-child({row}) > :nth-child({column})"
+HEAD = "#guests thead th:nth-child({column})"
+MERGED = 5
+"""The column of merged memory."""
+
+
+def first(opened: Tab, column: int) -> str:
+    """The text of a column in the table's first row."""
+    return opened.text(CELL.format(row=1, column=column))
+
+
+def order(opened: Tab, column: int) -> str | None:
+    """How a column is sorted."""
+    return opened.page.get_attribute(HEAD.format(column=column), "aria-sort")
+
+
+def wait_text(opened: Tab, selector: str, text: str) -> None:
+    """Waits until an element has that text in it."""
+    opened.page.locator(selector).filter(has_text=text).first.wait_for(state="attached")
+
+
+def test_the_first_look_says_what_is_saved_why_and_whether_the_host_could_fall(opened: Tab, daemon: Daemon) -> None:
+    assert opened.text("#saved") == "8 GiB"
+    decision = daemon.status()["decision"]
+    assert opened.text("#mode").lower() == f"{decision['mode']}:"
+    assert "guest" in opened.text("#reason")
+    assert opened.text("#fall") == "No: headroom covers the debt"
+    assert (opened.text("#debt"), opened.text("#headroom")) == ("8 GiB", "20 GiB")
+    assert opened.text("#huge") == "6 GiB"
+    assert decision["verdicts"][0]["sentence"].partition(":")[0] in opened.text("#rules")
+    assert opened.text("#decisions strong").lower() == decision["mode"]
+
+
+def test_a_sensor_that_cannot_be_read_is_told(opened: Tab) -> None:
+    assert "pressure/memory" in opened.text("#attention-list")
+    assert opened.text("#pressure") == "not known"
+
+
+def test_the_charts_have_their_figures_as_text(opened: Tab) -> None:
+    wait_text(opened, "figure", "Saved memory")
+    figures = opened.page.locator("figure")
+    assert figures.count() == 6
+    assert all(figures.nth(number).locator("canvas").count() == 1 for number in range(6))
+    assert "8 GiB" in (figures.first.text_content() or "")
+
+
+def test_what_changes_on_the_host_is_shown_by_itself(stage: Stage, opened: Tab) -> None:
+    stage.save(9.5)
+    wait_text(opened, "#saved", "9.5 GiB")
+    assert opened.page.title().startswith("9.5 GiB saved, ")
+    stage.save(8)
+    wait_text(opened, "#saved", "8 GiB")
+
+
+def test_rows_stay_and_only_change(stage: Stage, opened: Tab) -> None:
+    opened.page.evaluate("""() => {
+        window.made = 0;
+        const count = (changes) => changes.forEach((change) => { window.made += change.addedNodes.length; });
+        new MutationObserver(count).observe(document.querySelector("#guests tbody"), { childList: true, subtree: true });
+    }""")
+    guest = FakeGuest(pid=2300, name="guest-300", merging_pages=30_001, rss_pages=500_000)
+    add_guest(stage.root, guest)
+    wait_text(opened, "#guests tbody tr", "1.9 GiB")
+    assert 0 < opened.page.evaluate("window.made") < 30  # of 5,000 cells
+
+
+def test_a_click_sorts_and_another_turns_around(opened: Tab) -> None:
+    button = opened.page.locator(HEAD.format(column=MERGED)).get_by_role("button")
+    button.click()
+    assert order(opened, MERGED) == "descending"
+    assert first(opened, 1) == "guest-499"
+    button.click()
+    assert order(opened, MERGED) == "ascending"
+    assert first(opened, MERGED) == "0 B"
+
+
+def test_the_keyboard_sorts_too(opened: Tab) -> None:
+    opened.page.locator(HEAD.format(column=2)).get_by_role("button").focus()
+    opened.page.keyboard.press("Enter")
+    assert (order(opened, 2), first(opened, 2)) == ("ascending", "2000")
+    opened.page.keyboard.press("Tab")
+    opened.page.keyboard.press("Space")
+    assert (order(opened, 2), order(opened, 3)) == (None, "descending")
+
+
+@pytest.mark.parametrize(("words", "fitting"), [("GUEST-123", 1), ("guest 2123", 1), ("-000000000123", 1), ("no such", 0)])
+def test_a_filter_takes_names_numbers_and_uuids(opened: Tab, words: str, fitting: int) -> None:
+    opened.page.fill("#filter", words)
+    assert opened.page.locator("#guests tbody tr:visible").count() == fitting
+    assert opened.text("#count") == f"{fitting} of 500"
+    assert opened.text("#announcement") == f"{fitting} of 500 guests"
+
+
+def test_a_guests_name_is_text_whatever_it_says(opened: Tab) -> None:
+    opened.page.locator(HEAD.format(column=1)).get_by_role("button").click()
+    names = opened.page.locator("#guests tbody th").all_text_contents()
+    assert len(names) == 500
+    assert set(HOSTILE) <= set(names)
+    made = "#guests tbody :not(tr, th, td), body script, img"
+    assert opened.page.locator(made).count() == 0
+    assert opened.complaints == []
+
+
+def test_nothing_complains_and_nobody_else_is_asked(stage: Stage, opened: Tab) -> None:
+    opened.page.reload()
+    status, history = f"{stage.address}api/v1/status", f"{stage.address}api/v1/history?seconds=3600&points=360"
+    for _ in range(2):
+        with opened.page.expect_response(status):
+            pass
+    assert history in opened.asked
+    assert [url for url in opened.asked if not url.startswith((stage.address, "data:"))] == []
+    assert opened.complaints == []
+
+
+def test_the_page_is_small(opened: Tab) -> None:
+    taken = opened.page.evaluate("""() => [...performance.getEntriesByType("navigation"),
+        ...performance.getEntriesByType("resource")].map((entry) => [entry.name, entry.decodedBodySize])""")
+    page = {url: size for url, size in taken if "/api/" not in url}
+    assert len(page) == 9
+    assert 50_000 < sum(page.values()) <= MOST_BYTES, page
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious(stage: Stage, daemon: Daemon, scheme: Any) -> None:
+    with tab(stage.browser, stage.address, color_scheme=scheme) as opened:
+        opened.page.wait_for_selector("#guests tbody tr", state="attached")
+        opened.page.click("summary")
+        found = Axe().run(opened.page, options={"resultTypes": ["violations"]}).response["violations"]
+    serious = [each for each in found if each["impact"] in ("serious", "critical")]
+    assert serious == [], json.dumps(serious, indent=1)
+
+
+@pytest.mark.parametrize("width", [320, 360])
+def test_a_phone_has_no_bar_to_scroll_sideways(stage: Stage, daemon: Daemon, width: int) -> None:
+    with tab(stage.browser, stage.address, viewport={"width": width, "height": 780}) as opened:
+        opened.page.wait_for_selector("#guests tbody tr", state="attached")
+        opened.page.click("summary")
+        opened.page.locator("#decisions").scroll_into_view_if_needed()
+        assert opened.page.evaluate("document.documentElement.scrollWidth") <= width
+        region = opened.page.locator("#guests")
+        assert region.evaluate("(region) => region.scrollWidth <= region.clientWidth")
+
+
+def test_nothing_moves_for_whoever_does_not_want_it(stage: Stage, daemon: Daemon) -> None:
+    with tab(stage.browser, stage.address, reduced_motion="reduce") as opened:
+        moving = "(bar) => getComputedStyle(bar).transitionDuration"
+        assert opened.page.locator("#debt-bar").evaluate(moving) == "0s"
+
+
+def test_a_hidden_page_asks_seldom(stage: Stage, daemon: Daemon) -> None:
+    with tab(stage.browser) as opened:
+        opened.page.add_init_script("Object.defineProperty(document, 'hidden', { get: () => true })")
+        opened.page.clock.install()
+        opened.page.goto(stage.address)
+        opened.page.wait_for_selector("#guests tbody tr", state="attached")
+        opened.page.wait_for_load_state("networkidle")
+        asked = len(opened.asked)
+        opened.page.clock.run_for(28_000)
+        assert len(opened.asked) == asked
+        with opened.page.expect_response("**/api/v1/status"):
+            opened.page.clock.run_for(4_000)
+
+
+def test_the_daemons_end_is_shown_and_so_is_its_return(stage: Stage, opened: Tab, daemon: Daemon) -> None:
+    """It is last, because it ends the daemon of all others."""
+    assert daemon.end() == 0
+    opened.page.wait_for_selector("#trouble", state="visible")
+    assert opened.text("#trouble").startswith("The daemon does not answer since ")
+    assert opened.text("#announcement") == opened.text("#trouble")
+    stage.save(5)
+    with stage.start():
+        opened.page.wait_for_selector("#trouble", state="hidden")
+        wait_text(opened, "#saved", "5 GiB")
+        assert opened.text("#announcement") == "The daemon answers again."
