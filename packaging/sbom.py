@@ -4,10 +4,10 @@
     packaging/sbom.py NAME [SITE_PACKAGES [DEBIAN]]
     packaging/sbom.py --licences SITE_PACKAGES
 
-NAME.cdx.json lists the libraries of packaging/lock/requirements.txt with their licences, and uPlot, which draws the page's
-charts and is in every package. With SITE_PACKAGES, where the others came along, it has their versions, too, and
-NAME.licences.txt has the licences' texts. Without, the libraries are the machine's own, of whatever version. DEBIAN is a list of Debian's packages that came along, too, each as NAME=VERSION.
-The same input gives the same bytes.
+NAME.cdx.json lists the libraries of packaging/lock/requirements.txt with their licences, and uPlot, which draws the
+page's charts and is in every package. With SITE_PACKAGES, where the others came along, it has their versions, too, and
+NAME.licences.txt has the licences' texts. Without, the libraries are the machine's own, of whatever version. DEBIAN is
+a list of Debian's packages that came along, too, each as NAME=VERSION. The same input gives the same bytes.
 
 --licences prints the licences of what is installed there, for packaging/lock.sh to keep.
 """
@@ -161,7 +161,9 @@ def main() -> None:
         return
     libraries = parse_lock(LOCK.read_text())
     if found:
-        Path(f"{name}.licences.txt").write_text("".join([*licences(libraries, found), page_licence()]), encoding="utf-8")
+        Path(f"{name}.licences.txt").write_text(
+            "".join([*licences(libraries, found), page_licence()]), encoding="utf-8"
+        )
     else:
         libraries = [Library(each.name, "", each.wanted_by) for each in libraries]
     debian = parse_debian(Path(site_packages[1]).read_text()) if site_packages[1:] else []

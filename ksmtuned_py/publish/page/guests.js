@@ -42,7 +42,6 @@ export class Guests {
     this.filter = filter;
     this.counter = counter;
     this.rows = new Map();
-    this.order = [];
     this.column = COLUMNS.findIndex((column) => column.name === "Profit");
     this.down = true;
     this.heads = COLUMNS.map((column, place) => this.head(column, place));
@@ -113,9 +112,20 @@ export class Guests {
     const sorted = [...this.rows.values()].sort(
       (a, b) => compare(a.keys[this.column], b.keys[this.column], this.down) || ORDER.compare(a.keys[0], b.keys[0]),
     );
-    if (sorted.length === this.order.length && sorted.every((row, place) => row === this.order[place])) return;
-    this.order = sorted;
-    this.body.replaceChildren(...sorted.map((row) => row.line));
+    this.place(sorted.map((row) => row.line));
+  }
+
+  // Moves only the lines that are out of place. As a rule that is none, or one that went up or down.
+  place(lines) {
+    let there = this.body.firstChild;
+    for (const line of lines) {
+      if (there && there !== line && there.nextSibling === line) {
+        there.remove(); // it went down, and comes again below
+        there = line;
+      }
+      if (there === line) there = line.nextSibling;
+      else this.body.insertBefore(line, there);
+    }
   }
 }
 
