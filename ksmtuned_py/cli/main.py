@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from ksmtuned_py import __version__
 from ksmtuned_py.cli import (
+    capacity,
     check,
     completion,
     demo,
@@ -36,6 +37,7 @@ VERBS = (
     guests,
     fleet,
     doctor,
+    capacity,
     scan,
     demo,
     simulate,

@@ -7,6 +7,7 @@ from typing import get_args
 from ksmtuned_py import __version__
 from ksmtuned_py.model import Stall
 from ksmtuned_py.model.room import could_find_bytes
+from ksmtuned_py.publish.capacityrows import CAPACITY_ROWS
 from ksmtuned_py.publish.climbing import STALLS, KernelCounter
 from ksmtuned_py.publish.guestrows import guest_rows
 from ksmtuned_py.publish.policyrows import DECISION_ROWS, PLENTY_ROWS, TREND_ROWS
@@ -232,5 +233,5 @@ KERNEL_ROWS = tuple(_climbing(each) for each in KernelCounter if each not in STA
 
 def rows(max_guest_series: int) -> tuple[Row, ...]:
     """The whole catalogue."""
-    of_host = (*KERNEL_ROWS, *KSM_ROWS, *BALANCE_ROWS, *HOST_ROWS)
+    of_host = (*KERNEL_ROWS, *KSM_ROWS, *BALANCE_ROWS, *CAPACITY_ROWS, *HOST_ROWS)
     return (*of_host, *DECISION_ROWS, *PLENTY_ROWS, *TREND_ROWS, *OWN_ROWS, *guest_rows(max_guest_series))

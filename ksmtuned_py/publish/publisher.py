@@ -8,7 +8,8 @@ from pathlib import Path
 
 from ksmtuned_py.model import HugeBack
 from ksmtuned_py.model.record import Priority, Record
-from ksmtuned_py.publish import statusfile
+from ksmtuned_py.publish import capacityfile, statusfile
+from ksmtuned_py.publish.capacity import CapacityWatch
 from ksmtuned_py.publish.decided import Change, changes_after
 from ksmtuned_py.publish.history import History
 from ksmtuned_py.publish.journal import Journal
@@ -33,6 +34,7 @@ class Publisher:
         self.journal = journal
         self.notifier = notifier
         self._status_path = status_path
+        self._capacity = CapacityWatch(status_path.with_name(capacityfile.NAME) if status_path else None)
         self.totals = Totals()
         self._standing = Standing()
         self.history = History()
@@ -47,7 +49,7 @@ class Publisher:
         """Tell everybody of a completed tick."""
         self._report = report
         self._due_seconds = time.monotonic() + report.decision.next_tick_seconds
-        self.totals = self.totals.after(report)
+        self.totals = replace(self.totals.after(report), capacity=self._capacity.consider(report.snapshot))
         self._decisions = changes_after(self._decisions, report)
         self.history.add(Told(report, self.totals))
         self._try(lambda: self.journal.publish(report, self.totals))

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from ksmtuned_py.model import HugeBack, KnobName, Snapshot, WriteStatus
+from ksmtuned_py.policy.capacity import Outlook
 from ksmtuned_py.policy.hugepages import HugeCost
 from ksmtuned_py.publish.climbing import Climbing, KernelCounter
 from ksmtuned_py.report import Report
@@ -42,6 +43,8 @@ class Totals:
     """What merging has cost in huge pages so far."""
     huge_back: HugeBack = field(default_factory=HugeBack)
     """What was given back of it."""
+    capacity: Outlook | None = None
+    """How many more guests fit, by the last answer, which may be ten minutes old; None as long as nobody can tell."""
     monotonic_seconds: float | None = None
     """The time of the last report's snapshot."""
     writes: dict[KnobName, dict[WriteStatus, int]] = field(default_factory=dict)

@@ -13,6 +13,7 @@ from prometheus_client.openmetrics import parser as openmetrics_parser
 from prometheus_client.parser import text_string_to_metric_families
 
 from ksmtuned_py.model import COUNTER_NAMES, Counters, Guest, GuestKsm, Memory, Mode, Snapshot, Vmstat, WriteStatus
+from ksmtuned_py.policy.capacity import Outlook
 from ksmtuned_py.policy.comfort import Supply
 from ksmtuned_py.policy.forecast import Forecast
 from ksmtuned_py.policy.need import Need
@@ -28,15 +29,32 @@ from ksmtuned_py.units import GIB
 from tests.support.prometheus import tool
 from tests.support.reports import BARE, FOREIGN, FULL, report, result
 
+OUTLOOK = Outlook(
+    guests=3,
+    risk=0.01,
+    chance_now=0.001,
+    chance=0.009,
+    chance_one_more=0.02,
+    like="web",
+    own_bytes=GIB,
+    landing_bytes=2 * GIB,
+    lands=True,
+    cgroup="",
+    room_bytes=8 * GIB,
+    debt_bytes=GIB,
+    record_seconds=86_400.0,
+    rises=18,
+    part_seconds=3600.0,
+)
 Series = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 
 STANDING = Standing(config_hash="0123456789ab", policy="adaptive", profile="quiet", knobs_not_restored=2)
 
 
-def scraped(*reports: Report, max_guest_series: int = 100) -> Series:
+def scraped(*reports: Report, max_guest_series: int = 100, capacity: Outlook | None = None) -> Series:
     """All series after these reports, by name and labels."""
-    metrics, totals = Metrics(max_guest_series), Totals()
+    metrics, totals = Metrics(max_guest_series), Totals(capacity=capacity)
     for each in reports:
         totals = totals.after(each)
         metrics.publish(each, totals, STANDING)
@@ -70,7 +88,7 @@ def test_before_the_first_tick_there_is_nothing_of_ours() -> None:
 
 
 def test_every_row_of_the_catalogue_shows_on_a_host_that_says_everything() -> None:
-    shown = names(scraped(report(), report(FULL, result(), foreign=(FOREIGN,), after_seconds=1.0)))
+    shown = names(scraped(report(), report(FULL, result(), foreign=(FOREIGN,), after_seconds=1.0), capacity=OUTLOOK))
     for row in rows(100):
         assert PREFIX + row.name + ("_total" if row.kind == "counter" else "") in shown
 

@@ -35,6 +35,7 @@ NOT_HERE: Mapping[str, str] = {
 NOT_RUN: Mapping[str, str] = {
     "run": "goes on until it is told to stop",
     "record": "goes on until it is told to stop",
+    "capacity": "needs the record of an hour",
     "scan": "reads the memory of real processes",
     "unmerge": "gives back the memory of real processes",
     "huge": "copies the memory of real processes, once ksmd has come to a stop",
