@@ -39,6 +39,11 @@ def roomy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return traced(tmp_path_factory.mktemp("trace") / "trace", 30)
 
 
+def daemon_says(directory: Path, now: Snapshot) -> None:
+    status = statusfile.status_of(replace(report(), snapshot=now), Totals())
+    statusfile.write(directory / "status.json", statusfile.status_json(status))
+
+
 def asked(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
     code = main(["capacity", *map(str, words)])
     told = capsys.readouterr()
@@ -103,15 +108,14 @@ def test_from_the_record_of_the_daemon(tmp_path: Path, capsys: pytest.CaptureFix
     for hour in range(HOURS):
         record.add(moment(seen(hour, 30)))
     capacityfile.write(tmp_path / capacityfile.NAME, record)
-    now = replace(report(), snapshot=seen(HOURS, 30))
-    statusfile.write(tmp_path / "status.json", now, Totals())
+    daemon_says(tmp_path, seen(HOURS, 30))
     code, out, _ = asked(capsys, "--runtime-dir", tmp_path)
     assert code == 0
     assert out.startswith("29 more guests like vm-2 fit\n")
 
 
 def test_a_daemon_that_has_just_begun_knows_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    statusfile.write(tmp_path / "status.json", replace(report(), snapshot=seen(1, 30)), Totals())
+    daemon_says(tmp_path, seen(1, 30))
     code, out, err = asked(capsys, "--runtime-dir", tmp_path)
     assert (code, out) == (2, "")
     assert "hint: the daemon records while it runs" in err
