@@ -24,7 +24,7 @@ class Moment(NamedTuple):
     """How things stood at one moment."""
 
     seconds: float
-    """Seconds since 1970, which outlast a restart."""
+    """Seconds since boot: a clock that is set moves nothing, and no guest outlives a boot."""
     demand: Mapping[str, int]
     """Bytes taken on the host, with what is in swap, under ''; and those taken in each slice, by its cgroup."""
     guests: tuple[str, ...]
@@ -53,7 +53,7 @@ class DemandRecord:
         return self.moments[-1].seconds - self.moments[0].seconds + self.step_seconds
 
     def add(self, now: Moment) -> None:
-        """Add one more moment. What is later by another clock is forgotten."""
+        """Add one more moment. What is later is of another boot, and forgotten."""
         while self.moments and self.moments[-1].seconds > now.seconds:
             self.moments.pop()
         self._keep(self.moments, now)
@@ -85,7 +85,7 @@ def moment(now: Snapshot) -> Moment:
     places = limits(now)
     demand = demands(now)
     return Moment(
-        seconds=now.clock.unix_seconds,
+        seconds=now.clock.monotonic_seconds,
         demand=demand,
         guests=tuple(key_of(guest) for guest in known),
         own=array("Q", [shares[key_of(guest)] for guest in known]),

@@ -1,6 +1,7 @@
 """`capacity` answers from a trace and from the daemon's record, by its exit code, too, or says why it cannot."""
 
 import json
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -40,7 +41,8 @@ def roomy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def daemon_says(directory: Path, now: Snapshot) -> None:
-    status = statusfile.status_of(replace(report(), snapshot=now), Totals())
+    clock = replace(now.clock, monotonic_seconds=time.monotonic())
+    status = statusfile.status_of(replace(report(), snapshot=replace(now, clock=clock)), Totals())
     statusfile.write(directory / "status.json", statusfile.status_json(status))
 
 
@@ -104,9 +106,9 @@ def test_an_absurd_risk_is_refused(risk: str, capsys: pytest.CaptureFixture[str]
 
 
 def test_from_the_record_of_the_daemon(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    record = DemandRecord()
+    record, begin = DemandRecord(), time.monotonic() - HOURS * 3600
     for hour in range(HOURS):
-        record.add(moment(seen(hour, 30)))
+        record.add(moment(seen(hour, 30))._replace(seconds=begin + hour * 3600))
     capacityfile.write(tmp_path / capacityfile.NAME, record)
     daemon_says(tmp_path, seen(HOURS, 30))
     code, out, _ = asked(capsys, "--runtime-dir", tmp_path)

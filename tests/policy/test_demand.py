@@ -73,9 +73,10 @@ def test_only_the_largest_guests_are_kept_one_by_one() -> None:
     assert min(kept.own) == 10 * MIB
 
 
-def test_a_clock_that_is_set_back_leaves_no_later_moments() -> None:
+def test_a_clock_that_is_set_moves_nothing_and_another_boot_begins_anew() -> None:
     record = DemandRecord()
-    for seconds in (1000, 5000, 2000):
-        clock = Clock(monotonic_seconds=0, unix_seconds=seconds)
+    for boot_seconds, unix_seconds in ((1000, 1000), (2000, 9e9), (3000, 0), (10, 5000)):
+        clock = Clock(monotonic_seconds=boot_seconds, unix_seconds=unix_seconds)
         record.add(moment(replace(at(0), clock=clock)))
-    assert [one.seconds for one in record.moments] == [1000, 2000]
+        assert record.moments[-1].seconds == boot_seconds
+    assert [one.seconds for one in record.moments] == [10]
