@@ -64,6 +64,8 @@ def run(args: Namespace) -> int:
     daemon = process_at(*(runtime.holder() or (0, 0.0)))
     if daemon is None:
         raise NobodyReloads("none runs")
+    if not _is_daemon(daemon.pid):
+        raise NobodyReloads(f"process {daemon.pid} has the lock, and is no daemon")
     asked = time.monotonic()
     try:
         daemon.send_signal(signal.SIGHUP)
@@ -74,6 +76,17 @@ def run(args: Namespace) -> int:
         raise ReloadRefused(answer.refused)
     print(answer.told)
     return 0
+
+
+def _is_daemon(pid: int) -> bool:
+    """Whether it catches SIGHUP, which would end another: `restore` and `unmerge` have the lock at work, too."""
+    import re
+    import signal
+
+    from ksmtuned_py.door import Door
+
+    caught = re.search(r"^SigCgt:\s*([0-9a-f]+)$", Door().read_if_there(f"proc/{pid}/status") or "", re.MULTILINE)
+    return caught is not None and bool(int(caught[1], 16) >> (signal.SIGHUP - 1) & 1)
 
 
 def _answer(runtime: "Runtime", daemon: "Process", asked_seconds: float) -> "ReloadAnswer":

@@ -1,5 +1,6 @@
 """Packages as they are built from this tree, and bare systems on which they are installed."""
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -56,7 +57,9 @@ class Installed(Unit):
     def apt_get(self, *words: str) -> str:
         """What apt-get says, with this machine's network; it has to end well."""
         settings = ["DEBIAN_FRONTEND=noninteractive", "LC_ALL=C.UTF-8"]
-        done = self.container.ended_online("env", *settings, "apt-get", "-q", "-y", *words)
+        with (CACHE / "apt.lock").open("w") as lock:  # systems share what was downloaded, also with another run
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            done = self.container.ended_online("env", *settings, "apt-get", "-q", "-y", *words)
         assert done.returncode == 0, done.stdout
         return done.stdout
 
@@ -95,6 +98,7 @@ def system_with(ksm: Path, suite: str, packages: Path, more: Sequence[tuple[Path
         one = Installed(container, ksm)
         one.shell(f"mount --bind {TREE} {KSM}")  # over the container's own, which is read-only
         one.shell("umount /proc/sys/kernel/random/boot_id")  # a service, with a /proc of its own, sees this machine's
+        one.shell("touch /etc/hosts")  # every system has one; otherwise a package that Python takes along makes it
         one.apt_get("update")
         one.found = one.knobs()
         yield one

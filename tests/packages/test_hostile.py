@@ -46,6 +46,14 @@ def test_no_room_for_the_old_settings_is_told_and_stops_nothing(bare: Installed,
     bare.shell(f"umount {CONFIG}/config.d")
 
 
+def test_no_link_in_a_configuration_of_another_user_is_followed(bare: Installed, newest: Path) -> None:
+    bare.shell("echo KSM_THRES_COEF=33 > /etc/ksmtuned.conf; echo mine > /srv/precious")
+    bare.shell(f"mkdir -p {CONFIG}/config.d; chown -R 65534 {CONFIG}; ln -s /srv/precious {IMPORTED}.new")
+    said = install(bare, newest)
+    assert f"are in {IMPORTED}" in said
+    assert bare.shell(f"cat /srv/precious; rm /srv/precious; stat --format=%F {IMPORTED}") == "mine\nregular file\n"
+
+
 def test_without_sysfs_and_without_a_running_systemd(bare: Installed, newest: Path) -> None:
     line = f"umount -l /sys; mount -t tmpfs tmpfs /run; {DPKG} --install {PACKAGES}/{newest.name}; {PURGE}"
     said = bare.shell(f"unshare --mount sh -ec '{line}'")

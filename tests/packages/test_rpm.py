@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.packages.conftest import build
+from tests.support.container import ROOT
 
 pytestmark = pytest.mark.packages
 
@@ -28,10 +29,29 @@ def rpm_says(*words: str | Path) -> str:
     return done.stdout
 
 
-def test_it_holds_what_the_deb_holds(rpm: Path, packages: Path) -> None:
+def held(packages: Path) -> set[str]:
+    """The files of the Debian package."""
     deb = next(packages.glob("*_*_*.deb"))
     listing = subprocess.run(["dpkg-deb", "--contents", deb], capture_output=True, text=True, check=True).stdout
-    packaged = {line.split()[5][1:] for line in listing.splitlines() if not line.startswith("d")}
+    return {line.split()[5][1:] for line in listing.splitlines() if not line.startswith("d")}
+
+
+def test_the_deb_holds_every_file_of_the_program(packages: Path) -> None:
+    command = ["git", "ls-files", "--", "ksmtuned_py"]
+    tracked = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    packaged = {name.rpartition("/site-packages/")[2] for name in held(packages)}
+    assert [name for name in tracked if name not in packaged] == []
+
+
+def test_where_every_file_goes_is_told(packages: Path) -> None:
+    table = (ROOT / "docs/install.md").read_text().partition("\n## Where every file goes\n")[2].partition("\n## ")[0]
+    places = re.findall(r"`(/\S+)`", table)
+    of_checkers = "/usr/share/lintian/"
+    assert [name for name in held(packages) if not name.startswith((of_checkers, *places))] == []
+
+
+def test_it_holds_what_the_deb_holds(rpm: Path, packages: Path) -> None:
+    packaged = held(packages)
     brought = re.compile(r"/usr/lib/ksmtuned-py/(?!lib/python3\.\d+/site-packages/ksmtuned_py)")
     of_debians_own = re.compile(r"/usr/share/(lintian/|doc/ksmtuned-py/(copyright|changelog\.gz)$)")
     packaged = {name for name in packaged if not brought.match(name) and not of_debians_own.match(name)}

@@ -3,13 +3,16 @@
 import os
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from ksmtuned_py.door.runtime import Runtime
 from tests.process.conftest import Start
 from tests.support.daemon import EVENTS_ONLY, QUICK, Daemon, Sections, merged, one_clear_error, unprivileged, verb
 from tests.support.need import need
+from tests.support.process import wait_for
 from tests.support.trees import KSM, put
 
 FIXED: Sections = {"policy": {"name": "fixed"}, "fixed": {"pages_to_scan": 777}}
@@ -55,6 +58,25 @@ def test_a_clock_that_was_set_since_the_start_hides_no_daemon(start: Start) -> N
     os.utime(daemon.runtime / "lock", (0, 0))  # as it is by a clock that was in 1970 then
     done = reload(daemon, merged(EVENTS_ONLY, FIXED))
     assert (done.returncode, done.stderr) == (0, "")
+
+
+AT_WORK = """
+import sys
+from pathlib import Path
+from ksmtuned_py.door.runtime import Runtime
+with Runtime(Path(sys.argv[1])).locked():
+    print(input(), flush=True)
+"""
+"""What has the lock as `restore` has it, until it is told to end."""
+
+
+def test_who_puts_the_knobs_back_meanwhile_is_not_cut_short(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", AT_WORK, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        wait_for(lambda: Runtime(tmp_path).holder(), 30.0, "a lock that is held")
+        said = one_clear_error(verb("reload", "--runtime-dir", tmp_path), 1)
+        assert f"process {other.pid} has the lock, and is no daemon" in said
+        assert other.communicate("done\n", timeout=30.0)[0] == "done\n"
 
 
 def test_where_none_runs_it_fails(start: Start, tmp_path: Path) -> None:
