@@ -15,6 +15,13 @@ def human_bytes(count: float) -> str:
     return f"{count:.0f} B"
 
 
+def human_part(part: float, whole: float) -> str:
+    """A part and the whole for a person, as '6 of 8 GiB'. A common unit is said once."""
+    first, second = human_bytes(part), human_bytes(whole)
+    number, _, unit = first.partition(" ")
+    return f"{number} of {second}" if second.endswith(f" {unit}") else f"{first} of {second}"
+
+
 def human_seconds(seconds: float) -> str:
     """A duration for a person: '240 ms', '12.5 s', '3 min 20 s', '2 h 5 min'."""
     if seconds < 1:

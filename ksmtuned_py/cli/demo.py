@@ -9,6 +9,7 @@ from ksmtuned_py.cli.options import RUNTIME_DIR, add_verb, backend
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from ksmtuned_py.cli.live.livescreen import LiveScreen
     from ksmtuned_py.cli.options import Subparsers
     from ksmtuned_py.cli.workload import Mix
     from ksmtuned_py.config import Config
@@ -45,9 +46,10 @@ def add(subparsers: "Subparsers") -> None:
 
 
 def run(args: Namespace) -> int:
-    """Runs the demo until the time is over, or until Ctrl-C."""
+    """Runs the demo until the time is over, or until q or Ctrl-C."""
     import time
 
+    from ksmtuned_py.cli.live.livescreen import can_live, live_screen
     from ksmtuned_py.cli.screen import Screen
     from ksmtuned_py.config import Config
     from ksmtuned_py.daemon.loop import Daemon
@@ -57,24 +59,28 @@ def run(args: Namespace) -> int:
     with ExitStack() as undo:
         signals = undo.enter_context(closing(Signals()))
         machine, achievable_bytes = undo.enter_context(_stage(args, config))
-        screen = undo.enter_context(Screen(achievable_bytes))
-        waits = _Until(Waiter(signals), time.monotonic() + args.seconds)
+        live = undo.enter_context(live_screen()) if can_live() else None
+        screen = Screen(achievable_bytes, live)
+        waits = _Until(Waiter(signals, switches=live), time.monotonic() + args.seconds, live)
         Daemon(machine.host, machine.in_force, waits, screen).run()
     print(screen.summary())
     return 0
 
 
 class _Until:
-    """Stops the daemon when the demo's time is over."""
+    """Stops the daemon when the demo's time is over, or whoever looks has seen enough."""
 
-    def __init__(self, waiter: "Waiter", end_seconds: float) -> None:
+    def __init__(self, waiter: "Waiter", end_seconds: float, live: "LiveScreen | None") -> None:
         self._waiter = waiter
         self._end_seconds = end_seconds
+        self._live = live
 
     def until(self, deadline_seconds: float) -> "frozenset[Wake]":
         from ksmtuned_py.model import Wake
 
         words = self._waiter.until(min(deadline_seconds, self._end_seconds))
+        if self._live is not None and self._live.is_over:
+            return frozenset({Wake.STOP})
         return words or frozenset({Wake.STOP} if deadline_seconds >= self._end_seconds else ())
 
 

@@ -4,6 +4,7 @@ from argparse import Namespace
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ksmtuned_py.cli.guesttable import COLUMNS, padded, ranked, sums
 from ksmtuned_py.cli.options import add_config, add_root, add_runtime_dir, add_verb
 from ksmtuned_py.cli.seen import lateness, seen
 from ksmtuned_py.cli.terminal import err, out
@@ -24,10 +25,6 @@ class UnknownGuest(KsmtunedError):
     how_many: str
     template = "{name}: {how_many} that name, UUID or PID"
     hint_template = "ksmtuned-py guests lists them with their PIDs"
-
-
-HEADERS = ("GUEST", "PID", "MEMORY", "HUGE", "TRACKED", "MERGED", "ZERO", "RECORDS", "PROFIT", "GROUP", "MERGING")
-LEFT = frozenset({"GUEST", "GROUP", "MERGING"})
 
 
 def add(subparsers: "Subparsers") -> None:
@@ -52,13 +49,13 @@ def run(args: Namespace) -> int:
     now = found.snapshot
     if alive and (late := lateness(found)):
         err().print(late, style="red")
-    guests = sorted(now.guests, key=lambda guest: guest.ksm.profit_bytes if guest.ksm else 0, reverse=True)
+    guests = ranked(now.guests, "PROFIT", now.page_bytes)
     if args.json:
         import json
 
         print(json.dumps([as_object(guest, now.page_bytes) for guest in guests], indent=2))
         return 0
-    _print_table([HEADERS, *(_row(guest, now.page_bytes) for guest in guests)])
+    _print_table(guests, now.page_bytes)
     _print_sums(now)
     return 0
 
@@ -114,57 +111,22 @@ def as_object(guest: "Guest", page_bytes: int) -> dict[str, Any]:
     }
 
 
-def _row(guest: "Guest", page_bytes: int) -> tuple[str, ...]:
-    from ksmtuned_py.model import RMAP_ITEM_BYTES
-    from ksmtuned_py.units import human_bytes
+def _print_table(guests: "list[Guest]", page_bytes: int) -> None:
+    from rich.cells import cell_len
 
-    ksm = guest.ksm
-    account: tuple[str, ...] = ("?",) * 5
-    if ksm is not None:
-        pages = (ksm.rmap_items, ksm.merging_pages, ksm.zero_pages)
-        sizes = (*(count * page_bytes for count in pages), ksm.rmap_items * RMAP_ITEM_BYTES, ksm.profit_bytes)
-        account = tuple(map(human_bytes, sizes))
-    huge = "?" if guest.huge_bytes is None else human_bytes(guest.huge_bytes)
-    return (guest.name, str(guest.pid), human_bytes(guest.rss_bytes), huge, *account, guest.group, _state(guest))
-
-
-def _state(guest: "Guest") -> str:
-    if guest.switched_off:
-        return f"switched off: {guest.merge_reason}"
-    if guest.obstacles:
-        return ", ".join(guest.obstacles)
-    if guest.merge is False and (guest.ksm is None or guest.ksm.mergeable is not False):
-        return f"not switched off yet: {guest.merge_reason}"
-    if guest.refused:
-        return guest.refused
-    answers = {True: "yes", False: "no", None: "?"}
-    return answers[guest.ksm.mergeable if guest.ksm else None]
-
-
-def _print_table(rows: "list[tuple[str, ...]]") -> None:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    rows = [[column.header for column in COLUMNS], *([c.cell(guest, page_bytes) for c in COLUMNS] for guest in guests)]
+    widths = [max(map(cell_len, cells)) for cells in zip(*rows, strict=True)]
     for row in rows:
-        cells = (
-            cell.ljust(width) if header in LEFT else cell.rjust(width)
-            for header, cell, width in zip(HEADERS, row, widths, strict=True)
-        )
+        cells = (padded(cell, width, column) for cell, width, column in zip(row, widths, COLUMNS, strict=True))
         out().print("  ".join(cells).rstrip(), style="bold" if row is rows[0] else None)
 
 
 def _print_sums(now: "Snapshot") -> None:
-    from ksmtuned_py.units import human_bytes, human_seconds
+    from ksmtuned_py.units import human_seconds
 
-    pages = _merged_pages(now.guests)
-    out().print(
-        f"\n{len(now.guests)} guests: {human_bytes(pages * now.page_bytes)} merged in all; the host saves "
-        f"{human_bytes(now.saved_bytes)}, for the first owner of each shared page saves nothing by it"
-    )
+    out().print(f"\n{sums(now)}")
     ages = [guest.libvirt_age_seconds for guest in now.guests if guest.libvirt_age_seconds is not None]
     if ages:
         out().print(f"libvirt told of {len(ages)} of them {human_seconds(max(ages))} before that")
     for problem in now.problems:
         err().print(problem, style="yellow")
-
-
-def _merged_pages(guests: "Iterable[Guest]") -> int:
-    return sum(guest.ksm.merging_pages + guest.ksm.zero_pages for guest in guests if guest.ksm)

@@ -25,6 +25,7 @@ from ksmtuned_py.cli import (
     simulate,
     status,
     terminal,
+    top,
     unmerge,
 )
 from ksmtuned_py.errors import FAILED, KsmtunedError
@@ -35,6 +36,7 @@ VERBS = (
     run,
     status,
     guests,
+    top,
     fleet,
     doctor,
     capacity,

@@ -5,6 +5,7 @@ from argparse import ArgumentTypeError, Namespace
 from typing import TYPE_CHECKING
 
 from ksmtuned_py.cli.options import add_runtime_dir, add_verb, runtime_of
+from ksmtuned_py.cli.tell import pause_sentence
 from ksmtuned_py.cli.terminal import out
 
 if TYPE_CHECKING:
@@ -84,13 +85,6 @@ def _now() -> "Clock":
     from ksmtuned_py.model import Clock
 
     return Clock(monotonic_seconds=time.monotonic(), unix_seconds=time.time())
-
-
-def pause_sentence(asked: "Pause") -> str:
-    """The words for a pause, as 'until Thu 15:04:05: live migration'."""
-    import time
-
-    return f"until {time.strftime('%a %H:%M:%S', time.localtime(asked.until_unix_seconds))}: {asked.reason}"
 
 
 def _tell_whether_heeded(args: Namespace, wanted: "Pause | None") -> None:

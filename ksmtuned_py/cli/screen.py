@@ -1,61 +1,54 @@
-"""Draws the demo's picture: what is saved of what can be, the CPU for it, and the daemon's reasons."""
+"""Shows the demo: what is saved of what can be, the CPU for it, and the daemon's reasons."""
 
-from types import TracebackType
-from typing import Self
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from rich.console import Group, RenderableType
-from rich.live import Live
-from rich.progress_bar import ProgressBar
-from rich.table import Table
-from rich.text import Text
-
+from ksmtuned_py.cli.live.past import Past
+from ksmtuned_py.cli.live.sight import Sight
+from ksmtuned_py.cli.live.watching import host_name
 from ksmtuned_py.cli.terminal import err, out
+from ksmtuned_py.publish.statusfile import status_of
+from ksmtuned_py.publish.totals import Totals
 from ksmtuned_py.report import Report
 from ksmtuned_py.units import GIB, human_bytes, human_percent, human_seconds
 
-BARS = " ▁▂▃▄▅▆▇█"
-CURVE_WIDTH = 60
+if TYPE_CHECKING:
+    from ksmtuned_py.cli.live.livescreen import LiveScreen
 
 
 class Screen:
-    """Draws each report, in place on a terminal, and else as one line."""
+    """Shows each report on the live screen where there is one, and else as one line."""
 
-    def __init__(self, achievable_bytes: int) -> None:
+    def __init__(self, achievable_bytes: int, live: "LiveScreen | None") -> None:
         self._achievable_bytes = max(1, achievable_bytes)
         self._first: Report | None = None
         self._last: Report | None = None
-        self._curve: list[float] = []
+        self._totals = Totals()
+        self._past = Past()
+        self._sight: Sight | None = None
         self._reached: dict[float, float] = {}
-        self._live = Live(console=out(), auto_refresh=False) if out().is_terminal else None
-
-    def __enter__(self) -> Self:
-        if self._live:
-            self._live.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._live:
-            self._live.stop()
+        self._live = live
 
     def publish(self, report: Report) -> None:
-        """Draw a completed tick."""
+        """Show a completed tick."""
         self._first = self._first or report
         self._last = report
         share = self._share(report)
-        self._curve.append(share)
         for mark in (0.5, 0.9, 0.95):
             if share >= mark:
                 self._reached.setdefault(mark, self._seconds(report))
-        if self._live:
-            self._live.update(self._picture(report), refresh=True)
+        if self._live is not None:
+            self._sight = self._seen(report)
+            self._live.show(self._sight)
         else:
             out().print(f"{self._seconds(report):5.1f} s  {self._line(report)}  {report.decision.reason}")
 
     def failed_tick(self, error: Exception) -> None:
         """Tell of a tick that raised this error."""
-        err().print(f"tick failed: {error}")
+        if self._live is not None and self._sight is not None:
+            self._live.show(replace(self._sight, trouble=f"tick failed: {error}", headline_style="red"))
+        else:
+            err().print(f"tick failed: {error}")
 
     def summary(self) -> str:
         """The result of the demo, for its end."""
@@ -64,14 +57,17 @@ class Screen:
         reached = ", ".join(f"{human_percent(mark)} after {human_seconds(at)}" for mark, at in self._reached.items())
         return f"{self._line(self._last)}; of what can be saved: {reached or 'less than 50 %'}"
 
-    def _picture(self, report: Report) -> RenderableType:
-        curve = "".join(BARS[round(min(max(share, 0), 1) * (len(BARS) - 1))] for share in self._curve[-CURVE_WIDTH:])
-        return Group(
-            Text(report.decision.reason, style="bold"),
-            ProgressBar(total=1, completed=self._share(report), width=CURVE_WIDTH),
-            Text(self._line(report), style="green"),
-            Text(curve, style="cyan"),
-            _guests(report),
+    def _seen(self, report: Report) -> Sight:
+        self._totals = self._totals.after(report)
+        self._past = self._past.after(report.snapshot)
+        status = status_of(report, self._totals)
+        return Sight(
+            status=status,
+            host=host_name(),
+            headline=f"demo, {human_seconds(self._seconds(report))}: {status.line}",
+            headline_style="green",
+            past=self._past,
+            more=(("demo", self._line(report), self._share(report)),),
         )
 
     def _line(self, report: Report) -> str:
@@ -93,12 +89,3 @@ class Screen:
     def _cpu_seconds(self, report: Report) -> float:
         assert self._first is not None
         return (report.snapshot.scanner_cpu_seconds or 0) - (self._first.snapshot.scanner_cpu_seconds or 0)
-
-
-def _guests(report: Report) -> Table:
-    table = Table("guest", "memory", "merged", "profit", box=None)
-    for guest in report.snapshot.guests[:12]:
-        ksm = guest.ksm
-        merged = human_bytes(ksm.merging_pages * report.snapshot.page_bytes) if ksm else "?"
-        table.add_row(guest.name, human_bytes(guest.rss_bytes), merged, human_bytes(ksm.profit_bytes) if ksm else "?")
-    return table

@@ -1,7 +1,7 @@
 """Gets the running daemon's word, or a look of our own, for all verbs that tell how things are."""
 
 from argparse import Namespace
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -9,6 +9,8 @@ from ksmtuned_py.cli.options import load_config, runtime_of
 from ksmtuned_py.model import GuestKey
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from psutil import Process
 
     from ksmtuned_py.config import Config
@@ -34,17 +36,16 @@ def daemons_word(args: Namespace) -> "Status | None":
     from ksmtuned_py.publish.statusfile import read
 
     found = read(runtime_of(args).status_path)
-    return found if found and _is_alive(found) else None
+    return found if found and is_alive(found) else None
 
 
 def seen(args: Namespace) -> "tuple[Status, bool]":
     """The daemon's word and True, or where none runs, one look of our own without writing and False."""
-    from ksmtuned_py.door import Door
-
     found = daemons_word(args)
     if found is not None:
         return found, True
-    return _look_once(Door(str(args.root)), load_config(args).config, runtime_of(args)), False
+    with own_looks(args) as look:
+        return look(), False
 
 
 def seen_anew(args: Namespace, door: "Door", config: "Config") -> "tuple[Snapshot, Status | None]":
@@ -69,7 +70,7 @@ def lateness(found: "Status") -> str | None:
     return f"daemon {found.pid} is late by {human_seconds(found.overdue_seconds)}: it hangs"
 
 
-def _is_alive(found: "Status") -> bool:
+def is_alive(found: "Status") -> bool:
     """Whether the process that wrote a status still runs."""
     return process_at(found.pid, found.snapshot.clock.monotonic_seconds) is not None
 
@@ -92,18 +93,27 @@ def process_at(pid: int, monotonic_seconds: float) -> "Process | None":
     return None
 
 
-def _look_once(door: "Door", config: "Config", runtime: "Runtime") -> "Status":
-    """The status of a daemon that would look and decide now."""
+@contextmanager
+def own_looks(args: Namespace) -> "Iterator[Callable[[], Status]]":
+    """Look at the host as a daemon would that writes nothing, as often as one likes in a with block."""
     from ksmtuned_py.daemon.machine import looking
+    from ksmtuned_py.door import Door
     from ksmtuned_py.policy.trend import Trend
     from ksmtuned_py.publish.statusfile import status_of
     from ksmtuned_py.publish.totals import Totals
     from ksmtuned_py.tick import tick
 
-    watching = config.watching
-    with looking(door, config, _partners(runtime, door)) as machine:
-        report = tick(machine.host, watching, Trend.begin(watching))
-        return status_of(report, Totals().after(report))
+    door, watching = Door(str(args.root)), load_config(args).config.watching
+    trend, totals = Trend.begin(watching), Totals()
+
+    def look() -> "Status":
+        nonlocal trend, totals
+        report = tick(machine.host, watching, trend)
+        trend, totals = report.trend, totals.after(report)
+        return status_of(report, totals)
+
+    with looking(door, watching, _partners(runtime_of(args), door)) as machine:
+        yield look
 
 
 def _partners(runtime: "Runtime", door: "Door") -> "Partners":

@@ -6,7 +6,7 @@ from ksmtuned_py.doctor.finding import Finding
 from ksmtuned_py.doctor.hostchecks import SETTLED_PASSES
 from ksmtuned_py.doctor.mends import ask_for_merging
 from ksmtuned_py.doctor.patient import LARGE_BYTES, Patient
-from ksmtuned_py.units import human_bytes
+from ksmtuned_py.units import human_bytes, human_part
 
 SWAPPED_SHARE = 0.25
 """The share of a guest's memory in swap from which on swap is why it merges badly."""
@@ -105,16 +105,9 @@ def in_swap(patient: Patient) -> Iterator[Finding]:
         yield patient.finding(
             "in_swap",
             "much of its memory is in swap, where ksmd does not scan",
-            f"{_of(swapped, size)} are in swap, by /proc/{patient.guest.pid}/smaps",
+            f"{human_part(swapped, size)} are in swap, by /proc/{patient.guest.pid}/smaps",
             "more memory or fewer guests; with fewer, what it needs comes back by itself and merges then",
         )
-
-
-def _of(part: int, whole: int) -> str:
-    """A part and the whole as words, as '6 of 8 GiB'. A common unit is said once."""
-    first, second = human_bytes(part), human_bytes(whole)
-    number, _, unit = first.partition(" ")
-    return f"{number} of {second}" if second.endswith(f" {unit}") else f"{first} of {second}"
 
 
 def losing(patient: Patient) -> Iterator[Finding]:

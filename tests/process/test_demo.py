@@ -1,6 +1,7 @@
 """The verb `demo` runs on the in-memory model for anybody, without any right."""
 
-from tests.support.daemon import unprivileged, verb
+from tests.support.daemon import KSMTUNED, unprivileged, verb
+from tests.support.terminal import Terminal
 
 
 def test_the_model_merges_before_your_eyes_without_rights() -> None:
@@ -10,6 +11,17 @@ def test_the_model_merges_before_your_eyes_without_rights() -> None:
     assert "boosting at 95 % of a core: new guests: model-1, model-2, model-3" in lines[0]
     assert " CPU-s per GiB; of what can be saved: 50 % after " in lines[-1]
     assert "95 % after " in lines[-1]
+
+
+def test_in_a_terminal_it_is_one_live_screen_and_what_came_of_it_stays() -> None:
+    with Terminal([*KSMTUNED, "demo", "--backend", "model", "--guests", "3", "--size", "64"]) as terminal:
+        assert "model-3" in terminal.wait("demo        ")
+        terminal.press("w")
+        terminal.wait("The rules (the winner is ")
+        terminal.press("q")
+        assert terminal.end() == 0
+        assert terminal.is_restored()
+        assert "; of what can be saved: " in terminal.text()
 
 
 def test_on_the_kernel_it_says_what_it_needs() -> None:

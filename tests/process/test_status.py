@@ -47,7 +47,8 @@ def test_status_beside_a_daemon(root: Path, daemon: Daemon) -> None:
     assert said.startswith(f"daemon {daemon.pid}, ")
     assert "boost: 1 GiB saved" in said
     assert "boosting at 60 % of a core: new guest: web" in said
-    assert "8 GiB of 16 GiB available" in said
+    assert "8 of 16 GiB available" in said
+    assert "debt             1 GiB, and the host could find " in said
     assert "run=1, pages_to_scan=" in said
 
 

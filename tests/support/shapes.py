@@ -15,7 +15,7 @@ FIGURE = re.compile(rf"(?:(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun) )?{ONE}(?:\s{ONE})*")
 BAR = re.compile("[▁-█·]+ *")
 RULE = re.compile(r"^  [-*] (\w+) ", re.MULTILINE)
 ROW = re.compile(r"^  (\w+) {2,}", re.MULTILINE)
-SOMETIMES = {"paused", "problem", "stalled", "ksmd"}
+SOMETIMES = {"paused", "problem", "stalled", "ksmd", "copies"}
 """Rows of the status that only some hosts have, or only after some looks."""
 LEAST_LETTERS = 8
 """What the code says of a line in words of its own, at least."""
