@@ -213,4 +213,5 @@ def test_what_it_cannot_do_is_said_as_by_other_verbs(tree: Path, tmp_path: Path)
     assert "ksmtuned-py status --json is for programs" in done.stderr
     assert "wanted seconds, from 0.2 to 3600" in verb("top", "--interval", "0").stderr
     (tmp_path / "status.json").write_text("{")
-    assert "status.json: cannot be read: no JSON" in one_clear_error(verb("top", "--root", tree, "--runtime-dir", tmp_path))
+    said = one_clear_error(verb("top", "--root", tree, "--runtime-dir", tmp_path))
+    assert "status.json: cannot be read: no JSON" in said

@@ -83,7 +83,7 @@ class Terminal:
         """Waits for the program's end, after a signal perhaps, and returns its exit code."""
         if number is not None:
             self.process.send_signal(number)
-        wait_for(lambda: self._take() or self.process.poll() is not None, seconds, f"end; on:\n{self.text()}\n")
+        wait_for(lambda: self.text() and self.process.poll() is not None, seconds, f"end; on:\n{self.text()}\n")
         self._take()
         return self.process.returncode
 

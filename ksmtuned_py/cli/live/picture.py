@@ -65,7 +65,7 @@ CURVES = {
 
 
 def picture(sight: Sight, viewing: Viewing, width: int, height: int, *, live: bool = True) -> list[Text]:
-    """The lines of the screen, exactly as many as it has. Where it is not `live`, no keys are named, nor lines filled."""
+    """The lines of the screen, exactly as many as it has. Else than `live` it names no key, and may be shorter."""
     body = max(0, height - 1)
     if viewing.page == "guests":
         lines = _overview(sight, viewing, width, body, live=live)
