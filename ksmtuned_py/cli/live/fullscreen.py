@@ -204,7 +204,7 @@ def full_screen(console: Console, ending: Iterable[signal.Signals] = (), *, asci
 
 
 def _opened_anew(descriptor: int) -> int:
-    """The same terminal without waiting. To change that on the descriptor itself would change it for the shell, too."""
+    """A descriptor that never waits for the terminal. Changing this one would change it for the shell, too."""
     try:
         return os.open(os.ttyname(descriptor), os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:  # a container may lack its name, another user's may not be opened: then portions are small

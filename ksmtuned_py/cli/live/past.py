@@ -1,4 +1,4 @@
-"""Remembers what a live screen has seen since it began, in as many marks as a curve can show. Pure."""
+"""Remembers what a live screen has seen since it began, in as many readings as a curve can show. Pure."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -6,14 +6,14 @@ from itertools import pairwise
 
 from ksmtuned_py.model import Snapshot
 
-MOST_MARKS = 240
+MOST_READINGS = 240
 """More than the widest curve has places."""
 ROUNDED = 0.9
 """Looks are never as far apart as they should be, so a little less than a step is one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Mark:
+class Reading:
     """The figures of one look that are shown as curves. None = not known."""
 
     monotonic_seconds: float
@@ -26,18 +26,18 @@ class Mark:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Past:
-    """The marks since the beginning, the oldest first."""
+    """The readings since the beginning, the oldest first."""
 
-    marks: tuple[Mark, ...] = ()
+    readings: tuple[Reading, ...] = ()
     step_seconds: float = 0.0
-    """The time between two marks. It doubles when there are too many of them."""
+    """The time between two readings. It doubles when there are too many of them."""
     last: Snapshot | None = None
 
     def after(self, now: Snapshot) -> "Past":
         """The past after one more look. A look of which it knows already changes nothing."""
         if self.last is not None and now.clock.monotonic_seconds <= self.last.clock.monotonic_seconds:
             return replace(self, last=now)  # the same look, or the host has booted
-        mark = Mark(
+        reading = Reading(
             monotonic_seconds=now.clock.monotonic_seconds,
             saved_bytes=now.saved_bytes,
             scanner_share=_a_second(self.last, now, lambda seen: seen.scanner_cpu_seconds),
@@ -45,27 +45,27 @@ class Past:
             cpus_taken_percent=now.cpu_pressure.some.avg10_percent if now.cpu_pressure else None,
             copies_a_second=_a_second(self.last, now, lambda seen: seen.vmstat.cow_ksm),
         )
-        marks = self.marks
-        if marks and mark.monotonic_seconds - marks[-1].monotonic_seconds < ROUNDED * self.step_seconds:
-            marks, mark = marks[:-1], _together(marks[-1], mark)
-        return replace(self, marks=(*marks, mark), last=now)._thinned()
+        readings = self.readings
+        if readings and reading.monotonic_seconds - readings[-1].monotonic_seconds < ROUNDED * self.step_seconds:
+            readings, reading = readings[:-1], _together(readings[-1], reading)
+        return replace(self, readings=(*readings, reading), last=now)._thinned()
 
-    def curve(self, value: Callable[[Mark], float | None]) -> list[float]:
-        """One figure of all marks, as far as it is known."""
-        return [number for mark in self.marks if (number := value(mark)) is not None]
+    def curve(self, value: Callable[[Reading], float | None]) -> list[float]:
+        """One figure of all readings, as far as it is known."""
+        return [number for reading in self.readings if (number := value(reading)) is not None]
 
     def _thinned(self) -> "Past":
-        if len(self.marks) <= MOST_MARKS:
+        if len(self.readings) <= MOST_READINGS:
             return self
-        pairs = zip(self.marks[::2], (*self.marks[1::2], self.marks[-1]), strict=False)
+        pairs = zip(self.readings[::2], (*self.readings[1::2], self.readings[-1]), strict=False)
         kept = tuple(_together(first, second) for first, second in pairs)
         span = kept[-1].monotonic_seconds - kept[0].monotonic_seconds
-        return replace(self, marks=kept, step_seconds=span / (len(kept) - 1))
+        return replace(self, readings=kept, step_seconds=span / (len(kept) - 1))
 
 
-def _together(first: Mark, second: Mark) -> Mark:
-    """Two marks as one, at the time of the first, with the larger of each two figures."""
-    return Mark(
+def _together(first: Reading, second: Reading) -> Reading:
+    """Two readings as one, at the time of the first, with the larger of each two figures."""
+    return Reading(
         monotonic_seconds=first.monotonic_seconds,
         saved_bytes=_larger(first.saved_bytes, second.saved_bytes),
         scanner_share=_larger(first.scanner_share, second.scanner_share),
@@ -80,7 +80,7 @@ def _larger(first: float | None, second: float | None) -> float | None:
 
 
 def _a_second(before: Snapshot | None, now: Snapshot, count: Callable[[Snapshot], float | None]) -> float | None:
-    """By how much a count has grown in each second since the last look; None when that is not known."""
+    """The growth of a count in each second since the last look; None when that is not known."""
     first, last = None if before is None else count(before), count(now)
     if before is None or first is None or last is None:
         return None
@@ -88,7 +88,7 @@ def _a_second(before: Snapshot | None, now: Snapshot, count: Callable[[Snapshot]
 
 
 def resampled(values: Iterable[float], width: int) -> list[float]:
-    """At most so many values. Each is the largest of those in its place, so that no peak is lost."""
+    """The values as so many at most. Each is the largest of those in its place, so that no peak is lost."""
     values = list(values)
     if len(values) <= width:
         return values

@@ -8,7 +8,7 @@ from rich.text import Text
 
 from ksmtuned_py.cli.guesttable import short_of_room
 from ksmtuned_py.cli.live.pages import page_lines
-from ksmtuned_py.cli.live.past import Mark
+from ksmtuned_py.cli.live.past import Reading
 from ksmtuned_py.cli.live.sight import Sight
 from ksmtuned_py.cli.live.strokes import bar, curve, fitted, wrapped
 from ksmtuned_py.cli.live.table import table_lines
@@ -48,18 +48,18 @@ PAGE_KEYS = (("q", "quit"), ("Esc", "back"), ("↑↓", "scroll"))
 class Curve:
     """What is drawn beside a row."""
 
-    value: Callable[[Mark], float | None]
+    value: Callable[[Reading], float | None]
     least_top: float
     style: str
 
 
 CURVES = {
-    "saved": Curve(lambda mark: mark.saved_bytes, 1.0, "green"),
-    "copies": Curve(lambda mark: mark.copies_a_second, 10.0, "magenta"),
-    "ksmd": Curve(lambda mark: mark.scanner_share, 0.1, "cyan"),
-    "scanner": Curve(lambda mark: mark.scanner_share, 0.1, "cyan"),
-    "stalled": Curve(lambda mark: mark.stalled_percent, 10.0, "yellow"),
-    "CPUs taken": Curve(lambda mark: mark.cpus_taken_percent, 10.0, "yellow"),
+    "saved": Curve(lambda reading: reading.saved_bytes, 1.0, "green"),
+    "copies": Curve(lambda reading: reading.copies_a_second, 10.0, "magenta"),
+    "ksmd": Curve(lambda reading: reading.scanner_share, 0.1, "cyan"),
+    "scanner": Curve(lambda reading: reading.scanner_share, 0.1, "cyan"),
+    "stalled": Curve(lambda reading: reading.stalled_percent, 10.0, "yellow"),
+    "CPUs taken": Curve(lambda reading: reading.cpus_taken_percent, 10.0, "yellow"),
 }
 """The tops are low, so that little is seen, and not so low that nothing looks like much."""
 
@@ -108,7 +108,7 @@ def _head(sight: Sight, width: int, most: int) -> list[Text]:
 
 
 def _most_important(sight: Sight, rows: list[tuple[str, str]], most: int) -> list[tuple[str, str]]:
-    """As many rows as there is room for. The first problem is among them, however many others are left out."""
+    """The rows that there is room for. The first problem is among them, however many others are left out."""
     problems = [value for name, value in rows if name == "problem"]
     others = [(name, value) for name, value, _ in sight.more]
     others += [row for row in rows if row[0] not in ELSEWHERE]

@@ -60,7 +60,7 @@ def wrapped(text: str, width: int, most: int) -> list[str]:
 
 
 def in_ascii(line: Text) -> Text:
-    """The same line, as wide, for a terminal that has only ASCII."""
+    """A line, as wide as before, for a terminal that has only ASCII."""
     if line.plain.isascii():
         return line
     shown = [one.translate(ASCII) if ord(one) in ASCII or one.isascii() else "?" * cell_len(one) for one in line.plain]

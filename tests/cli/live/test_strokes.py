@@ -4,7 +4,7 @@ import pytest
 from rich.cells import cell_len
 from rich.text import Text
 
-from ksmtuned_py.cli.live.past import MOST_MARKS, Past, resampled
+from ksmtuned_py.cli.live.past import MOST_READINGS, Past, resampled
 from ksmtuned_py.cli.live.strokes import bar, curve, fitted, in_ascii, tidy, wrapped
 from tests.support.reports import FULL, report
 
@@ -62,18 +62,18 @@ def past_of(looks: int) -> Past:
 
 def test_the_past_is_bounded_and_goes_back_to_the_beginning() -> None:
     past = past_of(3000)
-    assert MOST_MARKS // 3 < len(past.marks) <= MOST_MARKS
-    assert past.marks[0].monotonic_seconds == FULL.clock.monotonic_seconds
-    assert past.marks[-1].monotonic_seconds > FULL.clock.monotonic_seconds + 5900
-    steps = {b.monotonic_seconds - a.monotonic_seconds for a, b in zip(past.marks, past.marks[1:], strict=False)}
+    assert MOST_READINGS // 3 < len(past.readings) <= MOST_READINGS
+    assert past.readings[0].monotonic_seconds == FULL.clock.monotonic_seconds
+    assert past.readings[-1].monotonic_seconds > FULL.clock.monotonic_seconds + 5900
+    steps = {b.monotonic_seconds - a.monotonic_seconds for a, b in zip(past.readings, past.readings[1:], strict=False)}
     assert max(steps) <= 3 * min(steps)
 
 
 def test_a_rate_is_that_between_two_looks() -> None:
-    assert past_of(1).curve(lambda mark: mark.scanner_share) == []
-    assert past_of(3).curve(lambda mark: mark.scanner_share) == [0.5, 0.5]
+    assert past_of(1).curve(lambda reading: reading.scanner_share) == []
+    assert past_of(3).curve(lambda reading: reading.scanner_share) == [0.5, 0.5]
 
 
 def test_the_same_look_counts_once() -> None:
     now = report().snapshot
-    assert len(Past().after(now).after(now).marks) == 1
+    assert len(Past().after(now).after(now).readings) == 1
