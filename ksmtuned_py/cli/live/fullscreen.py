@@ -18,7 +18,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from ksmtuned_py.cli.live.keys import Keys
+from ksmtuned_py.cli.live.keys import KeyReader
 from ksmtuned_py.cli.live.strokes import in_ascii
 
 ENTER = b"\x1b[?1049h\x1b[?25l\x1b[?7l\x1b[2J"
@@ -48,7 +48,7 @@ class FullScreen:
         self._terminal = _opened_anew(sys.stdout.fileno())
         self._is_read = fcntl.fcntl(self._terminal, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDWR
         self._attributes = termios.tcgetattr(self._terminal)
-        self._keys = Keys()
+        self._keys = KeyReader()
         self._came: set[int] = set()
         self._wake, self._waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._poll = select.epoll()

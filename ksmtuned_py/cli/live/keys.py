@@ -34,7 +34,7 @@ LONGEST = 16
 """The most that an escape sequence is waited for. Whoever sends more sends no key."""
 
 
-class Keys:
+class KeyReader:
     """Makes keys of bytes, which may come in any portions."""
 
     def __init__(self) -> None:
