@@ -26,7 +26,7 @@ from bench.stage import Size
 from ksmtuned_py.door import Door
 from ksmtuned_py.sensors.memory import read_memory
 from ksmtuned_py.units import GIB, MIB, human_bytes, human_seconds
-from tests.support.ksmlock import RealKsm, held_ksm
+from tests.support.ksmlock import RealKsm, locked_ksm
 from tests.support.process import adopt_orphans
 
 FILL_SECONDS_PER_GIB = 1.0
@@ -153,7 +153,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # SIGTERM ends it as Ctrl-C does
     runs: list[Run] = []
     try:
-        with held_ksm() as ksm:
+        with locked_ksm() as ksm:
             if any(takes_memory(load) for load in args.loads):
                 touch_all()
             for run in _performed(ksm, plan, size):

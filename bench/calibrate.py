@@ -12,7 +12,7 @@ from ksmtuned_py.cli.workload import PAGE_BYTES, Mix, Workload, workloads
 from ksmtuned_py.ksmdmodel.costs import Costs
 from ksmtuned_py.ksmdmodel.pages import Found
 from ksmtuned_py.units import MIB
-from tests.support.ksmlock import held_ksm
+from tests.support.ksmlock import locked_ksm
 
 SEED = os.getpid()
 """A seed that no other process of this machine uses for its content."""
@@ -132,7 +132,7 @@ def main() -> None:
     if os.geteuid() != 0:
         parser.error("needs root, to write to /sys/kernel/mm/ksm")
     print(f"Linux {os.uname().release}, {os.cpu_count()} CPUs")
-    with held_ksm() as ksm:
+    with locked_ksm() as ksm:
         ksmd = RealKsmd(ksm)
         if others := ksmd.lead().pages:
             print(f"{others} mergeable pages are other processes': they blur all that follows")

@@ -22,7 +22,7 @@ from ksmtuned_py.plan import plan
 from ksmtuned_py.policy.batch import batch_for
 from ksmtuned_py.policy.scanner import ScannerSpeed
 from ksmtuned_py.units import MIB
-from tests.support.ksmlock import RealKsm, held_ksm
+from tests.support.ksmlock import RealKsm, locked_ksm
 from tests.support.process import wait_for
 
 BUDGETS = (0.95, 0.6, 0.2, 0.05, 0.01, 0.002)
@@ -138,7 +138,7 @@ def main() -> None:
         "waiting, %",
     )
     print(f"| {' | '.join(heads)} |\n{'|---:' * len(heads)}|")
-    with held_ksm() as ksm:
+    with locked_ksm() as ksm:
         for rows in measured(ksm, args.turns, args.seconds):
             print(_line(rows))
 

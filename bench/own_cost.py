@@ -21,7 +21,7 @@ from bench.runs import clean
 from ksmtuned_py.cli.workload import Mix
 from ksmtuned_py.publish.statusfile import read
 from ksmtuned_py.units import MIB
-from tests.support.ksmlock import RealKsm, held_ksm
+from tests.support.ksmlock import RealKsm, locked_ksm
 from tests.support.process import adopt_orphans, wait_for
 
 CRUISE_SECONDS = 120.0
@@ -120,7 +120,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60, metavar="S", help="of each case (%(default)s)")
     seconds = parser.parse_args().seconds
     adopt_orphans()
-    with held_ksm() as ksm:
+    with locked_ksm() as ksm:
         print(as_markdown([(case, measure(ksm, case, seconds)) for case in CASES]))
 
 

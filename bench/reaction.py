@@ -17,7 +17,7 @@ from bench.runs import clean
 from bench.thrash import thrashing
 from ksmtuned_py.door import Door
 from ksmtuned_py.sensors.pressure import open_trigger
-from tests.support.ksmlock import RealKsm, held_ksm
+from tests.support.ksmlock import RealKsm, locked_ksm
 from tests.support.process import adopt_orphans, wait_for
 
 TRIGGER_MS = 150
@@ -84,7 +84,7 @@ def main() -> None:
     turns = parser.parse_args().turns
     adopt_orphans()
     reactions = []
-    with held_ksm() as ksm:
+    with locked_ksm() as ksm:
         for turn in range(turns):
             reactions.append(measure(ksm))
             time.sleep(CALM_SECONDS if turn + 1 < turns else 0)

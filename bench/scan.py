@@ -27,7 +27,7 @@ from ksmtuned_py.sensors.stat import parse_stat
 from ksmtuned_py.units import MIB
 from tests.scan.changing import Changer, changer
 from tests.scan.conftest import zram
-from tests.support.ksmlock import RealKsm, held_ksm
+from tests.support.ksmlock import RealKsm, locked_ksm
 
 CHANGED = (0, 2, 64, 1024)
 """Pages written between two passes."""
@@ -154,7 +154,7 @@ def measure(mib: int, tell: Callable[[str], None]) -> dict[str, Figures]:
     found: dict[str, Figures] = {}
     for changed in CHANGED:
         tell(f"{changed} changed pages")
-        with held_ksm() as ksm, changer(mib) as load:
+        with locked_ksm() as ksm, changer(mib) as load:
             scan, ksmd = OfScan(load, smart=True), OfKsmd(ksm, smart=True)
             found["scan, first pass"], found["ksmd, first pass"] = first_pass(scan), first_pass(ksmd)
             found[f"scan, later, {changed} changed"] = later_passes(scan, load, changed)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import settings
 
-from tests.support.ksmlock import RealKsm, held_ksm, knobs_at_rest, need_real_ksm
+from tests.support.ksmlock import RealKsm, knobs_at_rest, locked_ksm, need_real_ksm
 from tests.support.process import adopt_orphans, children, leftovers
 from tests.support.workers import group
 
@@ -42,5 +42,5 @@ def nothing_left_behind() -> Iterator[None]:
 def real_ksm() -> Iterator[RealKsm]:
     """The real KSM under the machine-wide lock. Afterwards all is unmerged, and every knob is as before."""
     need_real_ksm()
-    with held_ksm() as ksm:
+    with locked_ksm() as ksm:
         yield ksm

@@ -16,7 +16,7 @@ from ksmtuned_py.cli.workload import Mix, Workload
 from ksmtuned_py.units import MIB
 from tests.support.chromium import chromium, tab
 from tests.support.daemon import Daemon, Sections, free_port, merged
-from tests.support.ksmlock import held_ksm
+from tests.support.ksmlock import locked_ksm
 from tests.support.process import adopt_orphans
 
 PICTURES = Path(__file__).parent.parent.parent / "docs" / "pictures"
@@ -39,7 +39,7 @@ SETTINGS: Sections = {
 def main() -> None:
     """Lets guests live for a while, and takes the pictures."""
     adopt_orphans()
-    with held_ksm(), day() as address, chromium() as browser:
+    with locked_ksm(), day() as address, chromium() as browser:
         for name, (scheme, width, height) in SIZES.items():
             size = {"width": width, "height": height}
             with tab(browser, address, color_scheme=scheme, viewport=size, device_scale_factor=1) as opened:

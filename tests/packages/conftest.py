@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.container import ROOT, booted_system
 from tests.support.debian import CACHE
-from tests.support.ksmlock import KSM, held_ksm, need_real_ksm
+from tests.support.ksmlock import KSM, locked_ksm, need_real_ksm
 from tests.support.need import need
 from tests.support.roots import bare as bare_root
 from tests.support.trees import make_fake_tree
@@ -80,7 +80,7 @@ def system(suite: str, packages: Path) -> Iterator[Installed]:
     """A bare Debian of that suite that is up, with this machine's knobs to write to, and these packages at hand."""
     need(os.geteuid() == 0, "root, to boot a container")
     need_real_ksm()
-    with held_ksm(), system_with(KSM, suite, packages) as one:
+    with locked_ksm(), system_with(KSM, suite, packages) as one:
         yield one
 
 

@@ -21,7 +21,7 @@ from cyclonedx.validation.json import JsonStrictValidator
 from tests.packages.conftest import build
 from tests.packages.test_reproducible import LOCK
 from tests.repository.test_kubernetes import pod
-from tests.support.ksmlock import KSM, RealKsm, held_ksm, need_real_ksm
+from tests.support.ksmlock import KSM, RealKsm, locked_ksm, need_real_ksm
 from tests.support.need import need
 from tests.support.oci import bundle, started, unpack_image
 from tests.support.process import Program, wait_for
@@ -118,7 +118,7 @@ class Node:
 @pytest.fixture
 def node(unpacked: tuple[Path, dict[str, Any]], tmp_path: Path) -> Iterator[Node]:
     need_real_ksm()
-    with held_ksm() as ksm:
+    with locked_ksm() as ksm:
         yield Node(unpacked, tmp_path, ksm)
 
 

@@ -13,7 +13,7 @@ import pytest
 from ksmtuned_py.cli.workload import Mix, achievable_pages, workloads
 from ksmtuned_py.units import MIB
 from tests.support.emulated import BEGUN, ENDED, output, run_inside
-from tests.support.ksmlock import RealKsm, held_ksm, knobs, knobs_at_rest, need_real_ksm
+from tests.support.ksmlock import RealKsm, knobs, knobs_at_rest, locked_ksm, need_real_ksm
 from tests.support.need import need
 from tests.support.process import Program, children, end_all, leftovers, wait_for
 from tests.support.workers import group
@@ -93,8 +93,8 @@ def test_real_ksm_merges_and_others_see_that_it_is_taken(real_ksm: RealKsm) -> N
 MESS = {"merge_across_nodes": 0, "max_page_sharing": 20, "pages_to_scan": 777, "advisor_mode": "scan-time", "run": 1}
 KILLED_HOLDER = """
 import json, os, signal
-from tests.support.ksmlock import held_ksm, knobs
-with held_ksm() as ksm:
+from tests.support.ksmlock import locked_ksm, knobs
+with locked_ksm() as ksm:
     print(json.dumps(knobs()), flush=True)
     ksm.write("pages_to_scan", 777)
     os.kill(os.getpid(), signal.SIGKILL)
@@ -103,7 +103,7 @@ with held_ksm() as ksm:
 
 def fail_in_a_mess(found: dict[str, str]) -> None:
     """Leave a mess, as a bad test does; `found` gets the knobs as they were."""
-    with held_ksm() as ksm:
+    with locked_ksm() as ksm:
         found.update(knobs())
         for name, value in MESS.items():
             if name in found:
@@ -126,7 +126,7 @@ def test_a_holder_that_was_killed_is_mended_by_the_next() -> None:
     killed = subprocess.run([sys.executable, "-c", KILLED_HOLDER], stdout=subprocess.PIPE, check=False)
     assert killed.returncode == -9
     assert knobs_at_rest() is None
-    with held_ksm():
+    with locked_ksm():
         assert knobs() == json.loads(killed.stdout)
 
 

@@ -88,8 +88,8 @@ def need_real_ksm() -> None:
 
 
 @contextmanager
-def held_ksm() -> Iterator[RealKsm]:
-    """Holds the lock in a with block; then ends processes begun in it, unmerges all, and puts each knob back."""
+def locked_ksm() -> Iterator[RealKsm]:
+    """Takes the lock for a with block; then ends processes begun in it, unmerges all, and puts each knob back."""
     ksm = RealKsm()
     with LOCK.open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 
 from tests.support.debian import kernel_of
-from tests.support.ksmlock import held_ksm
+from tests.support.ksmlock import locked_ksm
 from tests.support.qemu import BOOT_SECONDS, UP, Guest, make_initrd
 
 HERE = Path(__file__).parent
@@ -42,7 +42,7 @@ def main(kernel: str, directory: Path) -> None:
 def capture_here(program: Path, directory: Path) -> None:
     """Captures from the running kernel, under the lock."""
     path = f"{program.parent}:{os.environ['PATH']}"
-    with held_ksm():
+    with locked_ksm():
         subprocess.run(["sh", SCRIPT, directory.resolve()], env={**os.environ, "PATH": path}, check=True)
 
 
