@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 from argparse_manpage.manpage import Manpage  # type: ignore[import-untyped]  # it ships no types
+from openapi import openapi
 
 from ksmtuned_py import __version__
 from ksmtuned_py.cli.main import PROG, SUMMARY, build_parser
@@ -83,6 +84,7 @@ FILES = {
     "config/config.toml": render_sample,
     "docs/man/ksmtuned-py.1": command_page,
     "docs/man/ksmtuned-py.toml.5": config_page,
+    "ksmtuned_py/publish/openapi.json": openapi,
     "packaging/debian/changelog": debian_changelog,
     "packaging/kubernetes/base/kustomization.yaml": kustomization,
     "packaging/rpm/ksmtuned-py.spec": rpm_spec,
