@@ -1,4 +1,4 @@
-"""The real daemon serves its page's data, keeps the past over a restart, and takes keys and certificates at a reload."""
+"""The real daemon serves its page's data, keeps the past over a restart, and takes keys at a reload."""
 
 import json
 import os
@@ -77,13 +77,11 @@ def test_a_token_is_wanted_after_a_reload_and_a_file_that_others_may_read_is_ref
     file = served.place / "web.toml"
     file.write_text(f'[bearer_tokens]\nprometheus = "{sha256(TOKEN.encode()).hexdigest()}"\n')
     file.chmod(0o644)
-    daemon.reload(
-        "reload refused, the old configuration stays: metrics.web_config_file",
-        served.sections(web_config_file=str(file)),
-    )
+    keyed = served.sections(web_config_file=str(file))
+    daemon.reload("reload refused, the old configuration stays: metrics.web_config_file", keyed)
     assert served.json("/api/v1/status")["pid"] == daemon.pid
     file.chmod(0o600)
-    daemon.reload("reloaded: metrics.web_config_file", served.sections(web_config_file=str(file)))
+    daemon.reload("reloaded: metrics.web_config_file", keyed)
     with pytest.raises(HTTPError, match="401"):
         served.json("/api/v1/status")
     assert served.json("/api/v1/status", Authorization=f"Bearer {TOKEN}")["pid"] == daemon.pid

@@ -208,3 +208,9 @@ def test_the_drop_in_for_remap_lets_seccomp_filters_be_read() -> None:
     lines = (UNIT.parent / "scan_remap.conf").read_text().splitlines()
     off = {key for key, _, value in (line.partition("=") for line in lines) if value in ("", "no")}
     assert by_filter & settings().keys() <= off
+
+
+def test_the_past_is_kept_where_a_purge_finds_it() -> None:
+    [name] = settings()["StateDirectory"]
+    assert f" /var/lib/{name};" in (UNIT.parent.parent / "packaging/debian/ksmtuned-py.postrm").read_text()
+    assert f"`/var/lib/{name}`" in (UNIT.parent.parent / "docs/install.md").read_text()

@@ -1,0 +1,208 @@
+"""`python -m bench.web`: what serving takes of the daemon, and whether clients delay its ticks.
+
+On a made-up tree with many guests, so that nothing but the daemon itself works. It needs no rights.
+"""
+
+import argparse
+import socket
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from http.client import HTTPConnection, HTTPException
+from itertools import pairwise
+from pathlib import Path
+
+import psutil
+
+from ksmtuned_py.units import MIB
+from tests.support.daemon import Daemon, free_port
+from tests.support.trees import FakeGuest, make_fake_tree
+
+TICK_SECONDS = 0.5
+REQUESTS = 20
+PAGE = ("/", "/api/v1/status", "/api/v1/history?seconds=3600&points=360")
+POLL_SECONDS = 2.0
+"""Between two looks of a page that is open."""
+DRIP_SECONDS = 1.0
+"""Between two bytes of a slow client. One that sends none is closed after ten times as long."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """What was seen while clients did something."""
+
+    name: str
+    cpu_share: float
+    """Of one core."""
+    resident_bytes: int
+    descriptors: int
+    ticks: int
+    latest_seconds: float
+    """By how much the latest tick began too late."""
+
+
+class Served:
+    """A daemon on a made-up tree."""
+
+    def __init__(self, daemon: Daemon, port: int) -> None:
+        self.daemon = daemon
+        self.port = port
+        self.process = psutil.Process(daemon.pid)
+
+    def get(self, path: str, **headers: str) -> int:
+        """Ask for something, and return how long the answer was."""
+        client = HTTPConnection("127.0.0.1", self.port, timeout=30)
+        try:
+            client.request("GET", path, headers=headers)
+            return len(client.getresponse().read())
+        finally:
+            client.close()
+
+    def cpu_seconds(self) -> float:
+        """The CPU time of the daemon so far."""
+        times = self.process.cpu_times()
+        return times.user + times.system
+
+
+@contextmanager
+def serving(guests: int, series: int) -> Iterator[Served]:
+    """A daemon with so many guests, in a with block."""
+    with tempfile.TemporaryDirectory(prefix="web-") as name:
+        place, port = Path(name), free_port()
+        (place / "state").mkdir(mode=0o755)
+        found = [FakeGuest(pid=2000 + number, name=f"guest-{number}") for number in range(guests)]
+        root = make_fake_tree(place / "root", guests=found, run=1)
+        sections: dict[str, dict[str, object]] = {
+            "daemon": {"tick_seconds": TICK_SECONDS, "idle_tick_seconds": TICK_SECONDS},
+            "guests": {"max_guest_series": series},
+            "metrics": {"address": f"127.0.0.1:{port}"},
+        }
+        environment = {"STATE_DIRECTORY": str(place / "state")}
+        with Daemon(place / "daemon", sections, root=root, environment=environment) as daemon:
+            daemon.wait_status(lambda status: len(status["snapshot"]["guests"]) == guests, "all guests")
+            yield Served(daemon, port)
+
+
+def cost_ms(served: Served, path: str, **headers: str) -> tuple[float, int]:
+    """The CPU milliseconds of one answer, less what the ticks take meanwhile, and its length."""
+    length = served.get(path, **headers)
+    seconds = 10.0
+    idle = _cpu_of(served, lambda: time.sleep(seconds)) / seconds
+    began = time.monotonic()
+    spent = _cpu_of(served, lambda: [served.get(path, **headers) for _ in range(REQUESTS)])
+    return (spent - idle * (time.monotonic() - began)) / REQUESTS * 1000, length
+
+
+def _cpu_of(served: Served, act: Callable[[], object]) -> float:
+    before = served.cpu_seconds()
+    act()
+    return served.cpu_seconds() - before
+
+
+def watch(served: Served, name: str, seconds: float) -> Load:
+    """Watch the daemon for so many seconds."""
+    before, ends = served.cpu_seconds(), time.monotonic() + seconds
+    seen: dict[float, float] = {}
+    descriptors = resident = 0
+    while time.monotonic() < ends:
+        with suppress(ValueError, KeyError):
+            status = served.daemon.status()
+            seen[status["snapshot"]["clock"]["monotonic_seconds"]] = status["decision"]["next_tick_seconds"]
+        descriptors = max(descriptors, served.process.num_fds())
+        resident = max(resident, served.process.memory_info().rss)
+        time.sleep(0.02)
+    times = sorted(seen)
+    late = [after - before - seen[before] for before, after in pairwise(times)]
+    return Load(
+        name=name,
+        cpu_share=(served.cpu_seconds() - before) / seconds,
+        resident_bytes=resident,
+        descriptors=descriptors,
+        ticks=len(times),
+        latest_seconds=max(late, default=0.0),
+    )
+
+
+@contextmanager
+def at_work(number: int, work: Callable[[Served, threading.Event], None], served: Served) -> Iterator[None]:
+    """Have so many clients at work, each on a thread, in a with block."""
+    ends = threading.Event()
+    threads = [threading.Thread(target=work, args=(served, ends), daemon=True) for _ in range(number)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        ends.set()
+        for thread in threads:
+            thread.join(30)
+
+
+def slow(served: Served, ends: threading.Event) -> None:
+    """A client that sends its request byte by byte, and comes back whenever it is closed."""
+    while not ends.is_set():
+        with suppress(OSError), socket.create_connection(("127.0.0.1", served.port), timeout=5) as client:
+            client.settimeout(DRIP_SECONDS)
+            for byte in b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 1000:
+                client.sendall(bytes([byte]))
+                if ends.wait(DRIP_SECONDS):
+                    return
+
+
+def scraper(served: Served, ends: threading.Event) -> None:
+    """A client that scrapes as fast as it is answered."""
+    while not ends.is_set():
+        with suppress(OSError, HTTPException):
+            served.get("/metrics")
+
+
+def reader(served: Served, ends: threading.Event) -> None:
+    """A page that is open in a browser."""
+    for path in PAGE:
+        served.get(path, **{"Accept-Encoding": "gzip"})
+    while not ends.wait(POLL_SECONDS):
+        served.get("/api/v1/status", **{"Accept-Encoding": "gzip"})
+
+
+def as_markdown(costs: Sequence[tuple[str, float, int]], loads: Sequence[Load]) -> str:
+    """The two tables."""
+    lines = ["| answer | CPU ms | KiB |", "|---|---:|---:|"]
+    lines += [f"| {name} | {cost:.1f} | {length / 1024:.1f} |" for name, cost, length in costs]
+    lines += ["", "| clients | CPU of a core % | RSS MiB | descriptors | ticks | latest ms |", "|---|" + "---:|" * 5]
+    for load in loads:
+        figures = f"{load.cpu_share * 100:.1f} | {load.resident_bytes / MIB:.1f} | {load.descriptors}"
+        lines.append(f"| {load.name} | {figures} | {load.ticks} | {load.latest_seconds * 1000:.0f} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measure all of it, and print the tables."""
+    parser = argparse.ArgumentParser("python -m bench.web", description="what serving takes of the daemon")
+    parser.add_argument("--guests", type=int, default=500, metavar="N", help="(%(default)s)")
+    parser.add_argument("--clients", type=int, default=500, metavar="N", help="slow ones (%(default)s)")
+    parser.add_argument("--seconds", type=float, default=30, metavar="S", help="of each load (%(default)s)")
+    args = parser.parse_args()
+    gzip = {"Accept-Encoding": "gzip"}
+    with serving(args.guests, args.guests) as served:
+        paths: list[tuple[str, dict[str, str]]] = [
+            ("/metrics", {}),
+            ("/metrics", gzip),
+            *[(path, gzip) for path in PAGE[1:]],
+        ]
+        costs = [(f"{path}{', packed' * bool(more)}", *cost_ms(served, path, **more)) for path, more in paths]
+        loads = [watch(served, "none", args.seconds)]
+        for name, number, work in (
+            ("one page", 1, reader),
+            (f"{args.clients} slow ones", args.clients, slow),
+            ("50 that scrape at once", 50, scraper),
+        ):
+            with at_work(number, work, served):
+                loads.append(watch(served, name, args.seconds))
+        print(as_markdown(costs, loads))
+
+
+if __name__ == "__main__":
+    main()
