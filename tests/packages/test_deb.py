@@ -115,6 +115,8 @@ def test_it_begins_as_one_that_watches(service: Installed, said: str) -> None:
     service.wait_ticks(1)
     assert service.knobs() == service.found
     assert "it decides and explains, and writes nothing" in said
+    wait_for(lambda: "history.sqlite" in service.shell("ls /var/lib/ksmtuned-py"), SECONDS, "a past on the disk")
+    assert "history" not in service.journal()
 
 
 def test_the_line_that_is_said_switches_it_on(service: Installed, said: str) -> None:

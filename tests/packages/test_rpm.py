@@ -88,7 +88,7 @@ def root(tmp_path: Path) -> Path:
     for directory in ("bin", "dev", "etc", "run/systemd/system", "tmp"):
         (tmp_path / directory).mkdir(parents=True)
     subprocess.run(["cp", "/bin/busybox", tmp_path / "bin/sh"], check=True)
-    for name in ("mv", "rm", "cat", "echo", "["):
+    for name in ("mv", "rm", "rmdir", "cat", "echo", "["):
         (tmp_path / "bin" / name).symlink_to("sh")
     (tmp_path / "dev/null").touch()
     (tmp_path / "bin/systemctl").write_text(SYSTEMCTL)
@@ -113,6 +113,8 @@ def test_it_is_installed_and_erased(rpm: Path, root: Path) -> None:
     assert [name for name in listed if not (root / name[1:]).exists()] == []
     (root / "etc/ksmtuned-py/config.toml").write_text("# mine\n")
     (root / "usr/bin/ksmtuned-py").write_text(COMMAND)
+    (root / "var/lib/ksmtuned-py").mkdir()
+    (root / "var/lib/ksmtuned-py/history.sqlite").touch()
     rpm_says("--root", root, "--erase", "ksmtuned-py")
     disabled = "systemctl disable --now ksmtuned-py.service"
     assert calls(root) == [disabled, "ksmtuned-py restore", "systemctl daemon-reload"]
