@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from ksmtuned_py.model import Guest, Snapshot
-from ksmtuned_py.model.room import could_find_bytes, merged_bytes
+from ksmtuned_py.model.room import CGROUP_RESERVE_BYTES, could_find_bytes
 
 MOST_MOMENTS = 1024
 STEPS = tuple(60.0 * 2**doublings for doublings in range(7))
@@ -104,7 +104,8 @@ def demands(now: Snapshot) -> dict[str, int]:
 def limits(now: Snapshot) -> dict[str, int]:
     """The bytes beyond which each place has nothing left to give."""
     host = demands(now)[""] + could_find_bytes(now.memory)
-    return {"": host} | {guest.slice.cgroup: guest.slice.limit_bytes for guest in now.guests if guest.slice}
+    slices = {guest.slice for guest in now.guests if guest.slice}
+    return {"": host} | {one.cgroup: one.limit_bytes - CGROUP_RESERVE_BYTES for one in slices}
 
 
 def key_of(guest: Guest) -> str:
@@ -130,8 +131,3 @@ def landing_bytes(guest: Guest, page_bytes: int) -> int:
     """What a guest takes where it lands, before anything of it is shared: pages of zeros are in no resident size."""
     zero = max(0, guest.ksm.zero_pages) * page_bytes if guest.ksm else 0
     return guest.rss_bytes + zero
-
-
-def debt_bytes(guest: Guest, page_bytes: int) -> int:
-    """What a guest would take on top if it wrote to all its merged pages."""
-    return merged_bytes(guest, page_bytes)

@@ -36,6 +36,8 @@ NOT_RUN: Mapping[str, str] = {
     "run": "goes on until it is told to stop",
     "record": "goes on until it is told to stop",
     "capacity": "needs the record of an hour",
+    "sketch": "reads the memory of real processes",
+    "migrate-check": "reads the memory of real processes",
     "scan": "reads the memory of real processes",
     "unmerge": "gives back the memory of real processes",
     "huge": "copies the memory of real processes, once ksmd has come to a stop",
