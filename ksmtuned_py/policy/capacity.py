@@ -178,16 +178,10 @@ class Demand:
         self._span_seconds = record.span_seconds
         self._times = [moment.seconds for moment in record.moments]
         there = {key_of(guest) for guest in now.guests if not place or (guest.slice and guest.slice.cgroup == place)}
-        own = [moment.own_of() for moment in record.moments]
-        guests = _filled(own, own_bytes(now), there | {key_of(like)})
-        others = [
-            max(0, moment.demand.get(place, 0) - sum(value for key, value in have.items() if not place or key in there))
-            for moment, have in zip(record.moments, own, strict=True)
-        ]
-        self._now = [sum(values) for values in zip(others, *(guests[key] for key in sorted(there)), strict=True)]
-        rest = [guests[key] for key in sorted(there - {key_of(like)})]
+        self._now, own, crowd = _as_now(record, place, there, key_of(like), own_bytes(now))
         days = int(self._span_seconds / day_seconds)
-        self._more = _NewGuests(guests[key_of(like)], rest, day_seconds / record.step_seconds, days)
+        crowd = crowd if len(there) > OTHERS_LEAST and days >= OTHERS_LEAST else []
+        self._more = _NewGuests(own, crowd, day_seconds / record.step_seconds, days)
 
     def chance(self, more: int) -> float:
         """The chance that the place has not enough within a day, with so many guests more."""
@@ -216,14 +210,14 @@ class Demand:
 class _NewGuests:
     """What guests to come will have for themselves at each moment, by the model's record and that of the others."""
 
-    def __init__(self, like: Sequence[float], others: Sequence[Sequence[float]], steps_a_day: float, days: int) -> None:
+    def __init__(self, like: Sequence[float], crowd: Sequence[float], steps_a_day: float, days: int) -> None:
+        """Tell apart what the model does with the crowd and what alone; without a crowd, all new ones do the same."""
         count = len(like)
         self._with_others: Sequence[float] = like
         self._alone: Sequence[float] = [0.0] * count
         self._steps, self._days = steps_a_day, max(1, days)
-        if len(others) < OTHERS_LEAST or days < OTHERS_LEAST:
+        if not crowd:
             return
-        crowd = [sum(values) for values in zip(*others, strict=True)]
         crowd = [value - sum(crowd) / count for value in crowd]
         square = sum(value * value for value in crowd)
         mean = sum(like) / count
@@ -245,18 +239,38 @@ class _NewGuests:
         return total
 
 
-def _filled(own: Sequence[dict[str, int]], last: dict[str, int], keys: set[str]) -> dict[str, list[float]]:
-    """Each guest's own memory at all moments: before it came, in proportion to that of those who were always there."""
-    always = [key for key in keys if all(key in have for have in own)]
-    crowd = [sum(have[key] for key in always) for have in own]
+def _as_now(
+    record: DemandRecord, place: str, there: set[str], like: str, last: dict[str, int]
+) -> tuple[list[float], list[float], list[float]]:
+    """What was wanted at each moment, had the guests been those of now; of that the model's part, and the others'.
+
+    Guests are not kept one by one, because a record of many would be a large part of the daemon's memory.
+    """
+    levels, pattern = _levels(record, there, last)
+    wanted, own, crowd = [], [], []
+    for moment, busy in zip(record.moments, pattern, strict=True):
+        have = moment.own_of()
+        known = sum(value for key, value in have.items() if not place or key in there)
+        others = max(0, moment.demand.get(place, 0) - known)
+        guests = sum(have.get(key, levels[key] * busy) for key in there)
+        own.append(have.get(like, levels[like] * busy))
+        crowd.append(guests - own[-1])
+        wanted.append(others + guests)
+    return wanted, own, crowd
+
+
+def _levels(record: DemandRecord, there: set[str], last: dict[str, int]) -> tuple[dict[str, float], list[float]]:
+    """What each guest has at a usual moment, and how much more than that those who were always there have at each."""
+    always = there.intersection(*(moment.guests for moment in record.moments))
+    crowd = [sum(value for key, value in moment.own_of().items() if key in always) for moment in record.moments]
     mean = sum(crowd) / len(crowd)
     pattern = [value / mean for value in crowd] if mean else [1.0] * len(crowd)
-    found = {}
-    for key in keys:
-        seen = [(have[key], place) for have, place in zip(own, pattern, strict=True) if key in have]
-        level = sum(value for value, _ in seen) / (sum(place for _, place in seen) or 1) if seen else last[key]
-        found[key] = [float(have.get(key, level * place)) for have, place in zip(own, pattern, strict=True)]
-    return found
+    seen = dict.fromkeys(there, (0.0, 0.0))
+    for moment, busy in zip(record.moments, pattern, strict=True):
+        for key, value in moment.own_of().items():
+            if key in seen:
+                seen[key] = seen[key][0] + value, seen[key][1] + busy
+    return {key: own / busy if busy else float(last[key]) for key, (own, busy) in seen.items()}, pattern
 
 
 def _slope(times: Sequence[float], values: Sequence[float]) -> float:

@@ -8,6 +8,7 @@ at the same time as others. When the record is full its steps become twice as lo
 from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from sys import intern
 from typing import NamedTuple
 
 from ksmtuned_py.model import Guest, Snapshot
@@ -109,8 +110,8 @@ def limits(now: Snapshot) -> dict[str, int]:
 
 
 def key_of(guest: Guest) -> str:
-    """The key of one process, and of no other, as a text."""
-    return f"{guest.pid}:{guest.start_ticks}"
+    """The key of one process, and of no other, as a text, which is kept once for all moments."""
+    return intern(f"{guest.pid}:{guest.start_ticks}")
 
 
 def own_bytes(now: Snapshot) -> dict[str, int]:

@@ -6,6 +6,7 @@ Its first line is the head, and each further one a moment, with what every guest
 import json
 from array import array
 from pathlib import Path
+from sys import intern
 from typing import Any
 
 from ksmtuned_py.door.runtime import PUBLIC_MODE, read_anybodys, replace_file
@@ -39,7 +40,7 @@ def read(path: Path) -> DemandRecord:
         record = DemandRecord(step_seconds=STEPS[STEPS.index(head["step_seconds"])])
         guests: tuple[str, ...] = ()
         for line in lines:
-            guests = tuple(map(str, line.get("guests", guests)))
+            guests = tuple(intern(str(key)) for key in line.get("guests", guests))
             record.add(_moment(line, guests))
     except FileNotFoundError:
         return DemandRecord()

@@ -12,6 +12,7 @@ from ksmtuned_py.door.descriptors import begin
 from ksmtuned_py.errors import KsmtunedError
 from ksmtuned_py.guests.mappings import candidates
 from ksmtuned_py.guests.smaps import parse_blocks
+from ksmtuned_py.model.ksm import KSM_DIRECTORY
 from ksmtuned_py.scanner.pagemap import PAGE, PRIVATE
 from ksmtuned_py.scanner.pages import LEAST, ZERO, Prints
 from ksmtuned_py.scanner.process import Gone, Process
@@ -25,6 +26,8 @@ PATIENCE_SECONDS = 30.0
 """A guest that does not answer for so long is left out. Listing its mappings takes a second for some 100 GiB."""
 FAULTS_ELSEWHERE = frozenset({"um", "uw", "ui"})
 """VmFlags of memory whose page faults another process handles (userfaultfd), and may never do."""
+MERGEABLE = "mg"
+"""The VmFlag of memory that ksmd takes. A kernel without KSM has none, and there all private memory may merge."""
 MOST_COUNTED = 1 << 16
 """Contents of which the number of all is reckoned: within 1 percent."""
 _BITS = 64
@@ -61,7 +64,7 @@ class Sketching(Thread):
         try:
             sampler = Sampler(self._key)
             with Process(self._target, self._door) as process:
-                for found in _read(process):
+                for found in _read(process, has_ksm=self._door.exists(KSM_DIRECTORY)):
                     self._steps += 1
                     if self._left_behind:
                         return
@@ -73,14 +76,14 @@ class Sketching(Thread):
             self.problem = str(error)
 
 
-def _read(process: Process) -> Iterator[Prints]:
-    """Yields the prints of its private pages, some at a time, and rests for as long as each took."""
+def _read(process: Process, *, has_ksm: bool) -> Iterator[Prints]:
+    """Yields the prints of its pages that may merge, some at a time, and rests for as long as each took."""
     buffer = memoryview(bytearray(BLOCK_PAGES * PAGE))
-    mappings = [
-        mapping
+    flags = {
+        mapping: frozenset(lines.get("VmFlags", "").split())
         for mapping, lines in parse_blocks(process.read_text("smaps"))
-        if not FAULTS_ELSEWHERE & set(lines.get("VmFlags", "").split())
-    ]
+    }
+    mappings = [one for one, its in flags.items() if not FAULTS_ELSEWHERE & its and (MERGEABLE in its or not has_ksm)]
     for base, ranges in windows(candidates(mappings)).items():
         for block in blocks(pages_in(process, base, ranges, PRIVATE)):
             began = time.thread_time()
