@@ -94,7 +94,7 @@ def _of_daemon(args: Namespace) -> "tuple[DemandRecord, Snapshot]":
 
     found, _ = seen(args)
     record = capacityfile.read(runtime_of(args).directory / capacityfile.NAME)
-    if record.moments:
+    if record.moments and record.moments[-1].seconds < found.snapshot.clock.monotonic_seconds:
         record.add(moment(found.snapshot))
     return record, found.snapshot
 

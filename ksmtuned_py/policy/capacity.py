@@ -97,7 +97,7 @@ def missing(record: DemandRecord, day_seconds: float = DAY_SECONDS) -> str | Non
     span = record.span_seconds
     if span < day_seconds * LEAST_SPAN:
         return f"the record has {span / 60:.0f} minutes, and {day_seconds * LEAST_SPAN / 60:.0f} are the least"
-    if len(_parts(record, day_seconds).spans) < LEAST_RISES:
+    if len(record.moments) <= LEAST_RISES or len(_parts(record, day_seconds).spans) < LEAST_RISES:
         return "the record has too many gaps"
     return None
 

@@ -54,9 +54,10 @@ class DemandRecord:
         return self.moments[-1].seconds - self.moments[0].seconds + self.step_seconds
 
     def add(self, now: Moment) -> None:
-        """Add one more moment. What is later is of another boot, and forgotten."""
-        while self.moments and self.moments[-1].seconds > now.seconds:
-            self.moments.pop()
+        """Add one more moment. Where others are later, all of them are of another boot, and forgotten."""
+        if self.moments and self.moments[-1].seconds > now.seconds:
+            self.moments.clear()
+            self.step_seconds = STEPS[0]
         self._keep(self.moments, now)
         if len(self.moments) <= MOST_MOMENTS:
             return

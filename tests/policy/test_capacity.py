@@ -8,7 +8,7 @@ import pytest
 from bench.capacity import ask, happened
 from ksmtuned_py.model import Guest, Memory, Slice, Snapshot
 from ksmtuned_py.policy.capacity import Outlook, median_guest, missing, outlook
-from ksmtuned_py.policy.demand import DemandRecord, moment
+from ksmtuned_py.policy.demand import STEPS, DemandRecord, moment
 from ksmtuned_py.units import GIB, MIB
 from tests.support.snapshots import guest, snapshot
 
@@ -120,6 +120,12 @@ def test_a_record_with_a_gap_of_most_of_its_time_is_no_evidence() -> None:
     record = DemandRecord()
     for minute in (*range(5), *range(8000, 8005)):
         record.add(moment(replace(seen(0, steady, 1), clock=snapshot(at=minute * 60.0).clock)))
+    assert missing(record) == "the record has too many gaps"
+
+
+def test_a_single_moment_of_a_long_step_is_no_evidence() -> None:
+    record = DemandRecord(step_seconds=STEPS[-1])
+    record.add(moment(seen(0, steady, 1)))
     assert missing(record) == "the record has too many gaps"
 
 

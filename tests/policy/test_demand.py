@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 from ksmtuned_py.model import Clock, Counters, GuestKsm, Memory, Slice, Snapshot
-from ksmtuned_py.policy.demand import MOST_GUESTS, MOST_MOMENTS, DemandRecord, limits, moment
+from ksmtuned_py.policy.demand import MOST_GUESTS, MOST_MOMENTS, STEPS, DemandRecord, limits, moment
 from ksmtuned_py.units import GIB, MIB
 from tests.support.snapshots import guest, snapshot
 
@@ -80,3 +80,10 @@ def test_a_clock_that_is_set_moves_nothing_and_another_boot_begins_anew() -> Non
         record.add(moment(replace(at(0), clock=clock)))
         assert record.moments[-1].seconds == boot_seconds
     assert [one.seconds for one in record.moments] == [10]
+
+
+def test_another_boot_has_short_steps_again() -> None:
+    record = DemandRecord(step_seconds=STEPS[-1])
+    for seconds in (1e6, 60, 120):
+        record.add(moment(at(seconds)))
+    assert [one.seconds for one in record.moments] == [60, 120]
