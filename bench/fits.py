@@ -19,7 +19,7 @@ from ksmtuned_py.model import Clock, Counters, Guest, GuestKsm, Knobs, Memory, S
 from ksmtuned_py.policy.capacity import Outlook, outlook
 from ksmtuned_py.policy.demand import DemandRecord, moment, own_bytes
 from ksmtuned_py.units import GIB, KIB, MIB, human_percent
-from tests.support.ksmlock import RealKsm, held_ksm
+from tests.support.ksmlock import RealKsm, locked_ksm
 from tests.support.memcgroup import MemoryCgroup, memory_cgroup
 from tests.support.process import adopt_orphans
 
@@ -120,7 +120,7 @@ class Seen:
 
 def perform(load: Load) -> str:
     """Records, asks, adds guests, and lives on; returns what came of it."""
-    with held_ksm() as ksm, memory_cgroup(CGROUP) as cgroup, ExitStack() as undo:
+    with locked_ksm() as ksm, memory_cgroup(CGROUP) as cgroup, ExitStack() as undo:
         cgroup.limit(load.cap_bytes)
         for name, value in FULL_SPEED.items():
             ksm.write(name, value)
