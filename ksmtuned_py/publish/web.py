@@ -60,6 +60,7 @@ class Web:
         listener = listen(self.address, self._given)
         self.port = port_of(listener)
         self._sockets: dict[int, Any] = {}
+        self._ends = False
         self._server = create_server(self._site, map=self._sockets, sockets=[listener], ident="ksmtuned-py", **LIMITS)
         self._server.channel_class = _Client if self._context is None else _EncryptedClient
         if self._context is not None:
@@ -68,15 +69,20 @@ class Web:
         self._thread.start()
 
     def stop(self) -> None:
-        """Close the listener and all connections. The workers end first, because they write to the trigger."""
+        """Close the listener and all connections.
+
+        Everybody who writes to the trigger ends first: by then its number may be another file's.
+        """
         self._server.task_dispatcher.shutdown()
-        self._server.trigger.pull_trigger(lambda: wasyncore.close_all(self._sockets))
+        self._ends = True
+        self._server.trigger.pull_trigger()
         self._thread.join()
+        wasyncore.close_all(self._sockets)
         if self._given is None:
             leave(self.address)
 
     def _run(self) -> None:
-        while self._sockets:
+        while not self._ends:
             began = time.thread_time()
             wasyncore.loop(timeout=1, use_poll=True, map=self._sockets, count=1)
             time.sleep(LOOP_IDLE_TIMES * (time.thread_time() - began))

@@ -2,6 +2,7 @@
 
 import resource
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -222,6 +223,27 @@ def test_the_address_is_free_again_after_stop() -> None:
         port = web.port
     with serving(f"127.0.0.1:{port}") as again:
         assert get(again, "/metrics")[0].status == 200
+
+
+@pytest.fixture
+def hasty() -> Iterator[None]:
+    """Threads take turns as often as they can."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+def test_a_stop_amid_requests_is_a_clean_one(hasty: None) -> None:
+    web = Web("127.0.0.1:0", Sources(registry=registry()))
+    for _ in range(40):
+        web.start()
+        with ExitStack() as clients:
+            for _ in range(30):
+                client = clients.enter_context(socket.create_connection(("127.0.0.1", web.port), timeout=10))
+                client.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n" * 20)
+            assert client.recv(5) == b"HTTP/"
+        web.stop()
 
 
 def test_one_server_can_be_started_again() -> None:
