@@ -3,6 +3,7 @@
 import gzip
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from ksmtuned_py.publish.answers import HEADERS
 from ksmtuned_py.publish.gate import Gate, own_names
 from ksmtuned_py.publish.history import COLUMNS, MOST_POINTS, History
+from ksmtuned_py.publish.pages import FOLDER, pages
 from ksmtuned_py.publish.rows import Told
 from ksmtuned_py.publish.site import MOST_SECONDS, Sources
 from ksmtuned_py.publish.statusfile import status_json, status_of
@@ -105,6 +107,25 @@ def test_before_the_first_tick_there_is_no_status(server: Serving) -> None:
     status, _, body = server.get("/api/v1/status")
     server.status = STATUS
     assert (status, json.loads(body)) == (503, {"error": "no tick yet"})
+
+
+def test_the_files_of_the_page_are_served_as_what_they_are(server: Serving) -> None:
+    status, headers, body = server.get("/")
+    assert (status, headers["Content-Type"]) == (200, "text/html; charset=utf-8")
+    assert body == (FOLDER / "index.html").read_bytes()
+    status, headers, body = server.get("/static/page.js", Accept_Encoding="gzip")
+    assert (status, headers["Content-Type"]) == (200, "text/javascript; charset=utf-8")
+    assert gzip.decompress(body) == (FOLDER / "page.js").read_bytes()
+    assert server.get("/static/page.js", If_None_Match=headers["Etag"])[0] == 304
+
+
+def test_other_files_are_not_served_and_without_a_page_there_is_a_plain_one(tmp_path: Path) -> None:
+    for name in ("page.js", "page.py", ".js", "secret"):
+        (tmp_path / name).touch()
+    found = pages(tmp_path)
+    assert set(found) == {"/", "/static/page.js", "/api/v1/openapi.json"}
+    assert b"href=/metrics" in found["/"].body
+    assert set(pages(tmp_path / "gone")) == {"/", "/api/v1/openapi.json"}
 
 
 def test_readiness(server: Serving) -> None:

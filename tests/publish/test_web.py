@@ -74,11 +74,6 @@ def test_other_pages(method: str, path: str, status: int) -> None:
         assert get(web, path, method)[0].status == status
 
 
-def test_the_first_page_links_to_the_metrics() -> None:
-    with serving() as web:
-        assert b"/metrics" in get(web, "/")[1]
-
-
 def test_health() -> None:
     with serving() as web:
         response, body = get(web, "/healthz")
