@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ksmtuned_py.cli.options import add_config, add_file, add_verb, load_config
 from ksmtuned_py.cli.terminal import err, out
-from ksmtuned_py.errors import FAILED, KsmtunedError
+from ksmtuned_py.errors import FAILED, KsmtunedError, NoScanner
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -148,8 +148,12 @@ def _guests(args: Namespace, door: "Door") -> "Sequence[Guest]":
 
 
 def _sketches(guests: "Sequence[Guest]", door: "Door", key: bytes) -> "tuple[list[GuestSketch], list[str]]":
-    from ksmtuned_py.scanner.sketching import Sketching
     from ksmtuned_py.scanner.target import Target
+
+    try:
+        from ksmtuned_py.scanner.sketching import Sketching
+    except ModuleNotFoundError as error:
+        raise NoScanner("numpy and xxhash") from error
 
     found, problems = [], []
     for guest in guests:
