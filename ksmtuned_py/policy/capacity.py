@@ -12,7 +12,7 @@ when guests grow, when they write to merged pages, and when many do so at once.
 - Each day of the record then has a worst moment, and how far that was above the mean of the day before is its rise. The
   rises tell with what chance the next one is more than what is left (extremes.py).
 - A record of less than eight days is cut into parts of a day. The growth seen in it is taken to go on all day.
-- A record of less than a day has not seen all hours. Its rises count as wider, by the root of what is missing.
+- A record of less than a day has not seen all hours. Its rises count as wider: twice, where half of them were seen.
 - Where a new guest lands, nothing of it is shared yet. So there has to be room for all of it, after those before it.
 """
 
@@ -20,7 +20,6 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
-from math import sqrt
 from statistics import median
 
 from ksmtuned_py.model import Guest, Snapshot
@@ -203,7 +202,7 @@ class Demand:
 
     def _widened(self, rises: Sequence[float]) -> Sequence[float]:
         """The rises, further from their middle where the record has not seen all hours of a day."""
-        factor, middle = sqrt(max(1.0, self._day_seconds / self._span_seconds)), median(rises)
+        factor, middle = max(1.0, self._day_seconds / self._span_seconds), median(rises)
         return [middle + factor * (rise - middle) for rise in rises]
 
 
