@@ -144,6 +144,13 @@ def test_ctrl_c_ends_it(tree: Path, tmp_path: Path) -> None:
         assert terminal.is_restored()
 
 
+def test_it_ends_when_its_window_is_closed(tree: Path, tmp_path: Path) -> None:
+    with Terminal(top(tree, tmp_path)) as terminal:
+        terminal.wait("q quit")
+        terminal.hang_up()
+        assert terminal.process.wait(10) == -signal.SIGHUP
+
+
 def test_ctrl_z_gives_the_terminal_back_until_fg(tree: Path, tmp_path: Path) -> None:
     script = f"set -m; {' '.join(top(tree, tmp_path))}; echo stopped; read -r _; fg; echo ended"
     with Terminal(["bash", "-c", script]) as terminal:

@@ -66,6 +66,11 @@ class Terminal:
         """Presses keys, as the bytes that a terminal sends for them."""
         os.write(self._master, keys.encode())
 
+    def hang_up(self) -> None:
+        """Closes the window, as when a connection ends."""
+        os.close(self._master)
+        self._master = os.open(os.devnull, os.O_RDWR)
+
     def pause(self) -> None:
         """Gives the program a moment, and does not look."""
         time.sleep(0.02)

@@ -12,6 +12,7 @@ import sys
 import termios
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from io import StringIO
 from types import FrameType
 from typing import Any
 
@@ -44,7 +45,7 @@ class FullScreen:
         self.ended: signal.Signals | None = None
         self.is_gone = False
         """Whether nobody is at the terminal any more."""
-        self._console, self._ascii_only = console, ascii_only
+        self._painter, self._ascii_only = _painter(console.color_system), ascii_only
         self._terminal = _opened_anew(sys.stdout.fileno())
         self._is_read = fcntl.fcntl(self._terminal, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDWR
         self._attributes = termios.tcgetattr(self._terminal)
@@ -80,7 +81,10 @@ class FullScreen:
 
     def enter(self) -> None:
         """Take the terminal. In the background this stops us, until we are in front."""
-        termios.tcsetattr(self._terminal, termios.TCSANOW, _key_by_key(self._attributes))
+        try:
+            termios.tcsetattr(self._terminal, termios.TCSANOW, _key_by_key(self._attributes))
+        except termios.error:  # it was hung up, which continues whoever is stopped
+            self.is_gone = True
         self._drawn, self._left = [], ENTER
         self._write()
 
@@ -108,8 +112,8 @@ class FullScreen:
         """Draw these lines, from the top. Only those that changed are written."""
         if self._ascii_only:
             lines = [in_ascii(line) for line in lines]
-        with self._console.capture() as captured:
-            self._console.print(Text("\n").join(lines), end="")
+        with self._painter.capture() as captured:
+            self._painter.print(Text("\n").join(lines), end="")
         if self.size != self._drawn_size:
             self._drawn, self._drawn_size = [], self.size
         self._wanted = captured.get().split("\n")
@@ -201,6 +205,20 @@ def full_screen(console: Console, ending: Iterable[signal.Signals] = (), *, asci
     finally:
         screen.leave()
         screen.close()
+
+
+def _painter(colours: str | None) -> Console:
+    """A console that only makes escape sequences. The one on standard output fails when that is hung up."""
+    kind: Any = colours  # rich has a list of the names that this is one of
+    return Console(
+        file=StringIO(),
+        force_terminal=True,
+        color_system=kind,
+        markup=False,
+        emoji=False,
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 def _opened_anew(descriptor: int) -> int:
