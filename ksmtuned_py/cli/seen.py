@@ -99,18 +99,20 @@ def own_looks(args: Namespace) -> "Iterator[Callable[[], Status]]":
     from ksmtuned_py.daemon.machine import looking
     from ksmtuned_py.door import Door
     from ksmtuned_py.policy.trend import Trend
+    from ksmtuned_py.publish.decided import Change, changes_after
     from ksmtuned_py.publish.statusfile import status_of
     from ksmtuned_py.publish.totals import Totals
     from ksmtuned_py.tick import tick
 
     door, watching = Door(str(args.root)), load_config(args).config.watching
     trend, totals = Trend.begin(watching), Totals()
+    changes: tuple[Change, ...] = ()
 
     def look() -> "Status":
-        nonlocal trend, totals
+        nonlocal trend, totals, changes
         report = tick(machine.host, watching, trend)
-        trend, totals = report.trend, totals.after(report)
-        return status_of(report, totals)
+        trend, totals, changes = report.trend, totals.after(report), changes_after(changes, report)
+        return status_of(report, totals, changes)
 
     with looking(door, watching, _partners(runtime_of(args), door)) as machine:
         yield look

@@ -31,6 +31,8 @@ LEAVE_SECONDS = 0.5
 ESCAPE_SECONDS = 0.05
 """The time in which the rest of an escape sequence comes."""
 PORTION_BYTES = 512
+MOST_KEYS = 64
+"""The most that is read at once: what is pasted by mistake holds up no tick of demo's daemon."""
 FALLBACK_SIZE = (80, 24)
 REDRAW = "redraw"
 Attributes = list[Any]
@@ -131,8 +133,9 @@ class FullScreen:
                 keys += self._read()
         keys += self._heeded()
         if REDRAW in keys:
-            self._drawn = []
-        self._write()
+            self._drawn = []  # whoever asks for keys draws then
+        else:
+            self._write()
         return keys
 
     def _read(self) -> list[str]:
@@ -143,7 +146,7 @@ class FullScreen:
 
     def _received(self) -> bytes:
         try:
-            data = os.read(self._terminal, 1024)
+            data = os.read(self._terminal, MOST_KEYS)
         except BlockingIOError:
             return b""
         except OSError:  # it was hung up

@@ -1,6 +1,7 @@
 """Makes the pages of a live screen that are not the guests' table: one guest's account, the whole why, help."""
 
 from collections.abc import Iterator
+from time import localtime, strftime
 
 from rich.text import Text
 
@@ -13,6 +14,8 @@ from ksmtuned_py.cli.tell import why_lines
 MOST_WRAPPED = 20
 """The most lines of one sentence."""
 INDENT = 14
+MOST_CHANGES = 8
+"""The changes of mind that are told; the page on the web has more."""
 KEYS = (
     ("↑ ↓ k j", "to the guest above or below; on a page, to the line"),
     ("PgUp PgDn Home End", "further"),
@@ -60,6 +63,12 @@ def _why(sight: Sight, width: int) -> Iterator[Text]:
     for line, style in why_lines(status):
         indent = 20 if line[:4] in {"  * ", "  - "} else 2 if line.startswith("  ") else 0
         yield from _folded(line, width, style or "", indent)
+    yield Text("")
+    if status.decisions:
+        yield Text("Lately:")
+    for change in status.decisions[:MOST_CHANGES]:
+        told = strftime("  %H:%M:%S  ", localtime(change.unix_seconds))
+        yield from _folded(f"{told}{change.mode}: {change.reason}", width, indent=len(told))
     yield Text("")
     yield from _folded(sums(status.snapshot), width)
     yield Text("")

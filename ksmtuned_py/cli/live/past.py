@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from math import isfinite
 
 from ksmtuned_py.model import Snapshot
 
@@ -52,7 +53,7 @@ class Past:
 
     def curve(self, value: Callable[[Reading], float | None]) -> list[float]:
         """One figure of all readings, as far as it is known."""
-        return [number for reading in self.readings if (number := value(reading)) is not None]
+        return [number for each in self.readings if (number := value(each)) is not None and isfinite(number)]
 
     def _thinned(self) -> "Past":
         if len(self.readings) <= MOST_READINGS:

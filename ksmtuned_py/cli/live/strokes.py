@@ -29,10 +29,10 @@ def bar(share: float, width: int, style: str) -> Text:
 
 
 def tidy(text: str) -> str:
-    """The text without characters that take no place. Terminals differ on them, and a name may have thousands."""
-    if text.isascii():
-        return text
-    return "".join(one for one in normalize("NFC", text) if cell_len(one))
+    """The text in one line, without characters of no width. Terminals differ on them, and a name may have thousands."""
+    if not text.isprintable():
+        text = " ".join(text.split())
+    return text if text.isascii() else "".join(one for one in normalize("NFC", text) if cell_len(one))
 
 
 def fitted(text: str, width: int) -> str:

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from math import inf, nan
 
 import pytest
 from hypothesis import given, settings
@@ -13,13 +14,16 @@ from ksmtuned_py.cli.live.sight import Sight
 from ksmtuned_py.cli.live.strokes import in_ascii
 from ksmtuned_py.cli.live.viewing import Page, Viewing
 from ksmtuned_py.cli.tell import status_rows, why_lines
-from ksmtuned_py.model import Knobs, Memory, Mode
+from ksmtuned_py.model import Knobs, Memory, Mode, Pressure, Stall
+from ksmtuned_py.publish.decided import Change
 from ksmtuned_py.units import GIB
 from tests.support.reports import BARE
 from tests.support.sights import MANY, guest, sight
 
 SIZES = [(80, 24), (160, 50), (40, 10), (20, 5), (9, 3), (1, 1)]
 NOTHING_MERGES = replace(BARE, backend="none", knobs=Knobs())
+ENDLESS = Stall(avg10_percent=inf, avg60_percent=nan, avg300_percent=0, total_seconds=0)
+INFINITE = Pressure(some=ENDLESS, full=ENDLESS)
 WIDE = (guest("データベース", 3), guest("café", 2), guest("ascii", 1))
 SIGHTS = {
     "full": sight(),
@@ -28,6 +32,8 @@ SIGHTS = {
     "wide names": sight(guests=WIDE),
     "no KSM": sight(NOTHING_MERGES),
     "first look": sight(looks=1),
+    "trouble": replace(sight(), trouble="as it was: two\nlines\tof it"),
+    "infinite": sight(scanner_cpu_seconds=inf, pressure=INFINITE, cpu_pressure=INFINITE),
     "problems": sight(problems=("/proc/zoneinfo: not there",) * 3),
 }
 KEYS = ["up", "down", "page down", "page up", "end", "s", "<", "r", "/", "g", "enter", "escape", "w", "?", "backspace"]
@@ -47,6 +53,7 @@ def test_each_picture_fits_its_screen(page: Page, size: tuple[int, int]) -> None
         viewing = Viewing(page=page, chosen=guests[0].key if guests else None)
         for line in (lines := picture(seen, viewing, *size)):
             assert line.cell_len <= width, (name, line.plain)
+            assert line.plain.isprintable()
             assert in_ascii(line).plain.isascii()
             assert in_ascii(line).cell_len == line.cell_len, line.plain
         assert len(lines) == height, name
@@ -165,6 +172,13 @@ def test_why_is_the_same_as_the_verbs() -> None:
     text = shown(sight(), Viewing(page="why"), (160, 50))
     for line, _ in why_lines(sight().status):
         assert line in text
+
+
+def test_why_has_what_was_decided_lately() -> None:
+    seen = sight()
+    change = Change(unix_seconds=0.0, mode=Mode.BOOST, rule="news", reason="a new guest: web")
+    text = shown(replace(seen, status=replace(seen.status, decisions=(change,))), Viewing(page="why"), (80, 50))
+    assert re.search(r"Lately:\n  \d\d:\d\d:00  boost: a new guest: web", text)
 
 
 def test_a_guests_account_says_all_and_why() -> None:
