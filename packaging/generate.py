@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes what is made from the code: the sample configuration, the manual pages, and a version.
+"""Writes what is made from the code: the sample configuration, the manual pages, the dashboards, and a version.
 
     .venv/bin/python packaging/generate.py [DIRECTORY]
 
@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 from argparse_manpage.manpage import Manpage  # type: ignore[import-untyped]  # it ships no types
+from grafana.dashboards import fleet_json, host_json  # beside this file
 from openapi import openapi
 
 from ksmtuned_py import __version__
@@ -86,6 +87,8 @@ FILES = {
     "docs/man/ksmtuned-py.toml.5": config_page,
     "ksmtuned_py/publish/openapi.json": openapi,
     "packaging/debian/changelog": debian_changelog,
+    "packaging/grafana/fleet.json": fleet_json,
+    "packaging/grafana/host.json": host_json,
     "packaging/kubernetes/base/kustomization.yaml": kustomization,
     "packaging/rpm/ksmtuned-py.spec": rpm_spec,
 }

@@ -73,7 +73,8 @@ stage_files() {
     for file in "$root"/docs/runbooks/*; do
         put 644 "docs/runbooks/${file##*/}" "usr/share/doc/ksmtuned-py/runbooks/${file##*/}"
     done
-    for file in prometheus/{prometheus.yml,inventory.json,targets/hosts.yml,ksmtuned-py.{rules,tests}.yml}; do
+    for file in prometheus/{prometheus.yml,inventory.json,targets/hosts.yml,ksmtuned-py.{rules,tests}.yml} \
+        grafana/{host,fleet}.json; do
         put 644 "packaging/$file" "usr/share/ksmtuned-py/$file"
     done
     [[ $layout == debian ]] || put 644 LICENSE usr/share/licenses/ksmtuned-py/LICENSE # Debian has it once for all

@@ -18,6 +18,7 @@ from tests.support.need import need
 SOURCE_TREE = Path(__file__).parent.parent.parent
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(SOURCE_TREE)}
 REGENERATE = "run: .venv/bin/python packaging/generate.py"
+DASHBOARDS = ("packaging/grafana/fleet.json", "packaging/grafana/host.json")
 PAGES = ("docs/man/ksmtuned-py.1", "docs/man/ksmtuned-py.toml.5")
 
 
@@ -35,7 +36,7 @@ def generated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tree
 
 
-@pytest.mark.parametrize("name", ["config/config.toml", "ksmtuned_py/publish/openapi.json", *PAGES])
+@pytest.mark.parametrize("name", ["config/config.toml", "ksmtuned_py/publish/openapi.json", *DASHBOARDS, *PAGES])
 def test_what_is_committed_is_what_the_code_gives(name: str, generated: Path) -> None:
     assert (SOURCE_TREE / name).read_text() == (generated / name).read_text(), REGENERATE
 

@@ -1,10 +1,9 @@
-"""A real Prometheus in tests: its checker, and its server on loopback that scrapes every second."""
+"""A real Prometheus in tests: its checker, and its server on loopback."""
 
 import json
 import shutil
 import subprocess
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -18,7 +17,6 @@ from tests.support.debian import unpacked
 from tests.support.need import need
 from tests.support.process import Program, wait_for
 
-JOB = "ksmtuned-py"
 Answer = list[dict[str, Any]]
 
 
@@ -44,23 +42,13 @@ def promtool(*arguments: str | Path, text: bytes = b"") -> str:
 class Prometheus(Program):
     """Runs Prometheus in a with block. Its files are below `directory`."""
 
-    def __init__(
-        self,
-        directory: Path,
-        targets: Mapping[str, Sequence[str]] = {},
-        rules: Sequence[Path] = (),
-        interval: str = "1s",
-        options: Sequence[str] = (),
-    ) -> None:
-        """Scrapes the targets (HOST:PORT) of each job."""
-        jobs = [{"job_name": job, "static_configs": [{"targets": list(each)}]} for job, each in targets.items()]
-        times = {"scrape_interval": interval, "scrape_timeout": interval, "evaluation_interval": interval}
+    def __init__(self, directory: Path, config: Mapping[str, Any], *options: str) -> None:
+        """Starts it with a configuration, whose paths are seen from the directory."""
         directory.mkdir(parents=True, exist_ok=True)
-        config = directory / "prometheus.yml"
-        settings = {"global": times, "rule_files": [str(rule) for rule in rules], "scrape_configs": jobs}
-        config.write_text(yaml.safe_dump(settings))
+        file = directory / "prometheus.yml"
+        file.write_text(yaml.safe_dump(dict(config)))
         self.url = f"http://127.0.0.1:{free_port()}"
-        command = [tool("prometheus"), f"--config.file={config}", f"--storage.tsdb.path={directory / 'data'}"]
+        command = [tool("prometheus"), f"--config.file={file}", f"--storage.tsdb.path={directory / 'data'}"]
         command += [f"--web.listen-address={self.url.removeprefix('http://')}", "--log.level=warn", *options]
         super().__init__(command, directory)
 
@@ -86,11 +74,4 @@ class Prometheus(Program):
     def query(self, expression: str) -> Answer:
         """Returns the series of an expression now."""
         found: Answer = self.ask("query", query=expression)["result"]
-        return found
-
-    def query_range(self, expression: str, seconds: float = 300, step_seconds: float = 1) -> Answer:
-        """Returns the series of an expression over the last seconds."""
-        now = time.time()
-        window = {"start": f"{now - seconds:.3f}", "end": f"{now:.3f}", "step": f"{step_seconds:g}"}
-        found: Answer = self.ask("query_range", query=expression, **window)["result"]
         return found

@@ -1,6 +1,7 @@
 """Prometheus is asked within bounds, whatever answers in its place; and errors are one clear sentence."""
 
 import json
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -120,7 +121,7 @@ def test_a_number_that_is_none_is_none() -> None:
 
 
 def test_an_endless_answer_ends() -> None:
-    assert str(refused(b" " * (MOST_BYTES + 1))).endswith("its answer is longer than 64 MiB")
+    assert str(refused(b" " * (MOST_BYTES + 1))).endswith("its answer is longer than 16 MiB")
 
 
 def test_nobody_there() -> None:
@@ -151,13 +152,17 @@ def test_an_address_that_is_none_is_refused(url: str, said: str) -> None:
 def test_a_token_is_one_word(tmp_path: Path) -> None:
     file = tmp_path / "token"
     file.write_text(" s3cret.=\n")
-    assert read_token(file) == "s3cret.="
+    (tmp_path / "link").symlink_to(file)  # as in a pod
+    assert read_token(file) == read_token(tmp_path / "link") == "s3cret.="
     for text in ("", "\n", "two words", "a\r\nHost: other", "gehe\u00efm", "x" * 20_000):
         file.write_text(text)
         with pytest.raises(Unreadable):
             read_token(file)
     with pytest.raises(Unreadable, match="No such file"):
         read_token(tmp_path / "none")
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(Unreadable, match="no regular file"):
+        read_token(tmp_path / "fifo")
 
 
 def test_the_command_says_one_clear_error() -> None:
