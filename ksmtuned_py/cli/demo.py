@@ -5,6 +5,7 @@ from contextlib import ExitStack, closing, contextmanager
 from typing import TYPE_CHECKING
 
 from ksmtuned_py.cli.options import RUNTIME_DIR, add_verb, backend
+from ksmtuned_py.errors import FAILED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,6 +64,8 @@ def run(args: Namespace) -> int:
         screen = Screen(achievable_bytes, live)
         waits = _Until(Waiter(signals, switches=live), time.monotonic() + args.seconds, live)
         Daemon(machine.host, machine.in_force, waits, screen).run()
+    if live is not None and live.is_gone:
+        return FAILED
     print(screen.summary())
     return 0
 

@@ -1,5 +1,7 @@
 """The verb `demo` runs on the in-memory model for anybody, without any right."""
 
+from pathlib import Path
+
 from tests.support.daemon import KSMTUNED, unprivileged, verb
 from tests.support.terminal import Terminal
 
@@ -22,6 +24,15 @@ def test_in_a_terminal_it_is_one_live_screen_and_what_came_of_it_stays() -> None
         assert terminal.end() == 0
         assert terminal.is_restored()
         assert "; of what can be saved: " in terminal.text()
+
+
+def test_it_ends_and_puts_back_when_its_window_is_closed(tmp_path: Path) -> None:
+    command = [*KSMTUNED, "demo", "--backend", "model", "--guests", "3", "--size", "64"]
+    with Terminal(["bash", "-c", f"exec {' '.join(command)} 2>{tmp_path}/said"]) as terminal:
+        terminal.wait("q quit")
+        terminal.hang_up()
+        assert terminal.process.wait(20) == 1
+    assert (tmp_path / "said").read_text() == ""
 
 
 def test_on_the_kernel_it_says_what_it_needs() -> None:

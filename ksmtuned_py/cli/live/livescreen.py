@@ -10,7 +10,7 @@ from ksmtuned_py.cli.live.fullscreen import FullScreen, full_screen
 from ksmtuned_py.cli.live.picture import picture, rows_of
 from ksmtuned_py.cli.live.sight import Sight
 from ksmtuned_py.cli.live.viewing import Viewing
-from ksmtuned_py.cli.terminal import out
+from ksmtuned_py.cli.terminal import out, stop_writing
 
 
 class LiveScreen:
@@ -36,6 +36,11 @@ class LiveScreen:
         return self._screen.ended
 
     @property
+    def is_gone(self) -> bool:
+        """Whether the terminal was hung up, so that nobody is left to be told."""
+        return self._screen.is_gone
+
+    @property
     def is_over(self) -> bool:
         """Whether somebody wants it to end, or nobody looks any more."""
         return self._viewing.is_over or self._screen.is_gone or self._screen.ended is not None
@@ -57,6 +62,8 @@ def live_screen(ending: Iterable[signal.Signals] = ()) -> Iterator[LiveScreen]:
     """Take the terminal for a with block. The signals end the screen; all others are somebody else's."""
     with full_screen(out(), ending, ascii_only=has_only_ascii(os.environ)) as screen:
         yield LiveScreen(screen)
+    if screen.is_gone:
+        stop_writing()
 
 
 def can_live() -> bool:
