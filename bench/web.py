@@ -21,7 +21,7 @@ from ksmtuned_py.units import MIB
 from tests.support.daemon import Daemon, free_port
 from tests.support.trees import FakeGuest, make_fake_tree
 
-TICK_SECONDS = 0.5
+TICK_SECONDS, NEVER_SECONDS = 0.5, 600.0
 REQUESTS = 20
 PAGE = ("/", "/api/v1/status", "/api/v1/history?seconds=3600&points=360")
 POLL_SECONDS = 2.0
@@ -68,16 +68,16 @@ class Served:
 
 
 @contextmanager
-def serving(guests: int, series: int) -> Iterator[Served]:
-    """A daemon with so many guests, in a with block."""
+def serving(guests: int, tick_seconds: float) -> Iterator[Served]:
+    """A daemon with so many guests, each with metrics of its own, in a with block."""
     with tempfile.TemporaryDirectory(prefix="web-") as name:
         place, port = Path(name), free_port()
         (place / "state").mkdir(mode=0o755)
         found = [FakeGuest(pid=2000 + number, name=f"guest-{number}") for number in range(guests)]
         root = make_fake_tree(place / "root", guests=found, run=1)
         sections: dict[str, dict[str, object]] = {
-            "daemon": {"tick_seconds": TICK_SECONDS, "idle_tick_seconds": TICK_SECONDS},
-            "guests": {"max_guest_series": series},
+            "daemon": {"tick_seconds": tick_seconds, "idle_tick_seconds": tick_seconds},
+            "guests": {"max_guest_series": guests},
             "metrics": {"address": f"127.0.0.1:{port}"},
         }
         environment = {"STATE_DIRECTORY": str(place / "state")}
@@ -87,19 +87,11 @@ def serving(guests: int, series: int) -> Iterator[Served]:
 
 
 def cost_ms(served: Served, path: str, **headers: str) -> tuple[float, int]:
-    """The CPU milliseconds of one answer, less what the ticks take meanwhile, and its length."""
-    length = served.get(path, **headers)
-    seconds = 10.0
-    idle = _cpu_of(served, lambda: time.sleep(seconds)) / seconds
-    began = time.monotonic()
-    spent = _cpu_of(served, lambda: [served.get(path, **headers) for _ in range(REQUESTS)])
-    return (spent - idle * (time.monotonic() - began)) / REQUESTS * 1000, length
-
-
-def _cpu_of(served: Served, act: Callable[[], object]) -> float:
-    before = served.cpu_seconds()
-    act()
-    return served.cpu_seconds() - before
+    """The CPU milliseconds of one answer of a daemon that does not tick meanwhile, and its length."""
+    length, before = served.get(path, **headers), served.cpu_seconds()
+    for _ in range(REQUESTS):
+        served.get(path, **headers)
+    return (served.cpu_seconds() - before) / REQUESTS * 1000, length
 
 
 def watch(served: Served, name: str, seconds: float) -> Load:
@@ -186,13 +178,14 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=30, metavar="S", help="of each load (%(default)s)")
     args = parser.parse_args()
     gzip = {"Accept-Encoding": "gzip"}
-    with serving(args.guests, args.guests) as served:
+    with serving(args.guests, NEVER_SECONDS) as served:
         paths: list[tuple[str, dict[str, str]]] = [
             ("/metrics", {}),
             ("/metrics", gzip),
             *[(path, gzip) for path in PAGE[1:]],
         ]
         costs = [(f"{path}{', packed' * bool(more)}", *cost_ms(served, path, **more)) for path, more in paths]
+    with serving(args.guests, TICK_SECONDS) as served:
         loads = [watch(served, "none", args.seconds)]
         for name, number, work in (
             ("one page", 1, reader),
@@ -201,7 +194,7 @@ def main() -> None:
         ):
             with at_work(number, work, served):
                 loads.append(watch(served, name, args.seconds))
-        print(as_markdown(costs, loads))
+    print(as_markdown(costs, loads))
 
 
 if __name__ == "__main__":

@@ -78,7 +78,7 @@ STEPS = (
 
 
 class _Series:
-    """The rows of one step: those that are complete, and the one that ticks still add to."""
+    """The rows of one step: those that are complete, and what the next one will be the mean of."""
 
     def __init__(self, step: Fineness) -> None:
         self.step = step
@@ -86,7 +86,7 @@ class _Series:
         self.open: list[Row] = []
 
     def add(self, row: Row) -> "Row | None":
-        """Add a tick's row, and return the row that is complete with that."""
+        """Add a row of a finer series, and return the row that is complete with that; None where none is."""
         done = None
         if self.open and self._slot(self.open[0]) != self._slot(row):
             done = mean(self.open)
@@ -115,13 +115,12 @@ class History:
         self._lock = Lock()
 
     def add(self, told: Told) -> None:
-        """Add what a tick told."""
-        row = row_of(told)
+        """Add what a tick told. What is complete is what the next, thinner series adds up."""
+        row: Row | None = row_of(told)
         with self._lock:
             for series in self._series:
-                done = series.add(row)
-                if done is not None:
-                    self._unsaved.append((series.step.seconds, done))
+                if row is not None and (row := series.add(row)) is not None:
+                    self._unsaved.append((series.step.seconds, row))
 
     def restore(self, step_seconds: int, rows: Iterable[Row]) -> None:
         """Put the rows that were saved before those of this process. What does not lie before them is left out."""

@@ -4,6 +4,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from socket import socket
 from typing import Any
 
@@ -49,7 +50,7 @@ class Encrypted:
         """Take what has come, and go on with the handshake."""
         try:
             with self._one_at_a_time:
-                data = self.socket.recv(RECORD_BYTES)
+                data = self._come()
         except NOT_YET:
             return
         except OSError:
@@ -59,6 +60,14 @@ class Encrypted:
             self.received(data)  # type: ignore[attr-defined]  # the channel's
         else:
             self.handle_close()  # type: ignore[attr-defined]  # the channel's
+
+    def _come(self) -> bytes:
+        """What has come; b"" at the end. Raises NOT_YET, or another OSError."""
+        whole = self.socket.recv(RECORD_BYTES)
+        with suppress(OSError):  # what it says will be said again
+            while len(whole) < RECORD_BYTES and (more := self.socket.recv(RECORD_BYTES)):
+                whole += more
+        return whole
 
     def send(self, *arguments: Any, **keywords: Any) -> int:
         """Send what can be sent now, and return how much that was."""

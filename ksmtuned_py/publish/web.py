@@ -106,6 +106,18 @@ class _Client(HTTPChannel):  # type: ignore[misc]  # waitress has no types
         if len(server.active_channels) > CLIENTS_MAX:
             min(server.active_channels.values(), key=lambda client: client.last_activity).handle_close()
 
+    def received(self, data: bytes) -> bool:
+        """Take what has come. Of several requests at once only the first is answered, and is the last one.
+
+        Hundreds fit into one read. Their answers would fill memory, and then keep a worker waiting for ever.
+        """
+        taken = bool(super().received(data))
+        with self.requests_lock:
+            if len(self.requests) > 1:
+                del self.requests[1:]
+                self.requests[0].headers["CONNECTION"] = "close"
+        return taken
+
 
 class _EncryptedClient(Encrypted, _Client):
     """An encrypted connection."""

@@ -87,9 +87,7 @@ def test_a_long_answer_is_whole(web: Web, trust: ssl.SSLContext) -> None:
 
 
 def test_requests_that_come_in_small_parts(web: Web, trust: ssl.SSLContext) -> None:
-    request = (
-        f"GET /healthz HTTP/1.0\r\nHost: localhost\r\nAuthorization: Basic {b64encode(b'prometheus:secret').decode()}"
-    )
+    request = f"GET /healthz HTTP/1.0\r\nHost: localhost\r\nAuthorization: {PROMETHEUS}\r\n\r\n"
     with (
         socket.create_connection(("127.0.0.1", web.port), timeout=10) as plain,
         trust.wrap_socket(plain, server_hostname="localhost") as client,

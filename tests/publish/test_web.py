@@ -170,6 +170,33 @@ def test_clients_that_never_read_their_answer_do_not_stop_a_scrape() -> None:
         assert get(web, "/metrics")[0].status == 200
 
 
+class Long:
+    """A registry whose metrics are long: a MiB."""
+
+    def __init__(self) -> None:
+        self.collected = 0
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        self.collected += 1
+        yield GaugeMetricFamily("long", "x" * 2**20, value=1)
+
+
+def test_of_many_requests_at_once_one_is_answered() -> None:
+    """Hundreds of long answers that nobody reads would keep both workers waiting, and fill memory meanwhile."""
+    long, registry = Long(), CollectorRegistry()
+    registry.register(long)
+    with serving(sources=Sources(registry=registry)) as web, ExitStack() as clients:
+        for _ in range(4):
+            client = clients.enter_context(socket.create_connection(("127.0.0.1", web.port), timeout=10))
+            client.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n" * 200)
+        assert get(web, "/healthz")[0].status == 200
+        received = b"".join(iter(lambda: client.recv(65536), b""))
+    assert received.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert received.count(b"HTTP/1.1") == 1
+    assert b"\r\nConnection: close\r\n" in received
+    assert long.collected <= 4
+
+
 @pytest.mark.parametrize(
     "request_bytes",
     [
