@@ -22,6 +22,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from typing import Self
 
+from ksmtuned_py.cli.nobody import become_nobody
 from ksmtuned_py.errors import FAILED, KsmtunedError
 from ksmtuned_py.sensors.pages import OWN_PAGE_BYTES
 from ksmtuned_py.units import MIB
@@ -34,7 +35,6 @@ _CHANGE_SECONDS = 0.1
 """The time between two rounds of rewriting. A pass of ksmd takes far longer, and a wake-up far less."""
 _STAMP = struct.Struct("=QQ")
 _PR_SET_NAME = 15  # linux/prctl.h
-_NOBODY = 65534
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -261,14 +261,6 @@ class _Child:
                 _answer("wrong", sum(part.wrong_pages() for part in parts))
             case [b"spoil", pages]:
                 _answer("spoiled", self._equal.rewrite_next(int(pages)))
-
-
-def become_nobody() -> None:
-    """Give up root's rights if we have them, because the scan backend refuses a guest with such rights."""
-    if os.geteuid() == 0:
-        os.setgroups([])
-        os.setresgid(_NOBODY, _NOBODY, _NOBODY)
-        os.setresuid(_NOBODY, _NOBODY, _NOBODY)
 
 
 def _answer(word: str, number: int) -> None:

@@ -2,8 +2,6 @@
 
 from typing import Any
 
-from pydantic_core import from_json, to_json
-
 from ksmtuned_py.errors import Garbage
 
 
@@ -44,6 +42,8 @@ def printable_lines(text: str) -> str:
 
 def printable_json(text: bytes) -> bytes:
     """Escape all texts in a JSON file, which anybody may have written; raises ValueError when it is no JSON."""
+    from pydantic_core import from_json, to_json  # it takes longer than all else that those need who only read numbers
+
     return to_json(_printable_in(from_json(text)))
 
 

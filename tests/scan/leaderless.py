@@ -8,7 +8,7 @@ import os
 import sys
 import threading
 
-from ksmtuned_py.cli.workload import become_nobody
+from ksmtuned_py.cli.nobody import become_nobody
 from tests.scan import writer
 
 EXIT = {"x86_64": 60, "aarch64": 93}

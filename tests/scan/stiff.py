@@ -8,7 +8,7 @@ import mmap
 import sys
 from pathlib import Path
 
-from ksmtuned_py.cli.workload import become_nobody
+from ksmtuned_py.cli.nobody import become_nobody
 from tests.scan import writer
 from tests.scan.interrupted import libc
 from tests.scan.oddcalls import machine, sleeping_code

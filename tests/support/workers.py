@@ -9,7 +9,9 @@ RINGS = frozenset({"browser", "emulated", "guests_libvirt", "kernel", "packages"
 """The folders of tests that need more than made-up trees; all others mirror the code."""
 MACHINE_FOLDERS = frozenset({"kernel", "guests_libvirt", "systemd"})
 FOLDERS_OF_THEIR_OWN = frozenset({"browser", "packages", "scan"})
-TOUCHES_MACHINE = re.compile(r"\b(real|locked)_ksm\b|\bworkloads\(|\bzram|\bInstalled\b|\bmark\.(kernel|qemu)\b")
+TOUCHES_MACHINE = re.compile(
+    r"\b(real|locked)_ksm\b|\bworkloads\((?!.*mergeable=False)|\bzram|\bInstalled\b|\bmark\.(kernel|qemu)\b"
+)
 EMULATED = "mark.emulated"
 
 
