@@ -126,8 +126,8 @@ def _print_json(judged: "Sequence[Judged]") -> None:
         "hosts": len(judged),
         "answering": sum(each.host.answers for each in judged),
         "odd": sum(bool(each.oddities) for each in judged),
-        "saved_bytes": _sum(judged, "saved_bytes"),
-        "debt_bytes": _sum(judged, "debt_bytes"),
+        "saved_bytes": round(_sum(judged, "saved_bytes")),
+        "debt_bytes": round(_sum(judged, "debt_bytes")),
     }
     print(json.dumps({"sums": sums, "hosts": list(map(_as_object, judged))}, indent=2))
 
@@ -142,7 +142,12 @@ def _as_object(judged: "Judged") -> dict[str, Any]:
         "version": host.version,
         "config_hash": host.config_hash,
         "mode": host.mode,
-        **{figure: host.get(figure) for figure in FIGURES},
+        **{figure: _number(host.get(figure)) for figure in FIGURES},
         "risk": host.risk,
         "odd": [oddity._asdict() for oddity in judged.oddities],
     }
+
+
+def _number(value: float | None) -> float | None:
+    """A figure as JSON has it: whole bytes without a fraction."""
+    return int(value) if value is not None and value.is_integer() else value

@@ -98,7 +98,7 @@ MEASURES = (
 
 
 def judge(hosts: Sequence[FleetHost]) -> tuple[Judged, ...]:
-    """Every host with what is odd about it: odd ones first, then by risk, the highest first."""
+    """Every host with what is odd about it: first those that do not answer, then odd ones, then by risk."""
     answering = [host for host in hosts if host.answers]
     version = _most_have(host.version for host in answering)
     of_version = [host for host in answering if host.version == version]
@@ -123,7 +123,12 @@ def judge(hosts: Sequence[FleetHost]) -> tuple[Judged, ...]:
                 yield Oddity(measure.code, measure.sentence(own, spread.median))
 
     judged = [Judged(host, tuple(oddities(host))) for host in hosts]
-    return tuple(sorted(judged, key=lambda each: (not each.oddities, -(each.host.risk or 0.0), each.host.name)))
+    return tuple(sorted(judged, key=_rank))
+
+
+def _rank(judged: Judged) -> tuple[bool, bool, float, str]:
+    host = judged.host
+    return not judged.oddities, host.answers, -(host.risk or 0.0), host.name
 
 
 def _wrong(host: FleetHost) -> Iterator[Oddity]:

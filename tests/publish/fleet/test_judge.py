@@ -118,7 +118,8 @@ def test_a_third_of_the_hosts_cannot_hide_that_they_are_odd() -> None:
 
 def test_odd_hosts_come_first_and_then_those_at_risk() -> None:
     calm, risky, odd = host("calm"), host("risky", could_find_bytes=21.0 * GIB), host("odd", cow_storm=1.0)
-    assert [each.host.name for each in judge([calm, risky, odd])] == ["odd", "risky", "calm"]
+    down = FleetHost(name="down", answers=False, figures={})
+    assert [each.host.name for each in judge([calm, risky, odd, down])] == ["down", "odd", "risky", "calm"]
 
 
 def test_of_no_host_there_is_nothing_to_say() -> None:
