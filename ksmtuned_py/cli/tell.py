@@ -77,6 +77,12 @@ def why_lines(found: "Status") -> Iterator[tuple[str, str | None]]:
     if found.totals.huge_cost.split:
         yield f"huge pages: {huge_pages(found)}", None
     yield "", None
+    yield from rule_lines(found)
+
+
+def rule_lines(found: "Status") -> Iterator[tuple[str, str | None]]:
+    """Each rule with its numbers, and what would change the decision."""
+    decision = found.decision
     yield f"The rules (the winner is {decision.rule}):", None
     for verdict in decision.verdicts:
         yield f"  {'*' if verdict.fired else '-'} {verdict.rule:<15} {verdict.sentence}", None

@@ -1,6 +1,6 @@
 """Makes the pages of a live screen that are not the guests' table: one guest's account, the whole why, help."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from time import localtime, strftime
 
 from rich.text import Text
@@ -9,7 +9,7 @@ from ksmtuned_py.cli.guesttable import COLUMNS, account, sums, why_merging
 from ksmtuned_py.cli.live.sight import Sight
 from ksmtuned_py.cli.live.strokes import wrapped
 from ksmtuned_py.cli.live.viewing import Viewing
-from ksmtuned_py.cli.tell import why_lines
+from ksmtuned_py.cli.tell import rule_lines, why_lines
 
 MOST_WRAPPED = 20
 """The most lines of one sentence."""
@@ -60,9 +60,7 @@ def _guest(sight: Sight, viewing: Viewing, width: int) -> Iterator[Text]:
 def _why(sight: Sight, width: int) -> Iterator[Text]:
     status = sight.status
     yield from _folded(sight.headline, width, sight.headline_style)
-    for line, style in why_lines(status):
-        indent = 20 if line[:4] in {"  * ", "  - "} else 2 if line.startswith("  ") else 0
-        yield from _folded(line, width, style or "", indent)
+    yield from _hanging(why_lines(status), width)
     yield Text("")
     if status.decisions:
         yield Text("Lately:")
@@ -77,6 +75,18 @@ def _why(sight: Sight, width: int) -> Iterator[Text]:
         yield Text(f"  {name} = {value}")
     for problem in status.snapshot.problems:
         yield from _folded(f"problem: {problem}", width, "yellow")
+
+
+def rules(sight: Sight, width: int) -> list[Text]:
+    """Each rule with its numbers, and what would change the decision, for where there is room."""
+    return list(_hanging(rule_lines(sight.status), width))
+
+
+def _hanging(lines: Iterable[tuple[str, str | None]], width: int) -> Iterator[Text]:
+    """Lines with their styles. What is below a heading goes on further to the right."""
+    for line, style in lines:
+        indent = 20 if line[:4] in {"  * ", "  - "} else 2 if line.startswith("  ") else 0
+        yield from _folded(line, width, style or "", indent)
 
 
 def _help(width: int) -> Iterator[Text]:

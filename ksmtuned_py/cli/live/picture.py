@@ -7,7 +7,7 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from ksmtuned_py.cli.guesttable import short_of_room
-from ksmtuned_py.cli.live.pages import page_lines
+from ksmtuned_py.cli.live.pages import page_lines, rules
 from ksmtuned_py.cli.live.past import Reading
 from ksmtuned_py.cli.live.sight import Sight
 from ksmtuned_py.cli.live.strokes import bar, curve, fitted, wrapped
@@ -20,7 +20,7 @@ from ksmtuned_py.model.room import could_find_bytes
 LABEL_WIDTH, NARROW_LABEL_WIDTH = 12, 8
 LEAST_WIDTH = 50
 """The width from which on the line on who says it has its PID and age, and rows have curves."""
-LEAST_TABLE_ROWS = 3
+LEAST_TABLE_ROWS, LEAST_RULES = 3, 3
 MODE_STYLES = {
     Mode.OFF: "yellow",
     Mode.BOOST: "magenta",
@@ -29,8 +29,8 @@ MODE_STYLES = {
     Mode.PINNED: "blue",
     Mode.HELD: "red",
 }
-ELSEWHERE = frozenset({"guests", "knobs"})
-"""Rows of a status that stand elsewhere here: below the table, and on the page of `why`."""
+ELSEWHERE = frozenset({"guests", "knobs", "problem"})
+"""Rows of a status that stand elsewhere here: at the foot, on the page of `why`, and at the end of the rows."""
 KEYS = (
     ("q", "quit"),
     ("s", "sort"),
@@ -70,10 +70,13 @@ def picture(sight: Sight, viewing: Viewing, width: int, height: int, *, live: bo
     if viewing.page == "guests":
         lines = _overview(sight, viewing, width, body, live=live)
     else:
-        lines = [_cut(line, width) for line in page_lines(sight, viewing, width)]
+        lines = page_lines(sight, viewing, width)
         lines = lines[viewing.scrolled : viewing.scrolled + body]
     lines += [Text("")] * (body - len(lines) if live else 1)
-    return [*lines[:body], _footer(sight, viewing, width, live=live)][:height]
+    lines = [*lines[:body], _footer(sight, viewing, width, live=live)][:height]
+    for line in lines:
+        line.truncate(width)
+    return lines
 
 
 def rows_of(sight: Sight, viewing: Viewing, width: int, height: int) -> tuple[int, int]:
@@ -95,7 +98,11 @@ def _overview(sight: Sight, viewing: Viewing, width: int, body: int, *, live: bo
     head = _head(sight, width, body - _table_height(len(guests), body))
     if len(head) + 1 + max(1, len(guests)) < body:
         head.append(Text(""))
-    return [*head, *table_lines(sight.status.snapshot, guests, viewing, width, body - len(head), live=live)]
+    lines = [*head, *table_lines(sight.status.snapshot, guests, viewing, width, body - len(head), live=live)]
+    spare = body - len(lines) - 1
+    if spare > LEAST_RULES:
+        lines += [Text(""), *rules(sight, width)[:spare]]
+    return lines
 
 
 def _head(sight: Sight, width: int, most: int) -> list[Text]:
@@ -111,7 +118,7 @@ def _most_important(sight: Sight, rows: list[tuple[str, str]], most: int) -> lis
     """The rows that there is room for. The first problem is among them, however many others are left out."""
     problems = [value for name, value in rows if name == "problem"]
     others = [(name, value) for name, value, _ in sight.more]
-    others += [row for row in rows if row[0] not in ELSEWHERE]
+    others += [(name, value) for name, value in rows if name not in ELSEWHERE]
     if not problems or most < 1:
         return others[: max(0, most)]
     more = f" (and {len(problems) - 1} more: w)" if len(problems) > 1 else ""
@@ -129,7 +136,7 @@ def _reason(mode: str, reason: str, width: int, most: int) -> Iterator[Text]:
     places = max(len(badge) + 1, _label_width(width))
     for number, line in enumerate(wrapped(reason, max(1, width - places), max(1, most))):
         label = (badge, style) if number == 0 else ("", "")
-        yield _cut(Text.assemble(label, " " * (places - len(label[0])), (line, "bold")), width)
+        yield Text.assemble(label, " " * (places - len(label[0])), (line, "bold"))
 
 
 def _row(sight: Sight, name: str, value: str, width: int) -> Text:
@@ -137,19 +144,13 @@ def _row(sight: Sight, name: str, value: str, width: int) -> Text:
     places = width // 5
     drawn = _drawing(sight, name, places) if width >= LEAST_WIDTH else Text("")
     room = width - _label_width(width) - (places + 1 if drawn else 0)
-    label = Text(fitted(name, _label_width(width)), style=_alarm(sight.status.snapshot, name) or "dim")
-    return _cut(
-        Text.assemble(label, (fitted(value, max(1, room)), _alarm(sight.status.snapshot, name)), " ", drawn), width
-    )
+    alarm = _alarm(sight.status.snapshot, name)
+    label = fitted(name, _label_width(width)), alarm or "dim"
+    return Text.assemble(label, (fitted(value, max(1, room)), alarm), " ", drawn)
 
 
 def _label_width(width: int) -> int:
     return LABEL_WIDTH if width >= LEAST_WIDTH else NARROW_LABEL_WIDTH
-
-
-def _cut(line: Text, width: int) -> Text:
-    line.truncate(width)
-    return line
 
 
 def _alarm(now: Snapshot, name: str) -> str:
@@ -180,7 +181,7 @@ def _drawing(sight: Sight, name: str, width: int) -> Text:
 def _footer(sight: Sight, viewing: Viewing, width: int, *, live: bool) -> Text:
     if viewing.is_typing:
         typed = ("filter: ", "bold"), viewing.filter, ("_", "blink"), ("  Enter keeps it, Esc drops it", "dim")
-        return _cut(Text.assemble(*typed), width)
+        return Text.assemble(*typed)
     counted = _counted(sight, viewing)
     keys = () if not live else KEYS if viewing.page == "guests" else PAGE_KEYS
     line = Text()
@@ -190,7 +191,7 @@ def _footer(sight: Sight, viewing: Viewing, width: int, *, live: bool) -> Text:
             break
         line = longer
     gap = " " * max(0, width - line.cell_len - cell_len(counted))
-    return _cut(Text.assemble(line, gap, (counted, "dim")), width)
+    return Text.assemble(line, gap, (counted, "dim"))
 
 
 def _counted(sight: Sight, viewing: Viewing) -> str:

@@ -143,6 +143,7 @@ def test_a_guest_without_room_for_its_copies_is_named() -> None:
 
 def test_the_first_problem_is_shown_however_small_the_screen() -> None:
     assert "/proc/zoneinfo: not there (and 2 more: w)" in shown(SIGHTS["problems"])
+    assert shown(SIGHTS["problems"]).count("zoneinfo") == 1
     assert "problem" in shown(SIGHTS["problems"], size=(40, 10))
 
 
@@ -172,6 +173,11 @@ def test_why_is_the_same_as_the_verbs() -> None:
     text = shown(sight(), Viewing(page="why"), (160, 50))
     for line, _ in why_lines(sight().status):
         assert line in text
+
+
+def test_the_rules_are_shown_where_there_is_room() -> None:
+    assert "The rules (the winner is yield)" in shown(sight())
+    assert "The rules (the winner is yield)" not in shown(sight(guests=MANY))
 
 
 def test_why_has_what_was_decided_lately() -> None:
