@@ -58,7 +58,7 @@ def day() -> Iterator[str]:
         guests = []
         for name in GUESTS:
             guests.append(stack.enter_context(Workload(name, MIX)).wait_ready())
-            time.sleep(25)
+            time.sleep(20)
         guests[2].stop()
         for guest in guests[:2] * 3:
             guest.spoil(1500)

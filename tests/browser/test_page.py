@@ -180,6 +180,15 @@ def test_a_hidden_page_asks_seldom(stage: Stage, daemon: Daemon) -> None:
             opened.page.clock.run_for(4_000)
 
 
+def test_an_error_that_the_daemon_answers_with_is_shown_in_its_words(stage: Stage, daemon: Daemon) -> None:
+    with tab(stage.browser) as opened:
+        refusal = {"status": 503, "json": {"error": "no tick yet"}}
+        opened.page.route("**/api/v1/status", lambda route: route.fulfill(**refusal), times=1)
+        opened.page.goto(stage.address)
+        wait_text(opened, "#trouble", "The daemon answers with an error, 503: no tick yet.")
+        opened.page.wait_for_selector("#trouble", state="hidden")
+
+
 def test_the_daemons_end_is_shown_and_so_is_its_return(stage: Stage, opened: Tab, daemon: Daemon) -> None:
     """It is last, because it ends the daemon of all others."""
     assert daemon.end() == 0

@@ -25,23 +25,31 @@ let answeredAt = null;
 let timer = 0;
 let asking = false;
 
+// What is wrong, as a sentence for the user.
 class Trouble extends Error {}
 
+// An answer with its document; without one when it is what we have already.
 async function ask(address, headers = {}) {
-  const answer = await fetch(address, { headers, cache: "no-store", signal: AbortSignal.timeout(PATIENCE_MS) });
-  if (!answer.ok && answer.status !== 304) {
-    throw new Trouble(`The daemon refuses to tell: ${answer.status} ${answer.statusText}`.trim());
+  let answer;
+  let content = null;
+  try {
+    answer = await fetch(address, { headers, cache: "no-store", signal: AbortSignal.timeout(PATIENCE_MS) });
+    if (answer.status !== 304) content = await answer.json();
+  } catch {
+    if (!answer || answer.ok) throw new Trouble(silence());
   }
-  return answer;
+  if (!answer.ok && answer.status !== 304) {
+    throw new Trouble(`The daemon answers with an error, ${answer.status}: ${content?.error ?? answer.statusText}.`);
+  }
+  return { answer, content };
 }
 
 async function askStatus() {
-  const answer = await ask("api/v1/status", tag ? { "If-None-Match": tag } : {});
+  const { answer, content: found } = await ask("api/v1/status", tag ? { "If-None-Match": tag } : {});
   const date = Date.parse(answer.headers.get("Date"));
   if (date) clockAheadMs = date - Date.now();
-  if (answer.status === 304) return;
-  const found = await answer.json();
-  if (found.schema !== SCHEMA) throw new Trouble("The daemon is of another version than this page. Reload the page");
+  if (!found) return;
+  if (found.schema !== SCHEMA) throw new Trouble("The daemon is of another version than this page. Reload the page.");
   tag = answer.headers.get("ETag") ?? "";
   announceMode(status?.decision.mode, found.decision.mode);
   status = found;
@@ -49,7 +57,7 @@ async function askStatus() {
 
 async function askHistory() {
   if (performance.now() - historyAt < HISTORY_MS) return;
-  const history = await (await ask(HISTORY)).json();
+  const { content: history } = await ask(HISTORY);
   historyAt = performance.now();
   last = lastRow(history);
   charts.show(history);
@@ -78,14 +86,14 @@ async function round() {
   } catch (problem) {
     tag = ""; // whoever answers next may be another daemon
     historyAt = -Infinity;
-    tell(silence(problem));
+    tell(problem instanceof Trouble ? problem.message : "This page has failed. Reload it.");
+    if (!(problem instanceof Trouble)) console.error(problem);
   }
   asking = false;
   timer = setTimeout(round, document.hidden ? HIDDEN_MS : SOON_MS);
 }
 
-function silence(problem) {
-  if (problem instanceof Trouble) return `${problem.message}.`;
+function silence() {
   const since = answeredAt ? ` since ${moment(answeredAt / 1000)}` : "";
   return `The daemon does not answer${since}. What you see is old. This page goes on asking, and goes on by itself.`;
 }
