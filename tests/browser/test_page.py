@@ -1,18 +1,38 @@
 """The page in a real Chromium, on a daemon with 500 guests: what it shows, how it is used, and what it leaves alone."""
 
 import json
+from dataclasses import asdict
 from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Route
 
-from ksmtuned_py.units import KIB
+from ksmtuned_py.policy.capacity import Outlook
+from ksmtuned_py.units import GIB, KIB
 from tests.support.chromium import Tab, tab
 from tests.support.daemon import Daemon
 from tests.support.pagestage import HOSTILE, Stage
 from tests.support.trees import FakeGuest, add_guest
 
 MOST_BYTES = 150 * KIB
+OUTLOOK = Outlook(
+    guests=12,
+    risk=0.01,
+    chance_now=0.004,
+    chance=0.01,
+    chance_one_more=0.02,
+    like="guest-100",
+    own_bytes=GIB,
+    landing_bytes=GIB,
+    lands=True,
+    cgroup="",
+    room_bytes=GIB,
+    debt_bytes=GIB,
+    record_seconds=100_000,
+    rises=40,
+    part_seconds=3600,
+)
 CELL = "#guests tbody tr:nth-child({row}) > :nth-child({column})"
 HEAD = "#guests thead th:nth-child({column})"
 MERGED = 5
@@ -44,6 +64,22 @@ def test_the_first_look_says_what_is_saved_why_and_whether_the_host_could_fall(o
     assert opened.text("#huge") == "6 GiB"
     assert decision["verdicts"][0]["sentence"].partition(":")[0] in opened.text("#rules")
     assert opened.text("#decisions strong").lower() == decision["mode"]
+
+
+def test_how_many_more_guests_fit_is_told_once_it_is_known(stage: Stage, opened: Tab) -> None:
+    assert (opened.text("#fits"), opened.text("#chance")) == ("not known yet", "not known yet")
+
+    def known(route: Route) -> None:
+        answer = route.fetch()
+        status = answer.json()
+        status["totals"]["capacity"] = asdict(OUTLOOK)
+        route.fulfill(response=answer, json=status)
+
+    with tab(stage.browser) as second:
+        second.page.route("**/api/v1/status", known)
+        second.page.goto(stage.address)
+        wait_text(second, "#fits", "12")
+        assert second.text("#chance") == "0.4 %"
 
 
 def test_a_sensor_that_cannot_be_read_is_told(opened: Tab) -> None:

@@ -11,6 +11,7 @@ export function showOverview(status, last) {
   say(at("saved-note"), `${bytes(status.profit_bytes)} net of the kernel’s records; the host has ${bytes(memory.total_bytes)}`);
   showDecision(decision, status.line.endsWith("only watching"));
   showFall(snapshot, status.saved_bytes, last.debt_room_bytes);
+  showCapacity(totals.capacity);
   showLosses(snapshot, totals, last.copies_per_second);
   showScanner(status);
   showPressure(snapshot);
@@ -48,6 +49,12 @@ function showFall({ memory }, debt, room) {
   at("debt-bar").style.width = `${100 * debt / whole}%`;
   at("headroom-bar").style.width = `${100 * headroom / whole}%`;
   say(at("fall-note"), typeof room === "number" ? `With free swap the host could find ${bytes(room)}.` : "");
+}
+
+// What was recorded says something about the next day only after a while.
+function showCapacity(capacity) {
+  say(at("chance"), capacity ? percent(capacity.chance_now) : "not known yet");
+  say(at("fits"), capacity ? count(capacity.guests) : "not known yet");
 }
 
 function showLosses(snapshot, totals, copies) {
