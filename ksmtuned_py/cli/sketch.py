@@ -130,8 +130,8 @@ def migrate_check(args: Namespace) -> int:
         key = read_key(args.key)
         hosts = [read(path, key_id(key)) for path in args.there]
         found, problems = _sketches([guest], door, key)
-        if problems:
-            raise NoSketch(guest.name, problems[0].partition(": ")[2])
+        if not found:
+            raise NoSketch(guest.name, problems[0].partition(": ")[2] if problems else "it has ended")
         landings = [_landing(host, takes, found[0]) for host in hosts]
         landings.sort(key=lambda one: (one.fits, one.shares_bytes), reverse=True)
     if args.json:
@@ -162,7 +162,7 @@ def _sketches(guests: "Sequence[Guest]", door: "Door", key: bytes) -> "tuple[lis
             sketch = reading.answer()
         if sketch:
             found.append(sketch)
-        else:
+        elif not reading.has_ended:
             problems.append(f"{guest.name}: {reading.problem}")
     return found, problems
 

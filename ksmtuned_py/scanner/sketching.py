@@ -40,6 +40,7 @@ class Sketching(Thread):
         super().__init__(name="sketch", daemon=True)
         self.sketch: GuestSketch | None = None
         self.problem: str | None = None
+        self.has_ended = False
         self._target, self._door, self._key = target, door, key
         self._steps = 0
         self._left_behind = False
@@ -71,7 +72,7 @@ class Sketching(Thread):
                     sampler.add(found)
             self.sketch = sampler.sketch(self._target.name)
         except Gone:
-            self.problem = "it has ended"
+            self.problem, self.has_ended = "it has ended", True
         except (OSError, Refused, KsmtunedError) as error:
             self.problem = str(error)
 
