@@ -2,16 +2,21 @@
 
 import json
 import os
+import socket
 from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
+import psutil
 import pytest
 
 from ksmtuned_py.publish.historyfile import NAME
+from ksmtuned_py.publish.web import CLIENTS_MAX
+from tests.process.test_limits import RESIDENT_BYTES_MAX
 from tests.publish.test_openapi import check
 from tests.support.daemon import QUICK, Daemon, free_port, merged, verb
 from tests.support.trees import FakeGuest, make_fake_tree
@@ -69,6 +74,21 @@ def test_the_first_rows_of_the_past_are_there_at_once(served: Served, daemon: Da
     found = served.json("/api/v1/history?seconds=60")
     check(found, "/api/v1/history")
     assert found["rows"]
+
+
+def test_slow_clients_take_no_more_than_twenty_connections_and_the_ticks_go_on(served: Served, daemon: Daemon) -> None:
+    process = psutil.Process(daemon.pid)
+    files = process.num_fds()
+    with ExitStack() as clients:
+        for number in range(300):
+            client = clients.enter_context(socket.create_connection(("127.0.0.1", served.port), timeout=10))
+            with suppress(ConnectionError):  # it was one too many already
+                client.sendall((b"", b"GET /api/v1/sta", b"GET / HTTP/1.1\r\nHost: x\r\n" * 20)[number % 3])
+        daemon.wait_ticks(10)
+        assert served.json("/api/v1/history")["rows"]
+        assert process.num_fds() <= files + CLIENTS_MAX + 2
+        assert process.memory_info().rss <= RESIDENT_BYTES_MAX
+        daemon.wait_ticks(10)
 
 
 def test_a_token_is_wanted_after_a_reload_and_a_file_that_others_may_read_is_refused(
