@@ -200,7 +200,7 @@ mergeable = 1
         "config.toml:17: adaptve = { x = 1 }: wanted a key that exists: did you mean adaptive?",
         "config.toml:20: kernel.max_page_sharing = 1: wanted keep, or a whole number from 2 to 2147483647",
         "config.toml:23: ksmtuned.sleep_msec = inf: wanted a whole number from 1 to 3600000 (milliseconds)",
-        'config.toml:25: metrics.address = "localhost": wanted HOST:PORT or ""',
+        'config.toml:25: metrics.address = "localhost": wanted HOST:PORT, unix:/PATH or ""',
         'config.toml:28: guests.name_patterns = "qemu": wanted a list, each element text',
         "config.toml:29: guests.mergeable = 1: wanted true or false",
         "config.d/b.toml:2: adaptive.need.short_leave_percent = 12: wanted at least "
