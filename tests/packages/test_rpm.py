@@ -113,7 +113,7 @@ def test_it_is_installed_and_erased(rpm: Path, root: Path) -> None:
     assert [name for name in listed if not (root / name[1:]).exists()] == []
     (root / "etc/ksmtuned-py/config.toml").write_text("# mine\n")
     (root / "usr/bin/ksmtuned-py").write_text(COMMAND)
-    (root / "var/lib/ksmtuned-py").mkdir()
+    (root / "var/lib/ksmtuned-py").mkdir(parents=True)
     (root / "var/lib/ksmtuned-py/history.sqlite").touch()
     rpm_says("--root", root, "--erase", "ksmtuned-py")
     disabled = "systemctl disable --now ksmtuned-py.service"
