@@ -41,7 +41,7 @@ def opened_once(stage: Stage) -> dict[str, float]:
     with tab(stage.browser) as opened:
         opened.page.add_init_script(WATCH)
         opened.page.goto(stage.address)
-        opened.page.wait_for_function("window.tableAt")
+        opened.page.wait_for_selector("#guests tbody tr", state="attached")
         opened.page.wait_for_load_state("networkidle")
         found: dict[str, Any] = opened.page.evaluate(FIGURES)
         return found
@@ -52,7 +52,7 @@ def longest_task_ms(stage: Stage) -> float:
     with tab(stage.browser) as opened:
         opened.page.add_init_script(WATCH)
         opened.page.goto(stage.address)
-        opened.page.wait_for_function("window.tableAt")
+        opened.page.wait_for_selector("#guests tbody tr", state="attached")
         opened.page.evaluate("window.longest = 0")
         opened.page.wait_for_timeout(WATCHED_MS)
         longest: float = opened.page.evaluate("window.longest")

@@ -1,4 +1,4 @@
-"""`python -m tests.browser.pictures` (root, KSM): renews the pictures of the page in docs/pictures, in five minutes.
+"""`python -m tests.browser.pictures` (root, KSM): renews the pictures of the page in docs/pictures, in three minutes.
 
 A real daemon steers the real KSM meanwhile. Guests with memory to merge come and go, and write to some of it.
 """
@@ -58,11 +58,11 @@ def day() -> Iterator[str]:
         guests = []
         for name in GUESTS:
             guests.append(stack.enter_context(Workload(name, MIX)).wait_ready())
-            time.sleep(20)
+            time.sleep(12)
         guests[2].stop()
         for guest in guests[:2] * 3:
             guest.spoil(1500)
-            time.sleep(8)
+            time.sleep(6)
         yield f"http://127.0.0.1:{port}/"
 
 

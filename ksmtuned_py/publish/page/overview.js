@@ -48,7 +48,7 @@ function showFall({ memory }, debt, room) {
   const whole = Math.max(debt, headroom, 1);
   at("debt-bar").style.width = `${100 * debt / whole}%`;
   at("headroom-bar").style.width = `${100 * headroom / whole}%`;
-  say(at("fall-note"), typeof room === "number" ? `With free swap the host could find ${bytes(room)}.` : "");
+  say(at("fall-note"), typeof room === "number" ? `${memory.swap_total_bytes ? "With free swap the" : "The"} host could find ${bytes(room)}.` : "");
 }
 
 // What was recorded says something about the next day only after a while.
