@@ -6,6 +6,7 @@ are said to fit. The days go on: does any guest end for want of memory, and how 
 """
 
 import argparse
+import signal
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -59,7 +60,7 @@ class Bench:
         guest.wait_ready()
         self.guests.append(guest)
         passes, until = self._ksm.number("full_scans"), time.monotonic() + SETTLE_SECONDS
-        while self._ksm.number("full_scans") < passes + 3 and time.monotonic() < until:
+        while self._ksm.number("full_scans") < passes + 2 and time.monotonic() < until:
             time.sleep(0.05)
 
     def day(self, see: Callable[[Snapshot], None]) -> None:
@@ -170,6 +171,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, metavar="FILE", help="for what came of it, as well")
     args = parser.parse_args()
     adopt_orphans()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # SIGTERM puts KSM back as Ctrl-C does
     told = perform(Load(args.cap_mib * MIB, args.guests, args.day_seconds, args.days, args.days_after, args.risk))
     print(told)
     if args.out:
