@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ksmtuned_py.simulate.run import SimulatedRun
     from ksmtuned_py.simulate.scenario import Scenario
 
+BARS = " ▁▂▃▄▅▆▇█"
 CURVE_WIDTH = 60
 PIPE_WIDTH, HUGE_PIPE_WIDTH = 150, 190
 """The width of the output where there is no terminal; guests with huge pages have columns of their own."""
@@ -145,11 +146,9 @@ def _guests(row: "Figures") -> tuple[str, str, str]:
 
 def _curve(each: "SimulatedRun", seconds: float) -> str:
     """The saved share over time as a row of blocks. Each is the last sample of its part of the time."""
-    from ksmtuned_py.cli.live.strokes import CURVE
-
     shares = [0.0] * CURVE_WIDTH
     for sample in each.samples:
         place = min(int(sample.seconds / seconds * CURVE_WIDTH), CURVE_WIDTH - 1)
         best = sample.achievable_bytes
         shares[place:] = [min(sample.saved_bytes / best, 1.0) if best else 0.0] * (CURVE_WIDTH - place)
-    return "".join(f" {CURVE}"[round(share * len(CURVE))] for share in shares)
+    return "".join(BARS[round(share * (len(BARS) - 1))] for share in shares)

@@ -45,7 +45,7 @@ def status_rows(found: "Status") -> Iterator[tuple[str, str]]:
     if memory.anon_huge_bytes or found.totals.huge_cost.split:
         yield "huge pages", huge_pages(found)
     if now.vmstat.cow_ksm is not None:
-        yield "copies", f"{now.vmstat.cow_ksm} merged pages were written to since boot"
+        yield "copies", f"{now.vmstat.cow_ksm:,} merged pages were written to since boot"
     if now.pressure:
         stalls = now.pressure.some.avg10_percent, now.pressure.full.avg10_percent
         yield "stalled", f"some tasks {stalls[0]:g} %, all tasks {stalls[1]:g} % of the last 10 s"

@@ -68,7 +68,7 @@ def test_top_shows_what_merges_as_guests_come(
             saved = SAVED.search(text)
             assert saved is not None, text
             assert float(saved[1]) > 100
-            assert "█" in text
+            assert "▇" in text
             assert all(guest in text for guest in NAMES)
             _draw(terminal, directory / f"{name}.png")
 

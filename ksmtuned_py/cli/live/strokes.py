@@ -9,10 +9,11 @@ from rich.text import Span, Text
 
 from ksmtuned_py.cli.live.past import resampled
 
-CURVE = "▁▂▃▄▅▆▇█"
+CURVE = "▁▂▃▄▅▆▇"
+"""Without the full block, so that a curve never meets the one above it."""
 FULL, EMPTY = "━", "─"
 DOWN, UP, MORE = "▼", "▲", "…"
-ASCII = str.maketrans(f"{CURVE}{FULL}{EMPTY}{DOWN}{UP}{MORE}↑↓", "_.,-=+*#=-v^~^v")
+ASCII = str.maketrans(f"{CURVE}{FULL}{EMPTY}{DOWN}{UP}{MORE}↑↓", "_.,-=+*=-v^~^v")
 
 
 def curve(values: Iterable[float], width: int, least_top: float) -> str:

@@ -158,8 +158,8 @@ def test_a_failed_look_is_told_in_what_was_seen_last() -> None:
 
 
 def test_curves_need_two_looks() -> None:
-    assert "█" not in shown(sight(looks=1))
-    assert "█" in shown(sight(looks=2))
+    assert "▇" not in shown(sight(looks=1))
+    assert "▇" in shown(sight(looks=2))
 
 
 def test_every_mode_has_a_colour() -> None:

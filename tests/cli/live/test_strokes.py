@@ -10,9 +10,9 @@ from tests.support.reports import FULL, report
 
 
 def test_a_curve_reaches_its_top_and_shows_little_as_little() -> None:
-    assert curve([0, 1, 2, 4], 10, 1.0) == "▁▃▅█"
+    assert curve([0, 1, 2, 4], 10, 1.0) == "▁▂▄▇"
     assert curve([0, 1], 10, 100.0) == "▁▁"
-    assert curve(range(100), 4, 1.0) == "▂▄▆█"
+    assert curve(range(100), 4, 1.0) == "▂▄▆▇"
     assert curve([], 4, 1.0) == ""
 
 
@@ -45,11 +45,11 @@ def test_combined_characters_are_composed_and_others_without_width_are_dropped()
 
 
 def test_ascii_is_as_wide_and_keeps_its_styles() -> None:
-    line = Text.assemble(("▁█ ", "cyan"), ("データ", "red"), " ▼…")
+    line = Text.assemble(("▁▇ ", "cyan"), ("データ", "red"), " ▼…")
     plain = in_ascii(line)
-    assert plain.plain == "_# ?????? v~"
+    assert plain.plain == "_* ?????? v~"
     assert plain.cell_len == line.cell_len
-    assert [plain.plain[span.start : span.end] for span in plain.spans] == ["_# ", "??????"]
+    assert [plain.plain[span.start : span.end] for span in plain.spans] == ["_* ", "??????"]
 
 
 def past_of(looks: int) -> Past:
