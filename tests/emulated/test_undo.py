@@ -1,23 +1,16 @@
 """The kernels of Debian 12 and 13 unshare pages from outside, and a guest without room stays as it is."""
 
-import json
-
 import pytest
 
+from tests.emulated.machines import TEST_SECONDS, UNDO, seen
 from tests.emulated.undo_inside import EQUAL_BYTES
-from tests.support.emulated import run_inside
 
-pytestmark = pytest.mark.emulated
-
-SECONDS = 600.0
-"""The most that a machine may take. It takes about a minute where nothing else runs."""
+pytestmark = [pytest.mark.emulated, pytest.mark.timeout(TEST_SECONDS)]
 
 
 @pytest.mark.parametrize("release", ["6.1", "6.12"])
 def test_memory_is_given_back_from_outside_and_not_beyond_a_limit(release: str) -> None:
-    shown = run_inside(release, "tests.emulated.undo_inside", seconds=SECONDS)
-    print(shown)
-    found = json.loads(shown)
+    found = seen(release, UNDO)
 
     def grown(step: str) -> list[bool]:
         grown_bytes = [now - before for before, now in zip(found["merged"], found[step], strict=True)]

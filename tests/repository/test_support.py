@@ -12,7 +12,7 @@ import pytest
 
 from ksmtuned_py.cli.workload import Mix, achievable_pages, workloads
 from ksmtuned_py.units import MIB
-from tests.support.emulated import BEGUN, ENDED, output, run_inside
+from tests.support.emulated import Shown, marks, run_inside
 from tests.support.ksmlock import RealKsm, knobs, knobs_at_rest, locked_ksm, need_real_ksm
 from tests.support.need import need
 from tests.support.process import Program, children, end_all, leftovers, wait_for
@@ -133,7 +133,10 @@ def test_a_holder_that_was_killed_is_mended_by_the_next() -> None:
 @pytest.mark.emulated
 def test_an_emulated_machine_that_takes_too_long_says_so() -> None:
     with pytest.raises(AssertionError, match=r"json.tool on 6.1: .* timed out after .*; its console:"):
-        run_inside("6.1", "json.tool", seconds=0.5)
+        run_inside("6.1", ["json.tool"], seconds=0.5).of("json.tool")
+
+
+BEGUN, ENDED = marks("pony 1")
 
 
 @pytest.mark.parametrize(
@@ -146,12 +149,14 @@ def test_an_emulated_machine_that_takes_too_long_says_so() -> None:
     ],
 )
 def test_a_program_that_does_not_end_well_in_an_emulated_machine_fails_with_the_console(console: str) -> None:
-    with pytest.raises(AssertionError, match=re.escape(f"no pony; its console:\n{console}")):
-        output(console, "no pony")
+    with pytest.raises(AssertionError, match=re.escape(f"pony 1 on 6.1: no hay; its console:\n{console}")):
+        Shown("6.1", console, "no hay").of("pony 1")
 
 
-def test_the_output_of_a_program_in_an_emulated_machine_is_what_it_printed() -> None:
-    assert output(f"booting\n{BEGUN}\na pony\n{ENDED}0\nhalted\n", "no pony") == "a pony\n"
+def test_the_output_of_a_program_in_an_emulated_machine_is_what_it_printed_whatever_came_of_others() -> None:
+    begun, ended = marks("horse")
+    console = f"booting\n{begun}\nno hay\n{ended}1\n{BEGUN}\na pony\n{ENDED}0\nhalted\n"
+    assert Shown("6.1", console, "timed out").of("pony 1") == "a pony\n"
 
 
 @pytest.mark.parametrize(

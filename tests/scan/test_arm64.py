@@ -18,6 +18,7 @@ SVC = 0xD4000001
 PC, MASK = 0x40_0000, 0xF0F
 FUTEX_WAIT, FUTEX_WAKE, PRIVATE, REALTIME_CLOCK = 0, 1, 128, 256
 READ, EPOLL_PWAIT, NANOSLEEP, CLOCK_NANOSLEEP = 63, 22, 101, 115
+PROGRAM = "tests.scan.arm64_inside"
 SECONDS = 1200.0
 """The longest time: it takes about two minutes where nothing else runs."""
 
@@ -25,7 +26,9 @@ SECONDS = 1200.0
 @pytest.mark.emulated
 @pytest.mark.timeout(SECONDS + 60)
 def test_guests_are_remapped_and_survive_kills_in_an_emulated_machine() -> None:
-    assert run_inside("arm64", "tests.scan.arm64_inside", seconds=SECONDS).endswith("OK\n")
+    shown = run_inside("arm64", [PROGRAM], seconds=SECONDS).of(PROGRAM)
+    print(shown)
+    assert shown.endswith("OK\n")
 
 
 def context(number: int, *arguments: int, at_syscall: bool = True) -> Arm64Context:

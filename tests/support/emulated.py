@@ -1,4 +1,4 @@
-"""Emulated machines: a Debian kernel, Python and this package in QEMU, and a program of ours that is root in there.
+"""Emulated machines: a Debian kernel, Python and this package in QEMU, and programs of ours that are root in there.
 
 Nothing of the host's KVM, KSM, clock or load is in them: one emulated instruction takes one nanosecond, waiting takes
 nothing, and so deadlines and measured shares of a core are the same on every host. Nor does the host see a guest in
@@ -7,6 +7,7 @@ them: QEMU runs under another name, and its memory is not mergeable.
 
 import shutil
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,8 +15,6 @@ from tempfile import TemporaryDirectory
 from tests.support.debian import kernel_of
 from tests.support.initrd import application, packed, system
 from tests.support.need import need
-
-BEGUN, ENDED = "the program begins", "the program ended with "
 
 
 @dataclass(frozen=True)
@@ -49,39 +48,52 @@ MACHINES = {
 """Machines by Linux release, each a PC with one processor; aarch64 has two, each with a node of its own."""
 
 
-def run_inside(name: str, module: str, *arguments: str, seconds: float) -> str:
-    """Returns what a module printed as root in such a machine (`python -m module arguments`), with standard error.
+@dataclass(frozen=True)
+class Shown:
+    """What a machine showed on its console until it was off."""
 
-    Skips the test, or fails it in CI, where the machine cannot be had. Fails it with all that its console showed when
-    the module exits with anything but 0, the kernel panics, or it takes longer than so many seconds of this host.
+    name: str
+    console: str
+    failure: str | None = None
+    """What went wrong with the machine itself."""
+
+    def of(self, program: str) -> str:
+        """Returns what a program printed, with standard error; raises AssertionError when it did not end well."""
+        begun, ended = marks(program)
+        found, well, _ = self.console.partition(f"{begun}\n")[2].partition(f"{ended}0\n")
+        assert well, f"{program} on {self.name}: {self.failure or 'failed'}; its console:\n{self.console}"
+        return found
+
+
+def marks(program: str) -> tuple[str, str]:
+    """Returns the lines of the console before and behind what a program prints; its exit code ends the second."""
+    return f"{program} begins", f"{program} ended with "
+
+
+def run_inside(name: str, programs: Sequence[str], *, seconds: float) -> Shown:
+    """Runs modules as root in such a machine, one after the other, each given as for `python -m`.
+
+    Skips the test, or fails it in CI, where the machine cannot be had. When the kernel panics, or all takes longer than
+    so many seconds of this host, the programs that have ended by then are still to be had.
     """
     machine = MACHINES[name]
     _need(machine)
     with TemporaryDirectory() as scratch:
         initrd = Path(scratch, "initrd")
-        line = " ".join([module, *arguments])
-        program = application(Path(scratch, "application"), line, machine.console, (BEGUN, ENDED))
-        initrd.write_bytes(system(machine.processor).read_bytes() + packed(program))
-        shown, failure = _console(machine, initrd, seconds)
-    return output(shown, f"{line} on {name}: {failure or 'failed'}")
+        tree = application(Path(scratch, "application"), {each: marks(each) for each in programs}, machine.console)
+        initrd.write_bytes(system(machine.processor).read_bytes() + packed(tree))
+        return Shown(name, *_console(machine, initrd, seconds))
 
 
-def output(console: str, failure: str) -> str:
-    """Returns what the program printed, if it ended well; raises AssertionError that begins with the failure."""
-    found, ended, _ = console.partition(f"{BEGUN}\n")[2].partition(f"{ENDED}0\n")
-    assert ended, f"{failure}; its console:\n{console}"
-    return found
-
-
-def _console(machine: Machine, initrd: Path, seconds: float) -> tuple[str, str]:
-    """Returns all that the machine showed until it was off, and what went wrong with it ('' for nothing)."""
+def _console(machine: Machine, initrd: Path, seconds: float) -> tuple[str, str | None]:
+    """Returns all that the machine showed until it was off, and what went wrong with it."""
     kernel = kernel_of(machine.suite, machine.processor)
     clock = ["-accel", "tcg", "-icount", "shift=0,sleep=off"]
     options = ["-nodefaults", "-no-reboot", "-display", "none", "-monitor", "none", "-serial", "stdio"]
     words = f"console={machine.console} quiet loglevel=1 panic=-1"
     boot = ["-kernel", str(kernel), "-initrd", str(initrd), "-append", words]
     shown = initrd.with_name("console")
-    failure = ""
+    failure = None
     program = initrd.with_name("emulated-machine")
     program.symlink_to(shutil.which(machine.qemu) or machine.qemu)
     with shown.open("wb") as console:

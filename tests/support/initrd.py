@@ -1,10 +1,11 @@
-"""Builds what an emulated machine finds at its start: Debian's Python and libraries, this package, tests, a program."""
+"""Builds what an emulated machine finds at its start: Debian's Python and libraries, this package, tests, programs."""
 
 import compileall
 import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 
@@ -17,7 +18,8 @@ LIBRARIES = ("numpy", "prometheus-client", "psutil", "pydantic", "rich", "shtab"
 WHEELS = {"amd64": "x86_64", "arm64": "aarch64"}
 PLATFORMS = ("manylinux2014", "manylinux_2_27", "manylinux_2_28")
 NOT_NEEDED = ("usr/share", "usr/lib/*/gconv", "usr/lib/*/perl-base", "var")
-INIT = f"""\
+KSM = "/sys/kernel/mm/ksm/run"
+INIT = """\
 #!/bin/busybox sh
 /bin/busybox mkdir -p /proc /sys /dev /tmp /run /without-ksm/sys
 /bin/busybox --install -s /bin
@@ -28,11 +30,16 @@ stty -F /dev/CONSOLE -onlcr
 ln -s /proc /without-ksm/proc
 cd /app
 export PYTHONPATH=/app:/site
-echo BEGUN
-/usr/bin/{PYTHON} -m PROGRAM < /dev/null 2>&1
-echo ENDED$?
+PROGRAMS
 poweroff -f
 """
+RUN = f"""\
+echo 'BEGUN'
+/usr/bin/{PYTHON} -m PROGRAM < /dev/null 2>&1
+echo 'ENDED'$?
+for run in 2 0; do test ! -e {KSM} || echo $run > {KSM}; done
+"""
+"""Runs one program between two marks. Afterwards nothing is merged any more, not even by ended processes."""
 
 
 def system(processor: str) -> Path:
@@ -69,20 +76,23 @@ def _install_libraries(site: Path, processor: str) -> None:
         shutil.rmtree(tests, ignore_errors=True)
 
 
-def application(tree: Path, program: str, console: str, marks: tuple[str, str]) -> Path:
-    """Packs this package, the tests, and what starts the program between two marks on the console."""
+def application(tree: Path, programs: Mapping[str, tuple[str, str]], console: str) -> Path:
+    """Packs this package, the tests, and what starts each program between its two marks on the console."""
     for name in ("ksmtuned_py", "tests"):
-        shutil.copytree(ROOT / name, tree / "app" / name, ignore=shutil.ignore_patterns("__pycache__", "data"))
+        shutil.copytree(ROOT / name, tree / "app" / name, ignore=shutil.ignore_patterns("data", "*.pyc.*"))
     _compile(tree)
     init = tree / "init"
-    text = INIT.replace("PROGRAM", program).replace("CONSOLE", console)
-    init.write_text(text.replace("BEGUN", marks[0]).replace("ENDED", marks[1]))
+    runs = [
+        RUN.replace("PROGRAM", program).replace("BEGUN", begun).replace("ENDED", ended)
+        for program, (begun, ended) in programs.items()
+    ]
+    init.write_text(INIT.replace("PROGRAMS\n", "".join(runs)).replace("CONSOLE", console))
     init.chmod(0o755)
     return tree
 
 
 def _compile(directory: Path) -> None:
-    """Compiles beforehand, because it is slow in an emulation; what is never imported need not be valid."""
+    """Compiles beforehand what is not yet, because it is slow in an emulation; not all of it need be valid."""
     compileall.compile_dir(directory, quiet=2)
 
 
