@@ -60,7 +60,7 @@ def _paths() -> Schema:
 
 
 def _schemas() -> Schema:
-    status = TypeAdapter(Status).json_schema(mode="serialization", ref_template=REFERENCE)
+    status = _bare(TypeAdapter(Status).json_schema(mode="serialization", ref_template=REFERENCE))
     found: Schema = status.pop("$defs")
     running = {"type": "boolean", "description": "Whether this is a daemon's word; else it is one look."}
     status["properties"] = {"daemon_running": running, **status["properties"]}
@@ -85,6 +85,16 @@ def _schemas() -> Schema:
     }
     error = {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}}
     return {"Document": status, "History": history, "Error": error, **dict(sorted(found.items()))}
+
+
+def _bare(schema: Any) -> Any:
+    """A schema without its words, which each version of pydantic takes from elsewhere."""
+    if isinstance(schema, list):
+        return [_bare(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    words = {name for name in ("title", "description") if isinstance(schema.get(name), str)}
+    return {name: _bare(value) for name, value in schema.items() if name not in words}
 
 
 def _operation(summary: str, answers: Schema) -> Schema:
