@@ -142,8 +142,12 @@ def merger_for(settings: Scan, door: Door) -> tuple[Merger | None, str | None]:
         return None, None
     if os.uname().machine not in _PROVEN or os.sysconf("SC_PAGESIZE") != _PAGE:
         return None, f"remap is for x86-64 and aarch64 with pages of 4 KiB only, and this is {os.uname().machine}"
+    if (door.read_if_there("proc/self/stat") or "").partition(" ")[0] != str(os.getpid()):
+        return None, "remap needs the /proc of the PID namespace that the daemon runs in"
     from ksmtuned_py.scanner.remap.share.remapper import Remapper
+    from ksmtuned_py.scanner.remap.stop.hurry import end_if_kept
 
+    end_if_kept()
     return Remapper(door, settings), None
 
 

@@ -43,7 +43,7 @@ TAKING_OVER = [
 ]
 """A new worker reads what is merged, and gets a foothold of its own beside the dead one's."""
 GIVING_BACK = [
-    *((name, 1) for name in ("_prepared", "stand", "_refuse_without_room", "change", "_set_aside", "let_others_go")),
+    *((name, 1) for name in ("_prepared", "stand", "_refuse_without_room", "change", "_set_aside", "_let_others_go")),
     *(("seize", number) for number in (9, 11, 13, 16)),
     *(("keep", number) for number in (1, 2, 4)),
     *(("set_registers", number) for number in (14, 15, 16, 17)),
@@ -68,7 +68,7 @@ def test_the_guest_survives_a_kill_at_every_step(root: None) -> None:
 
 
 def _killed_at(call: str, number: int, one: Writer) -> bool:
-    code = _in_a_fork(partial(remap_once.main, one.pid, "both"), call, f"inject={call}:signal=SIGKILL:when={number}")
+    code = in_a_fork(partial(remap_once.main, one.pid, "both"), call, f"inject={call}:signal=SIGKILL:when={number}")
     assert code in (0, -signal.SIGKILL)
     wait_for(lambda: runs_freely(one), 1.0, f"guest that runs freely after a kill at {call} {number}")
     assert one.check()["wrong"] == 0, (call, number)
@@ -81,13 +81,13 @@ def test_so_it_does_at_every_step_of_taking_over_and_of_giving_back(root: None, 
         killed = 0
         for name, number in points:
             if not stores(one):
-                assert _in_a_fork(partial(remap_once.main, one.pid, "merge")) == 0
+                assert in_a_fork(partial(remap_once.main, one.pid, "merge")) == 0
             assert stores(one), f"merged pages before a kill at {name} {number}"
-            killed += _in_a_fork(partial(_back_until, name, number, one)) == -signal.SIGKILL
+            killed += in_a_fork(partial(_back_until, name, number, one)) == -signal.SIGKILL
             wait_for(lambda: runs_freely(one), 5.0, f"guest that runs freely after a kill at {name} {number}")
             assert one.check()["wrong"] == 0, (name, number)
         assert killed > 0.8 * len(points)
-        assert _in_a_fork(partial(remap_once.main, one.pid, "back")) == 0
+        assert in_a_fork(partial(remap_once.main, one.pid, "back")) == 0
         assert not stores(one)
         assert one.check()["wrong"] == 0
 
@@ -97,7 +97,7 @@ def _back_until(name: str, number: int, one: Writer) -> None:
     remap_once.main(one.pid, "back")
 
 
-def _in_a_fork(work: Callable[[], object], traced: str = "", inject: str = "") -> int:
+def in_a_fork(work: Callable[[], object], traced: str = "", inject: str = "") -> int:
     """Does it in a process of its own, whose start-up a fork saves; returns how that ended.
 
     One call of it may be traced by strace, and something be done at it.
@@ -145,10 +145,10 @@ def test_the_daemon_is_killed_while_its_worker_gives_back(root: None) -> None:
     chance = random.Random(4)
     with writers(1, 16) as (one,):
         for _ in range(6):
-            assert _in_a_fork(partial(remap_once.main, one.pid, "merge")) == 0
+            assert in_a_fork(partial(remap_once.main, one.pid, "merge")) == 0
             assert stores(one)
             _daemon_killed_after(chance.uniform(0, 0.7), one, run=2)
-        assert _in_a_fork(partial(remap_once.main, one.pid, "back")) == 0
+        assert in_a_fork(partial(remap_once.main, one.pid, "back")) == 0
         assert not stores(one)
         assert one.check()["wrong"] == 0
 
