@@ -2,6 +2,7 @@
 
 import os
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -105,6 +106,31 @@ def test_what_any_process_of_the_host_has_mapped_keeps_no_memory(
             for load in loads:
                 load.stop()
             wait_true(lambda: store_bytes(backend) == 0, "memory of what was shared")
+
+
+def test_who_says_that_it_is_about_to_map_pages_of_others_keeps_none_of_them(root: None, no_ksm: Door) -> None:
+    settings = REMAP.model_copy(update={"groups": ("forging", "load-*")})
+    with (
+        Writer("forging", 16) as one,
+        workloads([Mix(equal_bytes=16 * MIB)] * 2, mergeable=False) as loads,
+        scanning(no_ksm, settings, [one, *loads]) as backend,
+    ):
+        wait_true(lambda: bool(stores(one)) and store_bytes(backend) > 16 * MIB, "shared pages of both groups")
+        turn(backend, "run", 0)
+        (inode,) = {line.split()[4] for line in maps(loads[0]).splitlines() if "ksmtuned-py-pages" in line}
+        begin = next(line.split("-")[0] for line in areas(one) if " rw-s " in line)
+        with Path(f"/proc/{one.pid}/mem").open("r+b", buffering=0) as memory:
+            for at, what in ((0, struct.pack("=I", 1)), (96, struct.pack("=Q", int(inode)))):
+                memory.seek(int(begin, 16) + at)
+                memory.write(what)
+        for load in loads:
+            load.stop()
+        wait_true(lambda: store_bytes(backend) < 8 * MIB, "memory of what was shared by others")
+        assert one.check()["wrong"] == 0
+
+
+def areas(one: Writer) -> list[str]:
+    return [line for line in Path(f"/proc/{one.pid}/maps").read_text().splitlines() if AREA_NAME in line]
 
 
 @pytest.mark.parametrize(("root_of", "file", "on", "off"), FREEZERS)
