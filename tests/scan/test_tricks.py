@@ -137,10 +137,10 @@ def areas(one: Writer) -> list[str]:
 def test_pages_that_a_frozen_guest_is_about_to_map_are_not_freed(
     root: None, root_of: Path, file: str, on: str, off: str
 ) -> None:
-    remapper = Remapper(Door(), REMAP)
     with writers(2, 16) as (one, other), freezer(root_of, file, on, off, one) as frozen:
-        merge_once(remapper, other)
-        assert in_a_fork(lambda: killed_when_told(remapper, one, frozen)) == -signal.SIGKILL
+        assert in_a_fork(lambda: killed_when_told(other, one, frozen)) == -signal.SIGKILL
+        remapper = Remapper(Door(), REMAP)
+        list(remapper.tend([target(one)]))
         other.process.kill()
         other.process.wait()
         for _ in range(4):
@@ -155,8 +155,10 @@ def test_pages_that_a_frozen_guest_is_about_to_map_are_not_freed(
         assert one.check()["wrong"] == 0
 
 
-def killed_when_told(remapper: Remapper, one: Writer, frozen: Freezer) -> None:
-    """Freezes the guest as soon as it is told what to do, and kills this process then."""
+def killed_when_told(other: Writer, one: Writer, frozen: Freezer) -> None:
+    """Merges one guest, then freezes another as soon as it is told what to do, and kills this process."""
+    remapper = Remapper(Door(), REMAP)
+    merge_once(remapper, other)
 
     def seen(name: str) -> None:
         if name == "send":
