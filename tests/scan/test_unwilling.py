@@ -164,7 +164,7 @@ def test_a_stop_that_a_busy_host_delays_is_tried_again(root: None) -> None:
     waits: list[int] = []
 
     def was_delayed() -> bool:
-        time.sleep(0.013)
+        time.sleep(0.013 + stops.rest_seconds(one.pid))
         with Process(Target(pid=one.pid, start_ticks=0), Door()) as process:
             waits.extend(patiently(stops, one.pid, partial(stop, process)))
         return stops.failed > 5

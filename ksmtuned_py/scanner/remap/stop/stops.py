@@ -20,7 +20,7 @@ _TRIES, _RUN_TIMES = 5, 20
 """Tries of a stop on a busy host, and how many stops' time the guest runs in between: it loses 5 % at most."""
 _REST_TIMES = 10
 """How many times as long as it stood still a guest runs after a stop that took too long."""
-_WAITED_SECONDS = 0.25
+_WAITED_SECONDS = 0.5
 """The longest such rest that is waited for here; in a longer one others have their turn."""
 T = TypeVar("T")
 
@@ -117,11 +117,15 @@ def patiently(stops: Stops, pid: int, work: Callable[[], T]) -> Generator[int, N
     for _ in range(_TRIES - 1):
         with suppress(Busy):
             done = work()
-            if (rest_seconds := stops.rest_seconds(pid)) <= _WAITED_SECONDS:
-                yield from _let_run(stops, rest_seconds)
+            yield from _let_run(stops, _short_rest(stops, pid))
             return done
-        yield from _let_run(stops, _RUN_TIMES * stops.longest_seconds)
+        yield from _let_run(stops, max(_RUN_TIMES * stops.longest_seconds, _short_rest(stops, pid)))
     return work()
+
+
+def _short_rest(stops: Stops, pid: int) -> float:
+    seconds = stops.rest_seconds(pid)
+    return seconds if seconds <= _WAITED_SECONDS else 0.0
 
 
 def _let_run(stops: Stops, seconds: float) -> Iterator[int]:
