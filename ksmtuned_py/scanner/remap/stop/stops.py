@@ -20,8 +20,8 @@ _TRIES, _RUN_TIMES = 5, 20
 """Tries of a stop on a busy host, and how many stops' time the guest runs in between: it loses 5 % at most."""
 _REST_TIMES = 10
 """How many times as long as it stood still a guest runs after a stop that took too long."""
-_WAITED_SECONDS = 0.5
-"""The longest such rest that is waited for here; in a longer one others have their turn."""
+_WAITED_TIMES = 40
+"""The longest such rest that is waited for here, in times of a stop; in a longer one others have their turn."""
 T = TypeVar("T")
 
 
@@ -125,7 +125,7 @@ def patiently(stops: Stops, pid: int, work: Callable[[], T]) -> Generator[int, N
 
 def _short_rest(stops: Stops, pid: int) -> float:
     seconds = stops.rest_seconds(pid)
-    return seconds if seconds <= _WAITED_SECONDS else 0.0
+    return seconds if seconds <= _WAITED_TIMES * stops.longest_seconds else 0.0
 
 
 def _let_run(stops: Stops, seconds: float) -> Iterator[int]:
