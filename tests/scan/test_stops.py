@@ -23,7 +23,8 @@ from ksmtuned_py.scanner.remap.stop.stops import Busy, Stops
 from ksmtuned_py.scanner.target import Target
 from tests.scan.conftest import result, scanning, told, wait_passes, wait_true
 from tests.scan.test_hostile import odd
-from tests.scan.test_lively import beside_others, left_behind
+from tests.scan.test_lively import beside_others
+from tests.scan.test_odd_guests import left_behind
 from tests.scan.test_remap import REMAP
 from tests.scan.writers import Writer, runs_freely, stores, writers
 from tests.support.need import need
