@@ -15,8 +15,8 @@ _HARMLESS_CAPABILITIES = sum(1 << number for number in (10, 12, 13, 14, 23))
 """NET_BIND_SERVICE, NET_ADMIN, NET_RAW, IPC_LOCK, SYS_NICE: none of them opens a file of root's for writing."""
 _NO_KEY = "0"
 """The protection key of memory that was given none."""
-MOST_MAPPINGS = 65_530
-"""The most mappings that a guest may have, which is the kernel's own limit unless somebody has raised it."""
+USUAL_MAPPINGS, _MOST_MAPPINGS = 65_530, 100_000
+"""The kernel's own limit on a process's mappings unless somebody has raised it; the most that are looked at."""
 _PLAIN_FLAGS = frozenset("rd wr mr mw me ac sd nr".split())  # noqa: SIM905 - as they stand in the file
 ADVICE = {"rr": 1, "sr": 2, "dc": 10, "mg": 12, "hg": 14, "nh": 15, "dd": 16}
 """Flags that madvise sets again: random, sequential, don't fork, mergeable, huge pages, no huge pages, don't dump."""
@@ -79,8 +79,8 @@ def nested_refusal(words: Sequence[str], vendor: str) -> str | None:
 
 def mappings_refusal(mappings: Sequence[Mapping], least_bytes: int) -> str | None:
     """Returns why a process with these mappings is refused; None when it is not."""
-    if len(mappings) > MOST_MAPPINGS:
-        return f"it has more than {MOST_MAPPINGS} mappings, each of which would be looked at again and again"
+    if len(mappings) > _MOST_MAPPINGS:
+        return f"it has more than {_MOST_MAPPINGS} mappings, each of which would be looked at again and again"
     for mapping in mappings:
         if mapping.permissions.startswith("rw") and mapping.permissions[3] == "s" and mapping.size >= least_bytes:
             return "its memory is shared with other processes (vhost-user, virtiofs)"

@@ -19,7 +19,7 @@ from ksmtuned_py.scanner.process import Process
 from ksmtuned_py.scanner.refusal import Refused
 from ksmtuned_py.scanner.remap.foothold.permits import refuse_forbidden
 from ksmtuned_py.scanner.remap.foothold.session import Session, Window
-from ksmtuned_py.scanner.remap.refuse.eligibility import MOST_MAPPINGS, large, mappings_refusal, of_one_policy
+from ksmtuned_py.scanner.remap.refuse.eligibility import USUAL_MAPPINGS, large, mappings_refusal, of_one_policy
 from ksmtuned_py.scanner.remap.refuse.flags import eligible_now
 from ksmtuned_py.scanner.remap.refuse.looks import look
 from ksmtuned_py.scanner.remap.refuse.opened import Belongings
@@ -242,7 +242,7 @@ class Remapper:
 
     def _affordable(self, process: Process, runs: list[PageRun]) -> list[PageRun]:
         """Returns the longest runs that leave the guest's mappings within their limit; each run can cost two."""
-        limit = min(MOST_MAPPINGS, int(self._door.read("proc/sys/vm/max_map_count")))
+        limit = min(USUAL_MAPPINGS, int(self._door.read("proc/sys/vm/max_map_count")))
         most = limit * self._settings.mappings_percent / 100
         most_runs = max(0, int(most) - len(process.mappings())) // 2
         longest = sorted(runs, key=lambda run: run.pages, reverse=True)[:most_runs]
