@@ -88,13 +88,13 @@ def _schemas() -> Schema:
 
 
 def _bare(schema: Any) -> Any:
-    """A schema without its words, which each version of pydantic takes from elsewhere."""
+    """A schema without what each version of pydantic says in its own way: its words, and which keys an object takes."""
     if isinstance(schema, list):
         return [_bare(each) for each in schema]
     if not isinstance(schema, dict):
         return schema
     words = {name for name in ("title", "description") if isinstance(schema.get(name), str)}
-    return {name: _bare(value) for name, value in schema.items() if name not in words}
+    return {name: _bare(value) for name, value in schema.items() if name not in words | {"propertyNames"}}
 
 
 def _operation(summary: str, answers: Schema) -> Schema:
