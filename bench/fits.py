@@ -162,11 +162,11 @@ def _told(load: Load, found: Outlook, seen: Seen, ended: int, refusals: int) -> 
 def main() -> None:
     """Takes the KSM lock, and tells what came of it."""
     parser = argparse.ArgumentParser("python -m bench.fits", description="whether what is said to fit does")
-    parser.add_argument("--cap-mib", type=int, default=1600, metavar="MIB", help="(%(default)s)")
-    parser.add_argument("--guests", type=int, default=10, metavar="N", help="at first (%(default)s)")
+    parser.add_argument("--cap-mib", type=int, default=1000, metavar="MIB", help="(%(default)s)")
+    parser.add_argument("--guests", type=int, default=6, metavar="N", help="at first (%(default)s)")
     parser.add_argument("--day-seconds", type=float, default=6, metavar="S", help="(%(default)s)")
-    parser.add_argument("--days", type=int, default=40, metavar="N", help="of record (%(default)s)")
-    parser.add_argument("--days-after", type=int, default=20, metavar="N", help="(%(default)s)")
+    parser.add_argument("--days", type=int, default=30, metavar="N", help="of record (%(default)s)")
+    parser.add_argument("--days-after", type=int, default=12, metavar="N", help="(%(default)s)")
     parser.add_argument("--risk", type=float, default=0.01, metavar="SHARE", help="(%(default)s)")
     parser.add_argument("--out", type=Path, metavar="FILE", help="for what came of it, as well")
     args = parser.parse_args()
