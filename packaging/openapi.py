@@ -94,6 +94,7 @@ def _bare(schema: Any) -> Any:
     if not isinstance(schema, dict):
         return schema
     words = {name for name in ("title", "description") if isinstance(schema.get(name), str)}
+    words |= {"type"} if "enum" in schema else set()  # the values say it
     return {name: _bare(value) for name, value in schema.items() if name not in words | {"propertyNames"}}
 
 
