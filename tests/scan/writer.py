@@ -78,7 +78,7 @@ def main(prepare: Callable[[], None] = lambda: None) -> None:
     fill()
     prepare()
     signal.signal(signal.SIGALRM, beat)
-    signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)  # a timer interrupts system calls all the time
+    signal.setitimer(signal.ITIMER_REAL, IDLE_SECONDS, IDLE_SECONDS)  # it interrupts system calls all the time
     for thread in range(THREADS):
         threading.Thread(target=write, args=(thread,), daemon=True).start()
     print("ready", flush=True)
