@@ -21,6 +21,7 @@ from ksmtuned_py.scanner.remap.refuse.flags import eligible_now, refuse_long_wal
 from ksmtuned_py.scanner.remap.share.references import references
 from ksmtuned_py.scanner.remap.share.stores import Stores
 from ksmtuned_py.scanner.target import Target
+from ksmtuned_py.sensors.stat import parse_stat
 from tests.scan.conftest import result, worked
 from tests.support.need import need
 
@@ -115,11 +116,12 @@ def long_names(tmp_path: Path, parts: int, count: int) -> Iterator[None]:
 
 
 def test_who_has_mapped_very_much_keeps_nobodys_pages_from_being_freed(root: None, tmp_path: Path) -> None:
+    began = parse_stat(Door().read("proc/self/stat")).start_ticks  # some may not be looked at, and were there before
     with closing(result(Stores(Door()).of("large", None))) as store:
         store.add(memoryview(bytes(range(256)) * 16), np.array([5], np.uint64))
-        assert result(references(Door(), {store.key[1]: store.end}, 0))[store.key[1]].certain
+        assert result(references(Door(), {store.key[1]: store.end}, began))[store.key[1]].certain
         with long_names(tmp_path, 15, 18_000):
-            works, found = worked(references(Door(), {store.key[1]: store.end}, 0))
+            works, found = worked(references(Door(), {store.key[1]: store.end}, began))
             assert found[store.key[1]].certain
             assert works.count(1) > 1000  # it may be told something after each part
 
