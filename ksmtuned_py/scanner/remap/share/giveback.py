@@ -46,8 +46,7 @@ def give_back(
     try:
         for some in _portions(merged):
             _refuse_without_room(door, process)
-            portion = partial(_portion, process, session, mem, some, standing)
-            yield from patiently(session.stops, process.target.pid, portion)
+            yield from patiently(session.stops, partial(_portion, process, session, mem, some, standing))
             yield sum(length for _, length, _ in some) // PAGE
     finally:
         os.close(mem)
