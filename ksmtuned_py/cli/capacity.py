@@ -89,19 +89,18 @@ def _risk(text: str) -> float:
 def _of_daemon(args: Namespace) -> "tuple[DemandRecord, Snapshot]":
     """The record of the daemon, with its last look, or one of our own where none runs."""
     from ksmtuned_py.cli.seen import seen
-    from ksmtuned_py.policy.demand import moment
     from ksmtuned_py.publish import capacityfile
 
     found, _ = seen(args)
     record = capacityfile.read(runtime_of(args).directory / capacityfile.NAME)
     if record.moments and record.moments[-1].seconds < found.snapshot.clock.monotonic_seconds:
-        record.add(moment(found.snapshot))
+        record.look(found.snapshot)
     return record, found.snapshot
 
 
 def _of_trace(path: "Path") -> "tuple[DemandRecord, Snapshot]":
     """The record of all ticks of a trace, with the last of them."""
-    from ksmtuned_py.policy.demand import DemandRecord, moment
+    from ksmtuned_py.policy.demand import DemandRecord
     from ksmtuned_py.trace.reader import open_trace
 
     record, now = DemandRecord(), None
@@ -111,7 +110,7 @@ def _of_trace(path: "Path") -> "tuple[DemandRecord, Snapshot]":
             with open_trace(each) as trace:
                 for tick in trace.ticks:
                     now = tick.snapshot
-                    record.add(moment(now))
+                    record.look(now)
     if now is None:
         raise NoEvidence(f"{path} has no tick")
     return record, now

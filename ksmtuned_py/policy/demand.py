@@ -53,6 +53,11 @@ class DemandRecord:
             return 0.0
         return self.moments[-1].seconds - self.moments[0].seconds + self.step_seconds
 
+    def look(self, now: Snapshot) -> None:
+        """Add the moment of one look at the host. Most are not the worst of their step, and those are not even made."""
+        if self._wants(self.moments, now.clock.monotonic_seconds, _fullness(now, demands(now))):
+            self.add(moment(now))
+
     def add(self, now: Moment) -> None:
         """Add one more moment. Where others are later, all of them are of another boot, and forgotten."""
         if self.moments and self.moments[-1].seconds > now.seconds:
@@ -72,11 +77,21 @@ class DemandRecord:
 
     def _keep(self, moments: list[Moment], now: Moment) -> None:
         """Add a moment, or keep the worse of two of the same step."""
-        if not moments or moments[-1].seconds // self.step_seconds != now.seconds // self.step_seconds:
+        if self._begins(moments, now.seconds):
             same = bool(moments) and moments[-1].guests == now.guests
             moments.append(now._replace(guests=moments[-1].guests) if same else now)
-        elif now.fullness >= moments[-1].fullness:
+        elif self._wants(moments, now.seconds, now.fullness):
             moments[-1] = now
+
+    def _begins(self, moments: list[Moment], seconds: float) -> bool:
+        """Whether another step begins with this moment. One that lies before the last is of another boot."""
+        if not moments or seconds < moments[-1].seconds:
+            return True
+        return moments[-1].seconds // self.step_seconds != seconds // self.step_seconds
+
+    def _wants(self, moments: list[Moment], seconds: float, fullness: float) -> bool:
+        """Whether a moment as full as this would be kept."""
+        return self._begins(moments, seconds) or fullness >= moments[-1].fullness
 
 
 def moment(now: Snapshot) -> Moment:
@@ -84,14 +99,13 @@ def moment(now: Snapshot) -> Moment:
     known = sorted(now.guests, key=lambda guest: guest.rss_bytes, reverse=True)[:MOST_GUESTS]
     known.sort(key=lambda guest: guest.key)
     shares = own_bytes(now)
-    places = limits(now)
     demand = demands(now)
     return Moment(
         seconds=now.clock.monotonic_seconds,
         demand=demand,
         guests=tuple(key_of(guest) for guest in known),
         own=array("Q", [shares[key_of(guest)] for guest in known]),
-        fullness=max(demand[place] / max(1, limit) for place, limit in places.items()),
+        fullness=_fullness(now, demand),
     )
 
 
@@ -105,9 +119,17 @@ def demands(now: Snapshot) -> dict[str, int]:
 
 def limits(now: Snapshot) -> dict[str, int]:
     """The bytes beyond which each place has nothing left to give."""
-    host = demands(now)[""] + could_find_bytes(now.memory)
+    return _limits(now, demands(now))
+
+
+def _limits(now: Snapshot, demand: Mapping[str, int]) -> dict[str, int]:
     slices = {guest.slice for guest in now.guests if guest.slice}
-    return {"": host} | {one.cgroup: one.limit_bytes - CGROUP_RESERVE_BYTES for one in slices}
+    slice_limits = {one.cgroup: one.limit_bytes - CGROUP_RESERVE_BYTES for one in slices}
+    return {"": demand[""] + could_find_bytes(now.memory)} | slice_limits
+
+
+def _fullness(now: Snapshot, demand: Mapping[str, int]) -> float:
+    return max(demand[place] / max(1, limit) for place, limit in _limits(now, demand).items())
 
 
 def key_of(guest: Guest) -> str:

@@ -8,7 +8,7 @@ from ksmtuned_py.door.descriptors import begin
 from ksmtuned_py.errors import Unreadable
 from ksmtuned_py.model import Snapshot
 from ksmtuned_py.policy.capacity import Outlook, median_guest, missing, outlook
-from ksmtuned_py.policy.demand import DemandRecord, moment
+from ksmtuned_py.policy.demand import DemandRecord
 from ksmtuned_py.publish import capacityfile
 
 EVERY_SECONDS = 600.0
@@ -33,7 +33,7 @@ class CapacityWatch:
         """Take in one more look, and return the last answer; None as long as there is none."""
         if self._path is None:
             return None
-        self._record.add(moment(now))
+        self._record.look(now)
         is_due = now.clock.monotonic_seconds >= self._due_seconds
         if is_due and not (self._thread and self._thread.is_alive()):
             self._due_seconds = now.clock.monotonic_seconds + EVERY_SECONDS

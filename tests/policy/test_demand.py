@@ -3,6 +3,9 @@
 from dataclasses import replace
 from typing import Any
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from ksmtuned_py.model import Clock, Counters, GuestKsm, Memory, Slice, Snapshot
 from ksmtuned_py.policy.demand import MOST_GUESTS, MOST_MOMENTS, STEPS, DemandRecord, limits, moment
 from ksmtuned_py.units import GIB, MIB
@@ -87,3 +90,14 @@ def test_another_boot_has_short_steps_again() -> None:
     for seconds in (1e6, 60, 120):
         record.add(moment(at(seconds)))
     assert [one.seconds for one in record.moments] == [60, 120]
+
+
+@given(st.lists(st.tuples(st.integers(0, 300), st.integers(1, 8)), max_size=40))
+def test_a_look_is_kept_as_its_moment_would_be(looks: list[tuple[int, int]]) -> None:
+    """Also where it lies before the last one, as after a boot."""
+    looked, added = DemandRecord(), DemandRecord()
+    for seconds, left in looks:
+        now = at(seconds, left * GIB)
+        looked.look(now)
+        added.add(moment(now))
+    assert (looked.step_seconds, looked.moments) == (added.step_seconds, added.moments)
