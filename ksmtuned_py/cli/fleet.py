@@ -95,14 +95,10 @@ def _bytes(count: float | None) -> str:
 
 
 def _print_table(rows: "Sequence[tuple[str, ...]]") -> None:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        cells = (
-            cell.ljust(width) if header in LEFT else cell.rjust(width)
-            for header, cell, width in zip(HEADERS, row, widths, strict=True)
-        )
-        style = "bold" if row is rows[0] else "yellow" if row[-1] else None
-        out().print("  ".join(cells).rstrip(), style=style)
+    from ksmtuned_py.cli.columns import aligned
+
+    for row, line in zip(rows, aligned(rows, LEFT), strict=True):
+        out().print(line, style="bold" if row is rows[0] else "yellow" if row[-1] else None)
 
 
 def _print_odd(judged: "Sequence[Judged]") -> None:

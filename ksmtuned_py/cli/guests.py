@@ -4,7 +4,8 @@ from argparse import Namespace
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ksmtuned_py.cli.guesttable import COLUMNS, padded, ranked, sums
+from ksmtuned_py.cli.columns import aligned
+from ksmtuned_py.cli.guesttable import COLUMNS, TEXTS, ranked, sums
 from ksmtuned_py.cli.options import add_config, add_root, add_runtime_dir, add_verb
 from ksmtuned_py.cli.seen import lateness, seen
 from ksmtuned_py.cli.terminal import err, out
@@ -112,13 +113,9 @@ def as_object(guest: "Guest", page_bytes: int) -> dict[str, Any]:
 
 
 def _print_table(guests: "list[Guest]", page_bytes: int) -> None:
-    from rich.cells import cell_len
-
     rows = [[column.header for column in COLUMNS], *([c.cell(guest, page_bytes) for c in COLUMNS] for guest in guests)]
-    widths = [max(map(cell_len, cells)) for cells in zip(*rows, strict=True)]
-    for row in rows:
-        cells = (padded(cell, width, column) for cell, width, column in zip(row, widths, COLUMNS, strict=True))
-        out().print("  ".join(cells).rstrip(), style="bold" if row is rows[0] else None)
+    for number, line in enumerate(aligned(rows, TEXTS)):
+        out().print(line, style=None if number else "bold")
 
 
 def _print_sums(now: "Snapshot") -> None:

@@ -84,14 +84,6 @@ def ranked(guests: Iterable[Guest], header: str, page_bytes: int, *, reverse: bo
     return [guest for _, guest in known] + [guest for value, guest in values if value is None]
 
 
-def padded(text: str, width: int, column: GuestColumn) -> str:
-    """A cell as wide as its column on a terminal, where a character may take two places, or none."""
-    from rich.cells import cell_len
-
-    gap = " " * (width - cell_len(text))
-    return text + gap if column.is_text else gap + text
-
-
 def sums(now: Snapshot) -> str:
     """The sentence below the table."""
     merged = sum(merged_bytes(guest, now.page_bytes) for guest in now.guests)

@@ -99,6 +99,7 @@ def _give_back(ways: "HugeWays", surveys: "Surveys", most: int, problems: "Probl
 
 
 def _print(surveys: "Surveys", most: int, done: "dict[Guest, Portion]") -> None:
+    from ksmtuned_py.cli.columns import aligned
     from ksmtuned_py.undo.hugeplan import BINS, together
 
     if not surveys:
@@ -110,11 +111,8 @@ def _print(surveys: "Surveys", most: int, done: "dict[Guest, Portion]") -> None:
     named = [*((guest.name, survey) for guest, survey in surveys.items()), ("all", everything)]
     rows += [_row(name, survey) for name, survey in (named if len(surveys) > 1 else named[:1])]
     out().print(f"ranges by their merged pages, of {everything.range_pages} at most:")
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        cells = [row[0].ljust(widths[0])]
-        cells += [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
-        out().print("  ".join(cells), style="bold" if row is rows[0] else None)
+    for number, line in enumerate(aligned(rows, {"GUEST"})):
+        out().print(line, style=None if number else "bold")
     out().print(f"\n{_plan(everything, most)}")
     for guest, portion in done.items():
         out().print(f"{guest.name}: {_result(portion, everything.range_pages)}")

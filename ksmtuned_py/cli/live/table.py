@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from rich.cells import cell_len
 from rich.text import Text
 
-from ksmtuned_py.cli.guesttable import BY_HEADER, COLUMNS, GuestColumn, padded
+from ksmtuned_py.cli.columns import padded
+from ksmtuned_py.cli.guesttable import BY_HEADER, COLUMNS, GuestColumn
 from ksmtuned_py.cli.live.strokes import DOWN, UP, fitted, tidy
 from ksmtuned_py.cli.live.viewing import Viewing
 from ksmtuned_py.model import Guest, Snapshot
@@ -67,7 +68,7 @@ def _headers(widths: dict[GuestColumn, int], viewing: Viewing, width: int) -> Te
         is_sorted = column.header == viewing.sorted_by
         arrow = (UP if viewing.reverse != column.is_text else DOWN) if is_sorted else " "
         header = fitted(column.header, min(places, len(column.header)))
-        whole = f"{header}{arrow}" if column.is_text else f"{padded(header, places, column)}{arrow}"
+        whole = f"{header}{arrow}" if column.is_text else f"{padded(header, places, left=column.is_text)}{arrow}"
         line.append(whole.ljust(places + GAP), style="bold" if is_sorted else "")
     line.truncate(width, pad=True)
     return line
@@ -77,7 +78,7 @@ def _line(cells: list[tuple[GuestColumn, str]], widths: dict[GuestColumn, int], 
     line = Text(style="reverse" if is_chosen else "")
     for column, cell in cells:
         shown = fitted(cell, widths[column]).rstrip()
-        line.append(padded(shown, widths[column], column), style="" if is_chosen else _style(column, cell))
+        line.append(padded(shown, widths[column], left=column.is_text), style="" if is_chosen else _style(column, cell))
         line.append(" " * GAP)
     line.truncate(width, pad=True)
     return line
