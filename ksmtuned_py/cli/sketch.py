@@ -32,6 +32,15 @@ class NoSketch(KsmtunedError):
     template = "{name}: no sketch of it: {reason}"
 
 
+@dataclass(eq=False)
+class NotWritten(KsmtunedError):
+    """The file of sketches cannot be written."""
+
+    path: str
+    reason: str
+    template = "{path}: cannot be written: {reason}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Landing:
     """What a guest would take and share on one host."""
@@ -82,12 +91,11 @@ def _add_key(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace) -> int:
-    """Writes the sketches of all guests; raises NoKey, Unreadable. Returns FAILED when one could not be read."""
+    """Writes the sketches of all guests; raises NoKey, NotWritten. Returns FAILED when one could not be read."""
     import platform
     import time
 
     from ksmtuned_py.door import Door
-    from ksmtuned_py.errors import Unreadable
     from ksmtuned_py.model.room import room_bytes
     from ksmtuned_py.scanner.sketch import HostSketch, key_id
     from ksmtuned_py.scanner.sketchfile import read_key, write
@@ -107,7 +115,7 @@ def run(args: Namespace) -> int:
     try:
         write(args.file, host)
     except OSError as error:
-        raise Unreadable(str(args.file), f"nor written: {error.strerror}") from error
+        raise NotWritten(str(args.file), error.strerror or str(error)) from error
     out().print(f"sketches of {len(found)} guests are in {args.file}")
     for problem in problems:
         err().print(problem, style="yellow")
