@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Sequence
 from ssl import SSLContext
+from traceback import walk_tb
 from typing import Any
 
 from waitress import wasyncore
@@ -53,11 +54,13 @@ class Web:
         self._context = context
         self._given = given
         self._site = Site(sources, guards)
+        self._once = _Once()
 
     def start(self) -> None:
         """Listen; raises AddressInUse when the address cannot be bound."""
         logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # or each burst of clients is a burst of lines
         listener = listen(self.address, self._given)
+        logging.getLogger("waitress").addFilter(self._once)
         self.port = port_of(listener)
         self._sockets: dict[int, Any] = {}
         self._ends = False
@@ -78,6 +81,7 @@ class Web:
         self._server.trigger.pull_trigger()
         self._thread.join()
         wasyncore.close_all(self._sockets)
+        logging.getLogger("waitress").removeFilter(self._once)
         if self._given is None:
             leave(self.address)
 
@@ -86,6 +90,22 @@ class Web:
             began = time.thread_time()
             wasyncore.loop(timeout=1, use_poll=True, map=self._sockets, count=1)
             time.sleep(LOOP_IDLE_TIMES * (time.thread_time() - began))
+
+
+class _Once(logging.Filter):
+    """Lets what is logged through once for each line of code, so that no request that raises can fill the log."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._told: set[tuple[object, int]] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether nothing was logged yet of the line that raised, or that logs."""
+        raised = walk_tb(record.exc_info[2] if record.exc_info else None)
+        *_, place = [(record.pathname, record.lineno), *((frame.f_code, line) for frame, line in raised)]
+        is_new = place not in self._told
+        self._told.add(place)
+        return is_new
 
 
 class _ErrorTask(HTTPChannel.error_task_class):  # type: ignore[misc]  # waitress has no types

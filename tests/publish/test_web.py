@@ -135,6 +135,15 @@ def test_a_registry_that_raises_is_an_error_for_that_client_only() -> None:
         web.stop()
 
 
+def test_requests_that_raise_do_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    """The library of the metrics raises at a version that is no number."""
+    with serving() as web:
+        for number in range(5):
+            assert get(web, "/metrics", Accept=f"application/openmetrics-text; version=x{number}")[0].status == 500
+        assert get(web, "/metrics")[0].status == 200
+    assert len(caplog.records) == 1
+
+
 def test_half_open_clients_grow_nothing_and_do_not_stop_a_scrape() -> None:
     with serving() as web, ExitStack() as clients:
         before, open_before = threading.active_count(), open_files()
