@@ -5,6 +5,7 @@ Its first line is the head, and each further one a moment, with what every guest
 
 import json
 from array import array
+from math import isfinite
 from pathlib import Path
 from sys import intern
 from typing import Any
@@ -19,6 +20,8 @@ NAME = "capacity.jsonl"
 SCHEMA = 1
 MOST_BYTES = 8 * MIB
 """A full record of 200 guests has 2 MiB."""
+MOST_SECONDS = 20 * 365 * 86_400.0
+"""No host runs for longer without a boot. A record of longer would take ages to go through."""
 
 
 def write(path: Path, record: DemandRecord) -> None:
@@ -46,7 +49,7 @@ def read(path: Path) -> DemandRecord:
         return DemandRecord()
     except OSError as error:
         raise Unreadable(str(path), error.strerror or str(error)) from error
-    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
         raise Unreadable(str(path), f"no record of capacity: {type(error).__name__}") from error
     return record
 
@@ -72,4 +75,8 @@ def _moment(line: dict[str, Any], guests: tuple[str, ...]) -> Moment:
     if len(own) != len(guests):
         raise ValueError("guests")
     demand = {str(place): int(taken) for place, taken in line["demand"].items()}
-    return Moment(float(line["seconds"]), demand, guests, own, float(line["fullness"]))
+    array("q", demand.values())  # raises for more than any host can have
+    seconds, fullness = float(line["seconds"]), float(line["fullness"])
+    if not (0 <= seconds <= MOST_SECONDS and isfinite(fullness)):
+        raise ValueError("seconds, fullness")
+    return Moment(seconds, demand, guests, own, fullness)
