@@ -1,5 +1,6 @@
 """Opens what stands before the pages, if the admin wants it: encryption, and keys for whoever may ask."""
 
+import os
 import ssl
 import stat
 import tomllib
@@ -36,7 +37,7 @@ def read_front(file: str) -> Front:
     except ValidationError as error:  # its text has the values, which are nobody's business
         first = error.errors()[0]
         raise UnfitWebConfig(file, f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UnfitWebConfig(file, str(error)) from error
     if found.basic_auth_users and not has_bcrypt():
         raise UnfitWebConfig(file, "basic_auth_users: there is no libcrypt here that knows bcrypt")
@@ -46,15 +47,22 @@ def read_front(file: str) -> Front:
 
 def _secret(path: Path) -> bytes:
     """The content of a file of secrets; raises OSError, or ValueError where others might know them, too."""
-    seen = path.stat()
-    if not stat.S_ISREG(seen.st_mode) or seen.st_size > MOST_BYTES:
-        raise ValueError(f"{path} is no file, or a large one")
+    seen = _seen(path)
     if is_foreign(seen) or seen.st_mode & OTHERS_MAY:
         raise ValueError(f"{path}: others than its owner and group may use it (mode {seen.st_mode & 0o777:o})")
     return path.read_bytes()
 
 
+def _seen(path: Path) -> os.stat_result:
+    """What a file is; raises OSError, or ValueError for what is none, as a pipe, whose other end might never come."""
+    seen = path.stat()
+    if not stat.S_ISREG(seen.st_mode) or seen.st_size > MOST_BYTES:
+        raise ValueError(f"{path} is no file, or a large one")
+    return seen
+
+
 def _context(files: TlsServer) -> ssl.SSLContext:
+    _seen(Path(files.cert_file))
     _secret(Path(files.key_file))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)  # TLS 1.2 at least
     context.options |= ssl.OP_NO_RENEGOTIATION

@@ -165,6 +165,7 @@ def test_a_secret_that_others_may_know(files: Path, tmp_path: Path, file: str, m
         ("[tls_server]\n", "tls_server: Extra inputs"),
         ("tls_server_config:\n  cert_file: x\n", "Expected '='"),
         ("[tls_server_config]\ncert_file = '/dev/null'\nkey_file = '/dev/zero'", "is no file, or a large one"),
+        ("a = " + "[" * 5000, "recursion"),
     ],
 )
 def test_a_configuration_that_cannot_be(tmp_path: Path, text: str, told: str) -> None:
@@ -182,6 +183,13 @@ def test_a_key_that_is_not_the_certificates(files: Path, tmp_path: Path) -> None
     (tmp_path / "key.pem").write_text("no key")
     (tmp_path / "key.pem").chmod(0o600)
     with pytest.raises(UnfitWebConfig, match=r"key\.pem"):
+        read_front(str(written(tmp_path)))
+
+
+def test_a_pipe_as_certificate_is_not_waited_for(files: Path, tmp_path: Path) -> None:
+    shutil.copy(files / "key.pem", tmp_path / "key.pem")
+    os.mkfifo(tmp_path / "cert.pem")
+    with pytest.raises(UnfitWebConfig, match=r"cert\.pem is no file"):
         read_front(str(written(tmp_path)))
 
 
