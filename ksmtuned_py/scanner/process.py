@@ -1,5 +1,6 @@
 """A scanned process, identified by open descriptors, so that its end, an exec or a reused PID cannot mislead us."""
 
+import errno
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -7,13 +8,17 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from ksmtuned_py.door import Door
+from ksmtuned_py.door import MOST_BYTES, Door
 from ksmtuned_py.guests.mappings import Mapping, candidates, parse_maps
 from ksmtuned_py.scanner.pagemap import Kind, Runs, runs
 from ksmtuned_py.scanner.refusal import Refused
 from ksmtuned_py.scanner.target import Target
 from ksmtuned_py.sensors.stat import parse_stat
 from ksmtuned_py.sensors.status import parse_status
+from ksmtuned_py.units import MIB
+
+_MAPS_BYTES = 10 * MIB
+"""Some 200,000 mappings without a name, or 80,000 of merged pages: reading them takes half a second."""
 
 
 @dataclass(eq=False)
@@ -47,19 +52,41 @@ class Process:
             raise
 
     def mappings(self) -> list[Mapping]:
-        """Returns all mappings of the process; raises Gone."""
-        return parse_maps(self.read_text("maps"))
+        """Returns all mappings of the process; raises Gone, or Refused when they are so many that it takes long."""
+        try:
+            return parse_maps(self.read_text("maps", _MAPS_BYTES))
+        except OSError as error:
+            if error.errno == errno.EFBIG:
+                raise Refused("it has too many mappings to look at all of them") from None
+            raise
 
     def ranges(self) -> list[tuple[int, int]]:
         """Returns its private memory, as address ranges; raises Gone."""
         return candidates(self.mappings())
 
-    def read_text(self, name: str) -> str:
-        """Returns the text of a file below /proc/PID; raises Gone."""
+    def read_text(self, name: str, most_bytes: int = MOST_BYTES) -> str:
+        """Returns the text of a file below /proc/PID; raises Gone, and OSError with EFBIG when there is more of it."""
         try:
-            return self._door.read(name, at=self.directory)
+            return self._door.read(name, at=self.directory, most_bytes=most_bytes)
         except (FileNotFoundError, ProcessLookupError):
             raise Gone(self.target.name) from None
+
+    def pieces(self, name: str, most_bytes: int) -> Iterator[bytes]:
+        """Yields a file below /proc/PID, of which the kernel makes up no more than so many bytes at once; raises Gone.
+
+        What is mapped may change between two of them.
+        """
+        try:
+            descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self.directory)
+        except (FileNotFoundError, ProcessLookupError):
+            raise Gone(self.target.name) from None
+        try:
+            while piece := os.read(descriptor, most_bytes):
+                yield piece
+        except ProcessLookupError:
+            raise Gone(self.target.name) from None
+        finally:
+            os.close(descriptor)
 
     def status(self, name: str = "status") -> dict[str, str]:
         """Returns the lines of a status file below /proc/PID, by their names; raises Gone."""

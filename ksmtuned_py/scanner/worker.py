@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict
+from pathlib import Path
 
 from ksmtuned_py.config import Scan
 from ksmtuned_py.door import Door
@@ -142,8 +143,12 @@ def merger_for(settings: Scan, door: Door) -> tuple[Merger | None, str | None]:
         return None, None
     if os.uname().machine not in _PROVEN or os.sysconf("SC_PAGESIZE") != _PAGE:
         return None, f"remap is for x86-64 and aarch64 with pages of 4 KiB only, and this is {os.uname().machine}"
+    if not _is_of_our_namespace(door):
+        return None, "remap needs the /proc of the PID namespace that the daemon runs in"
     from ksmtuned_py.scanner.remap.share.remapper import Remapper
+    from ksmtuned_py.scanner.remap.stop.hurry import end_if_kept
 
+    end_if_kept()
     return Remapper(door, settings), None
 
 
@@ -158,6 +163,13 @@ def main(descriptor: int, mark: Mark, root: str, settings: Scan) -> None:
     merger, refusal = merger_for(settings, door)
     scanner = Scanner(door, settings, merger, max(0, limit - _own_bytes()), mark.set)
     Worker(inherited(descriptor), scanner, refusal).serve()
+
+
+def _is_of_our_namespace(door: Door) -> bool:
+    """Whether the numbers in /proc are those by which we trace, and no other processes'."""
+    with suppress(OSError):
+        return Path(door.path("proc/thread-self")).readlink().parts[0] == str(os.getpid())
+    return False
 
 
 def _own_bytes() -> int:

@@ -24,8 +24,7 @@ from tests.scan.writers import Writer, runs_freely, stores, writers
 from tests.support.process import wait_for
 
 MIB = 8
-BIND, BOUND_MIB = 2, 16
-"""Larger than any other mapping of the guests: of several policies, only the most frequent one's memory is merged."""
+BIND = 2
 IDLE_SECONDS = "0.05"
 POINTS = [
     *(("_request", number) for number in (*range(1, 241, 48), 300, 900)),
@@ -45,35 +44,31 @@ def main() -> None:
         assert not killed_at("never", 1, guests[0])
         for one in guests:
             unharmed(one)
-    on_two_nodes()
     print("OK", flush=True)
 
 
 def share_and_give_back(guests: list[Writer]) -> None:
-    """Shares pages and gives them back with a worker process, as the daemon has it."""
-    with sharing(guests) as backend:
-        print("stops, in ms:", backend.window_milliseconds, flush=True)
-        for one in guests:
-            unharmed(one)
-        give_back(backend)
-        assert backend.restarts == 0, backend.problems
+    """Shares pages and gives them back with a worker process, as the daemon has it, on two nodes.
 
-
-def on_two_nodes() -> None:
-    """Checks that shared pages, and those given back, are on the node that their guest is bound to."""
+    Shared pages, and those given back, are on the node that their guest is bound to.
+    """
     with ExitStack() as stack:
-        guests = {node: stack.enter_context(bound(node)) for node in (0, 1)}
-        with sharing([*guests.values()], BOUND_MIB) as backend:
-            wait_for(lambda: all(len(stores(one)) == 1 for one in guests.values()), 120.0, "sharing by all")
-            assert stores(guests[0]).isdisjoint(stores(guests[1]))
-            all_at_home(guests)
+        at = {node: stack.enter_context(bound(node)) for node in (0, 1)}
+        with sharing([*guests, *at.values()]) as backend:
+            wait_for(lambda: all(len(stores(one)) == 1 for one in at.values()), 120.0, "sharing by all")
+            assert stores(at[0]).isdisjoint(stores(at[1]))
+            say("stops, in ms:", backend.window_milliseconds)
+            for one in guests:
+                unharmed(one)
+            all_at_home(at)
             give_back(backend)
-            all_at_home(guests)
+            all_at_home(at)
+            assert backend.restarts == 0, backend.problems
 
 
 def bound(node: int) -> Writer:
     """Starts a guest with its memory on that node."""
-    words = (str(BOUND_MIB), str(BIND), str(1 << node))
+    words = (str(MIB), str(BIND), str(1 << node))
     return Writer(f"bound-to-{node}", command=(sys.executable, "-m", "tests.scan.bound", *words))
 
 
@@ -82,21 +77,26 @@ def all_at_home(guests: dict[int, Writer]) -> None:
     for node, one in guests.items():
         assert nodes_of(one) == {node}, (node, nodes_of(one))
         unharmed(one)
-    print("all pages are on their nodes", flush=True)
+    say("all pages are on their nodes")
+
+
+def say(*words: object) -> None:
+    """Prints what was done, and when."""
+    print(f"{time.monotonic():.1f} s:", *words, flush=True)
 
 
 def nodes_of(one: Writer) -> set[int]:
     """Returns the nodes that the guest's memory is on."""
     start = int(one.ask("where"))
     lines = Path(f"/proc/{one.pid}/numa_maps").read_text().splitlines()
-    inside = [line for line in lines if start <= int(line.split()[0], 16) < start + BOUND_MIB * 2**20]
+    inside = [line for line in lines if start <= int(line.split()[0], 16) < start + MIB * 2**20]
     return {int(node) for line in inside for node in re.findall(r" N(\d+)=", line)}
 
 
 @contextmanager
-def sharing(guests: list[Writer], least_mib: int = MIB) -> Iterator[ScanBackend]:
+def sharing(guests: list[Writer]) -> Iterator[ScanBackend]:
     """Yields a backend at work that has shared some pages of the guests."""
-    settings = Scan(reclaim="remap", remap_guests=("*",), remap_least_mib=least_mib)
+    settings = Scan(reclaim="remap", remap_guests=("*",), remap_least_mib=MIB)
     with closing(ScanBackend(InForce(Config(scan=settings)), Door("/without-ksm"))) as backend:
         backend.watch([Guest(pid=one.pid, start_ticks=0, name=one.name, kind="") for one in guests])
         knobs: dict[KnobName, int] = {"pages_to_scan": 100_000, "sleep_millisecs": 1, "smart_scan": 0, "run": 1}
@@ -114,7 +114,7 @@ def give_back(backend: ScanBackend) -> None:
 
 def _shares(backend: ScanBackend) -> bool:
     pages = backend.counters().pages_sharing
-    print(f"{time.monotonic():.1f} s: {pages} pages shared", *backend.problems, sep="; ", flush=True)
+    say(f"{pages} pages shared", *backend.problems)
     return pages > 1000
 
 
@@ -126,7 +126,7 @@ def killed_at(name: str, number: int, one: Writer) -> bool:
     status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     assert status in (0, -signal.SIGKILL)
     wait_for(partial(runs_freely, one), 5.0, f"guest that runs freely after a kill at {name} {number}")
-    print("killed" if status else "not killed", name, number, unharmed(one), flush=True)
+    say("killed" if status else "not killed", name, number, unharmed(one))
     return status != 0
 
 
@@ -143,8 +143,13 @@ def _remap(name: str, number: int, one: Writer) -> None:
 
     def count(frame: FrameType, event: str, called: object) -> None:
         nonlocal left
-        function = frame.f_code.co_name if event == "call" else getattr(called, "__name__", "")
-        left -= event in ("call", "c_call") and function == name
+        if event == "call":
+            function = frame.f_code.co_name
+        elif event == "c_call":
+            function = getattr(called, "__name__", "")
+        else:
+            return
+        left -= function == name
         if not left:
             os.kill(os.getpid(), signal.SIGKILL)
 

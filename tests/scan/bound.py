@@ -7,17 +7,21 @@ NODES has a bit for each node. With 'process' as a fourth argument (x86-64), the
 import ctypes
 import os
 import sys
+import threading
 
 from ksmtuned_py.scanner.remap.processors.architecture import NR
 from tests.scan import writer
 
 SET_MEMPOLICY = 238
+STACK_BYTES = 1 << 18
+"""Stacks are smaller than what may be merged: of several policies, only the most frequent one's memory is."""
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def main() -> None:
     mode, nodes = int(sys.argv[2]), ctypes.byref(ctypes.c_ulong(int(sys.argv[3])))
     begin = ctypes.c_char.from_buffer(writer.memory)
+    threading.stack_size(STACK_BYTES)
     if sys.argv[4:]:
         done = _libc.syscall(SET_MEMPOLICY, mode, nodes, 64)
     else:

@@ -45,6 +45,13 @@ def swap_stays_away(request: pytest.FixtureRequest) -> Iterator[None]:
     if group(request.node.nodeid) != "scan" or os.geteuid() != 0:
         yield
         return
+    with no_swap_meanwhile():
+        yield
+
+
+@contextmanager
+def no_swap_meanwhile() -> Iterator[None]:
+    """Keeps tests with a swap waiting; others go on."""
     with SWAP_LOCK.open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_SH)
         yield
@@ -53,11 +60,24 @@ def swap_stays_away(request: pytest.FixtureRequest) -> Iterator[None]:
 @pytest.fixture
 def no_ksm(tmp_path: Path) -> Door:
     """Presents this machine as one without CONFIG_KSM: its /proc, and of /sys only the control groups."""
-    (tmp_path / "root").mkdir()
-    (tmp_path / "root/sys").mkdir()
-    (tmp_path / "root/sys/fs").symlink_to("/sys/fs")
-    (tmp_path / "root/proc").symlink_to("/proc")
-    return Door(str(tmp_path / "root"))
+    return without_ksm(tmp_path / "root")
+
+
+def without_ksm(root: Path) -> Door:
+    """Makes such a machine's root directory."""
+    root.mkdir()
+    (root / "sys").mkdir()
+    (root / "sys/fs").symlink_to("/sys/fs")
+    (root / "proc").symlink_to("/proc")
+    return Door(str(root))
+
+
+@pytest.fixture(scope="module")
+def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
+    """The same for all tests of a file, whose guests and worker then live as long."""
+    need(os.geteuid() == 0, "root, to read other processes' memory")
+    with no_swap_meanwhile():
+        yield without_ksm(tmp_path_factory.mktemp("machine") / "root")
 
 
 @pytest.fixture

@@ -12,13 +12,14 @@ import time
 
 from ksmtuned_py.cli.nobody import become_nobody
 from tests.scan import writer
+from tests.scan.contents import equal_page
 
 
 def main(how: str, told: str) -> None:
     file = int(told) if told.isdecimal() else os.open(told, os.O_WRONLY | os.O_APPEND)
     os.set_inheritable(file, True)
     become_nobody()
-    content = b"".join(writer.equal_page(page % (writer.PAGES // 4)) for page in range(writer.PAGES))
+    content = b"".join(equal_page(page % (writer.PAGES // 4)) for page in range(writer.PAGES))
     memory = mmap.mmap(-1, len(content), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     memory[:] = content
     for _ in range(3):

@@ -21,7 +21,7 @@ from tests.scan import writer
 
 AF_XDP = 44
 SYSCALL_USER_DISPATCH, ON, BLOCK = 59, 1, 1
-CLONE_VFORK, CLONE_NEWUSER = 0x4000, 0x10000000
+CLONE_FILES, CLONE_VFORK, CLONE_NEWUSER = 0x400, 0x4000, 0x10000000
 MADV_REMOVE = 9
 KVM_CREATE_VM = 0xAE01
 SET_DUMPABLE, SET_MDWE = 4, 65
@@ -185,6 +185,26 @@ def never_code() -> None:
     assert not _libc.prctl(SET_MDWE, 1, 0, 0, 0), os.strerror(ctypes.get_errno())
 
 
+def unshared() -> None:
+    """Has a thread whose table of open files is a copy, and which sleeps."""
+    ready = threading.Event()
+
+    def sleep() -> None:
+        assert not _libc.unshare(CLONE_FILES), os.strerror(ctypes.get_errno())
+        ready.set()
+        threading.Event().wait()
+
+    threading.Thread(target=sleep, daemon=True).start()
+    assert ready.wait(60)
+
+
+def forbid() -> str:
+    """Forbids itself to run what lies in our area."""
+    begin, end = next(line.split()[0] for line in _maps() if f" /memfd:{AREA_NAME}" in line).split("-")
+    size = int(end, 16) - int(begin, 16)
+    return str(_libc.mprotect(ctypes.c_void_p(int(begin, 16)), ctypes.c_size_t(size), 0))
+
+
 def _address(memory: mmap.mmap) -> ctypes.c_void_p:
     return ctypes.c_void_p(ctypes.addressof(ctypes.c_char.from_buffer(memory)))
 
@@ -234,10 +254,12 @@ SETUPS: dict[str, Callable[..., None]] = {
     "files": many_files,
     "areas": many_areas,
     "mdwe": never_code,
+    "unshared": unshared,
 }
 COMMANDS: dict[str, Callable[[], str]] = {
     "spoil": spoil,
     "lock": lock,
+    "forbid": forbid,
     "wait": wait,
     "wait often": wait_often,
 }

@@ -17,8 +17,8 @@ from ksmtuned_py.scanner.scanner import Watched
 from ksmtuned_py.scanner.sweep import Sweep
 from ksmtuned_py.scanner.target import Target
 
-WINDOW_MS = 50
-"""Longer than by default: who is counted at each call, or is emulated, has done less by then."""
+WINDOW_MS = 100
+"""The longest, for who is counted at each call, or is emulated, has done less by then."""
 
 
 def main(pid: int, what: str, before_merging: Callable[[], object] = lambda: None) -> None:

@@ -7,20 +7,21 @@ import signal
 import threading
 
 from tests.scan import writer
+from tests.scan.contents import equal_page
 from tests.scan.interrupted import FUTEX, libc
 
 PAGE = mmap.PAGESIZE
 MADV_GUARD_INSTALL = 102
 FUTEX_WAIT, FUTEX_WAKE = 0, 1
 WORDS, DISTANCE = 20, 17 * PAGE
-BYTES = 16 << 20
+BYTES = 8 << 20
 memory = mmap.mmap(-1, BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 begin = ctypes.addressof(ctypes.c_char.from_buffer(memory))
 
 
 def fill() -> None:
     """Fills it with pages that are equal to others'."""
-    equal = b"".join(writer.equal_page(number) for number in range(256))
+    equal = b"".join(equal_page(number) for number in range(256))
     memory[:] = equal * (BYTES // len(equal))
 
 

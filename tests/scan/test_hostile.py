@@ -1,8 +1,6 @@
 """What a hostile process tries: nothing of it reaches another guest's memory, or what all have mapped."""
 
 import hashlib
-import os
-import stat
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,9 +15,9 @@ from ksmtuned_py.scanner.remap.foothold.area import SEALS
 from ksmtuned_py.scanner.remap.share.store import STORE_BYTES
 from ksmtuned_py.scanner.remap.share.stores import Stores
 from ksmtuned_py.units import MIB
-from tests.scan.conftest import result, scanning, told, wait_passes, wait_true
+from tests.scan.conftest import result, scanning, wait_true
 from tests.scan.test_remap import REMAP, store_bytes
-from tests.scan.test_zero import Holder
+from tests.scan.writers import MIB as GUEST_MIB
 from tests.scan.writers import Writer, stores, writers
 from tests.support.qemu import NOBODY
 
@@ -37,7 +35,7 @@ sys.stdin.read()
 
 
 def odd(name: str, *words: str) -> Writer:
-    return Writer(name, command=(sys.executable, "-m", "tests.scan.odd", "64", *words))
+    return Writer(name, command=(sys.executable, "-m", "tests.scan.odd", str(GUEST_MIB), *words))
 
 
 @contextmanager
@@ -53,19 +51,14 @@ def trap(user: int, size: int = STORE_BYTES, seals: int = SEALS) -> Iterator[str
 def test_a_guest_cannot_write_to_what_all_have_mapped(root: None, no_ksm: Door) -> None:
     with odd("hostile") as hostile, writers(1) as (victim,), scanning(no_ksm, REMAP, [hostile, victim]) as backend:
         wait_true(lambda: bool(stores(hostile) & stores(victim)), "pages shared by both")
-        wait_true(lambda: backend.counters().pages_sharing > 3000, "shared pages")
+        wait_true(lambda: backend.counters().pages_sharing > 750, "shared pages")
         assert hostile.ask("spoil") == "open 1 able none\n"
         assert hostile.check()["wrong"] == victim.check()["wrong"] == 0
 
 
-def test_a_guest_that_runs_as_root_could_and_is_refused(root: None, no_ksm: Door) -> None:
-    with Holder("zeros", 16) as guest, scanning(no_ksm, REMAP, [guest]) as backend:
-        wait_true(lambda: told(backend, "zeros: it runs as root"), "reason")
-
-
 def test_a_memfd_of_somebody_else_is_not_taken_for_ours(root: None, no_ksm: Door) -> None:
     with trap(NOBODY) as inode, writers(2) as guests, scanning(no_ksm, REMAP, guests) as backend:
-        wait_true(lambda: backend.counters().pages_sharing > 1000, "shared pages")
+        wait_true(lambda: backend.counters().pages_sharing > 250, "shared pages")
         assert all(stores(one) and inode not in stores(one) for one in guests)
 
 
@@ -77,26 +70,15 @@ def test_nor_is_one_that_root_in_a_container_has_made(root: None, size: int, sea
         store.close()
 
 
-def test_a_transfer_that_is_cut_short_maps_nothing(root: None, no_ksm: Door) -> None:
-    with odd("full", "few") as guest, scanning(no_ksm, REMAP, [guest]) as backend:
-        wait_true(lambda: told(backend, "takes no two more descriptors"), "reason")
-        wait_passes(backend, 3)
-        assert guest.check()["wrong"] == 0
-        assert not stores(guest)
-        left = sorted(path.name for path in Path(f"/proc/{guest.pid}/fd").iterdir())
-        assert left == ["0", "1", "2"]  # nothing more, and nothing less
-        assert backend.restarts == 0
-
-
 def test_a_guest_whose_first_thread_has_ended_keeps_its_pages(root: None, no_ksm: Door) -> None:
-    commands = [(sys.executable, "-m", "tests.scan.leaderless", "64")] * 2
+    commands = [(sys.executable, "-m", "tests.scan.leaderless", str(GUEST_MIB))] * 2
     with (
         Writer("one", command=commands[0]) as one,
         Writer("two", command=commands[1]) as two,
         workloads([Mix(equal_bytes=16 * MIB)] * 2, mergeable=False) as others,
         scanning(no_ksm, REMAP, [one, two, *others]) as backend,
     ):
-        wait_true(lambda: backend.counters().pages_sharing > 3 * 4096, "shared pages")
+        wait_true(lambda: backend.counters().pages_sharing > 2 * 4096, "shared pages")
         for guest in (one, two):
             guest.ask("end")
         wait_true(lambda: not Path(f"/proc/{one.pid}/maps").read_text(), "end of the first thread")
@@ -105,32 +87,3 @@ def test_a_guest_whose_first_thread_has_ended_keeps_its_pages(root: None, no_ksm
             other.stop()
         wait_true(lambda: before - store_bytes(backend) >= 15 * MIB, "memory of what only the others had")
         assert one.check()["wrong"] == two.check()["wrong"] == 0
-
-
-def test_a_socket_that_the_kernel_may_write_through_is_refused_by_name(root: None, no_ksm: Door) -> None:
-    with odd("networked", "xdp") as guest, scanning(no_ksm, REMAP, [guest]) as backend:
-        wait_true(lambda: told(backend, "a socket of XDP"), "reason")
-        assert not stores(guest)
-
-
-def test_a_device_is_known_by_its_number_and_not_by_its_name(root: None, no_ksm: Door, tmp_path: Path) -> None:
-    node = tmp_path / "null"
-    os.mknod(node, stat.S_IFCHR | 0o666, Path("/dev/loop-control").stat().st_rdev)
-    with odd("jailed", "device", str(node)) as guest, scanning(no_ksm, REMAP, [guest]) as backend:
-        wait_true(lambda: told(backend, f"it has {node} open"), "reason")
-        assert not stores(guest)
-
-
-@pytest.mark.parametrize(("model", "refused"), [("host", True), ("host,vmx=off", False)])
-def test_a_guest_that_may_have_guests_is_refused(root: None, no_ksm: Door, model: str, refused: bool) -> None:
-    nested = Path(no_ksm.root) / "sys/module/kvm_intel/parameters/nested"
-    nested.parent.mkdir(parents=True)
-    nested.write_text("Y\n")
-    with odd("nesting", "kvm", "-cpu", model) as guest, scanning(no_ksm, REMAP, [guest]) as backend:
-        if refused:
-            wait_true(lambda: told(backend, "nesting: it may have guests of its own"), "reason")
-            wait_passes(backend, 2)
-        else:
-            wait_true(lambda: bool(stores(guest)), "shared pages")
-        assert bool(stores(guest)) is not refused
-        assert guest.check()["wrong"] == 0

@@ -4,15 +4,18 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
+from ksmtuned_py.backends.scan import ScanBackend
 from ksmtuned_py.door import Door
 from ksmtuned_py.scanner.remap.refuse.eligibility import eligible, of_one_policy
 from ksmtuned_py.scanner.remap.refuse.numa import NumaPolicy, parse_policy, policies
 from ksmtuned_py.units import MIB
 from tests.scan.conftest import scanning, turn, wait_passes, wait_true
 from tests.scan.test_remap import REMAP
+from tests.scan.writers import MIB as GUEST_MIB
 from tests.scan.writers import Writer, stores
 from tests.support.need import need
 
@@ -78,45 +81,17 @@ def guests(*arguments: tuple[str, ...]) -> Iterator[list[Writer]]:
     with ExitStack() as stack:
         found = []
         for number, words in enumerate(arguments):
-            command = (sys.executable, "-m", "tests.scan.bound", "64", *words)
+            command = (sys.executable, "-m", "tests.scan.bound", str(GUEST_MIB), *words)
             found.append(stack.enter_context(Writer(f"bound-{number}", command=command)))
         yield found
 
 
-def shown(one: Writer, start: int) -> set[str]:
-    """Returns the policies in numa_maps of the guest's 64 MiB."""
+def shown(one: Writer) -> set[str]:
+    """Returns the policies in numa_maps of the guest's memory."""
+    start = int(one.ask("where"))
     lines = [line.split(" ", 1) for line in Path(f"/proc/{one.pid}/numa_maps").read_text().splitlines()]
-    found = {
-        text.split(" anon=")[0].split(" file=")[0] for at, text in lines if start <= int(at, 16) < start + 64 * MIB
-    }
-    return {text.strip() for text in found}
-
-
-@pytest.mark.parametrize(
-    ("mode", "text"),
-    [
-        (BIND, "bind:0"),
-        (INTERLEAVE, "interleave:0"),
-        (BIND | STATIC, "bind=static:0"),
-    ],
-)
-def test_a_policy_is_there_again_in_merged_memory_and_in_what_is_given_back(
-    root: None, no_ksm: Door, mode: int, text: str
-) -> None:
-    with guests((str(mode), "1"), (str(mode), "1", "process")) as (bound, whole):
-        starts = [int(one.ask("where")) for one in (bound, whole)]
-        with scanning(no_ksm, REMAP, [bound, whole]) as backend:
-            wait_true(lambda: bool(stores(bound) and stores(whole)), "shared pages")
-            wait_passes(backend, 2)
-            assert stores(bound).isdisjoint(stores(whole))
-            for one, start in zip((bound, whole), starts, strict=True):
-                assert shown(one, start) == {text}
-                assert one.check()["wrong"] == 0
-            turn(backend, "run", 2)
-            wait_true(lambda: not stores(bound) | stores(whole), "pages given back")
-        for one, start in zip((bound, whole), starts, strict=True):
-            assert shown(one, start) == {text}
-            assert one.check()["wrong"] == 0
+    inside = [text for at, text in lines if start <= int(at, 16) < start + GUEST_MIB * MIB]
+    return {text.split(" anon=")[0].split(" file=")[0].strip() for text in inside}
 
 
 def test_a_policy_that_cannot_be_set_again_is_refused_by_name(root: None, no_ksm: Door) -> None:
@@ -125,3 +100,56 @@ def test_a_policy_that_cannot_be_set_again_is_refused_by_name(root: None, no_ksm
         assert not stores(one)
         wanted = "bound-0: a mapping of it has the NUMA policy bind=relative:0, which we cannot restore"
         assert wanted in backend.problems
+
+
+KINDS = {"bind:0": BIND, "interleave:0": INTERLEAVE, "bind=static:0": BIND | STATIC}
+
+
+class Pair(NamedTuple):
+    """Guests with one policy: one has it on its memory, the other one's whole process has it."""
+
+    bound: Writer
+    whole: Writer
+
+
+Merged = tuple[ScanBackend, dict[str, Pair]]
+
+
+@pytest.fixture(scope="module")
+def merged(machine: Door) -> Iterator[Merged]:
+    """Guests with all these policies, which one worker has merged."""
+    words = [(str(mode), "1", *more) for mode in KINDS.values() for more in ((), ("process",))]
+    with guests(*words) as found, scanning(machine, REMAP, found) as backend:
+        wait_true(lambda: all(map(stores, found)), "shared pages")
+        wait_passes(backend, 2)
+        yield backend, dict(zip(KINDS, map(Pair, found[::2], found[1::2]), strict=True))
+
+
+@pytest.fixture(scope="module")
+def given_back(merged: Merged) -> dict[str, Pair]:
+    """The same guests after all was given back to them."""
+    backend, pairs = merged
+    turn(backend, "run", 2)
+    wait_true(lambda: not any(stores(one) for pair in pairs.values() for one in pair), "pages given back")
+    return pairs
+
+
+@pytest.mark.parametrize("text", KINDS)
+def test_a_policy_is_there_again_in_merged_memory(merged: Merged, text: str) -> None:
+    pair = merged[1][text]
+    assert stores(pair.bound).isdisjoint(stores(pair.whole))
+    for one in pair:
+        assert shown(one) == {text}
+        assert one.check()["wrong"] == 0
+
+
+def test_memory_of_different_policies_is_not_merged_with_each_other(merged: Merged) -> None:
+    bound = [stores(pair.bound) for pair in merged[1].values()]
+    assert len(set.union(*bound)) == sum(map(len, bound))
+
+
+@pytest.mark.parametrize("text", KINDS)
+def test_so_it_is_in_what_is_given_back(given_back: dict[str, Pair], text: str) -> None:
+    for one in given_back[text]:
+        assert shown(one) == {text}
+        assert one.check()["wrong"] == 0

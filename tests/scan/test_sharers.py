@@ -17,14 +17,14 @@ from ksmtuned_py.scanner.remap.refuse.sharers import Sharers
 from ksmtuned_py.scanner.target import Target
 from tests.scan.conftest import scanning, wait_passes, wait_true
 from tests.scan.test_remap import REMAP
-from tests.scan.writers import Writer
+from tests.scan.writers import MIB, Writer
 
 
 class Sharing(Writer):
     """A guest that can begin a process with its very memory."""
 
     def __init__(self) -> None:
-        super().__init__("sharing", command=(sys.executable, "-m", "tests.scan.sharing", "64"))
+        super().__init__("sharing", command=(sys.executable, "-m", "tests.scan.sharing", str(MIB)))
         self.sharer = 0
 
     def begin(self, what: str) -> None:
@@ -83,7 +83,7 @@ def test_so_many_new_processes_are_not_looked_at_in_a_stop(root: None) -> None:
 @pytest.mark.parametrize("what", ["memory", "open files"])
 def test_a_guest_is_remapped_until_another_process_shares_what_it_has(root: None, no_ksm: Door, what: str) -> None:
     with sharing_guest() as (guest, _), scanning(no_ksm, REMAP, [guest]) as backend:
-        wait_true(lambda: backend.counters().pages_sharing > 1000, "shared pages")
+        wait_true(lambda: backend.counters().pages_sharing > 250, "shared pages")
         guest.begin(what)
         wait_passes(backend, 2)
         assert f"sharing: process {guest.sharer} shares its {what}" in backend.problems

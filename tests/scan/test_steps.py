@@ -21,7 +21,7 @@ from ksmtuned_py.scanner.remap.share.exchange import share
 from ksmtuned_py.scanner.remap.share.remapper import Remapper
 from ksmtuned_py.scanner.remap.share.runs import PageRun
 from ksmtuned_py.scanner.remap.share.store import Store
-from ksmtuned_py.scanner.remap.stop.stops import Busy, Stops, patiently
+from ksmtuned_py.scanner.remap.stop.stops import Busy, NotStopped, Stops, patiently
 from ksmtuned_py.scanner.scanner import Scanner
 from ksmtuned_py.scanner.target import Target
 from ksmtuned_py.units import MIB
@@ -81,12 +81,16 @@ def test_nothing_is_exchanged_when_comparing_has_taken_the_whole_time_of_a_stop(
 def test_a_guest_runs_ten_times_as_long_as_it_stood_still_for_too_long() -> None:
     stops = Stops(0.003)
     begun = time.monotonic()
-    assert worked(patiently(stops, lambda: stops.seconds.append(0.001)))[0] == []
-    told, _ = worked(patiently(stops, lambda: stops.seconds.append(0.01)))
+    assert worked(patiently(stops, 7, lambda: stops.took(7, 0.001)))[0] == []
+    told, _ = worked(patiently(stops, 7, lambda: stops.took(7, 0.01)))
     assert time.monotonic() - begun >= 10 * 0.01
     assert len(told) >= 10  # it may be told something after each
-    assert worked(patiently(stops, lambda: stops.seconds.append(0.07)))[0]
-    assert stops.over == 2
+    assert stops.over == 1
+    assert not worked(patiently(stops, 7, lambda: stops.took(7, 60.0)))[0]  # a long rest is not waited for
+    with pytest.raises(NotStopped, match="it runs on for ten times as long"):
+        stops.refuse_late(7)
+    stops.refuse_late(8)
+    assert 599 < stops.rest_seconds(7) <= 600
 
 
 def test_whoever_stops_a_guest_is_urgent_until_it_runs_on(root: None) -> None:

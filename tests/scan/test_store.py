@@ -226,3 +226,18 @@ def test_thousands_of_memfds_of_that_name_keep_nobody_up(root: None) -> None:
         with closing(result(Stores(looks).of("", None))) as store:
             assert not store.end
         assert looks.walks <= 2
+
+
+def test_pages_that_cannot_be_read_any_more_are_left_out_and_the_others_taken_over(tmp_path: Path) -> None:
+    with (tmp_path / "broken").open("w+b") as file:
+        file.write(contents(1, 3000))
+        file.flush()
+        with closing(Store("broken", 0, os.dup(file.fileno()))) as store:
+            steps = store.take_over()
+            next(steps)
+            file.truncate(1500 * PAGE)  # as memory that is broken, it ends what is read of it early
+            list(steps)
+            assert len(store.known) == 1024
+            assert store.read(0, 3) == contents(1, 3000)[: 3 * PAGE]
+            with pytest.raises(OSError, match="what is shared cannot be read"):
+                store.read(1499, 2)

@@ -1,11 +1,12 @@
 """Guests that make it hard to merge them, or use it against others: each is merged right, or refused by name."""
 
-import json
 import os
+import signal
+import struct
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,12 +23,14 @@ from ksmtuned_py.scanner.scanner import Watched
 from ksmtuned_py.scanner.sweep import Sweep
 from ksmtuned_py.scanner.target import Target
 from ksmtuned_py.units import MIB
-from tests.scan.conftest import scanning, told, turn, wait_passes, wait_true
+from tests.scan.conftest import Load, scanning, turn, wait_passes, wait_true
+from tests.scan.crowd import Crowd, crowd, program
 from tests.scan.killed import watch
 from tests.scan.test_hostile import odd
-from tests.scan.test_lively import beside_others, lively
+from tests.scan.test_kill_points import in_a_fork
+from tests.scan.test_lively import beside_others
 from tests.scan.test_remap import REMAP, maps, store_bytes
-from tests.scan.test_unwilling import FREEZERS, freezer
+from tests.scan.test_unwilling import FREEZERS, Freezer, freezer
 from tests.scan.writers import Writer, runs_freely, stores, writers
 from tests.support.need import need
 from tests.support.process import wait_for
@@ -42,10 +45,6 @@ CPU_LIMITS = [
     if (root / "cgroup.procs").exists()
 ][:1]
 """5 of 100 ms, so that a guest that has used them up gets no processor for the other 95."""
-
-
-def resting(name: str) -> Writer:
-    return Writer(name, command=(sys.executable, "-m", "tests.scan.resting", "16"))
 
 
 def merged_bytes(one: Writer, begin: int, size: int) -> int:
@@ -64,67 +63,6 @@ def all_merged(one: Writer) -> bool:
 def mapped_pages(one: Writer) -> int:
     """Returns the size of all that the guest has mapped."""
     return int(Path(f"/proc/{one.pid}/statm").read_text().split()[0])
-
-
-def test_a_thread_that_is_stopped_after_each_instruction_is_a_reason(root: None, no_ksm: Door) -> None:
-    need(os.uname().machine == "x86_64", "a processor whose trap flag a program may set")
-    with lively("stepped", "stepped") as one, beside_others(no_ksm, one) as (backend, _):
-        wait_true(lambda: told(backend, "stepped: one of its threads has itself stopped"), "reason")
-        wait_passes(backend, 2)
-        assert one.check()["wrong"] == 0
-        assert not stores(one)
-
-
-class Stiff(Writer):
-    """A guest whose Python runs no more, so that its bytes are looked at from outside."""
-
-    def __init__(self, mib: int) -> None:
-        super().__init__("stiff", command=(sys.executable, "-m", "tests.scan.stiff", str(mib)))
-        assert self.process.stdout
-        self._begin, self._size = int(self.process.stdout.readline()), mib * MIB
-        self.content = self.bytes()
-
-    def bytes(self) -> bytes:
-        with Path(f"/proc/{self.pid}/mem").open("rb", buffering=0) as memory:
-            memory.seek(self._begin)
-            return memory.read(self._size)
-
-
-def test_a_guest_whose_vdso_cannot_be_executed_is_refused_and_lives(root: None, no_ksm: Door) -> None:
-    need(os.uname().machine == "x86_64", "x86-64, for the code in which it sleeps")
-    with Stiff(16) as one, beside_others(no_ksm, one) as (backend, _):
-        wait_true(lambda: told(backend, "stiff: too little of its vdso is unused for the first calls"), "reason")
-        wait_passes(backend, 2)
-        assert runs_freely(one)
-        assert one.bytes() == one.content
-
-
-def test_memory_that_ends_with_a_fault_since_it_was_merged_stays_so_and_nothing_is_left(
-    root: None, no_ksm: Door
-) -> None:
-    with resting("guarding") as one, beside_others(no_ksm, one) as (backend, _):
-        wait_true(lambda: all_merged(one), "merged pages")
-        done = one.ask("guard").strip()
-        need(done == "guarded", "Linux 6.15 or newer: guards in memory of a file")
-        before = mapped_pages(one)
-        reasons = ("a mapping of it has the flag gu", "some of its memory cannot be read")
-        for _ in range(3):
-            turn(backend, "run", 2)
-            wait_true(lambda: any(told(backend, f"guarding: {reason}") for reason in reasons), "reason")
-            turn(backend, "run", 0)
-        assert mapped_pages(one) - before < 256
-        assert one.check()["wrong"] == 0
-        turn(backend, "run", 1)
-
-
-def test_a_file_with_a_name_of_steering_characters_is_told_without_them(
-    root: None, no_ksm: Door, tmp_path: Path
-) -> None:
-    with odd("named", "named", f"{tmp_path}/") as one, beside_others(no_ksm, one) as (backend, _):
-        wait_true(lambda: told(backend, "\\x1b[31m\\udcff\\nno guest: \\u202e open, which may write"), "reason")
-        assert all(problem.isprintable() for problem in backend.problems)
-        json.dumps(backend.problems, ensure_ascii=False).encode()
-        assert not stores(one)
 
 
 SHUT_AREA = """
@@ -170,50 +108,39 @@ def test_what_any_process_of_the_host_has_mapped_keeps_no_memory(
             wait_true(lambda: store_bytes(backend) == 0, "memory of what was shared")
 
 
-@pytest.mark.parametrize(
-    ("what", "reason"), [("files", "it has more than 1000 files open"), ("areas", "it has more than 200 areas")]
-)
-def test_more_than_can_be_looked_at_in_a_stop_is_a_reason(root: None, no_ksm: Door, what: str, reason: str) -> None:
-    with odd("hoarding", what) as one, beside_others(no_ksm, one) as (backend, _):
-        wait_true(lambda: told(backend, f"hoarding: {reason}"), "reason")
-        wait_passes(backend, 2)
+def test_who_says_that_it_is_about_to_map_pages_of_others_keeps_none_of_them(root: None, no_ksm: Door) -> None:
+    settings = REMAP.model_copy(update={"groups": ("forging", "load-*")})
+    with (
+        Writer("forging", 16) as one,
+        workloads([Mix(equal_bytes=16 * MIB)] * 2, mergeable=False) as loads,
+        scanning(no_ksm, settings, [one, *loads]) as backend,
+    ):
+        wait_true(lambda: bool(stores(one)) and store_bytes(backend) > 16 * MIB, "shared pages of both groups")
+        turn(backend, "run", 0)
+        (inode,) = {line.split()[4] for line in maps(loads[0]).splitlines() if "ksmtuned-py-pages" in line}
+        begin = next(line.split("-")[0] for line in areas(one) if " rw-s " in line)
+        with Path(f"/proc/{one.pid}/mem").open("r+b", buffering=0) as memory:
+            for at, what in ((0, struct.pack("=I", 1)), (96, struct.pack("=Q", int(inode)))):
+                memory.seek(int(begin, 16) + at)
+                memory.write(what)
+        for load in loads:
+            load.stop()
+        wait_true(lambda: store_bytes(backend) < 8 * MIB, "memory of what was shared by others")
         assert one.check()["wrong"] == 0
-        assert not stores(one)
 
 
-def test_a_guest_that_never_executes_what_was_written_is_merged(root: None, no_ksm: Door) -> None:
-    with odd("careful", "mdwe") as one, beside_others(no_ksm, one) as (backend, _):
-        wait_true(lambda: bool(stores(one)), "shared pages")
-        turn(backend, "run", 2)
-        wait_true(lambda: not stores(one), "pages given back")
-        assert one.check()["wrong"] == 0
-        turn(backend, "run", 1)
-
-
-@pytest.mark.parametrize("given_back", [False, True], ids=["merged", "given back"])
-def test_who_sleeps_on_a_word_is_woken_after_it_was_merged(root: None, no_ksm: Door, given_back: bool) -> None:
-    with resting("sleeping") as one, beside_others(no_ksm, one) as (backend, _):
-        one.ask("sleep")
-        wait_true(lambda: all_merged(one), "merged pages")
-        if given_back:
-            turn(backend, "run", 2)
-            wait_true(lambda: not stores(one), "pages given back")
-        assert one.ask("wake") == "20 of 20\n"
-        turn(backend, "run", 1)
-        assert one.check()["wrong"] == 0
+def areas(one: Writer) -> list[str]:
+    return [line for line in Path(f"/proc/{one.pid}/maps").read_text().splitlines() if AREA_NAME in line]
 
 
 @pytest.mark.parametrize(("root_of", "file", "on", "off"), FREEZERS)
 def test_pages_that_a_frozen_guest_is_about_to_map_are_not_freed(
     root: None, root_of: Path, file: str, on: str, off: str
 ) -> None:
-    remapper = Remapper(Door(), REMAP)
     with writers(2, 16) as (one, other), freezer(root_of, file, on, off, one) as frozen:
-        merge_once(remapper, other)
-        watch(lambda name: frozen.freeze(on=True) if name == "send" else None)  # as soon as it is told what to do
-        refusal = merge_once(remapper, one)
-        sys.setprofile(None)
-        assert "did not do in time what it was told to" in str(refusal)
+        assert in_a_fork(lambda: killed_when_told(other, one, frozen)) == -signal.SIGKILL
+        remapper = Remapper(Door(), REMAP)
+        list(remapper.tend([target(one)]))
         other.process.kill()
         other.process.wait()
         for _ in range(4):
@@ -226,6 +153,21 @@ def test_pages_that_a_frozen_guest_is_about_to_map_are_not_freed(
             time.sleep(1.1)
             list(remapper.tend([target(one)]))
         assert one.check()["wrong"] == 0
+
+
+def killed_when_told(other: Writer, one: Writer, frozen: Freezer) -> None:
+    """Merges one guest, then freezes another as soon as it is told what to do, and kills this process."""
+    remapper = Remapper(Door(), REMAP)
+    merge_once(remapper, other)
+
+    def seen(name: str) -> None:
+        if name == "send":
+            frozen.freeze(on=True)
+        elif name == "recv":
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    watch(seen)
+    merge_once(remapper, one)
 
 
 def target(one: Writer) -> Target:
@@ -271,3 +213,52 @@ def test_a_guest_that_has_used_up_its_time_loses_no_byte_and_holds_nobody_up(roo
         for _ in range(5):
             wait_passes(backend, 2)
             assert one.check()["wrong"] == 0
+
+
+SLEEPING = ("sleeping", "sleeping-on")
+
+
+@pytest.fixture(scope="module")
+def guests(machine: Door) -> Iterator[Crowd]:
+    """Guests with memory that rests; threads of two sleep on words in it."""
+
+    def sleep(guests: Mapping[str, Load]) -> None:
+        for name in SLEEPING:
+            one = guests[name]
+            assert isinstance(one, Writer)
+            one.ask("sleep")
+
+    with crowd(machine, {name: program("resting") for name in (*SLEEPING, "guarding")}, sleep) as found:
+        for name in found.guests:
+            wait_true(lambda name=name: all_merged(found[name]), "merged pages")  # type: ignore[misc] # mypy cannot infer a lambda's default
+        yield found
+
+
+def test_who_sleeps_on_a_word_is_woken_after_it_was_merged(guests: Crowd) -> None:
+    assert guests["sleeping"].ask("wake") == "20 of 20\n"
+    assert guests["sleeping"].check()["wrong"] == 0
+
+
+def test_and_after_it_was_given_back(guests: Crowd) -> None:
+    turn(guests.backend, "run", 2)
+    wait_true(lambda: not stores(guests["sleeping-on"]), "pages given back")
+    assert guests["sleeping-on"].ask("wake") == "20 of 20\n"
+    turn(guests.backend, "run", 1)
+    assert guests["sleeping-on"].check()["wrong"] == 0
+
+
+def test_memory_that_ends_with_a_fault_since_it_was_merged_stays_so_and_nothing_is_left(guests: Crowd) -> None:
+    one = guests["guarding"]
+    wait_true(lambda: all_merged(one), "merged pages")
+    done = one.ask("guard").strip()
+    need(done == "guarded", "Linux 6.15 or newer: guards in memory of a file")
+    before = mapped_pages(one)
+    reasons = ("a mapping of it has the flag gu", "some of its memory cannot be read")
+    for _ in range(3):
+        turn(guests.backend, "run", 2)
+        wait_true(lambda: any(reason in guests.reason("guarding") for reason in reasons), "reason")
+        turn(guests.backend, "run", 0)
+    assert mapped_pages(one) - before < 256
+    assert one.check()["wrong"] == 0
+    turn(guests.backend, "run", 1)
+    guests.are_well()

@@ -4,7 +4,6 @@ Half of its pages are equal, to each other in part and to those of every other s
 'check' compares every byte; the answer is 'wrong N writes M beats B'.
 """
 
-import hashlib
 import mmap
 import os
 import random
@@ -15,29 +14,26 @@ import time
 from collections.abc import Callable
 
 from ksmtuned_py.cli.nobody import become_nobody
+from tests.scan.contents import PAGE, equal_page
 
-PAGE = 4096
 PAGES = int(sys.argv[1]) * 256
 THREADS = 3
-IDLE_SECONDS = float(os.environ.get("WRITER_IDLE_SECONDS", "0.002"))
-"""The pause after every second write; a slow machine needs more, or the writers take all of it."""
+IDLE_SECONDS = float(os.environ.get("WRITER_IDLE_SECONDS", "0.01"))
+"""The pause after every second write. With less, pages change so often that hardly any two in a row merge."""
 memory = mmap.mmap(-1, PAGES * PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-expected: list[bytes] = []
+expected: list[int] = []
+"""The hash of each page. Python's own for bytes takes all of them in, and has a key of this process."""
 writes = [0] * THREADS
 beats: list[int] = []
 stop = threading.Event()
 pause = threading.Lock()
 
 
-def equal_page(number: int) -> bytes:
-    return hashlib.shake_128(b"equal%d" % number).digest(PAGE)
-
-
 def fill() -> None:
     for page in range(PAGES):
-        content = equal_page(page % (PAGES // 4)) if page % 16 < 12 else os.urandom(PAGE)
+        content = equal_page(page % (PAGES // 4)) if page % 64 < 48 else os.urandom(PAGE)
         memory[page * PAGE : (page + 1) * PAGE] = content
-        expected.append(hashlib.blake2b(content).digest())
+        expected.append(hash(content))
 
 
 def write(thread: int) -> None:
@@ -54,7 +50,7 @@ def write(thread: int) -> None:
                 at = begin + chance.randrange(PAGE - 8)
                 memory[at : at + 8] = chance.randbytes(8)
                 content = memory[begin : begin + PAGE]
-            expected[page] = hashlib.blake2b(content).digest()
+            expected[page] = hash(content)
             writes[thread] += 1
         if writes[thread] % 2 == 0:
             time.sleep(IDLE_SECONDS)
@@ -64,11 +60,13 @@ def beat(*_: object) -> None:
     beats.append(1)
 
 
+def is_wrong(page: int) -> bool:
+    return hash(memory[page * PAGE : (page + 1) * PAGE]) != expected[page]
+
+
 def check() -> str:
     with pause:
-        wrong = sum(
-            hashlib.blake2b(memory[page * PAGE : (page + 1) * PAGE]).digest() != expected[page] for page in range(PAGES)
-        )
+        wrong = sum(is_wrong(page) for page in range(PAGES))
         return f"wrong {wrong} writes {sum(writes)} beats {len(beats)}"
 
 
@@ -80,7 +78,7 @@ def main(prepare: Callable[[], None] = lambda: None) -> None:
     fill()
     prepare()
     signal.signal(signal.SIGALRM, beat)
-    signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)  # a timer interrupts system calls all the time
+    signal.setitimer(signal.ITIMER_REAL, IDLE_SECONDS, IDLE_SECONDS)  # it interrupts system calls all the time
     for thread in range(THREADS):
         threading.Thread(target=write, args=(thread,), daemon=True).start()
     print("ready", flush=True)

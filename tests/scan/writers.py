@@ -1,24 +1,43 @@
 """Guests for tests that always write (writer.py)."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Self
+from typing import Protocol, Self
+
+MIB = 16
+"""The size of a guest, unless its size is what matters."""
+
+
+class Running(Protocol):
+    """A process."""
+
+    @property
+    def pid(self) -> int: ...
 
 
 class Writer:
     """A process whose threads write all the time."""
 
-    def __init__(self, name: str, mib: int = 64, command: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        name: str,
+        mib: int = MIB,
+        command: Sequence[str] = (),
+        idle_seconds: float | None = None,
+    ) -> None:
+        """`idle_seconds` is what it rests after every second write, where it need not write all the time."""
         self.name = name
         self.process = subprocess.Popen(
-            command or [sys.executable, str(Path(__file__).parent / "writer.py"), str(mib)],
+            command or [sys.executable, "-m", "tests.scan.writer", str(mib)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
             bufsize=1,
+            env=os.environ | ({"WRITER_IDLE_SECONDS": str(idle_seconds)} if idle_seconds else {}),
         )
         assert self.process.stdout is not None
         assert self.process.stdout.readline() == "ready\n"
@@ -48,18 +67,18 @@ class Writer:
 
 
 @contextmanager
-def writers(count: int, mib: int = 64) -> Iterator[list[Writer]]:
+def writers(count: int, mib: int = MIB) -> Iterator[list[Writer]]:
     with ExitStack() as stack:
         yield [stack.enter_context(Writer(f"writer-{number}", mib)) for number in range(count)]
 
 
-def runs_freely(one: Writer) -> bool:
+def runs_freely(one: Running) -> bool:
     """Whether the process is alive, and neither stopped nor traced."""
     status = Path(f"/proc/{one.pid}/status").read_text()
     return "TracerPid:\t0\n" in status and status.split("State:\t")[1][0] in "RSD"
 
 
-def stores(one: Writer) -> set[str]:
+def stores(one: Running) -> set[str]:
     """Returns the inodes of the memfds that its pages are merged in."""
     maps = Path(f"/proc/{one.pid}/maps").read_text()
     return {line.split()[4] for line in maps.split("\n") if " /memfd:ksmtuned-py-pages" in line}

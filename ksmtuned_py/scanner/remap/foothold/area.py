@@ -124,10 +124,16 @@ class Area:
         value: int = OPERATION.unpack_from(self._memory, begin)[7]
         return value - 2**64 if value >= 2**63 else value
 
+    def close_descriptor(self) -> None:
+        """Closes the descriptor, once the guest has mapped the area."""
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+        self.descriptor = -1
+
     def close(self) -> None:
         """Closes our view; the guest keeps its own."""
         self._memory.close()
-        os.close(self.descriptor)
+        self.close_descriptor()
 
     def _write_code(self) -> None:
         """Writes the code, which fits any address, before the guest maps it: see arm64.py on instruction caches."""

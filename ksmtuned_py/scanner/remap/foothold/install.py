@@ -42,11 +42,11 @@ _CONTROL, _CONTROL_HEAD = struct.Struct("=Qiiii"), 16
 class FirstCalls:
     """Makes system calls in one stopped thread of the guest, in a with block."""
 
-    def __init__(self, process: Process, threads: Threads) -> None:
+    def __init__(self, process: Process, threads: Threads, mappings: list[Mapping]) -> None:
         self._process = process
         self._threads = threads
         self._mem = -1
-        self.known_places = _known_places(process)
+        self.known_places = _known_places(process) if process.has_changed() else _known(mappings)
         self._code = _vdso_end(process, self.known_places)
         self._data = self._code + MACHINE.DATA_AT
         self._thread = best_worker(threads, lambda context: bool(context.first_data(self._data, 0)))
@@ -115,9 +115,14 @@ def best_worker(threads: Threads, able: Callable[[Context], bool] = lambda _: Tr
     return max(found, key=lambda thread: thread.context.suitability)
 
 
-def install(process: Process, threads: Threads, area: Area, store: int) -> tuple[socket.socket, int, int]:
-    """Maps the area in the guest and gives it the store; returns our end of the line, and its numbers of both."""
-    with FirstCalls(process, threads) as first:
+def install(
+    process: Process, threads: Threads, mappings: list[Mapping], area: Area, store: int
+) -> tuple[socket.socket, int, int, tuple[int, int]]:
+    """Maps the area in the guest and gives it the store; `mappings` are those that were noted right before.
+
+    Returns our end of the line, the guest's numbers of both, and device and inode of its end of the line.
+    """
+    with FirstCalls(process, threads, mappings) as first:
         _clear_up(first, process, threads)
         page = first.call("mmap", 0, _PAGE, _READ | _WRITE, _PRIVATE | _ANONYMOUS, 2**64 - 1, 0)
         with _undone(first, "munmap", page, _PAGE):
@@ -128,8 +133,10 @@ def install(process: Process, threads: Threads, area: Area, store: int) -> tuple
                     address = _map(first, process, area_there)
         first.call("close", area_there)
         first.call("munmap", page, _PAGE)
-    area.note_place(address, line, store_there)
-    return ours, line, store_there
+        line_key = file_key(process, line)
+        area.note_place(address, line, store_there)
+        area.note_files(*line_key, *key_of(store))
+    return ours, line, store_there, line_key
 
 
 def _line(first: FirstCalls, process: Process, page: int) -> tuple[socket.socket, int]:
@@ -167,7 +174,7 @@ def _undone(first: FirstCalls, name: str, *arguments: int) -> Iterator[None]:
         yield
     except (NotStopped, Lost):  # the guest would not run the undoing call either
         raise
-    except Refused:
+    except (Refused, OSError):
         first.call(name, *arguments)
         raise
 
@@ -254,7 +261,11 @@ def _hand_over(
 def _known_places(process: Process) -> list[Mapping]:
     """Returns the vdso and the areas in the guest, which stands still: other lines, of merged pages, may be many."""
     lines = kernel_lines(process.read_text("maps"))
-    return parse_maps("\n".join(line for line in lines if line.endswith((_VDSO, _AREA))))
+    return _known(parse_maps("\n".join(line for line in lines if line.endswith((_VDSO, _AREA)))))
+
+
+def _known(mappings: list[Mapping]) -> list[Mapping]:
+    return [mapping for mapping in mappings if mapping.name in (_VDSO, _AREA)]
 
 
 def _vdso_end(process: Process, known_places: list[Mapping]) -> int:

@@ -15,6 +15,8 @@ _HARMLESS_CAPABILITIES = sum(1 << number for number in (10, 12, 13, 14, 23))
 """NET_BIND_SERVICE, NET_ADMIN, NET_RAW, IPC_LOCK, SYS_NICE: none of them opens a file of root's for writing."""
 _NO_KEY = "0"
 """The protection key of memory that was given none."""
+USUAL_MAPPINGS, _MOST_MAPPINGS = 65_530, 100_000
+"""The kernel's own limit on a process's mappings unless somebody has raised it; the most that are looked at."""
 _PLAIN_FLAGS = frozenset("rd wr mr mw me ac sd nr".split())  # noqa: SIM905 - as they stand in the file
 ADVICE = {"rr": 1, "sr": 2, "dc": 10, "mg": 12, "hg": 14, "nh": 15, "dd": 16}
 """Flags that madvise sets again: random, sequential, don't fork, mergeable, huge pages, no huge pages, don't dump."""
@@ -75,8 +77,10 @@ def nested_refusal(words: Sequence[str], vendor: str) -> str | None:
     return f"it may have guests of its own, whose pages KVM pins: switch that off ({vendor}=off, or kvm's nested=0)"
 
 
-def mappings_refusal(mappings: Iterable[Mapping], least_bytes: int) -> str | None:
+def mappings_refusal(mappings: Sequence[Mapping], least_bytes: int) -> str | None:
     """Returns why a process with these mappings is refused; None when it is not."""
+    if len(mappings) > _MOST_MAPPINGS:
+        return f"it has more than {_MOST_MAPPINGS} mappings, each of which would be looked at again and again"
     for mapping in mappings:
         if mapping.permissions.startswith("rw") and mapping.permissions[3] == "s" and mapping.size >= least_bytes:
             return "its memory is shared with other processes (vhost-user, virtiofs)"
@@ -85,6 +89,12 @@ def mappings_refusal(mappings: Iterable[Mapping], least_bytes: int) -> str | Non
 
 def eligible(smaps: str, policies: dict[int, str] | None, least_bytes: int) -> tuple[list[Eligible], str | None]:
     """Returns the mappings that may be remapped, and why one of that size is not; policies: None without NUMA."""
+    found, reason = judged(smaps, policies, least_bytes)
+    return of_size(found, least_bytes), reason
+
+
+def judged(smaps: str, policies: dict[int, str] | None, least_bytes: int) -> tuple[list[Eligible], str | None]:
+    """Returns which of these mappings might be remapped were they large enough, and why one of that size may not."""
     found: list[Eligible] = []
     reason = None
     for mapping, flags in _with_flags(smaps):
@@ -100,7 +110,12 @@ def eligible(smaps: str, policies: dict[int, str] | None, least_bytes: int) -> t
             continue
         advice = tuple(number for flag, number in ADVICE.items() if flag in flags)
         found.append(Eligible(mapping, "nr" not in flags, advice, policy))
-    return [one for group in _neighbours(found) if _size(group) >= least_bytes for one in group], reason
+    return found, reason
+
+
+def of_size(found: list[Eligible], least_bytes: int) -> list[Eligible]:
+    """Returns those that are, with their neighbours, of at least that size."""
+    return [one for group in _neighbours(found) if _size(group) >= least_bytes for one in group]
 
 
 def large(mappings: Iterable[Mapping], least_bytes: int) -> list[tuple[int, int]]:

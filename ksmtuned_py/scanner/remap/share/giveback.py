@@ -46,7 +46,8 @@ def give_back(
     try:
         for some in _portions(merged):
             _refuse_without_room(door, process)
-            yield from patiently(session.stops, partial(_portion, process, session, mem, some, standing))
+            portion = partial(_portion, process, session, mem, some, standing)
+            yield from patiently(session.stops, process.target.pid, portion)
             yield sum(length for _, length, _ in some) // PAGE
     finally:
         os.close(mem)

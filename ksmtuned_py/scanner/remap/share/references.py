@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ksmtuned_py.door import Door
-from ksmtuned_py.door.text import kernel_lines
 from ksmtuned_py.errors import KsmtunedError
 from ksmtuned_py.guests.mappings import PAGES_NAME, Mapping, parse_maps
 from ksmtuned_py.scanner.pagemap import COPIED, PAGE, page_numbers, runs
@@ -23,7 +22,8 @@ from ksmtuned_py.units import MIB
 
 PAGES_PER_PROCESS = 16
 """Pages that could be read in the time that a look at one process takes."""
-_PIECE_BYTES = 256 * MIB
+_PIECE_BYTES, _READ_BYTES = 256 * MIB, 1 << 16
+_OURS = b" /memfd:ksmtuned-py-"
 _MOST_AREAS = 256
 """The most areas of a process that are read; a worker makes none where there are many."""
 _COUNTED_PER_PAGE = 64
@@ -57,7 +57,7 @@ def references(door: Door, ends: dict[int, int], since_ticks: int) -> Generator[
     for pid in door.names("proc") if ends else ():
         uncertain: Iterable[int] = ()
         try:
-            uncertain, mappings = _asked(door, pid)
+            uncertain, mappings = yield from _asked(door, pid)
             yield PAGES_PER_PROCESS + len(mappings)
             for mapping in mappings:
                 if mapping.inode in counts:
@@ -69,30 +69,38 @@ def references(door: Door, ends: dict[int, int], since_ticks: int) -> Generator[
     return counts
 
 
-def merged_mappings(door: Door, pid: str) -> list[Mapping]:
+def merged_mappings(door: Door, pid: str) -> Generator[int, None, list[Mapping]]:
     """Returns a process's mappings of merged pages; raises OSError and KsmtunedError when it cannot be asked."""
-    return _named(_maps(door, pid)[1], PAGES_NAME)
+    return _named((yield from _maps(door, pid))[1], PAGES_NAME)
 
 
-def _asked(door: Door, pid: str) -> tuple[list[int], list[Mapping]]:
+def _asked(door: Door, pid: str) -> Generator[int, None, tuple[list[int], list[Mapping]]]:
     """Returns the stores of which a process may map pages yet, as it was told, and what it has mapped of any.
 
     It maps them when it has time for that, also for a worker that was killed; its control group may be frozen. The gate
     in its area is shut until it has mapped all.
     """
-    task, text = _maps(door, pid)
-    areas = [one for one in _named(text, AREA_NAME) if one.offset == 0 and one.size == CODE_BYTES][:_MOST_AREAS]
+    task, lines = yield from _maps(door, pid)
+    areas = [one for one in _named(lines, AREA_NAME) if one.offset == 0 and one.size == CODE_BYTES][:_MOST_AREAS]
     headers = [_read(door, task, area.start + CODE_BYTES, HEADER_BYTES) for area in areas if _is_ours(door, task, area)]
-    told = [left.store_key[1] for left in map(Left.parse, headers) if left.gate_is_shut]
-    return told, _named(_maps(door, pid)[1] if areas else text, PAGES_NAME)  # read anew: it may have mapped all by now
+    told = [left.store_key[1] for left in map(Left.parse, headers) if left.gate_is_shut and _has(door, task, left)]
+    if areas:  # read anew: it may have mapped all by now
+        _, lines = yield from _maps(door, pid)
+    return told, _named(lines, PAGES_NAME)
 
 
-def _named(maps: str, memfd: str) -> list[Mapping]:
-    name = f"/memfd:{memfd}"
-    if name not in maps:
-        return []
-    lines = "\n".join(line for line in kernel_lines(maps) if name in line)
-    return [mapping for mapping in parse_maps(lines) if mapping.name.startswith(name)]
+def _named(lines: list[str], memfd: str) -> list[Mapping]:
+    return [mapping for mapping in parse_maps("\n".join(lines)) if mapping.name.startswith(f"/memfd:{memfd}")]
+
+
+def _has(door: Door, task: str, left: Left) -> bool:
+    """Whether the process has the store open of which it is said to be told; without that it can map none of it.
+
+    What is said there it may have written itself.
+    """
+    with suppress(FileNotFoundError):
+        return system.file(door.path(f"{task}/fd/{left.store}"), system.ANYWHERE).key == left.store_key
+    return False
 
 
 def _is_ours(door: Door, task: str, area: Mapping) -> bool:
@@ -114,32 +122,42 @@ def _read(door: Door, task: str, address: int, size: int) -> bytes:
     return found
 
 
-def _maps(door: Door, pid: str) -> tuple[str, str]:
-    """Returns the directory of a thread below /proc, and what it has mapped; raises OSError where that is not known.
+def _maps(door: Door, pid: str) -> Generator[int, None, tuple[str, list[str]]]:
+    """Returns the directory of a thread below /proc, and the lines of its mappings that may be ours.
 
-    When its first thread has ended, that thread shows nothing, though the others go on with all that the process has.
-    So an empty answer proves that nothing is mapped only for a process with one thread.
+    Raises OSError where that is not known. When its first thread has ended, that thread shows nothing, though the
+    others go on with all that the process has. So an empty answer proves that nothing is mapped only for a process with
+    one thread.
     """
     if not pid.isdecimal():
-        return "", ""
+        return "", []
     for task in (f"proc/{pid}", *(f"proc/{pid}/task/{thread}" for thread in door.names(f"proc/{pid}/task"))):
         with suppress(FileNotFoundError, ProcessLookupError):
-            if text := door.read(f"{task}/maps"):
-                return task, text
+            lines = yield from _lines(door, task)
+            if lines is not None:
+                return task, lines
     stat = door.read_if_there(f"proc/{pid}/stat")
     if stat is None or is_kernel_thread(stat) or thread_count(stat) <= 1:
-        return "", ""
+        return "", []
     raise OSError(errno.ESRCH, "it has threads, and no mappings that can be seen")
 
 
-def mapped_end(door: Door, inode: int) -> int:
-    """Returns, in pages, how far a store's mappings reach; beyond its content, guests have copies of their own."""
-    end = 0
-    for pid in door.names("proc"):
-        with suppress(OSError, KsmtunedError):
-            found = [mapping for mapping in merged_mappings(door, pid) if mapping.inode == inode]
-            end = max([end, *(mapping.offset + mapping.size for mapping in found)])
-    return end // PAGE
+def _lines(door: Door, task: str) -> Generator[int, None, list[str] | None]:
+    """Returns the lines of a thread's mappings that may be ours, or None when it shows no mapping at all.
+
+    Anybody may have mapped so much, under names so long, that reading all of it takes seconds.
+    """
+    found, rest, seen = list[str](), b"", False
+    descriptor = os.open(door.path(f"{task}/maps"), os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        while piece := os.read(descriptor, _READ_BYTES):
+            *lines, rest = (rest + piece).split(b"\n")
+            found += [line.decode("utf-8", "replace") for line in lines if _OURS in line]
+            seen = True
+            yield 1
+    finally:
+        os.close(descriptor)
+    return found if seen else None
 
 
 def _began_before(door: Door, pid: str, ticks: int) -> bool:

@@ -19,9 +19,9 @@ from ksmtuned_py.scanner.process import Process
 from ksmtuned_py.scanner.refusal import Refused
 from ksmtuned_py.scanner.remap.foothold.permits import refuse_forbidden
 from ksmtuned_py.scanner.remap.foothold.session import Session, Window
-from ksmtuned_py.scanner.remap.refuse.eligibility import Eligible, eligible, large, mappings_refusal, of_one_policy
+from ksmtuned_py.scanner.remap.refuse.eligibility import USUAL_MAPPINGS, large, mappings_refusal, of_one_policy
+from ksmtuned_py.scanner.remap.refuse.flags import eligible_now
 from ksmtuned_py.scanner.remap.refuse.looks import look
-from ksmtuned_py.scanner.remap.refuse.numa import policies
 from ksmtuned_py.scanner.remap.refuse.opened import Belongings
 from ksmtuned_py.scanner.remap.refuse.sharers import Sharers
 from ksmtuned_py.scanner.remap.share.exchange import share
@@ -97,7 +97,7 @@ class Remapper:
             return
         Sharers(self._door, process).check_all()
         yield PAGES_PER_PROCESS
-        found, reason = self._eligible(process, self._least_bytes)
+        found, reason = yield from eligible_now(self._door, process, self._least_bytes)
         allowed, policy, other = of_one_policy(found)
         watched.refusal = reason or other
         store = yield from self._stores.of(process.target.group, policy)
@@ -190,7 +190,7 @@ class Remapper:
         belongings = look(self._door, process, self._least_bytes)
         Sharers(self._door, process).check_all()
         yield PAGES_PER_PROCESS
-        found, reason = self._eligible(process, PAGE)
+        found, reason = yield from eligible_now(self._door, process, PAGE)
         merged = [one for one in found if one.mapping.merged]
         if not merged:
             raise Refused(reason or "its mappings have changed")
@@ -203,11 +203,6 @@ class Remapper:
         )
         yield from give_back(self._door, process, session, merged, standing)
 
-    def _eligible(self, process: Process, least_bytes: int) -> tuple[list[Eligible], str | None]:
-        numa = self._door.exists("proc/self/numa_maps")
-        smaps = process.read_text("smaps")
-        return eligible(smaps, policies(process.read_text("numa_maps")) if numa else None, least_bytes)
-
     def _prepared(
         self, process: Process, belongings: Belongings, session: Session, wanted: Ranges
     ) -> Generator[int, None, Standing]:
@@ -218,8 +213,7 @@ class Remapper:
             with session.window(process):
                 sharers.stand()
 
-        yield from patiently(self._stops, stand)
-        self._stops.left_alone.forget(process.target.pid)
+        yield from patiently(self._stops, process.target.pid, stand)
         sharers.check_all()
         self._check_belongings(process, belongings, wanted)
         return partial(self._standing, process, belongings, session, wanted, sharers)
@@ -248,7 +242,8 @@ class Remapper:
 
     def _affordable(self, process: Process, runs: list[PageRun]) -> list[PageRun]:
         """Returns the longest runs that leave the guest's mappings within their limit; each run can cost two."""
-        most = int(self._door.read("proc/sys/vm/max_map_count")) * self._settings.mappings_percent / 100
+        limit = min(USUAL_MAPPINGS, int(self._door.read("proc/sys/vm/max_map_count")))
+        most = limit * self._settings.mappings_percent / 100
         most_runs = max(0, int(most) - len(process.mappings())) // 2
         longest = sorted(runs, key=lambda run: run.pages, reverse=True)[:most_runs]
         return sorted(longest, key=lambda run: run.address)
@@ -277,11 +272,12 @@ class Remapper:
                 try:
                     share(process, window, session, some, contents)
                 finally:  # also when comparing took too long: the next ones have to be fewer
-                    self._pace.took(some, time.monotonic() - begun_seconds)
+                    self._pace.took(some, time.monotonic() - begun_seconds - window.vain_seconds)
+            self._stops.left_alone.forget(process.target.pid)
 
         for some in self._pace.portions(runs):
             self._outdated = True
-            yield from patiently(self._stops, partial(exchange, some))
+            yield from patiently(self._stops, process.target.pid, partial(exchange, some))
             yield sum(run.pages for run in some)
 
     def _session(self, process: Process, store: Store) -> Generator[int, None, Session]:

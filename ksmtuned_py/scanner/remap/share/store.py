@@ -1,6 +1,7 @@
 """Keeps merged pages in one memfd, as large as it will ever be and sealed so; only what is used takes memory."""
 
 import ctypes
+import errno
 import fcntl
 import mmap
 import os
@@ -118,8 +119,11 @@ class Store:
         self._prints, self._offsets = np.insert(self._prints, at, found), np.insert(self._offsets, at, places)
 
     def read(self, offset: int, pages: int) -> bytes:
-        """Returns the contents of some pages."""
-        return os.pread(self.descriptor, pages * PAGE, offset * PAGE)
+        """Returns the contents of some pages; raises OSError where the memory is broken."""
+        found = os.pread(self.descriptor, pages * PAGE, offset * PAGE)
+        if len(found) < pages * PAGE:
+            raise OSError(errno.EIO, "what is shared cannot be read")
+        return found
 
     def free_unused(self, references: References) -> None:
         """Frees pages that nobody reads in two looks in a row: the second sees who was forked meanwhile.
@@ -163,10 +167,11 @@ class Store:
         while (begin := _seek(self.descriptor, begin, os.SEEK_DATA)) >= 0:
             end = _seek(self.descriptor, begin, os.SEEK_HOLE)
             for at in range(begin, end, _READ_PAGES * PAGE):
-                size = min(end - at, _READ_PAGES * PAGE)
-                parts.append(prints(memoryview(os.pread(self.descriptor, size, at))))
-                places.append(np.arange(at // PAGE, (at + size) // PAGE, dtype=np.uint32))
-                yield size // PAGE
+                page, pages = at // PAGE, (min(end, at + _READ_PAGES * PAGE) - at) // PAGE
+                with suppress(OSError):  # what cannot be read stays as it is, and nothing more is merged with it
+                    parts.append(prints(memoryview(self.read(page, pages))))
+                    places.append(np.arange(page, page + pages, dtype=np.uint32))
+                yield pages
             self.end = max(self.end, end // PAGE)
             begin = end
         found, offsets = np.concatenate(parts), np.concatenate(places)

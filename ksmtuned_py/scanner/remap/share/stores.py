@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Generator
 from contextlib import suppress
+from dataclasses import dataclass
 
 from ksmtuned_py.door import Door
 from ksmtuned_py.errors import KsmtunedError
@@ -13,14 +14,26 @@ from ksmtuned_py.guests.mappings import PAGES_NAME
 from ksmtuned_py.scanner.pages import Prints
 from ksmtuned_py.scanner.refusal import Refused
 from ksmtuned_py.scanner.remap.refuse.numa import NumaPolicy
-from ksmtuned_py.scanner.remap.share.references import PAGES_PER_PROCESS, mapped_end, merged_mappings
-from ksmtuned_py.scanner.remap.share.store import Store, has_pages_from, is_ours, memfd_device
+from ksmtuned_py.scanner.remap.share.references import PAGES_PER_PROCESS, merged_mappings
+from ksmtuned_py.scanner.remap.share.store import PAGE, Store, has_pages_from, is_ours, memfd_device
 from ksmtuned_py.scanner.remap.stop import system
 
 _MOST_OF_MEMORY = 4
 """How far, in times of all memory, a store may reach that is taken over, and its mappings: its tables are as long."""
 _NAME = re.compile(rf"/memfd:({PAGES_NAME}-[0-9a-f]{{8}})-([0-9a-f]{{1,16}}) ")
 """The name of a store: the hash of its group and policy, and when it was made."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Left:
+    """A memfd with the name of a store, where its last mapped page is mapped."""
+
+    inode: int
+    name: re.Match[str]
+    path: str
+    """A path that leads to it. Nothing else lies behind it, like a file on a server that does not answer."""
+    end: int
+    """How far, in pages, it is mapped; beyond its content, guests have copies of their own."""
 
 
 class Stores:
@@ -69,44 +82,41 @@ class Stores:
 
     def _look(self) -> Generator[int, None, None]:
         """Takes over the stores that nobody works with any more; yields the work of each step, in pages."""
-        tried = set(self.by_inode())
+        found, device = dict[int, _Left](), memfd_device()
         for pid in self._door.names("proc"):
-            found: list[tuple[re.Match[str], str]] = []
             with suppress(OSError, KsmtunedError):
-                for mapping in merged_mappings(self._door, pid):
-                    match = _NAME.match(mapping.name)
-                    if match and mapping.inode not in tried:
-                        tried.add(mapping.inode)
-                        found.append((match, f"proc/{pid}/map_files/{mapping.start:x}-{mapping.end:x}"))
+                for mapping in (yield from merged_mappings(self._door, pid)):
+                    match, end = _NAME.match(mapping.name), (mapping.offset + mapping.size) // PAGE
+                    if match and (mapping.inode not in found or end > found[mapping.inode].end):
+                        path = self._door.path(f"proc/{pid}/map_files/{mapping.start:x}-{mapping.end:x}")
+                        if system.file(path, system.ANYWHERE).key == (device, mapping.inode):
+                            found[mapping.inode] = _Left(mapping.inode, match, path, end)
             yield PAGES_PER_PROCESS
-            for one in found:
-                yield from self._take_over(*one)
+        for inode in found.keys() - self.by_inode().keys():
+            yield from self._take_over(found[inode])
         self._has_looked = True
 
-    def _take_over(self, name: re.Match[str], path: str) -> Generator[int, None, None]:
+    def _take_over(self, left: _Left) -> Generator[int, None, None]:
         """Takes over the memfd that is mapped there, if a worker of ours has made it and nobody uses it wrongly."""
         store = None
         with suppress(OSError):
-            store = self._opened(name, self._door.path(path))
+            store = self._opened(left)
         if store:
             try:
                 yield from store.take_over()
             except BaseException:  # also when this is not gone on with: the next worker's look needs the lock
                 store.close()
                 raise
-            self._left.setdefault(name[1], []).append(store)
+            self._left.setdefault(left.name[1], []).append(store)
 
-    def _opened(self, name: re.Match[str], path: str) -> Store | None:
-        """Opens one of our memfds; of others anybody can make thousands, not worth a look at all processes."""
-        if system.file(path, system.ANYWHERE).key[0] != memfd_device():
-            return None  # a file of that name may be on a server that does not answer when it is opened
-        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    def _opened(self, left: _Left) -> Store | None:
+        """Opens one of our memfds, of which anybody can make more."""
+        descriptor = os.open(left.path, os.O_RDWR | os.O_CLOEXEC)
         try:
             most = _MOST_OF_MEMORY * os.sysconf("SC_PHYS_PAGES")
-            if is_ours(descriptor) and not has_pages_from(descriptor, most):
-                end = mapped_end(self._door, os.fstat(descriptor).st_ino)
-                if end < most:
-                    return Store(f"{name[1]}-{name[2]}", int(name[2], 16), descriptor, end)
+            is_it = os.fstat(descriptor).st_ino == left.inode and is_ours(descriptor)
+            if is_it and left.end < most and not has_pages_from(descriptor, most):
+                return Store(left.name[1], int(left.name[2], 16), descriptor, left.end)
         except OSError:
             os.close(descriptor)
             raise

@@ -7,7 +7,7 @@ from functools import partial
 from ksmtuned_py.scanner.process import Process
 from ksmtuned_py.scanner.refusal import Refused
 from ksmtuned_py.scanner.remap.processors.architecture import MACHINE, Context
-from ksmtuned_py.scanner.remap.stop import ptrace
+from ksmtuned_py.scanner.remap.stop import ptrace, system
 
 DISPATCHES = "it has system calls sent to a handler of its own (syscall user dispatch)"
 
@@ -23,6 +23,8 @@ class Thread:
     """Whether its registers are not its own at the moment."""
     ran: bool = False
     """Whether it has run with registers that are not its own."""
+    stands: bool = False
+    """Whether it has stopped by itself since it was resumed."""
 
 
 def look(process: Process, number: int) -> Thread:
@@ -41,6 +43,8 @@ def look(process: Process, number: int) -> Thread:
         raise Refused("one of its threads is in a restartable sequence")
     if ptrace.dispatches_itself(number):
         raise Refused(DISPATCHES)
+    if not system.has_same_files(process.target.pid, number):
+        raise Refused("one of its threads has open files of its own")
     return Thread(number, context, ptrace.signal_mask(number))
 
 

@@ -18,10 +18,10 @@ from ksmtuned_py.scanner.remap.stop import ptrace
 _FIRST_ALONE_SECONDS, _LONGEST_ALONE_SECONDS = 1.0, 64.0
 _TRIES, _RUN_TIMES = 5, 20
 """Tries of a stop on a busy host, and how many stops' time the guest runs in between: it loses 5 % at most."""
-_LATE_TIMES = 10
+_REST_TIMES = 10
 """How many times as long as it stood still a guest runs after a stop that took too long."""
-_MOST_LATE = 4
-"""How many times as long as a stop may take is counted at most for that."""
+_WAITED_TIMES = 40
+"""The longest such rest that is waited for here, in times of a stop; in a longer one others have their turn."""
 T = TypeVar("T")
 
 
@@ -63,6 +63,8 @@ class Stops:
         self.seconds: deque[float] = deque(maxlen=10_000)
         self.failed = 0
         self.left_alone = LeftAlone()
+        self._rests: dict[int, float] = {}
+        """For each process whose last stop took too long, until when it runs on."""
         self._late: dict[int, int] = {}
         """Threads that have not stopped yet, and the process of each."""
 
@@ -71,10 +73,17 @@ class Stops:
         """How many of the latest stops took longer than they may: a thread of the guest had to wait for a processor."""
         return sum(seconds > self.longest_seconds for seconds in self.seconds)
 
-    def late_seconds(self) -> float:
-        """Returns how long the last stop took if that was too long, otherwise 0."""
-        last = self.seconds[-1] if self.seconds else 0.0
-        return last if last > self.longest_seconds else 0.0
+    def took(self, pid: int, seconds: float) -> None:
+        """Counts a stop of the process; after one that took too long, it runs on before anything else stops it."""
+        self.seconds.append(seconds)
+        now_seconds = time.monotonic()
+        self._rests = {other: until for other, until in self._rests.items() if until > now_seconds and other != pid}
+        if seconds > self.longest_seconds:
+            self._rests[pid] = now_seconds + _REST_TIMES * seconds
+
+    def rest_seconds(self, pid: int) -> float:
+        """Returns for how long the process has to run on before it is stopped again."""
+        return max(0.0, self._rests.get(pid, 0.0) - time.monotonic())
 
     def leave(self, thread: int, pid: int) -> None:
         """Takes over a thread that was asked to stop, and lets go of it when it does."""
@@ -83,8 +92,10 @@ class Stops:
         self.release_stopped()  # it may have stopped before the signal was heard
 
     def refuse_late(self, pid: int) -> None:
-        """Raises NotStopped while a thread of the process is still to stop."""
+        """Raises NotStopped while a thread of the process is still to stop, or the process has to run on."""
         self.release_stopped()
+        if self.rest_seconds(pid):
+            raise NotStopped("a stop took too long, for the host is too busy: it runs on for ten times as long")
         if pid in self._late.values():
             raise NotStopped("one of its threads has not stopped since it was asked to: it waits for a device")
 
@@ -97,20 +108,24 @@ class Stops:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 
-def patiently(stops: Stops, work: Callable[[], T]) -> Generator[int, None, T]:
+def patiently(stops: Stops, pid: int, work: Callable[[], T]) -> Generator[int, None, T]:
     """Does something for which a guest is stopped; tries again where a busy host has kept it from stopping.
 
-    After a stop that took too long, too, the guest runs ten times as long as it stood still. This yields
-    meanwhile, so that whoever waits for the worker is heard.
+    A rest of the guest after that is waited for, unless it is long. This yields meanwhile, so that whoever waits for
+    the worker is heard.
     """
     for _ in range(_TRIES - 1):
         with suppress(Busy):
             done = work()
-            late_seconds = stops.late_seconds()
-            yield from _let_run(stops, _LATE_TIMES * min(late_seconds, _MOST_LATE * stops.longest_seconds))
+            yield from _let_run(stops, _short_rest(stops, pid))
             return done
-        yield from _let_run(stops, _RUN_TIMES * stops.longest_seconds)
+        yield from _let_run(stops, max(_RUN_TIMES * stops.longest_seconds, _short_rest(stops, pid)))
     return work()
+
+
+def _short_rest(stops: Stops, pid: int) -> float:
+    seconds = stops.rest_seconds(pid)
+    return seconds if seconds <= _WAITED_TIMES * stops.longest_seconds else 0.0
 
 
 def _let_run(stops: Stops, seconds: float) -> Iterator[int]:

@@ -6,14 +6,14 @@ import struct
 from dataclasses import dataclass
 
 _NUMBERS = {
-    "x86_64": {"kcmp": 312, "statx": 332},
-    "aarch64": {"kcmp": 272, "statx": 291},
+    "x86_64": {"kcmp": 312, "statx": 332, "timer_create": 222, "timer_settime": 223},
+    "aarch64": {"kcmp": 272, "statx": 291, "timer_create": 107, "timer_settime": 110},
 }.get(os.uname().machine, {})
 _ALIKE = {"pidfd_getfd": 438, "process_madvise": 440}
 """Numbers that are the same on every machine."""
 ANYWHERE = -100
 """Stands in place of a directory, for a path that begins at the root."""
-_KCMP = {1: "memory", 2: "open files"}  # KCMP_VM, KCMP_FILES
+_MEMORY, _FILES = 1, 2  # KCMP_VM, KCMP_FILES
 _AT_STATX_DONT_SYNC, _STATX_TYPE_OWNER_INODE, _STATX_BYTES = 0x4000, 0x109, 256
 _OWNER_AT, _MODE_AT, _INODE_AT, _DEVICES_AT = 20, 28, 32, 128
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -63,4 +63,11 @@ def file(path: str, directory: int) -> File:
 
 def in_common(one: int, other: int) -> str | None:
     """Returns what two processes have in common, so that one changes what the other has; None when it is nothing."""
-    return next((what for kind, what in _KCMP.items() if call("kcmp", one, other, kind, 0, 0) == 0), None)
+    if call("kcmp", one, other, _MEMORY, 0, 0) == 0:
+        return "memory"
+    return "open files" if has_same_files(one, other) else None
+
+
+def has_same_files(one: int, other: int) -> bool:
+    """Whether two processes or threads have the very same table of open files."""
+    return call("kcmp", one, other, _FILES, 0, 0) == 0

@@ -17,8 +17,8 @@ from ksmtuned_py.scanner.remap.stop.stops import Busy, NotStopped, Stops
 from ksmtuned_py.sensors.stat import thread_state
 
 MOST_THREADS = 127
-_LAST_PATIENCE_SECONDS = 0.5
-"""How long a thread that works for us is waited for: a busy host, or a limit of CPU time, may keep it from running."""
+LAST_PATIENCE_SECONDS = 0.5
+"""How long a stop may take in all once a thread works for us: a limit of CPU time may keep it from running."""
 _ALL_SIGNALS = 2**64 - 1
 _POLL_SECONDS = 0.00002
 _GONE = "X"
@@ -45,7 +45,6 @@ class Threads:
         """When those went on who were awake; 0 when that is at the very end."""
         self._seized: set[int] = set()
         self._unstopped: set[int] = set()
-        self._signals: list[int] = []
         self._at_sigstop: set[int] = set()
         """Threads that stand at a SIGSTOP, which is theirs when they are let go of. Sent anew, it would come late."""
         self.all: list[Thread] = []
@@ -92,8 +91,7 @@ class Threads:
                     ptrace.set_registers(thread.number, self._own(thread).raw())
                 thread.moved = thread.ran = False
 
-    def let_others_go(self, worker: Thread) -> None:
-        """Lets all threads go on but one, which comes later."""
+    def _let_others_go(self, worker: Thread) -> None:
         others = [thread for thread in self.all if thread is not worker]
         self._put_back(others)
         self._detach(self._seized - self._unstopped - {worker.number})
@@ -102,12 +100,13 @@ class Threads:
         self.all = [worker]
 
     def stop_again(self, thread: Thread) -> None:
-        """Waits until a thread that was resumed has stopped; raises Gone when it has ended, or Lost."""
-        with suppress(ProcessLookupError):
-            ptrace.interrupt(thread.number)
-        self._unstopped.add(thread.number)
+        """Lets all others go on, and waits until a thread that was resumed has stopped; raises Gone or Lost."""
+        self._let_others_go(thread)
+        if thread.stands:
+            return
+        self._interrupt(thread)
         try:
-            if not self._await(thread.number, time.monotonic() + _LAST_PATIENCE_SECONDS, later=True):
+            if not self._await(thread.number, time.monotonic() + LAST_PATIENCE_SECONDS, later=True):
                 raise Gone(self._process.target.name)
         except NotStopped:
             self.abandon(thread)
@@ -116,16 +115,20 @@ class Threads:
 
     def abandon(self, thread: Thread) -> None:
         """Gives up a thread that is late: nothing is put back, since all find their way once it runs."""
+        self._interrupt(thread)
+        self.all = []
+
+    def _interrupt(self, thread: Thread) -> None:
         with suppress(ProcessLookupError):
             ptrace.interrupt(thread.number)
         self._unstopped.add(thread.number)
-        self.all = []
 
     def nudge(self, thread: Thread) -> None:
         """Lets a resumed thread run on if it has stopped for anything, like the notice of a SIGCONT.
 
         It is given up at a SIGSTOP: once it is continued, it finishes what it does, and all find their way. `interrupt`
-        is not used, because it would stop a thread that has stopped already once more.
+        is not used, because it would stop a thread that has stopped already once more. Refused when it cannot run our
+        code: then it stands where it is.
         """
         status = self._status(thread.number)
         if status is None:
@@ -136,7 +139,9 @@ class Threads:
         if self._is_sigstop(thread.number, status):
             self.all = []
             raise Lost(_STOPPED)
-        self._keep_signal(status)
+        if ptrace.is_fault(status):
+            thread.ran = thread.stands = True
+            raise _cannot_run(status)
         ptrace.resume(thread.number)
 
     def stands_at_sigstop(self, thread: Thread) -> bool:
@@ -144,8 +149,8 @@ class Threads:
         return thread.number in self._at_sigstop
 
     def step_to_syscall(self, thread: Thread) -> None:
-        """Runs it to the next edge of a system call; signals that come up meanwhile are sent again at the end."""
-        deadline = time.monotonic() + _LAST_PATIENCE_SECONDS
+        """Runs it to the next edge of a system call, whatever else it stops for."""
+        deadline = self.begun_seconds + LAST_PATIENCE_SECONDS
         while True:
             ptrace.resume_to_syscall(thread.number)
             status = self._next_status(thread, deadline)
@@ -159,8 +164,7 @@ class Threads:
             if self._is_sigstop(thread.number, status):
                 raise Lost(_STOPPED)
             if ptrace.is_fault(status):
-                raise Refused(f"it cannot run our code ({signal.strsignal(os.WSTOPSIG(status))})")
-            self._keep_signal(status)
+                raise _cannot_run(status)
 
     def _next_status(self, thread: Thread, deadline: float) -> int:
         while (status := self._status(thread.number)) is None:
@@ -224,7 +228,6 @@ class Threads:
                 self._unstopped.discard(number)
                 return True
             elif later:
-                self._keep_signal(status)
                 ptrace.resume(number)
             else:
                 ptrace.resume(number, os.WSTOPSIG(status))
@@ -255,10 +258,6 @@ class Threads:
             self._at_sigstop.add(number)
         return found
 
-    def _keep_signal(self, status: int) -> None:
-        if status >> 16 == 0 and os.WSTOPSIG(status) != ptrace.SYSCALL_TRAP and not ptrace.is_fault(status):
-            self._signals.append(os.WSTOPSIG(status))
-
     def _own(self, thread: Thread) -> Context:
         """Returns the registers to go on with: a signal that came while it worked for us may have to end its call."""
         interrupted = thread.context.interrupted()
@@ -267,7 +266,7 @@ class Threads:
         with suppress(OSError, Gone):
             status = self._process.status(f"task/{thread.number}/status")
             waiting = int(status["SigPnd"], 16) | int(status["ShdPnd"], 16)
-            if self._signals or self.stands_at_sigstop(thread) or waiting & ~thread.mask:
+            if self.stands_at_sigstop(thread) or waiting & ~thread.mask:
                 return interrupted
         return thread.context
 
@@ -277,14 +276,13 @@ class Threads:
         self.all = [thread for thread in self.all if thread.number != number]
 
     def _let_go(self) -> None:
-        self._send_again()
         self._detach(self._seized - self._unstopped)
         for number in self._unstopped:
             self._stops.leave(number, self._process.target.pid)
         self._seized.clear()
         self._unstopped.clear()
         self._at_sigstop.clear()
-        self._stops.seconds.append((self._ended_seconds or time.monotonic()) - self.begun_seconds)
+        self._stops.took(self._process.target.pid, (self._ended_seconds or time.monotonic()) - self.begun_seconds)
 
     def _detach(self, numbers: set[int]) -> None:
         for number in sorted(numbers, reverse=True):  # the first thread is reaped last
@@ -292,9 +290,6 @@ class Threads:
                 self._stops.leave(number, self._process.target.pid)
         self._seized -= numbers
 
-    def _send_again(self) -> None:
-        """Sends the signals put aside."""
-        with suppress(OSError, Gone):
-            for number in self._signals:
-                signal.pidfd_send_signal(self._process.pidfd, number)
-        self._signals.clear()
+
+def _cannot_run(status: int) -> Refused:
+    return Refused(f"it cannot run our code ({signal.strsignal(os.WSTOPSIG(status))})")
