@@ -116,6 +116,7 @@ def test_who_says_that_it_is_about_to_map_pages_of_others_keeps_none_of_them(roo
         scanning(no_ksm, settings, [one, *loads]) as backend,
     ):
         wait_true(lambda: bool(stores(one)) and store_bytes(backend) > 16 * MIB, "shared pages of both groups")
+        wait_true(lambda: "ksmtuned-py-pages" in maps(loads[0]), "pages that the first of the others has mapped")
         turn(backend, "run", 0)
         (inode,) = {line.split()[4] for line in maps(loads[0]).splitlines() if "ksmtuned-py-pages" in line}
         begin = next(line.split("-")[0] for line in areas(one) if " rw-s " in line)
