@@ -106,9 +106,9 @@ def test_an_absurd_risk_is_refused(risk: str, capsys: pytest.CaptureFixture[str]
 
 
 def test_from_the_record_of_the_daemon(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    record, begin = DemandRecord(), time.monotonic() - HOURS * 3600
+    record = DemandRecord()
     for hour in range(HOURS):
-        record.add(moment(seen(hour, 30))._replace(seconds=begin + hour * 3600))
+        record.add(moment(seen(hour, 30)))
     capacityfile.write(tmp_path / capacityfile.NAME, record)
     daemon_says(tmp_path, seen(HOURS, 30))
     code, out, _ = asked(capsys, "--runtime-dir", tmp_path)
