@@ -23,6 +23,8 @@ BOOST_PERCENT, CRUISE_PERCENT = 10, 2
 """Shares below the defaults. Idle time costs nothing in an emulated machine, so a longer time can be judged."""
 SECTIONS: Sections = {
     "metrics": {"address": ""},
+    # Programs begin so slowly here that the looks at a new process may be over before it says who it is.
+    "guests": {"mergeable_rescan_seconds": 5},
     "adaptive": {"pass_gap_seconds": 1},
     "adaptive.balanced.boost_percent": {"calm": BOOST_PERCENT},
     "adaptive.balanced.cruise_percent": {"calm": CRUISE_PERCENT},
@@ -55,8 +57,9 @@ def wait_mode(daemon: Daemon, *modes: str) -> None:
     wait_for(
         lambda: daemon.status().get("decision", {}).get("mode") in modes,
         PATIENCE_SECONDS,
-        f"{' or '.join(modes)}; the daemon said:\n{daemon.output()}",
+        " or ".join(modes),
         every_seconds=0.25,
+        said=daemon.output,
     )
 
 

@@ -29,8 +29,9 @@ def main() -> None:
             wait_for(
                 lambda: daemon.status().get("totals", {}).get("huge_back", {}).get("given", 0) > 0,
                 PATIENCE_SECONDS,
-                f"what was given back; the daemon said:\n{daemon.output()}",
+                "what was given back",
                 every_seconds=0.5,
+                said=daemon.output,
             )
             wait_for(lambda: "huge pages are back" in daemon.output(), PATIENCE_SECONDS, "its word", every_seconds=0.5)
             daemon.wait_status(lambda status: status["decision"]["rule"] == "plenty", "plenty", PATIENCE_SECONDS)

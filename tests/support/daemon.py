@@ -123,7 +123,7 @@ class Daemon(Program):
             found = self.status()
             return found if found and look(found) else {}
 
-        return wait_for(matching, seconds, f"{what}; it said:\n{self.output()}")
+        return wait_for(matching, seconds, what, said=self.output)
 
     def wait_ticks(self, more: int = 1, seconds: float = 20.0) -> None:
         """Waits for so many more ticks than it has completed now."""

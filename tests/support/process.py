@@ -28,11 +28,16 @@ os.execvpe(sys.argv[end + 1], sys.argv[end + 1:], environment)
 _PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 
 
-def wait_for(look: Callable[[], T], seconds: float, what: str, *, every_seconds: float = 0.02) -> T:
-    """Looks until it sees something true and returns that; an AssertionError names what never came."""
+def wait_for(
+    look: Callable[[], T], seconds: float, what: str, *, every_seconds: float = 0.02, said: Callable[[], str] = str
+) -> T:
+    """Looks until it sees something true and returns that.
+
+    An AssertionError names what never came, what was seen last, and what a program has `said` until then.
+    """
     deadline = time.monotonic() + seconds
     while not (seen := look()):
-        assert time.monotonic() < deadline, f"no {what} within {seconds:g} s; seen last: {seen!r}"
+        assert time.monotonic() < deadline, f"no {what} within {seconds:g} s; seen last: {seen!r}\n{said()}"
         time.sleep(every_seconds)
     return seen
 
