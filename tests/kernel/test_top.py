@@ -69,7 +69,7 @@ def test_top_shows_what_merges_as_guests_come(
             real_ksm.wait_saved(1 + number * 6 * 256, 30)
         real_ksm.wait_saved(MERGED_MIB * 256, 60)
         for terminal, name in zip(screens, ("top-80x24", "top-160x50"), strict=True):
-            wait_for(partial(_shows_it, terminal), 30, "what merges")
+            wait_for(partial(_shows_it, terminal), 30, "what merges", said=terminal.text)
             _draw(terminal, directory / f"{name}.png")
 
 
