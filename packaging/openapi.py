@@ -6,6 +6,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from ksmtuned_py import __version__
+from ksmtuned_py.publish.findings import LastLook
 from ksmtuned_py.publish.history import COLUMNS, HOUR_SECONDS, MODES, MOST_POINTS
 from ksmtuned_py.publish.site import MOST_SECONDS, USUAL_POINTS
 from ksmtuned_py.publish.statusfile import Status
@@ -35,6 +36,7 @@ def _paths() -> Schema:
     probe = {"200": _plain("all is well"), "503": _plain("what is wrong, in a sentence")}
     told = {"200": _json("Document"), "503": _json("Error", "no tick yet")}
     status = _operation("What `ksmtuned-py status --json` prints", told)
+    findings = {"200": _json("LastLook")}
     history = {
         **_operation("How things developed, thinned to so many rows", {"200": _json("History"), "400": _json("Error")}),
         "parameters": [
@@ -55,6 +57,9 @@ def _paths() -> Schema:
         "/readyz": {"get": _operation("Whether a tick is complete, and the knobs could be read", probe)},
         "/api/v1/status": {"get": status},
         "/api/v1/history": {"get": history},
+        "/api/v1/doctor": {
+            "get": _operation("What the doctor found last. To ask begins another look where that is old", findings)
+        },
         "/api/v1/openapi.json": {"get": _operation("This description", {"200": _body("application/json", "it")})},
     }
 
@@ -83,8 +88,17 @@ def _schemas() -> Schema:
             },
         },
     }
+    found_last = _bare(TypeAdapter(LastLook).json_schema(mode="serialization", ref_template=REFERENCE))
+    found |= found_last.pop("$defs")
+    found_last["required"] = list(found_last["properties"])
     error = {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}}
-    return {"Document": status, "History": history, "Error": error, **dict(sorted(found.items()))}
+    return {
+        "Document": status,
+        "History": history,
+        "LastLook": found_last,
+        "Error": error,
+        **dict(sorted(found.items())),
+    }
 
 
 def _bare(schema: Any) -> Any:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from ksmtuned_py.cli.options import add_config, add_root, add_runtime_dir, add_verb, backend, load_config, runtime_of
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from ksmtuned_py.cli.options import Subparsers
     from ksmtuned_py.configfile.load import Loaded
 
@@ -38,8 +40,16 @@ def run(args: Namespace) -> int:
     from ksmtuned_py.door import Door
 
     door, runtime = Door(str(args.root)), runtime_of(args)
-    serve(lambda: _load(args), door, runtime, debug=args.debug, looks=args.dry_run, once=args.once)
+    doctor = _doctor(args, runtime.directory)
+    serve(lambda: _load(args), door, runtime, doctor, debug=args.debug, looks=args.dry_run, once=args.once)
     return 0
+
+
+def _doctor(args: Namespace, runtime: "Path") -> list[str]:
+    """The words with which the doctor looks at the same host, by the same configuration."""
+    words = ["doctor", "--json", "--root", str(args.root), "--runtime-dir", str(runtime)]
+    words += ["--config", str(args.config)] if args.config else []
+    return words + (["--config-dir", str(args.config_dir)] if args.config_dir else [])
 
 
 def _load(args: Namespace) -> "Loaded":

@@ -2,9 +2,10 @@
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing
 from functools import partial
+from pathlib import Path
 from socket import socket
 
 from ksmtuned_py.config import Config
@@ -24,6 +25,7 @@ from ksmtuned_py.errors import KsmtunedError, NotReloaded, NotRestored
 from ksmtuned_py.hypervisor.enforce import Enforcer
 from ksmtuned_py.hypervisor.switch import switch
 from ksmtuned_py.model.record import Priority, Record
+from ksmtuned_py.publish.findings import Findings
 from ksmtuned_py.publish.journal import Journal
 from ksmtuned_py.publish.listening import passed
 from ksmtuned_py.publish.metrics import Metrics
@@ -43,18 +45,26 @@ NOT_ROOT = "this user is not root: what guests of others have merged stays unkno
 
 
 def serve(
-    load: Callable[[], Loaded], door: Door, runtime: Runtime, *, debug: bool = False, looks: bool = False, once: bool
+    load: Callable[[], Loaded],
+    door: Door,
+    runtime: Runtime,
+    doctor: Sequence[str] = (),
+    *,
+    debug: bool = False,
+    looks: bool = False,
+    once: bool,
 ) -> None:
     """Run the daemon until SIGTERM or SIGINT, or for one tick; raises a KsmtunedError when it cannot start.
 
-    `load` reads the configuration anew, with what the command line sets in it. With `looks` the daemon goes without the
-    lock, the status file and the address. A daemon that runs beside it, or is started later, needs them.
+    `load` reads the configuration anew, with what the command line sets in it. `doctor` are the words of the verb that
+    looks at the same host. With `looks` the daemon goes without the lock, the status file and the address, which one
+    that runs beside it, or is started later, needs.
     """
     given = None if looks else passed()  # before a descriptor of ours could be taken for it
     loaded = load()
     config = loaded.config
     if config.daemon.backend == "model":
-        runtime = Runtime(runtime.directory / MODEL)
+        runtime, doctor = Runtime(runtime.directory / MODEL), ()
     merger_of(door, config)  # raises what would keep it from starting
     raise_limit()
     with ExitStack() as undo:
@@ -62,23 +72,25 @@ def serve(
         signals = undo.enter_context(closing(Signals()))
         if not looks:
             undo.enter_context(runtime.locked())  # before anything is touched, or a worker started
-        notifier, metrics = Notifier(), Metrics(config.guests.max_guest_series)
-        publisher = Publisher(metrics, Journal(debug=debug), notifier, None if looks else runtime.status_path)
-        for sentence in loaded.warnings:
-            publisher.warn(sentence)
+        notifier = Notifier()
+        publisher = _publisher(loaded, notifier, None if looks else runtime.status_path, debug=debug)
         switching = partial(switch, door, config.guests.libvirt_uri)
         enforcer = undo.enter_context(closing(Enforcer(switching, publisher.tell, ledger_of(runtime, door, config))))
         partners = Partners(pause=runtime.pause, switches=enforcer, say=publisher.warn)
         machine = undo.enter_context(open_machine(door, config, partners))
         undo.callback(publisher.withdraw)
-        service = Service(load, runtime, machine, publisher, enforcer, notifier, serves=not looks)
+        service = Service(load, runtime, machine, publisher, enforcer, notifier, None if looks else Findings(doctor))
         undo.callback(service.close)
-        service.open(given)
-        service.prepare()
-        undo.callback(service.give_back)
-        service.take_over()
-        with service.waiter(signals) as waits:
-            service.daemon(waits).run(once=once)
+        service.run(given, signals, undo, once=once)
+
+
+def _publisher(loaded: Loaded, notifier: Notifier, status_path: Path | None, *, debug: bool) -> Publisher:
+    """Make the publisher, which first tells what was odd about the configuration."""
+    metrics = Metrics(loaded.config.guests.max_guest_series)
+    publisher = Publisher(metrics, Journal(debug=debug), notifier, status_path)
+    for sentence in loaded.warnings:
+        publisher.warn(sentence)
+    return publisher
 
 
 class Service:
@@ -92,10 +104,9 @@ class Service:
         publisher: Publisher,
         enforcer: Enforcer,
         notifier: Notifier,
-        *,
-        serves: bool,
+        findings: Findings | None,
     ) -> None:
-        """Take over what was opened. `serves` is whether /metrics is served where the configuration has an address."""
+        """Take over what was opened. Without `findings` nothing is served, whatever the configuration says."""
         self.notifier = notifier
         self._load = load
         self._runtime = runtime
@@ -104,7 +115,7 @@ class Service:
         self._reserve = Reserve()
         self._publisher = publisher
         self._enforcer = enforcer
-        self._serving = Serving(publisher) if serves else None
+        self._serving = Serving(publisher, findings) if findings is not None else None
         self._origin = origin_of(machine.door, machine.host.backend.name)
         self._stands = Stands(machine.in_force, runtime, self._origin, publisher.stand)
         self._huge = returns_on(machine.door, machine.host, publisher.inform)
@@ -113,6 +124,15 @@ class Service:
     @property
     def _config(self) -> Config:
         return self._machine.in_force.config
+
+    def run(self, given: socket | None, signals: Signals, undo: ExitStack, *, once: bool) -> None:
+        """Start, and tick until told to stop. At the end of `undo` the knobs are given back."""
+        self.open(given)
+        self.prepare()
+        undo.callback(self.give_back)
+        self.take_over()
+        with self.waiter(signals) as waits:
+            self.daemon(waits).run(once=once)
 
     def open(self, given: socket | None) -> None:
         """Listen on the socket that systemd passes, or at the address; raises OtherAddress or AddressInUse."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from ksmtuned_py.config import Config, Metrics
 from ksmtuned_py.daemon.front import read_front
 from ksmtuned_py.errors import OtherAddress
+from ksmtuned_py.publish.findings import Findings
 from ksmtuned_py.publish.gate import Gate, own_names
 from ksmtuned_py.publish.historyfile import HistoryFile
 from ksmtuned_py.publish.listening import address_of
@@ -21,15 +22,17 @@ STATE = "STATE_DIRECTORY"
 
 
 class Serving:
-    """The web server of one daemon, if there is one, and the file of the history that it shows."""
+    """The web server of one daemon, if there is one, with the history's file and the doctor, whom it shows."""
 
-    def __init__(self, publisher: Publisher) -> None:
+    def __init__(self, publisher: Publisher, findings: Findings) -> None:
+        self._findings = findings
         self._sources = Sources(
             registry=publisher.metrics.registry,
             trouble=publisher.trouble,
             unreadiness=publisher.unreadiness,
             status=lambda: publisher.status,
             history=publisher.history,
+            findings=findings.told,
         )
         self._given: socket.socket | None = None
         self._web: Web | None = None
@@ -65,7 +68,8 @@ class Serving:
             self._web = None
 
     def end(self) -> None:
-        """Save the rest of the history."""
+        """Save the rest of the history, and end the doctor's look."""
+        self._findings.close()
         if self._file is not None:
             self._file.stop()
 

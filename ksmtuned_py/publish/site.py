@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry, make_wsgi_app
 from pydantic_core import to_json
 
 from ksmtuned_py.publish.answers import JSON, Answer, Application, Environ, StartResponse, error, kept, send, text
+from ksmtuned_py.publish.findings import LastLook
 from ksmtuned_py.publish.history import COLUMNS, HOUR_SECONDS, MOST_POINTS, STEPS, History
 from ksmtuned_py.publish.pages import pages
 from ksmtuned_py.publish.statusfile import document
@@ -36,6 +37,8 @@ class Sources:
     status: Callable[[], bytes | None] = lambda: None
     """The text of the status file; None before the first tick."""
     history: History = field(default_factory=History)
+    findings: Callable[[], LastLook] = LastLook
+    """Tells what the doctor found last, and never waits for it."""
 
 
 class BadRequest(ValueError):
@@ -87,11 +90,13 @@ class Site:
                 return _probed(self._sources.unreadiness())
             case "/api/v1/status":
                 return self._status_answer()
+            case "/api/v1/doctor":
+                return kept(to_json(self._sources.findings()), JSON, level=1)
             case "/api/v1/history":
                 return self._history_answer(environ.get("QUERY_STRING", ""))
         if path.startswith("/api/"):
-            return error("there is no such address; see /api/v1/openapi.json", "404 Not Found")
-        return text("see / or /metrics", "404 Not Found")
+            return error("there is no such address; see /api/v1/openapi.json", "404 Not LastLook")
+        return text("see / or /metrics", "404 Not LastLook")
 
     def _status_answer(self) -> Answer:
         """The status, which is packed once for all who ask between two ticks."""

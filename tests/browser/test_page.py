@@ -95,6 +95,15 @@ def test_the_charts_have_their_figures_as_text(opened: Tab) -> None:
     assert "8 GiB" in (figures.first.text_content() or "")
 
 
+def test_what_the_doctor_found_is_told_with_its_severity_and_what_helps(opened: Tab) -> None:
+    wait_text(opened, "#doctor-age", "findings of ")
+    notes = opened.page.locator("#doctor li.note")
+    assert notes.count() > 0
+    assert (notes.first.text_content() or "").startswith("Note ")
+    assert "What helps: " in (notes.first.text_content() or "")
+    assert opened.page.locator("#doctor :not(li, p, strong, small)").count() == 0
+
+
 def test_what_changes_on_the_host_is_shown_by_itself(stage: Stage, opened: Tab) -> None:
     stage.save(9.5)
     wait_text(opened, "#saved", "9.5 GiB")
@@ -172,7 +181,7 @@ def test_the_page_is_small(stage: Stage, daemon: Daemon) -> None:
         taken = opened.page.evaluate("""() => [...performance.getEntriesByType("navigation"),
             ...performance.getEntriesByType("resource")].map((entry) => [entry.name, entry.decodedBodySize])""")
     page = {url: size for url, size in taken if "/api/" not in url}
-    assert len(page) == 9
+    assert len(page) == 10
     assert all(page.values())
     assert sum(page.values()) <= MOST_BYTES, page
 

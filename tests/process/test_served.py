@@ -17,8 +17,10 @@ import pytest
 from ksmtuned_py.publish.historyfile import NAME
 from ksmtuned_py.publish.web import CLIENTS_MAX
 from tests.process.test_limits import RESIDENT_BYTES_MAX
+from tests.publish.test_findings import keep_waiting
 from tests.publish.test_openapi import check
 from tests.support.daemon import QUICK, Daemon, free_port, merged, verb
+from tests.support.process import wait_for
 from tests.support.trees import FakeGuest, make_fake_tree
 
 TOKEN = "a long one that nobody guesses"
@@ -74,6 +76,30 @@ def test_the_first_rows_of_the_past_are_there_at_once(served: Served, daemon: Da
     found = served.json("/api/v1/history?seconds=60")
     check(found, "/api/v1/history")
     assert found["rows"]
+
+
+def test_what_the_doctor_finds_is_what_the_verb_prints(served: Served, daemon: Daemon) -> None:
+    printed = json.loads(verb("doctor", "--json", "--root", served.root, "--runtime-dir", daemon.runtime).stdout)
+    first = served.json("/api/v1/doctor")
+    assert (first["looked_unix_seconds"], first["looking"]) == (None, True)
+    wait_for(lambda: not served.json("/api/v1/doctor")["looking"], 30, "end of the look")
+    found = served.json("/api/v1/doctor")
+    check(found, "/api/v1/doctor")
+    assert found["looked_unix_seconds"] is not None
+    assert {one["code"] for one in found["findings"]} == {one["code"] for one in printed}
+
+
+def test_a_doctor_that_hangs_delays_no_tick_no_answer_and_no_end(tmp_path: Path) -> None:
+    served = Served(tmp_path)
+    keep_waiting(served.root)
+    with served.daemon() as daemon:
+        daemon.wait_ticks(2)
+        assert served.json("/api/v1/doctor")["looking"]
+        daemon.wait_ticks(20)
+        assert served.json("/api/v1/status")["pid"] == daemon.pid
+        assert served.json("/api/v1/doctor")["looking"]
+        assert len(psutil.Process(daemon.pid).children()) == 1
+        assert daemon.end() == 0
 
 
 def test_slow_clients_take_no_more_than_twenty_connections_and_the_ticks_go_on(served: Served, daemon: Daemon) -> None:

@@ -1,6 +1,7 @@
 // Asks the daemon again and again, and shows what it says. Nothing here can change anything on the host.
 
 import { Charts, lastRow } from "./charts.js";
+import { Findings } from "./findings.js";
 import { Guests } from "./guests.js";
 import { showAge, showAttention, showDecisions, showOverview } from "./overview.js";
 import { announce, bytes, capital, moment, say, seconds } from "./words.js";
@@ -10,16 +11,19 @@ const SOON_MS = 3000;
 const HIDDEN_MS = 30000;
 const PATIENCE_MS = 10000;
 const HISTORY_MS = 12000;
+const FINDINGS_MS = 60000;
 const HISTORY = "api/v1/history?seconds=3600&points=360";
 
 const at = (id) => document.getElementById(id);
 const charts = new Charts(at("charts"));
+const findings = new Findings(at("doctor"), at("doctor-age"));
 const guests = new Guests(at("guests").querySelector("table"), at("filter"), at("count"));
 
 let tag = "";
 let status = null;
 let last = {};
 let historyAt = -Infinity;
+let findingsAt = -Infinity;
 let clockAheadMs = 0; // the host's clock against this one's
 let answeredAt = null;
 let timer = 0;
@@ -63,6 +67,14 @@ async function askHistory() {
   charts.show(history);
 }
 
+// The doctor looks only because somebody asks, so a page that nobody sees does not.
+async function askFindings() {
+  const pause = findings.looking ? SOON_MS : FINDINGS_MS;
+  if (document.hidden || performance.now() - findingsAt < pause) return;
+  findingsAt = performance.now();
+  findings.show((await ask("api/v1/doctor")).content);
+}
+
 function show() {
   showOverview(status, last);
   showAttention(status);
@@ -82,10 +94,11 @@ async function round() {
     await askHistory();
     answeredAt = Date.now();
     if (tag !== before || !tag) show();
+    await askFindings();
     tell(lateness());
   } catch (problem) {
     tag = ""; // whoever answers next may be another daemon
-    historyAt = -Infinity;
+    historyAt = findingsAt = -Infinity;
     tell(problem instanceof Trouble ? problem.message : "This page has failed. Reload it.");
     if (!(problem instanceof Trouble)) console.error(problem);
   }
