@@ -4,6 +4,7 @@ On a made-up tree with many guests, so that nothing but the daemon itself works.
 """
 
 import argparse
+import multiprocessing
 import socket
 import tempfile
 import threading
@@ -12,7 +13,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
-from itertools import pairwise
 from pathlib import Path
 
 import psutil
@@ -40,6 +40,7 @@ class Load:
     resident_bytes: int
     descriptors: int
     ticks: int
+    """Those of which the one before was seen, too."""
     latest_seconds: float
     """By how much the latest tick began too late."""
 
@@ -52,19 +53,20 @@ class Served:
         self.port = port
         self.process = psutil.Process(daemon.pid)
 
-    def get(self, path: str, **headers: str) -> int:
-        """Ask for something, and return how long the answer was."""
-        client = HTTPConnection("127.0.0.1", self.port, timeout=30)
-        try:
-            client.request("GET", path, headers=headers)
-            return len(client.getresponse().read())
-        finally:
-            client.close()
-
     def cpu_seconds(self) -> float:
         """The CPU time of the daemon so far."""
         times = self.process.cpu_times()
         return times.user + times.system
+
+
+def get(port: int, path: str, **headers: str) -> int:
+    """Ask for something, and return how long the answer was."""
+    client = HTTPConnection("127.0.0.1", port, timeout=30)
+    try:
+        client.request("GET", path, headers=headers)
+        return len(client.getresponse().read())
+    finally:
+        client.close()
 
 
 @contextmanager
@@ -88,75 +90,79 @@ def serving(guests: int, tick_seconds: float) -> Iterator[Served]:
 
 def cost_ms(served: Served, path: str, **headers: str) -> tuple[float, int]:
     """The CPU milliseconds of one answer of a daemon that does not tick meanwhile, and its length."""
-    length, before = served.get(path, **headers), served.cpu_seconds()
+    length, before = get(served.port, path, **headers), served.cpu_seconds()
     for _ in range(REQUESTS):
-        served.get(path, **headers)
+        get(served.port, path, **headers)
     return (served.cpu_seconds() - before) / REQUESTS * 1000, length
 
 
 def watch(served: Served, name: str, seconds: float) -> Load:
     """Watch the daemon for so many seconds."""
     before, ends = served.cpu_seconds(), time.monotonic() + seconds
-    seen: dict[float, float] = {}
+    seen: dict[int, tuple[float, float]] = {}
     descriptors = resident = 0
     while time.monotonic() < ends:
         with suppress(ValueError, KeyError):
             status = served.daemon.status()
-            seen[status["snapshot"]["clock"]["monotonic_seconds"]] = status["decision"]["next_tick_seconds"]
+            began = status["snapshot"]["clock"]["monotonic_seconds"]
+            seen[status["totals"]["ticks"]] = began, began + status["decision"]["next_tick_seconds"]
         descriptors = max(descriptors, served.process.num_fds())
         resident = max(resident, served.process.memory_info().rss)
         time.sleep(0.02)
-    times = sorted(seen)
-    late = [after - before - seen[before] for before, after in pairwise(times)]
+    late = [seen[tick + 1][0] - due for tick, (_, due) in seen.items() if tick + 1 in seen]
     return Load(
         name=name,
         cpu_share=(served.cpu_seconds() - before) / seconds,
         resident_bytes=resident,
         descriptors=descriptors,
-        ticks=len(times),
+        ticks=len(late),
         latest_seconds=max(late, default=0.0),
     )
 
 
 @contextmanager
-def at_work(number: int, work: Callable[[Served, threading.Event], None], served: Served) -> Iterator[None]:
-    """Have so many clients at work, each on a thread, in a with block."""
-    ends = threading.Event()
-    threads = [threading.Thread(target=work, args=(served, ends), daemon=True) for _ in range(number)]
-    for thread in threads:
-        thread.start()
+def at_work(number: int, work: Callable[[int], None], port: int) -> Iterator[None]:
+    """Have so many clients at work in a with block, in a process of their own: they must not slow down who watches."""
+    crowd = multiprocessing.get_context("fork").Process(target=_crowd, args=(number, work, port), daemon=True)
+    crowd.start()
     try:
         yield
     finally:
-        ends.set()
-        for thread in threads:
-            thread.join(30)
+        crowd.terminate()
+        crowd.join(30)
 
 
-def slow(served: Served, ends: threading.Event) -> None:
+def _crowd(number: int, work: Callable[[int], None], port: int) -> None:
+    threads = [threading.Thread(target=work, args=(port,), daemon=True) for _ in range(number)]
+    for thread in threads:
+        thread.start()
+    threading.Event().wait()
+
+
+def slow(port: int) -> None:
     """A client that sends its request byte by byte, and comes back whenever it is closed."""
-    while not ends.is_set():
-        with suppress(OSError), socket.create_connection(("127.0.0.1", served.port), timeout=5) as client:
+    while True:
+        with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=5) as client:
             client.settimeout(DRIP_SECONDS)
             for byte in b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 1000:
                 client.sendall(bytes([byte]))
-                if ends.wait(DRIP_SECONDS):
-                    return
+                time.sleep(DRIP_SECONDS)
 
 
-def scraper(served: Served, ends: threading.Event) -> None:
+def scraper(port: int) -> None:
     """A client that scrapes as fast as it is answered."""
-    while not ends.is_set():
+    while True:
         with suppress(OSError, HTTPException):
-            served.get("/metrics")
+            get(port, "/metrics")
 
 
-def reader(served: Served, ends: threading.Event) -> None:
+def reader(port: int) -> None:
     """A page that is open in a browser."""
     for path in PAGE:
-        served.get(path, **{"Accept-Encoding": "gzip"})
-    while not ends.wait(POLL_SECONDS):
-        served.get("/api/v1/status", **{"Accept-Encoding": "gzip"})
+        get(port, path, **{"Accept-Encoding": "gzip"})
+    while True:
+        time.sleep(POLL_SECONDS)
+        get(port, "/api/v1/status", **{"Accept-Encoding": "gzip"})
 
 
 def as_markdown(costs: Sequence[tuple[str, float, int]], loads: Sequence[Load]) -> str:
@@ -192,7 +198,7 @@ def main() -> None:
             (f"{args.clients} slow ones", args.clients, slow),
             ("50 that scrape at once", 50, scraper),
         ):
-            with at_work(number, work, served):
+            with at_work(number, work, served.port):
                 loads.append(watch(served, name, args.seconds))
     print(as_markdown(costs, loads))
 

@@ -28,6 +28,7 @@ class Serving:
         self._findings = findings
         self._sources = Sources(
             registry=publisher.metrics.registry,
+            shown=lambda: publisher.metrics.told,
             trouble=publisher.trouble,
             unreadiness=publisher.unreadiness,
             status=lambda: publisher.status,

@@ -25,14 +25,15 @@ class Metrics(Collector):
 
     def __init__(self, max_guest_series: int = 100) -> None:
         self.rows = rows(max_guest_series)
-        self._told: Told | None = None
+        self.told: Told | None = None
+        """What is shown; None before the first report."""
         self.registry = CollectorRegistry()
         self.registry.register(self)
         ProcessCollector(registry=self.registry)  # this process's own memory, CPU and open files: process_*
 
     def publish(self, report: Report, totals: Totals, standing: Standing = NOTHING_STANDS) -> None:
         """Show this report to all scrapes from now on."""
-        self._told = Told(report, totals, standing)
+        self.told = Told(report, totals, standing)
 
     def exposition(self) -> bytes:
         """The metrics as Prometheus text."""
@@ -40,7 +41,7 @@ class Metrics(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """The families that have a value; none before the first report."""
-        told = self._told
+        told = self.told
         if told is not None:
             yield _tick_durations(told.totals)
             yield from (family for row in self.rows if (family := _family(row, told)).samples)

@@ -1,5 +1,6 @@
 """The web server answers over real sockets, and no number of clients can hurt the daemon."""
 
+import gzip
 import resource
 import socket
 import sys
@@ -10,6 +11,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
 
+import psutil
 import pytest
 from prometheus_client import CollectorRegistry, Gauge
 from prometheus_client.core import GaugeMetricFamily
@@ -114,6 +116,55 @@ def test_a_flood_of_scrapes_has_a_fifth_of_a_core() -> None:
         )  # no wait comes after the last request
     finally:
         web.stop()
+
+
+class Counted:
+    """Counts how often the metrics are made, and is what they show."""
+
+    def __init__(self) -> None:
+        self.collected = 0
+        self.shown: object = object()
+        registry = CollectorRegistry()
+        registry.register(self)
+        self.sources = Sources(registry=registry, shown=lambda: self.shown)
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        self.collected += 1
+        yield GaugeMetricFamily("counted", "x" * 2**20, value=self.collected)
+
+
+def test_the_metrics_are_made_once_between_two_ticks() -> None:
+    counted = Counted()
+    with serving(sources=counted.sources) as web:
+        bodies = {get(web, "/metrics")[1] for _ in range(5)}
+        assert (len(bodies), counted.collected) == (1, 1)
+        packed, body = get(web, "/metrics", **{"Accept-Encoding": "gzip"})
+        assert (packed.headers["Content-Encoding"], {gzip.decompress(body)}, counted.collected) == ("gzip", bodies, 1)
+        counted.shown = object()
+        assert b"counted 2.0" in get(web, "/metrics")[1]
+        assert get(web, "/metrics?name[]=none")[1] == b""  # a part is made for whoever wants it
+        for version in range(20):
+            get(web, "/metrics", Accept=f"application/openmetrics-text; version=1.0.{version}")
+        assert counted.collected > 20  # forms that nobody needs are not all kept
+
+
+def test_what_sending_takes_counts_too() -> None:
+    counted = Counted()
+    with serving(sources=counted.sources) as web:
+        get(web, "/metrics")
+        before, began = workers_seconds(), time.monotonic()
+        for _ in range(100):
+            get(web, "/metrics")
+        spent, took = workers_seconds() - before, time.monotonic() - began
+    assert counted.collected == 1
+    assert took > spent * (1 + IDLE_TIMES) * 0.8
+
+
+def workers_seconds() -> float:
+    """The CPU time of those who answer."""
+    numbers = {thread.native_id for thread in threading.enumerate() if thread.name.startswith("waitress")}
+    threads = psutil.Process().threads()
+    return sum(one.user_time + one.system_time for one in threads if one.id in numbers)
 
 
 def test_a_registry_that_raises_is_an_error_for_that_client_only() -> None:
