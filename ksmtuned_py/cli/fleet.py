@@ -67,7 +67,7 @@ def _hosts(prometheus: "Prometheus") -> "tuple[FleetHost, ...]":
     from ksmtuned_py.publish.fleet.hosts import JOBS_QUERY, hosts_in, jobs_in, queries
 
     jobs = jobs_in(prometheus.query(JOBS_QUERY))
-    return hosts_in({name: prometheus.query(expression) for name, expression in queries(jobs).items()})
+    return hosts_in(prometheus.answers(queries(jobs)))
 
 
 def _row(judged: "Judged") -> tuple[str, ...]:
@@ -116,7 +116,7 @@ def _sum(judged: "Sequence[Judged]", figure: "Figure") -> float:
 
 
 def _print_json(judged: "Sequence[Judged]") -> None:
-    import json
+    from pydantic_core import to_json  # json takes as long as all else for 1,000 hosts, when it indents
 
     sums: dict[str, Any] = {
         "hosts": len(judged),
@@ -125,7 +125,7 @@ def _print_json(judged: "Sequence[Judged]") -> None:
         "saved_bytes": round(_sum(judged, "saved_bytes")),
         "debt_bytes": round(_sum(judged, "debt_bytes")),
     }
-    print(json.dumps({"sums": sums, "hosts": list(map(_as_object, judged))}, indent=2))
+    print(to_json({"sums": sums, "hosts": list(map(_as_object, judged))}, indent=2).decode())
 
 
 def _as_object(judged: "Judged") -> dict[str, Any]:

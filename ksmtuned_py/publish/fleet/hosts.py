@@ -2,10 +2,10 @@
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from math import isfinite
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 from ksmtuned_py.door.text import printable
 
@@ -28,21 +28,25 @@ Figure = Literal[
     "cow_storm",
     "knobs_not_restored",
 ]
-FIGURES: Mapping[Figure, str] = {
+LEVELS: Mapping[Figure, str] = {
     "saved_bytes": "ksmtuned_saved_bytes",
     "debt_bytes": "ksmtuned_debt_bytes",
     "could_find_bytes": "ksmtuned_debt_room_bytes",
     "profit_bytes": "ksmtuned_profit_bytes",
     "memory_bytes": "ksmtuned_memory_base_bytes",
     "guests": "ksmtuned_guests",
+    "cow_storm": "ksmtuned_cow_storm",
+    "knobs_not_restored": "ksmtuned_knobs_not_restored",
+}
+"""The figures of a host that are metrics as they are. One question is for all of them."""
+SUMS: Mapping[Figure, str] = {
     "scanner_cpu_ratio": "rate(ksmtuned_scanner_cpu_seconds_total[1h])",
     "huge_pages_lost": "increase(ksmtuned_huge_pages_split_total[1h])",
     "ticks_late": "increase(ksmtuned_ticks_late_total[1h])",
     "foreign_writes": "sum without (knob) (increase(ksmtuned_foreign_writes_total[1h]))",
-    "cow_storm": "ksmtuned_cow_storm",
-    "knobs_not_restored": "ksmtuned_knobs_not_restored",
 }
-"""The figures of a host with their expressions. Those that add up do so over the last hour."""
+"""The figures that add up, over the last hour, with their expressions."""
+FIGURES: tuple[Figure, ...] = get_args(Figure)
 JOBS_QUERY = "count by (job) (ksmtuned_build_info)"
 
 
@@ -91,13 +95,14 @@ class FleetHost:
 
 
 def queries(jobs: Iterable[str]) -> dict[str, str]:
-    """The questions to Prometheus: one for each figure, over all hosts. `jobs` are those of hosts that answer."""
+    """The questions to Prometheus, over all hosts. `jobs` are those of hosts that answer."""
     known = "|".join([JOB, *map(re.escape, sorted(jobs)[:JOBS_MOST])])
     return {
         "up": f"max by (instance) (up{{job=~{json.dumps(known)}}})",
         "build": "max by (instance, version) (ksmtuned_build_info)",
         "config": "max by (instance, hash, mode) (ksmtuned_config_info)",
-        **{figure: f"max by (instance) ({expression})" for figure, expression in FIGURES.items()},
+        "levels": f"max by (__name__, instance) ({{__name__=~{json.dumps('|'.join(LEVELS.values()))}}})",
+        **{figure: f"max by (instance) ({expression})" for figure, expression in SUMS.items()},
     }
 
 
@@ -112,10 +117,9 @@ def hosts_in(answers: Answers) -> tuple[FleetHost, ...]:
     builds = {_instance(series): series.labels for series in answers["build"]}
     configs = {_instance(series): series.labels for series in answers["config"]}
     figures: dict[str, dict[Figure, float]] = {}
-    for figure in FIGURES:
-        for series in answers[figure]:
-            if isfinite(series.value):
-                figures.setdefault(_instance(series), {})[figure] = series.value
+    for figure, series in _figures_in(answers):
+        if isfinite(series.value):
+            figures.setdefault(_instance(series), {})[figure] = series.value
     return tuple(
         FleetHost(
             name=_shown(name) or "?",
@@ -127,6 +131,16 @@ def hosts_in(answers: Answers) -> tuple[FleetHost, ...]:
         )
         for name in sorted({*up, *builds})
     )
+
+
+def _figures_in(answers: Answers) -> Iterator[tuple[Figure, Series]]:
+    """The figures in the answers, each with its host."""
+    known = {metric: figure for figure, metric in LEVELS.items()}
+    for series in answers["levels"]:
+        if figure := known.get(series.labels.get("__name__", "")):
+            yield figure, series
+    for figure in SUMS:
+        yield from ((figure, series) for series in answers[figure])
 
 
 def _instance(series: Series) -> str:

@@ -6,7 +6,19 @@ import re
 import pytest
 
 from ksmtuned_py.publish.catalogue import rows
-from ksmtuned_py.publish.fleet.hosts import FIGURES, JOBS_QUERY, Answers, FleetHost, Series, hosts_in, jobs_in, queries
+from ksmtuned_py.publish.fleet.hosts import (
+    FIGURES,
+    JOBS_QUERY,
+    LEVELS,
+    SUMS,
+    Answers,
+    Figure,
+    FleetHost,
+    Series,
+    hosts_in,
+    jobs_in,
+    queries,
+)
 from ksmtuned_py.publish.metrics import PREFIX
 
 
@@ -19,6 +31,10 @@ def of(instance: str, value: float = 1.0, **labels: str) -> Series:
     return Series({"instance": instance, **labels}, value)
 
 
+def level(figure: Figure, instance: str, value: float) -> Series:
+    return of(instance, value, __name__=LEVELS[figure])
+
+
 def test_all_that_is_asked_for_is_in_the_catalogue() -> None:
     catalogue = {PREFIX + row.name + ("_total" if row.kind == "counter" else "") for row in rows(1)}
     asked = set(re.findall(r"ksmtuned_\w+", " ".join([JOBS_QUERY, *queries([]).values()])))
@@ -27,7 +43,8 @@ def test_all_that_is_asked_for_is_in_the_catalogue() -> None:
 
 
 def test_there_are_as_many_questions_for_any_number_of_hosts() -> None:
-    assert len(queries([])) == len(queries(["a", "b"])) == len(FIGURES) + 3
+    assert len(queries([])) == len(queries(["a", "b"])) == len(SUMS) + 4
+    assert sorted([*LEVELS, *SUMS]) == sorted(FIGURES)
 
 
 def test_a_host_is_what_answers_and_what_should() -> None:
@@ -36,11 +53,14 @@ def test_a_host_is_what_answers_and_what_should() -> None:
             up=[of("a"), of("b", 0.0)],
             build=[of("a", version="1"), of("c", version="2")],
             config=[of("a", hash="f00", mode="manage")],
-            saved_bytes=[of("a", 12.0), of("gone", 5.0)],
+            levels=[level("saved_bytes", "a", 12.0), level("saved_bytes", "gone", 5.0), of("a", 7.0)],
+            ticks_late=[of("a", 3.0)],
         )
     )
     assert found == (
-        FleetHost(name="a", version="1", config_hash="f00", mode="manage", figures={"saved_bytes": 12.0}),
+        FleetHost(
+            name="a", version="1", config_hash="f00", mode="manage", figures={"saved_bytes": 12.0, "ticks_late": 3.0}
+        ),
         FleetHost(name="b", answers=False, figures={}),
         FleetHost(name="c", version="2", figures={}),
     )
@@ -48,7 +68,7 @@ def test_a_host_is_what_answers_and_what_should() -> None:
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_figure_that_is_no_number_is_not_known(value: float) -> None:
-    [host] = hosts_in(answers(build=[of("a")], profit_bytes=[of("a", value)]))
+    [host] = hosts_in(answers(build=[of("a")], levels=[level("profit_bytes", "a", value)]))
     assert host.get("profit_bytes") is None
 
 
