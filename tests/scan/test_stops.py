@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 
 from ksmtuned_py.door import Door
@@ -18,6 +19,7 @@ from ksmtuned_py.scanner.remap.foothold.area import Operation
 from ksmtuned_py.scanner.remap.foothold.session import Session, Window
 from ksmtuned_py.scanner.remap.processors.architecture import NR
 from ksmtuned_py.scanner.remap.processors.layout import END
+from ksmtuned_py.scanner.remap.share.remapper import Remapper
 from ksmtuned_py.scanner.remap.share.store import Store
 from ksmtuned_py.scanner.remap.stop.stops import Busy, Stops
 from ksmtuned_py.scanner.target import Target
@@ -26,6 +28,7 @@ from tests.scan.test_hostile import odd
 from tests.scan.test_lively import beside_others
 from tests.scan.test_odd_guests import left_behind
 from tests.scan.test_remap import REMAP
+from tests.scan.test_tricks import SLOW, merge_once, merged_bytes, target
 from tests.scan.writers import Writer, runs_freely, stores, writers
 from tests.support.need import need
 from tests.support.process import wait_for
@@ -95,6 +98,43 @@ def take_processor(hog: subprocess.Popen[str], window: Window) -> None:
     hog.stdin.flush()
     hog.stdout.readline()
     window.run(NEW_PAGE)
+
+
+@contextmanager
+def waiting(one: Writer) -> Iterator[None]:
+    """Has a thread of the guest wait in the kernel, where it cannot be stopped."""
+    one.ask("wait")
+    (child,) = wait_for(lambda: living_children(one), 5.0, "child that it waits for")
+    try:
+        yield
+    finally:
+        child.kill()
+
+
+def living_children(one: Writer) -> list[psutil.Process]:
+    return [child for child in psutil.Process(one.pid).children() if child.status() != psutil.STATUS_ZOMBIE]
+
+
+def test_who_could_be_stopped_in_between_is_left_alone_for_a_second_and_not_ever_longer(root: None) -> None:
+    """Otherwise one that cannot be stopped now and then, as while it forks, would keep its merged pages for long."""
+    remapper = Remapper(Door(), SLOW)
+    with odd("waiting") as one, Process(target(one), Door()) as process:
+        merge_once(remapper, one)
+        remapper._stops.took(one.pid, 60.0)
+        assert "ten times as long" in str(result(remapper.give_back(process)))
+        assert remapper._stops.left_alone.is_due(one.pid)  # it was stopped, if for too long
+        remapper._stops.took(one.pid, 0.0)
+        for _ in range(3):
+            steps = remapper.give_back(process)
+            before = merged_bytes(one, 0, 1 << 47)
+            assert any(merged_bytes(one, 0, 1 << 47) < before for _ in steps)
+            with waiting(one):
+                assert "waits for a device" in str(result(steps))
+            wait_for(lambda: runs_freely(one), 5.0, "guest that nobody traces any more")
+            time.sleep(1.1)
+        assert result(remapper.give_back(process)) is None
+        assert not stores(one)
+        assert one.check()["wrong"] == 0
 
 
 def test_a_worker_that_is_stopped_while_a_guest_stands_still_is_ended(root: None, no_ksm: Door) -> None:

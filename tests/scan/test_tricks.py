@@ -6,8 +6,8 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -18,12 +18,15 @@ from ksmtuned_py.scanner.pagemap import PRIVATE
 from ksmtuned_py.scanner.pages import ZERO, repeated
 from ksmtuned_py.scanner.process import Process
 from ksmtuned_py.scanner.remap.foothold.area import AREA_BYTES, AREA_NAME, CODE_BYTES
+from ksmtuned_py.scanner.remap.share.references import references
 from ksmtuned_py.scanner.remap.share.remapper import Remapper
+from ksmtuned_py.scanner.remap.share.store import Store
 from ksmtuned_py.scanner.scanner import Watched
 from ksmtuned_py.scanner.sweep import Sweep
 from ksmtuned_py.scanner.target import Target
+from ksmtuned_py.sensors.stat import parse_stat
 from ksmtuned_py.units import MIB
-from tests.scan.conftest import Load, scanning, turn, wait_passes, wait_true
+from tests.scan.conftest import Load, result, scanning, turn, wait_passes, wait_true
 from tests.scan.crowd import Crowd, crowd, program
 from tests.scan.killed import watch
 from tests.scan.test_hostile import odd
@@ -36,6 +39,8 @@ from tests.support.need import need
 from tests.support.process import wait_for
 from tests.support.qemu import NOBODY
 
+SLOW = REMAP.model_copy(update={"stop_window_ms": 100.0})
+"""With time enough for a stop, however busy the host is."""
 CPU_LIMITS = [
     (root, texts)
     for root, texts in (
@@ -65,14 +70,17 @@ def mapped_pages(one: Writer) -> int:
     return int(Path(f"/proc/{one.pid}/statm").read_text().split()[0])
 
 
+STORE_AT, DEVICE_AT, INODE_AT = 48, 88, 96
+"""Where in an area's header it is noted which file the guest's descriptor of the merged pages is."""
 SHUT_AREA = """
 import ctypes, mmap, os, struct, sys
-size, code, gate, store, inode = map(int, sys.argv[2:])
+size, code, *notes = map(int, sys.argv[2:])
 memfd = os.memfd_create(sys.argv[1])
 os.ftruncate(memfd, size)
 area = mmap.mmap(memfd, size)
-struct.pack_into("=I", area, code + gate, 1)
-struct.pack_into("=Q", area, code + store, inode)
+struct.pack_into("=I", area, code, 1)
+for at, what in zip(notes[::2], notes[1::2]):
+    struct.pack_into("=Q", area, code + at, what)
 begin = ctypes.addressof(ctypes.c_char.from_buffer(area))
 assert not ctypes.CDLL(None).mprotect(ctypes.c_void_p(begin), ctypes.c_size_t(code), mmap.PROT_READ)
 print(flush=True)
@@ -81,15 +89,31 @@ sys.stdin.read()
 
 
 @contextmanager
-def shut_area(inode: str) -> Iterator[None]:
-    """Has a stranger map what looks like the area of a guest that is about to map pages of this memfd."""
-    numbers = [AREA_BYTES, CODE_BYTES, 0, 96]  # the last are where the gate is, and the inode of the store
-    words = [sys.executable, "-c", SHUT_AREA, AREA_NAME, *map(str, numbers), inode]
-    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, user=NOBODY) as process:
+def shut_area(inode: str | int, user: int = NOBODY, store: int = 0) -> Iterator[None]:
+    """Has a stranger map what looks like the area of a guest that is about to map pages of this memfd.
+
+    `store` is a descriptor of the memfd that it has open under the same number; 0 when it has none.
+    """
+    device = os.fstat(store).st_dev if store else 0
+    notes = [STORE_AT, store, DEVICE_AT, device, INODE_AT, int(inode)]
+    words = [sys.executable, "-c", SHUT_AREA, AREA_NAME, *map(str, (AREA_BYTES, CODE_BYTES, *notes))]
+    pipe, passed = subprocess.PIPE, [store] if store else []
+    with subprocess.Popen(words, stdin=pipe, stdout=pipe, user=user, pass_fds=passed) as process:
         assert process.stdout
         assert process.stdout.readline()
         yield
         process.kill()
+
+
+@pytest.mark.parametrize("whose", ["nobody's, who has the memfd open", "root's, who has it not"])
+def test_who_seems_to_be_about_to_map_pages_must_have_our_area_and_the_memfd(root: None, whose: str) -> None:
+    began = parse_stat(Door().read("proc/self/stat")).start_ticks  # some may not be looked at, and were there before
+    with closing(Store("ksmtuned-py-pages-test", 0)) as store:
+        inode = store.key[1]
+        with shut_area(inode, 0) if "not" in whose else shut_area(inode, NOBODY, store.readable):
+            assert result(references(Door(), {inode: 1}, began))[inode].certain
+        with shut_area(inode, 0, store.readable):
+            assert not result(references(Door(), {inode: 1}, began))[inode].certain
 
 
 @pytest.mark.parametrize("what", ["a file whose name looks like a line", "an area whose gate is shut"])
@@ -153,6 +177,29 @@ def test_pages_that_a_frozen_guest_is_about_to_map_are_not_freed(
         for _ in range(4):
             time.sleep(1.1)
             list(remapper.tend([target(one)]))
+        assert one.check()["wrong"] == 0
+
+
+class Broken(Process):
+    """A process of whose merged pages one cannot be read any more, as where memory is broken."""
+
+    def read(self, buffers: Sequence[memoryview], address: int) -> int:
+        inside = any(mapping.merged and mapping.start <= address < mapping.end for mapping in self.mappings())
+        return 0 if inside else super().read(buffers, address)
+
+
+def test_what_cannot_be_read_any_more_stays_merged_and_nothing_is_left_in_the_guest(root: None) -> None:
+    remapper = Remapper(Door(), SLOW)
+    with writers(1) as (one,):
+        merge_once(remapper, one)
+        before = merged_bytes(one, 0, 1 << 47), mapped_pages(one)
+        assert before[0]
+        with Broken(target(one), Door()) as process:
+            assert result(remapper.give_back(process)) == "some of its memory cannot be read: it stays merged"
+        assert merged_bytes(one, 0, 1 << 47) == before[0]
+        assert mapped_pages(one) - before[1] < 256
+        with Process(target(one), Door()) as process:
+            assert result(remapper.give_back(process)) is None
         assert one.check()["wrong"] == 0
 
 

@@ -31,7 +31,7 @@ from ksmtuned_py.scanner.remap.share.references import PAGES_PER_PROCESS, refere
 from ksmtuned_py.scanner.remap.share.runs import FOUND_PER_PAGE, PageRun, by_slab, plan, steady_prints
 from ksmtuned_py.scanner.remap.share.store import Store
 from ksmtuned_py.scanner.remap.share.stores import Stores
-from ksmtuned_py.scanner.remap.stop.stops import NotStopped, Stops, patiently
+from ksmtuned_py.scanner.remap.stop.stops import NotStopped, Resting, Stops, patiently
 from ksmtuned_py.scanner.remap.stop.threads import Lost
 from ksmtuned_py.scanner.scanner import Watched
 from ksmtuned_py.scanner.table import SLAB_BYTES
@@ -127,6 +127,8 @@ class Remapper:
         """Tells whatever goes wrong with one guest as that guest's reason, and lets go of its session if need be."""
         try:
             yield
+        except Resting as error:
+            refuse(str(error))
         except NotStopped as error:
             self._stops.left_alone.begin(process.target.pid)
             refuse(str(error))
@@ -236,6 +238,7 @@ class Remapper:
                 if not belongings.new() and not process.has_changed():
                     sharers.check_new()
                     yield window
+                    self._stops.left_alone.forget(process.target.pid)
                     return
             self._check_belongings(process, belongings, wanted)
         raise Refused("its mappings, or what it has open, are changing all the time")
@@ -273,7 +276,6 @@ class Remapper:
                     share(process, window, session, some, contents)
                 finally:  # also when comparing took too long: the next ones have to be fewer
                     self._pace.took(some, time.monotonic() - begun_seconds - window.vain_seconds)
-            self._stops.left_alone.forget(process.target.pid)
 
         for some in self._pace.portions(runs):
             self._outdated = True

@@ -33,6 +33,10 @@ class Busy(NotStopped):
     """Raised when a thread got no processor in that time: the host's trouble, soon over or not the guest's own."""
 
 
+class Resting(NotStopped):
+    """Raised while a guest has to run on after a stop that took too long: it was stopped, and nothing has failed."""
+
+
 class LeftAlone:
     """Leaves guests that could not be stopped alone for 1, 2, 4 ... seconds."""
 
@@ -95,7 +99,7 @@ class Stops:
         """Raises NotStopped while a thread of the process is still to stop, or the process has to run on."""
         self.release_stopped()
         if self.rest_seconds(pid):
-            raise NotStopped("a stop took too long, for the host is too busy: it runs on for ten times as long")
+            raise Resting("a stop took too long, for the host is too busy: it runs on for ten times as long")
         if pid in self._late.values():
             raise NotStopped("one of its threads has not stopped since it was asked to: it waits for a device")
 
