@@ -1,4 +1,4 @@
-"""Under the daemon the host gets memory back, and each real guest still reads what it had."""
+"""Under the daemon the host gets memory back, and each real guest answers, and still reads what it had."""
 
 from pathlib import Path
 
@@ -33,6 +33,9 @@ def read_well(guests: list[FilledGuest]) -> bool:
 def test_three_guests(real_ksm: RealKsm, start: Start, tmp_path: Path) -> None:
     need_qemu()
     with filled_guests(NAMES, tmp_path, equal_bytes=EQUAL_BYTES, own_bytes=OWN_BYTES) as guests:
+        assert "Linux" in guests[0].command("uname -a")
+        with pytest.raises(AssertionError, match="web: 'false' exited with 1"):
+            guests[0].command("false")
         assert read_well(guests)
         before_bytes = proportional_bytes(guests)
         daemon = start(FAST)
