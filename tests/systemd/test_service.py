@@ -1,7 +1,9 @@
 """Whatever systemd or an unprivileged user does to the service, the knobs are as found afterwards."""
 
+import json
 import subprocess
 import time
+from typing import Any
 
 import pytest
 
@@ -109,6 +111,26 @@ def test_a_thousand_guests_and_two_hundred_idle_connections(service: Service) ->
         idle.communicate(timeout=SECONDS)
     assert service.status() == {}
     assert len(service.journal().splitlines()) < 30
+
+
+def test_the_doctor_looks_within_the_bounds_of_the_unit(service: Service) -> None:
+    service.start()
+    looked_at(service)
+    service.stop()
+
+
+def looked_at(service: Service) -> None:
+    """Waits until the daemon's doctor has looked, and fails where it could not."""
+
+    def found() -> dict[str, Any]:
+        said = service.container.run("curl", "--silent", "--max-time", "10", f"http://127.0.0.1:{PORT}/api/v1/doctor")
+        now: dict[str, Any] = json.loads(said)
+        return now if not now["looking"] else {}
+
+    now = wait_for(found, SECONDS, "look of the doctor")
+    assert now["problem"] is None
+    assert now["looked_unix_seconds"] is not None
+    assert now["findings"]
 
 
 def test_the_lock_is_nobodys(service: Service) -> None:

@@ -5,7 +5,7 @@ from tests.support.process import wait_for
 from tests.support.trees import KSM
 from tests.support.unit import SECONDS
 from tests.systemd.conftest import Service
-from tests.systemd.test_service import PINNED, PORT, steers
+from tests.systemd.test_service import PINNED, PORT, looked_at, steers
 
 USER = "ksmtuned-py"
 FOREIGN = """
@@ -31,6 +31,7 @@ def test_it_steers_and_is_scraped_without_a_network(unprivileged: Service) -> No
     assert ours != its
     scraped = unprivileged.container.run("curl", "--silent", "--max-time", "10", f"http://127.0.0.1:{PORT}/metrics")
     assert "ksmtuned_saved_bytes" in scraped
+    looked_at(unprivileged)
     unprivileged.container.run("kill", "-KILL", pid)
     wait_for(lambda: unprivileged.shows("NRestarts") == "1" and steers(unprivileged), SECONDS, "another one at work")
     unprivileged.stop()
