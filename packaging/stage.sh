@@ -13,16 +13,16 @@ stage=$(cd "$2" && pwd)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
+# This is a copy of the sources, in which something may be built. No archive of them is wanted here, so none is made.
 wheel() {
-    "$root/packaging/build.sh" wheel --out "$work" >&2
+    (cd "$root" && /usr/bin/python3 -m build --no-isolation --wheel --outdir "$work" . >&2)
     echo "$work"/*.whl
 }
 
 stage_private() {
-    local home=$stage/usr/lib/ksmtuned-py
-    /usr/bin/python3 -m venv "$work/pip"
+    local home=$stage/usr/lib/ksmtuned-py pip=(/usr/share/python-wheels/pip-*.whl) # of Debian's python3-venv
     /usr/bin/python3 -m venv --system-site-packages --without-pip "$home"
-    "$work/pip/bin/pip" --quiet --disable-pip-version-check --python "$home/bin/python" install --no-compile --no-deps \
+    "$home/bin/python" "${pip[0]}/pip" --quiet --disable-pip-version-check install --no-compile --no-deps \
         --ignore-installed --only-binary :all: --require-hashes --requirement "$root/packaging/lock/requirements.txt"
     unpack_wheel "$home"/lib/python3*/site-packages
     # Where it was made does not matter where it is used: no such path stays.

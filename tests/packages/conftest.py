@@ -22,7 +22,7 @@ from tests.support.unit import Unit
 PACKAGES, TREE = "/opt/packages", "/opt/ksm"
 """Where the built packages, and this machine's knobs, are inside."""
 BUILD_SECONDS = 900
-CONFIG = "/etc/ksmtuned-py"
+CONFIG, STATE = "/etc/ksmtuned-py", "/var/lib/ksmtuned-py"
 DPKG = "env DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8 dpkg --force-confdef --force-confold"
 PURGE = f"{DPKG} --purge ksmtuned-py"
 

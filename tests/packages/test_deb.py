@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from ksmtuned_py import __version__
-from tests.packages.conftest import CONFIG, PACKAGES, Installed, build, system
+from tests.packages.conftest import CONFIG, PACKAGES, STATE, Installed, build, system
 from tests.packages.repack import repacked
 from tests.support.process import wait_for
 from tests.support.unit import SECONDS
@@ -21,12 +21,14 @@ from tests.support.unit import SECONDS
 pytestmark = pytest.mark.packages
 
 NEWER = f"{__version__}+newer"
-WATCHDOG = """
-mkdir -p /etc/systemd/system/ksmtuned-py.service.d
-printf '[Service]\\nWatchdogSec={seconds}\\n' > /etc/systemd/system/ksmtuned-py.service.d/watchdog.conf
+DROP_INS = "/etc/systemd/system/ksmtuned-py.service.d"
+IMPATIENT = f"""
+mkdir -p {DROP_INS}
+printf '[Service]\\nWatchdogSec=2\\nRestartSec=2\\n' > {DROP_INS}/impatient.conf
 systemctl daemon-reload
-systemctl restart ksmtuned-py
 """
+"""From its next start on, the service is ended soon when it hangs, and begins again soon."""
+PATIENT = f"rm -r {DROP_INS}; systemctl daemon-reload"
 GUEST = """
 import os, time
 pages = [bytearray(bytes([number]) * 4096 * 1024) for number in (1, 1, 1, 2)]
@@ -102,9 +104,13 @@ def steers(service: Installed) -> bool:
     return service.knobs() != service.found
 
 
-def begins_anew(service: Installed, pid: str) -> None:
-    """Waits until the knobs were as found, and another one is at work."""
+def gives_up(service: Installed) -> None:
+    """Waits until the knobs are as found."""
     wait_for(lambda: service.knobs() == service.found, SECONDS, "knobs as found")
+
+
+def begins_anew(service: Installed, pid: str) -> None:
+    """Waits until another one is at work."""
     wait_for(lambda: service.shows("MainPID") not in ("0", pid) and steers(service), SECONDS, "another one at work")
 
 
@@ -115,7 +121,7 @@ def test_it_begins_as_one_that_watches(service: Installed, said: str) -> None:
     service.wait_ticks(1)
     assert service.knobs() == service.found
     assert "it decides and explains, and writes nothing" in said
-    wait_for(lambda: "history.sqlite" in service.shell("ls /var/lib/ksmtuned-py"), SECONDS, "a past on the disk")
+    wait_for(lambda: "history.sqlite" in service.shell(f"ls {STATE}"), SECONDS, "a past on the disk")
     assert "history" not in service.journal()
 
 
@@ -153,26 +159,26 @@ def test_a_good_reload_is_in_force_at_once(service: Installed) -> None:
     assert service.shows("MainPID") == pid
 
 
-def test_stopped_in_its_tracks_the_watchdog_ends_it_and_the_knobs_come_back(service: Installed) -> None:
-    service.shell(WATCHDOG.format(seconds=2))
-    wait_for(lambda: steers(service), SECONDS, "knobs of its own")
-    pid = service.shows("MainPID")
-    service.shell(f"kill -STOP {pid}")
-    begins_anew(service, pid)
-    assert "watchdog" in service.journal().lower()
-    service.shell(WATCHDOG.format(seconds=30))
-
-
 def test_killed_it_puts_the_knobs_back_and_begins_again(service: Installed) -> None:
-    wait_for(lambda: steers(service), SECONDS, "knobs of its own")
+    service.shell(IMPATIENT)
     pid = service.shows("MainPID")
     service.shell(f"kill -KILL {pid}")
+    gives_up(service)
     begins_anew(service, pid)
+
+
+def test_stopped_in_its_tracks_the_watchdog_ends_it_and_the_knobs_come_back(service: Installed) -> None:
+    pid = service.shows("MainPID")
+    service.shell(f"kill -STOP {pid}")
+    gives_up(service)
+    service.shell(PATIENT)
+    begins_anew(service, pid)
+    assert "watchdog" in service.journal().lower()
 
 
 def test_an_upgrade_keeps_what_was_configured(service: Installed, built: Path) -> None:
     service.shell(f"echo '# mine' >> {CONFIG}/config.toml; ksmtuned-py pause --for 1h --reason upgrade")
-    pid = service.shows("MainPID")
+    pid, past = service.shows("MainPID"), service.shell(f"ls -i {STATE}/history.sqlite")
     newer = repacked(next(built.glob("*_*_*.deb")), NEWER)
     said = service.apt_get("install", f"{PACKAGES}/{newer.name}")
     assert NEWER in service.shell("dpkg-query --show ksmtuned-py")
@@ -181,13 +187,13 @@ def test_an_upgrade_keeps_what_was_configured(service: Installed, built: Path) -
     assert "To switch it on" not in said
     assert service.shows("MainPID") not in ("0", pid)
     assert "upgrade" in service.shell("ksmtuned-py status")
+    assert service.shell(f"ls -i {STATE}/history.sqlite") == past
     assert service.knobs()["run"] == "0"
     service.shell("ksmtuned-py resume")
     wait_for(lambda: service.knobs()["pages_to_scan"] == "777", SECONDS, "the old configuration")
 
 
 def test_a_purge_leaves_knobs_and_files_as_they_were(service: Installed, before: set[str]) -> None:
-    service.shell("rm -r /etc/systemd/system/ksmtuned-py.service.d")
     service.shell(f"rm {CONFIG}/config.d/60-fixed.toml")
     wait_for(lambda: steers(service), SECONDS, "knobs of its own")
     service.apt_get("purge", "--autoremove", "ksmtuned-py", "python3-systemd")

@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.packages.conftest import CONFIG, DPKG, PACKAGES, PURGE, Installed
+from tests.packages.conftest import CONFIG, DPKG, PACKAGES, PURGE, STATE, Installed
 from tests.packages.test_upgrades import install
+from tests.support.process import wait_for
+from tests.support.unit import SECONDS
 
 pytestmark = pytest.mark.packages_long
 
@@ -112,3 +114,36 @@ def test_a_configuration_that_lives_elsewhere_keeps_its_drop_ins(bare: Installed
     assert f"{CONFIG} stays, for there is something of others' in it" in said
     assert bare.shell("find /srv/all -type f") == "/srv/all/config.d/60-mine.toml\n"
     bare.container.ended("sh", "-c", f"umount {CONFIG}; rm -rf {CONFIG} /srv/all")
+
+
+KEPT = f"""
+mkdir -p /srv/shared {STATE}/deep; echo mine > /srv/shared/precious; touch {STATE}/deep/file
+ln -s /srv/shared/precious {STATE}/history.sqlite-wal; ln -s /srv/shared {STATE}/link; touch {STATE}/.hidden
+"""
+
+
+def test_a_purge_of_the_past_follows_no_link(bare: Installed, newest: Path) -> None:
+    install(bare, newest)
+    bare.shell(KEPT)
+    said = bare.shell(PURGE)
+    assert f"{STATE} stays, for there is something of others' in it" in said
+    assert bare.shell(f"find {STATE} -mindepth 1").split() == [f"{STATE}/deep", f"{STATE}/deep/file"]
+    assert bare.shell(f"cat /srv/shared/precious; rm -r /srv/shared {STATE}") == "mine\n"
+
+
+def test_a_past_that_lives_on_another_disk_stays(bare: Installed, newest: Path) -> None:
+    bare.shell(f"mkdir /srv/disk; ln -s /srv/disk {STATE}")
+    install(bare, newest)
+    assert bare.shows("ActiveState") == "active", bare.journal()
+    wait_for(lambda: bare.shell("ls /srv/disk") == "history.sqlite\n", SECONDS, "a past on the disk")
+    assert f"{STATE} stays" in bare.shell(PURGE)
+    assert bare.shell(f"ls /srv/disk; rm -r /srv/disk {STATE}") == "history.sqlite\n"
+
+
+def test_a_unit_in_the_way_of_ours_is_told(bare: Installed, newest: Path) -> None:
+    unit = "/usr/local/lib/systemd/system/ksmtuned-py.service"
+    bare.shell(f"mkdir -p /usr/local/lib/systemd/system; printf '[Service]\\nExecStart=/bin/sleep 1d\\n' > {unit}")
+    said = install(bare, newest)
+    assert f"{unit} stands in the way of the package's unit" in said
+    bare.shell(f"{PURGE}; rm {unit}; systemctl daemon-reload")
+    assert "stands in the way" not in install(bare, newest)

@@ -113,8 +113,9 @@ def test_it_is_installed_and_erased(rpm: Path, root: Path) -> None:
     assert [name for name in listed if not (root / name[1:]).exists()] == []
     (root / "etc/ksmtuned-py/config.toml").write_text("# mine\n")
     (root / "usr/bin/ksmtuned-py").write_text(COMMAND)
-    (root / "var/lib/ksmtuned-py").mkdir(parents=True)
-    (root / "var/lib/ksmtuned-py/history.sqlite").touch()
+    for made in ("run/ksmtuned-py/status.json", "var/lib/ksmtuned-py/history.sqlite"):
+        (root / made).parent.mkdir(parents=True)
+        (root / made).touch()
     rpm_says("--root", root, "--erase", "ksmtuned-py")
     disabled = "systemctl disable --now ksmtuned-py.service"
     assert calls(root) == [disabled, "ksmtuned-py restore", "systemctl daemon-reload"]

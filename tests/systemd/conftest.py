@@ -15,7 +15,6 @@ import pytest
 from ksmtuned_py.cli.options import RUNTIME_DIR
 from tests.support.container import PYTHON, ROOT, SOURCE, booted
 from tests.support.daemon import Sections, toml
-from tests.support.ksmlock import RealKsm
 from tests.support.trees import KSM, FakeGuest, KernelVersion, make_fake_tree
 from tests.support.unit import Unit
 
@@ -33,8 +32,9 @@ ExecReload={PROGRAM} reload
 ExecStopPost=
 ExecStopPost={PROGRAM} restore {{where}}
 ReadWritePaths={{writable}}
+RestartSec=0.5
 """
-"""A drop-in with which the service runs as if installed in /usr/bin, and on that host."""
+"""A drop-in with which the service runs as if installed in /usr/bin, and on that host. Nobody waits for a restart."""
 
 
 @dataclass
@@ -143,14 +143,3 @@ def unprivileged(on_made_up_knobs: Service) -> Iterator[Service]:
     one.systemctl("reset-failed")
     one.container.run("umount", f"/{KSM}")
     assert one.knobs() == one.found, one.journal()
-
-
-@pytest.fixture
-def real_service(real_ksm: RealKsm, tmp_path: Path) -> Iterator[Service]:
-    """The service on the real KSM, not started yet. At the end the knobs must be as before."""
-    with _service(tmp_path, Path("/", KSM), TREE, "") as service:
-        service.container.run("mount", "--bind", TREE, f"/{KSM}")  # over the container's own, which is read-only
-        service.found = service.knobs()
-        yield service
-        service.systemctl("stop")
-        assert service.knobs() == service.found, service.journal()
