@@ -69,6 +69,14 @@ def is_frozen(door: Door, text: str) -> bool:
     return any("frozen 1" in one for one in events) or (state or "THAWED").strip() != "THAWED"
 
 
+def keeps_a_kill_waiting(text: str) -> bool:
+    """Whether a process with this /proc/PID/cgroup may be frozen so that not even a kill ends it.
+
+    So it is with the freezer of cgroup v1, everywhere but in its root.
+    """
+    return bool(_controller(text, "freezer"))
+
+
 def _controller(text: str, name: str) -> str:
     """The path in the cgroup v1 tree of one controller; '' for its root, or without such a tree."""
     fields = (line.split(":", 2) for line in kernel_lines(text))

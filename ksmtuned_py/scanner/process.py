@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from types import TracebackType
 from typing import Self
 
@@ -92,10 +93,10 @@ class Process:
         """Returns the lines of a status file below /proc/PID, by their names; raises Gone."""
         return parse_status(self.read_text(name))
 
-    def names(self, name: str) -> list[str]:
-        """Returns the names in a directory below /proc/PID; raises Gone."""
-        with self._open_directory(name) as descriptor:
-            return os.listdir(descriptor)  # noqa: PTH208 - a Path takes no descriptor
+    def names(self, name: str, most: int) -> list[str]:
+        """Returns the names in a directory below /proc/PID, no more than so many of them; raises Gone."""
+        with self._open_directory(name) as descriptor, os.scandir(descriptor) as entries:
+            return [entry.name for entry in islice(entries, most)]
 
     def note_mappings(self) -> list[Mapping]:
         """Returns all mappings, and keeps their size for later calls of `has_changed`; raises Gone."""

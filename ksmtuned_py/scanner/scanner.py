@@ -142,10 +142,16 @@ class Scanner:
             yield 0
 
     def give_back(self) -> Iterator[int]:
-        """Undoes all merging; yields the work of each step, in pages."""
-        for guest in list(self.watched.values()):
-            yield from self._give_back_to(guest)
-        yield from self.tidy()
+        """Undoes all merging, in turns as long as each gives something back; yields the work of each step, in pages."""
+        before = sys.maxsize
+        while True:
+            left = 0
+            for guest in list(self.watched.values()):
+                left += yield from self._give_back_to(guest)
+            yield from self.tidy()
+            if not left or left >= before:
+                return
+            before = left
 
     def tidy(self) -> Iterator[int]:
         """Counts anew what is shared, and frees what nobody needs any more; yields the work of each step, in pages."""
@@ -198,21 +204,21 @@ class Scanner:
         for guest in self.watched.values():
             if guest.leaving:
                 guest.forget()
-                guest.leaving = yield from self._give_back_to(guest)
+                guest.leaving = bool((yield from self._give_back_to(guest)))
 
-    def _give_back_to(self, guest: Watched) -> Generator[int, None, bool]:
-        """Gives its merged pages back; returns whether it still has some."""
+    def _give_back_to(self, guest: Watched) -> Generator[int, None, int]:
+        """Gives its merged pages back; returns the bytes that it still has, or may have."""
         if not self._merger:
-            return False
+            return 0
         try:
             with own_trouble(guest.tell), self._at(guest) as process:
                 reason = yield from self._merger.give_back(process)
-                still = any(mapping.merged for mapping in process.mappings())
+                still = sum(mapping.size for mapping in process.mappings() if mapping.merged)
                 guest.refuse(reason if still else None)
                 return still
         except Gone:
-            return False
-        return True
+            return 0
+        return PAGE
 
     def _read(self, guest: Watched) -> Iterator[int]:
         guest.trouble = None

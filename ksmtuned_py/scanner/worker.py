@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ksmtuned_py.config import Scan
 from ksmtuned_py.door import Door
+from ksmtuned_py.guests.cgroups import keeps_a_kill_waiting
 from ksmtuned_py.model import GuestKey, Run
 from ksmtuned_py.scanner.channel import Channel, Closed, Message, inherited
 from ksmtuned_py.scanner.mark import Mark
@@ -145,6 +146,8 @@ def merger_for(settings: Scan, door: Door) -> tuple[Merger | None, str | None]:
         return None, f"remap is for x86-64 and aarch64 with pages of 4 KiB only, and this is {os.uname().machine}"
     if not _is_of_our_namespace(door):
         return None, "remap needs the /proc of the PID namespace that the daemon runs in"
+    if keeps_a_kill_waiting(door.read_if_there("proc/self/cgroup") or ""):
+        return None, "remap is not for a daemon in a freezer of cgroup v1: frozen, it would hold up who stands still"
     from ksmtuned_py.scanner.remap.share.remapper import Remapper
     from ksmtuned_py.scanner.remap.stop.hurry import end_if_kept
 

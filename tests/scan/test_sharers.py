@@ -15,7 +15,7 @@ from ksmtuned_py.scanner.process import Process
 from ksmtuned_py.scanner.refusal import Refused
 from ksmtuned_py.scanner.remap.refuse.sharers import Sharers
 from ksmtuned_py.scanner.target import Target
-from tests.scan.conftest import scanning, wait_passes, wait_true
+from tests.scan.conftest import scanning, told, wait_passes, wait_true
 from tests.scan.test_remap import REMAP
 from tests.scan.writers import MIB, Writer
 
@@ -85,12 +85,10 @@ def test_a_guest_is_remapped_until_another_process_shares_what_it_has(root: None
     with sharing_guest() as (guest, _), scanning(no_ksm, REMAP, [guest]) as backend:
         wait_true(lambda: backend.counters().pages_sharing > 250, "shared pages")
         guest.begin(what)
-        wait_passes(backend, 2)
-        assert f"sharing: process {guest.sharer} shares its {what}" in backend.problems
+        wait_true(lambda: told(backend, f"sharing: process {guest.sharer} shares its {what}"), "reason")
         windows = backend.window_milliseconds
         wait_passes(backend, 2)
         assert backend.window_milliseconds == windows  # that process is not stopped any more
         guest.end()
-        wait_passes(backend, 3)
-        assert not any("shares its" in one for one in backend.problems)
+        wait_true(lambda: not told(backend, "shares its"), "merging again")
         assert guest.check()["wrong"] == 0

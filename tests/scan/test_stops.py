@@ -13,7 +13,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from ksmtuned_py.config import Scan
 from ksmtuned_py.door import Door
+from ksmtuned_py.guests.cgroups import keeps_a_kill_waiting
 from ksmtuned_py.scanner.process import Process
 from ksmtuned_py.scanner.remap.foothold.area import Operation
 from ksmtuned_py.scanner.remap.foothold.session import Session, Window
@@ -23,6 +25,7 @@ from ksmtuned_py.scanner.remap.share.remapper import Remapper
 from ksmtuned_py.scanner.remap.share.store import Store
 from ksmtuned_py.scanner.remap.stop.stops import Busy, Stops
 from ksmtuned_py.scanner.target import Target
+from ksmtuned_py.scanner.worker import merger_for
 from tests.scan.conftest import result, scanning, told, wait_passes, wait_true
 from tests.scan.test_hostile import odd
 from tests.scan.test_lively import beside_others
@@ -123,8 +126,8 @@ def test_who_could_be_stopped_in_between_is_left_alone_for_a_second_and_not_ever
         remapper._stops.took(one.pid, 60.0)
         assert "ten times as long" in str(result(remapper.give_back(process)))
         assert remapper._stops.left_alone.is_due(one.pid)  # it was stopped, if for too long
-        remapper._stops.took(one.pid, 0.0)
         for _ in range(3):
+            remapper._stops.took(one.pid, 0.0)  # no rest is left
             steps = remapper.give_back(process)
             before = merged_bytes(one, 0, 1 << 47)
             assert any(merged_bytes(one, 0, 1 << 47) < before for _ in steps)
@@ -132,7 +135,7 @@ def test_who_could_be_stopped_in_between_is_left_alone_for_a_second_and_not_ever
                 assert "waits for a device" in str(result(steps))
             wait_for(lambda: runs_freely(one), 5.0, "guest that nobody traces any more")
             time.sleep(1.1)
-        assert result(remapper.give_back(process)) is None
+        wait_true(lambda: result(remapper.give_back(process)) is None, "pages given back")
         assert not stores(one)
         assert one.check()["wrong"] == 0
 
@@ -203,6 +206,17 @@ def test_a_proc_of_another_namespace_is_a_reason(root: None) -> None:
     )
     assert "None)" in run(code)
     assert "PID namespace" in run(code, "unshare", "--pid", "--fork")
+
+
+def test_a_freezer_that_a_kill_does_not_end_is_a_reason(tmp_path: Path) -> None:
+    """Where the worker is frozen in a stop, the kernel has to end it, or its guest would stand still as long."""
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/thread-self").symlink_to(f"{os.getpid()}/task/1")
+    (tmp_path / "proc/self/cgroup").write_text("6:freezer:/docker/7\n0::/system.slice/ksmtuned-py.service\n")
+    merger, reason = merger_for(Scan(reclaim="remap"), Door(str(tmp_path)))
+    assert merger is None
+    assert "freezer of cgroup v1" in str(reason)
+    assert not keeps_a_kill_waiting("6:freezer:/\n0::/system.slice/ksmtuned-py.service\n")
 
 
 def run(code: str, *before: str) -> str:

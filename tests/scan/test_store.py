@@ -115,6 +115,15 @@ def test_who_cannot_be_looked_at_matters_unless_it_had_begun_before(
     assert result(references(Door(str(tmp_path)), {5: 1}, 100))[5].certain is certain
 
 
+def test_who_ends_while_it_is_looked_at_counts_as_a_reader_of_all(tmp_path: Path) -> None:
+    process = tmp_path / "proc" / "7"
+    process.mkdir(parents=True)
+    memfd = "/memfd:ksmtuned-py-pages-e3b0c442-1 (deleted)"
+    (process / "maps").write_text(f"7f0000000000-7f0000002000 rw-p 00000000 00:01 5 {memfd}\n")
+    found = result(references(Door(str(tmp_path)), {5: 2}, 0))[5]
+    assert (found.readers.tolist(), found.certain) == ([1, 1], True)
+
+
 def test_a_store_that_is_taken_over_reaches_as_far_as_it_is_mapped(root: None) -> None:
     before = result(Stores(Door()).of("taken over", None))
     key = before.key

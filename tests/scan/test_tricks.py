@@ -1,5 +1,6 @@
 """Guests that make it hard to merge them, or use it against others: each is merged right, or refused by name."""
 
+import errno
 import os
 import signal
 import struct
@@ -14,7 +15,7 @@ import pytest
 
 from ksmtuned_py.cli.workload import Mix, workloads
 from ksmtuned_py.door import Door
-from ksmtuned_py.scanner.pagemap import PRIVATE
+from ksmtuned_py.scanner.pagemap import PAGE, PRIVATE
 from ksmtuned_py.scanner.pages import ZERO, repeated
 from ksmtuned_py.scanner.process import Process
 from ksmtuned_py.scanner.remap.foothold.area import AREA_BYTES, AREA_NAME, CODE_BYTES
@@ -41,6 +42,7 @@ from tests.support.qemu import NOBODY
 
 SLOW = REMAP.model_copy(update={"stop_window_ms": 100.0})
 """With time enough for a stop, however busy the host is."""
+BROKEN_PAGES = 100
 CPU_LIMITS = [
     (root, texts)
     for root, texts in (
@@ -195,11 +197,32 @@ def test_what_cannot_be_read_any_more_stays_merged_and_nothing_is_left_in_the_gu
         before = merged_bytes(one, 0, 1 << 47), mapped_pages(one)
         assert before[0]
         with Broken(target(one), Door()) as process:
-            assert result(remapper.give_back(process)) == "some of its memory cannot be read: it stays merged"
+            wait_true(lambda: "cannot be read: it stays merged" in str(result(remapper.give_back(process))), "reason")
         assert merged_bytes(one, 0, 1 << 47) == before[0]
         assert mapped_pages(one) - before[1] < 256
         with Process(target(one), Door()) as process:
-            assert result(remapper.give_back(process)) is None
+            wait_true(lambda: result(remapper.give_back(process)) is None, "pages given back")
+        assert one.check()["wrong"] == 0
+
+
+class HalfBroken(Store):
+    """A store in whose memory some of the first pages are broken."""
+
+    def read(self, offset: int, pages: int) -> bytes:
+        if offset < BROKEN_PAGES:
+            raise OSError(errno.EIO, "broken")
+        return super().read(offset, pages)
+
+
+def test_what_cannot_be_read_of_the_memfd_is_left_out_and_all_else_is_merged(root: None) -> None:
+    remapper = Remapper(Door(), SLOW)
+    with closing(HalfBroken("ksmtuned-py-pages-test", 0)) as store, writers(1) as (one,):
+        remapper._stores._stores["", None] = store
+        assert merge_once(remapper, one) is None
+        lines = [line.split() for line in Path(f"/proc/{one.pid}/maps").read_text().splitlines()]
+        offsets = [int(words[2], 16) // PAGE for words in lines if "ksmtuned-py-pages" in words[-2]]
+        assert offsets
+        assert min(offsets) >= BROKEN_PAGES
         assert one.check()["wrong"] == 0
 
 

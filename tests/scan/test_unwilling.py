@@ -276,9 +276,9 @@ class Confused(Process):
 
     stranger = 0
 
-    def names(self, name: str) -> list[str]:
+    def names(self, name: str, most: int) -> list[str]:
         found, self.stranger = [str(self.stranger)] if self.stranger else [], 0
-        return super().names(name) + found
+        return super().names(name, most) + found
 
 
 def test_a_thread_of_somebody_else_is_let_go_of(root: None) -> None:

@@ -13,6 +13,7 @@ from ksmtuned_py.scanner.remap.refuse.eligibility import (
     status_refusal,
 )
 from ksmtuned_py.scanner.remap.refuse.opened import Belongings
+from ksmtuned_py.scanner.remap.stop.threads import MOST_THREADS, TOO_MANY_THREADS
 
 _NESTED = {"kvm_intel": "vmx", "kvm_amd": "svm"}
 """Modules of KVM, and the name of the processor feature that lets a guest have guests of its own."""
@@ -37,7 +38,10 @@ def look(door: Door, process: Process, least_bytes: int) -> Belongings:
 
 
 def _threads_refusal(process: Process) -> str | None:
-    for thread in process.names("task"):
+    threads = process.names("task", MOST_THREADS + 1)
+    if len(threads) > MOST_THREADS:
+        return TOO_MANY_THREADS
+    for thread in threads:
         with suppress(Gone):  # the refusal is about that thread only
             if reason := status_refusal(process.status(f"task/{thread}/status")):
                 return reason

@@ -54,7 +54,7 @@ class Belongings:
 
     def refusal(self, mappings: Iterable[Mapping]) -> str | None:
         """Returns why a process with these mappings, and with what it has open, is refused; None when it is not."""
-        if len(self._process.names("fd")) > _MOST_OPEN:
+        if len(self._process.names("fd", _MOST_OPEN + 1)) > _MOST_OPEN:
             return f"it has more than {_MOST_OPEN} files open: to check them takes longer than a stop may"
         return next(filter(None, (self._reason(*one) for one in (*self._opened(), *_mapped(mappings)))), None)
 
@@ -64,11 +64,12 @@ class Belongings:
         return any("kvm-vm" in name for name in self._passed)
 
     def new(self) -> list[str]:
-        """Returns what it has open now that was not let through yet."""
-        return [link for link, _ in self._opened() if link not in self._passed]
+        """Returns what it has open now that was not let through yet, or is more than can be looked at in a stop."""
+        links = [link for link, _ in self._opened()]
+        return [link for link in links if link not in self._passed] or links[_MOST_OPEN:]
 
     def _opened(self) -> Iterator[tuple[str, str]]:
-        for number in self._process.names("fd"):
+        for number in self._process.names("fd", _MOST_OPEN + 1):
             with suppress(FileNotFoundError):  # closed since
                 yield os.readlink(f"fd/{number}", dir_fd=self._process.directory), f"fd/{number}"
 

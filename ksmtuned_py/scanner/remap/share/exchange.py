@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from ksmtuned_py.scanner.remap.foothold.session import Session, Window
 from ksmtuned_py.scanner.remap.share.freepages import stretches
 from ksmtuned_py.scanner.remap.share.intact import change
 from ksmtuned_py.scanner.remap.share.runs import PageRun, operations
+from ksmtuned_py.scanner.remap.share.store import Store
 from ksmtuned_py.scanner.remap.stop.stops import Busy
 from ksmtuned_py.scanner.remap.stop.threads import Lost
 
@@ -43,6 +45,16 @@ def share(process: Process, window: Window, session: Session, runs: list[PageRun
         raise Refused(f"mmap in it failed: {os.strerror(-failed[0])}")
     if locked(process) != before:
         raise Lost(LOCKS)
+
+
+def readable(store: Store, runs: list[PageRun]) -> tuple[list[PageRun], list[bytes]]:
+    """Returns those runs whose contents can be read, and the contents; some of the store's memory may be broken."""
+    able, contents = list[PageRun](), list[bytes]()
+    for run in runs:
+        with suppress(OSError):
+            contents.append(store.read(run.offset, run.pages))
+            able.append(run)
+    return able, contents
 
 
 def _equal_parts(process: Process, run: PageRun, content: bytes) -> Iterator[PageRun]:

@@ -1,7 +1,8 @@
 """Undoes merging: every merged run becomes private memory without a file again, with the content the guest sees."""
 
 import os
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager
 from functools import partial
 
@@ -40,17 +41,25 @@ def give_back(
     session: Session,
     merged: list[Eligible],
     standing: Callable[[], AbstractContextManager[Window]],
-) -> Iterator[int]:
-    """Gives pages back window by window; yields pages. Raises NoRoom, Refused and Gone."""
+    until_seconds: float,
+) -> Generator[int, None, bool]:
+    """Gives pages back window by window, one at least, until that time; returns whether all are given back.
+
+    Yields pages. Raises NoRoom, Refused and Gone.
+    """
     mem = os.open("mem", os.O_RDWR | os.O_CLOEXEC, dir_fd=process.directory)
     try:
         for some in _portions(merged):
             _refuse_without_room(door, process)
+            _bring_in(process, some)
             portion = partial(_portion, process, session, mem, some, standing)
             yield from patiently(session.stops, process.target.pid, portion)
             yield sum(length for _, length, _ in some) // PAGE
+            if time.monotonic() >= until_seconds:
+                return False
     finally:
         os.close(mem)
+    return True
 
 
 def _portion(
@@ -65,6 +74,12 @@ def _portion(
             raise Refused(reason)
         for address, length, one in some:
             _one(process, session, window, mem, address, length, one)
+
+
+def _bring_in(process: Process, some: list[tuple[int, int, Eligible]]) -> None:
+    """Has what was swapped out read in while the guest still runs, for a disk may take longer than a stop."""
+    for address, length, _ in some:
+        process.read([memoryview(bytearray(length))], address)
 
 
 def _refuse_without_room(door: Door, process: Process) -> None:

@@ -59,9 +59,7 @@ def references(door: Door, ends: dict[int, int], since_ticks: int) -> Generator[
         try:
             uncertain, mappings = yield from _asked(door, pid)
             yield PAGES_PER_PROCESS + len(mappings)
-            for mapping in mappings:
-                if mapping.inode in counts:
-                    yield from _count(door, pid, mapping, counts[mapping.inode])
+            yield from _count_all(door, pid, [mapping for mapping in mappings if mapping.inode in counts], counts)
         except (OSError, KsmtunedError):
             uncertain = () if _began_before(door, pid, since_ticks) else counts
         for inode in counts.keys() & set(uncertain):
@@ -166,29 +164,45 @@ def _began_before(door: Door, pid: str, ticks: int) -> bool:
     return False
 
 
-def _count(door: Door, pid: str, mapping: Mapping, counts: References) -> Iterator[int]:
+def _count_all(door: Door, pid: str, mappings: list[Mapping], counts: dict[int, References]) -> Iterator[int]:
+    """Counts what a process has mapped.
+
+    One that is stopped may still be about to map pages for a worker that was killed.
+    """
+    if not mappings:
+        return
+    pagemap = -1
+    with suppress(OSError):
+        pagemap = os.open(door.path(f"proc/{pid}/pagemap"), os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        for mapping in mappings:
+            yield from _count(pagemap, mapping, counts[mapping.inode])
+    finally:
+        if pagemap >= 0:
+            os.close(pagemap)
+    if is_stopped(parse_status(door.read_if_there(f"proc/{pid}/status") or "")):
+        for mapping in mappings:
+            counts[mapping.inode].certain = False
+
+
+def _count(pagemap: int, mapping: Mapping, counts: References) -> Iterator[int]:
     """Counts one mapping piece by piece.
 
-    A process that is stopped may still be about to map pages for a worker that was killed. A guest may have mapped far
-    more than the store has; beyond its end there is nothing to be freed.
+    A guest may have mapped far more than the store has; beyond its end there is nothing to be freed.
     """
     end = min(mapping.end, mapping.start + max(0, len(counts.readers) * PAGE - mapping.offset))
     for start in range(mapping.start, end, _PIECE_BYTES):
         mapped = np.ones((min(end, start + _PIECE_BYTES) - start) // PAGE, np.uint32)
-        mapped[_copied(door, pid, start, start + len(mapped) * PAGE)] = 0
+        mapped[_copied(pagemap, start, start + len(mapped) * PAGE)] = 0
         begin = (mapping.offset + start - mapping.start) // PAGE
         counts.readers[begin : begin + len(mapped)] += mapped
         counts.covered[begin : begin + len(mapped)] = True
         yield 1 + len(mapped) // _COUNTED_PER_PAGE
-    counts.certain &= not is_stopped(parse_status(door.read_if_there(f"proc/{pid}/status") or ""))
 
 
-def _copied(door: Door, pid: str, start: int, end: int) -> NDArray[np.uint32]:
+def _copied(pagemap: int, start: int, end: int) -> NDArray[np.uint32]:
     """Returns the pages between the addresses of which the process has a copy; none where that is not known."""
-    with suppress(OSError):
-        descriptor = os.open(door.path(f"proc/{pid}/pagemap"), os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            return page_numbers(runs(descriptor, start, end, COPIED), start)
-        finally:
-            os.close(descriptor)
+    if pagemap >= 0:
+        with suppress(OSError):
+            return page_numbers(runs(pagemap, start, end, COPIED), start)
     return np.empty(0, np.uint32)

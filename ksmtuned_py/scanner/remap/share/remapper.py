@@ -24,7 +24,7 @@ from ksmtuned_py.scanner.remap.refuse.flags import eligible_now
 from ksmtuned_py.scanner.remap.refuse.looks import look
 from ksmtuned_py.scanner.remap.refuse.opened import Belongings
 from ksmtuned_py.scanner.remap.refuse.sharers import Sharers
-from ksmtuned_py.scanner.remap.share.exchange import share
+from ksmtuned_py.scanner.remap.share.exchange import readable, share
 from ksmtuned_py.scanner.remap.share.giveback import give_back
 from ksmtuned_py.scanner.remap.share.pace import Pace
 from ksmtuned_py.scanner.remap.share.references import PAGES_PER_PROCESS, references
@@ -40,6 +40,8 @@ from ksmtuned_py.units import MIB
 
 _TRIES, _AGAIN_SECONDS = 10, 0.05
 """How often, and how soon again, giving back is tried: a guest whose mappings change is refused only for now."""
+_TURN_SECONDS = 10.0
+"""How long one guest is given back until others have their turn: it may map more all the time, or be very large."""
 _STOPS = 5
 """How often one window is tried with a guest whose mappings have changed since the look a millisecond before."""
 _LOOK_SECONDS = 1.0
@@ -62,6 +64,7 @@ class Remapper:
         self._sessions = dict[GuestKey, Session]()
         self._pace = Pace(settings.stop_window_ms / 1000)
         self._stops = Stops(settings.stop_window_ms / 1000)
+        self.turn_seconds = _TURN_SECONDS
         self._next_look = 0.0
         self._looks = 0
         """How many looks at all processes have begun."""
@@ -174,20 +177,21 @@ class Remapper:
         """Gives the guest its pages back as private memory; returns why some stay merged, or None."""
         self._outdated = True
         reasons: list[str | None] = [None]
-        tries, least = _TRIES, sys.maxsize
+        tries, least, until_seconds = _TRIES, sys.maxsize, time.monotonic() + self.turn_seconds
         while tries and (size := sum(mapping.size for mapping in process.mappings() if mapping.merged)):
             if not self._stops.left_alone.is_due(process.target.pid):
                 return reasons[-1] or "it could not be stopped, and is left alone for some seconds"
             tries = _TRIES if size < least else tries - 1
             least = min(size, least)
             with self._own_trouble(process, reasons.append):
-                yield from self._give_back(process)
+                if not (yield from self._give_back(process, until_seconds)):
+                    return "it has much to be given back, and others have their turn"
                 continue
             time.sleep(_AGAIN_SECONDS)
             yield 1
         return reasons[-1]
 
-    def _give_back(self, process: Process) -> Iterator[int]:
+    def _give_back(self, process: Process, until_seconds: float) -> Generator[int, None, bool]:
         self._stops.refuse_late(process.target.pid)
         belongings = look(self._door, process, self._least_bytes)
         Sharers(self._door, process).check_all()
@@ -203,7 +207,7 @@ class Remapper:
         standing = yield from self._prepared(
             process, belongings, session, [(one.mapping.start, one.mapping.end) for one in merged]
         )
-        yield from give_back(self._door, process, session, merged, standing)
+        return (yield from give_back(self._door, process, session, merged, standing, until_seconds))
 
     def _prepared(
         self, process: Process, belongings: Belongings, session: Session, wanted: Ranges
@@ -267,13 +271,13 @@ class Remapper:
 
         def exchange(some: list[PageRun]) -> None:
             """Exchanges these runs in one stop, unless pages of the store were freed since it was planned."""
-            contents = [store.read(run.offset, run.pages) for run in some if store.times_freed == freed]
+            able, contents = readable(store, some if store.times_freed == freed else [])
             if not contents:
                 return
             with standing() as window:
                 begun_seconds = time.monotonic()
                 try:
-                    share(process, window, session, some, contents)
+                    share(process, window, session, able, contents)
                 finally:  # also when comparing took too long: the next ones have to be fewer
                     self._pace.took(some, time.monotonic() - begun_seconds - window.vain_seconds)
 

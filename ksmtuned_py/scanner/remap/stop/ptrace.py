@@ -167,10 +167,13 @@ def dispatches_itself(thread: int) -> bool:
     return bool(_DISPATCH.unpack(buffer.raw)[0])
 
 
-def seccomp_filters(thread: int) -> list[bytes]:
-    """Returns a thread's filter programs, the oldest first; raises OSError (EACCES when we have a filter ourselves)."""
+def seccomp_filters(thread: int, most: int) -> list[bytes]:
+    """Returns a thread's filter programs, the oldest first and no more than so many.
+
+    Raises OSError (EACCES when we have a filter ourselves).
+    """
     found: list[bytes] = []
-    while True:
+    while len(found) < most:
         try:
             length = _request(_SECCOMP_GET_FILTER, thread, len(found), ctypes.addressof(_filter))
         except OSError as error:
@@ -178,3 +181,4 @@ def seccomp_filters(thread: int) -> list[bytes]:
                 return found
             raise
         found.append(ctypes.string_at(_filter, length * _FILTER_INSTRUCTION_BYTES))
+    return found

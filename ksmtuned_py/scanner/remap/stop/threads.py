@@ -17,6 +17,7 @@ from ksmtuned_py.scanner.remap.stop.stops import Busy, NotStopped, Stops
 from ksmtuned_py.sensors.stat import thread_state
 
 MOST_THREADS = 127
+TOO_MANY_THREADS = f"it has more than {MOST_THREADS} threads"
 LAST_PATIENCE_SECONDS = 0.5
 """How long a stop may take in all once a thread works for us: a limit of CPU time may keep it from running."""
 _ALL_SIGNALS = 2**64 - 1
@@ -180,7 +181,7 @@ class Threads:
             if time.monotonic() > deadline:
                 raise NotStopped("its threads begin and end faster than they can be stopped")
             if len(self._seized | new) > MOST_THREADS:
-                raise Refused(f"it has more than {MOST_THREADS} threads")
+                raise Refused(TOO_MANY_THREADS)
             for number in new:
                 self._seize(number)
             for number in new & self._unstopped:
@@ -188,7 +189,7 @@ class Threads:
                     self._seized.discard(number)
 
     def _numbers(self) -> set[int]:
-        return {int(name) for name in self._process.names("task")}
+        return {int(name) for name in self._process.names("task", MOST_THREADS + 1)}
 
     def _seize(self, number: int) -> None:
         try:
