@@ -18,6 +18,8 @@ IDLE_SECONDS = 0.05
 """So long a guest of a crowd rests after every second write, because dozens have two processors."""
 MANY_TIMES = 40
 """How often a guest has done each thing, beside being merged, before it is judged."""
+PAUSE_MILLISECS = 200
+"""The worker's pause after each batch, about a pass: without one it takes a processor as long as the crowd lives."""
 Start = Callable[[str], AbstractContextManager[Load]]
 
 
@@ -78,7 +80,9 @@ def crowd(
         plain = stack.enter_context(writers(2, MIB))
         guests = {name: stack.enter_context(start(name)) for name, start in kinds.items()}
         prepare(guests)
-        backend = stack.enter_context(scanning(door, REMAP, [*guests.values(), *plain]))
+        backend = stack.enter_context(
+            scanning(door, REMAP, [*guests.values(), *plain], sleep_millisecs=PAUSE_MILLISECS)
+        )
         wait_passes(backend, 4)
         yield Crowd(backend, guests, plain)
 

@@ -1,11 +1,13 @@
 """A guest that calls exec again and again: `python -m tests.scan.execing MIB leader|thread FILE`.
 
-It holds what is equal to others' memory, compares it, appends a character to the file, and becomes itself anew. With
-'thread', another thread than the first one calls exec, which ends all others. Only root may open the file.
+It holds what is equal to others' memory, compares it, appends a character to the file, and becomes itself anew, as long
+as the file may be executed. With 'thread', another thread than the first one calls exec, which ends all others. Only
+root may open the file.
 """
 
 import mmap
 import os
+import stat
 import sys
 import threading
 import time
@@ -26,6 +28,8 @@ def main(how: str, told: str) -> None:
         threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
     print("ready", flush=True)
     time.sleep(0.7)
+    while not os.fstat(file).st_mode & stat.S_IXUSR:
+        time.sleep(0.1)
     os.write(file, b"." if memory[:] == content else b"wrong")
 
     def again() -> None:

@@ -4,6 +4,7 @@ The line 'seen' asks for how often each thing was done, and what came of it that
 """
 
 import ctypes
+import errno
 import fcntl
 import mmap
 import os
@@ -21,7 +22,7 @@ from pathlib import Path
 from tests.scan import writer
 from tests.scan.contents import equal_page
 from tests.scan.interrupted import CALLS
-from tests.scan.oddcalls import ODD
+from tests.scan.oddcalls import ODD, resting_handler
 
 PAGE = mmap.PAGESIZE
 CLONE_VM, CLONE_NEWUSER = 0x100, 0x10000000
@@ -30,12 +31,14 @@ MCL_FUTURE, MCL_ONFAULT = 2, 4
 USERFAULTFD, UFFDIO_API, UFFDIO_REGISTER = {"x86_64": 323, "aarch64": 282}, 0xC018AA3F, 0xC020AA00
 MAP_HUGETLB = 0x40000
 MANY = 8 << 20
+RESTING = {"fork", "vfork", "x32"}
+"""What is done at a set rate, because at full speed one guest would take a whole processor."""
 seen: Counter[str] = Counter()
 wrong: Counter[str] = Counter()
 stacks: list[object] = []
 opened: list[int] = []
 _libc = ctypes.CDLL(None, use_errno=True)
-_usleep, _exit = (ctypes.cast(function, ctypes.c_void_p) for function in (_libc.usleep, _libc._exit))
+_exit = ctypes.cast(_libc._exit, ctypes.c_void_p)
 
 
 def note(name: str, *, right: bool, what: object = "") -> None:
@@ -52,6 +55,8 @@ def forever(name: str, work: Callable[[], object]) -> None:
         while True:
             found = work()
             note(name, right=not found, what=found)
+            if name in RESTING:
+                time.sleep(writer.IDLE_SECONDS)
 
     threading.Thread(target=run, daemon=True).start()
 
@@ -106,7 +111,7 @@ def churn() -> object:
         return "mapped"
     memory.madvise(mmap.MADV_DONTNEED, MANY // 2, MANY // 4)
     memory[MANY // 2 : MANY // 4 * 3] = content[: MANY // 4]
-    memory.resize(2 * MANY)
+    memory = grown(memory)
     if memory[:MANY] != content:
         return "moved"
     memory[MANY:] = content
@@ -118,16 +123,30 @@ def churn() -> object:
     return None
 
 
+def grown(memory: mmap.mmap) -> mmap.mmap:
+    """Makes it twice as large; what has become several mappings by being merged is copied, as realloc does it."""
+    try:
+        memory.resize(2 * len(memory))
+    except OSError as error:
+        if error.errno != errno.EFAULT:
+            raise
+        larger = mmap.mmap(-1, 2 * len(memory), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        larger[: len(memory)] = memory[:]
+        memory.close()
+        return larger
+    return memory
+
+
 # Odd states of threads.
 
 
 def on_another_stack() -> object:
-    """Is in a handler on an alternate signal stack most of the time: usleep, called with the signal's number."""
+    """Is in a handler on an alternate signal stack nearly all the time."""
     if not stacks:
         stack = ctypes.create_string_buffer(1 << 16)
         done = _libc.sigaltstack(struct.pack("=QiiQ", ctypes.addressof(stack), 0, 0, len(stack)), None)
         assert not done, os.strerror(ctypes.get_errno())
-        action = struct.pack("=Q128sixxxxQ", _usleep.value or 0, b"", ON_STACK, 0)
+        action = struct.pack("=Q128sixxxxQ", resting_handler(), b"", ON_STACK, 0)
         assert not _libc.sigaction(SIGNAL, action, None), os.strerror(ctypes.get_errno())
         stacks.append(stack)
     signal.raise_signal(SIGNAL)

@@ -75,6 +75,17 @@ def sleeping_code() -> bytes:
     return b"\x49\x89\xfd" + loop + b"\xeb" + struct.pack("b", -len(loop) - 2)
 
 
+def resting_handler() -> int:
+    """Returns the address of a signal handler that sleeps for 10 ms.
+
+    mov eax, nanosleep; mov edi, data; xor esi, esi; syscall; ret.
+    """
+    at = machine(b"", struct.pack("=qq", 0, 10_000_000))
+    code = b"\xb8\x23\x00\x00\x00\xbf" + struct.pack("<I", at + 512) + b"\x31\xf6\x0f\x05\xc3"
+    ctypes.memmove(at, code, len(code))
+    return at
+
+
 def stepped() -> object:
     """Sleeps for ever with the trap flag set: each instruction ends with a SIGTRAP, whose handler does nothing.
 
