@@ -12,6 +12,7 @@ when guests grow, when they write to merged pages, and when many do so at once.
 - Each day of the record then has a worst moment, and how far that was above the mean of the day before is its rise. The
   rises tell with what chance the next one is more than what is left (extremes.py).
 - A record of less than eight days is cut into parts of a day. The growth seen in it is taken to go on all day.
+- With two or three days the same quarters of all days are compared (fewdays.py).
 - A record of less than a day has not seen all hours. Its rises count as wider: twice, where half of them were seen.
 - Where a new guest lands, nothing of it is shared yet. So there has to be room for all of it, after those before it.
 """
@@ -25,6 +26,7 @@ from statistics import median
 from ksmtuned_py.model import Guest, Snapshot
 from ksmtuned_py.policy.demand import DemandRecord, demands, key_of, landing_bytes, limits, own_bytes
 from ksmtuned_py.policy.extremes import Worst
+from ksmtuned_py.policy.fewdays import QUARTERS, chance_by_quarters, few_days
 from ksmtuned_py.units import MIB
 
 DAY_SECONDS = 86_400.0
@@ -128,8 +130,8 @@ def _at_place(record: DemandRecord, now: Snapshot, like: Guest, risk: float, day
         room_bytes=room,
         debt_bytes=now.saved_bytes,
         record_seconds=record.span_seconds,
-        rises=len(demand.parts.spans),
-        part_seconds=day_seconds / demand.parts.in_a_day,
+        rises=demand.rises,
+        part_seconds=demand.part_seconds,
     )
 
 
@@ -176,23 +178,36 @@ class Demand:
         self._day_seconds = day_seconds
         self._span_seconds = record.span_seconds
         self._times = [moment.seconds for moment in record.moments]
+        self._days = few_days(self._times, min(day_seconds, self._span_seconds * BEFORE_SHARE), day_seconds)
         there = {key_of(guest) for guest in now.guests if not place or (guest.slice and guest.slice.cgroup == place)}
         self._now, own, crowd = _as_now(record, place, there, key_of(like), own_bytes(now))
         days = int(self._span_seconds / day_seconds)
         crowd = crowd if len(there) > OTHERS_LEAST and days >= OTHERS_LEAST else []
         self._more = _NewGuests(own, crowd, day_seconds / record.step_seconds, days)
 
+    @property
+    def rises(self) -> int:
+        """The parts of the record that are compared."""
+        return len(self._days) * QUARTERS or len(self.parts.spans)
+
+    @property
+    def part_seconds(self) -> float:
+        """How long each of them is."""
+        return self._day_seconds / (QUARTERS if self._days else self.parts.in_a_day)
+
     def chance(self, more: int) -> float:
         """The chance that the place has not enough within a day, with so many guests more."""
         wanted = [now + new for now, new in zip(self._now, self._more.together(more), strict=True)]
         sums = [0.0, *accumulate(wanted)]
+        level = (sums[-1] - sums[self.parts.before]) / (len(wanted) - self.parts.before)
+        least = max(LEAST_WIDTH_BYTES, LEAST_WIDTH_SHARE * level)
+        if self._days:
+            return chance_by_quarters(self._days, wanted, self.limit_bytes - level, least)
         rises = [
             max(wanted[begin:end]) - (sums[begin] - sums[before]) / (begin - before)
             for before, begin, end in self.parts.spans
         ]
-        level = (sums[-1] - sums[self.parts.before]) / (len(wanted) - self.parts.before)
         left = self.limit_bytes - level - self._growth(wanted)
-        least = max(LEAST_WIDTH_BYTES, LEAST_WIDTH_SHARE * level)
         return Worst(self._widened(rises), least).chance(left, self.parts.in_a_day)
 
     def _growth(self, wanted: Sequence[float]) -> float:
