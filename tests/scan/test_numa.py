@@ -14,6 +14,7 @@ from ksmtuned_py.scanner.remap.refuse.eligibility import eligible, of_one_policy
 from ksmtuned_py.scanner.remap.refuse.numa import NumaPolicy, parse_policy, policies
 from ksmtuned_py.units import MIB
 from tests.scan.conftest import scanning, turn, wait_passes, wait_true
+from tests.scan.crowd import IDLE_SECONDS, PAUSE_MILLISECS
 from tests.scan.test_remap import REMAP
 from tests.scan.writers import MIB as GUEST_MIB
 from tests.scan.writers import Writer, stores
@@ -82,7 +83,7 @@ def guests(*arguments: tuple[str, ...]) -> Iterator[list[Writer]]:
         found = []
         for number, words in enumerate(arguments):
             command = (sys.executable, "-m", "tests.scan.bound", str(GUEST_MIB), *words)
-            found.append(stack.enter_context(Writer(f"bound-{number}", command=command)))
+            found.append(stack.enter_context(Writer(f"bound-{number}", command=command, idle_seconds=IDLE_SECONDS)))
         yield found
 
 
@@ -119,7 +120,7 @@ Merged = tuple[ScanBackend, dict[str, Pair]]
 def merged(machine: Door) -> Iterator[Merged]:
     """Guests with all these policies, which one worker has merged."""
     words = [(str(mode), "1", *more) for mode in KINDS.values() for more in ((), ("process",))]
-    with guests(*words) as found, scanning(machine, REMAP, found) as backend:
+    with guests(*words) as found, scanning(machine, REMAP, found, sleep_millisecs=PAUSE_MILLISECS) as backend:
         wait_true(lambda: all(map(stores, found)), "shared pages")
         wait_passes(backend, 2)
         yield backend, dict(zip(KINDS, map(Pair, found[::2], found[1::2]), strict=True))

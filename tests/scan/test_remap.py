@@ -17,7 +17,7 @@ from tests.scan.writers import runs_freely, writers
 from tests.support.process import wait_for
 
 REMAP = Scan(reclaim="remap", remap_guests=("*",), remap_least_mib=8)
-EQUAL_BYTES = 32 * MIB
+EQUAL_BYTES = 16 * MIB
 EQUAL_PAGES = EQUAL_BYTES // 4096
 
 
@@ -26,7 +26,7 @@ def pss_bytes(pid: int) -> int:
 
 
 def test_equal_pages_are_really_shared_and_given_back(root: None, no_ksm: Door) -> None:
-    mix = Mix(equal_bytes=EQUAL_BYTES, unique_bytes=16 * MIB)
+    mix = Mix(equal_bytes=EQUAL_BYTES, unique_bytes=8 * MIB)
     with workloads([mix] * 3, mergeable=False) as loads:
         before = sum(pss_bytes(load.pid) for load in loads)
         with scanning(no_ksm, REMAP, loads) as backend:
@@ -143,7 +143,7 @@ def test_two_workers_at_once_do_not_spoil_each_others_pages(root: None, no_ksm: 
             assert [guest.check()["wrong"] for guest in guests] == [0, 0]
             time.sleep(0.3)
             sharing = one.counters().pages_sharing + other.counters().pages_sharing
-            return sharing > 250 and time.monotonic() - begun > 12
+            return sharing > 250 and time.monotonic() - begun > 6
 
         wait_true(both_have_worked, "shared pages")
         assert one.restarts + other.restarts == 0

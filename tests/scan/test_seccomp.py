@@ -104,7 +104,7 @@ def expected(action: int | None) -> int:
 arguments = st.lists(st.tuples(words, words).map(lambda two: two[0] << 32 | two[1]), min_size=6, max_size=6)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(programs(), arguments)
 def test_a_filter_is_run_as_the_kernel_runs_it(kernel: Kernel, program: bytes, given: list[int]) -> None:
     found = actions(program, Call("", NO_SUCH_CALL, tuple(given)).words(NATIVE))
@@ -112,7 +112,7 @@ def test_a_filter_is_run_as_the_kernel_runs_it(kernel: Kernel, program: bytes, g
     assert None in found or done in map(expected, found)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(programs(), arguments, st.lists(st.booleans(), min_size=6, max_size=6))
 def test_what_is_not_known_beforehand_is_among_what_may_be_returned(
     program: bytes, given: list[int], known: list[bool]

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -19,6 +19,7 @@ import pytest
 from ksmtuned_py.cli.workload import Mix, Workload, workloads
 from ksmtuned_py.door import Door
 from ksmtuned_py.scanner.process import Process
+from ksmtuned_py.scanner.refusal import Refused
 from ksmtuned_py.scanner.remap.refuse.eligibility import Eligible
 from ksmtuned_py.scanner.remap.share.intact import change
 from ksmtuned_py.scanner.remap.share.runs import PageRun
@@ -311,8 +312,8 @@ class Continued(Process):
 
 
 def stop_in_a_window(process: Process) -> None:
-    """Stops a guest with SIGSTOP while a thread of it works for us."""
-    with Threads(process, Stops(0.05)) as threads:
+    """Stops a guest with SIGSTOP while a thread of it works for us; another thread may take the signal first."""
+    with suppress(Refused), Threads(process, Stops(0.05)) as threads:
         ptrace.resume(threads.all[0].number)
         os.kill(process.target.pid, signal.SIGSTOP)
         threads.stop_again(threads.all[0])
