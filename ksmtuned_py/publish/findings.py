@@ -127,14 +127,15 @@ class Findings:
 
     def _begun(self, printed: int) -> "subprocess.Popen[bytes]":
         """Another child, unless the last one does not even end when it is killed; raises SubprocessError then."""
+        if self._child is not None and self._child.poll() is None:
+            self._child.kill()
+            raise subprocess.TimeoutExpired(self._words, self._patience_seconds)
+        child = _child(self._words, printed)  # without the lock: to begin one may take long where memory is short
         with self._lock:
-            if self._child is not None and self._child.poll() is None:
-                self._child.kill()
-                raise subprocess.TimeoutExpired(self._words, self._patience_seconds)
+            self._child = child
             if self._not_before_seconds == NEVER_SECONDS:
-                raise subprocess.SubprocessError("the daemon ends")
-            self._child = _child(self._words, printed)
-            return self._child
+                child.kill()  # the daemon has ended meanwhile
+        return child
 
 
 def _child(words: Sequence[str], printed: int) -> "subprocess.Popen[bytes]":
