@@ -1,13 +1,13 @@
 """Asks a Prometheus over HTTP, within bounds of time and size, and follows it nowhere else."""
 
 import os
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache
-from http.client import HTTPException, HTTPResponse
+from http.client import HTTPException
 from pathlib import Path
+from threading import Thread
 from urllib.error import HTTPError
 from urllib.parse import urlencode, urlsplit
 from urllib.request import (
@@ -21,6 +21,7 @@ from urllib.request import (
 
 from pydantic import TypeAdapter, ValidationError
 
+from ksmtuned_py.door.descriptors import begin
 from ksmtuned_py.door.runtime import read_anybodys
 from ksmtuned_py.door.text import printable
 from ksmtuned_py.errors import KsmtunedError, Unreadable
@@ -32,7 +33,7 @@ AT_ONCE = 4
 PATIENCE_SECONDS = 30.0
 """The time that one answer may take."""
 MOST_BYTES = 16 * MIB
-"""The most that one answer may have: 1,000 hosts take 1.1 MiB, and each MiB takes 15 in memory."""
+"""The most that all answers may have: 1,000 hosts take 1.6 MiB, and each MiB takes 15 in memory."""
 MOST_ERROR_BYTES = 64 * KIB
 MOST_TOKEN_BYTES = 16 * KIB
 ERROR_LENGTH = 300
@@ -89,18 +90,19 @@ class _Refusal:
 class Prometheus:
     """Answers instant queries."""
 
-    def __init__(self, url: str, token: str = "") -> None:
+    def __init__(self, url: str, token: str = "", patience_seconds: float = PATIENCE_SECONDS) -> None:
         """Do not connect yet; raises NoPrometheusUrl."""
         self.url = _checked(url)
         self.warnings: set[str] = set()
         """What the answers so far have told on top: that a part is missing, for instance."""
         self._token = token
+        self._patience_seconds = patience_seconds
+        self._left_bytes = MOST_BYTES
 
     def query(self, expression: str) -> list[Series]:
         """The series of an expression now; raises NotAnswered."""
-        text = b"".join(self._read(expression))
         try:
-            answer = _answers().validate_json(text)
+            answer = _answers().validate_json(self._answer(expression))
         except ValidationError as error:
             raise NotAnswered(self.url, f"no answer of Prometheus: {_first(error)}") from error
         self.warnings |= {printable(warning)[:ERROR_LENGTH] for warning in answer.warnings}
@@ -111,14 +113,34 @@ class Prometheus:
         with ThreadPoolExecutor(AT_ONCE) as askers:
             return dict(zip(expressions, askers.map(self.query, expressions.values()), strict=True))
 
-    def _read(self, expression: str) -> Iterator[bytes]:
-        deadline = time.monotonic() + PATIENCE_SECONDS
+    def _answer(self, expression: str) -> bytes:
+        """The text of an answer. Name servers, headers and chunks wait for each byte, so a thread of its own waits."""
+        texts: list[bytes] = []
+        problems: list[NotAnswered] = []
+
+        def ask() -> None:
+            try:
+                texts.append(self._read(expression))
+            except NotAnswered as problem:
+                problems.append(problem)
+
+        asking = Thread(target=ask, name="prometheus", daemon=True)
+        if not begin(asking):
+            raise NotAnswered(self.url, "no thread can be begun to ask it")
+        asking.join(self._patience_seconds)
+        if asking.is_alive():
+            raise NotAnswered(self.url, f"its answer takes longer than {self._patience_seconds:g} s")
+        if problems:
+            raise problems[0]
+        return texts[0]
+
+    def _read(self, expression: str) -> bytes:
         request = Request(f"{self.url}/api/v1/query?{urlencode({'query': expression})}")  # noqa: S310 - only http and https
         if self._token:
             request.add_unredirected_header("Authorization", f"Bearer {self._token}")
         try:
-            with _opener().open(request, timeout=PATIENCE_SECONDS) as answer:
-                yield from self._pieces(answer, deadline)
+            with _opener().open(request, timeout=self._patience_seconds) as answer:
+                text: bytes = answer.read(self._left_bytes + 1)
         except HTTPError as error:
             with error:
                 raise self._refusal(error) from error
@@ -126,16 +148,10 @@ class Prometheus:
             raise NotAnswered(
                 self.url, printable(str(getattr(error, "reason", error) or type(error).__name__))
             ) from error
-
-    def _pieces(self, answer: HTTPResponse, deadline: float) -> Iterator[bytes]:
-        size = 0
-        while piece := answer.read1(MIB):
-            size += len(piece)
-            if size > MOST_BYTES:
-                raise NotAnswered(self.url, f"its answer is longer than {MOST_BYTES // MIB} MiB")
-            if time.monotonic() > deadline:
-                raise NotAnswered(self.url, f"its answer takes longer than {PATIENCE_SECONDS:.0f} s")
-            yield piece
+        self._left_bytes -= len(text)
+        if self._left_bytes < 0:
+            raise NotAnswered(self.url, f"its answers are longer than {MOST_BYTES // MIB} MiB")
+        return text
 
     def _refusal(self, error: HTTPError) -> NotAnswered:
         """What an answer other than 200 means."""

@@ -2,10 +2,12 @@
 
 import json
 import os
+import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +59,35 @@ def answering(body: bytes | str, status: int = 200, **headers: str) -> Iterator[
         finally:
             server.shutdown()
             thread.join()
+
+
+@contextmanager
+def dripping(text: bytes) -> Iterator[str]:
+    """A server that sends this to all, and then byte after byte of it again, for ever."""
+    ended = threading.Event()
+
+    def drip(taken: socket.socket) -> None:
+        with taken, suppress(OSError):
+            taken.sendall(text)
+            for byte in cycle(text):
+                if ended.wait(0.01):
+                    return
+                taken.sendall(bytes([byte]))
+
+    def accept() -> None:
+        with suppress(OSError):
+            while True:
+                threading.Thread(target=drip, args=(listener.accept()[0],), daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        accepting = threading.Thread(target=accept)
+        accepting.start()
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            ended.set()
+            listener.shutdown(socket.SHUT_RDWR)
+            accepting.join()
 
 
 def vector(*samples: tuple[dict[str, str], str], **more: Any) -> str:
@@ -121,7 +152,23 @@ def test_a_number_that_is_none_is_none() -> None:
 
 
 def test_an_endless_answer_ends() -> None:
-    assert str(refused(b" " * (MOST_BYTES + 1))).endswith("its answer is longer than 16 MiB")
+    assert str(refused(b" " * (MOST_BYTES + 1))).endswith("its answers are longer than 16 MiB")
+
+
+@pytest.mark.parametrize(
+    "drip", [b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 200 OK\r\nX: ", b"HTTP/1.1 200 OK\r\n\r\n"]
+)
+def test_an_answer_that_drips_ends(drip: bytes) -> None:
+    with dripping(drip) as url, pytest.raises(NotAnswered, match=r"its answer takes longer than 0\.2 s"):
+        Prometheus(url, patience_seconds=0.2).answers({"a": "up", "b": "up"})
+
+
+def test_answers_together_have_a_bound() -> None:
+    with answering(vector() + " " * (MOST_BYTES // 2)) as server:
+        prometheus = Prometheus(server.url)
+        assert prometheus.query("up") == []
+        with pytest.raises(NotAnswered, match="its answers are longer than 16 MiB"):
+            prometheus.query("up")
 
 
 def test_nobody_there() -> None:
