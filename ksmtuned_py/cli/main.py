@@ -2,6 +2,7 @@
 
 from argparse import ArgumentParser
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from ksmtuned_py import __version__
 from ksmtuned_py.cli import (
@@ -63,6 +64,14 @@ INTERRUPTED = 130
 """The exit code after Ctrl-C, which is 128 + SIGINT, as shells have it."""
 
 
+@dataclass(eq=False)
+class NotPrinted(KsmtunedError):
+    """What was asked for could not be written on standard output."""
+
+    reason: str
+    template = "standard output cannot be written: {reason}"
+
+
 def build_parser() -> ArgumentParser:
     """The parser of the whole command line. The manual pages and the completion are made from it."""
     parser = ArgumentParser(PROG, description=f"{PROG} {SUMMARY}.", allow_abbrev=False)
@@ -76,11 +85,8 @@ def build_parser() -> ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one verb and returns the exit code. Any error but KsmtunedError is a bug, and keeps its traceback."""
-    args = build_parser().parse_args(argv)
     try:
-        code: int = args.run(args)
-        print(end="", flush=True)  # now, because at exit nobody could handle a reader that went away
-        return code
+        return _run(argv)
     except KsmtunedError as error:
         _tell(error)
         return error.exit_code
@@ -89,6 +95,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         terminal.stop_writing()
         return FAILED
+    except OSError as error:
+        if terminal.takes_output():
+            raise
+        terminal.stop_writing()
+        _tell(NotPrinted(error.strerror or str(error)))
+        return FAILED
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    """Runs one verb, and writes what it printed now: at exit nobody could handle a full disk or a reader that left."""
+    try:
+        args = build_parser().parse_args(argv)
+    except SystemExit:  # --help and --version print, too
+        print(end="", flush=True)
+        raise
+    code: int = args.run(args)
+    print(end="", flush=True)
+    return code
 
 
 def _tell(error: KsmtunedError) -> None:

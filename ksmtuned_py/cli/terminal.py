@@ -37,3 +37,12 @@ def _console(*, stderr: bool) -> "Console":
 def stop_writing() -> None:
     """Discard what is still buffered when the reader went away, or Python complains at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def takes_output() -> bool:
+    """Whether standard output takes a line more. What it did not take may be lost, so nothing else tells."""
+    try:
+        print(flush=True)
+    except OSError:
+        return False
+    return True

@@ -3,13 +3,14 @@
 import json
 import os
 import socket
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.process.conftest import content
-from tests.support.daemon import QUIET, Sections, free_port, one_clear_error, toml, unprivileged, verb
+from tests.support.daemon import KSMTUNED, QUIET, Sections, free_port, one_clear_error, toml, unprivileged, verb
 from tests.support.need import need
 from tests.support.trees import KSM, put
 
@@ -168,3 +169,15 @@ def test_a_command_line_that_makes_no_sense(arguments: list[str]) -> None:
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("usage: ksmtuned-py ")
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["check"], ["check", "--show"], ["completion", "bash"]], ids=" ".join
+)
+def test_a_full_disk_is_one_clear_error(arguments: list[str]) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [*KSMTUNED, *arguments], stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=60
+        )
+    said = "ksmtuned-py: error: standard output cannot be written: No space left on device\n"
+    assert (done.returncode, done.stderr) == (1, said)
