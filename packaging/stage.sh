@@ -62,6 +62,7 @@ stage_files() {
     put 644 packaging/10-observe.toml etc/ksmtuned-py/config.d/10-observe.toml
     put 644 docs/man/ksmtuned-py.1 usr/share/man/man1/ksmtuned-py.1
     put 644 docs/man/ksmtuned-py.toml.5 usr/share/man/man5/ksmtuned-py.toml.5
+    install -d --mode=755 "$stage/var/lib/ksmtuned-py" # the unit cannot make it
     local file
     for file in "$root"/systemd/*; do
         case ${file##*/} in

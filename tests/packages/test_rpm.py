@@ -114,7 +114,7 @@ def test_it_is_installed_and_erased(rpm: Path, root: Path) -> None:
     (root / "etc/ksmtuned-py/config.toml").write_text("# mine\n")
     (root / "usr/bin/ksmtuned-py").write_text(COMMAND)
     for made in ("run/ksmtuned-py/status.json", "var/lib/ksmtuned-py/history.sqlite"):
-        (root / made).parent.mkdir(parents=True)
+        (root / made).parent.mkdir(parents=True, exist_ok=True)
         (root / made).touch()
     rpm_says("--root", root, "--erase", "ksmtuned-py")
     disabled = "systemctl disable --now ksmtuned-py.service"

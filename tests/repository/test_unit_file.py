@@ -12,6 +12,7 @@ import pytest
 from ksmtuned_py.cli.main import build_parser
 from ksmtuned_py.cli.options import RUNTIME_DIR
 from ksmtuned_py.config import Config
+from ksmtuned_py.daemon.serving import STATE
 from ksmtuned_py.door import Door
 from ksmtuned_py.errors import BAD_INPUT
 from ksmtuned_py.guests.discovery import SILENT_GUESTS_MAX, GuestFinder
@@ -135,7 +136,7 @@ def owned(room: object) -> list[Patience]:
 
 def test_the_knobs_stay_writable() -> None:
     assert settings()["ProtectKernelTunables"] == ["yes"]
-    assert settings()["ReadWritePaths"] == [f"-/{KSM_DIRECTORY}"]
+    assert settings()["ReadWritePaths"][0].split()[0] == f"-/{KSM_DIRECTORY}"
 
 
 def test_all_of_proc_stays_readable() -> None:
@@ -158,13 +159,14 @@ def test_metrics_are_passed_at_the_address_that_is_the_default() -> None:
 
 def test_a_user_without_rights_may_write_all_knobs_but_those_that_take_unmerging() -> None:
     lines = (UNIT.parent / "unprivileged.tmpfiles").read_text().splitlines()
-    rules = [line.split() for line in lines if not line.startswith("#")]
+    rules = [line.split() for line in lines if line.startswith("z ")]
     never_written = {"stable_node_chains_prune_millisecs", "ksmd_nice"}  # the last is no file
     assert {Path(rule[1]) for rule in rules} == {
         Path("/", KSM_DIRECTORY, name) for name in set(KNOB_NAMES) - STRUCTURAL - never_written
     }
     (user,) = settings(UNIT.parent / "unprivileged.conf")["User"]
     assert {tuple(rule[:1] + rule[2:]) for rule in rules} == {("z", "0664", "root", user)}
+    assert f"Z /var/lib/ksmtuned-py - {user} {user}".split() in [line.split() for line in lines]
     assert f"\nu {user} - " in (UNIT.parent / "unprivileged.sysusers").read_text()
 
 
@@ -211,6 +213,11 @@ def test_the_drop_in_for_remap_lets_seccomp_filters_be_read() -> None:
 
 
 def test_the_past_is_kept_where_a_purge_finds_it() -> None:
-    [name] = settings()["StateDirectory"]
-    assert f" /var/lib/{name};" in (UNIT.parent.parent / "packaging/debian/ksmtuned-py.postrm").read_text()
-    assert f"`/var/lib/{name}`" in (UNIT.parent.parent / "docs/install.md").read_text()
+    [place] = [value.partition("=")[2] for value in settings()["Environment"] if value.startswith(STATE)]
+    assert settings()["ReadWritePaths"][0].split()[1:] == [f"-{place}"]
+    assert f" {place};" in (UNIT.parent.parent / "packaging/debian/ksmtuned-py.postrm").read_text()
+    assert f"`{place}`" in (UNIT.parent.parent / "docs/install.md").read_text()
+
+
+def test_no_start_and_no_restore_depends_on_the_past() -> None:
+    assert "StateDirectory" not in settings()
