@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Protocol
@@ -142,16 +142,8 @@ class Scanner:
             yield 0
 
     def give_back(self) -> Iterator[int]:
-        """Undoes all merging, in turns as long as each gives something back; yields the work of each step, in pages."""
-        before = sys.maxsize
-        while True:
-            left = 0
-            for guest in list(self.watched.values()):
-                left += yield from self._give_back_to(guest)
-            yield from self.tidy()
-            if not left or left >= before:
-                return
-            before = left
+        """Undoes all merging; yields the work of each step, in pages."""
+        yield from self._in_turns(list(self.watched.values()), self.tidy)
 
     def tidy(self) -> Iterator[int]:
         """Counts anew what is shared, and frees what nobody needs any more; yields the work of each step, in pages."""
@@ -201,10 +193,24 @@ class Scanner:
 
     def _let_go(self) -> Iterator[int]:
         """Gives leaving guests back what they have merged; tries again in the next pass when that was refused."""
-        for guest in self.watched.values():
-            if guest.leaving:
-                guest.forget()
-                guest.leaving = bool((yield from self._give_back_to(guest)))
+        leaving = [guest for guest in self.watched.values() if guest.leaving]
+        for guest in leaving:
+            guest.forget()
+        yield from self._in_turns(leaving)
+
+    def _in_turns(self, guests: list[Watched], after_each: Callable[[], Iterable[int]] = tuple) -> Iterator[int]:
+        """Gives guests back what they have merged, turn after turn, as long as each gives something back."""
+        before = sys.maxsize
+        while True:
+            left = 0
+            for guest in guests:
+                still = yield from self._give_back_to(guest)
+                guest.leaving = guest.leaving and bool(still)
+                left += still
+            yield from after_each()
+            if not left or left >= before:
+                return
+            before = left
 
     def _give_back_to(self, guest: Watched) -> Generator[int, None, int]:
         """Gives its merged pages back; returns the bytes that it still has, or may have."""

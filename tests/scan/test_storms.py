@@ -152,7 +152,8 @@ class OneByOne(Remapper):
         return "it goes on"
 
 
-def test_who_has_much_to_be_given_back_keeps_nobody_waiting(root: None) -> None:
+@pytest.mark.parametrize("why", ["run=2", "leaving"])
+def test_who_has_much_to_be_given_back_keeps_nobody_waiting_and_gets_all_at_once(root: None, why: str) -> None:
     memfd = os.memfd_create("ksmtuned-py-pages-much")
     os.truncate(memfd, 8 * PAGE)
     mapped = [mmap.mmap(memfd, PAGE, flags=mmap.MAP_PRIVATE, offset=2 * number * PAGE) for number in range(3)]
@@ -162,6 +163,9 @@ def test_who_has_much_to_be_given_back_keeps_nobody_waiting(root: None) -> None:
         scanner = Scanner(Door(), Scan(reclaim="remap"), merger)
         pids = [os.getpid(), other.target.pid]
         scanner.watch([Target(pid=pid, start_ticks=0, remap=True) for pid in pids])
-        for _ in scanner.give_back():
-            pass
+        if why == "leaving":
+            scanner.watch([Target(pid=pid, start_ticks=0, merge=False) for pid in pids])
+        for done in scanner.give_back() if why == "run=2" else scanner.steps():
+            if not done:  # the end of a pass
+                break
         assert merger.asked == pids * 3
