@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from ksmtuned_py.cli.options import add_config, add_file, add_root, add_verb, load_config
+from ksmtuned_py.errors import NoScanner
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,10 +49,14 @@ def add(subparsers: "Subparsers") -> None:
 
 
 def run(args: Namespace) -> int:
-    """Surveys the guests, prints what it found and draws it; raises NoSuchGuest, NoPlot."""
+    """Surveys the guests, prints what it found and draws it; raises NoSuchGuest, NoPlot, NoScanner."""
     from ksmtuned_py.door import Door
-    from ksmtuned_py.scanner.estimate import estimate, estimate_each
-    from ksmtuned_py.scanner.survey import survey
+
+    try:
+        from ksmtuned_py.scanner.estimate import estimate, estimate_each
+        from ksmtuned_py.scanner.survey import survey
+    except ModuleNotFoundError as error:
+        raise NoScanner("numpy and xxhash") from error
 
     door = Door(str(args.root))
     targets = _targets(args, door)

@@ -4,6 +4,7 @@ import json
 import os
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -181,3 +182,9 @@ def test_a_full_disk_is_one_clear_error(arguments: list[str]) -> None:
         )
     said = "ksmtuned-py: error: standard output cannot be written: No space left on device\n"
     assert (done.returncode, done.stderr) == (1, said)
+
+
+def test_without_numpy_an_estimate_is_one_clear_error() -> None:
+    program = "import sys; sys.modules['numpy'] = None; from ksmtuned_py.cli.main import main; sys.exit(main(['scan']))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
+    assert one_clear_error(done) == "the scan backend needs numpy and xxhash"
