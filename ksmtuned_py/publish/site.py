@@ -111,8 +111,8 @@ class Site:
             case "/api/v1/history":
                 return self._history_answer(environ.get("QUERY_STRING", ""))
         if path.startswith("/api/"):
-            return error("there is no such address; see /api/v1/openapi.json", "404 Not LastLook")
-        return text("see / or /metrics", "404 Not LastLook")
+            return error("there is no such address; see /api/v1/openapi.json", "404 Not Found")
+        return text("see / or /metrics", "404 Not Found")
 
     def _metrics_answer(self, environ: Environ) -> Answer:
         """The metrics, which are made once for all who scrape between two ticks. A part of them is made anew."""

@@ -3,6 +3,7 @@
 import gzip
 import json
 from collections.abc import Iterator
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +155,12 @@ def test_nothing_can_be_changed(server: Serving, method: str, path: str) -> None
 @pytest.mark.parametrize("path", ["/api", "/static/../web.py", "/static/", "/static/index.html", "/..%2fweb.py"])
 def test_other_addresses(server: Serving, path: str) -> None:
     assert server.get(path)[0] == 404
+
+
+@pytest.mark.parametrize("path", ["/nothing", "/api/nothing", "/api/v1/status", "/readyz", "/api/v1/history?points=0"])
+def test_the_words_of_a_status_are_those_of_http(server: Serving, path: str) -> None:
+    response, _ = get(server.web, path)
+    assert response.reason == HTTPStatus(response.status).phrase
 
 
 def test_below_api_errors_are_for_programs(server: Serving) -> None:
