@@ -216,4 +216,4 @@ def _answers() -> "TypeAdapter[_Answer]":
 
 def _first(error: ValidationError) -> str:
     first = error.errors(include_input=False, include_url=False)[0]
-    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}".removeprefix(": ")
+    return printable(f"{'.'.join(map(str, first['loc']))}: {first['msg']}".removeprefix(": "))[:ERROR_LENGTH]

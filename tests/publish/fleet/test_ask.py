@@ -151,6 +151,12 @@ def test_a_number_that_is_none_is_none() -> None:
     assert "value.1" in str(refused(vector(({}, "many"))))
 
 
+def test_the_place_of_a_mistake_steers_no_terminal() -> None:
+    said = str(refused(json.dumps({"data": {"result": [{"metric": {"\x1b[2J" * 999: 1}, "value": [0, "1"]}]}})))
+    assert said.isprintable()
+    assert len(said) < 400
+
+
 def test_an_endless_answer_ends() -> None:
     assert str(refused(b" " * (MOST_BYTES + 1))).endswith("its answers are longer than 16 MiB")
 
