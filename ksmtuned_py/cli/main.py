@@ -118,6 +118,9 @@ def _run(argv: Sequence[str] | None) -> int:
 def _tell(error: KsmtunedError) -> None:
     from rich.text import Text
 
-    terminal.err().print(Text.assemble((f"{PROG}: error: ", "bold red"), str(error)))
+    from ksmtuned_py.door.text import printable_lines
+
+    # Files and answers of others are quoted in errors, and none of them steers the terminal.
+    terminal.err().print(Text.assemble((f"{PROG}: error: ", "bold red"), printable_lines(str(error))))
     if error.hint:
         terminal.err().print(Text.assemble(("hint: ", "bold"), error.hint))

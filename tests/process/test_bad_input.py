@@ -188,3 +188,8 @@ def test_without_numpy_an_estimate_is_one_clear_error() -> None:
     program = "import sys; sys.modules['numpy'] = None; from ksmtuned_py.cli.main import main; sys.exit(main(['scan']))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
     assert one_clear_error(done) == "the scan backend needs numpy and xxhash"
+
+
+def test_what_an_error_quotes_steers_no_terminal(tmp_path: Path) -> None:
+    (tmp_path / "capacity.jsonl").write_text('{"schema": "\\u001b[2J", "step_seconds": 60}\n')
+    assert r"found \x1b[2J: " in one_clear_error(verb("capacity", "--runtime-dir", tmp_path))
