@@ -25,9 +25,9 @@ SECTIONS: Sections = {
     "metrics": {"address": ""},
     # Programs begin so slowly here that the looks at a new process may be over before it says who it is.
     "guests": {"mergeable_rescan_seconds": 5},
-    "adaptive": {"pass_gap_seconds": 1},
-    "adaptive.balanced.boost_percent": {"calm": BOOST_PERCENT},
-    "adaptive.balanced.cruise_percent": {"calm": CRUISE_PERCENT},
+    "adaptive": {"pass_gap_seconds": 1, "profile": "eager"},  # the others would leave guests with huge pages alone
+    "adaptive.eager.boost_percent": {"calm": BOOST_PERCENT},
+    "adaptive.eager.cruise_percent": {"calm": CRUISE_PERCENT},
 }
 EQUAL_BYTES = 12 * MIB
 LEARNING_SECONDS = 4.0

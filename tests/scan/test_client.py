@@ -14,7 +14,7 @@ from ksmtuned_py.cli.workload import Mix, workloads
 from ksmtuned_py.config import Config, Guests, InForce, Scan
 from ksmtuned_py.daemon.machine import scan_machine
 from ksmtuned_py.door import Door
-from ksmtuned_py.model import Guest, KnobName, KnobValue, Write, WriteStatus
+from ksmtuned_py.model import Guest, KnobName, KnobValue, Snapshot, Write, WriteStatus
 from ksmtuned_py.units import MIB
 from tests.scan.conftest import guest, scanning, turn, wait_passes, wait_true
 from tests.support.process import wait_for
@@ -185,8 +185,13 @@ def test_who_is_refused_is_told_with_the_guest_and_among_the_problems(root: None
     with workloads([MIX], mergeable=False), scan_machine(no_ksm, config, dry=False) as machine:
         machine.host.apply((Write(knob="pages_to_scan", old=100, new=100_000),))
         machine.host.apply((Write(knob="run", old=0, new=1),))
-        refused = wait_for(
-            lambda: [one.refused for one in machine.host.observe().guests if one.refused], 60.0, "reason"
-        )
-        assert "scan.worker_memory_mib is too small" in refused[0]
-        assert refused[0] in str(machine.host.observe().problems)
+
+        def refused() -> Snapshot | None:
+            now = machine.host.observe()
+            return now if any(one.refused for one in now.guests) else None
+
+        found = wait_for(refused, 60.0, "reason")
+        assert found is not None
+        for reason in filter(None, (one.refused for one in found.guests)):
+            assert "scan.worker_memory_mib is too small" in reason
+            assert reason in str(found.problems)
