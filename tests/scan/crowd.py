@@ -12,7 +12,7 @@ from tests.scan.conftest import Load, guest, scanning, wait_passes, wait_true
 from tests.scan.test_remap import REMAP
 from tests.scan.writers import Writer, stores, writers
 
-MIB = 8
+MIB = 4
 """The least that may be remapped here."""
 IDLE_SECONDS = 0.05
 """So long a guest of a crowd rests after every second write, because dozens have two processors."""

@@ -34,18 +34,18 @@ def _nodes(count: int, mib: int) -> tuple[str, ...]:
     words: list[str] = []
     for node in range(count):
         words += ["-object", f"memory-backend-ram,id=memory-{node},size={mib}M,merge=off"]
-        words += ["-numa", f"node,nodeid={node},cpus={node},memdev=memory-{node}"]
+        words += ["-numa", f"node,nodeid={node},memdev=memory-{node}"]
     return tuple(words)
 
 
 PC = ("-M", "q35,mem-merge=off", "-cpu", "Nehalem", "-m", "1G")
-VIRT = ("-M", "virt,mem-merge=off", "-cpu", "cortex-a72", "-smp", "2", "-m", "1G", *_nodes(2, 512))
+VIRT = ("-M", "virt,mem-merge=off", "-cpu", "cortex-a72", "-m", "1G", *_nodes(2, 512))
 MACHINES = {
     "6.1": Machine("bookworm", "amd64", "qemu-system-x86_64", PC, "ttyS0"),
     "6.12": Machine("trixie", "amd64", "qemu-system-x86_64", PC, "ttyS0"),
     "arm64": Machine("bookworm", "arm64", "qemu-system-aarch64", VIRT, "ttyAMA0"),
 }
-"""Machines by Linux release, each a PC with one processor; aarch64 has two, each with a node of its own."""
+"""Machines by Linux release, each with one processor; the one of aarch64 has two nodes of memory."""
 
 
 @dataclass(frozen=True)
