@@ -13,7 +13,9 @@ from tests.scan.test_remap import REMAP
 from tests.scan.writers import Writer, stores, writers
 
 MIB = 4
-"""The least that may be remapped here."""
+"""The memory of a guest of a crowd."""
+SMALL = REMAP.model_copy(update={"remap_least_mib": MIB})
+"""The settings under which such guests are merged."""
 IDLE_SECONDS = 0.05
 """So long a guest of a crowd rests after every second write, because dozens have two processors."""
 MANY_TIMES = 40
@@ -81,7 +83,7 @@ def crowd(
         guests = {name: stack.enter_context(start(name)) for name, start in kinds.items()}
         prepare(guests)
         backend = stack.enter_context(
-            scanning(door, REMAP, [*guests.values(), *plain], sleep_millisecs=PAUSE_MILLISECS)
+            scanning(door, SMALL, [*guests.values(), *plain], sleep_millisecs=PAUSE_MILLISECS)
         )
         wait_passes(backend, 4)
         yield Crowd(backend, guests, plain)

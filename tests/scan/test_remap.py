@@ -16,7 +16,7 @@ from tests.scan.conftest import PASS_SECONDS, guest, scanning, turn, wait_passes
 from tests.scan.writers import runs_freely, writers
 from tests.support.process import wait_for
 
-REMAP = Scan(reclaim="remap", remap_guests=("*",), remap_least_mib=4)
+REMAP = Scan(reclaim="remap", remap_guests=("*",), remap_least_mib=8)
 EQUAL_BYTES = 16 * MIB
 EQUAL_PAGES = EQUAL_BYTES // 4096
 
