@@ -244,7 +244,8 @@ def test_the_daemons_end_is_shown_and_so_is_its_return(stage: Stage, opened: Tab
     assert opened.text("#trouble").startswith("The daemon does not answer since ")
     assert opened.text("#announcement") == opened.text("#trouble")
     stage.save(5)
-    with stage.start():
+    with stage.start() as again:
         opened.page.wait_for_selector("#trouble", state="hidden")
         wait_text(opened, "#saved", "5 GiB")
         assert opened.text("#announcement") == "The daemon answers again."
+        assert again.end() == 0  # and so does the doctor that looks for the page

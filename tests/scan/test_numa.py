@@ -97,10 +97,10 @@ def shown(one: Writer) -> set[str]:
 
 def test_a_policy_that_cannot_be_set_again_is_refused_by_name(root: None, no_ksm: Door) -> None:
     with guests((str(BIND | RELATIVE), "1")) as (one,), scanning(no_ksm, REMAP, [one]) as backend:
+        wanted = "bound-0: a mapping of it has the NUMA policy bind=relative:0, which we cannot restore"
+        wait_true(lambda: wanted in backend.problems, "reason")
         wait_passes(backend, 4)
         assert not stores(one)
-        wanted = "bound-0: a mapping of it has the NUMA policy bind=relative:0, which we cannot restore"
-        assert wanted in backend.problems
 
 
 KINDS = {"bind:0": BIND, "interleave:0": INTERLEAVE, "bind=static:0": BIND | STATIC}
