@@ -67,7 +67,8 @@ class HugeLooks:
         self._take()
         self._forget([key for key in sizes if sizes[key] <= self._resident_bytes.get(key, 0) * OUTGROWN])
         self._ask(sizes, now_seconds)
-        return tuple(replace(guest, huge_bytes=self._known.get(guest.key)) for guest in guests)
+        known = self._known
+        return tuple(replace(guest, huge_bytes=known[guest.key]) if guest.key in known else guest for guest in guests)
 
     def _forget(self, keys: Collection[GuestKey]) -> None:
         """Keep nothing but what is known of these."""

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from ksmtuned_py.config import Guests, InForce
 from ksmtuned_py.door import Door
@@ -20,10 +20,17 @@ from ksmtuned_py.guests.places import Place, Places
 from ksmtuned_py.guests.pods import LOGS, Pods
 from ksmtuned_py.guests.rules import Choice, is_undecided, open_questions, ruled
 from ksmtuned_py.guests.unknown import TOLD_WITHIN_SECONDS, undecided_sentence, unknown_of
-from ksmtuned_py.model import KSM_DIRECTORY, Guest, GuestKey
+from ksmtuned_py.model import KSM_DIRECTORY, Guest, GuestKey, Slice
 
 STALE_SECONDS = 30.0
 """The admin is told when libvirt's word is older than this; a restart of libvirtd takes less."""
+
+
+class _Placed(NamedTuple):
+    """A guest in its place, and all that it was made of."""
+
+    told: tuple[Guest, str | None, int | None, Slice | None, str | None]
+    guest: Guest
 
 
 class Finder(Protocol):
@@ -95,6 +102,9 @@ class Roster:
         self._began_seconds: float | None = None
         self._now_seconds = 0.0
         self._seen_seconds: dict[GuestKey, float] = {}
+        self._placed: dict[GuestKey, _Placed] = {}
+        """What was made of each guest at this look, and before it at the last one."""
+        self._placed_before = self._placed
         self._undecided_since: float | None = None
         self._told: tuple[str | None, ...] = ()
 
@@ -124,6 +134,7 @@ class Roster:
     def find(self, now_seconds: float) -> tuple[Guest, ...]:
         """The guests by PID; `now_seconds` is monotonic."""
         found = self._huge.look(self._finder.find(now_seconds), now_seconds)
+        self._placed_before, self._placed = self._placed, {}
         self._now_seconds = now_seconds
         self._began_seconds = now_seconds if self._began_seconds is None else self._began_seconds
         view = self._link.view if self._link else None
@@ -152,21 +163,16 @@ class Roster:
     def _known(self, guest: Guest, place: Place, view: View | None, claims: Mapping[str, int | None]) -> Guest:
         domain = view.domains.get(guest.uuid) if view else None
         namespace = self._pods.namespace(place.cgroup) if place.cgroup is not None else None
-        seen = replace(
-            placed(guest, place.cgroup or "", namespace),
-            namespace=namespace or "",
-            room_bytes=place.room_bytes,
-            slice=place.slice,
-        )
-        unplaced = _unplaced(place, namespace)
+        seen = self._in_place(guest, place, namespace)
+        unplaced = seen.unknown
         if claims.get(guest.uuid, guest.pid) != guest.pid:
             if claims[guest.uuid] is None:
                 return replace(seen, unknown=("tag", "name", *unplaced))
             return replace(seen, uuid="", unknown=unplaced)
         if view is None or domain is None or view.at_seconds is None:
             used = bool(self.settings.libvirt_uri)
-            unknown = unknown_of(seen, view, self._seen_seconds[guest.key], libvirt_is_used=used) + unplaced
-            return replace(seen, unknown=unknown) if unknown else seen
+            unknown = unknown_of(seen, view, self._seen_seconds[guest.key], libvirt_is_used=used)
+            return replace(seen, unknown=unknown + seen.unknown) if unknown else seen
         return replace(
             renamed(seen, domain.name, domain.aliases),
             unknown=unplaced,
@@ -175,6 +181,22 @@ class Roster:
             evidence=tuple(dict.fromkeys([*seen.evidence, LIBVIRT])),
             libvirt_age_seconds=max(0.0, self._now_seconds - view.at_seconds),
         )
+
+    def _in_place(self, guest: Guest, place: Place, namespace: str | None) -> Guest:
+        """The guest with its place and its names there. It is made anew only when one of them has changed."""
+        told = (guest, place.cgroup, place.room_bytes, place.slice, namespace)
+        before = self._placed_before.get(guest.key)
+        if before is None or before.told != told:
+            seen = replace(
+                placed(guest, place.cgroup or "", namespace),
+                namespace=namespace or "",
+                room_bytes=place.room_bytes,
+                slice=place.slice,
+                unknown=_unplaced(place, namespace),
+            )
+            before = _Placed(told, seen)
+        self._placed[guest.key] = before
+        return before.guest
 
     def _undecided(self, guests: Sequence[Guest], view: View | None, now_seconds: float) -> str | None:
         """The sentence about guests for whom no rule can be judged yet; None when there is none.

@@ -15,13 +15,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ksmtuned_py.config import Config, InForce
 from ksmtuned_py.door import Door
 from ksmtuned_py.guests.discovery import ACCOUNTS_PER_LOOK, SPARE_DESCRIPTORS, GuestFinder
+from ksmtuned_py.guests.roster import Roster
 from ksmtuned_py.guests.rounds import Rounds
 from ksmtuned_py.model import Guest, GuestKsm
 from tests.support.need import need
 from tests.support.process import wait_for
 from tests.support.procs import KSM_STAT_6_1, add_process, ksm_stat, remove_process
+from tests.support.trees import FakeGuest, make_fake_tree, put
 
 UUID = "0c5f4b6e-6ef0-4d2c-9d3b-6f0a5ad1a111"
 WEB = ["/usr/bin/qemu-system-x86_64", "-name", "guest=web,debug-threads=on", "-uuid", UUID]
@@ -371,3 +374,18 @@ def test_neither_this_process_nor_kernel_threads_are_guests() -> None:
     assert os.getppid() in pids
     assert os.getpid() not in pids
     assert not pids & kernel_threads
+
+
+def test_a_guest_of_which_nothing_has_changed_is_not_made_anew(tmp_path: Path) -> None:
+    door = Door(str(make_fake_tree(tmp_path, guests=[FakeGuest(pid=1001, name="web")], kernel="6.12")))
+    put(tmp_path, "proc/1001/cgroup", "0::/machine.slice/machine-qemu-1-web.scope\n")
+    finder = GuestFinder(door)
+    try:
+        roster = Roster(door, finder, InForce(Config()))
+        first, second = roster.find(100.0), roster.find(101.0)
+        put(tmp_path, "proc/1001/cgroup", "0::/machine.slice/machine-qemu-2-web.scope\n")
+        third = roster.find(102.0)
+    finally:
+        finder.close()
+    assert second[0] is first[0]
+    assert third[0].cgroup == "/machine.slice/machine-qemu-2-web.scope"
