@@ -103,8 +103,7 @@ class Roster:
         self._now_seconds = 0.0
         self._seen_seconds: dict[GuestKey, float] = {}
         self._placed: dict[GuestKey, _Placed] = {}
-        """What was made of each guest at this look, and before it at the last one."""
-        self._placed_before = self._placed
+        """What was last made of each guest."""
         self._undecided_since: float | None = None
         self._told: tuple[str | None, ...] = ()
 
@@ -134,7 +133,7 @@ class Roster:
     def find(self, now_seconds: float) -> tuple[Guest, ...]:
         """The guests by PID; `now_seconds` is monotonic."""
         found = self._huge.look(self._finder.find(now_seconds), now_seconds)
-        self._placed_before, self._placed = self._placed, {}
+        self._placed = {guest.key: self._placed[guest.key] for guest in found if guest.key in self._placed}
         self._now_seconds = now_seconds
         self._began_seconds = now_seconds if self._began_seconds is None else self._began_seconds
         view = self._link.view if self._link else None
@@ -164,18 +163,16 @@ class Roster:
         domain = view.domains.get(guest.uuid) if view else None
         namespace = self._pods.namespace(place.cgroup) if place.cgroup is not None else None
         seen = self._in_place(guest, place, namespace)
-        unplaced = seen.unknown
         if claims.get(guest.uuid, guest.pid) != guest.pid:
             if claims[guest.uuid] is None:
-                return replace(seen, unknown=("tag", "name", *unplaced))
-            return replace(seen, uuid="", unknown=unplaced)
+                return replace(seen, unknown=("tag", "name", *seen.unknown))
+            return replace(seen, uuid="")
         if view is None or domain is None or view.at_seconds is None:
             used = bool(self.settings.libvirt_uri)
             unknown = unknown_of(seen, view, self._seen_seconds[guest.key], libvirt_is_used=used)
             return replace(seen, unknown=unknown + seen.unknown) if unknown else seen
         return replace(
             renamed(seen, domain.name, domain.aliases),
-            unknown=unplaced,
             tag=domain.tag,
             obstacles=domain.obstacles,
             evidence=tuple(dict.fromkeys([*seen.evidence, LIBVIRT])),
@@ -185,7 +182,7 @@ class Roster:
     def _in_place(self, guest: Guest, place: Place, namespace: str | None) -> Guest:
         """The guest with its place and its names there. It is made anew only when one of them has changed."""
         told = (guest, place.cgroup, place.room_bytes, place.slice, namespace)
-        before = self._placed_before.get(guest.key)
+        before = self._placed.get(guest.key)
         if before is None or before.told != told:
             seen = replace(
                 placed(guest, place.cgroup or "", namespace),
@@ -194,8 +191,7 @@ class Roster:
                 slice=place.slice,
                 unknown=_unplaced(place, namespace),
             )
-            before = _Placed(told, seen)
-        self._placed[guest.key] = before
+            before = self._placed[guest.key] = _Placed(told, seen)
         return before.guest
 
     def _undecided(self, guests: Sequence[Guest], view: View | None, now_seconds: float) -> str | None:

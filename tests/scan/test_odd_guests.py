@@ -52,12 +52,6 @@ KEYS = " ospke" in Path("/proc/cpuinfo").read_text()
 """Whether the processor has protection keys."""
 
 
-def need_keys() -> None:
-    """Skips a test, in CI too: no script installs a processor, and without keys no memory has one to be lost."""
-    if not KEYS:
-        pytest.skip("needs a processor with protection keys")
-
-
 def refused(directory: Path) -> dict[str, Start]:
     """Returns the guests that are not merged. The first is among those of which the admin is told."""
     node = directory / "null"
@@ -205,7 +199,7 @@ def test_pages_of_hugetlbfs_are_left_alone(guests: Crowd) -> None:
 
 
 def test_memory_with_a_protection_key_is_left_alone(guests: Crowd) -> None:
-    need_keys()
+    need(KEYS, "a processor with protection keys")
     guests.wait_reason("keyed", "a mapping of it has the flag protection key 1, which we cannot restore")
     assert guests["keyed"].check()["wrong"] == 0
 
@@ -247,7 +241,7 @@ def test_one_that_locks_what_it_will_map_is_left_alone_from_then_on(guests: Crow
 
 
 def test_memory_that_gets_a_protection_key_after_it_was_merged_keeps_it(guests: Crowd, later: Later) -> None:
-    need_keys()
+    need(KEYS, "a processor with protection keys")
     begin, size, key = later.keyed
     assert keys(guests["keyed-later"], begin, size) == {key}
     assert guests["keyed-later"].check()["wrong"] == 0
