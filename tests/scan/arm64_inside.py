@@ -7,25 +7,18 @@ import os
 import re
 import signal
 import sys
-import time
 import traceback
-from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from types import FrameType
 
-from ksmtuned_py.backends.scan import ScanBackend
-from ksmtuned_py.config import Config, InForce, Scan
-from ksmtuned_py.door import Door
-from ksmtuned_py.model import Guest, KnobName, Write
 from tests.scan import remap_once
+from tests.scan.inside import MIB, give_back, say, sharing, unharmed
 from tests.scan.writers import Writer, runs_freely, stores, writers
 from tests.support.process import wait_for
 
-MIB = 4
 BIND = 2
-IDLE_SECONDS = "0.05"
 POINTS = [
     *(("_request", number) for number in (1, 49, 145, 300, 900)),
     ("send", 3),
@@ -36,7 +29,6 @@ POINTS = [
 
 def main() -> None:
     """Runs all parts; raises AssertionError when a guest was harmed."""
-    os.environ["WRITER_IDLE_SECONDS"] = IDLE_SECONDS
     with writers(2, MIB) as guests:
         share_and_give_back(guests)
         killed = sum(killed_at(name, number, guests[0]) for name, number in POINTS)
@@ -80,42 +72,12 @@ def all_at_home(guests: dict[int, Writer]) -> None:
     say("all pages are on their nodes")
 
 
-def say(*words: object) -> None:
-    """Prints what was done, and when."""
-    print(f"{time.monotonic():.1f} s:", *words, flush=True)
-
-
 def nodes_of(one: Writer) -> set[int]:
     """Returns the nodes that the guest's memory is on."""
     start = int(one.ask("where"))
     lines = Path(f"/proc/{one.pid}/numa_maps").read_text().splitlines()
     inside = [line for line in lines if start <= int(line.split()[0], 16) < start + MIB * 2**20]
     return {int(node) for line in inside for node in re.findall(r" N(\d+)=", line)}
-
-
-@contextmanager
-def sharing(guests: list[Writer]) -> Iterator[ScanBackend]:
-    """Yields a backend at work that has shared some pages of the guests."""
-    settings = Scan(reclaim="remap", remap_guests=("*",), remap_least_mib=MIB, stop_window_ms=remap_once.WINDOW_MS)
-    with closing(ScanBackend(InForce(Config(scan=settings)), Door("/without-ksm"))) as backend:
-        backend.watch([Guest(pid=one.pid, start_ticks=0, name=one.name, kind="") for one in guests])
-        knobs: dict[KnobName, int] = {"pages_to_scan": 100_000, "sleep_millisecs": 1, "smart_scan": 0, "run": 1}
-        for name, value in knobs.items():
-            backend.write(Write(knob=name, old=0, new=value))
-        wait_for(partial(_shares, backend), 120.0, "shared pages", every_seconds=0.5)
-        yield backend
-
-
-def give_back(backend: ScanBackend) -> None:
-    """Has the backend give all pages back."""
-    backend.write(Write(knob="run", old=1, new=2))
-    wait_for(lambda: backend.counters().pages_sharing == 0, 60.0, "pages given back")
-
-
-def _shares(backend: ScanBackend) -> bool:
-    pages = backend.counters().pages_sharing
-    say(f"{pages} pages shared", *backend.problems)
-    return pages > 1000
 
 
 def killed_at(name: str, number: int, one: Writer) -> bool:
@@ -128,14 +90,6 @@ def killed_at(name: str, number: int, one: Writer) -> bool:
     wait_for(partial(runs_freely, one), 5.0, f"guest that runs freely after a kill at {name} {number}")
     say("killed" if status else "not killed", name, number, unharmed(one))
     return status != 0
-
-
-def unharmed(one: Writer) -> dict[str, int]:
-    """Returns what the guest says, and checks that it still writes and has all its bytes."""
-    before, after = one.check(), one.check()
-    wait_for(lambda: one.check()["writes"] > before["writes"], 30.0, "more writes")
-    assert before["wrong"] == after["wrong"] == 0, (before, after)
-    return after
 
 
 def _remap(name: str, number: int, one: Writer) -> None:

@@ -5,7 +5,6 @@ import os
 import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
@@ -47,9 +46,6 @@ REFUSED = {
 }
 NAMESPACES = ("pid", "mount", "ipc", "net")
 MERGED = (*NAMESPACES, "jailed", "x32", "no-locks", "hugetlbfs", "careful", "not-nesting")
-KEYED = {"keyed": "keyed", "keyed-later": "keyed=later"}
-KEYS = " ospke" in Path("/proc/cpuinfo").read_text()
-"""Whether the processor has protection keys."""
 
 
 def refused(directory: Path) -> dict[str, Start]:
@@ -85,8 +81,6 @@ def refused(directory: Path) -> dict[str, Start]:
 
 def merged(directory: Path) -> dict[str, Start]:
     """Returns the guests that are merged, be it for a while or in part."""
-    # Half of the memory gets the key, and has to be as large as what may be remapped.
-    keyed = {name: program("lively", word, mib=2 * MIB) for name, word in KEYED.items()}
     inside = ("--fork", "--kill-child")
     return {
         **{kind: program("lively", before=("unshare", f"--{kind}", *inside)) for kind in NAMESPACES},
@@ -97,7 +91,6 @@ def merged(directory: Path) -> dict[str, Start]:
         "careful": program("odd", "mdwe"),
         "not-nesting": program("odd", "kvm", "-cpu", "host,vmx=off"),
         "locking": program("lively", "locked=later"),
-        **(keyed if KEYS else {}),
     }
 
 
@@ -198,69 +191,32 @@ def test_pages_of_hugetlbfs_are_left_alone(guests: Crowd) -> None:
     goes_on(guests["hugetlbfs"], ["huge"])
 
 
-def test_memory_with_a_protection_key_is_left_alone(guests: Crowd) -> None:
-    need(KEYS, "a processor with protection keys")
-    guests.wait_reason("keyed", "a mapping of it has the flag protection key 1, which we cannot restore")
-    assert guests["keyed"].check()["wrong"] == 0
-
-
 def test_the_others_go_on(guests: Crowd) -> None:
     guests.are_well()
 
 
-class Later(NamedTuple):
-    """What some guests have asked for after they were merged."""
-
-    locked_kib: int
-    keyed: tuple[int, ...]
-    """Begin, size and key of memory; nothing where the processor has no keys."""
-
-
 @pytest.fixture(scope="module")
-def later(guests: Crowd) -> Later:
-    """Has merged guests lock what they will map, or give memory a key, and lets some passes go by."""
-    for name in ("locking", *(["keyed-later"] if KEYS else [])):
-        guests.wait_merged(name)
-    turn(guests.backend, "run", 0)
-    keyed = guests["keyed-later"].ask("key").split() if KEYS else []
-    turn(guests.backend, "run", 1)
+def locked_before(guests: Crowd) -> int:
+    """Has a merged guest lock what it will map, and lets some passes go by; returns the KiB that it had locked."""
+    guests.wait_merged("locking")
     guests["locking"].ask("lock")
     guests.wait_reason("locking", "memory that it maps is locked (mlockall)")
-    found = Later(locked_kib(guests["locking"]), tuple(map(int, keyed)))
+    locked = locked_kib(guests["locking"])
     wait_passes(guests.backend, 3)
-    return found
+    return locked
 
 
 def locked_kib(one: Writer) -> int:
     return int(Path(f"/proc/{one.pid}/status").read_text().split("VmLck:")[1].split()[0])
 
 
-def test_one_that_locks_what_it_will_map_is_left_alone_from_then_on(guests: Crowd, later: Later) -> None:
-    assert locked_kib(guests["locking"]) == later.locked_kib
+def test_one_that_locks_what_it_will_map_is_left_alone_from_then_on(guests: Crowd, locked_before: int) -> None:
+    assert locked_kib(guests["locking"]) == locked_before
     assert guests["locking"].check()["wrong"] == 0
 
 
-def test_memory_that_gets_a_protection_key_after_it_was_merged_keeps_it(guests: Crowd, later: Later) -> None:
-    need(KEYS, "a processor with protection keys")
-    begin, size, key = later.keyed
-    assert keys(guests["keyed-later"], begin, size) == {key}
-    assert guests["keyed-later"].check()["wrong"] == 0
-
-
-def keys(one: Writer, begin: int, size: int) -> set[int]:
-    """Returns the protection keys of that memory."""
-    found, start, end = set(), 0, 0
-    for line in Path(f"/proc/{one.pid}/smaps").read_text().splitlines():
-        name, *words = line.split()
-        if name == "ProtectionKey:" and start < begin + size and end > begin:
-            found.add(int(words[0]))
-        elif not name.endswith(":"):
-            start, end = (int(word, 16) for word in name.split("-"))
-    return found
-
-
 @pytest.fixture(scope="module")
-def given_back(guests: Crowd, later: Later) -> None:
+def given_back(guests: Crowd, locked_before: int) -> None:
     """Has all pages been given back, after all else was seen."""
     turn(guests.backend, "run", 2)
 

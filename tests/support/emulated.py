@@ -38,14 +38,22 @@ def _nodes(count: int, mib: int) -> tuple[str, ...]:
     return tuple(words)
 
 
-PC = ("-M", "q35,mem-merge=off", "-cpu", "Nehalem", "-m", "1G")
+def _pc(processor: str) -> tuple[str, ...]:
+    return ("-M", "q35,mem-merge=off", "-cpu", processor, "-m", "1G")
+
+
+PC = _pc("Nehalem")
 VIRT = ("-M", "virt,mem-merge=off", "-cpu", "cortex-a72", "-m", "1G", *_nodes(2, 512))
 MACHINES = {
     "6.1": Machine("bookworm", "amd64", "qemu-system-x86_64", PC, "ttyS0"),
     "6.12": Machine("trixie", "amd64", "qemu-system-x86_64", PC, "ttyS0"),
+    "keys": Machine("trixie", "amd64", "qemu-system-x86_64", _pc("Haswell-noTSX,+pku"), "ttyS0"),
     "arm64": Machine("bookworm", "arm64", "qemu-system-aarch64", VIRT, "ttyAMA0"),
 }
-"""Machines by Linux release, each with one processor; the one of aarch64 has two nodes of memory."""
+"""Machines by Linux release or by what is special, each with one processor.
+
+That of `keys` has memory protection keys; the one of aarch64 has two nodes of memory.
+"""
 
 
 @dataclass(frozen=True)
