@@ -227,7 +227,7 @@ def test_the_lead_goes_by_the_passes_that_the_last_thorough_boost_took() -> None
     first = after(look(0, 9, counters=Counters(pages_unshared=1000)))
     trend = first
     for at, scans in ((1, 2), (2, 3), (3, 6)):
-        counters = Counters(full_scans=scans, pages_unshared=1000)
+        counters = Counters(full_scans=scans, pages_unshared=1000, pages_volatile=20)
         trend = trend.after(look(at, 9, counters=counters, cpu_seconds=at), CONFIG)
     assert not trend.boosting
     assert trend.effort.passes == 3

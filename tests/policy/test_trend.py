@@ -28,7 +28,7 @@ def after(*snapshots: Snapshot, config: Config = CONFIG) -> Trend:
 
 
 def passes(at: float, full_scans: int, *, cpu: float = 0, sharing: int = 0, **fields: Any) -> Snapshot:
-    counters = Counters(full_scans=full_scans, pages_sharing=sharing, pages_unshared=1000)
+    counters = Counters(full_scans=full_scans, pages_sharing=sharing, pages_unshared=1000, pages_volatile=100)
     return snapshot(at=at, counters=counters, cpu_seconds=cpu, **fields)
 
 
@@ -282,7 +282,8 @@ def test_what_we_unmerge_ourselves_is_no_storm() -> None:
 
 
 def losing(at: float, scans: int, guests: tuple[Guest, ...] | None = None) -> Snapshot:
-    return snapshot(at=at, counters=Counters(full_scans=scans, pages_unshared=500_000), guests=guests)
+    counters = Counters(full_scans=scans, pages_unshared=500_000, pages_volatile=10_000)
+    return snapshot(at=at, counters=counters, guests=guests)
 
 
 def test_two_losing_passes_mean_giving_up_for_an_hour_then_two() -> None:
