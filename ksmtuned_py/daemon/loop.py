@@ -2,10 +2,11 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from ksmtuned_py.config import Config, InForce
+from ksmtuned_py.daemon.thrift import Thrift
 from ksmtuned_py.errors import KsmtunedError, TicksFailed
 from ksmtuned_py.host import Host
 from ksmtuned_py.model import Wake
@@ -47,6 +48,9 @@ class Daemon:
     longest_wait_seconds: float = float("inf")
     """The longest time between two ticks, which is half the watchdog's time."""
 
+    def __post_init__(self) -> None:
+        self._thrift = Thrift()
+
     def run(self, *, once: bool = False) -> None:
         """Tick until the wait ends with Wake.STOP, or once.
 
@@ -61,7 +65,7 @@ class Daemon:
             if report is None:
                 failures, pause = failures + 1, self._config.daemon.tick_seconds
             else:
-                failures, pause, trend = 0, report.decision.next_tick_seconds, report.trend
+                failures, pause, trend = 0, report.pause_seconds, report.trend
             if once:
                 return
             woken_by = self.waits.until(self._next_tick(began, time.monotonic(), pause))
@@ -89,6 +93,7 @@ class Daemon:
         return max(began + min(pause, self.longest_wait_seconds), ended + idle)
 
     def _try_tick(self, trend: Trend, woken_by: frozenset[Wake], *, last_try: bool) -> Report | None:
+        began_cpu = time.thread_time()
         try:
             report = tick(self.host, self._config, trend, woken_by)
         except Exception as error:  # one bad tick (a sensor, a bug) must not end the daemon, but five in a row do
@@ -98,5 +103,8 @@ class Daemon:
             if last_try:
                 raise
             return None
+        cpu_seconds = time.thread_time() - began_cpu
+        pause = self._thrift.pause_after(cpu_seconds, report.trend.need, time.monotonic())
+        report = replace(report, thrift_seconds=pause)
         self.publisher.publish(report)
         return report

@@ -11,10 +11,11 @@ from ksmtuned_py.backends.model import ModelBackend
 from ksmtuned_py.config import Config, InForce
 from ksmtuned_py.daemon.loop import FAILED_TICKS_MAX, Daemon
 from ksmtuned_py.daemon.machine import open_machine, small_model
+from ksmtuned_py.daemon.thrift import BURST_CPU_SECONDS, PAUSE_MAX_SECONDS, SHARE
 from ksmtuned_py.door import Door
 from ksmtuned_py.errors import Garbage, TicksFailed
 from ksmtuned_py.host import Host
-from ksmtuned_py.model import Clock, Mode, Wake
+from ksmtuned_py.model import Clock, Mode, Snapshot, Wake
 from ksmtuned_py.report import Report
 from tests.support.trees import KSM, make_fake_tree, put
 
@@ -115,6 +116,22 @@ def test_a_deadline_counts_from_the_beginning_of_its_tick_and_may_not_be_too_lat
     boosting.run()
     assert told.reports[0].decision.next_tick_seconds == 1.0
     assert 0 <= waits.deadlines[0] - told.reports[0].snapshot.clock.monotonic_seconds <= 0.25
+
+
+def test_a_tick_that_took_much_cpu_is_told_with_a_longer_pause(host: Host, told: Told) -> None:
+    class Busy(Host):
+        def look(self) -> Snapshot:
+            ends = time.thread_time() + BURST_CPU_SECONDS + 1.5 * SHARE
+            while time.thread_time() < ends:
+                pass
+            return super().look()
+
+    waits = Script()
+    busy = Busy(host.backend, host._senses)
+    daemon(busy, waits, told).run()
+    assert 1.5 <= told.reports[0].pause_seconds <= PAUSE_MAX_SECONDS
+    began = told.reports[0].snapshot.clock.monotonic_seconds
+    assert waits.deadlines[0] - began == pytest.approx(told.reports[0].pause_seconds, abs=0.5)
 
 
 def test_a_tick_that_fails_is_told_and_the_next_one_goes_on(root: Path, host: Host, told: Told) -> None:
