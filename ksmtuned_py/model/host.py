@@ -1,7 +1,7 @@
 """The host as it was seen at one moment."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -144,9 +144,9 @@ class Guest:
     kind: str
     """Its kind: 'qemu', 'cloud-hypervisor', 'firecracker', 'crosvm', 'stratovirt', 'vm' (another), 'pattern' or
     'mergeable'."""
-    evidence: tuple[str, ...] = field(default=(), compare=False)
+    evidence: tuple[str, ...] = ()
     """The evidence that it is a guest: 'program', 'pattern', 'cgroup', 'command line', 'kvm', 'machine', 'libvirt',
-    'asked', 'flag'. It does not count when guests are compared."""
+    'asked', 'flag'."""
     aliases: tuple[str, ...] = ()
     """Its names in other tools."""
     uuid: str = ""

@@ -68,6 +68,7 @@ def test_a_guest_with_all_that_is_known_of_it(tmp_path: Path, finder: GuestFinde
             start_ticks=12345,
             name="web",
             kind="qemu",
+            evidence=("program",),
             uuid=UUID,
             virtual_bytes=100 * resource.getpagesize(),
             rss_bytes=50 * resource.getpagesize(),
