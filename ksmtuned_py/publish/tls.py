@@ -56,7 +56,7 @@ class Encrypted:
         except OSError:
             data = b""
         if data:
-            self.last_activity = time.time()
+            self.last_activity = time.monotonic()
             self.received(data)  # type: ignore[attr-defined]  # the channel's
         else:
             self.handle_close()  # type: ignore[attr-defined]  # the channel's

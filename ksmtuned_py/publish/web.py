@@ -1,6 +1,7 @@
 """Serves HTTP with a fixed number of threads and connections, whatever the clients do."""
 
 import logging
+import math
 import socket
 import threading
 import time
@@ -26,7 +27,6 @@ LIMITS = {
     "connection_limit": 2 * CLIENTS_MAX,  # never reached, because the longest silent connection is closed before
     "log_socket_errors": False,  # so that no client can fill the log
     "channel_timeout": 10,  # seconds for which a silent connection is kept
-    "cleanup_interval": 5,
     "max_request_header_size": 16384,
     "max_request_body_size": 1024,  # nobody has anything to send us, and the default keeps up to 1 GiB in a file
     "asyncore_use_poll": True,  # select() ends at descriptor 1024
@@ -66,6 +66,7 @@ class Web:
         self._ends = False
         self._server = create_server(self._site, map=self._sockets, sockets=[listener], ident="ksmtuned-py", **LIMITS)
         self._server.channel_class = _Client if self._context is None else _EncryptedClient
+        self._server.next_channel_cleanup = math.inf  # by a clock that can be set; _run does it by ours
         if self._context is not None:
             self._server.accept = accepting(self._server.accept, self._context)
         self._thread = threading.Thread(target=self._run, name="metrics", daemon=True)
@@ -89,6 +90,7 @@ class Web:
         while not self._ends:
             began = time.thread_time()
             wasyncore.loop(timeout=1, use_poll=True, map=self._sockets, count=1)
+            self._server.maintenance(time.monotonic())
             time.sleep(LOOP_IDLE_TIMES * (time.thread_time() - began))
 
 
@@ -125,6 +127,15 @@ class _Client(HTTPChannel):  # type: ignore[misc]  # waitress has no types
         super().__init__(server, *arguments, **keywords)
         if len(server.active_channels) > CLIENTS_MAX:
             min(server.active_channels.values(), key=lambda client: client.last_activity).handle_close()
+
+    @property
+    def last_activity(self) -> float:
+        """When it was active last (monotonic). By a clock that is put back, all who were there before would stay."""
+        return self._active_seconds
+
+    @last_activity.setter
+    def last_activity(self, _: float) -> None:
+        self._active_seconds = time.monotonic()
 
     def received(self, data: bytes) -> bool:
         """Take what has come. Of several requests at once only the first is answered, and is the last one.

@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from prometheus_client.core import GaugeMetricFamily
 from ksmtuned_py.errors import AddressInUse
 from ksmtuned_py.publish.site import IDLE_TIMES, Sources
 from ksmtuned_py.publish.web import CLIENTS_MAX, LIMITS, Web
+from tests.support.process import wait_for
 
 
 def open_files() -> int:
@@ -205,6 +206,29 @@ def test_half_open_clients_grow_nothing_and_do_not_stop_a_scrape() -> None:
         assert threading.active_count() == before
         assert open_files() - open_before <= 300 + CLIENTS_MAX + 1  # 300 ends of them are ours
     assert LIMITS["threads"] <= 2
+
+
+def test_a_clock_that_is_put_back_keeps_nobody_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those who were there before it look younger than everybody who comes, by that clock."""
+    with serving() as web, ExitStack() as clients:
+        for _ in range(CLIENTS_MAX):
+            client = clients.enter_context(socket.create_connection(("127.0.0.1", web.port), timeout=10))
+            client.sendall(b"GET /metrics HT")
+        wait_for(lambda: len(web._server.active_channels) == CLIENTS_MAX, 10.0, "silent clients")
+        before = time.time
+        monkeypatch.setattr(time, "time", lambda: before() - 3600)
+        assert get(web, "/metrics")[0].status == 200
+
+
+def test_a_clock_that_is_put_forward_sends_nobody_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving() as web, closing(HTTPConnection("127.0.0.1", web.port, timeout=10)) as client:
+        before = time.time
+        for _ in range(2):
+            client.request("GET", "/metrics")
+            with client.getresponse() as answer:
+                assert (answer.status, answer.read() != b"") == (200, True)
+            monkeypatch.setattr(time, "time", lambda: before() + 3600)
+            get(web, "/metrics")  # the server looks around
 
 
 def test_descriptors_that_ran_out_do_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
