@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ksmtuned_py.config import Config, Metrics
 from ksmtuned_py.daemon.front import read_front
+from ksmtuned_py.daemon.trial import why_not
 from ksmtuned_py.errors import OtherAddress
 from ksmtuned_py.publish.findings import Findings
 from ksmtuned_py.publish.gate import Gate, own_names
@@ -26,6 +27,7 @@ class Serving:
 
     def __init__(self, publisher: Publisher, findings: Findings) -> None:
         self._findings = findings
+        self._tell = publisher.warn
         self._sources = Sources(
             registry=publisher.metrics.registry,
             shown=lambda: publisher.metrics.told,
@@ -55,11 +57,11 @@ class Serving:
 
         The old one goes first, because the new address may overlap, and returns on failure.
         """
-        if new == old and not new.web_config_file:
+        if new == old and not new.web_config_file and self._serves(new):
             return
         made, before = self._made(new), self._web
         self.close()
-        undo.callback(self._put, before)
+        undo.callback(self._return, before)
         self._put(made)
 
     def close(self) -> None:
@@ -80,6 +82,17 @@ class Serving:
         if web is not None:
             web.start()
         self._web = web
+
+    def _return(self, web: Web | None) -> None:
+        """Have the old server serve again, or tell why it does not: that is no reason to end."""
+        if reason := why_not(lambda: self._put(web)):
+            self._tell(f"nothing is served until another reload: {reason}")
+
+    def _serves(self, metrics: Metrics) -> bool:
+        """Whether somebody serves, where that is wanted, and can be reached."""
+        if self._web is None:
+            return self._given is None and not metrics.address
+        return self._web.is_there
 
     def _made(self, metrics: Metrics) -> Web | None:
         address, given = metrics.address, self._given

@@ -54,9 +54,20 @@ def listen(address: str, given: socket.socket | None = None) -> socket.socket:
         raise AddressInUse(address, reason) from error
 
 
-def leave(address: str) -> None:
-    """Take away what listening at an address has left in the file system."""
-    if address.startswith(UNIX):
+def mark_of(address: str) -> tuple[int, int] | None:
+    """What tells the socket at a path from another in its place; None where there is none, or for no path."""
+    if not address.startswith(UNIX):
+        return None
+    try:
+        seen = Path(address.removeprefix(UNIX)).lstat()
+    except OSError:
+        return None
+    return seen.st_dev, seen.st_ino
+
+
+def leave(address: str, mark: tuple[int, int] | None) -> None:
+    """Take away the socket with this mark, and no other that has taken its place."""
+    if mark is not None and mark_of(address) == mark:
         with suppress(OSError):
             Path(address.removeprefix(UNIX)).unlink()
 

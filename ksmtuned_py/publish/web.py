@@ -16,7 +16,7 @@ from waitress.server import create_server
 
 from ksmtuned_py.publish.answers import HEADERS
 from ksmtuned_py.publish.gate import Gate
-from ksmtuned_py.publish.listening import leave, listen, port_of
+from ksmtuned_py.publish.listening import leave, listen, mark_of, port_of
 from ksmtuned_py.publish.site import Guard, Site, Sources
 from ksmtuned_py.publish.tls import Encrypted, accepting
 
@@ -62,6 +62,7 @@ class Web:
         listener = listen(self.address, self._given)
         logging.getLogger("waitress").addFilter(self._once)
         self.port = port_of(listener)
+        self._mark = mark_of(self.address) if self._given is None else None
         self._sockets: dict[int, Any] = {}
         self._ends = False
         self._server = create_server(self._site, map=self._sockets, sockets=[listener], ident="ksmtuned-py", **LIMITS)
@@ -72,6 +73,11 @@ class Web:
         self._thread = threading.Thread(target=self._run, name="metrics", daemon=True)
         self._thread.start()
 
+    @property
+    def is_there(self) -> bool:
+        """Whether its address still leads to it. Somebody may have removed a socket in the file system."""
+        return self._mark is None or mark_of(self.address) == self._mark
+
     def stop(self) -> None:
         """Close the listener and all connections.
 
@@ -81,10 +87,9 @@ class Web:
         self._ends = True
         self._server.trigger.pull_trigger()
         self._thread.join()
+        leave(self.address, self._mark)  # as long as it listens, nobody else takes its place
         wasyncore.close_all(self._sockets)
         logging.getLogger("waitress").removeFilter(self._once)
-        if self._given is None:
-            leave(self.address)
 
     def _run(self) -> None:
         while not self._ends:

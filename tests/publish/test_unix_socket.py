@@ -67,6 +67,16 @@ def test_one_that_is_in_use_is_not(path: Path) -> None:
         assert asked(path) == 200
 
 
+def test_one_that_took_its_place_stays(path: Path) -> None:
+    first = Web(f"unix:{path}", Sources(registry=registry()))
+    first.start()
+    path.unlink()
+    with serving(path) as second:
+        assert (first.is_there, second.is_there) == (False, True)
+        first.stop()
+        assert asked(path) == 200
+
+
 @pytest.mark.parametrize("kind", ["file", "link", "fifo", "directory"])
 def test_what_is_no_socket_stays(path: Path, kind: str) -> None:
     match kind:
