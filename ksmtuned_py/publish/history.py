@@ -92,15 +92,14 @@ class _Series:
             done = mean(self.open)
             self.complete.append(done)
             self.open = []
-        while self.complete and self.complete[-1][0] >= row[0]:  # the clock was put back
-            self.complete.pop()
         self.open.append(row)
         return done
 
-    def since(self, begin_seconds: float) -> Iterator[Row]:
-        """The rows from a time on."""
+    def between(self, begin_seconds: float, end_seconds: float) -> list[Row]:
+        """The rows of a time, in its order. A clock that is set may have brought them in another one."""
         opened = [mean(self.open)] if self.open else []
-        yield from (row for row in (*self.complete, *opened) if row[0] >= begin_seconds)
+        found = [row for row in (*self.complete, *opened) if begin_seconds <= row[0] <= end_seconds]
+        return sorted(found, key=lambda row: row[0])
 
     def _slot(self, row: Row) -> int:
         return int(row[0] // self.step.seconds)
@@ -123,13 +122,10 @@ class History:
                     self._unsaved.append((series.step.seconds, row))
 
     def restore(self, step_seconds: int, rows: Iterable[Row]) -> None:
-        """Put the rows that were saved before those of this process. What does not lie before them is left out."""
+        """Put the rows that were saved, the oldest first, before those of this process."""
         with self._lock:
             [series] = [each for each in self._series if each.step.seconds == step_seconds]
-            known = [*series.complete, *series.open]
-            before = known[0][0] if known else math.inf
-            ordered = sorted((row for row in rows if row[0] < before), key=lambda row: row[0])
-            series.complete = deque([*ordered, *series.complete], maxlen=series.step.most_rows)
+            series.complete = deque([*rows, *series.complete], maxlen=series.step.most_rows)
 
     def take_unsaved(self) -> list[tuple[int, Row]]:
         """The rows that were completed since the last call, each with the seconds of its step."""
@@ -145,10 +141,9 @@ class History:
 
     def since(self, now_seconds: float, seconds: float, points: int) -> list[list[Cell]]:
         """The last so many seconds, in at most so many rows."""
-        begin_seconds = now_seconds - seconds
         with self._lock:
             fit = [each for each in self._series if each.step.span_seconds >= seconds]
-            rows = list((fit or self._series[-1:])[0].since(begin_seconds))
+            rows = (fit or self._series[-1:])[0].between(now_seconds - seconds, now_seconds)
         return [list(_cells(row)) for row in thinned(rows, seconds / points)[-points:]]
 
 

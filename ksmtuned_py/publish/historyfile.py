@@ -87,7 +87,7 @@ class HistoryFile:
     def _load(self, file: sqlite3.Connection) -> None:
         for fineness in STEPS:
             found = file.execute(SELECT, (fineness.seconds, fineness.most_rows))
-            self._history.restore(fineness.seconds, _rows(found))
+            self._history.restore(fineness.seconds, reversed(list(_rows(found))))
         self._is_loaded = True
 
 

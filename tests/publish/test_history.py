@@ -4,6 +4,7 @@ import math
 from dataclasses import replace
 from itertools import pairwise
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
@@ -105,6 +106,26 @@ def test_never_more_rows_than_wanted_and_always_in_order(seen: list[float], seco
     found = times(history.since(NOW + max(seen), seconds, points))
     assert len(found) <= points
     assert found == sorted(found)
+
+
+@pytest.mark.parametrize("wrong", [-NOW, -3.0 * HOUR_SECONDS, 3.0 * HOUR_SECONDS, 1e9], ids=lambda wrong: f"{wrong:g}")
+def test_a_clock_that_is_wrong_for_a_moment_costs_nothing_of_the_past(wrong: float) -> None:
+    history = filled(3 * DAY_SECONDS, every=30.0)
+    before = {span: times(history.since(NOW, span, 100_000)) for span in (HOUR_SECONDS, DAY_SECONDS, 3 * DAY_SECONDS)}
+    for late in (wrong, 30.0, 60.0):
+        history.add(told(NOW + late))
+    for span, known in before.items():
+        found = times(history.since(NOW + 60, span, 100_000))
+        assert len(found) >= len(known) - 2
+        assert found[-1] <= NOW + 60
+
+
+def test_a_clock_that_was_wrong_at_the_start_hides_nothing_that_was_saved() -> None:
+    history = History()
+    history.add(told(0.0))
+    history.restore(5, [row(NOW - 60 + number) for number in range(0, 60, 5)])
+    history.add(told(NOW))
+    assert len(history.since(NOW, HOUR_SECONDS, 2000)) == 13
 
 
 def test_the_mean_leaves_out_what_was_not_known() -> None:
