@@ -50,12 +50,15 @@ def add(subparsers: "Subparsers") -> None:
 
 def pause(args: Namespace) -> int:
     """Asks for a pause, and waits until the daemon heeds it; raises NoRuntimeDirectory without the right to."""
+    from ksmtuned_py.door import Door
+    from ksmtuned_py.door.boot import boot_id
     from ksmtuned_py.model import Pause
 
     now = _now()
     asked = Pause(
         until_unix_seconds=now.unix_seconds + args.seconds,
         until_monotonic_seconds=now.monotonic_seconds + args.seconds,
+        boot_id=boot_id(Door()),
         reason=args.reason,
     )
     runtime = runtime_of(args)

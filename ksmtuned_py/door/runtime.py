@@ -18,6 +18,8 @@ from typing import BinaryIO
 
 from pydantic import TypeAdapter, ValidationError
 
+from ksmtuned_py.door import Door
+from ksmtuned_py.door.boot import boot_id
 from ksmtuned_py.door.text import printable
 from ksmtuned_py.errors import AlreadyRunning, Garbage, NoRuntimeDirectory
 from ksmtuned_py.model import Clock, Knobs, Pause
@@ -198,7 +200,8 @@ class Runtime:
         except ValidationError as error:
             raise Garbage(str(self.pause_path), str(error.errors()[0]["msg"]), "a pause") from error
         readable = replace(found, reason=printable(found.reason))  # another user's daemon may have its owner's words
-        return readable if 0 < found.left_seconds(now) <= PAUSE_MAX_SECONDS else None
+        is_of_now = found.boot_id in ("", boot_id(Door())) and 0 < found.left_seconds(now) <= PAUSE_MAX_SECONDS
+        return readable if is_of_now else None
 
     def forget_pause(self) -> None:
         """Remove the pause."""

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from ksmtuned_py.door import Door
+from ksmtuned_py.door.boot import boot_id
 from ksmtuned_py.door.runtime import read_file, replace_file
 from ksmtuned_py.errors import Garbage, KsmtunedError
 from ksmtuned_py.model import GuestKey
-from ksmtuned_py.sensors.boot import boot_id
 
 
 class Ledger:

@@ -1,6 +1,5 @@
 """The host as it was seen at one moment."""
 
-import math
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
@@ -233,11 +232,19 @@ class Pause:
     reason: str
     until_monotonic_seconds: float | None = None
     """The same by the clock that nobody sets; None in what an older version wrote."""
+    boot_id: str = ""
+    """The boot within which that clock goes on; '' = not known."""
 
     def left_seconds(self, clock: Clock) -> float:
-        """The seconds that it still lasts; 0 or less when it is over. A clock that was put back does not prolong it."""
-        by_monotonic = math.inf if self.until_monotonic_seconds is None else self.until_monotonic_seconds
-        return min(self.until_unix_seconds - clock.unix_seconds, by_monotonic - clock.monotonic_seconds)
+        """The seconds that it still lasts; 0 or less when it is over. A clock that was set changes nothing of that.
+
+        Where the boot is not known the clock that nobody sets may have begun anew, so the shorter time counts.
+        """
+        by_unix = self.until_unix_seconds - clock.unix_seconds
+        if self.until_monotonic_seconds is None:
+            return by_unix
+        by_monotonic = self.until_monotonic_seconds - clock.monotonic_seconds
+        return by_monotonic if self.boot_id else min(by_unix, by_monotonic)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

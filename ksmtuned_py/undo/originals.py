@@ -5,10 +5,10 @@ import os
 from ksmtuned_py.config import Kernel
 from ksmtuned_py.config.types import OLD_BACKENDS
 from ksmtuned_py.door import Door
+from ksmtuned_py.door.boot import boot_id
 from ksmtuned_py.door.runtime import Origin, Runtime
 from ksmtuned_py.errors import NotOurs
 from ksmtuned_py.model import KNOB_NAMES, KnobName, Knobs
-from ksmtuned_py.sensors.boot import boot_id
 from ksmtuned_py.undo.knobs import without
 
 ENDS_WITH_US = ("model", "scan", *OLD_BACKENDS)

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ksmtuned_py.door import Door
+from ksmtuned_py.door.boot import BOOT_ID
 from ksmtuned_py.errors import Garbage, Unreadable
 from ksmtuned_py.guests.awaited import MOST_SECONDS
 from ksmtuned_py.guests.ledger import Ledger
 from ksmtuned_py.hypervisor.enforce import LANES, LOST_LIMIT, RECHECK_SECONDS, RETRY_SECONDS, Enforcer
 from ksmtuned_py.model import Guest, GuestKey, GuestKsm
-from ksmtuned_py.sensors.boot import BOOT_ID
 from ksmtuned_py.units import GIB, MIB
 from tests.support.process import wait_for
 from tests.support.snapshots import guest, snapshot

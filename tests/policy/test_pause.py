@@ -8,6 +8,8 @@ import pytest
 
 from ksmtuned_py.config import Config
 from ksmtuned_py.config.types import PolicyName
+from ksmtuned_py.door import Door
+from ksmtuned_py.door.boot import boot_id
 from ksmtuned_py.door.runtime import Runtime
 from ksmtuned_py.errors import Garbage
 from ksmtuned_py.model import Clock, Mode, Pause
@@ -50,6 +52,23 @@ def test_a_clock_that_was_put_back_does_not_prolong_it(tmp_path: Path) -> None:
     assert runtime.pause(at(3999, put_back=1000)) == asked
     assert asked.left_seconds(at(3999, put_back=1000)) == 1
     assert runtime.pause(at(4000, put_back=1000)) is None
+
+
+def test_a_clock_that_was_put_forward_does_not_end_it(tmp_path: Path) -> None:
+    """A live migration goes on, whatever the clock says."""
+    runtime = Runtime(tmp_path / "runtime")
+    asked = Pause(until_unix_seconds=4000, until_monotonic_seconds=4000, boot_id=boot_id(Door()), reason="migration")
+    runtime.save_pause(asked)
+    assert runtime.pause(at(3999, put_back=-7200)) == asked
+    assert asked.left_seconds(at(3999, put_back=-7200)) == 1
+    assert runtime.pause(at(4000)) is None
+
+
+def test_it_does_not_survive_a_reboot(tmp_path: Path) -> None:
+    """Not even in a runtime directory that does: there the clock since boot begins anew."""
+    runtime = Runtime(tmp_path / "runtime")
+    runtime.save_pause(Pause(until_unix_seconds=4000, until_monotonic_seconds=4000, boot_id="other", reason="backup"))
+    assert runtime.pause(at(100)) is None
 
 
 @pytest.mark.parametrize("text", ["Infinity", "1e300", "31536000"])

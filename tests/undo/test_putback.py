@@ -12,13 +12,13 @@ from ksmtuned_py.config import Config, Kernel
 from ksmtuned_py.config.types import OnExit
 from ksmtuned_py.daemon.machine import open_machine
 from ksmtuned_py.door import Door
+from ksmtuned_py.door.boot import BOOT_ID
 from ksmtuned_py.door.runtime import Origin, Runtime
 from ksmtuned_py.errors import NotOurs, NotRestored, NotUnmerged
 from ksmtuned_py.host import Host
 from ksmtuned_py.ksmdmodel.guestmemory import equal
 from ksmtuned_py.ksmdmodel.modelhost import ModelHost
 from ksmtuned_py.model import Knobs, Run
-from ksmtuned_py.sensors.boot import BOOT_ID
 from ksmtuned_py.undo.giveback import Ways, give_back
 from ksmtuned_py.undo.knobs import set_knobs, structural_writes
 from ksmtuned_py.undo.originals import origin_of, owed, save
