@@ -161,6 +161,25 @@ def test_what_sending_takes_counts_too() -> None:
     assert took > spent * (1 + IDLE_TIMES) * 0.8
 
 
+def test_nobody_waits_for_the_time_that_guards_have_taken() -> None:
+    """A wrong password takes up to seconds, of which the guard itself keeps account."""
+
+    def dear(_environ: object) -> None:
+        began = time.thread_time()
+        while time.thread_time() < began + 0.2:
+            pass
+
+    web = Web("127.0.0.1:0", Sources(registry=registry()), [dear])
+    web.start()
+    try:
+        began = time.monotonic()
+        for _ in range(4):
+            assert get(web, "/healthz")[0].status == 200
+        assert time.monotonic() - began < 4 * 0.2 + 2 * IDLE_TIMES * 0.2
+    finally:
+        web.stop()
+
+
 def workers_seconds() -> float:
     """The CPU time of those who answer."""
     numbers = {thread.native_id for thread in threading.enumerate() if thread.name.startswith("waitress")}
