@@ -118,6 +118,7 @@ class KernelSenses:
 def system_clock() -> Clock:
     """The clocks of the system, read now."""
     unix_seconds = time.time()
+    time.tzset()  # or another time zone of the host counts only after a restart
     local = time.localtime(unix_seconds)
     return Clock(
         monotonic_seconds=time.monotonic(),

@@ -1,6 +1,7 @@
 """The handle on the machine observes it, carries plans out, and notices when somebody else writes."""
 
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from ksmtuned_py.config import Config
 from ksmtuned_py.daemon.machine import open_machine, small_model
 from ksmtuned_py.door import Door
 from ksmtuned_py.errors import Garbage, Unreadable
-from ksmtuned_py.host import Host
+from ksmtuned_py.host import Host, system_clock
 from ksmtuned_py.model import ForeignWrite, KnobName, KnobValue, Run, Wake, Write, WriteStatus
 from ksmtuned_py.units import GIB
 from tests.support.procs import add_process
@@ -33,6 +34,22 @@ def host(root: Path) -> Iterator[Host]:
     """The host on the fake tree."""
     with open_machine(Door(str(root)), Config()) as machine:
         yield machine.host
+
+
+@pytest.fixture
+def zones(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+    """Sets time zones, and leaves that of the tests behind."""
+    yield monkeypatch
+    monkeypatch.undo()
+    time.tzset()
+
+
+def test_another_time_zone_of_the_host_counts_at_once(zones: pytest.MonkeyPatch) -> None:
+    zones.setenv("TZ", "UTC0")
+    before = system_clock()
+    zones.setenv("TZ", "EAST-5")  # five hours ahead, as timedatectl might set it
+    after = system_clock()
+    assert (after.local_minute_of_day - before.local_minute_of_day) % 1440 in (300, 301)
 
 
 def step(knob: KnobName, new: KnobValue, old: KnobValue = 0) -> Write:
