@@ -132,12 +132,13 @@ class GuestFinder:
     def _meet(self, pids: Iterable[int]) -> None:
         """Find out who these processes are.
 
-        A known guest is asked again, for it may have exec'ed under the same name.
+        A known guest is asked again, for it may have exec'ed under the same name. Where cgroups count, so is everybody.
         """
         strangers: dict[int, Identity] = {}
         for pid in pids:
             identity = self._asked(ProcessFiles(self._door, pid).identity)
-            if identity and (identity != self._seen.get(pid) or pid in self._guests or pid in self._small):
+            again = self._cgroup_patterns or pid in self._guests or pid in self._small
+            if identity and (again or identity != self._seen.get(pid)):
                 strangers[pid] = identity
             elif identity is None:
                 self._seen[pid] = None

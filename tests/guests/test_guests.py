@@ -183,6 +183,17 @@ def test_a_process_that_asks_late_is_found_by_the_round_over_all(tmp_path: Path,
     assert names(finder.find(60)) == ["redis-server-70"]
 
 
+def test_who_is_put_into_a_cgroup_late_is_found_by_the_round_over_all(tmp_path: Path) -> None:
+    make_fake_tree(tmp_path, guests=[FakeGuest(pid=70, name="", comm="vmm", command=("vmm",), mergeable=False)])
+    put(tmp_path, "proc/70/cgroup", "0::/\n")
+    with closing(GuestFinder(Door(str(tmp_path)), cgroup_patterns=["*/my-vmm@*.service"])) as finder:
+        assert names(finder.find(0)) == []
+        put(tmp_path, "proc/70/cgroup", "0::/system.slice/my-vmm@web.service\n")
+        assert names(finder.find(1)) == ["vmm-70"]
+        put(tmp_path, "proc/70/cgroup", "0::/\n")
+        assert [len(finder.find(now)) for now in (2, 62, 122)][-1] == 0
+
+
 def test_merging_alone_makes_no_guest_when_the_config_says_so(tmp_path: Path) -> None:
     add_process(tmp_path, 70, ["/usr/bin/redis-server"], account=MAY_MERGE)
     with closing(GuestFinder(Door(str(tmp_path)), mergeable=False)) as finder:
