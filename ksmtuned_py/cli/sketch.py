@@ -156,6 +156,8 @@ def _guests(args: Namespace, door: "Door") -> "Sequence[Guest]":
 
 
 def _sketches(guests: "Sequence[Guest]", door: "Door", key: bytes) -> "tuple[list[GuestSketch], list[str]]":
+    from rich.text import Text
+
     from ksmtuned_py.scanner.target import Target
 
     try:
@@ -165,7 +167,7 @@ def _sketches(guests: "Sequence[Guest]", door: "Door", key: bytes) -> "tuple[lis
 
     found, problems = [], []
     for guest in guests:
-        with err().status(f"reading {guest.name}"):
+        with err().status(Text(f"reading {guest.name}")):
             reading = Sketching(Target(pid=guest.pid, start_ticks=guest.start_ticks, name=guest.name), door, key)
             sketch = reading.answer()
         if sketch:
