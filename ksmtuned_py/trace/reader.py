@@ -7,9 +7,14 @@ from pathlib import Path
 from typing import IO
 
 from ksmtuned_py.trace.lines import BadTrace, Header, NoZstd, Tick, parse_header, parse_tick
+from ksmtuned_py.units import KIB, MIB
 
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
-CHUNK_BYTES = 1 << 20
+READ_BYTES = 64 * KIB
+UNPACKED_BYTES = KIB
+"""What is unpacked at a time. Four bytes of it may stand for 128 KiB, so it becomes 32 MiB at most."""
+MOST_LINE_BYTES = 8 * MIB
+"""A tick of 20,000 guests has as much. A longer line would take memory that guests need."""
 
 
 @dataclass(frozen=True)
@@ -39,14 +44,19 @@ def _lines(file: str, raw: IO[bytes]) -> Iterator[tuple[int, bytes]]:
     raw.seek(0)
     number = 0
     try:
-        for number, text in enumerate(_split(_unpacked(file, raw)) if packed else raw, 1):
+        for number, text in enumerate(_split(_unpacked(file, raw) if packed else _read(raw)), 1):
             yield number, text
     except _Damaged as error:
         raise BadTrace(file, number + 1, f"damaged: {error}") from error
 
 
 class _Damaged(Exception):
-    """Raised for a frame that is cut off, or whose content is not what was written."""
+    """Raised for a frame that is cut off, or whose content is not what was written, and for a line without an end."""
+
+
+def _read(raw: IO[bytes]) -> Iterator[bytes]:
+    while data := raw.read(READ_BYTES):
+        yield data
 
 
 def _unpacked(file: str, raw: IO[bytes]) -> Iterator[bytes]:
@@ -55,7 +65,7 @@ def _unpacked(file: str, raw: IO[bytes]) -> Iterator[bytes]:
         import zstandard
     except ImportError as error:
         raise NoZstd(file) from error
-    data = raw.read(CHUNK_BYTES)
+    data = raw.read(UNPACKED_BYTES)
     while data:
         frame = zstandard.ZstdDecompressor().decompressobj()
         while not frame.eof:
@@ -65,7 +75,7 @@ def _unpacked(file: str, raw: IO[bytes]) -> Iterator[bytes]:
                 yield frame.decompress(data)
             except zstandard.ZstdError as error:
                 raise _Damaged(str(error)) from error
-            data = frame.unused_data or raw.read(CHUNK_BYTES)
+            data = frame.unused_data or raw.read(UNPACKED_BYTES)
 
 
 def _split(chunks: Iterator[bytes]) -> Iterator[bytes]:
@@ -73,5 +83,7 @@ def _split(chunks: Iterator[bytes]) -> Iterator[bytes]:
     for chunk in chunks:
         *whole, left = (left + chunk).split(b"\n")
         yield from (line + b"\n" for line in whole)
+        if len(left) > MOST_LINE_BYTES:
+            raise _Damaged(f"a line has more than {MOST_LINE_BYTES // MIB} MiB")
     if left:
         yield left

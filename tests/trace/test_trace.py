@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import sys
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -133,6 +134,22 @@ def test_a_damaged_frame_is_an_error(tmp_path: Path, cut: bool) -> None:
     path.write_bytes(data)
     with pytest.raises(BadTrace), open_trace(path) as trace:
         list(trace.ticks)
+
+
+@zstd
+def test_a_line_without_an_end_takes_little_memory(tmp_path: Path, name: str) -> None:
+    path = written(tmp_path / name, [report()])
+    with path.open("ab") as file:
+        if path.suffix == ".zst":
+            file.write(pytest.importorskip("zstandard").compress(bytes(GIB // 4)))
+        else:
+            file.truncate(GIB // 4)
+    tracemalloc.start()
+    with pytest.raises(BadTrace, match=r":3: damaged: a line has more than 8 MiB"), open_trace(path) as trace:
+        list(trace.ticks)
+    most_bytes = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most_bytes < GIB // 8
 
 
 def test_a_file_that_is_not_there_is_an_error(tmp_path: Path) -> None:
