@@ -1,8 +1,11 @@
 """The command line. It picks the verb, and is the one place that prints errors and chooses exit codes."""
 
+import sys
 from argparse import ArgumentParser
 from collections.abc import Sequence
+from contextlib import redirect_stderr
 from dataclasses import dataclass
+from io import StringIO
 
 from ksmtuned_py import __version__
 from ksmtuned_py.cli import (
@@ -62,6 +65,8 @@ VERBS = (
 
 INTERRUPTED = 130
 """The exit code after Ctrl-C, which is 128 + SIGINT, as shells have it."""
+NOBODY_READS = 141
+"""The exit code when the reader left, as `head` does: 128 + SIGPIPE. For some verbs 1 is an answer."""
 
 
 @dataclass(eq=False)
@@ -85,6 +90,12 @@ def build_parser() -> ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one verb and returns the exit code. Any error but KsmtunedError is a bug, and keeps its traceback."""
+    with terminal.forgiving():
+        return _told(argv)
+
+
+def _told(argv: Sequence[str] | None) -> int:
+    """Runs one verb, prints the error that ends it, and returns the exit code."""
     try:
         return _run(argv)
     except KsmtunedError as error:
@@ -94,7 +105,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return INTERRUPTED
     except BrokenPipeError:
         terminal.stop_writing()
-        return FAILED
+        return NOBODY_READS
     except OSError as error:
         if terminal.takes_output():
             raise
@@ -106,9 +117,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(argv: Sequence[str] | None) -> int:
     """Runs one verb, and writes what it printed now: at exit nobody could handle a full disk or a reader that left."""
     try:
-        args = build_parser().parse_args(argv)
-    except SystemExit:  # --help and --version print, too
-        print(end="", flush=True)
+        with redirect_stderr(sys.stderr or StringIO()):  # argparse fails without one
+            args = build_parser().parse_args(argv)
+    except SystemExit as ended:
+        if not ended.code:  # --help and --version print, too
+            print(end="", flush=True)
         raise
     code: int = args.run(args)
     print(end="", flush=True)

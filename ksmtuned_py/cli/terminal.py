@@ -5,8 +5,11 @@ rich leaves colours out where the stream is no terminal, TERM is dumb, or NO_COL
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, suppress
 from functools import cache
-from typing import TYPE_CHECKING
+from io import TextIOWrapper
+from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -31,12 +34,55 @@ def _console(*, stderr: bool) -> "Console":
     """
     from rich.console import Console  # takes 40 ms, which --help and the daemon need not pay
 
-    return Console(stderr=stderr, markup=False, emoji=False, highlight=False, soft_wrap=True)
+    class Plain(Console):
+        def on_broken_pipe(self) -> None:
+            """Leave the exit code to the command line; rich would end it with 1."""
+            raise BrokenPipeError
+
+    return Plain(stderr=stderr, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
-def stop_writing() -> None:
+class _Messages:
+    """Standard error. What a full disk, or a reader who left, does not take is lost, and changes no exit code."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+@contextmanager
+def forgiving() -> Iterator[None]:
+    """Let nothing end a verb that standard error does not take, nor a character that the locale has not."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    if sys.stderr is None:
+        yield
+        return
+    messages: Any = _Messages(sys.stderr)
+    try:
+        with redirect_stderr(messages):
+            yield
+    finally:
+        try:
+            sys.stderr.flush()
+        except OSError:
+            stop_writing(sys.stderr)
+
+
+def stop_writing(stream: TextIO | None = None) -> None:
     """Discard what is still buffered when the reader went away, or Python complains at exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    os.dup2(os.open(os.devnull, os.O_WRONLY), (stream or sys.stdout).fileno())
 
 
 def takes_output() -> bool:

@@ -100,19 +100,20 @@ def test_version(tmp_path: Path) -> None:
     assert ksmtuned("--version", directory=tmp_path).stdout == f"ksmtuned-py {ksmtuned_py.__version__}\n"
 
 
-def test_a_reader_that_goes_away_is_no_traceback(tmp_path: Path) -> None:
+@pytest.mark.parametrize("shown", ["--sample", "--show"])
+def test_a_reader_that_goes_away_is_no_traceback_and_no_answer(shown: str) -> None:
     reading, writing = os.pipe()
     os.close(reading)
     with os.fdopen(writing, "wb") as closed:
         done = subprocess.run(
-            [*COMMAND, "check", "--sample"],
+            [*COMMAND, "check", shown],
             stdout=closed,
             stderr=subprocess.PIPE,
             env=ENVIRONMENT,
             timeout=60,
             check=False,
         )
-    assert (done.returncode, done.stderr) == (1, b"")
+    assert (done.returncode, done.stderr) == (141, b"")
 
 
 def test_a_closed_standard_output_is_no_traceback(tmp_path: Path) -> None:

@@ -184,6 +184,23 @@ def test_a_full_disk_is_one_clear_error(arguments: list[str]) -> None:
     assert (done.returncode, done.stderr) == (1, said)
 
 
+@pytest.mark.parametrize("arguments", [["fly"], ["check", "/nowhere"]], ids=" ".join)
+@pytest.mark.parametrize("redirected", ["2>/dev/full", ">/dev/full 2>/dev/full", "2>&-", ">&- 2>&-"])
+def test_messages_that_nobody_takes_change_no_exit_code(arguments: list[str], redirected: str) -> None:
+    done = subprocess.run(["sh", "-c", f'"$@" {redirected}', "sh", *KSMTUNED, *arguments], check=False, timeout=60)
+    assert done.returncode == 2
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_what_a_locale_has_not_is_escaped(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "ü▁\udcff.toml").touch()
+    command = [*KSMTUNED, "check", str(tmp_path / "ü▁\udcff.toml")]
+    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    done = subprocess.run(command, env=environment, capture_output=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.endswith(rb"\udcff.toml" + b"\n")
+
+
 def test_without_numpy_an_estimate_is_one_clear_error() -> None:
     program = "import sys; sys.modules['numpy'] = None; from ksmtuned_py.cli.main import main; sys.exit(main(['scan']))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
