@@ -94,9 +94,10 @@ def _print_json(scenario: "Scenario", rows: "list[Figures]") -> None:
 
 
 def _print(scenario: "Scenario", runs: "list[SimulatedRun]", rows: "list[Figures]") -> None:
+    from ksmtuned_py.door.text import printable
     from ksmtuned_py.units import human_seconds
 
-    out().print(scenario.title, style="bold")
+    out().print(printable(scenario.title), style="bold")
     if not out().is_terminal:
         out().width = PIPE_WIDTH if all(row.speed is None for row in rows) else HUGE_PIPE_WIDTH
     out().print(_table(rows))

@@ -31,9 +31,11 @@ class NoPlot(KsmtunedError):
 def new_figure(path: Path, width_inches: float, height_inches: float) -> "Figure":
     """Returns an empty picture that can be written to this path; raises NoPlot."""
     try:
+        from matplotlib import rcParams
         from matplotlib.figure import Figure  # not pyplot, which looks for a screen
     except ImportError as error:
         raise NoPlot(str(path), "matplotlib is not installed") from error
+    rcParams["text.parse_math"] = False  # a name with two dollar signs is no formula
     figure = Figure(figsize=(width_inches, height_inches), layout="constrained")
     kinds = figure.canvas.get_supported_filetypes()
     if path.suffix.lower().removeprefix(".") not in kinds:

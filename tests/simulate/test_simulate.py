@@ -131,17 +131,18 @@ def test_policies_of_the_command_line_are_those_of_the_configuration() -> None:
 def test_the_verb_prints_a_table_json_and_a_plot(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("matplotlib")
     file, plot = tmp_path / "two.toml", tmp_path / "two.svg"
-    file.write_text(TWO)
+    file.write_text(TWO.replace('"two"', '"two $_$ \\u001b[2J"'))
     arguments = ["simulate", str(file), "--config-dir", str(tmp_path / "none"), "--policy", "adaptive:eager"]
     (tmp_path / "none").mkdir()
     assert main([*arguments, "--policy", "ksmtuned", "--plot", str(plot)]) == 0
     text = capsys.readouterr().out
     assert "adaptive:eager" in text
     assert "saved area" in text
+    assert r"two $_$ \x1b[2J" in text
     assert "<svg" in plot.read_text()
     assert main([*arguments, "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
-    assert told["scenario"]["title"] == "two"
+    assert told["scenario"]["title"] == "two $_$ \x1b[2J"
     assert told["figures"][0]["saved_area"] > 0.8
 
 
