@@ -1,5 +1,7 @@
 """Units: the few conversions that the whole program shares, and the numbers as people read them."""
 
+from math import isfinite
+
 KIB = 1024
 MIB = 1024 * KIB
 GIB = 1024 * MIB
@@ -24,6 +26,8 @@ def human_part(part: float, whole: float) -> str:
 
 def human_seconds(seconds: float) -> str:
     """A duration for a person: '240 ms', '12.5 s', '3 min 20 s', '2 h 5 min'."""
+    if not isfinite(seconds):
+        return f"{seconds} s"
     if seconds < 1:
         return f"{seconds * 1000:.0f} ms"
     if seconds < 60:

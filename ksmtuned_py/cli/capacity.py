@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ksmtuned_py.cli.options import add_config, add_file, add_root, add_runtime_dir, add_verb, runtime_of
-from ksmtuned_py.cli.terminal import err, out
+from ksmtuned_py.cli.terminal import err, out, print_json
+from ksmtuned_py.door.text import printable
 from ksmtuned_py.errors import KsmtunedError
 
 if TYPE_CHECKING:
@@ -117,17 +118,17 @@ def _of_trace(path: "Path") -> "tuple[DemandRecord, Snapshot]":
 
 
 def _print_json(found: "Outlook") -> None:
-    import json
     from dataclasses import asdict
 
-    print(json.dumps({"fits": bool(found.guests), **asdict(found), "is_short": found.is_short}, indent=2))
+    print_json({"fits": bool(found.guests), **asdict(found), "is_short": found.is_short})
 
 
 def _print(found: "Outlook") -> None:
     from ksmtuned_py.units import human_seconds
 
+    # A trace may come from anywhere, so its names are escaped.
     how_many = "no guest more" if not found.guests else f"{found.guests} more guest{'s'[: found.guests > 1]}"
-    out().print(f"{how_many} like {found.like} fit{'s' * (found.guests < 2)}", style="bold")
+    out().print(f"{how_many} like {printable(found.like)} fit{'s' * (found.guests < 2)}", style="bold")
     for name, value in _rows(found):
         out().print(f"  {name:<16} {value}")
     if found.is_short:
@@ -146,7 +147,7 @@ def _rows(found: "Outlook") -> "Iterator[tuple[str, str]]":
     yield f"with {found.guests + 1} more", _chance(found.chance_one_more) + lands
     landing = human_bytes(found.landing_bytes)
     yield "each takes", f"{human_bytes(found.own_bytes)} for itself, and {landing} where it lands, before it shares"
-    place = f"in {found.cgroup}" if found.cgroup else "on the host, with swap"
+    place = f"in {printable(found.cgroup)}" if found.cgroup else "on the host, with swap"
     yield "room", f"{human_bytes(found.room_bytes)} {place}; the debt is {human_bytes(found.debt_bytes)}"
     part = human_seconds(found.part_seconds)
     yield "record", f"{_long(found.record_seconds)}, of which {found.rises} parts of {part} were compared"

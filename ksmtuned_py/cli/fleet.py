@@ -4,7 +4,7 @@ from argparse import Namespace
 from typing import TYPE_CHECKING, Any
 
 from ksmtuned_py.cli.options import add_file, add_verb
-from ksmtuned_py.cli.terminal import err, out
+from ksmtuned_py.cli.terminal import err, out, print_json
 from ksmtuned_py.errors import FAILED, KsmtunedError
 
 if TYPE_CHECKING:
@@ -116,8 +116,6 @@ def _sum(judged: "Sequence[Judged]", figure: "Figure") -> float:
 
 
 def _print_json(judged: "Sequence[Judged]") -> None:
-    from pydantic_core import to_json  # json takes as long as all else for 1,000 hosts, when it indents
-
     sums: dict[str, Any] = {
         "hosts": len(judged),
         "answering": sum(each.host.answers for each in judged),
@@ -125,7 +123,7 @@ def _print_json(judged: "Sequence[Judged]") -> None:
         "saved_bytes": round(_sum(judged, "saved_bytes")),
         "debt_bytes": round(_sum(judged, "debt_bytes")),
     }
-    print(to_json({"sums": sums, "hosts": list(map(_as_object, judged))}, indent=2).decode())
+    print_json({"sums": sums, "hosts": list(map(_as_object, judged))})
 
 
 def _as_object(judged: "Judged") -> dict[str, Any]:

@@ -8,7 +8,7 @@ from ksmtuned_py.cli.columns import aligned
 from ksmtuned_py.cli.guesttable import COLUMNS, TEXTS, ranked, sums
 from ksmtuned_py.cli.options import add_config, add_root, add_runtime_dir, add_verb
 from ksmtuned_py.cli.seen import lateness, seen
-from ksmtuned_py.cli.terminal import err, out
+from ksmtuned_py.cli.terminal import err, out, print_json
 from ksmtuned_py.errors import KsmtunedError
 
 if TYPE_CHECKING:
@@ -52,9 +52,7 @@ def run(args: Namespace) -> int:
         err().print(late, style="red")
     guests = ranked(now.guests, "PROFIT", now.page_bytes)
     if args.json:
-        import json
-
-        print(json.dumps([as_object(guest, now.page_bytes) for guest in guests], indent=2))
+        print_json([as_object(guest, now.page_bytes) for guest in guests])
         return 0
     _print_table(guests, now.page_bytes)
     _print_sums(now)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from ksmtuned_py.cli.options import add_config_dir, add_file, add_verb, load_config
 from ksmtuned_py.cli.policies import CHOICES, with_policy
-from ksmtuned_py.cli.terminal import out
+from ksmtuned_py.cli.terminal import out, print_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,10 +58,7 @@ def _config(args: Namespace, recorded: "Config") -> "Config":
 
 
 def _print_json(comparison: "Comparison", recorded: str, replayed: str) -> None:
-    from pydantic_core import to_json
-
-    told = {"recorded_policy": recorded, "replayed_policy": replayed, "comparison": comparison}
-    print(to_json(told, indent=2, inf_nan_mode="strings").decode())
+    print_json({"recorded_policy": recorded, "replayed_policy": replayed, "comparison": comparison})
 
 
 def _print(comparison: "Comparison", recorded: str, replayed: str, shown: int | None) -> None:

@@ -3,10 +3,10 @@
 from argparse import ArgumentParser, Namespace
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ksmtuned_py.cli.options import add_config, add_file, add_verb, load_config
-from ksmtuned_py.cli.terminal import err, out
+from ksmtuned_py.cli.terminal import err, out, print_json
 from ksmtuned_py.errors import FAILED, KsmtunedError, NoScanner
 
 if TYPE_CHECKING:
@@ -206,11 +206,7 @@ def _landing(host: "HostSketch", takes_bytes: int, sketch: "GuestSketch") -> Lan
 
 
 def _print_json(name: str, takes_bytes: int, landings: list[Landing]) -> None:
-    import json
-    from dataclasses import asdict
-
-    content: dict[str, Any] = {"guest": name, "takes_bytes": takes_bytes, "there": list(map(asdict, landings))}
-    print(json.dumps(content, indent=2))
+    print_json({"guest": name, "takes_bytes": takes_bytes, "there": landings})
 
 
 def _print(name: str, takes_bytes: int, landings: list[Landing]) -> None:

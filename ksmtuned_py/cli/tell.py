@@ -94,9 +94,17 @@ def rule_lines(found: "Status") -> Iterator[tuple[str, str | None]]:
 
 def pause_sentence(asked: "Pause") -> str:
     """The words for a pause, as 'until Thu 15:04:05: live migration'."""
+    return f"until {clock_time(asked.until_unix_seconds, '%a %H:%M:%S')}: {asked.reason}"
+
+
+def clock_time(unix_seconds: float, form: str) -> str:
+    """A time by the local clock; '?' for one that no clock shows, as a file may have it."""
     import time
 
-    return f"until {time.strftime('%a %H:%M:%S', time.localtime(asked.until_unix_seconds))}: {asked.reason}"
+    try:
+        return time.strftime(form, time.localtime(unix_seconds))
+    except (ValueError, OverflowError, OSError):
+        return "?"
 
 
 def huge_pages(found: "Status") -> str:

@@ -42,6 +42,17 @@ def _console(*, stderr: bool) -> "Console":
     return Plain(stderr=stderr, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
+def print_json(content: object) -> None:
+    """Print JSON for programs, in ASCII, which every locale has. JSON has no infinite numbers, so they are texts."""
+    import json
+    import re
+
+    from pydantic_core import to_json  # json takes as long as all else for 1,000 hosts, when it indents
+
+    text = to_json(content, indent=2, inf_nan_mode="strings").decode()
+    print(re.sub(r"[^\x00-\x7f]+", lambda found: json.dumps(found[0])[1:-1], text))
+
+
 class _Messages:
     """Standard error. What a full disk, or a reader who left, does not take is lost, and changes no exit code."""
 

@@ -4,6 +4,9 @@ from typing import Any
 
 from ksmtuned_py.errors import Garbage
 
+MOST_NUMBER = 2**64
+"""Nothing has more bytes or pages. With larger numbers a computation may fail."""
+
 
 def parse_int(path: str, text: str) -> int:
     """Read a signed decimal number and nothing else; raises Garbage, which names the file."""
@@ -51,6 +54,8 @@ def _printable_in(value: Any) -> Any:
     match value:
         case str():
             return printable(value)
+        case int() if abs(value) > MOST_NUMBER:
+            raise ValueError("a number that is larger than any of ours")
         case list():
             return [_printable_in(each) for each in value]
         case dict():

@@ -68,6 +68,13 @@ def test_for_programs_and_like_another_guest(roomy: Path, capsys: pytest.Capture
     assert found["chance"] <= 0.05
 
 
+def test_a_name_in_a_trace_steers_no_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = traced(tmp_path / "trace", 1, 20)
+    path.write_text(path.read_text().replace('"vm-2"', '"\\u001b[2J"'))
+    _, out, _ = asked(capsys, "--trace", path)
+    assert out.startswith(r"no guest more like \x1b[2J fits")
+
+
 def test_a_full_host_has_exit_code_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = asked(capsys, "--trace", traced(tmp_path / "trace", 1))
     assert code == 1

@@ -127,6 +127,7 @@ def test_after_remove_there_is_none(path: Path) -> None:
         ("[]", "wanted status schema 1, found None"),
         ("42", "wanted status schema 1, found None"),
         ('{"schema": 0}', "wanted status schema 1, found 0"),
+        (f'{{"schema": 1, "pid": 1{"0" * 400}}}', "no JSON: a number that is larger than any of ours"),
         ('{"schema": 1}', "no status of schema 1: version: Field required"),
     ],
 )

@@ -1,7 +1,6 @@
 """Makes the pages of a live screen that are not the guests' table: one guest's account, the whole why, help."""
 
 from collections.abc import Iterable, Iterator
-from time import localtime, strftime
 
 from rich.text import Text
 
@@ -9,7 +8,7 @@ from ksmtuned_py.cli.guesttable import COLUMNS, account, sums, why_merging
 from ksmtuned_py.cli.live.sight import Sight
 from ksmtuned_py.cli.live.strokes import wrapped
 from ksmtuned_py.cli.live.viewing import Viewing
-from ksmtuned_py.cli.tell import rule_lines, why_lines
+from ksmtuned_py.cli.tell import clock_time, rule_lines, why_lines
 
 MOST_WRAPPED = 20
 """The most lines of one sentence."""
@@ -65,7 +64,7 @@ def _why(sight: Sight, width: int) -> Iterator[Text]:
     if status.decisions:
         yield Text("Lately:")
     for change in status.decisions[:MOST_CHANGES]:
-        told = strftime("  %H:%M:%S  ", localtime(change.unix_seconds))
+        told = f"  {clock_time(change.unix_seconds, '%H:%M:%S')}  "
         yield from _folded(f"{told}{change.mode}: {change.reason}", width, indent=len(told))
     yield Text("")
     yield from _folded(sums(status.snapshot), width)

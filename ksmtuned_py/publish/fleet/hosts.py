@@ -4,7 +4,6 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from math import isfinite
 from typing import Literal, NamedTuple, get_args
 
 from ksmtuned_py.door.text import printable
@@ -14,6 +13,8 @@ JOB = "(.+/)?ksmtuned-py"
 JOBS_MOST = 20
 LABEL_LENGTH = 100
 """Characters of a label that are shown. An exporter may say anything."""
+MOST_FIGURE = 2.0**63
+"""No host has as much of anything. Sums of more would be infinite."""
 Figure = Literal[
     "saved_bytes",
     "debt_bytes",
@@ -118,7 +119,7 @@ def hosts_in(answers: Answers) -> tuple[FleetHost, ...]:
     configs = {_instance(series): series.labels for series in answers["config"]}
     figures: dict[str, dict[Figure, float]] = {}
     for figure, series in _figures_in(answers):
-        if isfinite(series.value):
+        if abs(series.value) < MOST_FIGURE:  # which what is no number is not
             figures.setdefault(_instance(series), {})[figure] = series.value
     return tuple(
         FleetHost(

@@ -66,8 +66,8 @@ def test_a_host_is_what_answers_and_what_should() -> None:
     )
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_a_figure_that_is_no_number_is_not_known(value: float) -> None:
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 1e308])
+def test_a_figure_that_no_host_has_is_not_known(value: float) -> None:
     [host] = hosts_in(answers(build=[of("a")], levels=[level("profit_bytes", "a", value)]))
     assert host.get("profit_bytes") is None
 
