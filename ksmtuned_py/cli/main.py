@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from contextlib import redirect_stderr
 from dataclasses import dataclass
 from io import StringIO
+from signal import SIG_DFL, SIGINT, default_int_handler, getsignal, signal
 
 from ksmtuned_py import __version__
 from ksmtuned_py.cli import (
@@ -97,6 +98,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _told(argv: Sequence[str] | None) -> int:
     """Runs one verb, prints the error that ends it, and returns the exit code."""
     try:
+        if getsignal(SIGINT) is SIG_DFL:
+            signal(SIGINT, default_int_handler)
         return _run(argv)
     except KsmtunedError as error:
         _tell(error)

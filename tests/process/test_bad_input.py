@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -199,6 +200,22 @@ def test_what_a_locale_has_not_is_escaped(tmp_path: Path, encoding: str) -> None
     done = subprocess.run(command, env=environment, capture_output=True, check=False, timeout=60)
     assert (done.returncode, done.stderr) == (0, b"")
     assert done.stdout.endswith(rb"\udcff.toml" + b"\n")
+
+
+CTRL_C = """
+import os, signal, sys
+class Pressed:
+    def find_spec(self, name, *_):
+        if name == "ksmtuned_py.cli.main":
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Pressed())
+import ksmtuned_py.__main__
+"""
+
+
+def test_ctrl_c_while_it_is_loaded_is_no_traceback() -> None:
+    done = subprocess.run([sys.executable, "-c", CTRL_C], capture_output=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr) == (-signal.SIGINT, b"")
 
 
 def test_without_numpy_an_estimate_is_one_clear_error() -> None:
