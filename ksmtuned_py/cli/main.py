@@ -139,4 +139,4 @@ def _tell(error: KsmtunedError) -> None:
     # Files and answers of others are quoted in errors, and none of them steers the terminal.
     terminal.err().print(Text.assemble((f"{PROG}: error: ", "bold red"), printable_lines(str(error))))
     if error.hint:
-        terminal.err().print(Text.assemble(("hint: ", "bold"), error.hint))
+        terminal.err().print(Text.assemble(("hint: ", "bold"), printable_lines(error.hint)))

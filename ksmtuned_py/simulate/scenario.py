@@ -14,9 +14,11 @@ from ksmtuned_py.config.types import Percent, Seconds, Section, TickSeconds
 from ksmtuned_py.errors import KsmtunedError
 from ksmtuned_py.ksmdmodel.guestmemory import PageGroup, equal, unique, zero
 from ksmtuned_py.ksmdmodel.modelhost import Paging
-from ksmtuned_py.units import GIB
+from ksmtuned_py.units import GIB, KIB
 
 SUFFIX = ".toml"
+MOST_BYTES = 64 * KIB
+"""The most that is read of a file. Those that are shipped have less than 1 KiB."""
 Count = Annotated[int, Field(ge=1, le=10_000)]
 Gib = Annotated[float, Field(gt=0, le=65_536)]
 Moment = Annotated[float, Field(ge=0, le=604_800)]
@@ -163,9 +165,13 @@ def load(name: str) -> Scenario:
     """Reads a file, or a shipped scenario by its name; raises NoScenario and BadScenario."""
     path = Path(name)
     try:
-        text = (path if path.suffix == SUFFIX or path.exists() else _shipped(name)).read_text(encoding="utf-8")
+        with (path if path.suffix == SUFFIX or path.exists() else _shipped(name)).open("rb") as file:
+            data = file.read(MOST_BYTES + 1)
+        text = data.decode()
     except (OSError, UnicodeDecodeError) as error:
         raise BadScenario(name, f"cannot be read: {error}") from error
+    if len(data) > MOST_BYTES:
+        raise BadScenario(name, f"a scenario has {MOST_BYTES // KIB} KiB at most")
     return parse_scenario(name, text)
 
 
@@ -178,11 +184,11 @@ def parse_scenario(place: str, text: str) -> Scenario:
     """Returns the scenario that a text describes; raises BadScenario."""
     try:
         return Scenario.model_validate(tomllib.loads(text))
-    except tomllib.TOMLDecodeError as error:
-        raise BadScenario(place, f"no valid TOML: {error}") from error
     except ValidationError as error:
         mistakes = (f"{'.'.join(map(str, found['loc'])) or 'scenario'}: {found['msg']}" for found in error.errors())
         raise BadScenario(place, "; ".join(mistakes)) from error
+    except (ValueError, RecursionError) as error:  # tomllib has others than its own, as for many nested arrays
+        raise BadScenario(place, f"no valid TOML: {error}") from error
 
 
 def _directory() -> Traversable:

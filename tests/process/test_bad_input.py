@@ -227,3 +227,6 @@ def test_without_numpy_an_estimate_is_one_clear_error() -> None:
 def test_what_an_error_quotes_steers_no_terminal(tmp_path: Path) -> None:
     (tmp_path / "capacity.jsonl").write_text('{"schema": "\\u001b[2J", "step_seconds": 60}\n')
     assert r"found \x1b[2J: " in one_clear_error(verb("capacity", "--runtime-dir", tmp_path))
+    done = verb("sketch", tmp_path / "sketch", "--key", tmp_path / "\x1b[2J")
+    assert done.stderr.count(r"\x1b[2J") == 2, "also in the hint"
+    assert "\x1b" not in done.stderr

@@ -156,6 +156,17 @@ def test_a_bad_scenario_is_bad_input(capsys: pytest.CaptureFixture[str]) -> None
     assert "terabyte" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("text", ["a = " + "[" * 9999, f"a = {'1' * 9999}", "# long\n" * 9999, None])
+def test_whatever_a_scenario_holds_is_one_error(tmp_path: Path, text: str | None) -> None:
+    path = tmp_path / "s.toml"
+    if text is None:
+        path.symlink_to("/dev/zero")
+    else:
+        path.write_text(text)
+    with pytest.raises(BadScenario, match=r"at most|no valid TOML"):
+        load(str(path))
+
+
 def test_without_matplotlib_the_plot_is_an_error_with_a_hint(tmp_path: Path) -> None:
     assert "bench" in NoPlot("x.svg", "matplotlib is not installed").hint
 
