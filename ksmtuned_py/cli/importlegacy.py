@@ -38,12 +38,13 @@ def run(args: Namespace) -> int:
     """Prints the configuration as TOML; raises BadLegacyFile or ConfigError."""
     from ksmtuned_py.configfile.legacy import adaptive_policy, parse_legacy, same_policy
     from ksmtuned_py.configfile.legacynotes import notes
+    from ksmtuned_py.door.text import printable
 
     legacy, total_bytes = parse_legacy(str(args.file), _read(args.file)), _total_bytes(args.root)
-    lines = [f"# From {args.file}, by ksmtuned-py import-legacy.", ""]
+    lines = [f"# From {printable(str(args.file))}, by ksmtuned-py import-legacy.", ""]
     lines += adaptive_policy(legacy, total_bytes) if args.adaptive else same_policy(legacy)
     lost = notes(legacy, total_bytes, adaptive=args.adaptive)
-    lines += ["", "# Does not come along:", *_comment(lost, "#   ")] if lost else []
+    lines += ["", "# Does not come along:", *_comment(map(printable, lost), "#   ")] if lost else []
     if not args.adaptive:
         lines += ["", "# The adaptive policy instead (import-legacy --adaptive):"]
         lines += _comment(adaptive_policy(legacy, total_bytes))

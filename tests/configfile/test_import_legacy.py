@@ -133,6 +133,17 @@ def test_the_adaptive_equivalent_is_a_good_configuration(percent: int, tmp_path:
     assert loaded(same_policy(legacy), tmp_path).ksmtuned.thres_coef_percent == percent
 
 
+def test_nothing_in_it_steers_a_terminal_or_breaks_the_toml(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    old, new = tmp_path / "\x1b[2J\npolicy.name = 'off'", tmp_path / "new.toml"
+    old.write_text("LOGFILE='\x1b[2J\x9b\u202e\x0b'\n")
+    assert main(["import-legacy", str(old)]) == 0
+    text = capsys.readouterr().out
+    assert r"LOGFILE=\x1b[2J\x9b\u202e\x0b: " in text
+    assert all(line.isprintable() for line in text.split("\n"))
+    new.write_text(text)
+    assert load(new).config.policy.name == "ksmtuned"
+
+
 def test_the_verb_prints_it(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert main(["import-legacy", "--adaptive", str(SHIPPED / "proxmox.conf")]) == 0
     config = loaded(capsys.readouterr().out.splitlines(), tmp_path)
