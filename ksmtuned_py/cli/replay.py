@@ -43,7 +43,7 @@ def run(args: Namespace) -> int:
     with open_trace(args.file) as trace:
         recorded = trace.header.config
         config = _config(args, recorded)
-        comparison = compare(list(replay(trace.ticks, config)))
+        comparison = compare(replay(trace.ticks, config))
     names = recorded.policy.name, args.policy or config.policy.name
     if args.json:
         _print_json(comparison, *names)

@@ -5,7 +5,7 @@ The trace does not answer: had the other policy been in charge, the counters wou
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import groupby, pairwise
+from itertools import chain, groupby
 
 from ksmtuned_py.config import Config
 from ksmtuned_py.model import Decision, Mode
@@ -70,24 +70,30 @@ def replay(ticks: Iterable[Tick], config: Config) -> Iterator[ReplayedTick]:
         yield ReplayedTick(seconds=seconds - begin, recorded=tick.decision, replayed=replayed)
 
 
-def compare(steps: list[ReplayedTick]) -> Comparison:
-    """Sums up the steps."""
-    times = [step.seconds for step in steps]
-    return Comparison(
-        ticks=len(steps),
-        differing=sum(step.differs for step in steps),
-        seconds=times[-1] if times else 0.0,
-        stretches=list(_stretches(steps)),
-        recorded=_side(times, [step.recorded for step in steps]),
-        replayed=_side(times, [step.replayed for step in steps]),
-    )
-
-
-def _stretches(steps: list[ReplayedTick]) -> Iterator[Stretch]:
+def compare(steps: Iterable[ReplayedTick]) -> Comparison:
+    """Sums up the steps. Of those that are alike only the first is kept, for a trace may have millions."""
+    recorded, replayed = _Summing(), _Summing()
+    stretches: list[Stretch] = []
+    ticks, differing, until = 0, 0, 0.0
     for kind, group in groupby(steps, _kind):
-        same = list(group)
+        first = next(group)
+        alike = 0
+        for step in chain([first], group):
+            recorded.add(step.seconds, step.recorded)
+            replayed.add(step.seconds, step.replayed)
+            alike, until = alike + 1, step.seconds
+        ticks += alike
         if kind is not None:
-            yield Stretch(first=same[0], ticks=len(same), until_seconds=same[-1].seconds)
+            differing += alike
+            stretches.append(Stretch(first=first, ticks=alike, until_seconds=until))
+    return Comparison(
+        ticks=ticks,
+        differing=differing,
+        seconds=until,
+        stretches=stretches,
+        recorded=recorded.side(),
+        replayed=replayed.side(),
+    )
 
 
 def _kind(step: ReplayedTick) -> tuple[str, ...] | None:
@@ -96,8 +102,22 @@ def _kind(step: ReplayedTick) -> tuple[str, ...] | None:
     return (recorded.mode, recorded.rule, replayed.mode, replayed.rule) if step.differs else None
 
 
-def _side(times: list[float], decisions: list[Decision]) -> Side:
-    seconds_in: dict[Mode, float] = {}
-    for decision, (begin, end) in zip(decisions, pairwise(times), strict=False):
-        seconds_in[decision.mode] = seconds_in.get(decision.mode, 0.0) + end - begin
-    return Side(seconds_in=seconds_in, changes=sum(one.knobs != other.knobs for one, other in pairwise(decisions)))
+class _Summing:
+    """Sums up the decisions of one side, one by one."""
+
+    def __init__(self) -> None:
+        self._seconds_in: dict[Mode, float] = {}
+        self._changes = 0
+        self._before: tuple[float, Decision] | None = None
+
+    def add(self, seconds: float, decision: Decision) -> None:
+        """Adds the next one."""
+        if self._before is not None:
+            began, before = self._before
+            self._seconds_in[before.mode] = self._seconds_in.get(before.mode, 0.0) + seconds - began
+            self._changes += before.knobs != decision.knobs
+        self._before = seconds, decision
+
+    def side(self) -> Side:
+        """Returns the sums."""
+        return Side(seconds_in=self._seconds_in, changes=self._changes)

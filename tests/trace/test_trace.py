@@ -21,11 +21,11 @@ from ksmtuned_py.policy.trend import Trend
 from ksmtuned_py.report import Report
 from ksmtuned_py.trace.lines import BadTrace, Header, Tick, line_of, parse_header, parse_tick
 from ksmtuned_py.trace.reader import open_trace
-from ksmtuned_py.trace.replay import compare, replay
+from ksmtuned_py.trace.replay import ReplayedTick, compare, replay
 from ksmtuned_py.trace.writer import NotRecorded, TraceWriter
 from ksmtuned_py.units import GIB
 from tests.support.process import Program, wait_for
-from tests.support.reports import BARE, FULL, report
+from tests.support.reports import BARE, DECISION, FULL, report
 from tests.support.snapshots import guest, snapshot
 
 CONFIG = Config()
@@ -213,6 +213,21 @@ def test_the_same_policy_decides_alike_and_another_does_not(tmp_path: Path) -> N
     assert sum(other.replayed.seconds_in.values()) == other.seconds == 390
     assert sum(stretch.ticks for stretch in other.stretches) == 40
     assert 1 < len(other.stretches) < 40
+
+
+def test_a_long_trace_takes_no_more_memory_than_a_short_one() -> None:
+    def most_bytes(ticks: int) -> int:
+        steps = (
+            ReplayedTick(seconds=number, recorded=replace(DECISION), replayed=replace(DECISION, reason="x" * 4000))
+            for number in range(ticks)
+        )
+        tracemalloc.start()
+        assert compare(steps).ticks == ticks
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return most
+
+    assert most_bytes(5000) < 2 * most_bytes(50)
 
 
 def test_the_verb_shows_the_differences(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
