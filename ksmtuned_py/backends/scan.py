@@ -101,7 +101,8 @@ class ScanBackend:
     def problems(self) -> tuple[str, ...]:
         """Returns sentences for the admin: a worker that died, why zero pages stay, why guests are refused."""
         self._look()
-        found = [f"the scan worker has died {self.restarts} times; last: {self._death}"] if self.restarts else []
+        times = f"{self.restarts} time{'s' * (self.restarts > 1)}"
+        found = [f"the scan worker has died {times}; last: {self._death}"] if self.restarts else []
         found += [self._link.problem] if self._link and self._link.problem else []
         found += [f"zero pages stay: {reason}" for reason in [self._status.get("refusal")] if reason]
         found += [reason for reason in [self._status.get("merge_refusal")] if reason]

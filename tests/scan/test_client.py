@@ -82,7 +82,7 @@ def test_a_worker_that_dies_is_reported_and_replaced_with_the_same_knobs(root: N
         wait_true(lambda: backend.counters().full_scans > before.full_scans + 1, "passes of the next worker")
         assert backend.worker_pid not in (0, first)
         assert (backend.counters().pages_scanned or 0) > (before.pages_scanned or 0)
-        died = "the scan worker has died 1 times; last: it was killed by signal 9 (Killed); was it the OOM killer?"
+        died = "the scan worker has died 1 time; last: it was killed by signal 9 (Killed); was it the OOM killer?"
         assert backend.problems[0] == died
 
 
@@ -118,7 +118,7 @@ def test_a_worker_that_says_nothing_is_told_and_then_replaced(root: None, no_ksm
         wait_true(lambda: "the scan worker has said nothing for" in str(backend.problems), "problem")
         wait_true(lambda: "died 1 times" in str(backend.problems), "end of it")
         wait_true(lambda: bool(backend.counters()) and backend.worker_pid not in (0, first), "another worker")
-        cause = r"died 1 times; last: it had said nothing for .* at process [0-9]+, and was ended"
+        cause = r"died 1 time; last: it had said nothing for .* at process [0-9]+, and was ended"
         assert re.search(cause, backend.problems[0])
         wait_passes(backend, 2)
 

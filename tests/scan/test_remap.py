@@ -160,7 +160,7 @@ def test_what_a_killed_worker_has_merged_is_taken_over_by_the_next(root: None, n
         wait_true(lambda: bool(backend.counters()) and backend.restarts == 1, "the end of the worker")
         wait_passes(backend, 3)
         wait_true(lambda: backend.counters().pages_sharing >= 0.95 * EQUAL_PAGES, "the next worker")
-        assert any("has died 1 times; last: it was killed by signal 9" in problem for problem in backend.problems)
+        assert any("has died 1 time; last: it was killed by signal 9" in problem for problem in backend.problems)
         assert [load.wrong_pages() for load in loads] == [0, 0]
         turn(backend, "run", 2)
         wait_true(lambda: backend.counters().pages_sharing == 0, "pages given back")
