@@ -116,7 +116,7 @@ def test_a_worker_that_says_nothing_is_told_and_then_replaced(root: None, no_ksm
         first = backend.worker_pid
         os.kill(first, signal.SIGSTOP)
         wait_true(lambda: "the scan worker has said nothing for" in str(backend.problems), "problem")
-        wait_true(lambda: "died 1 times" in str(backend.problems), "end of it")
+        wait_true(lambda: "died 1 time" in str(backend.problems), "end of it")
         wait_true(lambda: bool(backend.counters()) and backend.worker_pid not in (0, first), "another worker")
         cause = r"died 1 time; last: it had said nothing for .* at process [0-9]+, and was ended"
         assert re.search(cause, backend.problems[0])
