@@ -21,8 +21,8 @@ UPLOT = ("uplot", *re.findall(r"\(v([\d.]+)\)", (ROOT / "ksmtuned_py/publish/pag
 
 
 def contents(directory: Path) -> dict[str, bytes]:
-    """The files of a directory."""
-    return {path.name: path.read_bytes() for path in directory.iterdir()}
+    """The files of a directory. Other tests unpack packages beside them."""
+    return {path.name: path.read_bytes() for path in directory.iterdir() if path.is_file()}
 
 
 @pytest.fixture(scope="module")

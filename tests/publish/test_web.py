@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from http.client import HTTPConnection, HTTPResponse
+from importlib.metadata import version
 from pathlib import Path
 
 import psutil
@@ -119,6 +120,10 @@ def test_a_flood_of_scrapes_has_a_fifth_of_a_core() -> None:
         web.stop()
 
 
+VERSIONED = tuple(map(int, version("prometheus-client").split(".")[:2])) >= (0, 22)
+"""Whether the library of the metrics reads the version of a form that is asked for."""
+
+
 class Counted:
     """Counts how often the metrics are made, and is what they show."""
 
@@ -144,9 +149,9 @@ def test_the_metrics_are_made_once_between_two_ticks() -> None:
         counted.shown = object()
         assert b"counted 2.0" in get(web, "/metrics")[1]
         assert get(web, "/metrics?name[]=none")[1] == b""  # a part is made for whoever wants it
-        for version in range(20):
-            get(web, "/metrics", Accept=f"application/openmetrics-text; version=1.0.{version}")
-        assert counted.collected > 20  # forms that nobody needs are not all kept
+        for number in range(20):
+            get(web, "/metrics", Accept=f"application/openmetrics-text; version=1.0.{number}")
+        assert counted.collected > 20 or not VERSIONED  # forms that nobody needs are not all kept
 
 
 def test_what_sending_takes_counts_too() -> None:
@@ -206,6 +211,7 @@ def test_a_registry_that_raises_is_an_error_for_that_client_only() -> None:
         web.stop()
 
 
+@pytest.mark.skipif(not VERSIONED, reason="no request makes this version of prometheus-client raise")
 def test_requests_that_raise_do_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
     """The library of the metrics raises at a version that is no number."""
     with serving() as web:
