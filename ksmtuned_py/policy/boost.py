@@ -10,8 +10,8 @@ been compared, and after bad luck at the root of ksmd's unstable tree next to no
 is mute, too, when smart_scan skipped much in it (pages are young until one pass skips them all), or when much was new
 in it. Some memory changes all the time, and its passes are all alike, so only a few may be mute.
 
-A boost is over sooner when a whole pass has compared everything: next to nothing was new in it, changed, or skipped.
-What had an equal has met it by then.
+A boost is over sooner when a whole pass has compared everything: next to nothing was new in it, changed, or skipped,
+and far less than what the news is about. What had an equal has met it by then.
 
 When its passes are done, a boost goes on while it pays. It pays when the last pass gained enough for its CPU, or when
 what that pass saw for the first time will: that can merge in the next. The price is the highest at which the boost was
@@ -29,7 +29,8 @@ from ksmtuned_py.units import GIB
 
 WHOLE_PASSES = 2
 MUTE_UNSHARED, MUTE_VOLATILE = 0.01, 0.25
-COMPARED_VOLATILE = 0.01
+UNCOMPARED_SHARE = 0.01
+"""Of what came: with less of it uncompared, a pass has compared everything."""
 MUTE_LOOKS_MAX = 3
 """The rest of a pass among what ended guests left, a first scan, and bad luck: more is memory that always changes."""
 FRUITLESS_PRICE = 10.0
@@ -51,6 +52,8 @@ class Boost:
     """CPU-seconds that a GiB may cost, the highest since it began."""
     whole_from_pass: int = 0
     """When so many were done, the first one began that is whole since the last news."""
+    uncompared_pages: int = 0
+    """With fewer pages uncompared, a whole pass has compared everything."""
     done_at_pass: int = 0
     """Its passes are done when so many are, of all since the daemon's start."""
     thorough_until_pass: int = 0
@@ -75,8 +78,10 @@ class Boost:
         """Whether it gained next to nothing for its CPU; one that took none did no harm."""
         return self.cpu_seconds > 0 and not pays(self.gained_bytes, self.cpu_seconds, self.price * FRUITLESS_PRICE)
 
-    def wanted(self, now: Snapshot, *, passes_done: int, passes: int, thorough: bool, price: float) -> "Boost":
-        """News came that wants so many whole passes after the one under way."""
+    def wanted(
+        self, now: Snapshot, *, passes_done: int, passes: int, thorough: bool, price: float, new_bytes: int
+    ) -> "Boost":
+        """News of so much memory came, and wants so many whole passes after the one under way."""
         begun = (
             self
             if self.open
@@ -89,10 +94,12 @@ class Boost:
         )
         under_way = 1 if now.counters.candidate_pages else 0
         done_at_pass = passes_done + under_way + passes
+        uncompared = int(max(0, new_bytes) / now.page_bytes * UNCOMPARED_SHARE)
         return replace(
             begun,
             price=max(begun.price, price),
             whole_from_pass=passes_done + under_way,
+            uncompared_pages=min(uncompared, begun.uncompared_pages) if self.open else uncompared,
             done_at_pass=max(done_at_pass, begun.done_at_pass),
             thorough_until_pass=done_at_pass if thorough else begun.thorough_until_pass,
             mute_looks=0,
@@ -125,7 +132,8 @@ class Boost:
         promised_bytes = max(ended.gained_bytes, promise_bytes(now, ended))
         paid = pays(promised_bytes, cpu_seconds, boost.price)
         boost = replace(boost, unpaid_passes=0 if paid else self.unpaid_passes + ended.passes)
-        compared = passes_done > self.whole_from_pass and all_compared(now.counters)
+        # What is volatile was seen for the first time, has changed, or was skipped: it was compared with nothing.
+        compared = passes_done > self.whole_from_pass and now.counters.pages_volatile < self.uncompared_pages
         return replace(boost, open=paid or (passes_done < self.done_at_pass and not compared))
 
     def _longer(self, passes: int) -> "Boost":
@@ -169,14 +177,6 @@ def is_partial(counters: Counters, ended: Pass) -> bool:
     """Whether a pass left much out: smart_scan skipped it, or it was seen for the first time and is not compared."""
     fresh = fresh_pages(counters, ended)
     return skips_much(counters, ended.each_skipped_pages) or fresh > counters.candidate_pages * MUTE_VOLATILE
-
-
-def all_compared(counters: Counters) -> bool:
-    """Whether the last pass compared all memory with all other memory, as far as the kernel tells.
-
-    What is volatile was seen for the first time, has changed, or was skipped.
-    """
-    return counters.pages_volatile < counters.candidate_pages * COMPARED_VOLATILE
 
 
 def fresh_pages(counters: Counters, ended: Pass) -> int:

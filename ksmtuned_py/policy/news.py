@@ -267,6 +267,7 @@ def _heard(case: Case, kind: NewsKind, reason: Reason) -> News:
         passes=reason.passes,
         thorough=reason.thorough,
         price=case.prospect.price,
+        new_bytes=case.growth_bytes,
     )
     return replace(
         known,

@@ -224,10 +224,10 @@ def test_merged_memory_stays_merged_in_plenty_and_no_loss_is_found_by_counters_t
 
 
 def test_the_lead_goes_by_the_passes_that_the_last_thorough_boost_took() -> None:
-    first = after(look(0, 9, counters=Counters(pages_unshared=1000)))
+    first = after(look(0, 9, counters=Counters(pages_unshared=1000, pages_volatile=50_000)))
     trend = first
     for at, scans in ((1, 2), (2, 3), (3, 6)):
-        counters = Counters(full_scans=scans, pages_unshared=1000, pages_volatile=20)
+        counters = Counters(full_scans=scans, pages_unshared=1000, pages_volatile=50_000)
         trend = trend.after(look(at, 9, counters=counters, cpu_seconds=at), CONFIG)
     assert not trend.boosting
     assert trend.effort.passes == 3

@@ -28,7 +28,7 @@ def after(*snapshots: Snapshot, config: Config = CONFIG) -> Trend:
 
 
 def passes(at: float, full_scans: int, *, cpu: float = 0, sharing: int = 0, **fields: Any) -> Snapshot:
-    counters = Counters(full_scans=full_scans, pages_sharing=sharing, pages_unshared=1000, pages_volatile=100)
+    counters = Counters(full_scans=full_scans, pages_sharing=sharing, pages_unshared=1000, pages_volatile=3000)
     return snapshot(at=at, counters=counters, cpu_seconds=cpu, **fields)
 
 
