@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ksmtuned_py.door.text import printable
 from ksmtuned_py.errors import KsmtunedError
 from ksmtuned_py.simulate.run import SimulatedRun
 from ksmtuned_py.simulate.scenario import Scenario
@@ -64,7 +63,7 @@ def draw(scenario: Scenario, runs: Sequence[SimulatedRun], path: Path) -> None:
     best = runs[0].samples
     times = [sample.seconds / length for sample in best]
     saved.plot(times, [sample.achievable_bytes / GIB for sample in best], "k:", label="what can be saved")
-    saved.set(title=printable(scenario.title), ylabel="saved, GiB")
+    saved.set(title=scenario.title, ylabel="saved, GiB")
     cpu.set(xlabel=unit, ylabel="ksmd, CPU-seconds")
     saved.legend()
     write_figure(figure, path)
