@@ -4,7 +4,7 @@ from argparse import Namespace
 from typing import TYPE_CHECKING
 
 from ksmtuned_py.cli.options import CONFIG_HELP, add_config_dir, add_file, add_verb, load_config
-from ksmtuned_py.cli.terminal import err, out
+from ksmtuned_py.cli.terminal import err, out, print_json
 
 if TYPE_CHECKING:
     from ksmtuned_py.cli.options import Subparsers
@@ -60,7 +60,5 @@ def _show(loaded: "Loaded") -> None:
 
 
 def _show_json(loaded: "Loaded") -> None:
-    import json
-
     origins = {key: loaded.place(key) for key in loaded.origins}
-    print(json.dumps({"config": loaded.config.model_dump(mode="json"), "origins": origins}, indent=2))
+    print_json({"config": loaded.config, "origins": origins})

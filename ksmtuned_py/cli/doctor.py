@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from ksmtuned_py.cli.guests import find_guest
 from ksmtuned_py.cli.options import add_config, add_root, add_runtime_dir, add_verb, load_config
 from ksmtuned_py.cli.seen import daemons_word, seen_anew
-from ksmtuned_py.cli.terminal import out
+from ksmtuned_py.cli.terminal import out, print_json
 from ksmtuned_py.errors import FAILED
 from ksmtuned_py.model import KSM_DIRECTORY
 
@@ -79,7 +79,4 @@ def _print(findings: "Sequence[Finding]", guests: "Sequence[Guest]", *, show_acc
 
 
 def _print_json(findings: "Sequence[Finding]") -> None:
-    import json
-    from dataclasses import asdict
-
-    print(json.dumps([asdict(finding) for finding in findings], indent=2))
+    print_json(findings)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from ksmtuned_py.cli.guests import find_guest
 from ksmtuned_py.cli.options import add_config, add_runtime_dir, add_verb, load_config
-from ksmtuned_py.cli.terminal import err, out
+from ksmtuned_py.cli.terminal import err, out, print_json
 from ksmtuned_py.errors import FAILED
 
 if TYPE_CHECKING:
@@ -153,12 +153,10 @@ def _result(portion: "Portion", range_pages: int) -> str:
 
 
 def _print_json(surveys: "Surveys", problems: "Problems", most: int, done: "dict[Guest, Portion]") -> None:
-    import json
-
     guests = [_as_object(guest, surveys.get(guest), most, done.get(guest)) for guest in {**surveys, **problems}]
     for each, guest in zip(guests, {**surveys, **problems}, strict=True):
         each["problem"] = problems.get(guest)
-    print(json.dumps({"most_merged_pages": most, "guests": guests}, indent=2))
+    print_json({"most_merged_pages": most, "guests": guests})
 
 
 def _as_object(guest: "Guest", survey: "Survey | None", most: int, portion: "Portion | None") -> dict[str, Any]:

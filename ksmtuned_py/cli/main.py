@@ -1,11 +1,8 @@
 """The command line. It picks the verb, and is the one place that prints errors and chooses exit codes."""
 
-import sys
 from argparse import ArgumentParser
 from collections.abc import Sequence
-from contextlib import redirect_stderr
 from dataclasses import dataclass
-from io import StringIO
 from signal import SIG_DFL, SIGINT, default_int_handler, getsignal, signal
 
 from ksmtuned_py import __version__
@@ -120,8 +117,7 @@ def _told(argv: Sequence[str] | None) -> int:
 def _run(argv: Sequence[str] | None) -> int:
     """Runs one verb, and writes what it printed now: at exit nobody could handle a full disk or a reader that left."""
     try:
-        with redirect_stderr(sys.stderr or StringIO()):  # argparse fails without one
-            args = build_parser().parse_args(argv)
+        args = build_parser().parse_args(argv)
     except SystemExit as ended:
         if not ended.code:  # --help and --version print, too
             print(end="", flush=True)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from ksmtuned_py.cli.options import add_config, add_file, add_verb, load_config
 from ksmtuned_py.cli.policies import CHOICES, with_policy
-from ksmtuned_py.cli.terminal import err, out
+from ksmtuned_py.cli.terminal import err, out, print_json
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -87,10 +87,7 @@ def _simulate(scenario: "Scenario", configs: "dict[str, Config]") -> "list[Simul
 
 
 def _print_json(scenario: "Scenario", rows: "list[Figures]") -> None:
-    import json
-    from dataclasses import asdict
-
-    print(json.dumps({"scenario": scenario.model_dump(mode="json"), "figures": list(map(asdict, rows))}, indent=2))
+    print_json({"scenario": scenario, "figures": rows})
 
 
 def _print(scenario: "Scenario", runs: "list[SimulatedRun]", rows: "list[Figures]") -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from ksmtuned_py.cli.options import add_config, add_root, add_runtime_dir, add_verb
 from ksmtuned_py.cli.seen import seen
 from ksmtuned_py.cli.tell import first_line, status_rows, why_lines
-from ksmtuned_py.cli.terminal import out
+from ksmtuned_py.cli.terminal import out, print_json
 
 if TYPE_CHECKING:
     from ksmtuned_py.cli.options import Subparsers
@@ -56,5 +56,5 @@ def _print_json(found: "Status", alive: bool) -> int:
 
     from ksmtuned_py.publish.statusfile import document, status_json
 
-    print(json.dumps(json.loads(document(status_json(found), running=alive)), indent=2))
+    print_json(json.loads(document(status_json(found), running=alive)))
     return 0

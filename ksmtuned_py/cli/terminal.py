@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, suppress
 from functools import cache
-from io import TextIOWrapper
+from io import StringIO, TextIOWrapper
 from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
@@ -45,12 +45,11 @@ def _console(*, stderr: bool) -> "Console":
 def print_json(content: object) -> None:
     """Print JSON for programs, in ASCII, which every locale has. JSON has no infinite numbers, so they are texts."""
     import json
-    import re
 
-    from pydantic_core import to_json  # json takes as long as all else for 1,000 hosts, when it indents
+    from pydantic_core import to_jsonable_python  # its own JSON has no bytes of an argument that are no text
 
-    text = to_json(content, indent=2, inf_nan_mode="strings").decode()
-    print(re.sub(r"[^\x00-\x7f]+", lambda found: json.dumps(found[0])[1:-1], text))
+    text = json.dumps(to_jsonable_python(content))
+    print(json.dumps(json.loads(text, parse_constant=str), indent=2))
 
 
 class _Messages:
@@ -77,18 +76,16 @@ def forgiving() -> Iterator[None]:
     """Let nothing end a verb that standard error does not take, nor a character that the locale has not."""
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
-    if sys.stderr is None:
-        yield
-        return
-    messages: Any = _Messages(sys.stderr)
+    stream = sys.stderr or StringIO()  # there is none where it was closed, and argparse fails without one
+    messages: Any = _Messages(stream)
     try:
         with redirect_stderr(messages):
             yield
     finally:
         try:
-            sys.stderr.flush()
+            stream.flush()
         except OSError:
-            stop_writing(sys.stderr)
+            stop_writing(stream)
 
 
 def stop_writing(stream: TextIO | None = None) -> None:

@@ -93,7 +93,7 @@ class Daemon:
         return max(began + min(pause, self.longest_wait_seconds), ended + idle)
 
     def _try_tick(self, trend: Trend, woken_by: frozenset[Wake], *, last_try: bool) -> Report | None:
-        began_cpu = time.thread_time()
+        began_cpu_seconds = time.thread_time()
         try:
             report = tick(self.host, self._config, trend, woken_by)
         except Exception as error:  # one bad tick (a sensor, a bug) must not end the daemon, but five in a row do
@@ -103,7 +103,7 @@ class Daemon:
             if last_try:
                 raise
             return None
-        cpu_seconds = time.thread_time() - began_cpu
+        cpu_seconds = time.thread_time() - began_cpu_seconds
         pause = self._thrift.pause_after(cpu_seconds, report.trend.need, time.monotonic())
         report = replace(report, thrift_seconds=pause)
         self.publisher.publish(report)

@@ -132,7 +132,7 @@ class GuestFinder:
     def _meet(self, pids: Iterable[int]) -> None:
         """Find out who these processes are.
 
-        A known guest is asked again, for it may have exec'ed under the same name. Where cgroups count, so is everybody.
+        Known guests are asked again, for they may have exec'ed; where cgroups decide, all are, for they may have moved.
         """
         strangers: dict[int, Identity] = {}
         for pid in pids:

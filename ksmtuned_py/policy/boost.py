@@ -10,8 +10,8 @@ been compared, and after bad luck at the root of ksmd's unstable tree next to no
 is mute, too, when smart_scan skipped much in it (pages are young until one pass skips them all), or when much was new
 in it. Some memory changes all the time, and its passes are all alike, so only a few may be mute.
 
-A boost is over sooner when a whole pass has compared everything: next to nothing was new in it, changed, or skipped,
-and far less than what the news is about. What had an equal has met it by then.
+A boost is over sooner when a whole pass has compared everything: what was new in it, changed, or skipped is next to
+nothing beside what the news is about. What had an equal has met it by then.
 
 When its passes are done, a boost goes on while it pays. It pays when the last pass gained enough for its CPU, or when
 what that pass saw for the first time will: that can merge in the next. The price is the highest at which the boost was

@@ -18,6 +18,11 @@ def test_json_is_ascii_and_has_no_infinite_number(capsys: pytest.CaptureFixture[
     assert json.loads(text, parse_constant=pytest.fail) == content | {"age": "-Infinity", "share": "NaN"}
 
 
+def test_an_argument_that_is_no_text_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    print_json({"guest": "web\udcff"})
+    assert json.loads(capsys.readouterr().out) == {"guest": "web\udcff"}
+
+
 @pytest.mark.parametrize("seconds", [math.nan, math.inf, -math.inf, 1e300])
 def test_a_time_that_no_clock_shows(seconds: float) -> None:
     assert clock_time(seconds, "%H") == "?"
