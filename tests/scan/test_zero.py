@@ -132,8 +132,8 @@ def freed_shares(guests: list[Holder], cgroup: MemoryCgroup, door: Door) -> tupl
 def test_zero_pages_are_really_freed_and_come_back_as_zeros(nobody_else: None, zram_swap: None, no_ksm: Door) -> None:
     with two_guests() as (guests, cgroup):
         rises, swapped = list[float](), list[int]()
-        # The rest of the machine takes and frees memory (5 % are 26 MiB), and the kernel may page out what is cold
-        # (DAMON): most rounds have to show it.
+        # The rest of the machine takes and frees memory (5 % are 26 MiB): most rounds have to show it.
+        # The kernel may page out a little of others meanwhile. Of ours it would be 131,072 pages a round.
         while len(rises) < LEAST_ROUNDS or (len(rises) < MOST_ROUNDS and median(rises) < 0.95):
             before = vmstat("pswpout") + written_sectors()
             rss, charge, available = freed_shares(guests, cgroup, no_ksm)
@@ -142,7 +142,7 @@ def test_zero_pages_are_really_freed_and_come_back_as_zeros(nobody_else: None, z
             assert [one.wrong_pages() for one in guests] == [0, 0]
             rises.append(available)
         assert median(rises) >= 0.95, rises
-        assert median(swapped) == 0, swapped
+        assert max(swapped) < 0.01 * 2 * ZERO_PAGES, swapped
 
 
 def test_a_guest_that_reports_its_free_pages_is_left_alone(zram_swap: None, no_ksm: Door) -> None:
