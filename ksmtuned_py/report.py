@@ -18,10 +18,3 @@ class Report:
     """Whether the host was only watched."""
     tick_seconds: float
     """The seconds that the tick took."""
-    thrift_seconds: float = 0.0
-    """The least time to the next tick, because the last ones took much CPU."""
-
-    @property
-    def pause_seconds(self) -> float:
-        """The seconds from the begin of this tick to the next, unless something ends the wait."""
-        return max(self.decision.next_tick_seconds, self.thrift_seconds)

@@ -65,7 +65,7 @@ class Daemon:
             if report is None:
                 failures, pause = failures + 1, self._config.daemon.tick_seconds
             else:
-                failures, pause, trend = 0, report.pause_seconds, report.trend
+                failures, pause, trend = 0, report.decision.next_tick_seconds, report.trend
             if once:
                 return
             woken_by = self.waits.until(self._next_tick(began, time.monotonic(), pause))
@@ -105,6 +105,7 @@ class Daemon:
             return None
         cpu_seconds = time.thread_time() - began_cpu_seconds
         pause = self._thrift.pause_after(cpu_seconds, report.trend.need, time.monotonic())
-        report = replace(report, thrift_seconds=pause)
+        decision = replace(report.decision, next_tick_seconds=max(pause, report.decision.next_tick_seconds))
+        report = replace(report, decision=decision)
         self.publisher.publish(report)
         return report

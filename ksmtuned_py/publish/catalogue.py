@@ -178,7 +178,7 @@ OWN_ROWS = (
         "Time until a pause that somebody asked for ends; 0 when there is none",
         lambda told: told.snapshot.pause_left_seconds,
     ),
-    gauge("next_tick_seconds", "Time to the next tick", lambda told: told.report.pause_seconds),
+    gauge("next_tick_seconds", "Time to the next tick", lambda told: told.report.decision.next_tick_seconds),
     gauge(
         "last_tick_timestamp_seconds",
         "When the last tick looked at the host",

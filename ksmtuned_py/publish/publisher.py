@@ -48,7 +48,7 @@ class Publisher:
     def publish(self, report: Report) -> None:
         """Tell everybody of a completed tick."""
         self._report = report
-        self._due_seconds = time.monotonic() + report.pause_seconds
+        self._due_seconds = time.monotonic() + report.decision.next_tick_seconds
         self.totals = replace(self.totals.after(report), capacity=self._capacity.consider(report.snapshot))
         self._decisions = changes_after(self._decisions, report)
         self.history.add(Told(report, self.totals))

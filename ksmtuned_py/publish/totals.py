@@ -67,7 +67,7 @@ class Totals:
             ticks=self.ticks + 1,
             ticks_late=self.ticks_late + (late_seconds > LATE_SECONDS),
             last_late_seconds=late_seconds,
-            due_seconds=began_seconds + max(report.pause_seconds, 2 * report.tick_seconds),
+            due_seconds=began_seconds + max(report.decision.next_tick_seconds, 2 * report.tick_seconds),
             tick_seconds=self.tick_seconds + report.tick_seconds,
             ticks_within=tuple(
                 count + (report.tick_seconds <= bound)

@@ -129,9 +129,10 @@ def test_a_tick_that_took_much_cpu_is_told_with_a_longer_pause(host: Host, told:
     waits = Script()
     busy = Busy(host.backend, host._senses)
     daemon(busy, waits, told).run()
-    assert 1.5 <= told.reports[0].pause_seconds <= PAUSE_MAX_SECONDS
+    pause_seconds = told.reports[0].decision.next_tick_seconds  # what all surfaces tell, and judge lateness by
+    assert 1.5 <= pause_seconds <= PAUSE_MAX_SECONDS
     began = told.reports[0].snapshot.clock.monotonic_seconds
-    assert waits.deadlines[0] - began == pytest.approx(told.reports[0].pause_seconds, abs=0.5)
+    assert waits.deadlines[0] - began == pytest.approx(pause_seconds, abs=0.5)
 
 
 def test_a_tick_that_fails_is_told_and_the_next_one_goes_on(root: Path, host: Host, told: Told) -> None:

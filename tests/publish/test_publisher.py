@@ -104,7 +104,7 @@ def test_health(told: Told) -> None:
     told.publisher.publish(report())
     assert told.publisher.trouble() is None
     due_long_ago = replace(report().decision, next_tick_seconds=-100.0)
-    told.publisher.publish(replace(report(), decision=due_long_ago, thrift_seconds=-100.0))
+    told.publisher.publish(replace(report(), decision=due_long_ago))
     assert told.publisher.trouble() == "the tick is 1 min 40 s late"
 
 
