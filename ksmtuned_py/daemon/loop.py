@@ -50,6 +50,8 @@ class Daemon:
 
     def __post_init__(self) -> None:
         self._thrift = Thrift()
+        self._told_cpu_seconds = 0.0
+        """What it took to tell of the last tick, which counts at the next."""
 
     def run(self, *, once: bool = False) -> None:
         """Tick until the wait ends with Wake.STOP, or once.
@@ -103,9 +105,11 @@ class Daemon:
             if last_try:
                 raise
             return None
-        cpu_seconds = time.thread_time() - began_cpu_seconds
+        ended_cpu_seconds = time.thread_time()
+        cpu_seconds = self._told_cpu_seconds + ended_cpu_seconds - began_cpu_seconds
         pause = self._thrift.pause_after(cpu_seconds, report.trend.need, time.monotonic())
         decision = replace(report.decision, next_tick_seconds=max(pause, report.decision.next_tick_seconds))
         report = replace(report, decision=decision)
         self.publisher.publish(report)
+        self._told_cpu_seconds = time.thread_time() - ended_cpu_seconds
         return report

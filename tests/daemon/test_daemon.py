@@ -118,12 +118,28 @@ def test_a_deadline_counts_from_the_beginning_of_its_tick_and_may_not_be_too_lat
     assert 0 <= waits.deadlines[0] - told.reports[0].snapshot.clock.monotonic_seconds <= 0.25
 
 
+def work(cpu_seconds: float) -> None:
+    """Takes so much CPU of this thread."""
+    ends = time.thread_time() + cpu_seconds
+    while time.thread_time() < ends:
+        pass
+
+
+def test_what_a_tick_takes_to_be_told_counts_at_the_next(host: Host) -> None:
+    class BusyTold(Told):
+        def publish(self, report: Report) -> None:
+            super().publish(report)
+            work(BURST_CPU_SECONDS + 4 * SHARE)
+
+    told = BusyTold()
+    daemon(host, Script(NOTHING), told).run()
+    assert [report.decision.next_tick_seconds > 1.5 for report in told.reports] == [False, True]
+
+
 def test_a_tick_that_took_much_cpu_is_told_with_a_longer_pause(host: Host, told: Told) -> None:
     class Busy(Host):
         def look(self) -> Snapshot:
-            ends = time.thread_time() + BURST_CPU_SECONDS + 1.5 * SHARE
-            while time.thread_time() < ends:
-                pass
+            work(BURST_CPU_SECONDS + 1.5 * SHARE)
             return super().look()
 
     waits = Script()
