@@ -139,8 +139,9 @@ def test_what_a_tick_takes_to_be_told_counts_at_the_next(host: Host) -> None:
 def test_a_tick_that_took_much_cpu_is_told_with_a_longer_pause(host: Host, told: Told) -> None:
     class Busy(Host):
         def look(self) -> Snapshot:
+            seen = super().look()
             work(BURST_CPU_SECONDS + 1.5 * SHARE)
-            return super().look()
+            return seen
 
     waits = Script()
     busy = Busy(host.backend, host._senses)
@@ -148,7 +149,7 @@ def test_a_tick_that_took_much_cpu_is_told_with_a_longer_pause(host: Host, told:
     pause_seconds = told.reports[0].decision.next_tick_seconds  # what all surfaces tell, and judge lateness by
     assert 1.5 <= pause_seconds <= PAUSE_MAX_SECONDS
     began = told.reports[0].snapshot.clock.monotonic_seconds
-    assert waits.deadlines[0] - began == pytest.approx(pause_seconds, abs=0.5)
+    assert waits.deadlines[0] - began >= pause_seconds - 0.5  # a busy machine makes it longer
 
 
 def test_a_tick_that_fails_is_told_and_the_next_one_goes_on(root: Path, host: Host, told: Told) -> None:
