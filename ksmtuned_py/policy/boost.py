@@ -10,8 +10,10 @@ been compared, and after bad luck at the root of ksmd's unstable tree next to no
 is mute, too, when smart_scan skipped much in it (pages are young until one pass skips them all), or when much was new
 in it. Some memory changes all the time, and its passes are all alike, so only a few may be mute.
 
-A boost is over sooner when a whole pass has compared everything: what was new in it, changed, or skipped is next to
-nothing beside what the news is about. What had an equal has met it by then.
+A mute pass makes a boost no longer when the second whole pass has compared everything: what was new in it, changed, or
+skipped is next to nothing beside what the news is about. What had an equal has met it by then. The first whole pass is
+no witness, though it may seem to be. A guest comes behind the pass under way, so that one is the first to see it. And a
+look comes late: the next pass may have begun with the guest, which then counts as compared, and has met nobody.
 
 When its passes are done, a boost goes on while it pays. It pays when the last pass gained enough for its CPU, or when
 what that pass saw for the first time will: that can merge in the next. The price is the highest at which the boost was
@@ -30,7 +32,7 @@ from ksmtuned_py.units import GIB
 WHOLE_PASSES = 2
 MUTE_UNSHARED, MUTE_VOLATILE = 0.01, 0.25
 UNCOMPARED_SHARE = 0.01
-"""Of what came: with less of it uncompared, a pass has compared everything."""
+"""Of what came: with less of it uncompared, the second whole pass has compared everything."""
 MUTE_LOOKS_MAX = 3
 """The rest of a pass among what ended guests left, a first scan, and bad luck: more is memory that always changes."""
 FRUITLESS_PRICE = 10.0
@@ -53,7 +55,7 @@ class Boost:
     whole_from_pass: int = 0
     """When so many were done, the first one began that is whole since the last news."""
     uncompared_pages: int = 0
-    """With fewer pages uncompared, a whole pass has compared everything."""
+    """With fewer pages uncompared, the second whole pass has compared everything."""
     done_at_pass: int = 0
     """Its passes are done when so many are, of all since the daemon's start."""
     thorough_until_pass: int = 0
@@ -133,7 +135,8 @@ class Boost:
         paid = pays(promised_bytes, cpu_seconds, boost.price)
         boost = replace(boost, unpaid_passes=0 if paid else self.unpaid_passes + ended.passes)
         # What is volatile was seen for the first time, has changed, or was skipped: it was compared with nothing.
-        compared = passes_done > self.whole_from_pass and now.counters.pages_volatile < self.uncompared_pages
+        wholly = passes_done >= self.whole_from_pass + WHOLE_PASSES
+        compared = wholly and now.counters.pages_volatile < self.uncompared_pages
         return replace(boost, open=paid or (passes_done < self.done_at_pass and not compared))
 
     def _longer(self, passes: int) -> "Boost":

@@ -159,17 +159,20 @@ def test_a_boost_is_judged_by_what_is_left_to_gain() -> None:
     ("came_gib", "left_gib", "passes", "goes_on"),
     [(1.0, 0.0, 1, True), (1.0, 0.1, 2, True), (1.0, 0.005, 2, False), (0.0625, 0.005, 2, True)],
 )
-def test_a_boost_is_over_when_a_whole_pass_has_compared_everything(
+def test_a_mute_pass_makes_no_boost_longer_when_the_second_whole_one_has_compared_everything(
     came_gib: float, left_gib: float, passes: int, goes_on: bool
 ) -> None:
-    """News wants two whole passes; the first one under way is none.
+    """News wants two whole passes. The first one under way is none, and a mute one makes it three.
 
-    What a pass left uncompared may be all of a small guest, which finds its equals in the next one.
+    The first whole pass sees a guest for the first time. The next look may come when the second has begun with it: then
+    it is unshared, and has met nobody. What is left uncompared may be all of a small guest, too.
     """
     before, late = {"sharing": 4, "unshared": 2, "volatile": 1.0}, guest("late", pid=2, rss_bytes=round(came_gib * GIB))
     trend = after(look(0, 10, **before), look(10, 14, **before), look(20, 14, **before, guests=(guest(), late)))
+    trend = trend.after(look(25, 15, sharing=4, volatile=3, guests=(guest(), late)), CONFIG)
     assert trend.boosting
-    compared = look(30, 14 + passes, sharing=4, unshared=3, volatile=left_gib, guests=(guest(), late))
+    assert trend.news.boost.mute_looks == 1
+    compared = look(30, 15 + passes, sharing=4, unshared=3, volatile=left_gib, guests=(guest(), late))
     assert trend.after(compared, CONFIG).boosting is goes_on
 
 
