@@ -28,7 +28,8 @@ MOST_GATHER_SECONDS = 1.0
 ROUNDS = 9
 """The wait after a tick that a started program called for, in times that tick's length.
 
-So ticks for new programs take at most a tenth of a core, whoever floods us.
+So ticks for new programs take at most a tenth of a core, whoever floods us, as long as one takes 0.1 s at most. Longer
+ones take more of it, since a guest that must not merge is to be seen within a second.
 """
 
 
