@@ -9,8 +9,8 @@ will not be short within twice the lead: the time that merging takes. Then nothi
 What was not heard adds up, and is heard when plenty ends. That is at once. When memory will be short within the lead,
 need is short from then on, so that merging is done when it would have been short.
 
-Plenty begins again when there was more than enough for a minute. So there is at most one change of mind in a minute,
-there and back.
+Plenty begins again when there was more than enough for a minute. Nor are guests spared again within a minute after
+they had nothing to spare. So there is at most one change of mind in a minute, there and back.
 
 Guests without huge pages lose nothing but copies, and are merged as if there was no plenty.
 """
@@ -62,6 +62,8 @@ class Plenty:
     """When there was last less than ample memory (monotonic)."""
     at_stake_seconds: float = -inf
     """When guests last had so many huge pages, for sure, that they are worth sparing."""
+    unspared_seconds: float = -inf
+    """When guests were last no longer left alone because they had nothing to spare."""
     foreseen_seconds: float = -inf
     """When memory was last going to be short within the lead."""
 
@@ -131,10 +133,14 @@ class Plenty:
         wanted = config.policy.name == "adaptive" and config.adaptive.profile != "eager"
         at_stake = config.adaptive.huge_pages_back or self.stake.is_much
         spares = wanted and (at_stake or _is_recent(self.at_stake_seconds, seconds))
+        spares = spares and (self.spares or not _is_recent(self.unspared_seconds, seconds))
+        unspared = seconds if self.left_alone and not spares else self.unspared_seconds
         soon = 0 < self.forecast.short_in_seconds <= self.lead_seconds + self.late_seconds
         foreseen = seconds if soon and (spares or self.is_foreseen) else self.foreseen_seconds
         is_foreseen = wanted and not self.is_plenty and _is_recent(foreseen, seconds)
-        return replace(self, spares=spares, foreseen_seconds=foreseen, is_foreseen=is_foreseen)
+        return replace(
+            self, spares=spares, unspared_seconds=unspared, foreseen_seconds=foreseen, is_foreseen=is_foreseen
+        )
 
     def spare_bytes(self, config: Config, decision: Decision) -> int | None:
         """What may be spent on giving huge pages back, so that it stays ample; None when that is not wanted now.

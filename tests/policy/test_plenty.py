@@ -7,7 +7,7 @@ from math import inf
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ksmtuned_py.config import Adaptive, Config, Guards
@@ -418,6 +418,7 @@ def test_nobody_is_left_alone_below_comfort_or_when_memory_is_short_or_soon_will
 
 
 @given(HISTORIES)
+@example([(1, 0, 0), (1, 21, 14), (29, 21, 0), (30, 21, 0), (1, 18, 0), (1, 18, 14)])  # huge pages come and go
 def test_the_mind_is_changed_at_most_once_a_minute(history: list[tuple[float, float, float]]) -> None:
     looks = looks_of(history)
     states = [trend.plenty.left_alone for trend in trends_of(looks)]
