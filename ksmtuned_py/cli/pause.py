@@ -10,6 +10,7 @@ from ksmtuned_py.cli.terminal import out
 
 if TYPE_CHECKING:
     from ksmtuned_py.cli.options import Subparsers
+    from ksmtuned_py.door.runtime import Runtime
     from ksmtuned_py.model import Clock, Pause
     from ksmtuned_py.publish.statusfile import Status
 
@@ -73,13 +74,26 @@ def resume(args: Namespace) -> int:
     """Ends the pause, and waits until the daemon heeds that."""
     runtime = runtime_of(args)
     runtime.act_as_owner()
-    if runtime.pause(_now()) is None:
+    if _asked(runtime) is None:
         out().print("nobody asked for a pause")
         return 0
     runtime.forget_pause()
     out().print("the pause is over")
     _tell_whether_heeded(args, None)
     return 0
+
+
+def _asked(runtime: "Runtime") -> "Pause | None":
+    """The pause that is in force. A file that holds none is cleared away: who resumes wants no problem to stay."""
+    from ksmtuned_py.cli.terminal import err
+    from ksmtuned_py.errors import Garbage
+
+    try:
+        return runtime.pause(_now())
+    except Garbage as error:
+        err().print(f"{error}; it is removed", style="yellow")
+        runtime.forget_pause()
+        return None
 
 
 def _now() -> "Clock":

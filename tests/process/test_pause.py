@@ -71,6 +71,16 @@ def test_without_a_daemon_it_waits_for_one(tmp_path: Path) -> None:
     assert Runtime(tmp_path / "runtime").pause(system_clock()) is not None
 
 
+@pytest.mark.parametrize("text", ["{}", "", "[" * 1000])
+def test_a_file_that_holds_no_pause_is_cleared_away_by_resume(text: str, tmp_path: Path) -> None:
+    file = Runtime(tmp_path).pause_path
+    file.write_text(text)
+    done = verb("resume", "--runtime-dir", tmp_path)
+    assert (done.returncode, done.stdout) == (0, "nobody asked for a pause\n")
+    assert f"{file}: wanted a pause" in done.stderr
+    assert not file.exists()
+
+
 @pytest.mark.parametrize("text", ["", "1", "0s", "8d", "1h 30m", "-1h", "1.5h"])
 def test_what_is_no_time_is_refused(text: str) -> None:
     done = verb("pause", f"--for={text}")
