@@ -24,7 +24,7 @@ from tests.support.unit import SECONDS
 pytestmark = pytest.mark.packages_long
 
 ANSIBLE, ROLES = "/opt/ansible", "/opt/role/roles"
-PLAY = "- {hosts: all, roles: [ksmtuned_py]}"
+PLAY = "- {hosts: all, gather_facts: false, roles: [ksmtuned_py]}"
 DROP_INS = "/etc/ksmtuned-py/config.d"
 STEERS = {"ksmtuned_py_mode": "manage", "ksmtuned_py_settings": {"policy": {"name": "fixed"}}}
 HOSTILE = 'a"\npolicy.name = "mom"\n#\\'
@@ -94,8 +94,8 @@ def test_a_wrong_variable_is_refused_before_anything_is_done(host: Host) -> None
     before = host.one.files()
     wanted = "value of ksmtuned_py_mode must be one of: observe, manage, got: observ"
     assert wanted in host.refused(ksmtuned_py_mode="observ")
-    name = "../evil.toml"
-    assert f'"{name}\\" is no name of a file' in host.refused(ksmtuned_py_drop_ins={name: "# evil"})
+    for name in ("../evil.toml", "60-site.toml\n", "50-ansible.toml"):
+        assert "is no name of a file of yours" in host.refused(ksmtuned_py_drop_ins={name: "# evil"})
     assert host.one.files() - before <= {"/root/.ansible", "/root/.ansible/tmp"}
 
 
@@ -144,6 +144,32 @@ def test_a_setting_that_the_daemon_refuses_is_not_written(host: Host) -> None:
     assert 'policy.name = \\"fixt\\": wanted one of adaptive' in said
     assert host.shown() == shown
     assert host.one.shows("ActiveState") == "active"
+
+
+ENTERS, LEAVES = (f"adaptive.need.short_{way}_percent = {{}}\n" for way in ("enter", "leave"))
+
+
+def test_files_that_are_no_good_together_are_not_written(host: Host) -> None:
+    shown = host.shown()
+    files = {"60-enter.toml": ENTERS.format(18), "61-leave.toml": LEAVES.format(17)}
+    before = host.one.shell(f"ls {DROP_INS}")
+    assert "short_leave_percent" in host.refused(**steers_by(888), ksmtuned_py_drop_ins=files)
+    assert (host.shown(), host.one.shell(f"ls {DROP_INS}")) == (shown, before)
+    assert host.one.shell("find /tmp /root/.ansible/tmp -name '*.toml'") == ""
+
+
+def test_what_comes_after_a_run_that_failed_is_in_force(host: Host) -> None:
+    host.refused(**steers_by(666), ksmtuned_py_drop_ins={"60-site.toml": "policy.name = 'fixt'"})
+    assert host.changed(**steers_by(666)) == 2
+    wait_for(lambda: host.one.knobs()["pages_to_scan"] == "666", SECONDS, "the new setting")
+    host.changed(**steers_by(777))
+
+
+def test_files_that_are_good_only_together_are_taken(host: Host) -> None:
+    files = {"60-enter.toml": ENTERS.format(22), "61-leave.toml": LEAVES.format(25)}
+    assert host.changed(**steers_by(777), ksmtuned_py_drop_ins=files) == 2
+    assert "short_enter_percent = 22" in host.shown()
+    host.changed(**steers_by(777), ksmtuned_py_drop_ins=dict.fromkeys(files, ""))
 
 
 def test_no_text_ends_its_string(host: Host) -> None:
