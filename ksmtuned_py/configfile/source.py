@@ -3,6 +3,7 @@
 import re
 import tomllib
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -71,6 +72,8 @@ def read_sources(config_path: Path | None, config_dir: Path | None) -> tuple[lis
     sources: list[Source] = []
     errors: list[ConfigError] = []
     try:
+        if config_path is None:  # who names a pipe writes to it
+            _refuse_pipe(main)
         sources += _read(main, may_miss=config_path is None)
     except ConfigError as error:
         errors.append(error)
@@ -80,6 +83,7 @@ def read_sources(config_path: Path | None, config_dir: Path | None) -> tuple[lis
         return sources, [*errors, error]
     for path in drop_ins:
         try:
+            _refuse_pipe(path)
             sources += _read(path, may_miss=False)
         except ConfigError as error:
             errors.append(error)
@@ -96,6 +100,13 @@ def _drop_ins(directory: Path, *, may_miss: bool) -> Iterator[Path]:
     for name in names:
         if name.endswith(".toml") and not name.startswith("."):  # a dot file is an editor's, and not the admin's
             yield directory / name
+
+
+def _refuse_pipe(path: Path) -> None:
+    """Raises ConfigError for a pipe. Perhaps nobody ever writes to it, and a daemon that waits is killed."""
+    with suppress(OSError):  # that it cannot be read is told by who reads it
+        if path.is_fifo():
+            raise ConfigError(str(path), 0, "", "", "a readable file (it is a pipe)")
 
 
 def _read(path: Path, *, may_miss: bool) -> Iterator[Source]:

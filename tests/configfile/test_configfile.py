@@ -5,6 +5,7 @@ import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -237,6 +238,22 @@ def test_files_that_are_no_toml_are_told_together_with_the_rest(tmp_path: Path) 
     # 30 s against the default of 10 s is no mistake, because an unreadable file may have raised the default.
     assert len(said) == 8
     assert said[7].startswith("config.toml:1: daemon = 3: wanted a table of mode, backend, on_exit, ")
+
+
+@pytest.mark.timeout(20)
+def test_a_pipe_to_which_nobody_writes_is_not_waited_for(tmp_path: Path) -> None:
+    main = write(tmp_path, a="")
+    os.mkfifo(tmp_path / "config.d" / "b.toml")
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "config.d" / "c.toml").symlink_to("../pipe")
+    assert mistakes(main) == [f"config.d/{name}.toml: wanted a readable file (it is a pipe)" for name in "bc"]
+
+
+def test_a_pipe_that_is_named_is_read(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    Thread(target=pipe.write_text, args=("daemon.tick_seconds = 3",)).start()
+    assert load(pipe).config.daemon.tick_seconds == 3
 
 
 def test_files_without_permission(tmp_path: Path) -> None:
