@@ -87,6 +87,10 @@ def test_exposure(installed: Path, drop_in: str) -> None:
     told = re.search(r"Overall exposure level for ksmtuned-py.service: (\d+\.\d)", secured.stdout)
     assert told is not None, secured
     assert float(told[1]) <= EXPOSURE_MAX[drop_in], secured.stdout
+    page = (UNIT.parent.parent / "docs/operating.md").read_text()
+    told_there = re.search(r"measure of exposure .* falls from (\d\.\d) to (\d\.\d)\.", page)
+    assert told_there is not None
+    assert float(told[1]) == pytest.approx(float(told_there[2 if drop_in else 1]), abs=0.2)  # systemds differ a little
 
 
 def test_every_command_is_one_of_ours() -> None:
