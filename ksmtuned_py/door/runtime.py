@@ -186,7 +186,7 @@ class Runtime:
         """Save a pause, in which no daemon scans. A daemon of another user may read it, too."""
         self.make()
         with self._in_use():
-            replace_file(self.pause_path, _PAUSE.dump_json(pause), PUBLIC_MODE)
+            replace_file(self.pause_path, _PAUSE.dump_json(pause), PUBLIC_MODE, f".{os.getpid()}")
 
     def pause(self, now: Clock) -> Pause | None:
         """The pause that is in force at that time; None for none. Raises Garbage or NoRuntimeDirectory."""
@@ -284,9 +284,9 @@ def _opened(path: Path) -> BinaryIO:
     return os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
 
 
-def replace_file(path: Path, text: bytes, mode: int = PRIVATE_MODE) -> None:
-    """Write a whole file or nothing, so that readers never see a part. Only one writer may do so at a time."""
-    new = path.with_name(f"{path.name}.new")
+def replace_file(path: Path, text: bytes, mode: int = PRIVATE_MODE, writer: str = "") -> None:
+    """Write a whole file or nothing, so that readers never see a part. Writers at one time each need a name."""
+    new = path.with_name(f"{path.name}{writer}.new")
     new.unlink(missing_ok=True)  # left by a process that was killed in here
     descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     try:

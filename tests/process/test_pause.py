@@ -6,12 +6,14 @@ import re
 import subprocess
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from ksmtuned_py.door.runtime import Runtime
 from ksmtuned_py.host import system_clock
+from ksmtuned_py.model import Clock, Pause
 from tests.process.conftest import Start
 from tests.support.daemon import EVENTS_ONLY, Daemon, free_port, merged, scrape, verb
 from tests.support.need import need
@@ -69,6 +71,19 @@ def test_without_a_daemon_it_waits_for_one(tmp_path: Path) -> None:
     done = verb(*HOUR, "--runtime-dir", tmp_path / "runtime")
     assert done.stdout.endswith("no daemon runs now\n")
     assert Runtime(tmp_path / "runtime").pause(system_clock()) is not None
+
+
+def pause_often(directory: Path) -> None:
+    """Asks for pauses as the hooks of many migrations do."""
+    for seconds in range(1, 200):
+        Runtime(directory).save_pause(Pause(until_unix_seconds=seconds, reason="migration"))
+
+
+def test_many_may_ask_for_one_at_once(tmp_path: Path) -> None:
+    with ProcessPoolExecutor(3) as pool:
+        list(pool.map(pause_often, [tmp_path] * 3))
+    assert Runtime(tmp_path).pause(Clock(monotonic_seconds=0, unix_seconds=0)) is not None
+    assert [path.name for path in tmp_path.iterdir()] == ["pause.json"]
 
 
 @pytest.mark.parametrize("text", ["{}", "", "[" * 1000])
