@@ -81,7 +81,7 @@ class Host:
 @pytest.fixture(scope="module")
 def host(packages: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
     """A bare Debian 12 with the Python that Ansible wants of any host, and with knobs that only look like knobs."""
-    package = f"{PACKAGES}/{next(packages.glob('*.deb')).name}"
+    package = f"{PACKAGES}/{next(packages.glob('*_*_*.deb')).name}"
     more = [(ansible(), ANSIBLE), (ROOT / "packaging/ansible", "/opt/role")]
     knobs = make_fake_tree(tmp_path_factory.mktemp("knobs")) / "sys/kernel/mm/ksm"
     with system_with(knobs, "bookworm", packages, more) as one:
