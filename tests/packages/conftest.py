@@ -4,6 +4,7 @@ import fcntl
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,8 +20,9 @@ from tests.support.roots import bare as bare_root
 from tests.support.trees import make_fake_tree
 from tests.support.unit import Unit
 
-PACKAGES, TREE = "/opt/packages", "/opt/ksm"
-"""Where the built packages, and this machine's knobs, are inside."""
+PACKAGES, TREE, WHEELS = "/opt/packages", "/opt/ksm", "/opt/wheels"
+"""Where the built packages, this machine's knobs, and what pip may take are inside."""
+LOCK = ROOT / "packaging/lock/requirements.txt"
 BUILD_SECONDS = 900
 CONFIG, STATE = "/etc/ksmtuned-py", "/var/lib/ksmtuned-py"
 DPKG = "env DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8 dpkg --force-confdef --force-confold"
@@ -111,6 +113,22 @@ def tracked_source(directory: Path) -> Path:
         (directory / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, directory / name)
     return directory
+
+
+def locked_wheels(directory: Path, python_version: str, *more: str) -> Path:
+    """This directory, with the libraries of the lock file for that Python, and more of PyPI's."""
+    command = [sys.executable, "-m", "pip", "--quiet", "download", "--dest", str(directory), "--no-deps"]
+    command += [f"--python-version={python_version}", "--only-binary=:all:"]
+    for wanted in (["--requirement", str(LOCK)], *([name] for name in more)):
+        subprocess.run([*command, *wanted], check=True)
+    return directory
+
+
+def commands_of_page(heading: str, page: str = "docs/install.md") -> list[str]:
+    """The blocks of commands below a heading of that page."""
+    section = (ROOT / page).read_text().partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    found = [[line[4:] for line in part.splitlines()] for part in section.split("\n\n") if part.startswith("    ")]
+    return ["\n".join(lines) for lines in found]
 
 
 @pytest.fixture(scope="session")

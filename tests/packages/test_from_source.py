@@ -3,29 +3,26 @@
 The tests are one story, in their order.
 """
 
-import subprocess
-import sys
 from collections.abc import Iterator
 
 import pytest
 
-from tests.packages.conftest import CONFIG, Installed, system_with, tracked_source
-from tests.packages.test_reproducible import LOCK
+from tests.packages.conftest import (
+    CONFIG,
+    WHEELS,
+    Installed,
+    commands_of_page,
+    locked_wheels,
+    system_with,
+    tracked_source,
+)
 from tests.packages.test_upgrades import steers
-from tests.support.container import ROOT
 from tests.support.trees import make_fake_tree
 
 pytestmark = pytest.mark.packages_long
 
-CHECKOUT, WHEELS = "/srv/checkout", "/opt/wheels"
+CHECKOUT = "/srv/checkout"
 PINNED = f"printf 'policy.name = \"fixed\"\\nfixed.pages_to_scan = 777\\n' > {CONFIG}/config.d/60-mine.toml"
-
-
-def blocks(heading: str) -> list[str]:
-    """The blocks of commands below a heading of that page."""
-    section = (ROOT / "docs/install.md").read_text().partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
-    found = [[line[4:] for line in part.splitlines()] for part in section.split("\n\n") if part.startswith("    ")]
-    return ["\n".join(lines) for lines in found]
 
 
 def does(on: Installed, lines: str) -> str:
@@ -42,11 +39,7 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installed]:
     """A bare Debian 12 with a checkout, with knobs that only look like knobs, and with what the page asks for."""
     source = tracked_source(tmp_path_factory.mktemp("source"))
     knobs = make_fake_tree(tmp_path_factory.mktemp("knobs")) / "sys/kernel/mm/ksm"
-    wheels = tmp_path_factory.mktemp("wheels")
-    command = [sys.executable, "-m", "pip", "--quiet", "download", "--dest", str(wheels), "--no-deps"]
-    command += ["--python-version=3.11", "--only-binary=:all:"]
-    subprocess.run([*command, "--requirement", str(LOCK)], check=True)
-    subprocess.run([*command, "setuptools", "wheel"], check=True)
+    wheels = locked_wheels(tmp_path_factory.mktemp("wheels"), "3.11", "setuptools", "wheel")
     with system_with(knobs, "bookworm", source, [(wheels, WHEELS)]) as one:
         one.apt_get("install", "--no-install-recommends", "python3-venv")
         one.shell(f"cp -r /opt/packages {CHECKOUT}")
@@ -65,14 +58,14 @@ def outside(host: Installed) -> set[str]:
 
 
 def test_it_starts_watching(host: Installed, before: set[str]) -> None:
-    does(host, blocks("From source, as a service")[0])
+    does(host, commands_of_page("From source, as a service")[0])
     assert host.shows("ActiveState") == "active", host.journal()
     assert host.shows("StatusText") == "off: 0 B saved, only watching"
     assert host.shows("UnitFileState") == "enabled"
 
 
 def test_it_is_switched_on(host: Installed) -> None:
-    (switch,) = (block for block in blocks("Look, then switch on") if block.startswith("rm "))
+    (switch,) = (block for block in commands_of_page("Look, then switch on") if block.startswith("rm "))
     does(host, f"{PINNED}\n{switch}")
     steers(host)
 
@@ -93,14 +86,14 @@ def test_a_reload_with_a_mistake_fails(host: Installed) -> None:
 
 
 def test_it_is_removed_and_no_file_stays(host: Installed, before: set[str]) -> None:
-    does(host, blocks("From source, as a service")[1])
+    does(host, commands_of_page("From source, as a service")[1])
     assert host.knobs() == host.found
     assert outside(host) - before == {"/usr/local/lib/systemd", "/usr/local/lib/systemd/system"}
     assert host.container.run("systemctl", "status", "ksmtuned-py").startswith("Unit ksmtuned-py.service could not")
 
 
 def test_it_takes_over_from_ksmtuned_and_gives_back(host: Installed) -> None:
-    install, remove, come, go_back = blocks("From source, as a service")
+    install, remove, come, go_back = commands_of_page("From source, as a service")
     host.apt_get("install", "--no-install-recommends", "ksmtuned")
     host.shell("sed -i 's/.*KSM_THRES_COEF=.*/KSM_THRES_COEF=33/' /etc/ksmtuned.conf")
     does(host, f"{install}\n{come}")

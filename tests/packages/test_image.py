@@ -18,8 +18,7 @@ import pytest
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
-from tests.packages.conftest import build
-from tests.packages.test_reproducible import LOCK
+from tests.packages.conftest import LOCK, build
 from tests.repository.test_kubernetes import pod
 from tests.support.ksmlock import KSM, RealKsm, locked_ksm, need_real_ksm
 from tests.support.need import need

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.packages.conftest import LOCK
 from tests.support.container import ROOT
 from tests.support.trees import make_fake_tree
 from tests.support.workers import RINGS
@@ -15,7 +16,6 @@ pytestmark = pytest.mark.packages_long
 
 EXTRAS = ("systemd", "scan", "trace", "bench", "test")
 """Without libvirt: its library has to be as new as the libvirt of the machine."""
-LOCK = ROOT / "packaging/lock/requirements.txt"
 
 
 def lowest() -> Iterator[str]:

@@ -10,12 +10,11 @@ import pytest
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
-from tests.packages.conftest import build
+from tests.packages.conftest import LOCK, build
 from tests.support.container import ROOT
 
 pytestmark = pytest.mark.packages
 
-LOCK = ROOT / "packaging/lock/requirements.txt"
 UPLOT = ("uplot", *re.findall(r"\(v([\d.]+)\)", (ROOT / "ksmtuned_py/publish/page/uplot.min.js").read_text()[:100]))
 """The page's library, which is in every package, and its version."""
 
