@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from ksmtuned_py import __version__
 from ksmtuned_py.config import Config
 from ksmtuned_py.model import KSM_DIRECTORY
-from tests.packages.conftest import CONFIG, DPKG, PACKAGES, PURGE, Installed
+from tests.packages.conftest import CONFIG, DPKG, PACKAGES, PURGE, Installed, commands_of_page
 from tests.packages.repack import other_manager, repacked
-from tests.packages.test_upgrades import OLD_CONF, install, steers, version
+from tests.packages.test_upgrades import OLD_CONF, REFUSES, install, steers, version
 from tests.support.unit import SECONDS
 
 pytestmark = pytest.mark.packages_long
@@ -215,6 +216,44 @@ def test_a_service_that_was_disabled_stays_so(at_work: Installed, newest: Path) 
     install(at_work, repacked(newest, "98"))
     assert (at_work.shows("ActiveState"), at_work.shows("UnitFileState")) == ("inactive", "disabled")
     assert at_work.knobs() == at_work.found
+
+
+def test_one_that_was_stopped_is_not_started_by_a_package_that_cannot_take_its_place(
+    at_work: Installed, newest: Path
+) -> None:
+    at_work.shell("systemctl stop ksmtuned-py")
+    broken = other_manager(newest.parent, "ksm-control-daemon", OLD_CONF, REFUSES)
+    code, said = ended_with(at_work, f"{DPKG} --auto-deconfigure --install {PACKAGES}/{broken.name}")
+    assert (code, version(at_work)) == (1, f"{__version__} installed"), said
+    assert (at_work.shows("ActiveState"), at_work.shows("UnitFileState")) == ("inactive", "enabled")
+    assert at_work.knobs() == at_work.found
+    assert at_work.shell("find /run -maxdepth 1 -name '*ksmtuned*' ! -type d") == ""
+
+
+def test_an_installation_that_broke_off_leaves_nothing_in_run(bare: Installed, newest: Path) -> None:
+    bare.shell("mkdir /usr/lib/ksmtuned-py; mount -t tmpfs -o size=64k tmpfs /usr/lib/ksmtuned-py")  # too small
+    code, _ = ended_with(bare, f"{DPKG} --install {PACKAGES}/{newest.name}")
+    bare.shell("umount /usr/lib/ksmtuned-py; rm -rf /usr/lib/ksmtuned-py")
+    assert code == 1
+    assert bare.shell("find /run -name '*ksmtuned*'") == ""
+
+
+WITH_RIGHTS = """
+rm -r /etc/sysusers.d/ksmtuned-py.conf /etc/tmpfiles.d/ksmtuned-py.conf /etc/systemd/system/ksmtuned-py.service.d
+userdel ksmtuned-py; systemctl daemon-reload
+"""
+
+
+def test_it_gives_up_roots_rights_by_the_lines_of_the_page(at_work: Installed, newest: Path) -> None:
+    at_work.shell(commands_of_page("Without root's rights", "docs/operating.md")[0])
+    for again in ("", "95"):
+        if again:
+            install(at_work, repacked(newest, again))
+        assert at_work.shell(f"stat --format=%U /proc/{at_work.shows('MainPID')}") == "ksmtuned-py\n"
+        assert at_work.knobs()["pages_to_scan"] == "777"
+    at_work.shell(f"ksmtuned-py pause --for 1h; {PURGE}")
+    assert at_work.knobs() == at_work.found
+    at_work.shell(WITH_RIGHTS)
 
 
 def test_a_masked_service_is_installed_and_upgraded_all_the_same(bare: Installed, newest: Path) -> None:
