@@ -1,7 +1,7 @@
 """The package on a bare Debian with a systemd of its own and the real knobs: from its installation to its purge.
 
-The tests are one story, in their order: each leaves the service at work for the next. It is told of each Debian, with
-the package that is for it.
+The tests are one story, in their order: each leaves the service at work for the next. It is told of each Debian, and of
+Ubuntu, with the package that is for it.
 """
 
 import re
@@ -15,7 +15,9 @@ import pytest
 from ksmtuned_py import __version__
 from tests.packages.conftest import CONFIG, PACKAGES, STATE, Installed, build, system
 from tests.packages.repack import repacked
+from tests.packages.ubuntu import build_on_ubuntu
 from tests.support.process import wait_for
+from tests.support.roots import UBUNTU
 from tests.support.unit import SECONDS
 
 pytestmark = pytest.mark.packages
@@ -38,9 +40,12 @@ time.sleep(600)
 """16 MiB of pages with two contents."""
 
 
-@pytest.fixture(scope="module", params=["bookworm", pytest.param("trixie", marks=pytest.mark.packages_long)])
+LATER = [pytest.param(suite, marks=pytest.mark.packages_long) for suite in ("trixie", UBUNTU)]
+
+
+@pytest.fixture(scope="module", params=["bookworm", *LATER])
 def suite(request: pytest.FixtureRequest) -> str:
-    """The name of a Debian: of 12, or of 13, whose own libraries are new enough."""
+    """The name of a Debian: of 12, or of 13, whose own libraries are new enough. Or that of an Ubuntu."""
     return str(request.param)
 
 
@@ -49,8 +54,11 @@ def built(suite: str, packages: Path, tmp_path_factory: pytest.TempPathFactory) 
     """A directory with the package for it."""
     if suite == "bookworm":
         return packages
-    directory = tmp_path_factory.mktemp("system")
-    build(directory, "deb", "--flavour", "system")
+    directory = tmp_path_factory.mktemp("built")
+    if suite == UBUNTU:
+        build_on_ubuntu(directory, tmp_path_factory)
+    else:
+        build(directory, "deb", "--flavour", "system")
     return directory
 
 

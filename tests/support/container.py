@@ -86,6 +86,7 @@ def booted_system(
 ) -> Iterator[Container]:
     """Starts a container that is this system, with all its services; changes in it are gone at the end of the block."""
     command = ["--volatile=overlay", f"--directory={system}", "--bind-ro=/etc/resolv.conf"]
+    command += ["--timezone=off"]  # a file that is mounted there is in the way of tzdata
     command += [*(f"--bind-ro={path}:{place}" for path, place in files)]
     command += [*(f"--bind={path}:{place}" for path, place in writable), "--boot"]
     with _booted(command, "/") as container:
