@@ -16,12 +16,15 @@ import pytest
 
 from ksmtuned_py.door import Door
 from ksmtuned_py.guests.mappings import Mapping
+from ksmtuned_py.scanner.pagemap import PRIVATE
 from ksmtuned_py.scanner.process import Process
 from ksmtuned_py.scanner.refusal import Refused
 from ksmtuned_py.scanner.remap.refuse.eligibility import mappings_refusal
 from ksmtuned_py.scanner.remap.refuse.flags import eligible_now, refuse_long_walks
 from ksmtuned_py.scanner.remap.share.references import references
 from ksmtuned_py.scanner.remap.share.stores import Stores
+from ksmtuned_py.scanner.sweep import Sweep
+from ksmtuned_py.scanner.table import PAGE_TABLE_BYTES, Slab, Table
 from ksmtuned_py.scanner.target import Target
 from ksmtuned_py.sensors.stat import parse_stat
 from tests.scan.conftest import result, worked
@@ -64,6 +67,31 @@ def test_a_mapping_of_many_small_pages_is_refused_and_a_large_empty_one_is_not(r
             list(refuse_long_walks(process, [mapping]))
         empty = Mapping(address + 33 * GIB, address + 1024 * GIB, "rw-p", 0, 0, "")
         assert len(list(refuse_long_walks(process, [empty]))) > 900
+
+
+class Only(Process):
+    """Ourselves, with nothing but one mapping."""
+
+    def __init__(self, begin: int, size: int) -> None:
+        self._all = [Mapping(begin, begin + size, "rw-p", 0, 0, "")]
+        super().__init__(Target(pid=os.getpid(), start_ticks=0), Door())
+
+    def mappings(self) -> list[Mapping]:
+        return self._all
+
+
+def test_memory_that_is_only_set_aside_takes_no_room_and_far_too_much_of_it_is_a_reason() -> None:
+    table = Table()
+    with small_pages(1024 * GIB, PAGE) as address, Only(address, 1024 * GIB) as process:
+        ctypes.memset(address + 512 * GIB, 1, 2 * PAGE)
+        steps = list(Sweep().guest(process, table, PRIVATE, smart=True))
+        assert len(steps) > 4096  # it may be told something after each window
+        assert (table.pages, table.bytes, len(table.slabs)) == (2, 2 * PAGE_TABLE_BYTES, 1)
+    with Only(1 << 30, 17 << 40) as process:
+        table.slabs[0] = Slab(0)
+        with pytest.raises(Refused, match="more than 16 TiB"):
+            list(Sweep().guest(process, table, PRIVATE, smart=True))
+        assert not table.slabs
 
 
 @contextmanager
