@@ -43,6 +43,8 @@ class ScanBackend:
         self._death = ""
         self._hung: dict[GuestKey, float] = {}
         """Guests at which a worker hung, each with the time until which no worker scans it."""
+        self._given_up: dict[GuestKey, WorkerLink] = {}
+        """Workers that were killed and have not ended yet, by the guest at which they hung."""
         self._wait_seconds = _FIRST_WAIT_SECONDS
         self._start_at = 0.0
         self._link: WorkerLink | None = None
@@ -51,7 +53,9 @@ class ScanBackend:
     def watch(self, guests: Iterable[Guest]) -> None:
         """Sets the guests to scan from now on."""
         known = [target_of(guest, self._in_force.config.scan) for guest in guests]
-        self._hung = {key: until for key, until in self._hung.items() if until > time.monotonic()}
+        self._given_up = {key: link for key, link in self._given_up.items() if not link.has_ended}
+        now = time.monotonic()
+        self._hung = {key: until for key, until in self._hung.items() if until > now or key in self._given_up}
         targets = [target for target in known if target.key not in self._hung]
         if targets != self._wanted.targets:
             self._wanted.targets = targets
@@ -197,6 +201,7 @@ class ScanBackend:
         self.restarts += 1
         if link.hung_at != NOBODY:
             self._hung[link.hung_at] = time.monotonic() + _HUNG_SECONDS
+            self._given_up |= {} if link.has_ended else {link.hung_at: link}
         if link.lived_seconds > _LONGEST_WAIT_SECONDS:
             self._wait_seconds = _FIRST_WAIT_SECONDS
         self._start_at = time.monotonic() + self._wait_seconds

@@ -29,6 +29,8 @@ class WorkerPatience:
     """After this time the silence is told as a problem."""
     ended_seconds: float = 60.0
     """After this time the worker is ended, so that another one can begin."""
+    given_up_seconds: float = 10.0
+    """So long it may take to end then; memory of a file whose server does not answer keeps it from that."""
 
 
 @dataclass(slots=True)
@@ -61,6 +63,7 @@ class WorkerLink:
         self._sent_version = 0
         self._closed_at: float | None = None
         self._ended_for: str | None = None
+        self._ended_at = 0.0
         self.hung_at = NOBODY
         """The guest that the worker was at when it was ended for its silence."""
         self.status: Message = {}
@@ -123,11 +126,18 @@ class WorkerLink:
             self._end("it had stopped to listen, and was ended")
 
     def death(self) -> str | None:
-        """How the worker ended; None while it runs."""
+        """How the worker ended; None while it runs. One that was killed at a guest and does not end is given up."""
         code = self._process.poll()
         if code is None:
-            return None
+            late = time.monotonic() - self._ended_at >= self._patience.given_up_seconds
+            given_up = self._ended_for and self.hung_at != NOBODY and late
+            return f"{self._ended_for}, but it waits for the kernel" if given_up else None
         return self._ended_for if self._ended_for and code == -signal.SIGKILL else _cause(code)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether its process has ended. One that was given up does nothing more, and may end much later."""
+        return self._process.poll() is not None
 
     @property
     def problem(self) -> str | None:
@@ -142,6 +152,8 @@ class WorkerLink:
         """Ends the worker and waits for its end; what it merged stays merged."""
         self._channel.close()
         self._mark.close()
+        if self._ended_for and self.death():  # it is given up where it has not ended
+            return
         try:
             self._process.wait(_CLOSE_SECONDS)
         except subprocess.TimeoutExpired:
@@ -165,7 +177,7 @@ class WorkerLink:
 
     def _end(self, reason: str) -> None:
         if self._process.poll() is None:
-            self._ended_for = reason
+            self._ended_for, self._ended_at = reason, time.monotonic()
             self._process.kill()
 
 

@@ -8,6 +8,9 @@ from contextlib import closing
 from functools import partial
 from pathlib import Path
 
+import pytest
+
+from ksmtuned_py.backends import scan
 from ksmtuned_py.backends.scan import ScanBackend
 from ksmtuned_py.backends.scanlink import WorkerPatience
 from ksmtuned_py.cli.workload import Mix, workloads
@@ -15,6 +18,7 @@ from ksmtuned_py.config import Config, Guests, InForce, Scan
 from ksmtuned_py.daemon.machine import scan_machine
 from ksmtuned_py.door import Door
 from ksmtuned_py.model import Guest, KnobName, KnobValue, Snapshot, Write, WriteStatus
+from ksmtuned_py.scanner.mark import NOBODY
 from ksmtuned_py.units import MIB
 from tests.scan.conftest import guest, scanning, turn, wait_passes, wait_true
 from tests.support.process import wait_for
@@ -136,6 +140,41 @@ def test_the_guest_that_a_worker_hung_at_is_left_alone_and_the_others_are_not(ro
         wait_true(lambda: len(backend.guests) == 1, "the other guest")
         assert backend.guests[0]["pid"] != hung[0]
         wait_passes(backend, 2)
+
+
+def test_a_worker_that_not_even_a_kill_ends_is_given_up_and_its_guest_left_alone_as_long(
+    root: None, no_ksm: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scan, "_HUNG_SECONDS", 0.0)
+    patience = WorkerPatience(told_seconds=0.5, ended_seconds=1.0, given_up_seconds=1.0)
+    with workloads([MIX] * 2, mergeable=False) as loads, scanning(no_ksm, REPORT, loads, patience=patience) as backend:
+        wait_true(lambda: is_stopped_at_a_guest(backend), "a worker that is stopped at a guest")
+        first = backend._link
+        assert first
+        with monkeypatch.context() as kernel:  # it waits for a file's server
+            kernel.setattr(first._process, "kill", lambda: None)
+            wait_true(lambda: "does not end: it waits for the kernel" in str(backend.problems), "what is wrong")
+            wait_true(lambda: "but it waits for the kernel" in str(backend.problems), "that it is given up")
+        for _ in range(2):
+            backend.watch([guest(load) for load in loads])
+            assert [key for key in backend.refused if key == first.hung_at]
+            wait_passes(backend, 1)
+        assert len(backend.guests) == 1
+        first._process.kill()
+        wait_true(lambda: first.has_ended, "its end")
+        backend.watch([guest(load) for load in loads])
+        wait_true(lambda: len(backend.guests) == 2, "both guests")
+
+
+def is_stopped_at_a_guest(backend: ScanBackend) -> bool:
+    """Stops the worker; it runs on when it was at no guest."""
+    assert backend._link
+    os.kill(backend.worker_pid, signal.SIGSTOP)
+    wait_for(lambda: "State:\tT" in Path(f"/proc/{backend.worker_pid}/status").read_text(), 5.0, "stopped worker")
+    if backend._link._mark.get() == NOBODY:
+        os.kill(backend.worker_pid, signal.SIGCONT)
+        return False
+    return True
 
 
 def test_a_worker_that_comes_back_is_kept(root: None, no_ksm: Door) -> None:
