@@ -122,7 +122,7 @@ class ScanBackend:
     def refused(self) -> dict[GuestKey, str]:
         """Returns, by PID and start, why guests are left alone in whole or in part; other guests are not in it."""
         found = {key_of(one): one["refusal"] or one["rest"] for one in self._told()}
-        found |= dict.fromkeys(self._hung, "the scan worker hung at it: it is left alone for some minutes")
+        found |= dict.fromkeys(self._hung, "the scan worker hung at it, or failed: it is left alone for some minutes")
         return {key: reason for key, reason in found.items() if reason}
 
     @property

@@ -17,6 +17,10 @@ class Refused(Exception):
         return self.reason
 
 
+TROUBLE = (OSError, KsmtunedError, Refused)
+"""What goes wrong with one guest."""
+
+
 @contextmanager
 def own_trouble(tell: Callable[[str], None]) -> Iterator[None]:
     """Turns an error in the with block into the guest's reason, and ends it there."""

@@ -18,7 +18,7 @@ from ksmtuned_py.scanner.mark import NOBODY
 from ksmtuned_py.scanner.pagemap import PAGE, PRIVATE
 from ksmtuned_py.scanner.pages import Prints
 from ksmtuned_py.scanner.process import Gone, Process
-from ksmtuned_py.scanner.refusal import own_trouble
+from ksmtuned_py.scanner.refusal import TROUBLE, own_trouble
 from ksmtuned_py.scanner.sweep import Step, Sweep
 from ksmtuned_py.scanner.table import PAGE_TABLE_BYTES, Table
 from ksmtuned_py.scanner.target import Target
@@ -183,13 +183,15 @@ class Scanner:
 
     @contextmanager
     def _at(self, guest: Watched) -> Iterator[Process]:
-        """Opens the guest's process and marks the guest, for the case that something hangs. Raises Gone, Refused."""
+        """Opens its process; raises Gone, Refused. It is marked meanwhile, and longer when we hang or fail at it."""
         self._mark(guest.target.key)
         try:
             with Process(guest.target, self._door) as process:
                 yield process
-        finally:
+        except (*TROUBLE, Gone, GeneratorExit):
             self._mark(NOBODY)
+            raise
+        self._mark(NOBODY)
 
     def _let_go(self) -> Iterator[int]:
         """Gives leaving guests back what they have merged; tries again in the next pass when that was refused."""

@@ -3,22 +3,30 @@
 import os
 import re
 import signal
+import socket
+import subprocess
+import sys
 import time
-from contextlib import closing
+from contextlib import closing, nullcontext
 from functools import partial
 from pathlib import Path
 
 import pytest
 
-from ksmtuned_py.backends import scan
+from ksmtuned_py.backends import scan, scanlink
 from ksmtuned_py.backends.scan import ScanBackend
 from ksmtuned_py.backends.scanlink import WorkerPatience
 from ksmtuned_py.cli.workload import Mix, workloads
 from ksmtuned_py.config import Config, Guests, InForce, Scan
 from ksmtuned_py.daemon.machine import scan_machine
 from ksmtuned_py.door import Door
-from ksmtuned_py.model import Guest, KnobName, KnobValue, Snapshot, Write, WriteStatus
+from ksmtuned_py.model import Guest, GuestKey, KnobName, KnobValue, Snapshot, Write, WriteStatus
 from ksmtuned_py.scanner.mark import NOBODY
+from ksmtuned_py.scanner.process import Gone
+from ksmtuned_py.scanner.refusal import Refused
+from ksmtuned_py.scanner.scanner import Scanner
+from ksmtuned_py.scanner.sweep import Sweep
+from ksmtuned_py.scanner.target import Target
 from ksmtuned_py.units import MIB
 from tests.scan.conftest import guest, scanning, turn, wait_passes, wait_true
 from tests.support.process import wait_for
@@ -164,6 +172,49 @@ def test_a_worker_that_not_even_a_kill_ends_is_given_up_and_its_guest_left_alone
         wait_true(lambda: first.has_ended, "its end")
         backend.watch([guest(load) for load in loads])
         wait_true(lambda: len(backend.guests) == 2, "both guests")
+
+
+FAILING = """
+import sys
+from ksmtuned_py.model import GuestKey
+from ksmtuned_py.scanner.mark import Mark
+Mark(int(sys.argv[1])).set(GuestKey(7, 11))
+raise OverflowError
+"""
+
+
+def test_the_guest_that_a_worker_failed_at_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def spawn(end: socket.socket, mark: int, *_: object) -> subprocess.Popen[bytes]:
+        with end:
+            return subprocess.Popen([sys.executable, "-c", FAILING, str(mark)], pass_fds=[mark])
+
+    monkeypatch.setattr(scanlink, "_spawn", spawn)
+    with closing(ScanBackend(REPORT_ONLY)) as backend:
+        wait_true(lambda: "exit code 1" in str(backend.problems), "end of the worker")
+        assert "hung at it, or failed" in backend.refused[GuestKey(7, 11)]
+        backend.watch(
+            [Guest(pid=7, start_ticks=11, name="one", kind=""), Guest(pid=7, start_ticks=12, name="two", kind="")]
+        )
+        assert [one.name for one in backend._wanted.targets] == ["two"]
+
+
+@pytest.mark.parametrize(
+    "error", [OverflowError(), OSError(), Gone("one"), Refused("no")], ids=lambda error: str(type(error))
+)
+def test_a_guest_stays_marked_only_when_the_worker_fails_at_it(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    marks: list[GuestKey] = []
+    monkeypatch.setattr(Sweep, "guest", fail)
+    scanner = Scanner(Door(), Scan(reclaim="report"), mark=marks.append)
+    scanner.watch([Target(pid=os.getpid(), start_ticks=0)])
+    with pytest.raises(OverflowError) if isinstance(error, OverflowError) else nullcontext():
+        next(scanner.steps())
+    assert marks[0].pid == os.getpid()
+    assert (marks[-1] == NOBODY) != isinstance(error, OverflowError)
 
 
 def is_stopped_at_a_guest(backend: ScanBackend) -> bool:
