@@ -51,6 +51,20 @@ def count(tables: list[Table], most_kept: int) -> Generator[int, None, Counted]:
     return Counted(np.concatenate(kept), pages)
 
 
+def first_of_each(
+    prints: Prints, places: NDArray[np.uint32]
+) -> Generator[int, None, tuple[Prints, NDArray[np.uint32]]]:
+    """Returns each print but those of zeros once, ascending, and its first place; yields the work of each step."""
+    found, first = [_NO_PRINTS], [np.empty(0, np.uint32)]
+    for low, end in _cuts(LEAST, _END, 1 + len(prints) // AT_ONCE):
+        chosen = _between(prints, low, end)
+        some, index = np.unique(prints[chosen], return_index=True)
+        found.append(some)
+        first.append(places[chosen][index])
+        yield 1 + len(some) // _SORTED_PER_PAGE + len(prints) // _COMPARED_PER_PAGE
+    return np.concatenate(found), np.concatenate(first)
+
+
 @dataclass(frozen=True, slots=True)
 class _Part:
     """A guest's prints, each only once for a slab, because one content may fill all memory."""

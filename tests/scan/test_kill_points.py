@@ -34,7 +34,10 @@ POINTS = [
 """The first calls take some 60 calls of ptrace; every window takes about 30, one sendto and one recvfrom."""
 TAKING_OVER = [
     *((name, 1) for name in ("tend", "merged_mappings", "_opened", "getxattr", "has_pages_from")),
-    *((name, 1) for name in ("lock", "flock", "pread", "arange", "references", "free_unused", "_free", "_punch")),
+    *(
+        (name, 1)
+        for name in ("lock", "flock", "pread", "arange", "references", "free_unused", "_free", "_punch_beyond")
+    ),
     *((name, 1) for name in ("_clear_up", "parse", "_line", "_take", "sendmsg", "_map", "_back", "note_files")),
     *(("lseek", number) for number in (2, 4)),
     *(("pwrite", number) for number in range(1, 7)),

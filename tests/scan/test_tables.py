@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ksmtuned_py.cli.workload import Mix, workloads
 from ksmtuned_py.config import Scan
 from ksmtuned_py.door import Door
-from ksmtuned_py.scanner.count import count
+from ksmtuned_py.scanner.count import count, first_of_each
 from ksmtuned_py.scanner.pages import LEAST, UNREAD, ZERO, contains, repeated
 from ksmtuned_py.scanner.scanner import WORK_BYTES, Scanner
 from ksmtuned_py.scanner.table import BLOCK_PAGES, PAGE_TABLE_BYTES, SLAB_BYTES, Slab, Table
@@ -179,3 +179,15 @@ def test_all_zeros_of_a_huge_page_are_near_each_other_but_for_those_that_are_out
     slab.saw(np.arange(1500), contents)
     slab.paged_out = np.array([700], np.uint16)
     assert slab.zeros_near(np.array([600], np.uint16)).tolist() == [600, 800, 900, 1000]
+
+
+def test_what_is_known_of_a_large_memfd_is_sorted_in_small_steps() -> None:
+    chance = np.random.default_rng(4)
+    found = chance.integers(0, 2**64 - 1, 3 << 20, dtype=np.uint64)
+    found[::7], found[5:] = ZERO, found[:-5].copy()
+    works, (once, places) = worked(first_of_each(found, np.arange(len(found)).astype(np.uint32)))
+    expected, first = np.unique(found, return_index=True)
+    assert np.array_equal(once, expected[expected >= LEAST])
+    assert np.array_equal(places, first[expected >= LEAST])
+    assert max(works) < MOST_WORK
+    assert len(works) == 4

@@ -28,7 +28,10 @@ class FreePages:
         free = ~taken & before
         end = int(np.flatnonzero(~free)[-1]) + 1 if not free.all() else 0
         self._empty = ~taken[:end]
-        self._free = sorted((stop - begin, begin) for begin, stop in stretches(free[:end]))
+        edges = _edges(free[:end])
+        begins, lengths = edges[::2], edges[1::2] - edges[::2]
+        order = np.lexsort((begins, lengths))
+        self._free = list(zip(lengths[order].tolist(), begins[order].tolist(), strict=True))
         return end
 
     def take(self, pages: int) -> int | None:
@@ -44,5 +47,10 @@ class FreePages:
 
 def stretches(chosen: Pages) -> Iterator[tuple[int, int]]:
     """Yields the begin and the end of each row of chosen pages."""
-    edges = np.flatnonzero(np.diff(np.concatenate(([False], chosen, [False])).astype(np.int8))).tolist()
+    edges = _edges(chosen).tolist()
     return zip(edges[::2], edges[1::2], strict=True)
+
+
+def _edges(chosen: Pages) -> NDArray[np.intp]:
+    """Returns where rows of chosen pages begin and end, in turn."""
+    return np.flatnonzero(np.diff(np.concatenate(([False], chosen, [False])).astype(np.int8)))

@@ -152,8 +152,7 @@ class Remapper:
         if not due and not self._outdated:
             return
         self._outdated, begun_seconds = False, time.monotonic()
-        self._looks += 1
-        look_number = self._looks
+        look_number = self._looks = self._looks + 1
         for key in self._sessions.keys() - {guest.key for guest in guests}:
             self._sessions.pop(key).close()
         stores = {inode: store for inode, store in self._stores.by_inode().items() if store.end}
@@ -169,9 +168,10 @@ class Remapper:
         now_seconds = time.monotonic()
         self._next_look = now_seconds + max(_LOOK_SECONDS, _LOOK_WAITS * (now_seconds - begun_seconds))
         for inode, store in stores.items():
-            if counts[inode].certain:
-                store.free_unused(counts[inode])
-                yield 1 + store.end // FOUND_PER_PAGE
+            for work in store.free_unused(counts[inode]) if counts[inode].certain else ():
+                yield work
+                if look_number != self._looks:
+                    return
 
     def give_back(self, process: Process) -> Generator[int, None, str | None]:
         """Gives the guest its pages back as private memory; returns why some stay merged, or None."""

@@ -5,14 +5,15 @@ import errno
 import fcntl
 import mmap
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import suppress
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ksmtuned_py.door import Door
-from ksmtuned_py.scanner.pages import ZERO, Prints, prints
+from ksmtuned_py.scanner.count import first_of_each
+from ksmtuned_py.scanner.pages import Prints, prints
 from ksmtuned_py.scanner.remap.foothold.area import SEALS
 from ksmtuned_py.scanner.remap.processors.architecture import NR
 from ksmtuned_py.scanner.remap.refuse.numa import MOST_NODES, NumaPolicy
@@ -24,6 +25,9 @@ PAGE = OWN_PAGE_BYTES
 STORE_BYTES = 1 << 40
 _PUNCH_HOLE, _KEEP_SIZE = 2, 1
 _READ_PAGES = 1024
+_PUNCHED_AT_ONCE = 1 << 16
+_PUNCHED_PER_PAGE, _MARKED_PER_PAGE = 8, 64
+"""How many pages are freed, or looked up, in the time in which one is read."""
 Offsets = NDArray[np.uint32]
 """Page numbers in the store."""
 _OURS = "trusted.ksmtuned-py"
@@ -57,6 +61,8 @@ class Store:
         """How often pages of it were freed: what was planned with it before may be something else now."""
         self._idle: NDArray[np.bool_] = np.zeros(0, np.bool_)
         """For each page, whether nobody read it in the last look."""
+        self._gone: NDArray[np.bool_] = np.zeros(0, np.bool_)
+        """For each page, whether it is forgotten and has still to be punched."""
         self._free_pages = FreePages()
 
     def bind(self, policy: NumaPolicy) -> None:
@@ -125,35 +131,63 @@ class Store:
             raise OSError(errno.EIO, "what is shared cannot be read")
         return found
 
-    def free_unused(self, references: References) -> None:
+    def free_unused(self, references: References) -> Generator[int, None, None]:
         """Frees pages that nobody reads in two looks in a row: the second sees who was forked meanwhile.
 
-        The references may be older than the last pages that were added, which are then kept.
+        The references may be older than the last pages that were added, which are then kept. Yields the work of each
+        step, in pages that could be read meanwhile.
         """
         self.index()
         pages = len(references.readers)
-        seen = self._offsets < pages
-        unused = np.zeros(pages, np.bool_)
-        unused[self._offsets[seen]] = references.readers[self._offsets[seen]] == 0
+        unused = self._known_pages(pages)[:pages] & (references.readers == 0)
         known = min(pages, len(self._idle))
         gone = np.zeros(max(pages, self.end), np.bool_)
         gone[:known] = unused[:known] & self._idle[:known]
         self._idle = unused & ~gone[:pages]
         self._free(gone)
-        taken = np.ones(len(gone), np.bool_)
-        taken[:pages] = references.covered
-        taken[self._offsets] = True
+        yield 1 + len(gone) // _MARKED_PER_PAGE
+        yield from self._punch_gone()
+        self.index()  # pages that were added in between are not free
+        taken = self._known_pages(len(gone))
+        taken[pages:] = True
+        taken[:pages] |= references.covered
         self.end = self._free_pages.take_in(taken)
-        self._punch(self.end, STORE_BYTES // PAGE)
+        yield 1 + len(gone) // _MARKED_PER_PAGE
+        yield from self._punch_beyond()
+
+    def _known_pages(self, pages: int) -> NDArray[np.bool_]:
+        """Returns for each page, of so many at least, whether its content is known."""
+        found = np.zeros(max(pages, self.end), np.bool_)
+        found[self._offsets] = True
+        return found
 
     def _free(self, gone: NDArray[np.bool_]) -> None:
+        """Forgets pages, which are given out again only once they are punched."""
         if not gone.any():
             return
         self.times_freed += 1
-        for begin, end in stretches(gone):
-            self._punch(begin, end)
+        gone[: len(self._gone)] |= self._gone
+        self._gone = gone
         kept = ~gone[self._offsets]
         self._prints, self._offsets = self._prints[kept], self._offsets[kept]
+
+    def _punch_gone(self) -> Iterator[int]:
+        for begin in range(0, len(self._gone), _PUNCHED_AT_ONCE):
+            some = self._gone[begin : begin + _PUNCHED_AT_ONCE]
+            if some.any():
+                for first, end in stretches(some):
+                    self._punch(begin + first, begin + end)
+                some[:] = False
+                yield 1 + len(some) // _PUNCHED_PER_PAGE
+        self._gone = np.zeros(0, np.bool_)
+
+    def _punch_beyond(self) -> Iterator[int]:
+        """Frees what guests have touched beyond the end, which other steps may move meanwhile."""
+        page = 0
+        while (place := _seek(self.descriptor, max(page, self.end) * PAGE, os.SEEK_DATA)) >= 0:
+            page = place // PAGE + _PUNCHED_AT_ONCE
+            self._punch(place // PAGE, page)
+            yield 1 + _PUNCHED_AT_ONCE // _PUNCHED_PER_PAGE
 
     def _punch(self, begin: int, end: int) -> None:
         """Frees the pages from one number to before another. Reading a hole fills it, and guests can read all of it."""
@@ -174,10 +208,8 @@ class Store:
                 yield pages
             self.end = max(self.end, end // PAGE)
             begin = end
-        found, offsets = np.concatenate(parts), np.concatenate(places)
-        unique, first = np.unique(found, return_index=True)
-        wanted = unique != ZERO
-        self._prints, self._offsets = unique[wanted], offsets[first][wanted]
+        found = yield from first_of_each(np.concatenate(parts), np.concatenate(places))
+        self._prints, self._offsets = found
 
 
 def lock(descriptor: int) -> int:
