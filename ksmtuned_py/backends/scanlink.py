@@ -65,7 +65,7 @@ class WorkerLink:
         self._ended_for: str | None = None
         self._ended_at = 0.0
         self.hung_at = NOBODY
-        """The guest that the worker was at when it was ended for its silence, or ended by itself with an error."""
+        """The guest that the worker was at when it was ended for its silence, or ended with an error, or was kept."""
         self.status: Message = {}
         """The worker's latest status; empty until it has told one."""
         self.guests: dict[GuestKey, Message] = {}
@@ -132,7 +132,7 @@ class WorkerLink:
             late = time.monotonic() - self._ended_at >= self._patience.given_up_seconds
             given_up = self._ended_for and self.hung_at != NOBODY and late
             return f"{self._ended_for}, but it waits for the kernel" if given_up else None
-        if code > 0 and not self._ended_for:
+        if not self._ended_for and (code > 0 or (code == -signal.SIGKILL and self._mark.was_kept())):
             self.hung_at = self._mark.get()
         return self._ended_for if self._ended_for and code == -signal.SIGKILL else _cause(code)
 

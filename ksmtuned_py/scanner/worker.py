@@ -5,7 +5,7 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -138,8 +138,10 @@ def _told_of(guest: Watched) -> Message:
     }
 
 
-def merger_for(settings: Scan, door: Door) -> tuple[Merger | None, str | None]:
-    """Returns who shares equal pages in this mode, or why nobody does."""
+def merger_for(
+    settings: Scan, door: Door, stand: Callable[[float], None] = lambda _: None
+) -> tuple[Merger | None, str | None]:
+    """Returns who shares equal pages in this mode, or why nobody does; `stand` is told when a guest stands still."""
     if settings.reclaim != "remap":
         return None, None
     if os.uname().machine not in _PROVEN or os.sysconf("SC_PAGESIZE") != _PAGE:
@@ -151,7 +153,7 @@ def merger_for(settings: Scan, door: Door) -> tuple[Merger | None, str | None]:
     from ksmtuned_py.scanner.remap.share.remapper import Remapper
     from ksmtuned_py.scanner.remap.stop.hurry import end_if_kept
 
-    end_if_kept()
+    end_if_kept(stand)
     return Remapper(door, settings), None
 
 
@@ -163,7 +165,7 @@ def main(descriptor: int, mark: Mark, root: str, settings: Scan) -> None:
     limit = settings.worker_memory_mib * MIB
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     door = Door(root)
-    merger, refusal = merger_for(settings, door)
+    merger, refusal = merger_for(settings, door, mark.stand)
     scanner = Scanner(door, settings, merger, max(0, limit - _own_bytes()), mark.set)
     Worker(inherited(descriptor), scanner, refusal).serve()
 

@@ -178,19 +178,30 @@ FAILING = """
 import sys
 from ksmtuned_py.model import GuestKey
 from ksmtuned_py.scanner.mark import Mark
-Mark(int(sys.argv[1])).set(GuestKey(7, 11))
-raise OverflowError
+mark = Mark(int(sys.argv[1]))
+mark.set(GuestKey(7, 11))
+"""
+KEPT = """
+from ksmtuned_py.scanner.remap.stop.hurry import end_if_kept, hurry
+end_if_kept(mark.stand)
+with hurry():
+    sys.stdin.read()
 """
 
 
-def test_the_guest_that_a_worker_failed_at_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    def spawn(end: socket.socket, mark: int, *_: object) -> subprocess.Popen[bytes]:
-        with end:
-            return subprocess.Popen([sys.executable, "-c", FAILING, str(mark)], pass_fds=[mark])
+@pytest.mark.parametrize(("end", "told"), [("raise OverflowError", "exit code 1"), (KEPT, "killed by signal 9")])
+def test_the_guest_that_a_worker_failed_or_was_kept_at_is_left_alone(
+    monkeypatch: pytest.MonkeyPatch, end: str, told: str
+) -> None:
+    def spawn(other: socket.socket, mark: int, *_: object) -> subprocess.Popen[bytes]:
+        with other:
+            words = [sys.executable, "-c", FAILING + end, str(mark)]
+            return subprocess.Popen(words, pass_fds=[mark, other.fileno()], stdin=never)
 
     monkeypatch.setattr(scanlink, "_spawn", spawn)
-    with closing(ScanBackend(REPORT_ONLY)) as backend:
-        wait_true(lambda: "exit code 1" in str(backend.problems), "end of the worker")
+    never, writer = os.pipe()
+    with os.fdopen(never), os.fdopen(writer, "w"), closing(ScanBackend(REPORT_ONLY)) as backend:
+        wait_true(lambda: told in str(backend.problems), "end of the worker")
         assert "hung at it, or failed" in backend.refused[GuestKey(7, 11)]
         backend.watch(
             [Guest(pid=7, start_ticks=11, name="one", kind=""), Guest(pid=7, start_ticks=12, name="two", kind="")]
