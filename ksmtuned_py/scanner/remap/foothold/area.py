@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from ksmtuned_py.scanner.remap.processors.architecture import MACHINE, Context
 from ksmtuned_py.scanner.remap.processors.layout import END, OPERATION, LineHeader
 from ksmtuned_py.scanner.remap.refuse.numa import MOST_NODES
-from ksmtuned_py.scanner.remap.stop.threads import MOST_THREADS
+from ksmtuned_py.scanner.remap.stop.threads import MOST_THREADS, Lost
 
 AREA_NAME = "ksmtuned-py-area"
 _SLOTS = MOST_THREADS + 1
@@ -22,6 +22,7 @@ VECTOR_BYTES = 4096
 """One byte for each page of a run, for mincore."""
 _OPERATIONS = _VECTOR + VECTOR_BYTES
 MOST_OPERATIONS = 1024
+_MOST_ERRNO = 4095
 AREA_BYTES = (CODE_BYTES + _OPERATIONS + MOST_OPERATIONS * OPERATION.size + 4095) & ~4095
 _GATE, _LINE, _BYTE, _FIRST, _NONCE, _STORE, _STAGE, _FILES, _NODES = 0, 8, 16, 24, 32, 48, 56, 72, 104
 NOTES = _STORE
@@ -119,10 +120,13 @@ class Area:
         self._put(_FIRST, struct.pack("=q", 0 if operations else END))
 
     def result(self, operation: int) -> int:
-        """Returns what an operation has returned; a negative value is an errno."""
+        """Returns what an operation has returned; a negative value is an errno. The guest can write anything there."""
         begin = CODE_BYTES + _OPERATIONS + operation * OPERATION.size
         value: int = OPERATION.unpack_from(self._memory, begin)[7]
-        return value - 2**64 if value >= 2**63 else value
+        found = value - 2**64 if value >= 2**63 else value
+        if found < -_MOST_ERRNO:
+            raise Lost("it says that a system call has returned what none returns")
+        return found
 
     def close_descriptor(self) -> None:
         """Closes the descriptor, once the guest has mapped the area."""

@@ -15,7 +15,7 @@ from typing import Self
 
 from ksmtuned_py.door.text import kernel_lines
 from ksmtuned_py.guests.mappings import Mapping, parse_maps
-from ksmtuned_py.scanner.process import Process
+from ksmtuned_py.scanner.process import Gone, Process
 from ksmtuned_py.scanner.refusal import Refused
 from ksmtuned_py.scanner.remap.foothold.area import AREA_BYTES, AREA_NAME, CODE_BYTES, HEADER_BYTES, NOTES, Area, Left
 from ksmtuned_py.scanner.remap.processors.architecture import MACHINE, Context
@@ -92,8 +92,11 @@ class FirstCalls:
         self._write(address, data)
 
     def read(self, address: int, size: int) -> bytes:
-        """Reads from the guest's memory."""
-        return os.pread(self._mem, size, address)
+        """Reads from the guest's memory; raises Gone when it has none any more, as after a kill."""
+        found = os.pread(self._mem, size, address)
+        if len(found) < size:
+            raise Gone(self._process.target.name)
+        return found
 
     def _back(self) -> None:
         """Takes the thread back. The kernel restarts a call on the way out of a stop for a signal, or by us, only."""
@@ -224,9 +227,13 @@ def key_of(descriptor: int) -> tuple[int, int]:
 
 
 def _take(process: Process, number: int) -> socket.socket:
+    taken = -1
     try:
-        return socket.socket(fileno=system.call("pidfd_getfd", process.pidfd, number, 0))  # Linux 5.6+
+        taken = system.call("pidfd_getfd", process.pidfd, number, 0)  # Linux 5.6+
+        return socket.socket(fileno=taken)
     except OSError as error:
+        if taken >= 0:  # it is no socket: somebody has written another number into the guest's memory
+            os.close(taken)
         raise Refused(f"a descriptor of it cannot be had (pidfd_getfd): {error.strerror}") from None
 
 

@@ -143,7 +143,7 @@ def _copy_beside(session: Session, window: Window, length: int, one: Eligible) -
     if one.policy:
         session.area.put_nodes(one.policy.nodes)
         binding = closed(in_turn(bind(copy, length, one, session.area.nodes_address), 0))
-        if failed := window.run(binding)[0]:
+        if (failed := window.run(binding)[0]) < 0:
             window.run([(NR["munmap"], (copy, length), END, END)])
             session.stage(0, 0)
             raise Refused(f"mbind in it failed: {os.strerror(-failed)}")
