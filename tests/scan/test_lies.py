@@ -16,13 +16,17 @@ from ksmtuned_py.scanner.refusal import Refused
 from ksmtuned_py.scanner.remap.foothold.area import MOST_OPERATIONS, Area
 from ksmtuned_py.scanner.remap.foothold.session import Session
 from ksmtuned_py.scanner.remap.processors.layout import END, OPERATION
+from ksmtuned_py.scanner.remap.share.references import references
 from ksmtuned_py.scanner.remap.share.remapper import Remapper
 from ksmtuned_py.scanner.remap.share.store import Store
 from ksmtuned_py.scanner.remap.stop.stops import Stops
+from ksmtuned_py.sensors.stat import parse_stat
+from tests.scan import test_tricks
 from tests.scan.conftest import result, wait_true
 from tests.scan.killed import watch
-from tests.scan.test_tricks import SLOW, merge_once, target
+from tests.scan.test_tricks import SHUT_AREA, SLOW, merge_once, shut_area, target
 from tests.scan.writers import Writer, stores, writers
+from tests.support.process import wait_for
 
 RESULT_AT = 56
 """Where in an operation its result is, in bytes."""
@@ -94,3 +98,15 @@ def test_who_ends_while_its_first_answers_are_read_is_gone(root: None) -> None:
         pytest.raises(Gone),
     ):
         result(Session.begin(process, store.readable, Stops(0.5)))
+
+
+NOTHING_BEHIND = "assert not ctypes.CDLL(None).munmap(ctypes.c_void_p(begin + code), ctypes.c_size_t(size - code))\n"
+
+
+def test_who_takes_its_area_away_in_part_keeps_no_memory(root: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    began = parse_stat(Door().read("proc/self/stat")).start_ticks  # some may not be looked at, and were there before
+    with closing(Store("ksmtuned-py-pages-test", 0)) as store:
+        inode = store.key[1]
+        monkeypatch.setattr(test_tricks, "SHUT_AREA", SHUT_AREA.replace("print(", f"{NOTHING_BEHIND}print("))
+        with shut_area(inode, 0, store.readable):
+            wait_for(lambda: result(references(Door(), {inode: 1}, began))[inode].certain, 5.0, "certain look")

@@ -79,12 +79,23 @@ def _asked(door: Door, pid: str) -> Generator[int, None, tuple[list[int], list[M
     in its area is shut until it has mapped all.
     """
     task, lines = yield from _maps(door, pid)
-    areas = [one for one in _named(lines, AREA_NAME) if one.offset == 0 and one.size == CODE_BYTES][:_MOST_AREAS]
+    areas = _areas(lines)[:_MOST_AREAS]
     headers = [_read(door, task, area.start + CODE_BYTES, HEADER_BYTES) for area in areas if _is_ours(door, task, area)]
     told = [left.store_key[1] for left in map(Left.parse, headers) if left.gate_is_shut and _has(door, task, left)]
     if areas:  # read anew: it may have mapped all by now
         _, lines = yield from _maps(door, pid)
     return told, _named(lines, PAGES_NAME)
+
+
+def _areas(lines: list[str]) -> list[Mapping]:
+    """Returns the areas with their headers beside them, without which nothing that a process was told can be done.
+
+    A guest may have put anything in place of a header, like nothing that can be read, or a file that does not answer.
+    """
+    found = _named(lines, AREA_NAME)
+    headers = {(one.start, one.inode) for one in found if one.offset == CODE_BYTES}
+    code = [one for one in found if one.offset == 0 and one.size == CODE_BYTES]
+    return [one for one in code if (one.end, one.inode) in headers]
 
 
 def _named(lines: list[str], memfd: str) -> list[Mapping]:
