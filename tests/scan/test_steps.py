@@ -6,12 +6,16 @@ import os
 import socket
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import closing
 
+import numpy as np
 import pytest
 
 from ksmtuned_py.cli.workload import Mix, workloads
 from ksmtuned_py.door import Door
+from ksmtuned_py.scanner.pagemap import PRIVATE
+from ksmtuned_py.scanner.pages import ZERO, repeated
 from ksmtuned_py.scanner.process import Process
 from ksmtuned_py.scanner.remap.foothold.area import Area, Operation
 from ksmtuned_py.scanner.remap.foothold.permits import Permits
@@ -22,7 +26,8 @@ from ksmtuned_py.scanner.remap.share.remapper import Remapper
 from ksmtuned_py.scanner.remap.share.runs import PageRun
 from ksmtuned_py.scanner.remap.share.store import Store
 from ksmtuned_py.scanner.remap.stop.stops import Busy, NotStopped, Stops, patiently
-from ksmtuned_py.scanner.scanner import Scanner
+from ksmtuned_py.scanner.scanner import Scanner, Watched
+from ksmtuned_py.scanner.sweep import Sweep
 from ksmtuned_py.scanner.target import Target
 from ksmtuned_py.units import MIB
 from tests.scan.conftest import result, worked
@@ -50,6 +55,33 @@ def test_what_is_merged_first_is_put_into_the_memfd_in_small_steps(root: None) -
                 break
         assert sum(grown) >= 0.95 * 64 * MIB // 4096
         assert max(grown) <= MOST_PAGES
+
+
+class Read(Process):
+    """Notes which files are read that make the kernel walk through page tables."""
+
+    def __init__(self, target: Target) -> None:
+        self.files = set[str]()
+        super().__init__(target, Door())
+
+    def pieces(self, name: str, most_bytes: int) -> Iterator[bytes]:
+        self.files.add(name)
+        return super().pieces(name, most_bytes)
+
+
+def test_flags_are_read_only_of_a_guest_that_has_something_to_share(root: None) -> None:
+    remapper, sweep = Remapper(Door(), REMAP), Sweep()
+    with writers(1, 16) as (one,), Read(Target(pid=one.pid, start_ticks=0, remap=True)) as process:
+        watched = Watched(process.target)
+        for _ in range(2):
+            list(sweep.guest(process, watched.table, PRIVATE, smart=False))
+        slabs = watched.table.slabs.values()
+        others = np.array([5], np.uint64)
+        equal = repeated([slab.prints[slab.steady & (slab.prints > ZERO)] for slab in slabs])
+        for prints, read in ((others, False), (equal, True)):
+            list(remapper.merge(process, watched, prints, split_huge=True))
+            assert ("smaps" in process.files) == read, watched.refusal
+        assert one.check()["wrong"] == 0
 
 
 class Late(Window):
