@@ -5,6 +5,8 @@ from math import isfinite
 KIB = 1024
 MIB = 1024 * KIB
 GIB = 1024 * MIB
+LEAST_CHANCE = 0.0001
+"""No record is long enough to tell a smaller chance from none."""
 
 _STEPS = (("TiB", GIB * 1024), ("GiB", GIB), ("MiB", MIB), ("KiB", KIB))
 
@@ -43,6 +45,11 @@ def human_percent(fraction: float) -> str:
     """A fraction for a person: 0.0312 is '3.1 %'."""
     percent = fraction * 100
     return f"{percent:.2g} %" if abs(percent) < 1 else f"{percent:.3g} %"
+
+
+def human_chance(chance: float) -> str:
+    """A chance for a person: '0.4 %', and 'below 0.01 %' where nobody could tell more."""
+    return f"below {human_percent(LEAST_CHANCE)}" if chance < LEAST_CHANCE else human_percent(chance)
 
 
 def _short(value: float) -> str:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 FITS, FITS_NOT = 0, 1
 MOST_RISK = 0.5
-LEAST_SHOWN, LEAST_DAYS = 0.0001, 2
+LEAST_DAYS = 2
 
 
 @dataclass(eq=False)
@@ -137,14 +137,14 @@ def _print(found: "Outlook") -> None:
 
 
 def _rows(found: "Outlook") -> "Iterator[tuple[str, str]]":
-    from ksmtuned_py.units import human_bytes, human_percent, human_seconds
+    from ksmtuned_py.units import human_bytes, human_chance, human_percent, human_seconds
 
     yield "allowed", f"a chance of {human_percent(found.risk)} that memory runs out within 24 hours"
-    yield "with none more", _chance(found.chance_now)
+    yield "with none more", human_chance(found.chance_now)
     if found.guests:
-        yield f"with {found.guests} more", _chance(found.chance)
+        yield f"with {found.guests} more", human_chance(found.chance)
     lands = "" if found.lands else "; it has no room to land"
-    yield f"with {found.guests + 1} more", _chance(found.chance_one_more) + lands
+    yield f"with {found.guests + 1} more", human_chance(found.chance_one_more) + lands
     landing = human_bytes(found.landing_bytes)
     yield "each takes", f"{human_bytes(found.own_bytes)} for itself, and {landing} where it lands, before it shares"
     place = f"in {printable(found.cgroup)}" if found.cgroup else "on the host, with swap"
@@ -159,9 +159,3 @@ def _long(seconds: float) -> str:
 
     days = seconds / 86_400
     return human_seconds(seconds) if days < LEAST_DAYS else f"{days:.0f} days"
-
-
-def _chance(chance: float) -> str:
-    from ksmtuned_py.units import human_percent
-
-    return f"below {human_percent(LEAST_SHOWN)}" if chance < LEAST_SHOWN else human_percent(chance)

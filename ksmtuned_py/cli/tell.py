@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 from ksmtuned_py.cli.guesttable import short_of_room
 from ksmtuned_py.cli.seen import lateness
 from ksmtuned_py.model.room import could_find_bytes
-from ksmtuned_py.units import human_bytes, human_part, human_percent, human_seconds
+from ksmtuned_py.units import human_bytes, human_chance, human_part, human_percent, human_seconds
 
 if TYPE_CHECKING:
     from ksmtuned_py.model import Pause, Snapshot
+    from ksmtuned_py.policy.capacity import Outlook
     from ksmtuned_py.publish.statusfile import Status
 
 
@@ -33,6 +34,8 @@ def status_rows(found: "Status") -> Iterator[tuple[str, str]]:
         yield "paused", pause_sentence(now.pause)
     yield "saved", f"{human_bytes(now.saved_bytes)}, net of bookkeeping {human_bytes(now.profit_bytes)}"
     yield "debt", debt_sentence(now)
+    if found.totals.capacity is not None:
+        yield "fits", fits_sentence(found.totals.capacity)
     if found.totals.scanner_share is not None:
         yield scanner_name(now), f"{human_percent(found.totals.scanner_share)} of a core lately"
     yield (
@@ -67,6 +70,12 @@ def debt_sentence(now: "Snapshot") -> str:
         more = f" and {len(short) - 1} more have" if len(short) > 1 else " has"
         sentence += f"; {short[0].name}{more} no room for theirs below a limit"
     return sentence
+
+
+def fits_sentence(outlook: "Outlook") -> str:
+    """How many more guests fit, and the chance that memory runs out without them."""
+    count = f"{outlook.guests or 'no'} more guest{'s'[: outlook.guests > 1]}"
+    return f"{count}; chance that memory runs out in 24 h: {human_chance(outlook.chance_now)}"
 
 
 def why_lines(found: "Status") -> Iterator[tuple[str, str | None]]:

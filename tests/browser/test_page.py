@@ -8,31 +8,14 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Route
 
-from ksmtuned_py.policy.capacity import Outlook
-from ksmtuned_py.units import GIB, KIB
+from ksmtuned_py.units import KIB
 from tests.support.chromium import Tab, tab
 from tests.support.daemon import Daemon
 from tests.support.pagestage import HOSTILE, Stage
+from tests.support.reports import OUTLOOK
 from tests.support.trees import FakeGuest, add_guest
 
 MOST_BYTES = 150 * KIB
-OUTLOOK = Outlook(
-    guests=12,
-    risk=0.01,
-    chance_now=0.004,
-    chance=0.01,
-    chance_one_more=0.02,
-    like="guest-100",
-    own_bytes=GIB,
-    landing_bytes=GIB,
-    lands=True,
-    cgroup="",
-    room_bytes=GIB,
-    debt_bytes=GIB,
-    record_seconds=100_000,
-    rises=40,
-    part_seconds=3600,
-)
 CELL = "#guests tbody tr:nth-child({row}) > :nth-child({column})"
 HEAD = "#guests thead th:nth-child({column})"
 MERGED = 5

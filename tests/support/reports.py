@@ -27,6 +27,7 @@ from ksmtuned_py.model import (
     WriteResult,
     WriteStatus,
 )
+from ksmtuned_py.policy.capacity import Outlook
 from ksmtuned_py.policy.hugepages import HugeCost
 from ksmtuned_py.policy.scanner import Pass, Passes
 from ksmtuned_py.policy.trend import Trend
@@ -132,6 +133,25 @@ DECISION = Decision(
     would_change=("a new guest: boost",),
 )
 
+
+OUTLOOK = Outlook(
+    guests=12,
+    risk=0.01,
+    chance_now=0.004,
+    chance=0.01,
+    chance_one_more=0.02,
+    like="guest-100",
+    own_bytes=GIB,
+    landing_bytes=GIB,
+    lands=True,
+    cgroup="",
+    room_bytes=GIB,
+    debt_bytes=GIB,
+    record_seconds=100_000,
+    rises=40,
+    part_seconds=3600,
+)
+"""Twelve more guests fit."""
 
 HUGE_COST = HugeCost(split=512, began_bytes=0, gained_bytes=GIB)
 PASSES = Passes(done=7, last=Pass(passes=1, seconds=60.0, cpu_seconds=1.5, gained_bytes=GIB))

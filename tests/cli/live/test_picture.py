@@ -14,10 +14,11 @@ from ksmtuned_py.cli.live.sight import Sight
 from ksmtuned_py.cli.live.strokes import in_ascii
 from ksmtuned_py.cli.live.viewing import Page, Viewing
 from ksmtuned_py.cli.tell import status_rows, why_lines
-from ksmtuned_py.model import Knobs, Memory, Mode, Pressure, Stall
+from ksmtuned_py.model import Guest, Knobs, Memory, Mode, Pressure, Stall
+from ksmtuned_py.policy.capacity import Outlook
 from ksmtuned_py.publish.decided import Change
 from ksmtuned_py.units import GIB
-from tests.support.reports import BARE
+from tests.support.reports import BARE, OUTLOOK
 from tests.support.sights import MANY, guest, sight
 
 SIZES = [(80, 24), (160, 50), (40, 10), (20, 5), (9, 3), (1, 1)]
@@ -78,6 +79,22 @@ def test_one_glance_says_what_status_says() -> None:
     for name, value in rows:
         assert name in {"guests", "knobs"} or f"{name:<12}{value[:60]}" in text
     assert text.startswith("daemon 998, 1 s ago")
+
+
+@pytest.mark.parametrize("guests", [sight().status.snapshot.guests, MANY], ids=["one guest", "500 guests"])
+def test_how_many_more_guests_fit_is_told_once_it_is_known(guests: tuple[Guest, ...]) -> None:
+    seen = sight(guests=guests)
+    assert "\nfits " not in shown(seen)
+    told = shown(expecting(seen, OUTLOOK))
+    assert "\nfits        12 more guests; chance that memory runs out in 24 h: 0.4 %\n" in told
+    full = shown(expecting(seen, replace(OUTLOOK, guests=0, chance_now=0.00001)))
+    assert "\nfits        no more guest; chance that memory runs out in 24 h: below 0.01 %\n" in full
+
+
+def expecting(seen: Sight, outlook: Outlook) -> Sight:
+    """The same once it is known how many more guests fit."""
+    totals = replace(seen.status.totals, capacity=outlook)
+    return replace(seen, status=replace(seen.status, totals=totals))
 
 
 @pytest.mark.parametrize("size", [(80, 24), (160, 50)], ids=str)
