@@ -214,11 +214,12 @@ def _yield_verdict(trend: Trend) -> Verdict:
     last = trend.passes.last
     if last is None:
         return Verdict(rule="yield", fired=False, sentence="no pass is done yet")
-    cost = last.cpu_seconds_per_gib
+    cost, price = last.cpu_seconds_per_gib, f"{trend.price:g}"
+    said = f"the last pass {'lost' if last.gained_bytes < 0 else 'gained'} {human_bytes(abs(last.gained_bytes))}"
     if last.gained_bytes <= 0 or cost is None:
-        said = f"the last pass gained {human_bytes(last.gained_bytes)}"
+        price += " CPU-s per GiB"
     else:
-        said = f"the last pass gained {human_bytes(last.gained_bytes)} at {cost:.3g} CPU-s per GiB"
+        said += f" at {cost:.3g} CPU-s per GiB"
     if last.freed_bytes:
         said += f" ({human_bytes(last.freed_bytes)} of it from huge pages that were split)"
-    return Verdict(rule="yield", fired=trend.last_pass_pays, sentence=f"{said}, where {trend.price:g} is the price")
+    return Verdict(rule="yield", fired=trend.last_pass_pays, sentence=f"{said}, where {price} is the price")

@@ -68,7 +68,14 @@ def test_settled_news_rests_with_smart_scan() -> None:
     assert decision.mode is Mode.REST
     assert decision.knobs.smart_scan == 1
     assert decision.next_tick_seconds == CONFIG.daemon.idle_tick_seconds
-    assert "the last pass gained 0 B" in decision.reason
+    assert "the last pass gained 0 B, where 5 CPU-s per GiB is the price" in decision.reason
+
+
+def test_a_pass_that_ends_with_less_than_before_has_lost() -> None:
+    first, second, last = settled()
+    fewer = replace(last, counters=replace(last.counters, pages_sharing=40_000, pages_unshared=60_000))
+    said = "the last pass lost 39.1 MiB, where 5 CPU-s per GiB is the price"
+    assert said in [verdict.sentence for verdict in decide(first, second, fewer).verdicts]
 
 
 def test_cheap_pages_do_not_make_a_cruise_run_into_dear_ones() -> None:
