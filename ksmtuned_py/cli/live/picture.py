@@ -109,9 +109,15 @@ def _head(sight: Sight, width: int, most: int) -> list[Text]:
     """What stands above the table, in at most so many lines. The reason takes what the other rows leave."""
     first = Text(fitted(_headline(sight, width), width), style=sight.headline_style)
     mode, *rows = status_rows(sight.status)
-    rows = _most_important(sight, rows, most - 2)
+    rows = _most_important(sight, [(name, _lately(sight, name, value)) for name, value in rows], most - 2)
     reason = _reason(*mode, width, most - 1 - len(rows))
     return [first, *reason, *(_row(sight, name, value, width) for name, value in rows)][: max(0, most)]
+
+
+def _lately(sight: Sight, name: str, value: str) -> str:
+    """A row's value. That of copies begins with how many come now, of which their sum since boot says nothing."""
+    rates = sight.past.curve(CURVES[name].value) if name == "copies" else []
+    return f"{rates[-1]:,.0f} a second; {value}" if rates else value
 
 
 def _most_important(sight: Sight, rows: list[tuple[str, str]], most: int) -> list[tuple[str, str]]:

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
+from ksmtuned_py.cli.live.past import Past
 from ksmtuned_py.cli.live.picture import picture, rows_of
 from ksmtuned_py.cli.live.sight import Sight
 from ksmtuned_py.cli.live.strokes import in_ascii
@@ -18,7 +19,7 @@ from ksmtuned_py.model import Guest, Knobs, Memory, Mode, Pressure, Stall
 from ksmtuned_py.policy.capacity import Outlook
 from ksmtuned_py.publish.decided import Change
 from ksmtuned_py.units import GIB
-from tests.support.reports import BARE, OUTLOOK
+from tests.support.reports import BARE, FULL, OUTLOOK
 from tests.support.sights import MANY, guest, sight
 
 SIZES = [(80, 24), (160, 50), (40, 10), (20, 5), (9, 3), (1, 1)]
@@ -77,7 +78,8 @@ def test_one_glance_says_what_status_says() -> None:
     assert f"{mode.upper()}     {reason}" in text
     assert len(rows) > 8
     for name, value in rows:
-        assert name in {"guests", "knobs"} or f"{name:<12}{value[:60]}" in text
+        before = "0 a second; " if name == "copies" else ""
+        assert name in {"guests", "knobs"} or f"{name:<12}{before}{value[:60]}" in text
     assert text.startswith("daemon 998, 1 s ago")
 
 
@@ -177,6 +179,14 @@ def test_a_failed_look_is_told_in_what_was_seen_last() -> None:
 def test_curves_need_two_looks() -> None:
     assert "▇" not in shown(sight(looks=1))
     assert "▇" in shown(sight(looks=2))
+
+
+def test_copies_are_told_by_the_second_once_two_looks_say_so() -> None:
+    first, second = FULL, replace(FULL, vmstat=replace(FULL.vmstat, cow_ksm=4044))
+    later = replace(second, clock=replace(second.clock, monotonic_seconds=second.clock.monotonic_seconds + 2))
+    past = Past().after(first)
+    assert "\ncopies      44 merged pages were written to since boot" in shown(sight(looks=1))
+    assert "\ncopies      2,000 a second; 44 merged pages" in shown(replace(sight(), past=past.after(later)))
 
 
 def test_every_mode_has_a_colour() -> None:
