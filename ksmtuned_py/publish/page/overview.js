@@ -1,6 +1,9 @@
 // The figures above the fold, and what they mean in a sentence.
 
-import { MODES, bytes, capital, count, element, moment, percent, rate, say, seconds } from "./words.js";
+import { MIB, MODES, bytes, capital, count, element, moment, percent, rate, say, seconds } from "./words.js";
+
+const RESERVE = 16 * MIB; // left to a guest below its limit, as the daemon has it
+const NAMED = 3;
 
 const at = (id) => document.getElementById(id);
 
@@ -29,18 +32,28 @@ function showDecision(decision, watching) {
   list(at("would-change"), decision.would_change, (sentence) => element("li", sentence));
 }
 
-// Whether the host could find the memory if guests wrote to all merged pages at once.
-export function fall(debt, headroom, room) {
+// Whether the host could find the memory if guests wrote to all merged pages at once, and each guest below its limit.
+export function fall(debt, headroom, room, short) {
   if (typeof room !== "number") return ["", "–"];
-  if (debt === 0) return ["well", "No: nothing is merged"];
   if (debt > room) return ["bad", "Yes, if guests write to all merged pages"];
+  if (short.length) return ["warn", `Not the host, but ${short.length === 1 ? "a guest" : `${short.length} guests`} could`];
+  if (debt === 0) return ["well", "No: nothing is merged"];
   if (debt > headroom) return ["warn", "Not while there is swap"];
   return ["well", "No: headroom covers the debt"];
 }
 
-function showFall({ memory }, debt, room) {
+// The names of the guests whose limits would not let them take back all that they have merged.
+export function shortOfRoom({ guests, page_bytes: page }) {
+  const merged = ({ ksm }) => (ksm ? (ksm.merging_pages + Math.max(0, ksm.zero_pages)) * page : 0);
+  const short = (guest) => typeof guest.room_bytes === "number" && merged(guest) && merged(guest) > guest.room_bytes - RESERVE;
+  return guests.filter(short).map((guest) => guest.name);
+}
+
+function showFall(snapshot, debt, room) {
+  const { memory } = snapshot;
+  const short = shortOfRoom(snapshot);
   const headroom = memory.available_bytes + memory.arc_reclaimable_bytes;
-  const [kind, sentence] = fall(debt, headroom, room);
+  const [kind, sentence] = fall(debt, headroom, room, short);
   at("fall").className = `verdict ${kind}`;
   say(at("fall"), sentence);
   say(at("debt"), bytes(debt));
@@ -48,8 +61,11 @@ function showFall({ memory }, debt, room) {
   const whole = Math.max(debt, headroom, 1);
   at("debt-bar").style.width = `${100 * debt / whole}%`;
   at("headroom-bar").style.width = `${100 * headroom / whole}%`;
-  say(at("fall-note"), typeof room === "number" ? `${memory.swap_total_bytes ? "With free swap the" : "The"} host could find ${bytes(room)}.` : "");
+  const found = typeof room === "number" ? `${memory.swap_total_bytes ? "With free swap the" : "The"} host could find ${bytes(room)}.` : "";
+  say(at("fall-note"), found + (short.length ? ` A limit leaves no room for what they have merged: ${some(short)}.` : ""));
 }
+
+const some = (names) => names.slice(0, NAMED).join(", ") + (names.length > NAMED ? ` and ${names.length - NAMED} more` : "");
 
 // What was recorded says something about the next day only after a while.
 function showCapacity(capacity) {
@@ -59,9 +75,10 @@ function showCapacity(capacity) {
 
 function showLosses(snapshot, totals, copies) {
   const { split, collapsed } = totals.huge_cost;
-  say(at("huge"), bytes(snapshot.memory.anon_huge_bytes));
+  const huge = snapshot.guests.map((guest) => guest.huge_bytes).filter((size) => size !== null);
+  say(at("huge"), huge.length || !snapshot.guests.length ? bytes(huge.reduce((sum, size) => sum + size, 0)) : "not known yet");
   say(at("split"), count(split));
-  say(at("losses-note"), `${count(collapsed)} huge pages were made again meanwhile.`);
+  say(at("losses-note"), `The host has ${bytes(snapshot.memory.anon_huge_bytes)} in huge pages. ${count(collapsed)} were made again while it merged.`);
   say(at("copies"), snapshot.vmstat.cow_ksm === null ? "not told by this kernel" : rate(copies));
   say(at("cpu-wait"), snapshot.cpu_pressure ? tenSeconds(snapshot.cpu_pressure.some) : "not known");
 }
