@@ -191,13 +191,15 @@ def _without_boost(wish: Wish, cruise: Wish) -> Wish:
 
 
 def _need_verdict(now: Snapshot, trend: Trend) -> Verdict:
-    stall = f"{now.pressure.some.avg10_percent:g} %" if now.pressure else "unknown"
+    stalls = "it is not known how long tasks stalled on memory"
+    if now.pressure:
+        stalls = f"tasks stalled on memory {now.pressure.some.avg10_percent:g} % of the last 10 s"
     memory = now.memory
     free = memory.swap_free_bytes / memory.swap_total_bytes if memory.swap_total_bytes else None
     sentence = (
         f"need is {trend.need.word}: {human_percent(memory.available_fraction)} of memory available, "
         + (f"{human_percent(free)} of swap free, " if free is not None else "")
-        + f"tasks stalled on memory {stall} of the last 10 s"
+        + stalls
     )
     return Verdict(rule="need", fired=trend.need > Need.CALM, sentence=sentence)
 

@@ -91,6 +91,11 @@ def test_cheap_pages_do_not_make_a_cruise_run_into_dear_ones() -> None:
     assert rate(after) == pytest.approx(rate(before), rel=0.1)
 
 
+def test_a_kernel_that_tells_of_no_stalls_is_said_to() -> None:
+    [said] = [one.sentence for one in decide(replace(snapshot(), pressure=None)).verdicts if one.rule == "need"]
+    assert said == "need is calm: 62.5 % of memory available, it is not known how long tasks stalled on memory"
+
+
 def test_need_raises_the_budget() -> None:
     calm = decide(snapshot())
     short = decide(snapshot(available_bytes=GIB))
