@@ -10,12 +10,16 @@ COLUMNS = 24
 SCHEMA = 39
 SOURCE = {"type": "prometheus", "uid": "${datasource}"}
 RATE = "[$__rate_interval]"
+NO_ALERT = 'label_replace(vector(0), "alertname", "none", "", "")'
 GREEN, YELLOW, RED, BLUE = "green", "yellow", "red", "blue"
 Steps = tuple[tuple[float | None, str], ...]
 PLAIN: Steps = ((None, GREEN),)
 RISK: Steps = ((None, GREEN), (0.7, YELLOW), (1.0, RED))
 """The debt as a share of what could be found for it."""
 NONE_ALLOWED: Steps = ((None, GREEN), (1.0, RED))
+FITS: Steps = ((None, YELLOW), (1.0, GREEN))
+CHANCE: Steps = ((None, GREEN), (0.01, YELLOW), (0.05, RED))
+"""The chance that memory runs out: 1 % is what `capacity` allows, and above 5 % there is an alert."""
 LOSS: Steps = ((None, RED), (0.0, GREEN))
 CORE: Steps = ((None, GREEN), (0.2, YELLOW), (0.5, RED))
 """A share of one core."""
@@ -95,6 +99,20 @@ HOST_ROWS = (
                 RISK,
             ),
             stat(
+                "More guests",
+                "How many more guests like the median one fit. Known once an hour was recorded.",
+                of_host("ksmtuned_capacity_guests{HOST}"),
+                "short",
+                FITS,
+            ),
+            stat(
+                "May run out",
+                "The chance that memory runs out within 24 hours, with no guest more.",
+                of_host("ksmtuned_capacity_exceeded_chance_ratio{HOST}"),
+                "percentunit",
+                CHANCE,
+            ),
+            stat(
                 "Profit",
                 "Saved memory less the kernel's records. Below 0 merging is a loss.",
                 of_host("ksmtuned_profit_bytes{HOST}"),
@@ -125,13 +143,6 @@ HOST_ROWS = (
                 of_host("increase(ksmtuned_ticks_late_total{HOST}[1h])"),
                 "short",
                 NONE_ALLOWED,
-            ),
-            word("Version", "The running daemon.", of_host("ksmtuned_build_info{HOST}"), "version"),
-            word(
-                "Configuration",
-                "A hash that hosts with the same configuration share.",
-                of_host("ksmtuned_config_info{HOST}"),
-                "hash",
             ),
         ),
     ),
@@ -301,6 +312,13 @@ HOST_ROWS = (
                 queries=((of_host('process_resident_memory_bytes{HOST, job=~"(.+/)?ksmtuned-py"}'), "resident"),),
                 unit="bytes",
             ),
+            word("Version", "The running daemon.", of_host("ksmtuned_build_info{HOST}"), "version"),
+            word(
+                "Configuration",
+                "A hash that hosts with the same configuration share.",
+                of_host("ksmtuned_config_info{HOST}"),
+                "hash",
+            ),
         ),
     ),
 )
@@ -390,6 +408,32 @@ FLEET_ROWS = (
         ),
     ),
     Row(
+        title="How much more fits",
+        panels=(
+            bars(
+                "More guests",
+                "The hosts on which most guests more fit, each like the median guest there.",
+                "topk(15, ksmtuned_capacity_guests)",
+                "{{instance}}",
+                "short",
+                FITS,
+            ),
+            bars(
+                "May run out",
+                "The hosts with the largest chance that memory runs out within 24 hours, with no guest more.",
+                "topk(15, ksmtuned_capacity_exceeded_chance_ratio)",
+                "{{instance}}",
+                "percentunit",
+                CHANCE,
+            ),
+            Panel(
+                title="More guests in all",
+                description="How many more guests fit, on all hosts on which an hour was recorded.",
+                queries=(("sum(ksmtuned_capacity_guests)", "all hosts"),),
+            ),
+        ),
+    ),
+    Row(
         title="What differs",
         panels=(
             Panel(
@@ -427,7 +471,7 @@ FLEET_ROWS = (
             Panel(
                 title="Alerts",
                 description="Alerts that fire, or are about to.",
-                queries=(('count by (alertname) (ALERTS{alertname=~"Ksmtuned.+"}) or vector(0)', "{{alertname}}"),),
+                queries=((f'count by (alertname) (ALERTS{{alertname=~"Ksmtuned.+"}}) or {NO_ALERT}', "{{alertname}}"),),
                 steps=NONE_ALLOWED,
             ),
         ),

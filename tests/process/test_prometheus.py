@@ -2,6 +2,8 @@
 
 import json
 import re
+import time
+from array import array
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,6 +13,9 @@ from urllib.request import urlopen
 import pytest
 import yaml
 
+from ksmtuned_py.policy.demand import DemandRecord, Moment
+from ksmtuned_py.publish import capacityfile
+from ksmtuned_py.units import GIB, MIB
 from tests.publish.fleet.test_ask import answering
 from tests.support.daemon import Daemon, Sections, free_port, merged, verb
 from tests.support.process import wait_for
@@ -44,6 +49,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     put(tree, "proc/1001/smaps_rollup", "Rss: 4096 kB\nAnonHugePages: 2048 kB\n")
     inventory = json.dumps([{"targets": [addresses[MODEL]]}])
     with ExitStack() as stack:
+        keep_record(place / "a/runtime")
         stack.enter_context(Daemon(place / "a", merged(BRISK, metrics(addresses[TREE])), root=tree))
         model = ("--backend", "model")
         stack.enter_context(Daemon(place / "b", merged(BRISK, metrics(addresses[MODEL])), *model))
@@ -56,7 +62,18 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
         prometheus.wait_ready()
         enough = "count_over_time(ksmtuned_last_tick_timestamp_seconds[1m]) >= 5"
         wait_for(lambda: len(prometheus.query(enough)) == 2, 60, "scrapes", every_seconds=0.3)
+        wait_for(lambda: prometheus.query("ksmtuned_capacity_guests"), 60, "the capacity", every_seconds=0.3)
         yield Watched(prometheus, {host: f"http://{addresses[host]}/metrics" for host in (TREE, MODEL)})
+
+
+def keep_record(runtime: Path) -> None:
+    """Writes down two hours of the made-up tree, without which nobody could tell how many more guests fit."""
+    record, now = DemandRecord(), time.monotonic()
+    for minute in range(120):
+        own = array("Q", [GIB + minute % 7 * MIB])
+        record.add(Moment(now - 7200 + 60 * minute, {"": 8 * GIB}, ("1001:5000",), own, 0.5))
+    runtime.mkdir(parents=True, mode=0o755)
+    capacityfile.write(runtime / capacityfile.NAME, record)
 
 
 def metrics(address: str) -> Sections:
@@ -93,11 +110,13 @@ def unanswered(prometheus: Prometheus, name: str, host: str = "") -> set[str]:
 
 
 def test_every_panel_of_the_host_has_data(watched: Watched) -> None:
-    """A model has no pressure and no huge pages, and on a made-up tree nothing ever happens."""
+    """A model has no pressure, no huge pages and no record, and on a made-up tree nothing ever happens."""
     lacking = unanswered(watched.prometheus, "host", MODEL)
     assert {re.split(r"[{(]", expression)[0] for expression in lacking} <= {
         "ksmtuned_pressure_ratio",
         "ksmtuned_cpu_pressure_ratio",
+        "ksmtuned_capacity_guests",
+        "ksmtuned_capacity_exceeded_chance_ratio",
         "topk",
     }
     assert lacking & unanswered(watched.prometheus, "host", TREE) == set()
@@ -105,6 +124,14 @@ def test_every_panel_of_the_host_has_data(watched: Watched) -> None:
 
 def test_every_panel_of_the_fleet_has_data(watched: Watched) -> None:
     assert unanswered(watched.prometheus, "fleet") == set()
+
+
+@pytest.mark.parametrize("name", ["host", "fleet"])
+def test_how_many_more_guests_fit_is_among_the_panels(watched: Watched, name: str) -> None:
+    asked = [target["expr"] for panel in panels(name) for target in panel["targets"]]
+    capacity = [expression for expression in asked if "ksmtuned_capacity_" in expression]
+    assert len(capacity) >= 2
+    assert all(watched.prometheus.query(filled(expression, TREE)) for expression in capacity)
 
 
 def test_the_variables_have_values(watched: Watched) -> None:
