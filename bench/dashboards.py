@@ -11,7 +11,7 @@ import json
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
@@ -101,16 +101,19 @@ def draw(name: str, source: Source, path: Path) -> None:
         axes = figure.add_axes(box)
         axes.set_title(panel["title"], size=9, loc="left")
         lines = [line for target in panel["targets"] for line in source.lines(target)]
-        KINDS[panel["type"]](axes, panel, lines)
+        (KINDS[panel["type"]] if lines else _nothing)(axes, panel, lines)
     figure.savefig(path)
     pyplot.close(figure)
 
 
+def _nothing(axes: Axes, *_: object) -> None:
+    axes.axis("off")
+    axes.text(0.5, 0.4, "no data", ha="center", va="center", size=12, color="grey")
+
+
 def _stat(axes: Axes, panel: dict[str, Any], lines: Sequence[Line]) -> None:
     axes.axis("off")
-    if not lines:
-        text, colour = "no data", "grey"
-    elif panel["options"]["textMode"] == "name":
+    if panel["options"]["textMode"] == "name":
         now = [line for line in lines if line.seconds[-1] > -POINTS]
         newest = max(now or lines, key=lambda line: line.seconds[-1])
         text, colour = newest.name, "#1f60c4"
@@ -140,7 +143,8 @@ def _curves(axes: Axes, panel: dict[str, Any], lines: Sequence[Line]) -> None:
         for line, colour in zip(lines, COLOURS * (1 + len(lines) // len(COLOURS)), strict=False):
             values = [value if isfinite(value) else float("nan") for value in line.values]
             axes.plot(line.seconds, values, label=line.name, color=colour, linewidth=1.2)
-    axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
+    low, high = axes.get_ylim()
+    axes.set_ylim(min(0.0, low), max(high * 1.05, 1e-9))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _worded(value, panel)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"-{human_seconds(-value)}" if value else "now"))
     axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(4))
@@ -190,16 +194,25 @@ def model(seconds: float) -> Iterator[Source]:
     """Yields a Prometheus that has scraped a daemon on a model for so long."""
     address = f"127.0.0.1:{free_port()}"
     sections: Sections = {"metrics": {"address": address}, "daemon": {"idle_tick_seconds": 2}}
-    times = {"scrape_interval": "1s", "scrape_timeout": "1s"}
-    relabel = [{"target_label": "instance", "replacement": MODEL}]
-    job = {"job_name": "ksmtuned-py", "static_configs": [{"targets": [address]}], "relabel_configs": relabel}
-    with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
-        config = {"global": times, "scrape_configs": [job]}
-        prometheus = stack.enter_context(Prometheus(Path(scratch, "prometheus"), config))
-        prometheus.wait_ready()
-        stack.enter_context(Daemon(Path(scratch, "daemon"), sections, "--backend", "model"))
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        scraping(address, MODEL) as prometheus,
+        Daemon(Path(scratch), sections, "--backend", "model"),
+    ):
         time.sleep(seconds)
         yield Source(prometheus.url, MODEL, seconds)
+
+
+@contextmanager
+def scraping(address: str, host: str) -> Iterator[Prometheus]:
+    """Yields a Prometheus that scrapes a daemon, which may begin later."""
+    times = {"scrape_interval": "1s", "scrape_timeout": "1s"}
+    relabel = [{"target_label": "instance", "replacement": host}]
+    job = {"job_name": "ksmtuned-py", "static_configs": [{"targets": [address]}], "relabel_configs": relabel}
+    config = {"global": times, "scrape_configs": [job]}
+    with tempfile.TemporaryDirectory() as scratch, Prometheus(Path(scratch), config) as prometheus:
+        prometheus.wait_ready()
+        yield prometheus
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ which are odd.
 import argparse
 import json
 import random
+import re
 import statistics
 import tempfile
 import time
@@ -29,6 +30,8 @@ from tests.support.prometheus import Prometheus
 RULES = Path(__file__).parent.parent / "packaging/prometheus/ksmtuned-py.rules.yml"
 DOWN, DEBT, LOSS, OLD, OTHER, BUSY, FOREIGN = 2, 3, 5, 7, 11, 13, 17
 """The numbers of the hosts that are odd, in each hundred."""
+CAPACITY = ("ksmtuned_capacity_guests 0", "ksmtuned_capacity_exceeded_chance_ratio 0")
+"""What a real daemon tells after an hour."""
 TURNS = 5
 SHOWN_LINES = 12
 
@@ -38,7 +41,7 @@ class Fleet:
 
     def __init__(self, page: str) -> None:
         """`page` is a real daemon's."""
-        self.lines = [line for line in page.splitlines() if line]
+        self.lines = [*(line for line in page.splitlines() if line), *CAPACITY]
         self.began = time.monotonic()
 
     def page(self, number: int) -> str | None:
@@ -52,8 +55,8 @@ class Fleet:
         )
         text = "\n".join(lines) + "\n"
         if kind == OLD:
-            text = text.replace('version="', 'version="0.0.', 1)
-        return text.replace('hash="', 'hash="0ddba11') if kind == OTHER else text
+            text = re.sub('version="[^"]*', 'version="0.0.9', text, count=1)
+        return re.sub('hash="[^"]*', 'hash="0ddba115ca1e', text) if kind == OTHER else text
 
     def _figures(self, number: int, kind: int) -> Mapping[str, float]:
         chance, seconds = random.Random(number), time.monotonic() - self.began
@@ -73,6 +76,8 @@ class Fleet:
             "ksmtuned_huge_pages_split_total": round(chance.gauss(0.05, 0.01) * seconds),
             'ksmtuned_foreign_writes_total{knob="run"}': (seconds // 60) if kind == FOREIGN else 0.0,
             "ksmtuned_cow_ksm_pages_per_minute": chance.expovariate(1 / 200),
+            "ksmtuned_capacity_guests": 0 if kind == DEBT else chance.randint(2, 12),
+            "ksmtuned_capacity_exceeded_chance_ratio": 0.21 if kind == DEBT else chance.expovariate(1 / 0.001),
         }
 
 

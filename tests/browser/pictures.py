@@ -1,17 +1,22 @@
 """`python -m tests.browser.pictures` (root, KSM): renews the pictures of the page in docs/pictures, in three minutes.
 
 A real daemon steers the real KSM meanwhile. Guests with memory to merge come and go, and write to some of it.
+With `--minutes 75` the charts are full, and it is known how many more guests fit. `--grafana` draws the dashboard of
+the same run, too.
 """
 
+import argparse
 import io
 import tempfile
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from PIL import Image
 
+from bench.dashboards import Source, draw, scraping
 from ksmtuned_py.cli.workload import Mix, Workload
 from ksmtuned_py.units import MIB
 from tests.support.chromium import chromium, tab
@@ -21,6 +26,7 @@ from tests.support.process import adopt_orphans
 
 PICTURES = Path(__file__).parent.parent.parent / "docs" / "pictures"
 MOST_BYTES = 200_000
+HOST = "kvm1"
 SIZES = {
     "page-light": ("light", 1280, 1080),
     "page-dark": ("dark", 1280, 1080),
@@ -38,8 +44,24 @@ SETTINGS: Sections = {
 
 def main() -> None:
     """Lets guests live for a while, and takes the pictures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--minutes", type=float, default=3.0, help="how long guests come and go (%(default)g)")
+    parser.add_argument("--grafana", action="store_true", help="draw the host's dashboard, too")
+    args = parser.parse_args()
     adopt_orphans()
-    with locked_ksm(), day() as address, chromium() as browser:
+    port = free_port()
+    with ExitStack() as stack:
+        stack.enter_context(locked_ksm())
+        prometheus = stack.enter_context(scraping(f"127.0.0.1:{port}", HOST)) if args.grafana else None
+        stack.enter_context(day(port, 60 * args.minutes))
+        take(f"http://127.0.0.1:{port}/")
+        if prometheus:
+            draw("host", Source(prometheus.url, HOST, 60 * args.minutes), PICTURES / "grafana-host.png")
+
+
+def take(address: str) -> None:
+    """Takes the pictures of the page."""
+    with chromium() as browser:
         for name, (scheme, width, height) in SIZES.items():
             size = {"width": width, "height": height}
             with tab(browser, address, color_scheme=scheme, viewport=size, device_scale_factor=1) as opened:
@@ -49,21 +71,31 @@ def main() -> None:
 
 
 @contextmanager
-def day() -> Iterator[str]:
-    """A short day of a host, at whose end the daemon's page can be seen at the address."""
+def day(port: int, seconds: float) -> Iterator[None]:
+    """A short day of a host, at whose end the daemon serves the page at that port."""
     with tempfile.TemporaryDirectory() as directory, ExitStack() as stack:
-        port = free_port()
         sections = merged(SETTINGS, {"metrics": {"address": f"127.0.0.1:{port}"}})
         stack.enter_context(Daemon(Path(directory), sections))
-        guests = []
-        for name in GUESTS:
-            guests.append(stack.enter_context(Workload(name, MIX)).wait_ready())
-            time.sleep(12)
-        guests[2].stop()
-        for guest in guests[:2] * 3:
-            guest.spoil(1500)
-            time.sleep(6)
-        yield f"http://127.0.0.1:{port}/"
+        ends = time.monotonic() + seconds
+        guests = deque(born(stack, name) for name in GUESTS)
+        while True:
+            for guest in (guests[-1], guests[-2]) * 3:
+                guest.spoil(1500)
+                time.sleep(6)
+            if time.monotonic() >= ends:
+                break
+            oldest = guests.popleft()
+            oldest.stop()
+            time.sleep(min(120, max(0.0, ends - time.monotonic())))
+            guests.append(born(stack, oldest.name))
+        yield
+
+
+def born(stack: ExitStack, name: str) -> Workload:
+    """A guest, some time after its start."""
+    guest = stack.enter_context(Workload(name, MIX)).wait_ready()
+    time.sleep(12)
+    return guest
 
 
 def keep(file: Path, png: bytes) -> None:
