@@ -14,6 +14,7 @@ from urllib.request import Request, urlopen
 import psutil
 import pytest
 
+from bench.web import NEVER_SECONDS, costs_ms, serving
 from ksmtuned_py.publish.historyfile import NAME
 from ksmtuned_py.publish.web import CLIENTS_MAX
 from tests.process.test_limits import RESIDENT_BYTES_MAX
@@ -115,6 +116,13 @@ def test_slow_clients_take_no_more_than_twenty_connections_and_the_ticks_go_on(s
         assert process.num_fds() <= files + CLIENTS_MAX + 2
         assert process.memory_info().rss <= RESIDENT_BYTES_MAX
         daemon.wait_ticks(10)
+
+
+def test_a_scrape_of_500_guests_takes_little_cpu_and_the_next_one_hardly_any() -> None:
+    with serving(500, NEVER_SECONDS) as many:
+        (_, first, _), (_, others, _) = costs_ms(many, "/metrics")
+    assert first < 100
+    assert others < 5
 
 
 def test_a_token_is_wanted_after_a_reload_and_a_file_that_others_may_read_is_refused(
