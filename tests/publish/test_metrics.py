@@ -27,25 +27,8 @@ from ksmtuned_py.publish.totals import Totals
 from ksmtuned_py.report import Report
 from ksmtuned_py.units import GIB
 from tests.support.prometheus import tool
-from tests.support.reports import BARE, FOREIGN, FULL, report, result
+from tests.support.reports import BARE, FOREIGN, FULL, OUTLOOK, report, result
 
-OUTLOOK = Outlook(
-    guests=3,
-    risk=0.01,
-    chance_now=0.001,
-    chance=0.009,
-    chance_one_more=0.02,
-    like="web",
-    own_bytes=GIB,
-    landing_bytes=2 * GIB,
-    lands=True,
-    cgroup="",
-    room_bytes=8 * GIB,
-    debt_bytes=GIB,
-    record_seconds=86_400.0,
-    rises=18,
-    part_seconds=3600.0,
-)
 Series = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 
