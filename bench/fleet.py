@@ -71,6 +71,7 @@ class Fleet:
             "ksmtuned_debt_exceeded": float(kind == DEBT),
             "ksmtuned_profit_bytes": -0.3 * GIB if kind == LOSS else saved * 0.97,
             "ksmtuned_memory_base_bytes": memory,
+            "ksmtuned_last_tick_timestamp_seconds": time.time(),
             "ksmtuned_guests": 20 + number % 30,
             "ksmtuned_scanner_cpu_seconds_total": busy * seconds,
             "ksmtuned_huge_pages_split_total": round(chance.gauss(0.05, 0.01) * seconds),
