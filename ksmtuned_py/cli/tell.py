@@ -74,7 +74,7 @@ def debt_sentence(now: "Snapshot") -> str:
 
 def fits_sentence(outlook: "Outlook") -> str:
     """How many more guests fit, and the chance that memory runs out without them."""
-    count = f"{outlook.guests or 'no'} more guest{'s'[: outlook.guests > 1]}"
+    count = f"{outlook.guests or 'no'} more guest{'' if outlook.guests == 1 else 's'}"
     return f"{count}; chance that memory runs out in 24 h: {human_chance(outlook.chance_now)}"
 
 

@@ -90,7 +90,7 @@ def test_how_many_more_guests_fit_is_told_once_it_is_known(guests: tuple[Guest, 
     told = shown(expecting(seen, OUTLOOK))
     assert "\nfits        12 more guests; chance that memory runs out in 24 h: 0.4 %\n" in told
     full = shown(expecting(seen, replace(OUTLOOK, guests=0, chance_now=0.00001)))
-    assert "\nfits        no more guest; chance that memory runs out in 24 h: below 0.01 %\n" in full
+    assert "\nfits        no more guests; chance that memory runs out in 24 h: below 0.01 %\n" in full
 
 
 def expecting(seen: Sight, outlook: Outlook) -> Sight:
