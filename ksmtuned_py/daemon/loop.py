@@ -50,8 +50,12 @@ class Daemon:
 
     def __post_init__(self) -> None:
         self._thrift = Thrift()
+        self._has_told = False
         self._told_cpu_seconds = 0.0
-        """What it took to tell of the last tick, which counts at the next."""
+        """What it took to tell of the last tick, which counts at the next.
+
+        The first time is dear, and counts for nothing.
+        """
 
     def run(self, *, once: bool = False) -> None:
         """Tick until the wait ends with Wake.STOP, or once.
@@ -111,5 +115,6 @@ class Daemon:
         decision = replace(report.decision, next_tick_seconds=max(pause, report.decision.next_tick_seconds))
         report = replace(report, decision=decision)
         self.publisher.publish(report)
-        self._told_cpu_seconds = time.thread_time() - ended_cpu_seconds
+        self._told_cpu_seconds = time.thread_time() - ended_cpu_seconds if self._has_told else 0.0
+        self._has_told = True
         return report

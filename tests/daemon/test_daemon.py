@@ -125,15 +125,15 @@ def work(cpu_seconds: float) -> None:
         pass
 
 
-def test_what_a_tick_takes_to_be_told_counts_at_the_next(host: Host) -> None:
+def test_what_a_tick_takes_to_be_told_counts_at_the_next_but_for_the_first(host: Host) -> None:
     class BusyTold(Told):
         def publish(self, report: Report) -> None:
             super().publish(report)
             work(BURST_CPU_SECONDS + 4 * SHARE)
 
     told = BusyTold()
-    daemon(host, Script(NOTHING), told).run()
-    assert [report.decision.next_tick_seconds > 1.5 for report in told.reports] == [False, True]
+    daemon(host, Script(NOTHING, NOTHING), told).run()
+    assert [report.decision.next_tick_seconds > 1.5 for report in told.reports] == [False, False, True]
 
 
 def test_a_tick_that_took_much_cpu_is_told_with_a_longer_pause(host: Host, told: Told) -> None:
