@@ -179,7 +179,7 @@ def test_a_guest_with_a_filter_that_forbids_a_call_is_left_alone(
         ):
             Permits.of(process, Stops(0.05))
         with scanning(no_ksm, REMAP, [guest]) as backend:
+            wait_true(lambda: "writer-s: its seccomp filter forbids mincore" in backend.problems, "reason")
             wait_passes(backend, 4)
             assert backend.counters().pages_sharing == 0
-            assert "writer-s: its seccomp filter forbids mincore" in backend.problems
         assert guest.check()["wrong"] == 0
