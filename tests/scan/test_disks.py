@@ -6,7 +6,7 @@ import pytest
 
 from ksmtuned_py.config import Scan
 from ksmtuned_py.door import Door
-from tests.scan.conftest import scanning, turn, wait_passes
+from tests.scan.conftest import scanning, told, turn, wait_passes, wait_true
 from tests.scan.diskguests import EQUAL_BYTES, disk_guests
 from tests.support.process import wait_for
 from tests.support.qemu import need_qemu
@@ -43,6 +43,6 @@ def test_a_kernel_that_reads_and_writes_by_itself_is_the_reason(
         disk_guests(NAMES[:1], tmp_path, aio, block=aio == "native") as (one,),
         scanning(no_ksm, REMAP, [one]) as backend,
     ):
+        wait_true(lambda: told(backend, f"disk-1: the kernel ({what}) may write to its memory at any time"), "reason")
         wait_passes(backend, 4)
-        assert f"disk-1: the kernel ({what}) may write to its memory at any time" in backend.problems
         assert backend.counters().pages_sharing == 0

@@ -20,7 +20,7 @@ from ksmtuned_py.scanner.remap.processors import amd64
 from ksmtuned_py.scanner.remap.refuse.seccomp import ALLOW, KILL, LOG, Call, actions
 from ksmtuned_py.scanner.remap.stop.stops import Stops
 from ksmtuned_py.scanner.target import Target
-from tests.scan.conftest import scanning, turn, wait_passes, wait_true
+from tests.scan.conftest import scanning, told, turn, wait_passes, wait_true
 from tests.scan.test_remap import REMAP
 from tests.scan.writers import MIB, Writer
 from tests.support.seccomp import (
@@ -179,7 +179,7 @@ def test_a_guest_with_a_filter_that_forbids_a_call_is_left_alone(
         ):
             Permits.of(process, Stops(0.05))
         with scanning(no_ksm, REMAP, [guest]) as backend:
-            wait_true(lambda: "writer-s: its seccomp filter forbids mincore" in backend.problems, "reason")
+            wait_true(lambda: told(backend, "writer-s: its seccomp filter forbids mincore"), "reason")
             wait_passes(backend, 4)
             assert backend.counters().pages_sharing == 0
         assert guest.check()["wrong"] == 0
