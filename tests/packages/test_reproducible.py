@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,9 @@ UPLOT = ("uplot", *re.findall(r"\(v([\d.]+)\)", (ROOT / "ksmtuned_py/publish/pag
 """The page's library, which is in every package, and its version."""
 
 
-def contents(directory: Path) -> dict[str, bytes]:
-    """The files of a directory. Other tests unpack packages beside them."""
-    return {path.name: path.read_bytes() for path in directory.iterdir() if path.is_file()}
+def contents(directory: Path) -> dict[str, str]:
+    """What is in the files of a directory, by its hash. Other tests unpack packages beside them."""
+    return {path.name: sha256(path.read_bytes()).hexdigest() for path in directory.iterdir() if path.is_file()}
 
 
 @pytest.fixture(scope="module")
