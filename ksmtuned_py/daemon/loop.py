@@ -50,12 +50,8 @@ class Daemon:
 
     def __post_init__(self) -> None:
         self._thrift = Thrift()
-        self._has_told = False
-        self._told_cpu_seconds = 0.0
-        """What it took to tell of the last tick, which counts at the next.
-
-        The first time is dear, and counts for nothing.
-        """
+        self._told_cpu_seconds: float | None = None
+        """What it took to tell of the last tick, which counts at the next; None before the first, which is dear."""
 
     def run(self, *, once: bool = False) -> None:
         """Tick until the wait ends with Wake.STOP, or once.
@@ -110,11 +106,11 @@ class Daemon:
                 raise
             return None
         ended_cpu_seconds = time.thread_time()
-        cpu_seconds = self._told_cpu_seconds + ended_cpu_seconds - began_cpu_seconds
+        cpu_seconds = (self._told_cpu_seconds or 0.0) + ended_cpu_seconds - began_cpu_seconds
         pause = self._thrift.pause_after(cpu_seconds, report.trend.need, time.monotonic())
         decision = replace(report.decision, next_tick_seconds=max(pause, report.decision.next_tick_seconds))
         report = replace(report, decision=decision)
         self.publisher.publish(report)
-        self._told_cpu_seconds = time.thread_time() - ended_cpu_seconds if self._has_told else 0.0
-        self._has_told = True
+        is_first = self._told_cpu_seconds is None
+        self._told_cpu_seconds = 0.0 if is_first else time.thread_time() - ended_cpu_seconds
         return report
