@@ -30,7 +30,7 @@ class WorkerPatience:
     ended_seconds: float = 60.0
     """After this time the worker is ended, so that another one can begin."""
     given_up_seconds: float = 10.0
-    """So long it may take to end then; memory of a file whose server does not answer keeps it from that."""
+    """After so much longer it is given up: reading a file whose server does not answer keeps it from ending."""
 
 
 @dataclass(slots=True)
@@ -126,7 +126,10 @@ class WorkerLink:
             self._end("it had stopped to listen, and was ended")
 
     def death(self) -> str | None:
-        """How the worker ended; None while it runs. One that was killed at a guest and does not end is given up."""
+        """Returns how the worker ended; None while it runs. Notes the guest at which it failed by itself.
+
+        One that was killed at a guest and does not end is given up.
+        """
         code = self._process.poll()
         if code is None:
             late = time.monotonic() - self._ended_at >= self._patience.given_up_seconds

@@ -10,10 +10,10 @@ been compared, and after bad luck at the root of ksmd's unstable tree next to no
 is mute, too, when smart_scan skipped much in it (pages are young until one pass skips them all), or when much was new
 in it. Some memory changes all the time, and its passes are all alike, so only a few may be mute.
 
-A mute pass makes a boost no longer when the second whole pass has compared everything: what was new in it, changed, or
-skipped is next to nothing beside what the news is about. What had an equal has met it by then. The first whole pass is
-no witness, though it may seem to be. A guest comes behind the pass under way, so that one is the first to see it. And a
-look comes late: the next pass may have begun with the guest, which then counts as compared, and has met nobody.
+Mute passes prolong a boost no more once the second whole pass has compared everything: what was new in it, changed, or
+skipped is next to nothing beside what the news is about. What had an equal has met it by then. The first whole pass
+does not count. A guest may come behind the place that ksmd has reached, and the next pass is the first to see it. That
+pass may have begun before we look. The guest then seems to be compared, and has met nobody.
 
 When its passes are done, a boost goes on while it pays. It pays when the last pass gained enough for its CPU, or when
 what that pass saw for the first time will: that can merge in the next. The price is the highest at which the boost was

@@ -49,12 +49,12 @@ class Sweep:
         """
         mappings = process.mappings()
         yield Step(1 + len(mappings))
-        ranges = candidates(mappings)
+        private = candidates(mappings)
         table.left_out_pages = 0
-        if sum(end - start for start, end in ranges) > _MOST_BYTES:
+        if sum(end - start for start, end in private) > _MOST_BYTES:
             table.keep_only(set())
             raise Refused("it has more than 16 TiB of addresses, which nobody looks through for pages")
-        cut = windows(ranges)
+        cut = windows(private)
         table.keep_only(set(cut))
         for base, ranges in cut.items():
             slab = table.slab(base)
