@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from ksmtuned_py.model.room import CGROUP_RESERVE_BYTES
 from ksmtuned_py.publish.answers import HEADERS
 from ksmtuned_py.publish.gate import Gate, own_names
 from ksmtuned_py.publish.history import COLUMNS, MOST_POINTS, History
@@ -18,6 +19,7 @@ from ksmtuned_py.publish.site import MOST_SECONDS, Sources
 from ksmtuned_py.publish.statusfile import status_json, status_of
 from ksmtuned_py.publish.totals import Totals
 from ksmtuned_py.publish.web import Web
+from ksmtuned_py.units import MIB
 from tests.publish.test_web import get, registry
 from tests.support.reports import report
 
@@ -241,3 +243,7 @@ def test_other_pages_may_not_ask(server: Serving, origin: str, path: str) -> Non
 @pytest.mark.parametrize("origin", ["http://localhost:10776", "https://localhost:10776"])
 def test_our_own_page_may(server: Serving, origin: str) -> None:
     assert server.get("/api/v1/status", Host="localhost:10776", Origin=origin)[0] == 200
+
+
+def test_the_page_leaves_a_guest_as_much_below_its_limit_as_the_daemon_does() -> None:
+    assert f"RESERVE = {CGROUP_RESERVE_BYTES // MIB} * MIB;" in (FOLDER / "overview.js").read_text()
