@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import urlencode
 from urllib.request import urlopen
 
@@ -79,7 +79,7 @@ def _named(legend: str, labels: dict[str, str]) -> str:
     return legend[:LEGEND_LENGTH]
 
 
-def draw(name: str, source: Source, path: Path) -> None:
+def draw(name: str, source: Source, file: Path | BinaryIO) -> None:
     """Draws a dashboard into a file."""
     content = json.loads((DASHBOARDS / f"{name}.json").read_text())
     panels = content["panels"]
@@ -102,7 +102,7 @@ def draw(name: str, source: Source, path: Path) -> None:
         axes.set_title(panel["title"], size=9, loc="left")
         lines = [line for target in panel["targets"] for line in source.lines(target)]
         (KINDS[panel["type"]] if lines else _nothing)(axes, panel, lines)
-    figure.savefig(path)
+    figure.savefig(file, format="png")
     pyplot.close(figure)
 
 

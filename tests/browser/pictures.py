@@ -56,7 +56,9 @@ def main() -> None:
         stack.enter_context(day(port, 60 * args.minutes))
         take(f"http://127.0.0.1:{port}/")
         if prometheus:
-            draw("host", Source(prometheus.url, HOST, 60 * args.minutes), PICTURES / "grafana-host.png")
+            drawn = io.BytesIO()
+            draw("host", Source(prometheus.url, HOST, 60 * args.minutes), drawn)
+            keep(PICTURES / "grafana-host.png", drawn.getvalue())
 
 
 def take(address: str) -> None:
