@@ -8,7 +8,8 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 usage() {
     cat <<'END'
 usage: packaging/build.sh deb [--flavour private|system] [--out DIR]
-       packaging/build.sh rpm [--out DIR]       with the libraries of Fedora, for the Python of this machine
+       packaging/build.sh rpm [--out DIR]       with the libraries of Fedora, for the Python of this machine; and
+                                                one more, with which the service runs without root's rights
        packaging/build.sh wheel [--out DIR]     a wheel and a source distribution
        packaging/build.sh image [--base BASE] [--libvirt yes|no] [--out DIR]     an OCI archive, for nodes
 
@@ -153,9 +154,11 @@ build_rpm() {
         --define "use_source_date_epoch_as_buildtime 1" --define "clamp_mtime_to_source_date_epoch 1" \
         "$tree/packaging/rpm/ksmtuned-py.spec" >"$work/log" 2>&1 || {
         tail -n 20 "$work/log" >&2
-        die "the package could not be built"
+        die "the packages could not be built"
     }
-    list_libraries "$work"/rpm/RPMS/noarch/*.rpm
+    list_libraries "$work/rpm/RPMS/noarch/ksmtuned-py-$version"-*.rpm
+    local unprivileged=("$work"/rpm/RPMS/noarch/ksmtuned-py-unprivileged-*.rpm)
+    /usr/bin/python3 "$root/packaging/sbom.py" --addition ksmtuned-py-unprivileged "${unprivileged[0]%.*}"
     mv "$work"/rpm/RPMS/noarch/* "$out"
 }
 

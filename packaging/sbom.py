@@ -2,12 +2,15 @@
 """Writes what a package is made of: a CycloneDX list of its libraries, and their licences.
 
     packaging/sbom.py NAME [SITE_PACKAGES [DEBIAN]]
+    packaging/sbom.py --addition PACKAGE NAME
     packaging/sbom.py --licences SITE_PACKAGES
 
 NAME.cdx.json lists the libraries of packaging/lock/requirements.txt with their licences, and uPlot, which draws the
 page's charts and is in every package. With SITE_PACKAGES, where the others came along, it has their versions, too, and
 NAME.licences.txt has the licences' texts. Without, the libraries are the machine's own, of whatever version. DEBIAN is
 a list of Debian's packages that came along, too, each as NAME=VERSION. The same input gives the same bytes.
+
+--addition is for a package that has no libraries, and wants ours: NAME.cdx.json says so.
 
 --licences prints the licences of what is installed there, for packaging/lock.sh to keep.
 """
@@ -33,6 +36,7 @@ PAGE = ROOT / "ksmtuned_py/publish/page"
 PROJECT = loads((ROOT / "pyproject.toml").read_text())["project"]
 [VERSION] = re.findall(r'(?m)^__version__ = "(.*)"', (ROOT / "ksmtuned_py/__init__.py").read_text())
 OURS = "ksmtuned-py"
+OUR_LICENCE = [{"expression": PROJECT["license"]["text"]}]
 LICENCE_FILES = re.compile(r"(licen[cs]e|copying|notice|authors)[^/]*$", re.IGNORECASE)
 
 
@@ -100,26 +104,31 @@ def bill(
 ) -> dict[str, Any]:
     """The list as CycloneDX wants it. What the licences of Debian's packages are stands in the packages."""
     ours = Library(OURS, VERSION)
-    made = datetime.fromtimestamp(int(os.environ.get("SOURCE_DATE_EPOCH", "0")), UTC)
     components = [_component(library, "library", licences[library.name]) for library in libraries]
     components += [_component(package, "library", []) for package in debian or ()]
+    wants = {
+        library.url: sorted(each.url for each in libraries if library.name in each.wanted_by)
+        for library in (ours, *libraries)
+    }
+    return _document(ours, components, wants)
+
+
+def addition(package: str) -> dict[str, Any]:
+    """The list of a package of some files of ours, which wants the package with the program."""
+    it, ours = Library(package, VERSION, source="rpm"), Library(OURS, VERSION)
+    return _document(it, [_component(ours, "application", OUR_LICENCE)], {it.url: [ours.url], ours.url: []})
+
+
+def _document(of: Library, components: list[dict[str, Any]], wants: dict[str, list[str]]) -> dict[str, Any]:
+    made = datetime.fromtimestamp(int(os.environ.get("SOURCE_DATE_EPOCH", "0")), UTC)
     return {
         "bomFormat": "CycloneDX",
         "specVersion": "1.5",
-        "serialNumber": f"urn:uuid:{uuid.uuid5(uuid.NAMESPACE_URL, ours.url + json.dumps(components))}",
+        "serialNumber": f"urn:uuid:{uuid.uuid5(uuid.NAMESPACE_URL, of.url + json.dumps(components))}",
         "version": 1,
-        "metadata": {
-            "timestamp": made.isoformat(),
-            "component": _component(ours, "application", [{"expression": PROJECT["license"]["text"]}]),
-        },
+        "metadata": {"timestamp": made.isoformat(), "component": _component(of, "application", OUR_LICENCE)},
         "components": components,
-        "dependencies": [
-            {
-                "ref": library.url,
-                "dependsOn": sorted(each.url for each in libraries if library.name in each.wanted_by),
-            }
-            for library in (ours, *libraries)
-        ],
+        "dependencies": [{"ref": who, "dependsOn": wanted} for who, wanted in wants.items()],
     }
 
 
@@ -154,6 +163,9 @@ def _inside(name: str) -> str:
 def main() -> None:
     """Writes beside the package of that name."""
     name, *site_packages = sys.argv[1:]
+    if name == "--addition":
+        write(site_packages[1], addition(site_packages[0]))
+        return
     found = installed(Path(site_packages[0])) if site_packages else {}
     if name == "--licences":
         kept = {each: licence_of(found[each]) for each in found} | {"uplot": [{"expression": "MIT"}]}
@@ -167,7 +179,11 @@ def main() -> None:
     else:
         libraries = [Library(each.name, "", each.wanted_by) for each in libraries]
     debian = parse_debian(Path(site_packages[1]).read_text()) if site_packages[1:] else []
-    made_of = bill([*libraries, page_library()], json.loads(LICENCES.read_text()), debian)
+    write(name, bill([*libraries, page_library()], json.loads(LICENCES.read_text()), debian))
+
+
+def write(name: str, made_of: dict[str, Any]) -> None:
+    """Writes a list beside the package of that name."""
     Path(f"{name}.cdx.json").write_text(json.dumps(made_of, indent=2) + "\n", encoding="utf-8")
 
 

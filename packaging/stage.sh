@@ -78,7 +78,15 @@ stage_files() {
         grafana/{host,fleet}.json; do
         put 644 "packaging/$file" "usr/share/ksmtuned-py/$file"
     done
-    [[ $layout == debian ]] || put 644 LICENSE usr/share/licenses/ksmtuned-py/LICENSE # Debian has it once for all
+    [[ $layout == debian ]] || stage_fedora
+}
+
+stage_fedora() {
+    put 644 LICENSE usr/share/licenses/ksmtuned-py/LICENSE # Debian has it once for all
+    # A package of its own: who installs it wants the service without root's rights.
+    put 644 systemd/unprivileged.conf usr/lib/systemd/system/ksmtuned-py.service.d/unprivileged.conf
+    put 644 systemd/unprivileged.sysusers usr/lib/sysusers.d/ksmtuned-py.conf
+    put 644 systemd/unprivileged.tmpfiles usr/lib/tmpfiles.d/ksmtuned-py.conf
 }
 
 # The command itself knows its words, whatever version it is. It takes 0.2 s, at the first TAB of a shell.

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.packages.rpmroot import RpmRoot
 from tests.support.container import ROOT, booted_system
 from tests.support.debian import CACHE
 from tests.support.ksmlock import KSM, locked_ksm, need_real_ksm
@@ -29,12 +30,12 @@ DPKG = "env DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8 dpkg --force-confdef -
 PURGE = f"{DPKG} --purge ksmtuned-py"
 
 
-def build(directory: Path, *words: str) -> list[Path]:
+def build(directory: Path, *words: str, source: Path = ROOT) -> list[Path]:
     """Builds a package as an admin would, into this directory."""
     need(shutil.which("dh") is not None, "debhelper")
     done = subprocess.run(
         ["packaging/build.sh", *words, "--out", directory],
-        cwd=ROOT,
+        cwd=source,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -166,4 +167,18 @@ def bare(made_up: Installed) -> Iterator[Installed]:
 def rpm(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The package for Fedora that is built on this machine."""
     need(shutil.which("rpmbuild") is not None, "rpmbuild, of the package rpm")
-    return next(path for path in build(tmp_path_factory.mktemp("rpm"), "rpm") if path.suffix == ".rpm")
+    return next(path for path in build(tmp_path_factory.mktemp("rpm"), "rpm") if path.match("ksmtuned-py-[0-9]*.rpm"))
+
+
+@pytest.fixture(scope="session")
+def unprivileged_rpm(rpm: Path) -> Path:
+    """The package beside it, with which the service runs without root's rights."""
+    return next(rpm.parent.glob("ksmtuned-py-unprivileged-*.rpm"))
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> RpmRoot:
+    """A root directory for rpm."""
+    one = RpmRoot(tmp_path)
+    one.fill()
+    return one

@@ -44,6 +44,19 @@ def test_each_exception_has_its_reason_above_it(name: str) -> None:
     assert re.fullmatch(r"(#+ +(\S.+)\n([^#\n].*\n)+)+", "\n".join([*lines, ""]))
 
 
-def test_rpmlint_has_nothing_against_the_rpm_and_its_recipe(rpm: Path) -> None:
-    code, said = rpmlint(SPEC, rpm)
+def test_rpmlint_has_nothing_against_the_rpms_and_their_recipe(rpm: Path, unprivileged_rpm: Path) -> None:
+    code, said = rpmlint(SPEC, rpm, unprivileged_rpm)
     assert (code, "; 0 errors, 0 warnings," in said) == (0, True), said
+
+
+@pytest.mark.parametrize("name", ["POSTIN", "PREUN", "POSTUN"])
+def test_shellcheck_has_nothing_against_the_scripts_of_the_rpms(name: str, rpm: Path, unprivileged_rpm: Path) -> None:
+    need(shutil.which("shellcheck") is not None, "shellcheck")
+    for package in (rpm, unprivileged_rpm):
+        script = subprocess.run(
+            ["rpm", "-qp", "--queryformat", f"%{{{name}}}", package], capture_output=True, text=True, check=True
+        ).stdout
+        done = subprocess.run(
+            ["shellcheck", "--shell=sh", "-"], input=script, capture_output=True, text=True, check=False
+        )
+        assert (done.returncode, done.stdout) == (0, "")

@@ -50,9 +50,10 @@ def test_a_deb(packages: Path, tmp_path: Path) -> None:
     assert {name: one[name] for name in other} == other
 
 
-def bill_of(directory: Path) -> dict[str, Any]:
-    """The one list in there; CycloneDX' own schema has nothing against it, and everything in it has a licence."""
-    text = next(directory.glob("*.cdx.json")).read_text()
+def bill_of(directory: Path, name: str = "*") -> dict[str, Any]:
+    """The one list in there of that name; CycloneDX' schema has nothing against it, and all in it has a licence."""
+    [file] = directory.glob(f"{name}.cdx.json")
+    text = file.read_text()
     assert JsonStrictValidator(SchemaVersion.V1_5).validate_str(text) is None
     bill: dict[str, Any] = json.loads(text)
     assert [each["name"] for each in bill["components"] if not each["licenses"]] == []
@@ -66,12 +67,21 @@ def test_a_list_that_is_wrong_would_be_found(packages: Path) -> None:
 
 def test_who_brings_nothing_along_names_no_versions(wheel: Path, rpm: Path) -> None:
     locked = set(re.findall(r"(?m)^([\w.-]+)==", LOCK.read_text()))
-    for directory in (wheel, rpm.parent):
-        bill = bill_of(directory)
+    for directory, name in ((wheel, "*"), (rpm.parent, rpm.stem)):
+        bill = bill_of(directory, name)
         assert {each["name"] for each in bill["components"]} == locked | {"uplot"}
         assert [each["name"] for each in bill["components"] if "version" in each] == ["uplot"]
         wanted = {each["name"]: each["properties"][0]["value"] for each in bill["components"] if "properties" in each}
         assert (wanted["psutil"], len(wanted)) == (">=5.9", 6)
+
+
+def test_what_the_rpm_without_rights_is_made_of(unprivileged_rpm: Path) -> None:
+    bill = bill_of(unprivileged_rpm.parent, unprivileged_rpm.stem)
+    assert bill["metadata"]["component"]["name"] == "ksmtuned-py-unprivileged"
+    [ours] = bill["components"]
+    wanted = {each["ref"]: each["dependsOn"] for each in bill["dependencies"]}
+    assert wanted[bill["metadata"]["component"]["bom-ref"]] == [ours["bom-ref"]]
+    assert ours["name"] == "ksmtuned-py"
 
 
 def test_what_it_is_made_of(packages: Path) -> None:

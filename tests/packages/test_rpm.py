@@ -7,26 +7,12 @@ from pathlib import Path
 import pytest
 
 from tests.packages.conftest import build
+from tests.packages.rpmroot import CALLED, RpmRoot, rpm_says
 from tests.support.container import ROOT
 
 pytestmark = pytest.mark.packages
 
-SYSTEMCTL = """#!/bin/sh
-echo "systemctl $*" >> /calls
-"""
-COMMAND = """#!/bin/sh
-echo "ksmtuned-py $*" >> /calls
-"""
 OLD_CONF = "KSM_THRES_COEF=33\n"
-
-
-def rpm_says(*words: str | Path) -> str:
-    """What rpm says on both streams; it has to end well."""
-    done = subprocess.run(
-        ["rpm", *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=120, check=False
-    )
-    assert done.returncode == 0, done.stdout
-    return done.stdout
 
 
 def held(packages: Path) -> set[str]:
@@ -75,49 +61,26 @@ def test_it_is_for_the_python_it_was_built_for(rpm: Path) -> None:
 
 
 @pytest.mark.packages_long
-def test_it_is_the_same_each_time(rpm: Path, tmp_path: Path) -> None:
-    other = next(path for path in build(tmp_path, "rpm") if path.suffix == ".rpm")
-    assert other.read_bytes() == rpm.read_bytes()
-    bills = [next(directory.glob("*.cdx.json")).read_bytes() for directory in (rpm.parent, tmp_path)]
-    assert bills[0] == bills[1]
+def test_they_are_the_same_each_time(rpm: Path, tmp_path: Path) -> None:
+    build(tmp_path, "rpm")
+    one, other = ({path.name: path.read_bytes() for path in place.iterdir()} for place in (rpm.parent, tmp_path))
+    assert {name.rpartition(".")[2] for name in one} == {"rpm", "json"}
+    assert (len(one), one) == (4, other)
 
 
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    """The root directory of a system with a shell, on which a systemd seems to run and ksmtuned has been configured."""
-    for directory in ("bin", "dev", "etc", "run/systemd/system", "tmp"):
-        (tmp_path / directory).mkdir(parents=True)
-    subprocess.run(["cp", "/bin/busybox", tmp_path / "bin/sh"], check=True)
-    for name in ("mv", "rm", "rmdir", "cat", "echo", "["):
-        (tmp_path / "bin" / name).symlink_to("sh")
-    (tmp_path / "dev/null").touch()
-    (tmp_path / "bin/systemctl").write_text(SYSTEMCTL)
-    (tmp_path / "bin/systemctl").chmod(0o755)
-    (tmp_path / "etc/ksmtuned.conf").write_text(OLD_CONF)
-    return tmp_path
-
-
-def calls(root: Path) -> list[str]:
-    """What its scripts have called since the last time."""
-    file = root / "calls"
-    said = file.read_text().splitlines() if file.exists() else []
-    file.unlink(missing_ok=True)
-    return said
-
-
-def test_it_is_installed_and_erased(rpm: Path, root: Path) -> None:
-    said = rpm_says("--root", root, "--install", "--nodeps", rpm)
+def test_it_is_installed_and_erased(rpm: Path, root: RpmRoot) -> None:
+    (root.path / "etc/ksmtuned.conf").write_text(OLD_CONF)
+    said = root.install(rpm)
     assert "/etc/ksmtuned.conf could not be taken along" in said  # that takes a Python
-    assert calls(root) == ["systemctl daemon-reload", "systemctl preset ksmtuned-py.service"]
-    listed = rpm_says("--root", root, "-ql", "ksmtuned-py").split()
-    assert [name for name in listed if not (root / name[1:]).exists()] == []
-    (root / "etc/ksmtuned-py/config.toml").write_text("# mine\n")
-    (root / "usr/bin/ksmtuned-py").write_text(COMMAND)
+    assert root.calls() == ["systemctl daemon-reload", "systemctl preset ksmtuned-py.service"]
+    listed = root.rpm("-ql", "ksmtuned-py").split()
+    assert [name for name in listed if not (root.path / name[1:]).exists()] == []
+    (root.path / "etc/ksmtuned-py/config.toml").write_text("# mine\n")
+    root.command("usr/bin/ksmtuned-py", CALLED)
     for made in ("run/ksmtuned-py/status.json", "var/lib/ksmtuned-py/history.sqlite"):
-        (root / made).parent.mkdir(parents=True, exist_ok=True)
-        (root / made).touch()
-    rpm_says("--root", root, "--erase", "ksmtuned-py")
+        (root.path / made).parent.mkdir(parents=True, exist_ok=True)
+        (root.path / made).touch()
+    root.rpm("--erase", "ksmtuned-py")
     disabled = "systemctl disable --now ksmtuned-py.service"
-    assert calls(root) == [disabled, "ksmtuned-py restore", "systemctl daemon-reload"]
-    left = [str(path.relative_to(root)) for path in root.rglob("*") if "ksmtuned" in str(path.relative_to(root))]
-    assert sorted(left) == ["etc/ksmtuned-py", "etc/ksmtuned-py/config.toml.rpmsave", "etc/ksmtuned.conf"]
+    assert root.calls() == [disabled, "ksmtuned-py restore", "systemctl daemon-reload"]
+    assert root.left() == ["etc/ksmtuned-py", "etc/ksmtuned-py/config.toml.rpmsave", "etc/ksmtuned.conf"]
