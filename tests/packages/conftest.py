@@ -17,12 +17,14 @@ from tests.support.container import ROOT, booted_system
 from tests.support.debian import CACHE
 from tests.support.ksmlock import KSM, locked_ksm, need_real_ksm
 from tests.support.need import need
+from tests.support.roots import UBUNTU
 from tests.support.roots import bare as bare_root
 from tests.support.trees import make_fake_tree
 from tests.support.unit import Unit
 
 PACKAGES, TREE, WHEELS = "/opt/packages", "/opt/ksm", "/opt/wheels"
 """Where the built packages, this machine's knobs, and what pip may take are inside."""
+CHECKOUT = "/srv/checkout"
 LOCK = ROOT / "packaging/lock/requirements.txt"
 BUILD_SECONDS = 900
 CONFIG, STATE = "/etc/ksmtuned-py", "/var/lib/ksmtuned-py"
@@ -148,6 +150,25 @@ def made_up(packages: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     with system_with(root / "sys/kernel/mm/ksm", "bookworm", packages) as one:
         one.apt_get("install", "--no-install-recommends", "python3")
         yield one
+
+
+@pytest.fixture(scope="session")
+def ubuntus_packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The package for Ubuntu 24.04: built on a bare one, by the lines that docs/install.md has for it.
+
+    The libraries were fetched before, for the system has no network.
+    """
+    tools, packaging, _ = commands_of_page("Debian 12")[0].splitlines()
+    directory, source, wheels, root = (tmp_path_factory.mktemp(name) for name in ("built", "source", "wheels", "knobs"))
+    tracked_source(source)
+    locked_wheels(wheels, "3.12")
+    make_fake_tree(root)
+    with system_with(root / "sys/kernel/mm/ksm", UBUNTU, source, [(wheels, WHEELS)]) as one:
+        one.apt_get("install", "--no-install-recommends", *tools.split()[2:])
+        one.shell(f"cp -r {PACKAGES} {CHECKOUT}; cd {CHECKOUT}; PIP_NO_INDEX=1 PIP_FIND_LINKS={WHEELS} {packaging}")
+        built = Path(f"/proc/{one.container.leader}/root{CHECKOUT}/build/packages")
+        shutil.copytree(built, directory, dirs_exist_ok=True)
+    return directory
 
 
 @pytest.fixture(scope="session")

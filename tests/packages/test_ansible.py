@@ -1,6 +1,6 @@
 """The role for Ansible on a bare Debian 12: what it would do, what it does, and that a second time it does nothing.
 
-The tests are one story, in their order.
+The tests are one story, in their order. The core of it is told of Ubuntu 24.04, too.
 """
 
 import json
@@ -18,6 +18,7 @@ from tests.packages.conftest import PACKAGES, Installed, system_with
 from tests.support.ansible import ansible
 from tests.support.container import ROOT
 from tests.support.process import wait_for
+from tests.support.roots import UBUNTU
 from tests.support.trees import make_fake_tree
 from tests.support.unit import SECONDS
 
@@ -27,6 +28,7 @@ ANSIBLE, ROLES = "/opt/ansible", "/opt/role/roles"
 PLAY = "- {hosts: all, gather_facts: false, roles: [ksmtuned_py]}"
 DROP_INS = "/etc/ksmtuned-py/config.d"
 STEERS = {"ksmtuned_py_mode": "manage", "ksmtuned_py_settings": {"policy": {"name": "fixed"}}}
+ANSIBLES_OWN = {"/root/.ansible", "/root/.ansible/tmp"}
 HOSTILE = 'a"\npolicy.name = "mom"\n#\\'
 """What would begin another line, if it could end its string."""
 
@@ -78,13 +80,42 @@ class Host:
         return self.one.shell("ksmtuned-py check --show")
 
 
+PYTHONS = {"bookworm": "3.11", UBUNTU: "3.12"}
+CORE = {
+    "test_check_mode_tells_and_does_nothing",
+    "test_it_installs_and_steers",
+    "test_a_second_time_it_changes_nothing",
+    "test_another_setting_is_in_force_at_once",
+}
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Tells the core on each system, and all the rest on the first."""
+    if "suite" in metafunc.fixturenames:
+        suites = [*PYTHONS] if metafunc.function.__name__ in CORE else ["bookworm"]
+        metafunc.parametrize("suite", suites, indirect=True, scope="module")
+
+
 @pytest.fixture(scope="module")
-def host(packages: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
-    """A bare Debian 12 with the Python that Ansible wants of any host, and with knobs that only look like knobs."""
-    package = f"{PACKAGES}/{next(packages.glob('*_*_*.deb')).name}"
-    more = [(ansible(), ANSIBLE), (ROOT / "packaging/ansible", "/opt/role")]
+def suite(request: pytest.FixtureRequest) -> str:
+    """The name of a Debian or an Ubuntu."""
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def built(suite: str, request: pytest.FixtureRequest) -> Path:
+    """A directory with the package for it."""
+    found: Path = request.getfixturevalue("ubuntus_packages" if suite == UBUNTU else "packages")
+    return found
+
+
+@pytest.fixture(scope="module")
+def host(suite: str, built: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
+    """A bare one with the Python that Ansible wants of any host, and with knobs that only look like knobs."""
+    package = f"{PACKAGES}/{next(built.glob('*_*_*.deb')).name}"
+    more = [(ansible(PYTHONS[suite]), ANSIBLE), (ROOT / "packaging/ansible", "/opt/role")]
     knobs = make_fake_tree(tmp_path_factory.mktemp("knobs")) / "sys/kernel/mm/ksm"
-    with system_with(knobs, "bookworm", packages, more) as one:
+    with system_with(knobs, suite, built, more) as one:
         one.apt_get("install", "--no-install-recommends", "python3", "python3-apt")
         one.shell(f"echo '{PLAY}' > /root/play.yml")
         yield Host(one, package)
@@ -96,7 +127,7 @@ def test_a_wrong_variable_is_refused_before_anything_is_done(host: Host) -> None
     assert wanted in host.refused(ksmtuned_py_mode="observ")
     for name in ("../evil.toml", "60-site.toml\n", "50-ansible.toml"):
         assert "is no name of a file of yours" in host.refused(ksmtuned_py_drop_ins={name: "# evil"})
-    assert host.one.files() - before <= {"/root/.ansible", "/root/.ansible/tmp"}
+    assert host.one.files() - before <= ANSIBLES_OWN
 
 
 def test_check_mode_tells_and_does_nothing(host: Host) -> None:
@@ -104,7 +135,7 @@ def test_check_mode_tells_and_does_nothing(host: Host) -> None:
     run = host.play("--check", **STEERS)
     assert not run.failed, run.said
     assert run.count("changed") > 0
-    assert host.one.files() == before
+    assert host.one.files() - ANSIBLES_OWN == before - ANSIBLES_OWN
 
 
 def test_it_installs_and_steers(host: Host) -> None:
@@ -192,11 +223,11 @@ def test_drop_ins_come_and_go(host: Host) -> None:
     assert name not in host.one.shell(f"ls {DROP_INS}")
 
 
-def test_it_is_installed_from_a_repository(host: Host, packages: Path) -> None:
+def test_it_is_installed_from_a_repository(host: Host, built: Path) -> None:
     command = ["dpkg-scanpackages", "--multiversion", "."]
-    index = subprocess.run(command, cwd=packages, capture_output=True, text=True, check=True).stdout
-    (packages / "Packages").write_text(index)
-    packages.chmod(0o755)  # apt reads it as a user of its own
+    index = subprocess.run(command, cwd=built, capture_output=True, text=True, check=True).stdout
+    (built / "Packages").write_text(index)
+    built.chmod(0o755)  # apt reads it as a user of its own
     host.one.shell("dpkg --purge ksmtuned-py")
     host.one.shell(f"echo 'deb [trusted=yes] file:{PACKAGES} ./' > /etc/apt/sources.list.d/local.list")
     host.one.apt_get("update")

@@ -15,7 +15,6 @@ import pytest
 from ksmtuned_py import __version__
 from tests.packages.conftest import CONFIG, PACKAGES, STATE, Installed, build, system
 from tests.packages.repack import repacked
-from tests.packages.ubuntu import build_on_ubuntu
 from tests.support.process import wait_for
 from tests.support.roots import UBUNTU
 from tests.support.unit import SECONDS
@@ -40,6 +39,8 @@ time.sleep(600)
 """16 MiB of pages with two contents."""
 
 
+PACKAGED = {"bookworm": "packages", UBUNTU: "ubuntus_packages"}
+"""The fixtures with a package."""
 LATER = [pytest.param(suite, marks=pytest.mark.packages_long) for suite in ("trixie", UBUNTU)]
 
 
@@ -50,15 +51,13 @@ def suite(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="module")
-def built(suite: str, packages: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def built(suite: str, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with the package for it."""
-    if suite == "bookworm":
-        return packages
+    if suite in PACKAGED:
+        found: Path = request.getfixturevalue(PACKAGED[suite])
+        return found
     directory = tmp_path_factory.mktemp("built")
-    if suite == UBUNTU:
-        build_on_ubuntu(directory, tmp_path_factory)
-    else:
-        build(directory, "deb", "--flavour", "system")
+    build(directory, "deb", "--flavour", "system")
     return directory
 
 

@@ -11,12 +11,19 @@ from tests.support.debian import cached
 LOCK = ROOT / "packaging/lock/ansible.txt"
 
 
-def ansible() -> Path:
-    """Returns the directory of the virtual environment, made the first time."""
+def ansible(python: str) -> Path:
+    """Returns the directory of a virtual environment for that Python, made the first time.
+
+    It is for the /usr/bin/python3 of whatever system it is mounted in, which need not be this machine's.
+    """
 
     def make(place: Path) -> None:
-        subprocess.run([sys.executable, "-m", "venv", place], check=True)
-        pip = [str(place / "bin/python"), "-m", "pip", "--quiet", "--disable-pip-version-check"]
-        subprocess.run([*pip, "install", "--require-hashes", "--requirement", str(LOCK)], check=True)
+        libraries = place / f"lib/python{python}/site-packages"
+        pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "install"]
+        pip += ["--target", str(libraries), f"--python-version={python}", "--only-binary=:all:"]
+        subprocess.run([*pip, "--require-hashes", "--requirement", str(LOCK)], check=True)
+        (place / "pyvenv.cfg").write_text("home = /usr/bin\n")
+        (place / "bin").mkdir(exist_ok=True)
+        (place / "bin/python").symlink_to("/usr/bin/python3")
 
-    return cached(f"ansible-{hashlib.sha256(LOCK.read_bytes()).hexdigest()[:12]}", make)
+    return cached(f"ansible-{python}-{hashlib.sha256(LOCK.read_bytes()).hexdigest()[:12]}", make)
