@@ -17,6 +17,7 @@ from rich.table import Table as Printed
 
 from ksmtuned_py.backends.ksmd import find_ksmd
 from ksmtuned_py.backends.scan import ScanBackend
+from ksmtuned_py.backends.scanlink import for_scanner
 from ksmtuned_py.cli.workload import Mix, Workload, workloads
 from ksmtuned_py.config import Config, InForce, Scan
 from ksmtuned_py.door import Door
@@ -41,7 +42,7 @@ class OfScan:
     """The scan backend's passes over one process."""
 
     def __init__(self, load: Changer, *, smart: bool) -> None:
-        self._scanner = Scanner(Door(), Scan(reclaim="report"))
+        self._scanner = Scanner(Door(), for_scanner(Scan(reclaim="report")))
         self._scanner.smart = smart
         self._scanner.watch([Target(pid=load.pid, start_ticks=0)])
         self._steps = self._scanner.steps()
@@ -112,7 +113,7 @@ def percentiles(seconds: list[float]) -> Figures:
 def zero_steps(mib: int) -> Figures:
     """Measures the steps that give pages of zeros back: nothing else is heard meanwhile."""
     with zram(), workloads([Mix(zero_bytes=mib * MIB)], mergeable=False) as loads:
-        scanner = Scanner(Door(), Scan())
+        scanner = Scanner(Door(), for_scanner(Scan()))
         scanner.watch([Target(pid=loads[0].pid, start_ticks=0)])
         steps, seconds, out = scanner.steps(), list[float](), 0
         while scanner.progress().full_scans < 3:

@@ -73,7 +73,7 @@ class ScanBackend:
         return self._scanned(self._counters_of_worker())
 
     def scanner_cpu_seconds(self) -> float | None:
-        """CPU time of all workers so far; None until a new one has told of its start (half a second of CPU)."""
+        """CPU time of all workers so far; None until a new one has told of its start (a third of a second of CPU)."""
         self._look()
         told = self._status.get("cpu_seconds")
         return None if told is None else self._cpu_before + float(told)

@@ -1,5 +1,6 @@
 """One worker process as its parent sees it: what it was asked, what it has said, and how it ended."""
 
+import json
 import os
 import signal
 import socket
@@ -7,12 +8,13 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 
 from ksmtuned_py.config import Scan
 from ksmtuned_py.model import GuestKey
 from ksmtuned_py.scanner.channel import Channel, Closed, Message, pair
 from ksmtuned_py.scanner.mark import NOBODY, Mark, new_mark
+from ksmtuned_py.scanner.settings import ScanSettings
 from ksmtuned_py.scanner.target import DEFAULT_KNOBS, Target
 from ksmtuned_py.units import human_seconds
 
@@ -198,11 +200,16 @@ def _cause(code: int) -> str:
     return f"it was killed by signal {-code} ({signal.strsignal(-code)}){doubt}"
 
 
+def for_scanner(settings: Scan) -> ScanSettings:
+    """What the scanner has to know of these settings."""
+    return ScanSettings(**{each.name: getattr(settings, each.name) for each in fields(ScanSettings)})
+
+
 def _spawn(end: socket.socket, mark: int, root: str, settings: Scan) -> subprocess.Popen[bytes]:
     program = [sys.executable, "-P", "-m", "ksmtuned_py.scanner.worker"]
     with end:
         return subprocess.Popen(
-            [*program, str(end.fileno()), str(mark), root, settings.model_dump_json()],
+            [*program, str(end.fileno()), str(mark), root, json.dumps(asdict(for_scanner(settings)))],
             pass_fds=[end.fileno(), mark],
             stdin=subprocess.DEVNULL,
             # Otherwise numpy's linear algebra would begin a thread for each processor, without any work for it.

@@ -9,7 +9,6 @@ from typing import Protocol
 
 import numpy as np
 
-from ksmtuned_py.config import Scan
 from ksmtuned_py.door import Door
 from ksmtuned_py.model import Counters, GuestKey
 from ksmtuned_py.scanner.backoff import Account
@@ -19,6 +18,7 @@ from ksmtuned_py.scanner.pagemap import PAGE, PRIVATE
 from ksmtuned_py.scanner.pages import Prints
 from ksmtuned_py.scanner.process import Gone, Process
 from ksmtuned_py.scanner.refusal import TROUBLE, own_trouble
+from ksmtuned_py.scanner.settings import ScanSettings
 from ksmtuned_py.scanner.sweep import Step, Sweep
 from ksmtuned_py.scanner.table import PAGE_TABLE_BYTES, Table
 from ksmtuned_py.scanner.target import Target
@@ -88,7 +88,7 @@ class Scanner:
     def __init__(
         self,
         door: Door,
-        settings: Scan,
+        settings: ScanSettings,
         merger: Merger | None = None,
         memory_bytes: int = sys.maxsize,
         mark: Callable[[GuestKey], None] | None = None,

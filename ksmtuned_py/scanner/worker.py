@@ -1,5 +1,6 @@
 """The scan worker: a process of its own, so that no scan delays the control loop. It ends when its parent does."""
 
+import json
 import os
 import resource
 import signal
@@ -10,13 +11,13 @@ from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
-from ksmtuned_py.config import Scan
 from ksmtuned_py.door import Door
 from ksmtuned_py.guests.cgroups import keeps_a_kill_waiting
 from ksmtuned_py.model import GuestKey, Run
 from ksmtuned_py.scanner.channel import Channel, Closed, Message, inherited
 from ksmtuned_py.scanner.mark import Mark
 from ksmtuned_py.scanner.scanner import Merger, Scanner, Watched
+from ksmtuned_py.scanner.settings import ScanSettings
 from ksmtuned_py.scanner.target import DEFAULT_KNOBS, Target
 from ksmtuned_py.sensors.status import parse_status, status_bytes
 from ksmtuned_py.units import MIB
@@ -139,7 +140,7 @@ def _told_of(guest: Watched) -> Message:
 
 
 def merger_for(
-    settings: Scan, door: Door, stand: Callable[[float], None] = lambda _: None
+    settings: ScanSettings, door: Door, stand: Callable[[float], None] = lambda _: None
 ) -> tuple[Merger | None, str | None]:
     """Returns who shares equal pages in this mode, or why nobody does; `stand` is told when a guest stands still."""
     if settings.reclaim != "remap":
@@ -157,7 +158,7 @@ def merger_for(
     return Remapper(door, settings), None
 
 
-def main(descriptor: int, mark: Mark, root: str, settings: Scan) -> None:
+def main(descriptor: int, mark: Mark, root: str, settings: ScanSettings) -> None:
     """Runs one worker on the inherited end of a channel."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C in the terminal is the parent's business
     with suppress(PermissionError):  # the unit allows it only with its drop-in for this backend
@@ -183,4 +184,4 @@ def _own_bytes() -> int:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), Mark(int(sys.argv[2])), sys.argv[3], Scan.model_validate_json(sys.argv[4]))
+    main(int(sys.argv[1]), Mark(int(sys.argv[2])), sys.argv[3], ScanSettings(**json.loads(sys.argv[4])))

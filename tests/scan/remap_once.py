@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 
+from ksmtuned_py.backends.scanlink import for_scanner
 from ksmtuned_py.config import Scan
 from ksmtuned_py.door import Door
 from ksmtuned_py.scanner.pagemap import PRIVATE
@@ -25,7 +26,7 @@ def main(pid: int, what: str, before_merging: Callable[[], object] = lambda: Non
     """Makes two passes over the process and merges once what was steady; gives everything back."""
     target = Target(pid=pid, start_ticks=0, remap=True)
     watched, sweep = Watched(target), Sweep()
-    remapper = Remapper(Door(), Scan(reclaim="remap", remap_least_mib=1, stop_window_ms=WINDOW_MS))
+    remapper = Remapper(Door(), for_scanner(Scan(reclaim="remap", remap_least_mib=1, stop_window_ms=WINDOW_MS)))
     list(remapper.tend([target]))
     with Process(target, Door()) as process:
         if what in ("merge", "both"):

@@ -15,7 +15,7 @@ import pytest
 
 from ksmtuned_py.backends import scan, scanlink
 from ksmtuned_py.backends.scan import ScanBackend
-from ksmtuned_py.backends.scanlink import WorkerPatience
+from ksmtuned_py.backends.scanlink import WorkerPatience, for_scanner
 from ksmtuned_py.cli.workload import Mix, workloads
 from ksmtuned_py.config import Config, Guests, InForce, Scan
 from ksmtuned_py.daemon.machine import scan_machine
@@ -220,7 +220,7 @@ def test_a_guest_stays_marked_only_when_the_worker_fails_at_it(
 
     marks: list[GuestKey] = []
     monkeypatch.setattr(Sweep, "guest", fail)
-    scanner = Scanner(Door(), Scan(reclaim="report"), mark=marks.append)
+    scanner = Scanner(Door(), for_scanner(Scan(reclaim="report")), mark=marks.append)
     scanner.watch([Target(pid=os.getpid(), start_ticks=0)])
     with pytest.raises(OverflowError) if isinstance(error, OverflowError) else nullcontext():
         next(scanner.steps())

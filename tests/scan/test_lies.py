@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from ksmtuned_py.backends.scanlink import for_scanner
 from ksmtuned_py.door import Door
 from ksmtuned_py.scanner.process import Gone, Process
 from ksmtuned_py.scanner.refusal import Refused
@@ -66,7 +67,7 @@ def test_a_result_that_no_system_call_has_is_the_guests_trouble(value: int) -> N
 
 @pytest.mark.parametrize("value", LIES)
 def test_so_it_is_when_it_is_merged_and_when_it_is_given_back(root: None, value: int) -> None:
-    remapper = Remapper(Door(), SLOW)
+    remapper = Remapper(Door(), for_scanner(SLOW))
 
     def all_lie() -> None:
         for session in remapper._sessions.values():

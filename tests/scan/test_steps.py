@@ -12,6 +12,7 @@ from contextlib import closing
 import numpy as np
 import pytest
 
+from ksmtuned_py.backends.scanlink import for_scanner
 from ksmtuned_py.cli.workload import Mix, workloads
 from ksmtuned_py.door import Door
 from ksmtuned_py.scanner.pagemap import PRIVATE
@@ -41,7 +42,7 @@ PAGE = mmap.PAGESIZE
 
 
 def test_what_is_merged_first_is_put_into_the_memfd_in_small_steps(root: None) -> None:
-    settings = REMAP.model_copy(update={"reclaim": "remap"})
+    settings = for_scanner(REMAP)
     remapper = Remapper(Door(), settings)
     with workloads([Mix(equal_bytes=64 * MIB)] * 2, mergeable=False) as loads:
         scanner = Scanner(Door(), settings, remapper)
@@ -70,7 +71,7 @@ class Read(Process):
 
 
 def test_flags_are_read_only_of_a_guest_that_has_something_to_share(root: None) -> None:
-    remapper, sweep = Remapper(Door(), REMAP), Sweep()
+    remapper, sweep = Remapper(Door(), for_scanner(REMAP)), Sweep()
     with writers(1, 16) as (one,), Read(Target(pid=one.pid, start_ticks=0, remap=True)) as process:
         watched = Watched(process.target)
         for _ in range(2):

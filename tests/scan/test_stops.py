@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from ksmtuned_py.backends.scanlink import for_scanner
 from ksmtuned_py.config import Scan
 from ksmtuned_py.door import Door
 from ksmtuned_py.guests.cgroups import keeps_a_kill_waiting
@@ -120,7 +121,7 @@ def living_children(one: Writer) -> list[psutil.Process]:
 
 def test_who_could_be_stopped_in_between_is_left_alone_for_a_second_and_not_ever_longer(root: None) -> None:
     """Otherwise one that cannot be stopped now and then, as while it forks, would keep its merged pages for long."""
-    remapper = Remapper(Door(), SLOW)
+    remapper = Remapper(Door(), for_scanner(SLOW))
     with odd("waiting") as one, Process(target(one), Door()) as process:
         merge_once(remapper, one)
         remapper._stops.took(one.pid, 60.0)
@@ -201,8 +202,9 @@ def test_guests_for_which_no_descriptor_is_left_are_refused(root: None, no_ksm: 
 
 def test_a_proc_of_another_namespace_is_a_reason(root: None) -> None:
     code = (
-        "from ksmtuned_py.config import Scan; from ksmtuned_py.door import Door;"
-        "from ksmtuned_py.scanner.worker import merger_for; print(merger_for(Scan(reclaim='remap'), Door()))"
+        "from ksmtuned_py.backends.scanlink import for_scanner; from ksmtuned_py.config import Scan;"
+        "from ksmtuned_py.door import Door; from ksmtuned_py.scanner.worker import merger_for;"
+        "print(merger_for(for_scanner(Scan(reclaim='remap')), Door()))"
     )
     assert "None)" in run(code)
     assert "PID namespace" in run(code, "unshare", "--pid", "--fork")
@@ -213,7 +215,7 @@ def test_a_freezer_that_a_kill_does_not_end_is_a_reason(tmp_path: Path) -> None:
     (tmp_path / "proc/self").mkdir(parents=True)
     (tmp_path / "proc/thread-self").symlink_to(f"{os.getpid()}/task/1")
     (tmp_path / "proc/self/cgroup").write_text("6:freezer:/docker/7\n0::/system.slice/ksmtuned-py.service\n")
-    merger, reason = merger_for(Scan(reclaim="remap"), Door(str(tmp_path)))
+    merger, reason = merger_for(for_scanner(Scan(reclaim="remap")), Door(str(tmp_path)))
     assert merger is None
     assert "freezer of cgroup v1" in str(reason)
     assert not keeps_a_kill_waiting("6:freezer:/\n0::/system.slice/ksmtuned-py.service\n")

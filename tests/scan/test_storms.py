@@ -10,6 +10,7 @@ from typing import IO
 
 import pytest
 
+from ksmtuned_py.backends.scanlink import for_scanner
 from ksmtuned_py.config import Scan
 from ksmtuned_py.door import Door
 from ksmtuned_py.scanner.process import Process
@@ -120,7 +121,7 @@ class Watching(Process):
 
 
 def test_what_may_be_in_swap_is_read_before_a_guest_is_stopped_and_others_have_their_turn(root: None) -> None:
-    remapper = Remapper(Door(), SLOW)
+    remapper = Remapper(Door(), for_scanner(SLOW))
     remapper.turn_seconds = 0.0
     with writers(1) as (one,):
         merge_once(remapper, one)
@@ -141,7 +142,7 @@ class OneByOne(Remapper):
     """Gives back one mapping in each turn, of which the guest has some."""
 
     def __init__(self, mapped: list[mmap.mmap]) -> None:
-        super().__init__(Door(), Scan(reclaim="remap"))
+        super().__init__(Door(), for_scanner(Scan(reclaim="remap")))
         self.mapped, self.asked = mapped, list[int]()
 
     def give_back(self, process: Process) -> Generator[int, None, str | None]:
@@ -160,7 +161,7 @@ def test_who_has_much_to_be_given_back_keeps_nobody_waiting_and_gets_all_at_once
     os.close(memfd)
     with doing("") as (other, *_):
         merger = OneByOne(mapped)
-        scanner = Scanner(Door(), Scan(reclaim="remap"), merger)
+        scanner = Scanner(Door(), for_scanner(Scan(reclaim="remap")), merger)
         pids = [os.getpid(), other.target.pid]
         scanner.watch([Target(pid=pid, start_ticks=0, remap=True) for pid in pids])
         if why == "leaving":

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from ksmtuned_py.backends.scanlink import for_scanner
 from ksmtuned_py.cli.workload import Mix, workloads
 from ksmtuned_py.config import Scan
 from ksmtuned_py.door import Door
@@ -129,7 +130,7 @@ def test_a_content_that_fills_the_memory_does_not_make_a_step_longer() -> None:
 def test_a_guest_for_which_there_is_no_room_is_refused_and_the_others_are_scanned(root: None) -> None:
     mix = Mix(unique_bytes=16 * MIB)
     with workloads([mix, mix], mergeable=False) as loads:
-        scanner = Scanner(Door(), Scan(reclaim="report"), memory_bytes=WORK_BYTES + 9000 * 11 * 4 // 3)
+        scanner = Scanner(Door(), for_scanner(Scan(reclaim="report")), memory_bytes=WORK_BYTES + 9000 * 11 * 4 // 3)
         scanner.watch([Target(pid=load.pid, start_ticks=0, name=load.name) for load in loads])
         steps = scanner.steps()
         for _ in range(3):
@@ -146,7 +147,7 @@ def test_a_guest_for_which_there_is_no_room_is_refused_and_the_others_are_scanne
 
 def test_a_guest_that_writes_to_a_few_pages_has_a_fifth_of_them_read_at_most(root: None) -> None:
     with changer(64) as load:
-        scanner = Scanner(Door(), Scan(reclaim="report"))
+        scanner = Scanner(Door(), for_scanner(Scan(reclaim="report")))
         scanner.watch([Target(pid=load.pid, start_ticks=0)])
         steps = scanner.steps()
         for warm in (True, False):

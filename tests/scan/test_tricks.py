@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from ksmtuned_py.backends.scanlink import for_scanner
 from ksmtuned_py.cli.workload import Mix, workloads
 from ksmtuned_py.door import Door
 from ksmtuned_py.scanner.pagemap import PAGE, PRIVATE
@@ -169,7 +170,7 @@ def test_pages_that_a_frozen_guest_is_about_to_map_are_not_freed(
 ) -> None:
     with writers(2, 16) as (one, other), freezer(root_of, file, on, off, one) as frozen:
         assert in_a_fork(lambda: killed_when_told(other, one, frozen)) == -signal.SIGKILL
-        remapper = Remapper(Door(), REMAP)
+        remapper = Remapper(Door(), for_scanner(REMAP))
         list(remapper.tend([target(one)]))
         other.process.kill()
         other.process.wait()
@@ -194,7 +195,7 @@ class Broken(Process):
 
 
 def test_what_cannot_be_read_any_more_stays_merged_and_nothing_is_left_in_the_guest(root: None) -> None:
-    remapper = Remapper(Door(), SLOW)
+    remapper = Remapper(Door(), for_scanner(SLOW))
     with Writer("resting", idle_seconds=0.5) as one:
         merge_once(remapper, one)
         before = merged_bytes(one, 0, 1 << 47), mapped_pages(one)
@@ -220,7 +221,7 @@ class HalfBroken(Store):
 
 
 def test_what_cannot_be_read_of_the_memfd_is_left_out_and_all_else_is_merged(root: None) -> None:
-    remapper = Remapper(Door(), SLOW)
+    remapper = Remapper(Door(), for_scanner(SLOW))
     with closing(HalfBroken("ksmtuned-py-pages-test", 0)) as store, writers(1) as (one,):
         remapper._stores._stores["", None] = store
         assert merge_once(remapper, one) is None
@@ -233,7 +234,7 @@ def test_what_cannot_be_read_of_the_memfd_is_left_out_and_all_else_is_merged(roo
 
 def killed_when_told(other: Writer, one: Writer, frozen: Freezer) -> None:
     """Merges one guest, then freezes another as soon as it is told what to do, and kills this process."""
-    remapper = Remapper(Door(), REMAP)
+    remapper = Remapper(Door(), for_scanner(REMAP))
     merge_once(remapper, other)
 
     def seen(name: str) -> None:

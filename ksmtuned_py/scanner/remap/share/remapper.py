@@ -8,7 +8,6 @@ from functools import partial
 
 import numpy as np
 
-from ksmtuned_py.config import Scan
 from ksmtuned_py.door import Door
 from ksmtuned_py.errors import KsmtunedError
 from ksmtuned_py.guests.mappings import are_still_there
@@ -34,6 +33,7 @@ from ksmtuned_py.scanner.remap.share.stores import Stores
 from ksmtuned_py.scanner.remap.stop.stops import NotStopped, Resting, Stops, patiently
 from ksmtuned_py.scanner.remap.stop.threads import Lost
 from ksmtuned_py.scanner.scanner import Watched
+from ksmtuned_py.scanner.settings import ScanSettings
 from ksmtuned_py.scanner.table import SLAB_BYTES
 from ksmtuned_py.scanner.target import Target
 from ksmtuned_py.units import MIB
@@ -56,7 +56,7 @@ Standing = Callable[[], AbstractContextManager[Window]]
 class Remapper:
     """The merger of the remap mode."""
 
-    def __init__(self, door: Door, settings: Scan) -> None:
+    def __init__(self, door: Door, settings: ScanSettings) -> None:
         self._door = door
         self._settings = settings
         self._least_bytes = settings.remap_least_mib * MIB
