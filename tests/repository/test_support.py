@@ -16,7 +16,7 @@ from tests.support.emulated import Shown, marks, run_inside
 from tests.support.ksmlock import RealKsm, knobs, knobs_at_rest, locked_ksm, need_real_ksm
 from tests.support.need import need
 from tests.support.process import Program, children, end_all, leftovers, wait_for
-from tests.support.workers import group
+from tests.support.workers import ROOT, group
 
 SLEEPER = [sys.executable, "-c", "import time; time.sleep(60)"]
 ORPHAN = f"import subprocess; subprocess.Popen({SLEEPER!r})"
@@ -184,3 +184,11 @@ def test_what_uses_this_machine_is_one_workers_alone(file: str, with_it: bool) -
 
 def test_remapped_processes_are_one_workers_alone() -> None:
     assert group("tests/scan/test_lively.py::test_1") == group("tests/scan/test_numa.py::test_2")
+
+
+def test_who_has_a_swap_comes_last() -> None:
+    files = ["tests/scan/test_zero.py", "tests/scan/test_store.py"]
+    words = ["-m", "pytest", "--collect-only", "-q", *files]
+    done = subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True, timeout=120, check=True)
+    found = [line.partition("::")[0] for line in done.stdout.splitlines() if "::" in line]
+    assert list(dict.fromkeys(found)) == files[::-1]
