@@ -30,8 +30,8 @@ from ksmtuned_py.policy.fewdays import QUARTERS, chance_by_quarters, few_days
 from ksmtuned_py.units import MIB
 
 DAY_SECONDS = 86_400.0
-LEAST_SPAN = 1 / 24
-"""The least that a record must cover, in days."""
+LEAST_SPAN = 1 / 4
+"""The least that a record must cover, in days. By shorter ones nearly every host would run out (bench/capacity.py)."""
 PARTS = (1, 2, 4, 8, 24, 48, 144, 288)
 """Into so many parts a day may be cut."""
 LEAST_RISES = 7
@@ -97,7 +97,7 @@ def missing(record: DemandRecord, day_seconds: float = DAY_SECONDS) -> str | Non
     """What keeps anybody from an answer, as a sentence; None when nothing does."""
     span = record.span_seconds
     if span < day_seconds * LEAST_SPAN:
-        return f"the record has {span / 60:.0f} minutes, and {day_seconds * LEAST_SPAN / 60:.0f} are the least"
+        return f"the record has {span / 3600:.1f} hours, and {day_seconds * LEAST_SPAN / 3600:g} are the least"
     if len(record.moments) <= LEAST_RISES or len(_parts(record, day_seconds).spans) < LEAST_RISES:
         return "the record has too many gaps"
     return None

@@ -100,7 +100,7 @@ HOST_ROWS = (
             ),
             stat(
                 "More guests",
-                "How many more guests like the median one fit. Known once an hour was recorded.",
+                "How many more guests like the median one fit. Known once six hours were recorded.",
                 of_host("ksmtuned_capacity_guests{HOST}"),
                 "short",
                 FITS,
@@ -428,7 +428,7 @@ FLEET_ROWS = (
             ),
             Panel(
                 title="More guests in all",
-                description="How many more guests fit, on all hosts on which an hour was recorded.",
+                description="How many more guests fit, on all hosts on which six hours were recorded.",
                 queries=(("sum(ksmtuned_capacity_guests)", "all hosts"),),
             ),
         ),

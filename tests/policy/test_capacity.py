@@ -110,10 +110,10 @@ def test_a_short_record_is_wider_and_says_so() -> None:
 
 def test_without_a_record_there_is_no_answer() -> None:
     record = DemandRecord()
-    assert missing(record) == "the record has 0 minutes, and 60 are the least"
-    for minute in range(30):
+    assert missing(record) == "the record has 0.0 hours, and 6 are the least"
+    for minute in range(330):
         record.add(moment(replace(seen(0, steady, 1), clock=snapshot(at=minute * 60.0).clock)))
-    assert missing(record) == "the record has 30 minutes, and 60 are the least"
+    assert missing(record) == "the record has 5.5 hours, and 6 are the least"
 
 
 def test_a_record_with_a_gap_of_most_of_its_time_is_no_evidence() -> None:
@@ -126,7 +126,7 @@ def test_a_record_with_a_gap_of_most_of_its_time_is_no_evidence() -> None:
 def test_a_single_moment_of_a_long_step_is_no_evidence() -> None:
     record = DemandRecord(step_seconds=STEPS[-1])
     record.add(moment(seen(0, steady, 1)))
-    assert missing(record) == "the record has too many gaps"
+    assert missing(record) == "the record has 1.1 hours, and 6 are the least"
 
 
 def test_the_median_guest_is_the_model() -> None:

@@ -67,11 +67,11 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
 
 
 def keep_record(runtime: Path) -> None:
-    """Writes down two hours of the made-up tree, without which nobody could tell how many more guests fit."""
+    """Writes down eight hours of the made-up tree, without which nobody could tell how many more guests fit."""
     record, now = DemandRecord(), time.monotonic()
-    for minute in range(120):
+    for minute in range(480):
         own = array("Q", [GIB + minute % 7 * MIB])
-        record.add(Moment(now - 7200 + 60 * minute, {"": 8 * GIB}, ("1001:5000",), own, 0.5))
+        record.add(Moment(now - 28_800 + 60 * minute, {"": 8 * GIB}, ("1001:5000",), own, 0.5))
     runtime.mkdir(parents=True, mode=0o755)
     capacityfile.write(runtime / capacityfile.NAME, record)
 

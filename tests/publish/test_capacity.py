@@ -78,13 +78,13 @@ def test_any_other_file_is_an_error_with_its_name_and_no_end_of_the_daemon(tmp_p
 
 def test_answers_come_beside_the_ticks_and_the_record_is_kept(tmp_path: Path) -> None:
     path = tmp_path / "file"
-    capacityfile.write(path, recorded(180))
+    capacityfile.write(path, recorded(400))
     watch = CapacityWatch(path)
-    watch.consider(at(200))
-    wait_for(lambda: watch.consider(at(200.1)) is not None, 20, "an answer")
+    watch.consider(at(420))
+    wait_for(lambda: watch.consider(at(420.1)) is not None, 20, "an answer")
     assert watch.answer is not None
     assert (watch.answer.like, watch.answer.is_short) == ("b", True)
-    wait_for(lambda: capacityfile.read(path).moments[-1].seconds == 200 * 60, 20, "the record in the file")
+    wait_for(lambda: capacityfile.read(path).moments[-1].seconds == 420 * 60, 20, "the record in the file")
 
 
 def test_it_asks_again_in_ten_minutes(tmp_path: Path) -> None:

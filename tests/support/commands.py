@@ -35,7 +35,7 @@ NOT_HERE: Mapping[str, str] = {
 NOT_RUN: Mapping[str, str] = {
     "run": "goes on until it is told to stop",
     "record": "goes on until it is told to stop",
-    "capacity": "needs the record of an hour",
+    "capacity": "needs the record of six hours",
     "sketch": "reads the memory of real processes",
     "migrate-check": "reads the memory of real processes",
     "scan": "reads the memory of real processes",
