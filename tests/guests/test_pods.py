@@ -116,7 +116,7 @@ def test_outside_of_pods_there_is_no_namespace(tmp_path: Path) -> None:
 
 
 def test_a_guest_that_opted_out_is_out_by_its_command_line(tmp_path: Path) -> None:
-    """KubeVirt makes mem-merge=off of the annotation; before Linux 6.18 the kernel does not tell who asked."""
+    """KubeVirt is to make mem-merge=off of an annotation; before Linux 6.18 the kernel does not tell who asked."""
     off = node(tmp_path, ("a", UID, "a_web"), words=("-machine", "pc-q35-9.2,usb=off,mem-merge=off"))
     (found,) = listed(off, GuestRule(merge="yes"))
     assert (found.obstacles, found.kept_out, found.may_merge) == (("nosharepages",), True, False)
