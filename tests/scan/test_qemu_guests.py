@@ -12,7 +12,7 @@ from tests.support.qemu import Guest, filled_guests, guest_kernel, make_initrd, 
 
 EQUAL_BYTES = 32 << 20
 AS_LIBVIRT = (
-    *("-machine", "dump-guest-core=off"),
+    *("-machine", "dump-guest-core=off,mem-merge=off"),
     *("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"),
 )
 REMAP = Scan(reclaim="remap", remap_guests=("scan-*",), split_huge_below_percent=100)
