@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from ksmtuned_py.units import MIB
 from tests.support.daemon import verb
 from tests.support.ksmlock import RealKsm
 from tests.support.process import wait_for
+from tests.support.qemu import Guest
 
 pytestmark = pytest.mark.kernel
 
@@ -30,7 +32,7 @@ THERE = [
 FAST = {"pages_to_scan": 100_000, "sleep_millisecs": 1, "smart_scan": 0, "use_zero_pages": 1}
 
 
-def sketches(guests: list[Workload]) -> list[GuestSketch]:
+def sketches(guests: Sequence[Workload | Guest]) -> list[GuestSketch]:
     found = []
     for guest in guests:
         reading = Sketching(Target(pid=guest.pid, start_ticks=0, name=guest.name), Door(), KEY)

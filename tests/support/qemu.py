@@ -9,7 +9,7 @@ import random
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
@@ -153,11 +153,19 @@ def filled_guests(
 ) -> Iterator[list[FilledGuest]]:
     """Boots guests at the same time; they are up when the block begins. `more` are QEMU arguments."""
     equal = random.Random("equal").randbytes(equal_bytes)
+    contents = {name: {"/equal": equal, "/own": random.Random(name).randbytes(own_bytes)} for name in names}
+    with booted(contents, directory, more) as guests:
+        yield guests
+
+
+@contextmanager
+def booted(
+    contents: Mapping[str, dict[str, bytes]], directory: Path, more: Sequence[str] = ()
+) -> Iterator[list[FilledGuest]]:
+    """Boots guests with these contents by their names, at the same time; they are up when the block begins."""
     with ExitStack() as stack:
-        guests = []
-        for name in names:
-            content = {"/equal": equal, "/own": random.Random(name).randbytes(own_bytes)}
-            guests.append(stack.enter_context(FilledGuest(name, content, directory, more)))
+        made = (FilledGuest(name, content, directory, more) for name, content in contents.items())
+        guests = [stack.enter_context(guest) for guest in made]
         for guest in guests:
             guest.wait_text(UP, BOOT_SECONDS)
         yield guests
