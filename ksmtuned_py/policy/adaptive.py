@@ -10,6 +10,7 @@ from ksmtuned_py.policy.batch import batch_for
 from ksmtuned_py.policy.guards import TRICKLE, Ceiling, Guard, guards
 from ksmtuned_py.policy.need import Need, by_need
 from ksmtuned_py.policy.overruled import before_pause_ends
+from ksmtuned_py.policy.scanner import usual_cost_seconds
 from ksmtuned_py.policy.trend import Trend
 from ksmtuned_py.units import human_bytes, human_percent, human_seconds
 
@@ -110,7 +111,7 @@ def _knobs(wish: Wish, guard: Guard | None, now: Snapshot, trend: Trend, config:
     thorough = boost and trend.passes.done < trend.news.boost.thorough_until_pass
     skips_nothing = thorough and not trend.news.usual.are_young(now.counters)
     cost_seconds = trend.scanner.cost_seconds if boost else trend.page_cost_seconds
-    batch = batch_for(wish.budget, cost_seconds, trend.scanner.oversleep_seconds)
+    batch = batch_for(wish.budget, cost_seconds, trend.scanner.oversleep_seconds, usual_cost_seconds(now))
     return Knobs(
         run=Run.MERGE,
         pages_to_scan=batch.pages_to_scan,

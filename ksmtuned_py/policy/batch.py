@@ -23,6 +23,8 @@ DEAREST_BATCH = 2.5
 Beside dear pages (merged just now) lie cheap ones, and a batch of those would be short beside its sleep. With batches
 by the last second's cost alone, ksmd had 0.81 of a core in place of 0.87 while guests came one after the other.
 """
+MOST_BEYOND = 0.03
+"""What that may take beyond the budget, as a share of a core. Where a machine is slow, all pages are dear for ever."""
 USUAL_IDLE_SECONDS = 0.020
 """The sleep aimed at: several jiffies at any HZ, so that rounding stays small."""
 SLEEP_MIN_MS = 1
@@ -38,15 +40,22 @@ class Batch:
     sleep_millisecs: int
 
 
-def batch_for(budget: float, cost_seconds: float, oversleep_seconds: float) -> Batch:
+def batch_for(
+    budget: float, cost_seconds: float, oversleep_seconds: float, usual_cost_seconds: float = DEFAULT_COST_SECONDS
+) -> Batch:
     """The batch that keeps ksmd busy for `budget` of one core (0 to 1), at cost_seconds of CPU per page."""
     budget = min(max(budget, 1e-6), 0.99)
-    busy_per_idle = budget / (1 - budget)
+    busy_per_idle = _busy_per_idle(budget)
     longest = BATCH_MAX_SECONDS if budget > HIGH_BUDGET else BATCH_SECONDS
     busy = min(max(USUAL_IDLE_SECONDS * busy_per_idle, BATCH_MIN_SECONDS), longest)
     sleep_ms = round((busy / busy_per_idle - oversleep_seconds) * 1000)
     sleep_ms = min(max(sleep_ms, SLEEP_MIN_MS), SLEEP_MAX_MS)
     busy = min((sleep_ms / 1000 + oversleep_seconds) * busy_per_idle, longest)
     if budget > HIGH_BUDGET:
-        cost_seconds = max(min(cost_seconds, DEFAULT_COST_SECONDS), cost_seconds / DEAREST_BATCH)
+        longer = min(DEAREST_BATCH, _busy_per_idle(min(budget + MOST_BEYOND, 0.99)) / busy_per_idle)
+        cost_seconds = max(min(cost_seconds, usual_cost_seconds), cost_seconds / longer)
     return Batch(min(max(round(busy / cost_seconds), 1), PAGES_MAX), sleep_ms)
+
+
+def _busy_per_idle(budget: float) -> float:
+    return budget / (1 - budget)

@@ -7,9 +7,8 @@ scanned stands for many.
 from dataclasses import dataclass
 
 from ksmtuned_py.model import Snapshot
-from ksmtuned_py.policy.batch import DEFAULT_COST_SECONDS
 from ksmtuned_py.policy.boost import Boost
-from ksmtuned_py.policy.scanner import PAGE_BYTES, cost_max_seconds
+from ksmtuned_py.policy.scanner import cost_max_seconds, usual_cost_seconds
 
 PASSES_UNKNOWN, PASSES_LEAST, PASSES_MOST = 4, 2, 8
 """Two passes merge all in theory, and four did on real guests, where zeros are split in the fourth only."""
@@ -44,4 +43,4 @@ class Effort:
 
     def compared_seconds(self, now: Snapshot) -> float:
         """What a page costs that is compared and not skipped."""
-        return max(self.page_cost_seconds, DEFAULT_COST_SECONDS * now.page_bytes / PAGE_BYTES)
+        return max(self.page_cost_seconds, usual_cost_seconds(now))

@@ -36,7 +36,7 @@ class ScannerSpeed:
     @classmethod
     def begin(cls, now: Snapshot) -> "ScannerSpeed":
         """The speed before anything is measured: pages cost what they usually do, by their size."""
-        return cls(cost_seconds=DEFAULT_COST_SECONDS * _size(now))
+        return cls(cost_seconds=usual_cost_seconds(now))
 
     def after(self, before: Snapshot, now: Snapshot, last: "Pass | None" = None) -> "ScannerSpeed":
         """The speed after the interval between two snapshots, in which the last pass may have ended."""
@@ -73,7 +73,7 @@ class ScannerSpeed:
         if pages < PAGES_TO_JUDGE or cpu <= 0:
             return self
         least = last.page_cost_seconds if last else 0.0
-        return self._with_cost(cpu / pages, least or DEFAULT_COST_SECONDS * _size(now), now)
+        return self._with_cost(cpu / pages, least or usual_cost_seconds(now), now)
 
     def _with_oversleep(self, before: Snapshot, now: Snapshot, pages: int, idle_seconds: float) -> "ScannerSpeed":
         batch, sleep_ms = now.knobs.pages_to_scan, now.knobs.sleep_millisecs  # written at the interval's very start
@@ -162,6 +162,11 @@ class Passes:
             losing=self.losing + finished if now.profit_bytes + freed < 0 else 0,
             losing_since_seconds=self.losing_since_seconds if self.losing else now.clock.monotonic_seconds,
         )
+
+
+def usual_cost_seconds(now: Snapshot) -> float:
+    """What a page costs until it is measured."""
+    return DEFAULT_COST_SECONDS * _size(now)
 
 
 def cost_max_seconds(now: Snapshot) -> float:

@@ -12,7 +12,7 @@ from ksmtuned_py.ksmdmodel.guestmemory import equal, unique, zero
 from ksmtuned_py.ksmdmodel.modelhost import ModelHost
 from ksmtuned_py.ksmdmodel.settings import LINUX_6_1, LINUX_6_12, Features
 from ksmtuned_py.model import Clock, Counters, Knobs, Mode, Run, Snapshot, Write
-from ksmtuned_py.policy.batch import BATCH_SECONDS, batch_for
+from ksmtuned_py.policy.batch import BATCH_MAX_SECONDS, BATCH_SECONDS, batch_for
 from ksmtuned_py.policy.scanner import Pass, ScannerSpeed
 from ksmtuned_py.policy.trend import Trend
 from ksmtuned_py.tick import tick
@@ -129,3 +129,19 @@ def test_a_pass_that_nobody_counted_scanned_all_that_is_kept_track_of() -> None:
 def test_larger_pages_are_taken_to_cost_more_from_the_start() -> None:
     begun = Trend.begin(Config()).after(snapshot(page_bytes=LARGE_PAGES), Config()).scanner
     assert begun.cost_seconds == 16 * ScannerSpeed().cost_seconds
+
+
+@pytest.mark.parametrize("page_bytes", [4 * KIB, LARGE_PAGES])
+def test_a_batch_takes_as_long_with_larger_pages(page_bytes: int) -> None:
+    config = Config.model_validate({"adaptive": {"profile": "eager"}})
+    model = ModelHost(page_bytes=page_bytes)
+    model.add_guest("web", [unique(GIB // page_bytes)])
+    backend = ModelBackend(model, lambda: 0.0)
+    host = Host(backend, backend, lambda: Clock(monotonic_seconds=0, unix_seconds=0))
+    trend, decision = Trend.begin(config), None
+    for _ in range(2):
+        report = tick(host, config, trend)
+        trend, decision = report.trend, report.decision
+    assert decision is not None
+    assert decision.mode is Mode.BOOST
+    assert (decision.knobs.pages_to_scan or 0) * trend.scanner.cost_seconds <= 1.01 * BATCH_MAX_SECONDS
