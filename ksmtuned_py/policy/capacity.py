@@ -20,18 +20,21 @@ when guests grow, when they write to merged pages, and when many do so at once.
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
+from itertools import accumulate
 from statistics import median
 
 from ksmtuned_py.model import Guest, Snapshot
 from ksmtuned_py.policy.demand import DemandRecord, demands, key_of, landing_bytes, limits, own_bytes
 from ksmtuned_py.policy.extremes import Worst
 from ksmtuned_py.policy.fewdays import QUARTERS, chance_by_quarters, few_days
-from ksmtuned_py.units import MIB
+from ksmtuned_py.units import MIB, human_seconds
 
 DAY_SECONDS = 86_400.0
 LEAST_SPAN = 1 / 4
-"""The least that a record must cover, in days. By shorter ones nearly every host would run out (bench/capacity.py)."""
+"""The least that a record must cover without its gaps, in days.
+
+By shorter ones nearly every host would run out (bench/capacity.py).
+"""
 PARTS = (1, 2, 4, 8, 24, 48, 144, 288)
 """Into so many parts a day may be cut."""
 LEAST_RISES = 7
@@ -95,9 +98,9 @@ def median_guest(now: Snapshot) -> Guest | None:
 
 def missing(record: DemandRecord, day_seconds: float = DAY_SECONDS) -> str | None:
     """What keeps anybody from an answer, as a sentence; None when nothing does."""
-    span = record.span_seconds
-    if span < day_seconds * LEAST_SPAN:
-        return f"the record has {span / 3600:.1f} hours, and {day_seconds * LEAST_SPAN / 3600:g} are the least"
+    recorded, least = record.seen_seconds, day_seconds * LEAST_SPAN
+    if recorded < least:
+        return f"the record has {human_seconds(recorded)}, and {human_seconds(least)} are the least"
     if len(record.moments) <= LEAST_RISES or len(_parts(record, day_seconds).spans) < LEAST_RISES:
         return "the record has too many gaps"
     return None
@@ -149,8 +152,7 @@ class _Parts:
 def _parts(record: DemandRecord, day_seconds: float) -> _Parts:
     """The longest parts of which there are enough, up to a day; the shortest when there are never enough."""
     times = [moment.seconds for moment in record.moments]
-    end, span = times[-1], record.span_seconds
-    apart = max(record.step_seconds, median(after - before for before, after in pairwise(times)))
+    end, span, apart = times[-1], record.span_seconds, record.apart_seconds
     back = min(day_seconds, span * BEFORE_SHARE)
     found = _Parts(1, (), 0)
     for in_a_day in PARTS:

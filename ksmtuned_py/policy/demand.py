@@ -8,6 +8,8 @@ at the same time as others. When the record is full its steps become twice as lo
 from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
+from statistics import median
 from sys import intern
 from typing import NamedTuple
 
@@ -52,6 +54,17 @@ class DemandRecord:
         if not self.moments:
             return 0.0
         return self.moments[-1].seconds - self.moments[0].seconds + self.step_seconds
+
+    @property
+    def apart_seconds(self) -> float:
+        """The time from one moment to the next, as it usually is."""
+        between = [after.seconds - before.seconds for before, after in pairwise(self.moments)]
+        return max(self.step_seconds, median(between)) if between else self.step_seconds
+
+    @property
+    def seen_seconds(self) -> float:
+        """The time that it covers, without its gaps."""
+        return min(self.span_seconds, len(self.moments) * self.apart_seconds)
 
     def look(self, now: Snapshot) -> None:
         """Add the moment of one look at the host. Most are not the worst of their step, and those are not even made."""

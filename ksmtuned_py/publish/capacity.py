@@ -26,7 +26,7 @@ class CapacityWatch:
         self._record = DemandRecord()
         self._thread: Thread | None = None
         self._due_seconds = float("-inf")
-        with suppress(Unreadable):  # an hour later there is an answer again
+        with suppress(Unreadable):  # six hours later there is an answer again
             self._record = capacityfile.read(path) if path else DemandRecord()
 
     def consider(self, now: Snapshot) -> Outlook | None:

@@ -92,7 +92,7 @@ def test_a_short_record_is_told_of(tmp_path: Path, capsys: pytest.CaptureFixture
     ("hours", "words", "reason"),
     [
         (0, [], "has no tick"),
-        (1, [], "the record has 0.0 hours, and 6 are the least"),
+        (1, [], "the record has 1 min, and 6 h are the least"),
         (30, ["--guest", "nobody"], "nobody: no guest has that name"),
     ],
 )

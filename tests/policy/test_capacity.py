@@ -1,6 +1,6 @@
 """How many more guests fit follows from how they grew, from whom they wake up with, and from where there is room."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 import pytest
@@ -108,25 +108,37 @@ def test_a_short_record_is_wider_and_says_so() -> None:
     assert (short.is_short, long.is_short) == (True, False)
 
 
-def test_without_a_record_there_is_no_answer() -> None:
+def recorded(minutes: Iterable[int]) -> DemandRecord:
+    """A record of the moments at these minutes."""
     record = DemandRecord()
-    assert missing(record) == "the record has 0.0 hours, and 6 are the least"
-    for minute in range(330):
+    for minute in minutes:
         record.add(moment(replace(seen(0, steady, 1), clock=snapshot(at=minute * 60.0).clock)))
-    assert missing(record) == "the record has 5.5 hours, and 6 are the least"
+    return record
+
+
+@pytest.mark.parametrize(
+    ("minutes", "told"), [(0, "0 ms"), (1, "1 min"), (330, "5 h 30 min"), (359, "5 h 59 min"), (360, None)]
+)
+def test_without_a_record_there_is_no_answer(minutes: int, told: str | None) -> None:
+    assert missing(recorded(range(minutes))) == (f"the record has {told}, and 6 h are the least" if told else None)
+
+
+def test_a_gap_makes_no_record_longer() -> None:
+    two_hours = (*range(60), *range(300, 360))
+    assert missing(recorded(two_hours)) == "the record has 2 h, and 6 h are the least"
 
 
 def test_a_record_with_a_gap_of_most_of_its_time_is_no_evidence() -> None:
-    record = DemandRecord()
-    for minute in (*range(5), *range(8000, 8005)):
-        record.add(moment(replace(seen(0, steady, 1), clock=snapshot(at=minute * 60.0).clock)))
-    assert missing(record) == "the record has too many gaps"
+    assert missing(recorded((*range(5), *range(8000, 8005)))) == "the record has 10 min, and 6 h are the least"
 
 
-def test_a_single_moment_of_a_long_step_is_no_evidence() -> None:
+@pytest.mark.parametrize(("moments", "told"), [(1, "the record has 1 h 4 min, and 6 h are the least"), (6, "gaps")])
+def test_few_moments_of_a_long_step_are_no_evidence(moments: int, told: str) -> None:
     record = DemandRecord(step_seconds=STEPS[-1])
-    record.add(moment(seen(0, steady, 1)))
-    assert missing(record) == "the record has 1.1 hours, and 6 are the least"
+    for number in range(moments):
+        clock = snapshot(at=number * STEPS[-1]).clock
+        record.add(moment(replace(seen(0, steady, 1), clock=clock)))
+    assert str(missing(record)).endswith(told)
 
 
 def test_the_median_guest_is_the_model() -> None:
