@@ -18,7 +18,7 @@ FILES = {
     "/usr/lib/sysusers.d/ksmtuned-py.conf": "unprivileged.sysusers",
     "/usr/lib/tmpfiles.d/ksmtuned-py.conf": "unprivileged.tmpfiles",
 }
-STATE, ITS_RULES = "var/lib/ksmtuned-py", "etc/tmpfiles.d/ksmtuned-py.conf"
+STATE, RUNTIME, ITS_RULES = "var/lib/ksmtuned-py", "run/ksmtuned-py", "etc/tmpfiles.d/ksmtuned-py.conf"
 STOP, START = "systemctl stop ksmtuned-py.service", "systemctl start ksmtuned-py.service"
 USERS, RULES = "systemd-sysusers ksmtuned-py.conf", "systemd-tmpfiles --create ksmtuned-py.conf"
 RELOAD, RESTORE = "systemctl daemon-reload", "ksmtuned-py restore"
@@ -78,6 +78,32 @@ def test_what_it_gave_it_takes_back(state: str, installed: RpmRoot) -> None:
 
 def there(root: RpmRoot, name: str) -> bool:
     return (root.path / name[1:]).exists()
+
+
+@pytest.mark.parametrize("then", ["inactive", "active"])
+def test_one_that_is_ending_ends_as_who_it_is(then: str, root: RpmRoot, rpm: Path, unprivileged_rpm: Path) -> None:
+    """It puts its knobs back meanwhile, with the rights that it has. Where it is to begin anew, it does."""
+    root.install(rpm)
+    root.command("usr/bin/ksmtuned-py", CALLED)
+    root.command("bin/sleep", f"#!/bin/sh\necho {then} > /active\n")
+    root.calls()
+    stop, start = ([STOP], [START]) if then == "active" else ([], [])
+    root.is_now("deactivating")
+    root.install(unprivileged_rpm)
+    assert root.calls() == [*stop, USERS, RULES, RELOAD, *start]
+    assert (root.path / "active").read_text() == f"{then}\n"
+    root.is_now("deactivating")
+    root.rpm("--erase", BOTH[1])
+    assert root.calls() == [*stop, RESTORE, *TAKEN_BACK, STATE_BACK, RELOAD, *start]
+    assert (root.path / "active").read_text() == f"{then}\n"
+
+
+def test_what_could_not_be_put_back_is_roots(installed: RpmRoot) -> None:
+    """As long as the runtime directory is that user's, root puts knobs back as that user, who may not write them."""
+    (installed.path / RUNTIME).mkdir()
+    installed.rpm("--erase", BOTH[1])
+    back = [STATE_BACK.replace(STATE, RUNTIME), STATE_BACK]
+    assert installed.calls() == [RESTORE, *TAKEN_BACK, *back, RELOAD]
 
 
 def test_both_are_erased_at_once(installed: RpmRoot) -> None:

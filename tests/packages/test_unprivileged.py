@@ -106,6 +106,7 @@ def test_what_a_service_that_failed_owes_is_put_back(without: Installed, command
     without.shell(ERASE)
     assert without.knobs() == without.found
     assert without.shows("ActiveState") == "inactive"
+    assert owner(without, RUNTIME) == ["755 root root"]
     without.start()
 
 
