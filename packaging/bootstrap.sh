@@ -10,7 +10,7 @@ python=/usr/bin/python3 # Debian's own: another python3 may come first on PATH
 # libvirt-python and systemd-python come as source only.
 build_packages=(ca-certificates gcc libc6-dev libsystemd-dev libvirt-dev pkg-config python3-dev python3-venv)
 # Without libvirt-daemon-system: the tests start a libvirtd of their own, and the machine shall not get a service.
-test_packages=(buildah build-essential busybox-static chromium cpio debhelper fonts-inter git groff-base
+test_packages=(buildah build-essential busybox-static chromium cpio curl debhelper fonts-inter git groff-base
     libvirt-clients libvirt-daemon libvirt-daemon-driver-qemu lintian mmdebstrap procps python3-build python3-setuptools python3-wheel
     qemu-system-arm qemu-system-x86 rpm rpmlint runc shellcheck strace systemd systemd-container zsh)
 run_extras=libvirt,systemd,scan

@@ -295,4 +295,8 @@ def test_who_is_refused_is_told_with_the_guest_and_among_the_problems(root: None
         assert found is not None
         for reason in filter(None, (one.refused for one in found.guests)):
             assert "scan.worker_memory_mib is too small" in reason
-            assert reason in str(found.problems)
+            assert _but_for_numbers(reason) in _but_for_numbers(str(found.problems))  # the worker may tell in between
+
+
+def _but_for_numbers(text: str) -> str:
+    return re.sub(r"\d+", "N", text)
