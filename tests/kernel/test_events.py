@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 import pytest
 
@@ -80,9 +81,17 @@ def cgroup() -> Iterator[Path]:
 
 
 @contextmanager
-def thrashing(cgroup: Path, directory: Path) -> Iterator[None]:
-    """Run a process that waits for memory, because it reads a file larger than its memory limit over and over."""
-    file = directory / "large"
+def thrashing(cgroup: Path) -> Iterator[None]:
+    """Run a process that waits for memory, because it reads a file larger than its memory limit over and over.
+
+    The file is on a disk, which /tmp need not be.
+    """
+    with NamedTemporaryFile(dir="/var/tmp") as file, _reading_over_and_over(cgroup, Path(file.name)):
+        yield
+
+
+@contextmanager
+def _reading_over_and_over(cgroup: Path, file: Path) -> Iterator[None]:
     file.write_bytes(os.urandom(LIMIT_BYTES * 3 // 2))
     descriptor = os.open(file, os.O_RDONLY)
     os.fsync(descriptor)
@@ -95,13 +104,11 @@ def thrashing(cgroup: Path, directory: Path) -> Iterator[None]:
             process.kill()
 
 
-def test_a_rise_of_memory_pressure_is_heeded_at_once(
-    real_ksm: RealKsm, start: Start, cgroup: Path, tmp_path: Path
-) -> None:
+def test_a_rise_of_memory_pressure_is_heeded_at_once(real_ksm: RealKsm, start: Start, cgroup: Path) -> None:
     need(os.access("/proc/pressure/memory", os.W_OK), "PSI")
     wary = {"wary_enter_percent": 99, "wary_leave_percent": 100}  # below that, stalls do not count as the host's
     daemon = start(merged(EVENTS_ONLY, {"daemon": {"pressure_trigger_ms": 2}, "adaptive.need": wary}))
-    with thrashing(cgroup, tmp_path):
+    with thrashing(cgroup):
         status = daemon.wait_status(lambda status: "pressure" in status["snapshot"]["woken_by"], "the trigger", 60)
     need_said = next(verdict for verdict in status["decision"]["verdicts"] if verdict["rule"] == "need")
     assert need_said["fired"]
