@@ -82,26 +82,17 @@ def cgroup() -> Iterator[Path]:
 
 @contextmanager
 def thrashing(cgroup: Path) -> Iterator[None]:
-    """Run a process that waits for memory, because it reads a file larger than its memory limit over and over.
-
-    The file is on a disk, which /tmp need not be.
-    """
-    with NamedTemporaryFile(dir="/var/tmp") as file, _reading_over_and_over(cgroup, Path(file.name)):
-        yield
-
-
-@contextmanager
-def _reading_over_and_over(cgroup: Path, file: Path) -> Iterator[None]:
-    file.write_bytes(os.urandom(LIMIT_BYTES * 3 // 2))
-    descriptor = os.open(file, os.O_RDONLY)
-    os.fsync(descriptor)
-    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)  # or the cache would be charged to us
-    os.close(descriptor)
-    with subprocess.Popen([sys.executable, "-c", READ_OVER_AND_OVER, cgroup, file]) as process:
-        try:
-            yield
-        finally:
-            process.kill()
+    """Run a process that waits for memory, because it reads a file larger than its memory limit over and over."""
+    with NamedTemporaryFile(dir="/var/tmp") as file:  # on a disk, which /tmp need not be
+        file.write(os.urandom(LIMIT_BYTES * 3 // 2))
+        file.flush()
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)  # or the cache would be charged to us
+        with subprocess.Popen([sys.executable, "-c", READ_OVER_AND_OVER, cgroup, file.name]) as process:
+            try:
+                yield
+            finally:
+                process.kill()
 
 
 def test_a_rise_of_memory_pressure_is_heeded_at_once(real_ksm: RealKsm, start: Start, cgroup: Path) -> None:
