@@ -42,8 +42,6 @@ class Working:
         self._task = task
         self._rate = mix.changes_per_second
         self._meter = Meter(self._memory, self._memory.size_bytes) if task == "probe" else None
-        if self._meter:
-            self._meter.before()
         blocks = np.arange(0, self._memory.size_bytes // (PAGE_BYTES * 512), 2)
         self._reader = Reader(self._memory, blocks)  # every second huge page is read, the others are not
         self._reads = 0
