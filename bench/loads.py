@@ -5,6 +5,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from itertools import cycle
+from typing import get_args
 
 from bench.contents import Layout
 from bench.stage import Size, Stage
@@ -47,6 +49,11 @@ class Load:
 def usual(size: Size) -> Mix:
     """Returns a guest's memory: half equal, 15 % zero, 25 % unique, 10 % rewritten each second."""
     return mix(size, equal=50, zero=15, unique=25, changing=10)
+
+
+def thin(size: Size) -> Mix:
+    """Returns the memory of a guest with little to merge: a tenth equal, 5 % zero."""
+    return mix(size, equal=10, zero=5, unique=75, changing=10)
 
 
 def mix(size: Size, *, equal: int = 0, zero: int = 0, unique: int = 0, changing: int = 0) -> Mix:
@@ -101,6 +108,13 @@ def rewrite(stage: Stage) -> None:
         stage.spoil(round(all_pages * number * 2 / (steps * (steps + 1))))
 
 
+def sparse_and_dense(stage: Stage) -> None:
+    """Starts all guests; in every second one, from the first on, little merges and thinly spread, in others much."""
+    mixes = {"sparse": thin(stage.size), "dense": usual(stage.size)}
+    for _, layout in zip(range(stage.size.guests), cycle(get_args(Layout)[::-1]), strict=False):
+        stage.start(mixes[layout], layout=layout)
+
+
 def idle(stage: Stage) -> None:
     """Starts guests with nothing to merge."""
     stage.start(*[mix(stage.size, unique=100)] * stage.size.guests)
@@ -128,8 +142,7 @@ def density(stage: Stage) -> None:
 
 def one_is_measured(stage: Stage, layout: Layout) -> None:
     """Starts all guests, of which the first measures all the time; much merges in dense ones, little in sparse ones."""
-    thin = mix(stage.size, equal=10, zero=5, unique=75, changing=10)
-    mixes = [usual(stage.size) if layout == "dense" else thin] * stage.size.guests
+    mixes = [usual(stage.size) if layout == "dense" else thin(stage.size)] * stage.size.guests
     stage.start(*mixes, tasks=["probe"], layout=layout)
 
 
@@ -172,7 +185,7 @@ LOADS = {
     "fill-0.5": Load(partial(fill, gib_per_second=0.5), everybody, takes_memory=True),
     "fill-2": Load(partial(fill, gib_per_second=2), everybody, takes_memory=True),
     "qemu": Load(nothing, real_guests, quiet_seconds=0, wants_work=True),
-    "relief": Load(relief, everybody, quiet_seconds=0, takes_memory=True),
+    "relief": Load(relief, sparse_and_dense, quiet_seconds=0, takes_memory=True),
 }
 
 

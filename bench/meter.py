@@ -13,8 +13,10 @@ from bench.contents import HUGE_PAGES, PAGE_WORDS, Area, GuestMemory
 Indices: TypeAlias = NDArray[np.int64]
 
 TURN_SECONDS = 0.001
-"""The length of a turn. What a core gets done may double within 20 ms, where others are at work on the machine: turns of
-0.25 s told 0.6 to 1.2 of memory that nobody had touched, and these tell 0.99 to 1.01."""
+"""The length of a turn. What a core gets done may double within 20 ms, where others are at work on the machine.
+
+Turns of 0.25 s told 0.6 to 1.2 of memory that nobody had touched, and these tell 0.99 to 1.01.
+"""
 COMPARED_SECONDS = 0.5
 WAITS_SECONDS = 0.25
 BATCH = 8192

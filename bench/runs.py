@@ -110,7 +110,7 @@ def perform(ksm: RealKsm, load: str, who: str, turn: int, size: Size, tell: Call
         before = knobs()
         with manager(who).at_work(ksm, Path(scratch)) as process:
             sampler = _play(LOADS[name], stage, tell)
-            harm = harm_of(sampler.samples, stage.reports(ROUNDS), stage.short_seconds)
+            harm = harm_of(sampler.samples, stage.reports(ROUNDS), stage.short_seconds, stage.relief_seconds)
             footprint = _footprint(process) if process else None
         restored = knobs() == before if process else None
     clean(ksm)

@@ -38,6 +38,8 @@ class Sample:
     guests: int
     split_pages: int
     """Huge pages of this machine that were split since the load began."""
+    huge_bytes: int
+    """Private memory of the whole machine in huge pages."""
     run: int
     pages_to_scan: int
     sleep_millisecs: int
@@ -101,16 +103,18 @@ class Sampler:
     def _sample(self) -> Sample:
         counters, knobs = self._backend.counters(), self._backend.knobs()
         possible_bytes, guests = self._load.possible()
+        memory = read_memory(Door())
         return Sample(
             seconds=time.monotonic() - self._begun,
             saved_bytes=counters.saved_pages * self._backend.page_bytes + self._load.freed_bytes(),
             possible_bytes=possible_bytes,
             profit_bytes=counters.general_profit or 0,
-            available_bytes=read_memory(Door()).available_bytes,
+            available_bytes=memory.available_bytes,
             ksmd_cpu_seconds=(self._backend.scanner_cpu_seconds() or 0.0) - self._cpu_at_first,
             passes=counters.full_scans - self._passes_at_first,
             guests=guests,
             split_pages=split_pages() - self._splits_at_first,
+            huge_bytes=memory.anon_huge_bytes,
             run=knobs.run or 0,
             pages_to_scan=knobs.pages_to_scan or 0,
             sleep_millisecs=knobs.sleep_millisecs or 0,

@@ -64,6 +64,8 @@ class Stage:
         """The guests over which what could be merged is counted, where a load wants more than it has got so far."""
         self.short_seconds: float | None = None
         """The moment of the load at which somebody else had all the memory that it wanted."""
+        self.relief_seconds: float | None = None
+        """The moment at which that memory was given back."""
         self._begun = time.monotonic()
         self._started = 0
         self._ready = 0
@@ -149,6 +151,7 @@ class Stage:
                 ballast.wait_taken()
             self.short_seconds = time.monotonic() - self._begun
             yield
+        self.relief_seconds = time.monotonic() - self._begun
 
     def _ballast(self, left_bytes: int, seconds: float, *, as_guest: bool) -> Ballast:
         size_bytes = max(0, read_memory(Door()).available_bytes - left_bytes)

@@ -61,6 +61,8 @@ COST = (
 
 GUESTS = (
     Column("huge pages kept %", _of_harm(lambda harm: harm.huge_share * 100)),
+    Column("of the first guest %", _of_harm(lambda harm: harm.first_huge_share * 100)),
+    Column("s till back", _of_harm(lambda harm: harm.back_seconds)),
     Column("split", _of_harm(lambda harm: harm.split_pages), 0),
     Column("split per GiB saved", _of_harm(lambda harm: harm.splits_per_gib), 0),
     Column("saved MiB", _of_harm(lambda harm: harm.saved_bytes / MIB), 0),

@@ -41,6 +41,7 @@ SAMPLE = Sample(
     passes=0,
     guests=1,
     split_pages=0,
+    huge_bytes=0,
     run=1,
     pages_to_scan=100,
     sleep_millisecs=20,

@@ -54,6 +54,8 @@ HARM = Harm(
     reads_per_second=1e6,
     waited_share=0.25,
     saved_at_need=None,
+    first_huge_share=0.4,
+    back_seconds=None,
     waits={"read": [0.5, 1.5, 9.5]},
 )
 
@@ -111,7 +113,7 @@ def test_rounds_are_counted_by_the_guests_own_clock() -> None:
 def test_harm_is_that_of_all_guests_and_the_speed_that_of_the_first() -> None:
     seen = [replace(sample, split_pages=sample.passes) for sample in samples(0, GIB // 2, GIB, possible=GIB)]
     first = REPORT | {"speeds": [0.5] * 30 + [0.8] * 10, "waits": {"read": [1.0, 2.0, 3.0]}}
-    harm = harm_of(seen, [first, REPORT], short_seconds=1.0)
+    harm = harm_of(seen, [first, REPORT], short_seconds=1.0, relief_seconds=None)
     assert harm is not None
     assert (harm.huge_share, harm.split_pages, harm.splits_per_gib) == (0.4, 2, 2.0)
     assert (harm.speed, harm.reads_per_second, harm.waited_share) == (0.8, 2e6, 0.5)
@@ -119,10 +121,23 @@ def test_harm_is_that_of_all_guests_and_the_speed_that_of_the_first() -> None:
 
 
 def test_what_was_not_measured_is_not_told() -> None:
-    assert harm_of(samples(0, 1), [], None) is None
-    harm = harm_of(samples(0, 0), [REPORT], None)
+    assert harm_of(samples(0, 1), [], None, None) is None
+    harm = harm_of(samples(0, 0), [REPORT], None, None)
     assert harm is not None
     assert harm.speed is harm.splits_per_gib is harm.saved_at_need is None
+
+
+def test_huge_pages_are_back_when_nearly_all_that_came_are_there() -> None:
+    seen = [
+        replace(sample, huge_bytes=size)
+        for sample, size in zip(samples(*[0] * 9), (900, 900, 900, 900, 100, 140, 190, 196, 200), strict=True)
+    ]
+    harm = harm_of(seen, [REPORT], short_seconds=1.0, relief_seconds=2.0)  # which is all gone by the fourth second
+    assert harm is not None
+    assert harm.back_seconds == 5.0
+    none_came = harm_of(seen, [REPORT], short_seconds=1.0, relief_seconds=6.5)
+    assert none_came is not None
+    assert none_came.back_seconds is None
 
 
 @given(st.lists(st.floats(0.1, 2), min_size=1, max_size=60))
@@ -133,7 +148,7 @@ def test_a_speed_at_the_end_is_one_of_the_last(speeds: list[float]) -> None:
 
 def test_tables_of_guests_with_huge_pages_have_their_harm() -> None:
     text = tables.as_markdown([replace(RUN, figures=replace(FIGURES, harm=HARM))])
-    assert "| nothing | 40.0 | 6 | - | 0 | - | 1.00 | 25.0 | - |" in text
+    assert "| nothing | 40.0 | 40.0 | - | 6 | - | 0 | - | 1.00 | 25.0 | - |" in text
     assert "| nothing | - | - | - | 0.5 | 1.5 | 9.5 | - | - | - |" in text
     assert "huge pages" not in tables.as_markdown([RUN])
 
