@@ -10,6 +10,7 @@ from ksmtuned_py.door import Door
 from ksmtuned_py.errors import KsmtunedError
 from ksmtuned_py.guests.roster import Finder
 from ksmtuned_py.model import (
+    ASIDE,
     Clock,
     ForeignWrite,
     Guest,
@@ -217,6 +218,7 @@ class Host:
     def apply(self, writes: tuple[Write, ...]) -> Outcome:
         """Carry out the plan in its order. It stops at a write that did not end well, and the next tick plans anew.
 
+        Only the knobs outside KSM's directory stop nothing: without the right to them merging is still steered.
         A plan without run=2 ends the giving back of memory, for nobody wants it any more.
         """
         if self._gives_back and not any(map(_unmerges, writes)):
@@ -224,7 +226,7 @@ class Host:
         results = []
         for write in writes:
             results.append(self._give_back(write) if _unmerges(write) else self.write(write))
-            if results[-1].status not in (WriteStatus.OK, WriteStatus.DRY):
+            if results[-1].status not in (WriteStatus.OK, WriteStatus.DRY) and write.knob not in ASIDE:
                 break
         return Outcome(results=tuple(results))
 

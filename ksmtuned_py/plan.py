@@ -8,7 +8,7 @@ Three laws give the order, and tests check every prefix of every plan for them:
 
 from collections.abc import Iterator
 
-from ksmtuned_py.model import KSMD_NICE, KnobName, Knobs, KnobValue, Run, Write
+from ksmtuned_py.model import KHUGEPAGED_KNOBS, KSMD_CPUS, KSMD_NICE, KnobName, Knobs, KnobValue, Run, Write
 
 STRUCTURAL: frozenset[KnobName] = frozenset({"merge_across_nodes", "max_page_sharing"})
 """Knobs that are EBUSY while anything is merged. No plan has them; they change at the start, after unmerging."""
@@ -35,7 +35,10 @@ def _steps(now: Knobs, wanted: Knobs) -> Iterator[Write]:
     nicer = (wanted.ksmd_nice or 0) > (now.ksmd_nice or 0)
     if not nicer:
         yield from nice
+    yield from _step(KSMD_CPUS, now.ksmd_cpus, wanted.ksmd_cpus)
     yield from _knob_steps(now, wanted)
+    for name in KHUGEPAGED_KNOBS:
+        yield from _step(name, now.get(name), wanted.get(name))
     if nicer:
         yield from nice
 

@@ -112,6 +112,13 @@ def test_a_plan_ends_at_a_write_that_did_not_end_well(root: Path, host: Host) ->
     assert host.observe().knobs.run == 0
 
 
+def test_without_the_right_to_what_lies_outside_ksm_it_is_still_steered(root: Path, host: Host) -> None:
+    outside = (step("ksmd_nice", -5), step("ksmd_cpus", "0"), step("khugepaged_max_ptes_shared", 0))  # another host's
+    outcome = host.apply((*outside, step("pages_to_scan", 200), step("run", 1)))
+    assert [result.status for result in outcome.results] == [REFUSED, REFUSED, REFUSED, OK, OK]
+    assert (host.observe().knobs.pages_to_scan, host.observe().knobs.run) == (200, 1)
+
+
 def test_who_only_watches_writes_nothing(root: Path, host: Host) -> None:
     host.watch()
     outcome = host.apply((step("pages_to_scan", 200), step("run", 2)))

@@ -12,8 +12,10 @@ from ksmtuned_py.door.text import chosen
 from ksmtuned_py.errors import Garbage
 from ksmtuned_py.model import (
     COUNTER_NAMES,
+    KHUGEPAGED_KNOBS,
     KNOB_NAMES,
     KSM_DIRECTORY,
+    KSMD_CPUS,
     KSMD_NICE,
     MUTEX_KNOBS,
     AdvisorMode,
@@ -28,6 +30,11 @@ from ksmtuned_py.model import (
 )
 from ksmtuned_py.sensors.pages import page_bytes
 
+PATHS: dict[KnobName, str] = {name: f"{KSM_DIRECTORY}/{name}" for name in KNOB_NAMES} | {
+    name: f"sys/kernel/mm/transparent_hugepage/khugepaged/{name.removeprefix('khugepaged_')}"
+    for name in KHUGEPAGED_KNOBS
+}
+"""The files of the knobs, below the root."""
 RUN_MASK = 3
 """Leaves out the bit of run for memory hot-remove in progress (KSM_RUN_OFFLINE = 4)."""
 MUTEX_PATIENCE_SECONDS = 0.1
@@ -109,6 +116,8 @@ class KernelBackend:
         try:
             if write.knob == KSMD_NICE:
                 self._ksmd.set_nice(int(write.new))
+            elif write.knob == KSMD_CPUS:
+                self._ksmd.set_cpus(str(write.new))
             else:
                 _put(self._door, write)
         except OSError as error:
@@ -131,7 +140,9 @@ class KernelBackend:
     def _read(self, name: KnobName) -> KnobValue | None:
         if name == KSMD_NICE:
             return self._ksmd.nice()
-        relative = f"{KSM_DIRECTORY}/{name}"
+        if name == KSMD_CPUS:
+            return self._ksmd.cpus()
+        relative = PATHS[name]
         if name == "run":
             return (
                 None if (value := self._door.read_int(relative)) is None else _run_of(self._door.path(relative), value)
@@ -179,7 +190,7 @@ def _run_of(path: str, value: int) -> Run:
 
 
 def _put(door: Door, write: Write) -> None:
-    door.write(f"{KSM_DIRECTORY}/{write.knob}", str(write.new))
+    door.write(PATHS[write.knob], str(write.new))
 
 
 _REASONS = {

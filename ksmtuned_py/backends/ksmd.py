@@ -4,6 +4,7 @@ import errno
 import os
 from collections.abc import Callable
 
+from ksmtuned_py.config.cpus import cpu_list, cpus_of
 from ksmtuned_py.door import Door
 from ksmtuned_py.model import IDLE_NICE
 from ksmtuned_py.sensors.stat import is_kernel_thread, parse_nice, parse_schedstat, parse_waited
@@ -52,6 +53,25 @@ class KsmdThread:
         if not idle:
             os.setpriority(os.PRIO_PROCESS, self._pid, nice)
         os.sched_setscheduler(self._pid, os.SCHED_IDLE if idle else os.SCHED_OTHER, os.sched_param(0))
+
+    def cpus(self) -> str | None:
+        """The CPUs on which it may run, as 0-3,8; None where it is not to be seen, or another host's."""
+        if self._pid is None or self._door.root != "/":
+            return None
+        try:
+            return cpu_list(os.sched_getaffinity(self._pid))
+        except OSError:
+            return None
+
+    def set_cpus(self, cpus: str) -> None:
+        """Sets them; raises OSError, also where this host has not all of them."""
+        if self._pid is None or self.cpus() is None:
+            raise ProcessLookupError(errno.ESRCH, "ksmd is not to be seen here")
+        before, wanted = os.sched_getaffinity(self._pid), cpus_of(cpus)
+        os.sched_setaffinity(self._pid, wanted)
+        if os.sched_getaffinity(self._pid) != wanted:
+            os.sched_setaffinity(self._pid, before)
+            raise OSError(errno.EINVAL, "this host has not all of these CPUs")
 
     def _of_schedstat(self, parse: Callable[[str, str], float]) -> float | None:
         if self._pid is None:

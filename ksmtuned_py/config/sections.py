@@ -17,6 +17,7 @@ from ksmtuned_py.config.types import (
     AtStart,
     BackendName,
     Bit,
+    CpuList,
     OnExit,
     Percent,
     PolicyName,
@@ -88,6 +89,16 @@ class Kernel(Section):
         "keep",
         description="need: while memory is plenty ksmd runs only when nobody else wants to; while it is wary it gives\n"
         "way to busy guests; when it is critical it goes before them. Needs CAP_SYS_NICE (systemd/ksmd.conf)",
+    )
+    ksmd_cpus: AtStart[Literal["keep"] | CpuList] = Field(
+        "keep",
+        description="CPUs for ksmd, like 0-3,8, until memory is critical: then it may run where it might before.\n"
+        "Needs CAP_SYS_NICE (systemd/ksmd.conf)",
+    )
+    khugepaged: AtStart[Literal["keep", "need"]] = Field(
+        "keep",
+        description="need: while memory is not plenty khugepaged makes no huge pages of merged pages and zero pages;\n"
+        "needs to write its max_ptes_shared and max_ptes_none (systemd/khugepaged.conf)",
     )
 
 

@@ -4,6 +4,8 @@ from typing import Annotated, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
+from ksmtuned_py.config.cpus import cpu_list, cpus_of
+
 T = TypeVar("T")
 START_ONLY = "takes effect at the next start"
 AtStart = Annotated[T, START_ONLY]
@@ -71,6 +73,13 @@ def _address(text: str) -> str:
         raise ValueError(f"{text!r} is no HOST:PORT or unix:/PATH")
     return text
 
+
+def _cpus(text: str) -> str:
+    return cpu_list(cpus_of(text))
+
+
+CpuList = Annotated[str, AfterValidator(_cpus), Field(json_schema_extra={"format": "a list of CPUs like 0-3,8"})]
+"""A list of CPUs, which is then as the kernel writes it."""
 
 # An error quotes "format" as what was wanted.
 Off = Annotated[float, Field(ge=0, le=0, json_schema_extra={"format": "0"})]

@@ -142,7 +142,8 @@ def khugepaged(facts: Facts, now: Snapshot) -> Iterator[Finding]:
         evidence=f"max_ptes_shared is {huge.max_ptes_shared}, {collapsed} huge pages were made so since boot"
         + (f"; since the daemon looked last {made} were made and {split} split" if fights else "")
         + (f"; use_zero_pages is {now.knobs.use_zero_pages} and max_ptes_none {huge.max_ptes_none}" if zero else ""),
-        mend="echo 0 > /sys/kernel/mm/transparent_hugepage/khugepaged/max_ptes_shared"
+        mend=f'kernel.khugepaged = "need" in {CONFIG}, or '
+        "echo 0 > /sys/kernel/mm/transparent_hugepage/khugepaged/max_ptes_shared"
         + (" (and max_ptes_none)" if zero else ""),
     )
 

@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
-from ksmtuned_py.model import COUNTER_NAMES, KNOB_NAMES, KSMD_NICE, AdvisorMode, KnobName, Knobs, KnobValue, Run
+from ksmtuned_py.model import ASIDE, COUNTER_NAMES, KNOB_NAMES, AdvisorMode, KnobName, Knobs, KnobValue, Run
 
 U32_MAX = 2**32 - 1
-FILES: tuple[KnobName, ...] = tuple(name for name in KNOB_NAMES if name != KSMD_NICE)
-"""The model's ksmd is alone on its CPU."""
+FILES: tuple[KnobName, ...] = tuple(name for name in KNOB_NAMES if name not in ASIDE)
+"""The model's ksmd is alone on its CPU, and its khugepaged has the kernel's defaults."""
 BOOLEANS: frozenset[KnobName] = frozenset({"smart_scan", "use_zero_pages", "merge_across_nodes"})
 LOCKED_WHILE_MERGED: frozenset[KnobName] = frozenset({"merge_across_nodes", "max_page_sharing"})
 LOWEST: dict[KnobName, int] = {"max_page_sharing": 2, "advisor_target_scan_time": 1}

@@ -17,10 +17,13 @@ from ksmtuned_py.model.host import (
     Wake,
 )
 from ksmtuned_py.model.ksm import (
+    ASIDE,
     COUNTER_NAMES,
     IDLE_NICE,
+    KHUGEPAGED_KNOBS,
     KNOB_NAMES,
     KSM_DIRECTORY,
+    KSMD_CPUS,
     KSMD_NICE,
     MUTEX_KNOBS,
     RMAP_ITEM_BYTES,
@@ -33,9 +36,12 @@ from ksmtuned_py.model.ksm import (
 )
 
 __all__ = [
+    "ASIDE",
     "COUNTER_NAMES",
     "IDLE_NICE",
+    "KHUGEPAGED_KNOBS",
     "KNOB_NAMES",
+    "KSMD_CPUS",
     "KSMD_NICE",
     "KSM_DIRECTORY",
     "MUTEX_KNOBS",

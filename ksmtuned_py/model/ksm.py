@@ -36,21 +36,29 @@ KnobName = Literal[
     "advisor_max_pages_to_scan",
     "advisor_target_scan_time",
     "ksmd_nice",
+    "ksmd_cpus",
+    "khugepaged_max_ptes_shared",
+    "khugepaged_max_ptes_none",
 ]
 KNOB_NAMES: tuple[KnobName, ...] = get_args(KnobName)
 KSMD_NICE: KnobName = "ksmd_nice"
-"""The one knob that is no file, but how the kernel's scheduler treats ksmd."""
+KSMD_CPUS: KnobName = "ksmd_cpus"
+"""The two knobs that are no files, but how the kernel's scheduler treats ksmd."""
+KHUGEPAGED_KNOBS: tuple[KnobName, ...] = ("khugepaged_max_ptes_shared", "khugepaged_max_ptes_none")
+"""How many merged pages, and how many zero pages, khugepaged copies to make a huge page."""
+ASIDE: frozenset[KnobName] = frozenset({KSMD_NICE, KSMD_CPUS, *KHUGEPAGED_KNOBS})
+"""Knobs outside the KSM directory. They need rights of their own, and merging goes on where those are missing."""
 IDLE_NICE = 20
 """The value of ksmd_nice, beyond the nicest, for the class that runs only while nobody else wants to."""
 MUTEX_KNOBS: frozenset[KnobName] = frozenset({"run", "merge_across_nodes", "max_page_sharing"})
 """Knobs whose writes wait for a mutex that ksmd keeps for one whole batch."""
 AdvisorMode = Literal["none", "scan-time"]
-KnobValue = int | AdvisorMode
+KnobValue = int | str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Knobs:
-    """The settable files of the KSM directory, and ksmd's nice value.
+    """The settable files of the KSM directory, how ksmd is scheduled, and what khugepaged may undo.
 
     In knobs that were seen, None = this kernel has no such file, or ksmd is not to be seen. In knobs that are wanted,
     None = leave it alone.
@@ -71,12 +79,16 @@ class Knobs:
     advisor_target_scan_time: int | None = None
     ksmd_nice: int | None = None
     """From -20 to 19; 20 is the idle class."""
+    ksmd_cpus: str | None = None
+    """The CPUs on which ksmd may run, as 0-3,8."""
+    khugepaged_max_ptes_shared: int | None = None
+    khugepaged_max_ptes_none: int | None = None
 
     @classmethod
     def of(cls, values: Mapping[str, KnobValue | None]) -> "Knobs":
         """The knobs with these values, by their names; raises ValueError for a `run` that is none of the three."""
         run = values.get("run")
-        # The names are those of fields, and only the mode of the advisor has a text.
+        # The names are those of fields; the mode of the advisor and the CPUs are texts, and all others numbers.
         return cls(**{**values, "run": None if run is None else Run(run)})  # type: ignore[arg-type] # see above
 
     def get(self, name: KnobName) -> KnobValue | None:

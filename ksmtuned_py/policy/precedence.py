@@ -23,13 +23,19 @@ class Precedence:
 
     found_nice: int | None = None
     """The niceness with which ksmd was found; None where it cannot be seen, or is not to be touched."""
+    found_cpus: str | None = None
+    """The CPUs on which ksmd was found; None where that cannot be seen."""
     is_busy: bool = False
     """Tasks wait for CPUs."""
 
     def after(self, now: Snapshot) -> "Precedence":
         """The precedence after one more look."""
         found = now.knobs.ksmd_nice if self.found_nice is None else self.found_nice
-        return Precedence(found_nice=found, is_busy=_is_busy(now.cpu_pressure, was_busy=self.is_busy))
+        return Precedence(
+            found_nice=found,
+            found_cpus=now.knobs.ksmd_cpus if self.found_cpus is None else self.found_cpus,
+            is_busy=_is_busy(now.cpu_pressure, was_busy=self.is_busy),
+        )
 
     def nice(self, need: Need, config: Config) -> int | None:
         """The nice value that ksmd is to have; None = as it is."""
@@ -43,6 +49,12 @@ class Precedence:
         if need is Need.WARY and behind and self.is_busy:
             return max(self.found_nice, BEHIND_NICE)
         return self.found_nice
+
+    def cpus(self, need: Need, config: Config) -> str | None:
+        """The CPUs that ksmd is to have; None = as they are. When memory is critical, saving it is all that counts."""
+        if self.found_cpus is None or config.kernel.ksmd_cpus == "keep":
+            return None
+        return self.found_cpus if need is Need.CRITICAL else config.kernel.ksmd_cpus
 
 
 def _is_busy(pressure: Pressure | None, *, was_busy: bool) -> bool:

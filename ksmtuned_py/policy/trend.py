@@ -7,6 +7,7 @@ from ksmtuned_py.model import GuestKey, Run, Snapshot
 from ksmtuned_py.policy.boost import pays
 from ksmtuned_py.policy.effort import Effort
 from ksmtuned_py.policy.hugepages import HugeCost
+from ksmtuned_py.policy.khugepaged import KhugepagedLimits
 from ksmtuned_py.policy.need import Need, by_need, next_need
 from ksmtuned_py.policy.news import NO_NEWS, News, next_news
 from ksmtuned_py.policy.plenty import Plenty
@@ -88,6 +89,7 @@ class Trend:
     scarce_since_seconds: float | None = None
     """When the need last rose to short or beyond; None = it is less."""
     precedence: Precedence = field(default_factory=Precedence)
+    khugepaged: KhugepagedLimits = field(default_factory=KhugepagedLimits)
     plenty: Plenty = field(default_factory=Plenty)
     effort: Effort = field(default_factory=Effort)
     price: float
@@ -166,6 +168,7 @@ class Trend:
             previous=replace(snapshot, guests=()),  # many, and nobody looks back at them
             need=need,
             precedence=self.precedence.after(snapshot),
+            khugepaged=self.khugepaged.after(snapshot),
             plenty=plenty,
             price=_price(settings, need),
             scanner=self.scanner.after(before, snapshot, self.passes.last) if before else ScannerSpeed.begin(snapshot),

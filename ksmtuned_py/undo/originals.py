@@ -8,7 +8,7 @@ from ksmtuned_py.door import Door
 from ksmtuned_py.door.boot import boot_id
 from ksmtuned_py.door.runtime import Origin, Runtime
 from ksmtuned_py.errors import NotOurs
-from ksmtuned_py.model import KNOB_NAMES, KnobName, Knobs
+from ksmtuned_py.model import KHUGEPAGED_KNOBS, KNOB_NAMES, KnobName, Knobs
 from ksmtuned_py.undo.knobs import without
 
 ENDS_WITH_US = ("model", "scan", *OLD_BACKENDS)
@@ -28,7 +28,8 @@ def save(runtime: Runtime, origin: Origin, found: Knobs, kernel: Kernel) -> None
 def untouched(kernel: Kernel) -> frozenset[KnobName]:
     """The knobs that only [kernel] would change, and does not."""
     kept = {name for name, value in kernel.model_dump().items() if value == "keep"}
-    return frozenset(name for name in KNOB_NAMES if name in kept)
+    left = {name for name in KNOB_NAMES if name in kept}
+    return frozenset(left.union(KHUGEPAGED_KNOBS) if "khugepaged" in kept else left)
 
 
 def owed(runtime: Runtime, origin: Origin) -> tuple[Knobs | None, str | None]:

@@ -6,7 +6,7 @@ from ksmtuned_py.config import Kernel
 from ksmtuned_py.config.types import OnExit
 from ksmtuned_py.door.runtime import Origin, Runtime
 from ksmtuned_py.errors import KsmtunedError, NoRoom, NotRestored, NotUnmerged
-from ksmtuned_py.model import Knobs, Run, Write
+from ksmtuned_py.model import ASIDE, Knobs, Run, Write
 from ksmtuned_py.plan import STRUCTURAL
 from ksmtuned_py.undo.giveback import Ways, give_back
 from ksmtuned_py.undo.knobs import RETRIED_SECONDS, set_knobs, structural_writes, without
@@ -84,9 +84,9 @@ def not_restored(now: Knobs, runtime: Runtime, origin: Origin, kernel: Kernel) -
 
 
 def wanted_of(kernel: Kernel) -> Knobs:
-    """The knobs that the admin asks for in [kernel]; "keep" asks for nothing, "need" leaves it to the policy."""
+    """The knobs that the admin asks for in [kernel]; "keep" asks for nothing, and the policy sets those aside."""
     asked = {name: value for name, value in kernel.model_dump().items() if value not in ("keep", "need")}
-    return Knobs.of(asked)
+    return without(Knobs.of(asked), ASIDE)
 
 
 def _with_run(ways: Ways, found: Knobs, on_exit: OnExit, *, quickly: bool) -> Knobs:

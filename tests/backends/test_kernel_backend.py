@@ -13,8 +13,8 @@ from ksmtuned_py.backends.ksmd import find_ksmd
 from ksmtuned_py.door import Door
 from ksmtuned_py.errors import Garbage, NoKsm
 from ksmtuned_py.model import (
+    ASIDE,
     KNOB_NAMES,
-    KSMD_NICE,
     Counters,
     KnobName,
     Knobs,
@@ -64,7 +64,7 @@ def test_a_kernel_without_ksm(tmp_path: Path) -> None:
 
 def test_every_knob_of_a_new_kernel(backend: KernelBackend) -> None:
     knobs = backend.knobs()
-    assert [name for name, _ in knobs.items()] == [name for name in KNOB_NAMES if name != KSMD_NICE]
+    assert [name for name, _ in knobs.items()] == [name for name in KNOB_NAMES if name not in ASIDE]
     assert (knobs.run, knobs.pages_to_scan, knobs.smart_scan, knobs.advisor_mode) == (0, 100, 1, "none")
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from ksmtuned_py.backends.kernel import KernelBackend
 from ksmtuned_py.backends.ksmd import KsmdThread
+from ksmtuned_py.config.cpus import CPUS_MAX, cpu_list
 from ksmtuned_py.door import Door
 from ksmtuned_py.model import IDLE_NICE, KSMD_NICE, Write, WriteStatus
 from tests.support.need import need
@@ -34,6 +35,24 @@ def test_it_reads_back_as_it_was_set(child: int) -> None:
     assert os.sched_getscheduler(child) == os.SCHED_OTHER
 
 
+def test_its_cpus_read_back_as_they_were_set(child: int) -> None:
+    need(len(os.sched_getaffinity(0)) > 1, "two CPUs")
+    ksmd, mine = KsmdThread(Door(), child), sorted(os.sched_getaffinity(0))
+    assert ksmd.cpus() == cpu_list(mine)
+    for cpus in (str(mine[0]), cpu_list(mine[:2])):
+        ksmd.set_cpus(cpus)
+        assert ksmd.cpus() == cpus
+
+
+def test_cpus_that_this_host_lacks_change_nothing(child: int) -> None:
+    ksmd = KsmdThread(Door(), child)
+    before = ksmd.cpus()
+    for cpus in (f"0-{CPUS_MAX - 1}", str(CPUS_MAX - 1)):
+        with pytest.raises(OSError, match=r"CPUs|Invalid"):
+            ksmd.set_cpus(cpus)
+        assert ksmd.cpus() == before
+
+
 @pytest.mark.parametrize("scheduler", [os.SCHED_FIFO, os.SCHED_RR, os.SCHED_BATCH])
 def test_a_class_that_somebody_has_chosen_is_left_alone(child: int, scheduler: int) -> None:
     need(os.geteuid() == 0, "root, for a realtime class")
@@ -47,10 +66,12 @@ def test_a_class_that_somebody_has_chosen_is_left_alone(child: int, scheduler: i
 
 def test_where_it_is_not_to_be_seen_nothing_is_told_or_set(tmp_path: Path) -> None:
     for ksmd in (KsmdThread(Door(), None), KsmdThread(Door(str(tmp_path)), os.getpid())):
-        assert ksmd.nice() is None
+        assert (ksmd.nice(), ksmd.cpus()) == (None, None)
         assert (ksmd.cpu_seconds(), ksmd.waited_seconds()) == (None, None)
         with pytest.raises(ProcessLookupError):
             ksmd.set_nice(19)
+        with pytest.raises(ProcessLookupError):
+            ksmd.set_cpus("0")
 
 
 def test_the_ksmd_of_another_host_is_not_ours_to_set(tmp_path: Path) -> None:

@@ -42,6 +42,7 @@ def test_a_new_configuration_holds_but_for_what_waits_for_the_next_start() -> No
 def test_what_is_read_once_is_marked() -> None:
     """A key that somebody keeps for longer than a call has to be marked. The comments name who keeps each."""
     once = {f"kernel.{name}" for name in ("use_zero_pages", "merge_across_nodes", "max_page_sharing", "ksmd_nice")}
+    once |= {"kernel.ksmd_cpus", "kernel.khugepaged"}
     once |= {"daemon.backend", "daemon.pressure_trigger_ms"}  # who merges; the kernel's trigger
     once |= {f"guests.{name}" for name in ("name_patterns", "cgroup_patterns", "mergeable")}  # the finder
     once |= {"guests.mergeable_rescan_seconds", "guests.libvirt_uri", "guests.max_guest_series"}

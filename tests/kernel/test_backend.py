@@ -15,7 +15,7 @@ from ksmtuned_py.backends.kernel import KernelBackend
 from ksmtuned_py.backends.ksmd import find_ksmd
 from ksmtuned_py.cli.workload import Mix, workloads
 from ksmtuned_py.door import Door
-from ksmtuned_py.model import KSMD_NICE, KnobName, KnobValue, Write, WriteResult, WriteStatus
+from ksmtuned_py.model import ASIDE, KnobName, KnobValue, Write, WriteResult, WriteStatus
 from ksmtuned_py.units import MIB
 from tests.support.daemon import QUIET, Daemon, merged, service_manager
 from tests.support.ksmlock import RealKsm, knobs
@@ -52,7 +52,7 @@ def test_every_knob_can_be_written_and_reads_back(real_ksm: RealKsm, backend: Ke
     for knob, value in before.items():
         assert write(backend, knob, value).status is WriteStatus.OK
     assert backend.knobs() == before
-    assert {name: str(value) for name, value in before.items() if name != KSMD_NICE} == knobs()
+    assert {name: str(value) for name, value in before.items() if name not in ASIDE} == knobs()
 
 
 def test_what_the_kernel_refuses(real_ksm: RealKsm, backend: KernelBackend) -> None:

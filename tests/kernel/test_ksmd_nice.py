@@ -8,6 +8,7 @@ import pytest
 
 from ksmtuned_py.backends.ksmd import KsmdThread, find_ksmd
 from ksmtuned_py.cli.workload import Workload
+from ksmtuned_py.config.cpus import cpus_of
 from ksmtuned_py.door import Door
 from ksmtuned_py.model import IDLE_NICE
 from tests.kernel.conftest import Start
@@ -71,3 +72,22 @@ def test_as_it_is_unless_it_was_asked_for(ksmd: KsmdThread, guests: list[Workloa
     ksmd.set_nice(3)  # somebody else does, and whoever never touched it does not put it back
     assert daemon.end() == 0
     assert ksmd.nice() == 3
+
+
+def test_its_cpus_are_put_back_however_the_daemon_ends(ksmd: KsmdThread, guests: list[Workload], start: Start) -> None:
+    found = ksmd.cpus()
+    assert found is not None
+    need(len(cpus_of(found)) > 1, "two CPUs")
+    narrow = merged(QUIET, {"kernel": {"ksmd_cpus": "0"}})
+    daemon = start(narrow)
+    wait_for(lambda: ksmd.cpus() == "0", 10, "one CPU")
+    assert daemon.end() == 0
+    assert ksmd.cpus() == found
+
+    daemon = start(narrow)
+    wait_for(lambda: ksmd.cpus() == "0", 10, "one CPU")
+    daemon.process.send_signal(signal.SIGKILL)
+    daemon.process.wait()
+    done = verb("restore", "--runtime-dir", daemon.runtime)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert ksmd.cpus() == found

@@ -82,5 +82,19 @@ def test_more_need_never_puts_ksmd_behind_and_no_value_is_of_a_realtime_class(
     assert all(nice is not None and -20 <= nice <= IDLE_NICE for nice in nices)
 
 
+def cpus(available_gib: float, config: Config, found: str | None = "0-7") -> str | None:
+    """The CPUs wanted with so much memory available."""
+    seen = look(0, available_gib=available_gib)
+    seen = replace(seen, knobs=replace(seen.knobs, ksmd_cpus=found))
+    return decide(seen, Trend.begin(config).after(seen, config), config).knobs.ksmd_cpus
+
+
+def test_its_cpus_are_those_it_was_given_until_memory_is_critical() -> None:
+    housekeeping = Config(kernel=Kernel(ksmd_cpus="0-1"))
+    assert [cpus(available, housekeeping) for available in (10, 4, 2, 0.5)] == ["0-1", "0-1", "0-1", "0-7"]
+    assert cpus(10, Config()) is None
+    assert cpus(10, housekeeping, None) is None
+
+
 def test_hands_off_and_a_pause_leave_it_alone() -> None:
     assert Trend.begin(BY_NEED).precedence.nice(Need.CRITICAL, BY_NEED) is None

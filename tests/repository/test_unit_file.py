@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from ksmtuned_py.backends.kernel import PATHS
 from ksmtuned_py.cli.main import build_parser
 from ksmtuned_py.cli.options import RUNTIME_DIR
 from ksmtuned_py.config import Config
@@ -20,7 +21,7 @@ from ksmtuned_py.guests.patience import Patience
 from ksmtuned_py.guests.places import Places
 from ksmtuned_py.guests.slowlooks import SlowLooks
 from ksmtuned_py.hypervisor.enforce import LANES, LOST_LIMIT
-from ksmtuned_py.model import KNOB_NAMES, KSM_DIRECTORY
+from ksmtuned_py.model import ASIDE, KHUGEPAGED_KNOBS, KNOB_NAMES, KSM_DIRECTORY
 from ksmtuned_py.plan import STRUCTURAL
 from tests.support.need import need
 from tests.support.trees import make_fake_tree
@@ -164,7 +165,7 @@ def test_metrics_are_passed_at_the_address_that_is_the_default() -> None:
 def test_a_user_without_rights_may_write_all_knobs_but_those_that_take_unmerging() -> None:
     lines = (UNIT.parent / "unprivileged.tmpfiles").read_text().splitlines()
     rules = [line.split() for line in lines if line.startswith("z ")]
-    never_written = {"stable_node_chains_prune_millisecs", "ksmd_nice"}  # the last is no file
+    never_written = {"stable_node_chains_prune_millisecs", *ASIDE}
     assert {Path(rule[1]) for rule in rules} == {
         Path("/", KSM_DIRECTORY, name) for name in set(KNOB_NAMES) - STRUCTURAL - never_written
     }
@@ -181,8 +182,13 @@ def test_the_scan_worker_may_lower_its_priority_with_its_drop_in() -> None:
 
 def test_ksmd_may_be_put_before_and_behind_guests_with_its_drop_in() -> None:
     drop_in = settings(UNIT.parent / "ksmd.conf")
-    assert drop_in["SystemCallFilter"] == ["setpriority sched_setscheduler"]
+    assert drop_in["SystemCallFilter"] == ["setpriority sched_setscheduler sched_setaffinity"]
     assert drop_in["CapabilityBoundingSet"] == ["CAP_SYS_NICE"]
+
+
+def test_khugepaged_may_be_told_with_its_drop_in() -> None:
+    (path,) = settings(UNIT.parent / "khugepaged.conf")["ReadWritePaths"]
+    assert {Path(PATHS[name]).parent for name in KHUGEPAGED_KNOBS} == {Path(path.removeprefix("-/"))}
 
 
 @pytest.mark.parametrize("other", ["ksmtuned.service", "ksm.service"])

@@ -20,6 +20,7 @@ from ksmtuned_py.model import Guest
 from ksmtuned_py.sensors.pages import OWN_PAGE_BYTES
 from ksmtuned_py.undo.hugeback import Collapsing, NotHuge, roomy
 from ksmtuned_py.units import GIB
+from tests.support.khugepaged import KHUGEPAGED, LOCK
 from tests.support.memcgroup import memory_cgroup, removed
 from tests.support.need import need
 from tests.support.process import wait_for
@@ -29,8 +30,7 @@ SETTINGS = read_huge_pages(Door())
 RANGE_PAGES = SETTINGS.size_bytes // OWN_PAGE_BYTES
 COUNTS = (0, 1, 3, 40, 300)
 RAGGED = (sys.executable, "-m", "tests.support.ragged", *map(str, COUNTS))
-KHUGEPAGED_SLEEP = Path("/sys/kernel/mm/transparent_hugepage/khugepaged/scan_sleep_millisecs")
-LOCK = Path("/run/lock/ksmtuned-py-khugepaged.lock")
+KHUGEPAGED_SLEEP = KHUGEPAGED / "scan_sleep_millisecs"
 PLUGGABLE = """
 import mmap, sys
 memory = mmap.mmap(-1, int(sys.argv[1]), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x4000)  # MAP_NORESERVE

@@ -1,0 +1,45 @@
+"""khugepaged may not undo merging while memory is needed, and is else as it was found."""
+
+from dataclasses import replace
+
+import pytest
+
+from ksmtuned_py.config import Adaptive, Config, Kernel
+from ksmtuned_py.model import Knobs, Run, Snapshot
+from ksmtuned_py.policy import decide
+from ksmtuned_py.policy.trend import Trend
+from ksmtuned_py.units import GIB
+from tests.support.snapshots import snapshot
+
+ASKED = Config(kernel=Kernel(khugepaged="need"))
+EAGER = Config(kernel=Kernel(khugepaged="need"), adaptive=Adaptive(profile="eager"))
+CAME = Knobs(run=Run.MERGE, pages_to_scan=100, sleep_millisecs=20)
+
+
+def look(at: float, available_gib: float, shared: int | None = 256, none: int | None = 511) -> Snapshot:
+    knobs = replace(CAME, khugepaged_max_ptes_shared=shared, khugepaged_max_ptes_none=none)
+    return snapshot(at=at, knobs=knobs, available_bytes=round(available_gib * GIB))
+
+
+def wanted(*looks: Snapshot, config: Config = ASKED) -> tuple[int | None, int | None]:
+    """The settings wanted at the last of these looks."""
+    trend = Trend.begin(config)
+    for each in looks:
+        trend = trend.after(each, config)
+    knobs = decide(looks[-1], trend, config).knobs
+    return knobs.khugepaged_max_ptes_shared, knobs.khugepaged_max_ptes_none
+
+
+@pytest.mark.parametrize(("available_gib", "settings"), [(10, (256, 511)), (4, (0, 0)), (2, (0, 0)), (0.5, (0, 0))])
+def test_need_decides(available_gib: float, settings: tuple[int, int]) -> None:
+    assert wanted(look(0, available_gib)) == settings
+    assert wanted(look(0, available_gib), config=EAGER) == (0, 0)
+    assert wanted(look(0, available_gib), config=Config()) == (None, None)
+
+
+def test_once_the_need_is_over_it_is_as_it_came_and_not_as_we_left_it() -> None:
+    assert wanted(look(0, 2, 300, 0), look(1, 2, 0, 0), look(200, 10, 0, 0)) == (300, 0)
+
+
+def test_a_kernel_without_it_is_asked_for_nothing() -> None:
+    assert wanted(look(0, 2, None, None)) == (None, None)
