@@ -198,13 +198,16 @@ def write(directory: Path, about: dict[str, object], runs: list[Run]) -> None:
 def draw_all(directory: Path, runs: list[Run]) -> None:
     """Draws a picture for each load, where matplotlib is installed."""
     try:
-        from bench.plot import draw
+        from bench.plot import draw, draw_cost
     except ModuleNotFoundError:
         print("no pictures: matplotlib is not installed (the extra `bench`)")
         return
     for load in dict.fromkeys(run.load for run in runs):
         for suffix in ("svg", "png"):
             draw(load, [run for run in runs if run.load == load], directory / f"{load.replace('@', '-')}.{suffix}")
+    if any(run.figures.harm and run.figures.harm.speed for run in runs):
+        for suffix in ("svg", "png"):
+            draw_cost(runs, directory / f"cost.{suffix}")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
-"""Draws saved memory and ksmd's CPU time over time, one line for each manager, with its name at its end."""
+"""Draws what managers saved: over time beside ksmd's CPU time, and against what it cost the guests."""
 
 from collections.abc import Sequence
 from math import inf
 from pathlib import Path
+from statistics import median
 
 import matplotlib
 
@@ -11,7 +12,7 @@ matplotlib.use("svg")  # no display wanted
 from matplotlib import colormaps, pyplot
 from matplotlib.axes import Axes
 
-from bench.runs import Run
+from bench.runs import Figures, Run
 from bench.samples import Sample
 from ksmtuned_py.units import GIB
 
@@ -49,6 +50,36 @@ def draw(load: str, runs: Sequence[Run], path: Path) -> None:
         _name_lines(axes, runs[0].samples[-1].seconds, heights, colours)
     figure.savefig(path)
     pyplot.close(figure)
+
+
+def draw_cost(runs: Sequence[Run], path: Path) -> None:
+    """Draws what each manager saved against the speed of the guests' memory, a field for each load that measured it."""
+    measured = [run for run in runs if run.figures.harm and run.figures.harm.speed]
+    loads = list(dict.fromkeys(run.load for run in measured))
+    figure, fields = pyplot.subplots(
+        1, len(loads), figsize=(5.5 * len(loads), 4.5), layout="constrained", squeeze=False
+    )
+    for axes, load in zip(fields[0], loads, strict=True):
+        for manager in dict.fromkeys(run.manager for run in measured if run.load == load):
+            turns = [run.figures for run in measured if (run.load, run.manager) == (load, manager)]
+            _point(axes, NAMES.get(manager, manager), turns)
+        axes.axhline(1, color="0.7", linewidth=1, zorder=0)
+        axes.set(title=load, xlabel="saved, % of what could be", xlim=(-5, 130), ylim=(0.5, 1.1))
+        axes.spines[["top", "right"]].set_visible(False)
+    fields[0][0].set_ylabel("speed of the guests' memory (1 = whole huge pages)")
+    figure.savefig(path)
+    pyplot.close(figure)
+
+
+def _point(axes: Axes, name: str, turns: Sequence[Figures]) -> None:
+    """Draws the middle of all turns, with lines to the least and the most."""
+    speeds = [figures.harm.speed for figures in turns if figures.harm and figures.harm.speed]
+    shares = [100 * (figures.saved_share or 0) for figures in turns]
+    speed, share = median(speeds), median(shares)
+    (point,) = axes.plot(share, speed, "o")
+    axes.plot([share, share], [min(speeds), max(speeds)], color=point.get_color())
+    axes.plot([min(shares), max(shares)], [speed, speed], color=point.get_color())
+    axes.annotate(name, (share, speed), xytext=(7, 4), textcoords="offset points", color=point.get_color())
 
 
 def _saved_at_end(runs: Sequence[Run]) -> dict[str, float]:
