@@ -29,6 +29,9 @@ NAMES = {
 }
 LINE_SHARE = 0.07
 """The share of the picture's height that a line of text takes."""
+FIELD_MIDDLE_PERCENT = 50
+NAME_HEIGHT = 0.03
+"""In speeds, in a picture of cost."""
 POINTS = 300
 """Points of one line: more than a figure of this width can show would only make the file large."""
 
@@ -36,8 +39,7 @@ POINTS = 300
 def draw(load: str, runs: Sequence[Run], path: Path) -> None:
     """Draws the runs of one load, every turn; the path's suffix says which kind of picture."""
     figure, (saved, cpu) = pyplot.subplots(2, 1, figsize=(9, 7), sharex=True, layout="constrained")
-    managers = sorted({run.manager for run in runs})
-    colours = dict(zip(managers, map(colormaps["tab10"], range(10)), strict=False))
+    colours = _colours(runs)
     for run in runs:
         points = _thinned(run.samples)
         seconds = [sample.seconds for sample in points]
@@ -60,26 +62,44 @@ def draw_cost(runs: Sequence[Run], path: Path) -> None:
         1, len(loads), figsize=(5.5 * len(loads), 4.5), layout="constrained", squeeze=False
     )
     for axes, load in zip(fields[0], loads, strict=True):
-        for manager in dict.fromkeys(run.manager for run in measured if run.load == load):
-            turns = [run.figures for run in measured if (run.load, run.manager) == (load, manager)]
-            _point(axes, NAMES.get(manager, manager), turns)
-        axes.axhline(1, color="0.7", linewidth=1, zorder=0)
-        axes.set(title=load, xlabel="saved, % of what could be", xlim=(-5, 130), ylim=(0.5, 1.1))
+        axes.axhline(1, color="0.8", linewidth=1, zorder=0)
+        axes.set(title=load, xlabel="saved, % of what could be", xlim=(-5, 140), ylim=(0.5, 1.15))
         axes.spines[["top", "right"]].set_visible(False)
-    fields[0][0].set_ylabel("speed of the guests' memory (1 = whole huge pages)")
+        points = {
+            manager: _point(
+                axes, [run.figures for run in measured if (run.load, run.manager) == (load, manager)], colour
+            )
+            for manager, colour in _colours(measured).items()
+            if any((run.load, run.manager) == (load, manager) for run in measured)
+        }
+        _name_points(axes, points, _colours(measured))
+    fields[0][0].set_ylabel("speed of the guests' memory; 1 = whole huge pages")
     figure.savefig(path)
     pyplot.close(figure)
 
 
-def _point(axes: Axes, name: str, turns: Sequence[Figures]) -> None:
-    """Draws the middle of all turns, with lines to the least and the most."""
+def _colours(runs: Sequence[Run]) -> dict[str, Colour]:
+    return dict(zip(sorted({run.manager for run in runs}), map(colormaps["tab10"], range(10)), strict=False))
+
+
+def _point(axes: Axes, turns: Sequence[Figures], colour: Colour) -> tuple[float, float]:
+    """Draws the middle of all turns, with lines to the least and the most; returns where it is."""
     speeds = [figures.harm.speed for figures in turns if figures.harm and figures.harm.speed]
     shares = [100 * (figures.saved_share or 0) for figures in turns]
     speed, share = median(speeds), median(shares)
-    (point,) = axes.plot(share, speed, "o")
-    axes.plot([share, share], [min(speeds), max(speeds)], color=point.get_color())
-    axes.plot([min(shares), max(shares)], [speed, speed], color=point.get_color())
-    axes.annotate(name, (share, speed), xytext=(7, 4), textcoords="offset points", color=point.get_color())
+    axes.plot(share, speed, "o", color=colour)
+    axes.plot([share, share], [min(speeds), max(speeds)], color=colour)
+    axes.plot([min(shares), max(shares)], [speed, speed], color=colour)
+    return share, speed
+
+
+def _name_points(axes: Axes, points: dict[str, tuple[float, float]], colours: dict[str, Colour]) -> None:
+    """Writes each manager's name beside its point, one above the other where points lie together."""
+    taken: dict[int, float] = {}
+    for manager, (share, speed) in sorted(points.items(), key=lambda item: item[1][1]):
+        column = int(share > FIELD_MIDDLE_PERCENT)
+        taken[column] = max(speed, taken.get(column, -inf) + NAME_HEIGHT)
+        axes.text(share + 3, taken[column], NAMES.get(manager, manager), color=colours[manager], va="center")
 
 
 def _saved_at_end(runs: Sequence[Run]) -> dict[str, float]:
