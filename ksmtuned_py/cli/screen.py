@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 class Screen:
     """Shows each report on the live screen where there is one, and else as one line."""
 
-    def __init__(self, achievable_bytes: int, live: "LiveScreen | None") -> None:
+    def __init__(self, achievable_bytes: int, profile: str, live: "LiveScreen | None") -> None:
+        self._profile = profile
         self._achievable_bytes = max(1, achievable_bytes)
         self._first: Report | None = None
         self._last: Report | None = None
@@ -55,7 +56,21 @@ class Screen:
         if self._last is None:
             return "no tick was completed"
         reached = ", ".join(f"{human_percent(mark)} after {human_seconds(at)}" for mark, at in self._reached.items())
-        return f"{self._line(self._last)}; of what can be saved: {reached or 'less than 50 %'}"
+        result = f"{self._line(self._last)}; of what can be saved: {reached or 'less than 50 %'}"
+        return "\n".join([result, *self._cost(self._last)])
+
+    def _cost(self, report: Report) -> list[str]:
+        """What it cost the processes, and who would have spared them, as lines."""
+        split = report.trend.huge_cost.split
+        if not split:
+            return []
+        price = f"for that {split} huge pages were split: the memory there is slower from then on"
+        if self._profile != "eager":
+            return [price]
+        return [
+            price,
+            "the profile eager merges at all times; the default, balanced, leaves guests alone until memory is needed",
+        ]
 
     def _seen(self, report: Report) -> Sight:
         self._totals = self._totals.after(report)

@@ -84,10 +84,12 @@ def _saved(copies: int, max_page_sharing: int) -> int:
 class Workload:
     """One child process with its mix. A with block makes sure that it is gone afterwards."""
 
-    def __init__(self, name: str, mix: Mix, *, comm: str = COMM, mergeable: bool = True) -> None:
+    def __init__(
+        self, name: str, mix: Mix, *, comm: str = COMM, mergeable: bool = True, huge_pages: bool = False
+    ) -> None:
         self.name = name
         self.mix = mix
-        words = command(name, mix, comm, mergeable=mergeable)
+        words = command(name, mix, comm, mergeable=mergeable, huge_pages=huge_pages)
         self._process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
     @property
@@ -141,12 +143,19 @@ class Workload:
 
 @contextmanager
 def workloads(
-    mixes: Sequence[Mix], *, prefix: str = "load", comm: str = COMM, mergeable: bool = True
+    mixes: Sequence[Mix],
+    *,
+    prefix: str = "load",
+    comm: str = COMM,
+    mergeable: bool = True,
+    huge_pages: bool = False,
 ) -> Iterator[list[Workload]]:
     """Run children load-1, load-2, ... for the length of a with block. They are filled when it begins."""
     with ExitStack() as stack:
         children = [
-            stack.enter_context(Workload(f"{prefix}-{number}", mix, comm=comm, mergeable=mergeable))
+            stack.enter_context(
+                Workload(f"{prefix}-{number}", mix, comm=comm, mergeable=mergeable, huge_pages=huge_pages)
+            )
             for number, mix in enumerate(mixes, 1)
         ]
         for child in children:
@@ -154,9 +163,9 @@ def workloads(
         yield children
 
 
-def command(name: str, mix: Mix, comm: str = COMM, *, mergeable: bool = True) -> list[str]:
+def command(name: str, mix: Mix, comm: str = COMM, *, mergeable: bool = True, huge_pages: bool = False) -> list[str]:
     """The command line of one child. It gives the name as QEMU does, so that guest discovery finds the child."""
-    options = [] if mergeable else ["--private"]
+    options = ["--huge-pages"] * huge_pages + ["--private"] * (not mergeable)
     options += [f"--{key.replace('_', '-')}={value}" for key, value in asdict(mix).items() if value]
     program = [sys.executable, "-P", "-m", "ksmtuned_py.cli.workload"]
     return [*program, "-name", f"guest={name}", f"--comm={comm}", *options]
@@ -165,13 +174,14 @@ def command(name: str, mix: Mix, comm: str = COMM, *, mergeable: bool = True) ->
 class Region:
     """Pages of known content. One random block is repeated, and each page is stamped so that no two are equal."""
 
-    def __init__(self, size_bytes: int, block: bytes, *, stamped: bool = True, mergeable: bool = True) -> None:
+    def __init__(self, size_bytes: int, block: bytes, *advice: int, stamped: bool = True) -> None:
+        """`advice` is for madvise, before it is filled."""
         self._block = block
         self._key = int.from_bytes(block[:8])
         self._stamps = array.array("Q", range(size_bytes // PAGE_BYTES))
         self._stamped = stamped
         self._turn = 0
-        self.memory = _memory(len(self) * PAGE_BYTES, mergeable=mergeable)
+        self.memory = _memory(len(self) * PAGE_BYTES, advice)
         self._fill()
 
     def __len__(self) -> int:
@@ -216,24 +226,22 @@ def equal_block(seed: int) -> bytes:
     return random.Random(seed).randbytes(MIB)  # noqa: S311 - not for secrets: the same everywhere is the point
 
 
-def _memory(size_bytes: int, *, mergeable: bool) -> mmap.mmap:
+def _memory(size_bytes: int, advice: Sequence[int]) -> mmap.mmap:
     memory = mmap.mmap(-1, max(size_bytes, PAGE_BYTES), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    with suppress(OSError):  # a kernel without huge pages
-        memory.madvise(mmap.MADV_NOHUGEPAGE)  # ksmd would have to split them first
-    if mergeable:
-        with suppress(OSError):  # a kernel without KSM: the scan backend needs no leave
-            memory.madvise(mmap.MADV_MERGEABLE)
+    for each in advice:
+        with suppress(OSError):  # a kernel without huge pages, or without KSM: the scan backend needs no leave
+            memory.madvise(each)
     return memory
 
 
 class _Child:
     """One workload process from within, with its memory and the lines that it answers."""
 
-    def __init__(self, mix: Mix, *, mergeable: bool) -> None:
-        self._equal = Region(mix.equal_bytes, equal_block(mix.seed), mergeable=mergeable)
-        self._zero = Region(mix.zero_bytes, bytes(MIB), stamped=False, mergeable=mergeable)
-        self._unique = Region(mix.unique_bytes, os.urandom(MIB), mergeable=mergeable)
-        self._changing = Region(mix.changing_bytes, os.urandom(MIB), mergeable=mergeable)
+    def __init__(self, mix: Mix, *advice: int) -> None:
+        self._equal = Region(mix.equal_bytes, equal_block(mix.seed), *advice)
+        self._zero = Region(mix.zero_bytes, bytes(MIB), *advice, stamped=False)
+        self._unique = Region(mix.unique_bytes, os.urandom(MIB), *advice)
+        self._changing = Region(mix.changing_bytes, os.urandom(MIB), *advice)
         self._changes_per_second = mix.changes_per_second if len(self._changing) else 0
 
     def serve(self) -> None:
@@ -273,13 +281,16 @@ def main() -> None:
     parser.add_argument("-name", metavar="guest=NAME", help="only to be seen in the process list")
     parser.add_argument("--comm", default=COMM, help="the process name")
     parser.add_argument("--private", action="store_true", help="ask for no merging")
+    parser.add_argument("--huge-pages", action="store_true", help="ask for huge pages, which ksmd has to split first")
     for key, default in asdict(Mix()).items():
         parser.add_argument(f"--{key.replace('_', '-')}", type=type(default), default=default)
     options = vars(parser.parse_args())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C in the terminal is the parent's business
     ctypes.CDLL(None).prctl(_PR_SET_NAME, options["comm"].encode())
     become_nobody()
-    _Child(Mix(**{key: options[key] for key in asdict(Mix())}), mergeable=not options["private"]).serve()
+    advice = [mmap.MADV_HUGEPAGE if options["huge_pages"] else mmap.MADV_NOHUGEPAGE]
+    advice += [] if options["private"] else [mmap.MADV_MERGEABLE]
+    _Child(Mix(**{key: options[key] for key in asdict(Mix())}), *advice).serve()
 
 
 if __name__ == "__main__":
