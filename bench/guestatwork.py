@@ -47,7 +47,7 @@ class Working:
         self._reads = 0
         self._at_work = False
         self._begun, self._changed = time.monotonic(), 0
-        self._waited_before = waited_ns()
+        self._had_before, self._waited_before = scheduled_ns()
 
     def serve(self) -> None:
         """Answers until standard input ends, and works meanwhile."""
@@ -67,7 +67,8 @@ class Working:
         match words:
             case [b"go"]:
                 self._at_work, self._reads = True, 0
-                self._begun, self._changed, self._waited_before = time.monotonic(), 0, waited_ns()
+                self._begun, self._changed = time.monotonic(), 0
+                self._had_before, self._waited_before = scheduled_ns()
             case [b"spoil", pages]:
                 self._answer(f"spoiled {self._memory.spoil(int(pages))}")
             case [b"report", rounds]:
@@ -84,11 +85,13 @@ class Working:
 
     def _report(self, rounds: int) -> dict[str, object]:
         """Returns what it is like to be this guest; measures so many rounds first, where it has no meter yet."""
+        seconds, (had, waited) = time.monotonic() - self._begun, scheduled_ns()
         report: dict[str, object] = {
             "memory_bytes": self._memory.size_bytes,
             "huge_bytes": self._memory.in_memory("AnonHugePages"),
-            "reads_per_second": self._reads / (time.monotonic() - self._begun),
-            "waited_share": (waited_ns() - self._waited_before) / 1e9 / (time.monotonic() - self._begun),
+            "reads_per_second": self._reads / seconds,
+            "cpu_share": (had - self._had_before) / 1e9 / seconds,
+            "waited_share": (waited - self._waited_before) / 1e9 / seconds,
         }
         meter = self._meter or self._measured(rounds)
         return report | ({"speeds": meter.speeds, "waits": meter.waits.quantiles()} if meter else {})
@@ -106,9 +109,10 @@ class Working:
         os.write(1, f"{line}\n".encode())
 
 
-def waited_ns() -> int:
-    """Returns how long this process was ready to run and had no core, since its start."""
-    return int(Path("/proc/self/schedstat").read_text().split()[1])
+def scheduled_ns() -> tuple[int, int]:
+    """Returns for how long this process had a core, and was ready to run and had none, since its start."""
+    had, waited, _ = Path("/proc/self/schedstat").read_text().split()
+    return int(had), int(waited)
 
 
 def main() -> None:

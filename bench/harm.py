@@ -33,6 +33,8 @@ class Harm:
     """Random reads a second of the first guest's memory over those of whole memory; None where it was not measured."""
     reads_per_second: float
     """Of all guests together, in the time of the load."""
+    cpu_share: float
+    """Share of a core that all guests together had. With `speed` it tells what they get done on a machine of any pace."""
     waited_share: float
     """Share of a core that all guests together wanted and did not get."""
     saved_at_need: float | None
@@ -62,6 +64,7 @@ def harm_of(
         saved_bytes=last.saved_bytes,
         speed=speed_at_end(first.get("speeds", [])),
         reads_per_second=_sum(reports, "reads_per_second"),
+        cpu_share=_sum(reports, "cpu_share"),
         waited_share=_sum(reports, "waited_share"),
         saved_at_need=_saved_at(samples, short_seconds),
         first_huge_share=first["huge_bytes"] / first["memory_bytes"],

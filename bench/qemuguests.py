@@ -43,7 +43,7 @@ class QemuGuest(Guest):
         initrd = qemu.make_initrd(directory / name, files)
         memory_mib = ROOM * (mix.equal_bytes + mix.unique_bytes) // MIB
         self._qemu = qemu.Guest(name, qemu.guest_kernel(), initrd, memory_mib=memory_mib)
-        self._begun, self._waited_before = time.monotonic(), 0
+        self._begun, self._had_before, self._waited_before = time.monotonic(), 0, 0
         self._whole_bytes = 0
 
     @property
@@ -64,28 +64,30 @@ class QemuGuest(Guest):
 
     def go(self) -> None:
         """Begins its benchmark, which goes on to its end."""
-        self._begun, self._waited_before = time.monotonic(), self._waited_ns()
+        self._begun, (self._had_before, self._waited_before) = time.monotonic(), self._scheduled_ns()
         self._qemu.command(ROUND.replace("PIECES", str(self._pieces)))
 
     def report(self, rounds: int) -> dict[str, Any] | None:  # noqa: ARG002 - it counts its rounds all the time
         """Returns what it is like to be this guest; nobody inside can tell huge pages from small ones."""
         smaps = Path(f"/proc/{self.pid}/smaps").read_text()
         address = largest_mapping(smaps)
-        seconds = time.monotonic() - self._begun
+        seconds, (had, waited) = time.monotonic() - self._begun, self._scheduled_ns()
         return {
             "memory_bytes": figure_of(smaps, address, "Rss"),
             "huge_bytes": figure_of(smaps, address, "AnonHugePages"),
             "reads_per_second": rounds_per_second(self._qemu.console()) * PIECE_MIB * MIB / 8,
-            "waited_share": (self._waited_ns() - self._waited_before) / 1e9 / seconds,
+            "cpu_share": (had - self._had_before) / 1e9 / seconds,
+            "waited_share": (waited - self._waited_before) / 1e9 / seconds,
         }
 
     def stop(self) -> None:
         """Ends QEMU."""
         self._qemu.stop()
 
-    def _waited_ns(self) -> int:
+    def _scheduled_ns(self) -> tuple[int, int]:
         files = Path(f"/proc/{self.pid}/task").glob("*/schedstat")
-        return sum(int(file.read_text().split()[1]) for file in files)
+        had, waited = zip(*(map(int, file.read_text().split()[:2]) for file in files), strict=True)
+        return sum(had), sum(waited)
 
 
 def largest_mapping(smaps: str) -> int:

@@ -68,6 +68,7 @@ GUESTS = (
     Column("saved MiB", _of_harm(lambda harm: harm.saved_bytes / MIB), 0),
     Column("speed", _of_harm(lambda harm: harm.speed), 3),
     Column("reads M/s", _of_harm(lambda harm: harm.reads_per_second / 1e6), 2),
+    Column("had % of a core", _of_harm(lambda harm: harm.cpu_share * 100)),
     Column("waited % of a core", _of_harm(lambda harm: harm.waited_share * 100)),
     Column("saved at need %", _of_harm(lambda harm: _times(100, harm.saved_at_need))),
 )

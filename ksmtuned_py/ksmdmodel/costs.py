@@ -28,6 +28,8 @@ class Costs:
     unstable_level_ns: int = 265
     """The cost of each level of the unstable tree: each node's page is looked up in its process's page table."""
     merge_ns: int = 1650
+    split_ns: int = 2_500_000
+    """The cost of a huge page's split, which looks for zeros in all of it (Linux 6.12)."""
 
     def prices(self, unstable_levels: int, stable_levels: int) -> dict[Found, int]:
         """Returns what each kind of page costs while the trees are so high, in nanoseconds."""

@@ -10,6 +10,7 @@ from ksmtuned_py.ksmdmodel.runs import Runs
 
 NANOSECONDS = 1_000_000_000
 WITHOUT_ITEM = (PagePlace.NEW, PagePlace.ZERO, PagePlace.FREED)
+MERGING = (Found.JOIN, Found.PAIR, Found.ZERO_PAGE)
 ON_ZERO_PAGE = (PagePlace.ZEROED, PagePlace.ZERO, PagePlace.FREED)
 
 
@@ -46,6 +47,9 @@ class Splitting(Protocol):
 
     def alike_until(self, group: "Group", page: int) -> int:
         """Returns the end of the pages of which each may merge before any is freed by a split."""
+
+    def splits_per_page(self, group: "Group", page: int) -> float:
+        """Returns how many huge pages are split for each page of the group that merges from this one on."""
 
     def split(self, group: "Group", begin: int, end: int) -> None:
         """Splitting what holds pages that were merged."""
@@ -125,6 +129,12 @@ class Group:
             return end, Found.JOIN  # all pages of a content but the first one or two join
         same, found = self.content.outlook(page)
         return min(end, same), found
+
+    def splits_per_page(self, page: int, found: Found) -> float:
+        """Returns how many huge pages each page splits that finds this in the trees; a pair lies in two."""
+        if self._guest.huge is None or found not in MERGING:
+            return 0.0
+        return self._guest.huge.splits_per_page(self, page) * (2 if found is Found.PAIR else 1)
 
     def put(self, begin: int, end: int, state: PageState) -> None:
         """Gives pages a state, and keeps the guest's account."""

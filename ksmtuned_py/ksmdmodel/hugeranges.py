@@ -13,7 +13,7 @@ from ksmtuned_py.ksmdmodel.runs import Runs
 
 HUGE_PAGES = 512
 """Pages in a huge page (2 MiB)."""
-SPLIT_COST = 0.45
+SPLIT_COST = 0.65
 """How much longer a random read takes in small pages, on Linux 6.18 in a virtual machine (docs/simulation.md)."""
 FREE = (PagePlace.FREED, PagePlace.ZEROED, PagePlace.ZERO)
 
@@ -65,6 +65,14 @@ class HugeRanges:
         huge = spread.huge(page)
         zero = group.spec.content == ZERO_CONTENT and self._state.at(huge)[1]
         return page + 1 if zero else group.spec.pages
+
+    def splits_per_page(self, group: Group, page: int) -> float:
+        """Returns how many huge pages are split for each page of the group that merges from this one on."""
+        spread = self._spreads[group]
+        if not self._state.at(spread.huge(page))[1]:
+            return 0.0
+        alone = group.spec.content == ZERO_CONTENT  # the split frees all others
+        return 1.0 if alone else (spread.end - spread.begin) / spread.pages
 
     def split(self, group: Group, begin: int, end: int) -> None:
         """Splitting what holds pages that were merged; the zero pages in it are free from then on (Linux 6.12)."""

@@ -124,7 +124,7 @@ class Ksmd:
         found, seen = scanned(state, bool(self.settings.smart_scan))
         if found is Found.READY:
             end, found = group.outlook(page, end, use_zero_pages=bool(self.settings.use_zero_pages))
-        cost = self._prices[found]
+        cost = self._prices[found] + round(self._costs.split_ns * group.splits_per_page(page, found))
         counted = found not in NOT_COUNTED
         pages = (self._in_batches if counted else self._on_the_way)(end - page, cost, until_ns)
         if not pages:

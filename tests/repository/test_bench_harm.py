@@ -43,6 +43,7 @@ REPORT = {
     "memory_bytes": 10 * HUGE_BYTES,
     "huge_bytes": 4 * HUGE_BYTES,
     "reads_per_second": 1e6,
+    "cpu_share": 1.5,
     "waited_share": 0.25,
 }
 HARM = Harm(
@@ -52,6 +53,7 @@ HARM = Harm(
     saved_bytes=0,
     speed=None,
     reads_per_second=1e6,
+    cpu_share=1.5,
     waited_share=0.25,
     saved_at_need=None,
     first_huge_share=0.4,
@@ -148,7 +150,7 @@ def test_a_speed_at_the_end_is_one_of_the_last(speeds: list[float]) -> None:
 
 def test_tables_of_guests_with_huge_pages_have_their_harm() -> None:
     text = tables.as_markdown([replace(RUN, figures=replace(FIGURES, harm=HARM))])
-    assert "| nothing | 40.0 | 40.0 | - | 6 | - | 0 | - | 1.00 | 25.0 | - |" in text
+    assert "| nothing | 40.0 | 40.0 | - | 6 | - | 0 | - | 1.00 | 150.0 | 25.0 | - |" in text
     assert "| nothing | - | - | - | 0.5 | 1.5 | 9.5 | - | - | - |" in text
     assert "huge pages" not in tables.as_markdown([RUN])
 
