@@ -34,7 +34,7 @@ class Harm:
     reads_per_second: float
     """Of all guests together, in the time of the load."""
     cpu_share: float
-    """Share of a core that all guests together had. With `speed` it tells what they get done on a machine of any pace."""
+    """Share of a core that all guests together had. With `speed` it tells what they get done, whatever the machine."""
     waited_share: float
     """Share of a core that all guests together wanted and did not get."""
     saved_at_need: float | None
