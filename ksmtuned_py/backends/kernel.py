@@ -2,6 +2,7 @@
 
 import errno
 import threading
+from contextlib import suppress
 
 from ksmtuned_py.backends.ksmd import KsmdThread, find_ksmd
 from ksmtuned_py.backends.unmerge import Unmerging
@@ -9,8 +10,9 @@ from ksmtuned_py.door import Door
 from ksmtuned_py.door.descriptors import begin
 from ksmtuned_py.door.ksm import check_ksm
 from ksmtuned_py.door.text import chosen
-from ksmtuned_py.errors import Garbage
+from ksmtuned_py.errors import Garbage, KsmtunedError
 from ksmtuned_py.model import (
+    ASIDE,
     COUNTER_NAMES,
     KHUGEPAGED_KNOBS,
     KNOB_NAMES,
@@ -89,7 +91,7 @@ class KernelBackend:
         self._unmerging: Unmerging | None = None
 
     def knobs(self) -> Knobs:
-        """Returns the settable files as they are; raises Garbage or NotPermitted for a file that cannot be used."""
+        """Returns the settable files as they are; raises Garbage or NotPermitted for one of KSM that cannot be used."""
         return Knobs.of({name: self._read(name) for name in KNOB_NAMES})
 
     def counters(self) -> Counters:
@@ -138,10 +140,17 @@ class KernelBackend:
         """Does nothing, because nothing stays open."""
 
     def _read(self, name: KnobName) -> KnobValue | None:
-        if name == KSMD_NICE:
-            return self._ksmd.nice()
-        if name == KSMD_CPUS:
-            return self._ksmd.cpus()
+        if name not in ASIDE:
+            return self._read_ksm(name)
+        with suppress(KsmtunedError):  # what lies outside KSM keeps nobody from steering it, or from putting it back
+            if name == KSMD_NICE:
+                return self._ksmd.nice()
+            if name == KSMD_CPUS:
+                return self._ksmd.cpus()
+            return self._door.read_int(PATHS[name])
+        return None
+
+    def _read_ksm(self, name: KnobName) -> KnobValue | None:
         relative = PATHS[name]
         if name == "run":
             return (
