@@ -32,11 +32,12 @@ from ksmtuned_py.model import (
 )
 from ksmtuned_py.sensors.pages import page_bytes
 
+_KHUGEPAGED = "sys/kernel/mm/transparent_hugepage/khugepaged/"
 PATHS: dict[KnobName, str] = {name: f"{KSM_DIRECTORY}/{name}" for name in KNOB_NAMES} | {
-    name: f"sys/kernel/mm/transparent_hugepage/khugepaged/{name.removeprefix('khugepaged_')}"
-    for name in KHUGEPAGED_KNOBS
+    name: _KHUGEPAGED + name.removeprefix("khugepaged_") for name in KHUGEPAGED_KNOBS
 }
 """The files of the knobs, below the root."""
+SPLITTER = "sys/kernel/mm/transparent_hugepage/shrink_underused"
 RUN_MASK = 3
 """Leaves out the bit of run for memory hot-remove in progress (KSM_RUN_OFFLINE = 4)."""
 MUTEX_PATIENCE_SECONDS = 0.1
@@ -87,6 +88,7 @@ class KernelBackend:
         self.page_bytes = page_bytes(door)
         self._door = door
         self._ksmd = KsmdThread(door, find_ksmd(door))
+        self._has_splitter = _has_splitter(door)
         self._pending: _Pending | None = None
         self._unmerging: Unmerging | None = None
 
@@ -147,6 +149,8 @@ class KernelBackend:
                 return self._ksmd.nice()
             if name == KSMD_CPUS:
                 return self._ksmd.cpus()
+            if name == "khugepaged_max_ptes_none" and self._has_splitter:
+                return None
             return self._door.read_int(PATHS[name])
         return None
 
@@ -189,6 +193,18 @@ class KernelBackend:
         if not pending.is_over(MUTEX_PATIENCE_SECONDS) or pending.write != write:
             return WriteResult(write=write, status=WriteStatus.PENDING, detail="ksmd holds its mutex for a long batch")
         return _refused(write, pending.error) if pending.error else self._read_back(write)
+
+
+def _has_splitter(door: Door) -> bool:
+    """Whether reclaim splits huge pages, anybody's, that have more than max_ptes_none zero pages (since Linux 6.12).
+
+    With 511, as the kernel has it, it splits none; with 0 it splits all that have a single one. What is unknown counts.
+    """
+    try:
+        text = door.read_if_there(SPLITTER)
+    except KsmtunedError:
+        return True
+    return text is not None and text.strip() != "0"
 
 
 def _run_of(path: str, value: int) -> Run:

@@ -97,8 +97,8 @@ class Kernel(Section):
     )
     khugepaged: AtStart[Literal["keep", "need"]] = Field(
         "keep",
-        description="need: while memory is not plenty khugepaged makes no huge pages of merged pages and zero pages;\n"
-        "needs to write its max_ptes_shared and max_ptes_none (systemd/khugepaged.conf)",
+        description="need: while memory is not plenty khugepaged makes no huge pages of merged pages, nor of zero\n"
+        "pages where shrink_underused is 0; needs to write its max_ptes_* (systemd/khugepaged.conf)",
     )
 
 
