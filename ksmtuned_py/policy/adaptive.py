@@ -124,13 +124,12 @@ def _knobs(wish: Wish, guard: Guard | None, now: Snapshot, trend: Trend, config:
 
 def _aside(trend: Trend, config: Config) -> Knobs:
     """The knobs that say who goes first, and whether khugepaged may undo merging."""
-    return Knobs.of(
-        {
-            "ksmd_nice": trend.precedence.nice(trend.need, config),
-            "ksmd_cpus": trend.precedence.cpus(trend.need, config),
-            **trend.khugepaged.wanted(trend.need, config),
-        }
-    )
+    wanted = {
+        "ksmd_nice": trend.precedence.nice(trend.need, config),
+        "ksmd_cpus": trend.precedence.cpus(trend.need, config),
+        **trend.khugepaged.wanted(trend.need, config),
+    }
+    return Knobs.of({name: value for name, value in wanted.items() if name not in trend.taken})
 
 
 def _news_verdict(now: Snapshot, trend: Trend, config: Config) -> Verdict:

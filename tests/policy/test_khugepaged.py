@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from ksmtuned_py.config import Adaptive, Config, Kernel
-from ksmtuned_py.model import Knobs, Run, Snapshot
+from ksmtuned_py.model import ForeignWrite, Knobs, Mode, Run, Snapshot
 from ksmtuned_py.policy import decide
 from ksmtuned_py.policy.trend import Trend
 from ksmtuned_py.units import GIB
@@ -43,3 +43,14 @@ def test_once_the_need_is_over_it_is_as_it_came_and_not_as_we_left_it() -> None:
 
 def test_a_kernel_without_it_is_asked_for_nothing() -> None:
     assert wanted(look(0, 2, None, None)) == (None, None)
+
+
+def test_whoever_sets_it_has_it_from_then_on_and_ksm_is_steered_on() -> None:
+    write = ForeignWrite(knob="khugepaged_max_ptes_shared", ours=0, seen=64)
+    theirs = replace(look(1, 2, 64, 0), foreign=(write,))
+    assert wanted(look(0, 2), theirs) == (None, 0)
+    assert wanted(look(0, 2), theirs, look(4000, 10, 64, 0)) == (None, 511)
+    trend = Trend.begin(ASKED).after(look(0, 2), ASKED).after(theirs, ASKED)
+    decision = decide(theirs, trend, ASKED)
+    assert decision.mode is not Mode.HELD
+    assert decision.knobs.run is not None
