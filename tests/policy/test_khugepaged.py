@@ -1,10 +1,12 @@
 """khugepaged may not undo merging while memory is needed, and is else as it was found."""
 
 from dataclasses import replace
+from typing import get_args
 
 import pytest
 
 from ksmtuned_py.config import Adaptive, Config, Kernel
+from ksmtuned_py.config.types import PolicyName
 from ksmtuned_py.model import ForeignWrite, Knobs, Mode, Run, Snapshot
 from ksmtuned_py.policy import decide
 from ksmtuned_py.policy.trend import Trend
@@ -54,3 +56,15 @@ def test_whoever_sets_it_has_it_from_then_on_and_ksm_is_steered_on() -> None:
     decision = decide(theirs, trend, ASKED)
     assert decision.mode is not Mode.HELD
     assert decision.knobs.run is not None
+
+
+@pytest.mark.parametrize("name", get_args(PolicyName))
+def test_no_policy_leaves_behind_what_another_has_set(name: str) -> None:
+    """After a reload, for instance."""
+    config = Config.model_validate({"policy": {"name": name}, "kernel": {"khugepaged": "need", "ksmd_nice": "need"}})
+    held = replace(look(1, 10, 0, 0), knobs=replace(look(1, 10, 0, 0).knobs, ksmd_nice=-5, advisor_mode="none"))
+    trend = Trend.begin(ASKED).after(look(0, 2), ASKED).after(held, config)
+    trend = trend.after(replace(held, clock=look(300, 10).clock), config)
+    knobs = decide(held, trend, config).knobs
+    assert (knobs.khugepaged_max_ptes_shared, knobs.khugepaged_max_ptes_none) == (256, 511)
+    assert knobs.ksmd_nice is not None
