@@ -36,7 +36,7 @@ class Daemon(Section):
     )
     on_exit: OnExit = Field(
         "restore",
-        description="the knobs at exit: restore what was found, keep ours, stop ksmd (run=0),\n"
+        description="the knobs at exit: restore what was found, keep ours of KSM, stop ksmd (run=0),\n"
         "or unmerge everything (as far as the host and each guest's cgroup have the room)",
     )
     tick_seconds: TickSeconds = Field(1.0, description="between two looks at the host while something happens")

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
@@ -389,3 +390,24 @@ def test_what_was_refused_outside_ksm_can_still_be_somebody_elses(tmp_path: Path
         put(root, shared, None)
         put(root, shared, "64\n")
         assert [(each.ours, each.seen) for each in ways.host.observe().foreign] == [(old, 64)]
+
+
+@pytest.mark.parametrize("on_exit", get_args(OnExit))
+def test_what_lies_outside_ksm_is_put_back_at_any_end_but_what_is_theirs_stays(
+    tmp_path: Path, runtime: Runtime, on_exit: OnExit
+) -> None:
+    """Or the next start would take ours for what was found, and leave it so for ever."""
+    root = make_fake_tree(tmp_path / "tree", run=0)
+    shared, none = PATHS["khugepaged_max_ptes_shared"], PATHS["khugepaged_max_ptes_none"]
+    put(root, shared, "256\n")
+    put(root, none, "511\n")
+    with open_machine(Door(str(root)), Config()) as machine:
+        ways = Ways(machine.host, lambda _: None, lambda _: None)
+        save(runtime, HERE, ways.host, Kernel(khugepaged="need"))
+        ours = Knobs(khugepaged_max_ptes_shared=0, khugepaged_max_ptes_none=0, pages_to_scan=900)
+        assert set_knobs(ways.host, ours) == []
+        put(root, none, "64\n")
+        put_back(ways, runtime, HERE, on_exit)
+        assert (ways.host.backend.knobs().pages_to_scan == 900) == (on_exit == "keep")
+    assert ((root / shared).read_text().strip(), (root / none).read_text().strip()) == ("256", "64")
+    assert runtime.originals() is None
