@@ -68,3 +68,11 @@ def test_no_policy_leaves_behind_what_another_has_set(name: str) -> None:
     knobs = decide(held, trend, config).knobs
     assert (knobs.khugepaged_max_ptes_shared, knobs.khugepaged_max_ptes_none) == (256, 511)
     assert knobs.ksmd_nice is not None
+
+
+def test_where_nothing_merges_nobody_gets_fewer_huge_pages() -> None:
+    """Without guests, for instance, or where merging was given up for a loss."""
+    seen = look(0, 2)
+    rests = replace(seen, knobs=replace(seen.knobs, run=Run.STOP))
+    assert wanted(rests) == wanted(rests, config=EAGER) == (256, 511)
+    assert wanted(replace(rests, counters=replace(rests.counters, pages_sharing=1))) == (0, 0)
