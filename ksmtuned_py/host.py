@@ -172,13 +172,16 @@ class Host:
         self._written.clear()
         self._taken.clear()
 
+    def own(self, found: Knobs) -> None:
+        """Count a change of those outside KSM's directory as somebody else's, though none is written yet."""
+        self._written |= {name: value for name, value in found.items() if name in ASIDE}
+
     def observe(self, woken_by: frozenset[Wake] = frozenset()) -> Snapshot:
         """A snapshot of the host, with the knobs that somebody else wrote since the last one; raises as look() does."""
         snapshot = self.look()
         foreign = self._foreign(snapshot.knobs)
-        return replace(
-            snapshot, foreign=foreign, suspects=self._senses.suspects() if foreign else (), woken_by=woken_by
-        )
+        suspects = self._senses.suspects() if foreign else ()
+        return replace(snapshot, foreign=foreign, suspects=suspects, woken_by=woken_by)
 
     def taken(self) -> frozenset[KnobName]:
         """The knobs that somebody else wrote after us, which are no longer ours to put back; raises as look() does."""
@@ -246,7 +249,9 @@ class Host:
 
     def write(self, write: Write) -> WriteResult:
         """Carry out one write here and now."""
-        return self._noted(self.backend.write(write)) if not self._dry else _dry(write)
+        if self._dry:
+            return WriteResult(write=write, status=WriteStatus.DRY)
+        return self._noted(self.backend.write(write))
 
     def _give_back(self, write: Write) -> WriteResult:
         if self._giving_back is None or self._seen is None or self._dry:
@@ -265,7 +270,7 @@ class Host:
             self._taken.discard(write.knob)
             if write.knob == "advisor_mode":
                 self._written.pop("pages_to_scan", None)  # the kernel resets this knob with the mode
-        else:
+        elif write.knob not in ASIDE:  # those are as they were
             self._written.pop(write.knob, None)
         return result
 
@@ -284,10 +289,6 @@ class Host:
 
 def _unmerges(write: Write) -> bool:
     return write.knob == "run" and write.new == Run.UNMERGE
-
-
-def _dry(write: Write) -> WriteResult:
-    return WriteResult(write=write, status=WriteStatus.DRY)
 
 
 def _optional(read: Callable[[], T | None], problems: list[str]) -> T | None:

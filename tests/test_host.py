@@ -119,6 +119,15 @@ def test_without_the_right_to_what_lies_outside_ksm_it_is_still_steered(root: Pa
     assert (host.observe().knobs.pages_to_scan, host.observe().knobs.run) == (200, 1)
 
 
+@pytest.mark.parametrize("text", ["many\n", "-1 2\n", ""])
+def test_what_makes_no_sense_outside_ksm_keeps_nobody_from_steering_it(root: Path, host: Host, text: str) -> None:
+    put(root, "sys/kernel/mm/transparent_hugepage/khugepaged/max_ptes_none", text)
+    put(root, "sys/kernel/mm/transparent_hugepage/khugepaged/max_ptes_shared/is", "a directory")
+    seen = host.observe().knobs
+    assert (seen.khugepaged_max_ptes_none, seen.khugepaged_max_ptes_shared, seen.pages_to_scan) == (None, None, 100)
+    assert host.taken() == frozenset()
+
+
 def test_who_only_watches_writes_nothing(root: Path, host: Host) -> None:
     host.watch()
     outcome = host.apply((step("pages_to_scan", 200), step("run", 2)))

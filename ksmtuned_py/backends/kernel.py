@@ -2,6 +2,7 @@
 
 import errno
 import threading
+from contextlib import suppress
 
 from ksmtuned_py.backends.ksmd import KsmdThread, find_ksmd
 from ksmtuned_py.backends.unmerge import Unmerging
@@ -9,8 +10,9 @@ from ksmtuned_py.door import Door
 from ksmtuned_py.door.descriptors import begin
 from ksmtuned_py.door.ksm import check_ksm
 from ksmtuned_py.door.text import chosen
-from ksmtuned_py.errors import Garbage
+from ksmtuned_py.errors import Garbage, KsmtunedError
 from ksmtuned_py.model import (
+    ASIDE,
     COUNTER_NAMES,
     KHUGEPAGED_KNOBS,
     KNOB_NAMES,
@@ -30,11 +32,12 @@ from ksmtuned_py.model import (
 )
 from ksmtuned_py.sensors.pages import page_bytes
 
+_KHUGEPAGED = "sys/kernel/mm/transparent_hugepage/khugepaged/"
 PATHS: dict[KnobName, str] = {name: f"{KSM_DIRECTORY}/{name}" for name in KNOB_NAMES} | {
-    name: f"sys/kernel/mm/transparent_hugepage/khugepaged/{name.removeprefix('khugepaged_')}"
-    for name in KHUGEPAGED_KNOBS
+    name: _KHUGEPAGED + name.removeprefix("khugepaged_") for name in KHUGEPAGED_KNOBS
 }
 """The files of the knobs, below the root."""
+SPLITTER = "sys/kernel/mm/transparent_hugepage/shrink_underused"
 RUN_MASK = 3
 """Leaves out the bit of run for memory hot-remove in progress (KSM_RUN_OFFLINE = 4)."""
 MUTEX_PATIENCE_SECONDS = 0.1
@@ -85,11 +88,12 @@ class KernelBackend:
         self.page_bytes = page_bytes(door)
         self._door = door
         self._ksmd = KsmdThread(door, find_ksmd(door))
+        self._has_splitter = _has_splitter(door)
         self._pending: _Pending | None = None
         self._unmerging: Unmerging | None = None
 
     def knobs(self) -> Knobs:
-        """Returns the settable files as they are; raises Garbage or NotPermitted for a file that cannot be used."""
+        """Returns the settable files as they are; raises Garbage or NotPermitted for one of KSM that cannot be used."""
         return Knobs.of({name: self._read(name) for name in KNOB_NAMES})
 
     def counters(self) -> Counters:
@@ -138,10 +142,19 @@ class KernelBackend:
         """Does nothing, because nothing stays open."""
 
     def _read(self, name: KnobName) -> KnobValue | None:
-        if name == KSMD_NICE:
-            return self._ksmd.nice()
-        if name == KSMD_CPUS:
-            return self._ksmd.cpus()
+        if name not in ASIDE:
+            return self._read_ksm(name)
+        with suppress(KsmtunedError):  # what lies outside KSM keeps nobody from steering it, or from putting it back
+            if name == KSMD_NICE:
+                return self._ksmd.nice()
+            if name == KSMD_CPUS:
+                return self._ksmd.cpus()
+            if name == "khugepaged_max_ptes_none" and self._has_splitter:
+                return None
+            return self._door.read_int(PATHS[name])
+        return None
+
+    def _read_ksm(self, name: KnobName) -> KnobValue | None:
         relative = PATHS[name]
         if name == "run":
             return (
@@ -180,6 +193,18 @@ class KernelBackend:
         if not pending.is_over(MUTEX_PATIENCE_SECONDS) or pending.write != write:
             return WriteResult(write=write, status=WriteStatus.PENDING, detail="ksmd holds its mutex for a long batch")
         return _refused(write, pending.error) if pending.error else self._read_back(write)
+
+
+def _has_splitter(door: Door) -> bool:
+    """Whether reclaim splits huge pages, anybody's, that have more than max_ptes_none zero pages (since Linux 6.12).
+
+    With 511, as the kernel has it, it splits none; with 0 it splits all that have a single one. What is unknown counts.
+    """
+    try:
+        text = door.read_if_there(SPLITTER)
+    except KsmtunedError:
+        return True
+    return text is not None and text.strip() != "0"
 
 
 def _run_of(path: str, value: int) -> Run:

@@ -4,10 +4,11 @@ import errno
 import os
 from collections.abc import Callable
 
-from ksmtuned_py.config.cpus import cpu_list, cpus_of
+from ksmtuned_py.config.cpus import cpus_of
 from ksmtuned_py.door import Door
 from ksmtuned_py.model import IDLE_NICE
 from ksmtuned_py.sensors.stat import is_kernel_thread, parse_nice, parse_schedstat, parse_waited
+from ksmtuned_py.sensors.status import parse_status
 
 
 def find_ksmd(door: Door) -> int | None:
@@ -55,22 +56,23 @@ class KsmdThread:
         os.sched_setscheduler(self._pid, os.SCHED_IDLE if idle else os.SCHED_OTHER, os.sched_param(0))
 
     def cpus(self) -> str | None:
-        """The CPUs on which it may run, as 0-3,8; None where it is not to be seen, or another host's."""
+        """The CPUs on which it may run, as 0-3,8; None where it is not to be seen, or another host's.
+
+        Those that are offline count, too, which sched_getaffinity(2) leaves out: they come back, and it may run there.
+        """
         if self._pid is None or self._door.root != "/":
             return None
-        try:
-            return cpu_list(os.sched_getaffinity(self._pid))
-        except OSError:
-            return None
+        status = self._door.read_if_there(f"proc/{self._pid}/status")
+        return None if status is None else parse_status(status).get("Cpus_allowed_list")
 
     def set_cpus(self, cpus: str) -> None:
         """Sets them; raises OSError, also where this host has not all of them."""
-        if self._pid is None or self.cpus() is None:
+        before = self.cpus()
+        if self._pid is None or before is None:
             raise ProcessLookupError(errno.ESRCH, "ksmd is not to be seen here")
-        before, wanted = os.sched_getaffinity(self._pid), cpus_of(cpus)
-        os.sched_setaffinity(self._pid, wanted)
-        if os.sched_getaffinity(self._pid) != wanted:
-            os.sched_setaffinity(self._pid, before)
+        os.sched_setaffinity(self._pid, cpus_of(cpus))
+        if self.cpus() != cpus:
+            os.sched_setaffinity(self._pid, cpus_of(before))
             raise OSError(errno.EINVAL, "this host has not all of these CPUs")
 
     def _of_schedstat(self, parse: Callable[[str, str], float]) -> float | None:

@@ -113,7 +113,7 @@ def _stage(args: Namespace, config: "Config") -> "Iterator[tuple[Machine, int]]"
         ways = ways_of(machine, config.guests.libvirt_uri, err().print, lambda _: None)
         origin = origin_of(machine.door, "kernel")
         put_back(ways, runtime, origin, "restore")
-        save(runtime, origin, machine.host.backend.knobs(), config.kernel)
+        save(runtime, origin, machine.host, config.kernel)
         undo.callback(put_back, ways, runtime, origin, "restore")
         if not machine.host.backend.counters().pages_shared:
             undo.callback(give_back, ways)  # clears ksmd's records of the ended processes

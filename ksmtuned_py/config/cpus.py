@@ -10,7 +10,12 @@ _PART = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?", re.ASCII)
 
 def cpus_of(text: str) -> frozenset[int]:
     """Returns the numbers of the CPUs in a list; raises ValueError for any other text."""
-    return frozenset(cpu for part in text.split(",") for cpu in _range(part.strip(), text))
+    cpus: list[int] = []
+    for part in text.split(","):
+        cpus += _range(part.strip(), text)
+        if len(cpus) > CPUS_MAX:  # a trace has such a text, too, and may come from anywhere
+            raise ValueError(f"{text[:60]!r} names more than {CPUS_MAX} CPUs")
+    return frozenset(cpus)
 
 
 def cpu_list(cpus: Iterable[int]) -> str:

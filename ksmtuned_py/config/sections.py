@@ -36,7 +36,7 @@ class Daemon(Section):
     )
     on_exit: OnExit = Field(
         "restore",
-        description="the knobs at exit: restore what was found, keep ours, stop ksmd (run=0),\n"
+        description="the knobs at exit: restore what was found, keep ours of KSM, stop ksmd (run=0),\n"
         "or unmerge everything (as far as the host and each guest's cgroup have the room)",
     )
     tick_seconds: TickSeconds = Field(1.0, description="between two looks at the host while something happens")
@@ -97,8 +97,8 @@ class Kernel(Section):
     )
     khugepaged: AtStart[Literal["keep", "need"]] = Field(
         "keep",
-        description="need: while memory is not plenty khugepaged makes no huge pages of merged pages and zero pages;\n"
-        "needs to write its max_ptes_shared and max_ptes_none (systemd/khugepaged.conf)",
+        description="need: while memory is not plenty khugepaged makes no huge pages of merged pages, nor of zero\n"
+        "pages where shrink_underused is 0; needs to write its max_ptes_* (systemd/khugepaged.conf)",
     )
 
 

@@ -149,7 +149,7 @@ class Service:
     def take_over(self) -> None:
         """Save the knobs, bring [kernel] in force, and tell systemd that we are ready."""
         if not self._host.dry:
-            save(self._runtime, self._origin, self._host.backend.knobs(), self._config.kernel)
+            save(self._runtime, self._origin, self._host, self._config.kernel)
             for sentence in take(self._ways, self._config.kernel):
                 self._publisher.warn(f"[kernel] is not in force: {sentence}")
         if self._host.dry and (limit := limits(self._machine.door, self._config)):
@@ -273,7 +273,7 @@ class Service:
         put_back(self._ways, self._runtime, self._origin, "restore", quickly=True)
         self._stands.tell(self._host.backend.knobs())
         if coming.daemon.mode == "manage":
-            save(self._runtime, self._origin, self._host.backend.knobs(), coming.kernel)
+            save(self._runtime, self._origin, self._host, coming.kernel)
         else:
             self._host.watch()
 

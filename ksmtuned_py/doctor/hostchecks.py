@@ -144,7 +144,7 @@ def khugepaged(facts: Facts, now: Snapshot) -> Iterator[Finding]:
         + (f"; use_zero_pages is {now.knobs.use_zero_pages} and max_ptes_none {huge.max_ptes_none}" if zero else ""),
         mend=f'kernel.khugepaged = "need" in {CONFIG}, or '
         "echo 0 > /sys/kernel/mm/transparent_hugepage/khugepaged/max_ptes_shared"
-        + (" (and max_ptes_none)" if zero else ""),
+        + (" (and max_ptes_none, if shrink_underused is not 1)" if zero else ""),
     )
 
 

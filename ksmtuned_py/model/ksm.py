@@ -60,8 +60,8 @@ KnobValue = int | str
 class Knobs:
     """The settable files of the KSM directory, how ksmd is scheduled, and what khugepaged may undo.
 
-    In knobs that were seen, None = this kernel has no such file, or ksmd is not to be seen. In knobs that are wanted,
-    None = leave it alone.
+    In knobs that were seen, None = this kernel has no such file, it is not ours to set, or ksmd is not to be seen. In
+    knobs that are wanted, None = leave it alone.
     """
 
     run: Run | None = None

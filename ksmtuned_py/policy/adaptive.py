@@ -103,33 +103,20 @@ def _cruise(trend: Trend, config: Config) -> Wish:
 def _knobs(wish: Wish, guard: Guard | None, now: Snapshot, trend: Trend, config: Config) -> Knobs:
     if wish.mode is Mode.HELD:
         return Knobs()
-    aside = _aside(trend, config)
     if wish.mode is Mode.OFF:
         run = Run.UNMERGE if guard and guard.ceiling is Ceiling.GIVE_BACK else Run.STOP
-        return replace(aside, run=run, smart_scan=1)
+        return Knobs(run=run, smart_scan=1)
     boost = wish.mode is Mode.BOOST
     thorough = boost and trend.passes.done < trend.news.boost.thorough_until_pass
     skips_nothing = thorough and not trend.news.usual.are_young(now.counters)
     cost_seconds = trend.scanner.cost_seconds if boost else trend.page_cost_seconds
     batch = batch_for(wish.budget, cost_seconds, trend.scanner.oversleep_seconds, usual_cost_seconds(now))
-    return replace(
-        aside,
+    return Knobs(
         run=Run.MERGE,
         pages_to_scan=batch.pages_to_scan,
         sleep_millisecs=batch.sleep_millisecs,
         smart_scan=0 if skips_nothing or not config.adaptive.smart_scan_in_cruise else 1,
         advisor_mode="none",
-    )
-
-
-def _aside(trend: Trend, config: Config) -> Knobs:
-    """The knobs that say who goes first, and whether khugepaged may undo merging."""
-    return Knobs.of(
-        {
-            "ksmd_nice": trend.precedence.nice(trend.need, config),
-            "ksmd_cpus": trend.precedence.cpus(trend.need, config),
-            **trend.khugepaged.wanted(trend.need, config),
-        }
     )
 
 

@@ -8,7 +8,7 @@ is plenty that is what guests want, and so its settings are as they were found.
 from dataclasses import dataclass
 
 from ksmtuned_py.config import Config
-from ksmtuned_py.model import KHUGEPAGED_KNOBS, KnobName, Snapshot
+from ksmtuned_py.model import KHUGEPAGED_KNOBS, KnobName, Run, Snapshot
 from ksmtuned_py.policy.need import Need
 
 
@@ -17,20 +17,21 @@ class KhugepagedLimits:
     """Its settings as they were found; None where the kernel has none."""
 
     found: tuple[tuple[KnobName, int | None], ...] = ()
+    may_undo: bool = False
+    """Something is merged, or will be. Else others would get fewer huge pages for nothing."""
 
     def after(self, now: Snapshot) -> "KhugepagedLimits":
         """The settings after one more look: those of the first."""
-        return (
-            self
-            if self.found
-            else KhugepagedLimits(found=tuple((name, _number(now, name)) for name in KHUGEPAGED_KNOBS))
+        return KhugepagedLimits(
+            found=self.found or tuple((name, _number(now, name)) for name in KHUGEPAGED_KNOBS),
+            may_undo=now.knobs.run == Run.MERGE or now.saved_bytes > 0,
         )
 
     def wanted(self, need: Need, config: Config) -> dict[str, int | None]:
         """The settings that it is to have; none where they are to be kept."""
         if config.kernel.khugepaged == "keep":
             return {}
-        holds = need > Need.CALM or config.adaptive.profile == "eager"
+        holds = self.may_undo and (need > Need.CALM or config.adaptive.profile == "eager")
         return {name: 0 if holds and found is not None else found for name, found in self.found}
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field, replace
 
 from ksmtuned_py.config import Adaptive, Config
-from ksmtuned_py.model import GuestKey, Run, Snapshot
+from ksmtuned_py.model import ASIDE, ForeignWrite, GuestKey, KnobName, Run, Snapshot
 from ksmtuned_py.policy.boost import pays
 from ksmtuned_py.policy.effort import Effort
 from ksmtuned_py.policy.hugepages import HugeCost
@@ -30,7 +30,7 @@ DOUBLINGS_MAX = 64
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Foreign:
-    """Somebody else's writes to our knobs, and how long we keep our hands off for them."""
+    """Somebody else's writes to KSM's knobs, and how long we keep our hands off for them."""
 
     times: int = 0
     until_seconds: float = 0.0
@@ -39,10 +39,11 @@ class Foreign:
     def after(self, now: Snapshot) -> "Foreign":
         """The writes after one more snapshot. Each doubles the time, and an hour without any forgets them."""
         seconds = now.clock.monotonic_seconds
-        if not now.foreign:
+        writes = tuple(write for write in now.foreign if write.knob not in ASIDE)
+        if not writes:
             return Foreign() if self.times and seconds > self.until_seconds + FOREIGN_HOLD_MAX_SECONDS else self
         hold = _doubled(FOREIGN_HOLD_SECONDS, self.times, FOREIGN_HOLD_MAX_SECONDS)
-        return Foreign(times=self.times + 1, until_seconds=seconds + hold, sentence=_foreign_sentence(now))
+        return Foreign(times=self.times + 1, until_seconds=seconds + hold, sentence=_foreign_sentence(writes, now))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +103,8 @@ class Trend:
     gap_seconds: float
     """Aimed at between the starts of two passes outside boosts."""
     foreign: Foreign = Foreign()
+    taken: frozenset[KnobName] = frozenset()
+    """Knobs outside KSM's directory that somebody else has set. They are theirs from then on."""
     copy_on_write: CopyOnWrite = CopyOnWrite()
     given_up: GivenUp = GivenUp()
     policy_state: PolicyState
@@ -174,6 +177,7 @@ class Trend:
             scanner=self.scanner.after(before, snapshot, self.passes.last) if before else ScannerSpeed.begin(snapshot),
             passes=self.passes.after(replace(snapshot, guests=()), before, splits.freed_bytes),
             foreign=self.foreign.after(snapshot),
+            taken=self.taken.union(ASIDE.intersection(write.knob for write in snapshot.foreign)),
             copy_on_write=self.copy_on_write.after(before, snapshot, settings.guards.cow_storm_percent_per_minute)
             if before
             else self.copy_on_write,
@@ -245,7 +249,7 @@ def _is_over(until_seconds: float | None, now: Snapshot) -> bool:
     return until_seconds is not None and now.clock.monotonic_seconds >= until_seconds
 
 
-def _foreign_sentence(now: Snapshot) -> str:
-    writes = ", ".join(f"{write.knob} is {write.seen} where we wrote {write.ours}" for write in now.foreign)
+def _foreign_sentence(writes: tuple[ForeignWrite, ...], now: Snapshot) -> str:
+    told = ", ".join(f"{write.knob} is {write.seen} where we wrote {write.ours}" for write in writes)
     who = f"; running and known to write it: {', '.join(now.suspects)}" if now.suspects else ""
-    return f"{writes}{who}"
+    return f"{told}{who}"

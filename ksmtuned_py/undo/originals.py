@@ -8,6 +8,7 @@ from ksmtuned_py.door import Door
 from ksmtuned_py.door.boot import boot_id
 from ksmtuned_py.door.runtime import Origin, Runtime
 from ksmtuned_py.errors import NotOurs
+from ksmtuned_py.host import Host
 from ksmtuned_py.model import KHUGEPAGED_KNOBS, KNOB_NAMES, KnobName, Knobs
 from ksmtuned_py.undo.knobs import without
 
@@ -20,9 +21,11 @@ def origin_of(door: Door, backend: str) -> Origin:
     return Origin(backend, os.path.realpath(door.root), boot_id(door))
 
 
-def save(runtime: Runtime, origin: Origin, found: Knobs, kernel: Kernel) -> None:
-    """Save the knobs that were found, except those of [kernel] that nobody will write."""
-    runtime.save_originals(origin, without(found, untouched(kernel)))
+def save(runtime: Runtime, origin: Origin, host: Host, kernel: Kernel) -> None:
+    """Save the knobs that are found, except those of [kernel] that nobody will write."""
+    found = without(host.backend.knobs(), untouched(kernel))
+    runtime.save_originals(origin, found)
+    host.own(found)
 
 
 def untouched(kernel: Kernel) -> frozenset[KnobName]:

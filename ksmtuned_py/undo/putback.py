@@ -6,13 +6,14 @@ from ksmtuned_py.config import Kernel
 from ksmtuned_py.config.types import OnExit
 from ksmtuned_py.door.runtime import Origin, Runtime
 from ksmtuned_py.errors import KsmtunedError, NoRoom, NotRestored, NotUnmerged
-from ksmtuned_py.model import ASIDE, Knobs, Run, Write
+from ksmtuned_py.model import ASIDE, KNOB_NAMES, Knobs, Run, Write
 from ksmtuned_py.plan import STRUCTURAL
 from ksmtuned_py.undo.giveback import Ways, give_back
 from ksmtuned_py.undo.knobs import RETRIED_SECONDS, set_knobs, structural_writes, without
 from ksmtuned_py.undo.originals import owed
 
 QUICK_SECONDS = 5.0
+OF_KSM = frozenset(KNOB_NAMES) - ASIDE
 
 
 def put_back(ways: Ways, runtime: Runtime, origin: Origin, on_exit: OnExit, *, quickly: bool = False) -> Knobs | None:
@@ -24,20 +25,23 @@ def put_back(ways: Ways, runtime: Runtime, origin: Origin, on_exit: OnExit, *, q
     answers a watchdog, not even then. So structural knobs stay as they are while pages are merged, which is told once.
     They stay owed, and a restart that wants the same again unmerges nothing.
 
-    With "restore", a knob that somebody else wrote after us stays as it is: whoever took over is not switched off.
+    With "restore", a knob that somebody else wrote after us stays as it is: whoever took over is not switched off. One
+    outside KSM's directory does so in any case, and is else put back in any case: nobody would follow need with it.
 
     Raises NotRestored, which names the knobs that did not take, or NotOurs for knobs of another origin.
     """
     found, sentence = owed(runtime, origin)
     if sentence:
         ways.say(sentence)
-    if found is None or on_exit == "keep":
+    if found is None:
         runtime.forget_originals()
         return None
-    if on_exit == "restore" and (taken := ways.host.taken()):
+    if on_exit == "keep":
+        found = without(found, OF_KSM)
+    if taken := ways.host.taken() if on_exit == "restore" else ways.host.taken() & ASIDE:
         ways.say(f"left as somebody else has set them: {', '.join(sorted(taken))}")
         found = without(found, taken)
-    wanted = _with_run(ways, found, on_exit, quickly=quickly)
+    wanted = found if on_exit == "keep" else _with_run(ways, found, on_exit, quickly=quickly)
     structural = structural_writes(ways.host.backend.knobs(), found)
     stay = structural if structural and _anything_merged(ways) else ()
     if stay:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ksmtuned_py.backends.kernel import KernelBackend, parse_advisor_mode
+from ksmtuned_py.backends.kernel import PATHS, SPLITTER, KernelBackend, parse_advisor_mode
 from ksmtuned_py.backends.ksmd import find_ksmd
 from ksmtuned_py.door import Door
 from ksmtuned_py.errors import Garbage, NoKsm
@@ -241,3 +241,14 @@ def test_another_run_aborts_unmerging(blocked: Path, backend: KernelBackend) -> 
 def test_wanted_and_seen_have_the_same_shape(backend: KernelBackend) -> None:
     assert isinstance(backend.knobs(), Knobs)
     assert backend.page_bytes == os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.parametrize(("shrinks", "none"), [(None, 511), ("0\n", 511), ("1\n", None), ("perhaps\n", None)])
+def test_no_huge_pages_of_anybodys_are_split_for_what_khugepaged_is_told(
+    root: Path, shrinks: str | None, none: int | None
+) -> None:
+    put(root, PATHS["khugepaged_max_ptes_shared"], "256\n")
+    put(root, PATHS["khugepaged_max_ptes_none"], "511\n")
+    put(root, SPLITTER, shrinks)
+    knobs = KernelBackend(Door(str(root))).knobs()
+    assert (knobs.khugepaged_max_ptes_shared, knobs.khugepaged_max_ptes_none) == (256, none)

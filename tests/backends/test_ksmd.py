@@ -38,10 +38,21 @@ def test_it_reads_back_as_it_was_set(child: int) -> None:
 def test_its_cpus_read_back_as_they_were_set(child: int) -> None:
     need(len(os.sched_getaffinity(0)) > 1, "two CPUs")
     ksmd, mine = KsmdThread(Door(), child), sorted(os.sched_getaffinity(0))
-    assert ksmd.cpus() == cpu_list(mine)
-    for cpus in (str(mine[0]), cpu_list(mine[:2])):
+    found = ksmd.cpus()
+    assert found is not None
+    for cpus in (str(mine[0]), cpu_list(mine[:2]), found):
         ksmd.set_cpus(cpus)
         assert ksmd.cpus() == cpus
+
+
+def test_a_cpu_that_goes_offline_changes_nothing(child: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    need(len(os.sched_getaffinity(0)) > 1, "two CPUs")
+    ksmd, kernels = KsmdThread(Door(), child), os.sched_getaffinity
+    cpus = cpu_list(sorted(kernels(0))[:2])
+    ksmd.set_cpus(cpus)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(sorted(kernels(pid))[:1]))  # as the kernel does then
+    assert ksmd.cpus() == cpus
+    ksmd.set_cpus(cpus)  # so it is put back
 
 
 def test_cpus_that_this_host_lacks_change_nothing(child: int) -> None:

@@ -18,6 +18,7 @@ from tests.support.process import wait_for
 pytestmark = pytest.mark.kernel
 
 GUEST_MIB = 64
+SPLITTER = KHUGEPAGED.parent / "shrink_underused"
 TICKS = merged(QUIET, MEMORY_FIRST, {"daemon": {"tick_seconds": 0.2, "idle_tick_seconds": 0.2}})
 HELD = merged(TICKS, {"kernel": {"khugepaged": "need"}})
 BUSY = {"scan_sleep_millisecs": 10, "pages_to_scan": 65536, "max_ptes_shared": 256, "max_ptes_none": 511}
@@ -31,12 +32,16 @@ def busy_khugepaged(real_ksm: RealKsm) -> Iterator[None]:
     need(os.access(KHUGEPAGED / "max_ptes_shared", os.W_OK), "root, and transparent huge pages")
     with LOCK.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        before = numbers(*BUSY)
+        before, splits = numbers(*BUSY), SPLITTER.read_text() if SPLITTER.exists() else None
         put(BUSY)
+        if splits:
+            SPLITTER.write_text("0")  # or the daemon leaves max_ptes_none alone
         try:
             yield
         finally:
             put(before)
+            if splits:
+                SPLITTER.write_text(splits)
 
 
 def numbers(*names: str) -> dict[str, int]:

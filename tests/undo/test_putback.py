@@ -4,9 +4,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
+from ksmtuned_py.backends.kernel import PATHS
 from ksmtuned_py.backends.model import ModelBackend
 from ksmtuned_py.config import Config, Kernel
 from ksmtuned_py.config.types import OnExit
@@ -18,7 +20,7 @@ from ksmtuned_py.errors import NotOurs, NotRestored, NotUnmerged
 from ksmtuned_py.host import Host
 from ksmtuned_py.ksmdmodel.guestmemory import equal
 from ksmtuned_py.ksmdmodel.modelhost import ModelHost
-from ksmtuned_py.model import Knobs, Run
+from ksmtuned_py.model import Knobs, Run, Write, WriteStatus
 from ksmtuned_py.undo.giveback import Ways, give_back
 from ksmtuned_py.undo.knobs import set_knobs, structural_writes
 from ksmtuned_py.undo.originals import origin_of, owed, save
@@ -89,7 +91,7 @@ def crowded() -> Model:
 def steered(ways: Ways, runtime: Runtime, kernel: Kernel | None = None) -> Knobs:
     """Do what a daemon does: save the knobs that were found, and write its own; returns those found."""
     found = ways.host.backend.knobs()
-    save(runtime, HERE, found, kernel or Kernel())
+    save(runtime, HERE, ways.host, kernel or Kernel())
     assert take(ways, kernel or Kernel()) == []
     assert set_knobs(ways.host, OURS) == []
     assert ways.host.backend.knobs() != found
@@ -261,7 +263,7 @@ def test_a_restart_that_wants_the_same_again_unmerges_nothing(runtime: Runtime) 
         "left as they are while pages are merged: max_page_sharing=20 (256 was found); "
         "ksmtuned-py unmerge --all puts them back, a reboot too"
     ]
-    save(runtime, HERE, model.backend.knobs(), ASKED)
+    save(runtime, HERE, model.ways.host, ASKED)
     assert take(model.ways, ASKED) == []
     assert model.backend.counters().pages_sharing == merged
     originals = runtime.originals()
@@ -345,7 +347,7 @@ def test_who_took_over_is_not_switched_off(tmp_path: Path, runtime: Runtime) -> 
     said: list[str] = []
     with open_machine(Door(str(root)), Config()) as machine:
         ways = Ways(machine.host, said.append, said.append)
-        save(runtime, HERE, ways.host.backend.knobs(), Kernel())
+        save(runtime, HERE, ways.host, Kernel())
         set_knobs(ways.host, OURS)
         put(root, f"{KSM}/pages_to_scan", "300\n")
         ways.host.observe()
@@ -354,4 +356,58 @@ def test_who_took_over_is_not_switched_off(tmp_path: Path, runtime: Runtime) -> 
     now = {name: int((root / KSM / name).read_text()) for name in ("run", "pages_to_scan", "sleep_millisecs")}
     assert now == {"run": 0, "pages_to_scan": 300, "sleep_millisecs": 33}
     assert said == ["left as somebody else has set them: pages_to_scan, sleep_millisecs"]
+    assert runtime.originals() is None
+
+
+def test_what_lies_outside_ksm_is_theirs_who_set_it_though_we_never_wrote_it(tmp_path: Path, runtime: Runtime) -> None:
+    """As TuneD does, when it starts after us and memory is plenty."""
+    root = make_fake_tree(tmp_path / "tree", run=0)
+    shared = PATHS["khugepaged_max_ptes_shared"]
+    put(root, shared, "256\n")
+    said: list[str] = []
+    with open_machine(Door(str(root)), Config()) as machine:
+        ways = Ways(machine.host, said.append, said.append)
+        save(runtime, HERE, ways.host, Kernel(khugepaged="need"))
+        assert ways.host.observe().foreign == ()
+        put(root, shared, "64\n")
+        assert [write.knob for write in ways.host.observe().foreign] == ["khugepaged_max_ptes_shared"]
+        put_back(ways, runtime, HERE, "restore")
+    assert (root / shared).read_text() == "64\n"
+    assert said == ["left as somebody else has set them: khugepaged_max_ptes_shared"]
+
+
+def test_what_was_refused_outside_ksm_can_still_be_somebody_elses(tmp_path: Path, runtime: Runtime) -> None:
+    root = make_fake_tree(tmp_path / "tree")
+    shared = PATHS["khugepaged_max_ptes_shared"]
+    (root / shared).parent.mkdir(parents=True)
+    (root / shared).symlink_to("/proc/sys/kernel/ngroups_max")  # to be read only
+    with ways_on(root) as ways:
+        save(runtime, HERE, ways.host, Kernel(khugepaged="need"))
+        old = ways.host.observe().knobs.khugepaged_max_ptes_shared
+        assert old is not None
+        write = Write(knob="khugepaged_max_ptes_shared", old=old, new=0)
+        assert ways.host.write(write).status is WriteStatus.REFUSED
+        put(root, shared, None)
+        put(root, shared, "64\n")
+        assert [(each.ours, each.seen) for each in ways.host.observe().foreign] == [(old, 64)]
+
+
+@pytest.mark.parametrize("on_exit", get_args(OnExit))
+def test_what_lies_outside_ksm_is_put_back_at_any_end_but_what_is_theirs_stays(
+    tmp_path: Path, runtime: Runtime, on_exit: OnExit
+) -> None:
+    """Or the next start would take ours for what was found, and leave it so for ever."""
+    root = make_fake_tree(tmp_path / "tree", run=0)
+    shared, none = PATHS["khugepaged_max_ptes_shared"], PATHS["khugepaged_max_ptes_none"]
+    put(root, shared, "256\n")
+    put(root, none, "511\n")
+    with open_machine(Door(str(root)), Config()) as machine:
+        ways = Ways(machine.host, lambda _: None, lambda _: None)
+        save(runtime, HERE, ways.host, Kernel(khugepaged="need"))
+        ours = Knobs(khugepaged_max_ptes_shared=0, khugepaged_max_ptes_none=0, pages_to_scan=900)
+        assert set_knobs(ways.host, ours) == []
+        put(root, none, "64\n")
+        put_back(ways, runtime, HERE, on_exit)
+        assert (ways.host.backend.knobs().pages_to_scan == 900) == (on_exit == "keep")
+    assert ((root / shared).read_text().strip(), (root / none).read_text().strip()) == ("256", "64")
     assert runtime.originals() is None
