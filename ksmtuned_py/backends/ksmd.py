@@ -8,7 +8,9 @@ from ksmtuned_py.config.cpus import cpus_of
 from ksmtuned_py.door import Door
 from ksmtuned_py.model import IDLE_NICE
 from ksmtuned_py.sensors.stat import is_kernel_thread, parse_nice, parse_schedstat, parse_waited
-from ksmtuned_py.sensors.status import parse_status
+from ksmtuned_py.sensors.status import has_capability, parse_status
+
+CAP_SYS_NICE = 23  # linux/capability.h
 
 
 def find_ksmd(door: Door) -> int | None:
@@ -27,6 +29,7 @@ class KsmdThread:
     def __init__(self, door: Door, pid: int | None) -> None:
         self._door = door
         self._pid = pid
+        self._may_put_back = has_capability(door.read_if_there("proc/self/status") or "", CAP_SYS_NICE)
 
     def cpu_seconds(self) -> float | None:
         """CPU time since boot."""
@@ -39,9 +42,10 @@ class KsmdThread:
     def nice(self) -> int | None:
         """Its nice value, or IDLE_NICE. None in any other class: who has put it there has a reason.
 
-        None for another host's, too: its PID means another process here.
+        None for another host's, too: its PID means another process here. And None without CAP_SYS_NICE, for root may
+        put ksmd behind others without it, but not back.
         """
-        if self._pid is None or self._door.root != "/":
+        if self._pid is None or self._door.root != "/" or not self._may_put_back:
             return None
         stat = self._door.read_if_there(f"proc/{self._pid}/stat")
         return None if stat is None else parse_nice(stat)

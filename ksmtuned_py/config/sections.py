@@ -86,14 +86,14 @@ class Kernel(Section):
         "keep", description="sharers of one page, at least 2; a change unmerges everything first, as above"
     )
     ksmd_nice: AtStart[Literal["keep", "need"]] = Field(
-        "keep",
+        "need",
         description="need: while memory is plenty ksmd runs only when nobody else wants to; while it is wary it gives\n"
-        "way to busy guests; when it is critical it goes before them. Needs CAP_SYS_NICE (systemd/ksmd.conf)",
+        "way to busy guests; when it is critical it goes before them. Of the adaptive policy, with CAP_SYS_NICE",
     )
     ksmd_cpus: AtStart[Literal["keep"] | CpuList] = Field(
         "keep",
         description="CPUs for ksmd, like 0-3,8, until memory is critical: then it may run where it might before.\n"
-        "Needs CAP_SYS_NICE (systemd/ksmd.conf)",
+        "Needs CAP_SYS_NICE, which the unit has",
     )
     khugepaged: AtStart[Literal["keep", "need"]] = Field(
         "keep",

@@ -41,6 +41,8 @@ class Precedence:
         """The nice value that ksmd is to have; None = as it is."""
         if self.found_nice is None or config.kernel.ksmd_nice == "keep":
             return None
+        if config.policy.name != "adaptive":
+            return self.found_nice  # another one's boosts are made for ksmd as it comes
         behind = config.adaptive.profile != "eager"
         if need is Need.CRITICAL:
             return min(self.found_nice, BEFORE_NICE)

@@ -2,16 +2,18 @@
 
 import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from ksmtuned_py.backends.kernel import KernelBackend
-from ksmtuned_py.backends.ksmd import KsmdThread
+from ksmtuned_py.backends.ksmd import CAP_SYS_NICE, KsmdThread
 from ksmtuned_py.config.cpus import CPUS_MAX, cpu_list
 from ksmtuned_py.door import Door
 from ksmtuned_py.model import IDLE_NICE, KSMD_NICE, Write, WriteStatus
+from ksmtuned_py.sensors.status import has_capability
 from tests.support.need import need
 from tests.support.trees import make_fake_tree
 
@@ -33,6 +35,27 @@ def test_it_reads_back_as_it_was_set(child: int) -> None:
         ksmd.set_nice(nice)
         assert ksmd.nice() == nice
     assert os.sched_getscheduler(child) == os.SCHED_OTHER
+
+
+def test_without_the_right_to_put_it_back_it_is_left_alone(child: int) -> None:
+    """Root may put a process of its own behind all others without CAP_SYS_NICE, but never back."""
+    need(os.geteuid() == 0, "root, to give up a capability")
+    look = f"from ksmtuned_py.backends.ksmd import *; print(KsmdThread(Door(), {child}).nice())"
+    words = ["setpriv", "--bounding-set=-sys_nice", "--inh-caps=-sys_nice", sys.executable, "-c", look]
+    assert subprocess.run(words, capture_output=True, text=True, check=True).stdout == "None\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "has"),
+    [
+        ("CapEff:\t0000000000800000\n", True),
+        ("CapEff:\t000001ffff7fffff\n", False),
+        ("", False),
+        ("CapEff:\tmany\n", False),
+    ],
+)
+def test_a_capability_is_a_bit_of_the_kernels_mask(text: str, has: bool) -> None:
+    assert has_capability(text, CAP_SYS_NICE) is has
 
 
 def test_its_cpus_read_back_as_they_were_set(child: int) -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ksmtuned_py.config import Adaptive, Config, Kernel
+from ksmtuned_py.config import Adaptive, Config, Kernel, Policy
 from ksmtuned_py.model import IDLE_NICE, Knobs, Pressure, Run, Snapshot
 from ksmtuned_py.policy import decide
 from ksmtuned_py.policy.need import Need
@@ -57,8 +57,14 @@ def test_need_decides(available_gib: float, waiting_percent: float, nice: int, e
 
 
 def test_without_being_asked_it_is_left_as_it_is() -> None:
-    assert wanted(look(0), config=Config()) is None
+    assert wanted(look(0), config=Config(kernel=Kernel(ksmd_nice="keep"))) is None
     assert wanted(look(0, None)) is None
+
+
+def test_with_another_policy_it_is_as_it_came() -> None:
+    fixed = Config(policy=Policy(name="fixed"))
+    assert wanted(look(0, 7), config=fixed) == 7
+    assert wanted(look(0, 7, available_gib=0.5), config=fixed) == 7
 
 
 def test_ksmd_is_as_it_came_and_not_as_we_left_it() -> None:

@@ -16,8 +16,8 @@ from tests.support.process import HasDescriptor, Program, wait_for
 
 KSMTUNED = [sys.executable, "-m", "ksmtuned_py"]
 Sections = Mapping[str, Mapping[str, object]]
-QUIET: Sections = {"metrics": {"address": ""}}
-"""Without a port, so that tests do not meet on one."""
+QUIET: Sections = {"metrics": {"address": ""}, "kernel": {"ksmd_nice": "keep"}}
+"""Without a port, so that tests do not meet on one. And ksmd works as it comes, however busy other tests are."""
 MEMORY_FIRST: Sections = {"adaptive": {"profile": "eager"}}
 """Merging at all times, also where memory is plenty and guests have huge pages."""
 QUICK: Sections = {**QUIET, "daemon": {"tick_seconds": 0.02, "idle_tick_seconds": 0.02}}
