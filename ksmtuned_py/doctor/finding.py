@@ -77,6 +77,8 @@ class Facts:
     system: System = field(default_factory=System)
     policy: str = "adaptive"
     """The value of policy.name."""
+    holds_khugepaged: bool = False
+    """Our daemon keeps khugepaged from undoing merging while memory is needed, and lets it while that is plenty."""
     daemon: str = ""
     """The line that our daemon says of itself; '' when none runs."""
     before: Snapshot | None = None

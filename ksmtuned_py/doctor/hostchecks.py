@@ -133,6 +133,8 @@ def khugepaged(facts: Facts, now: Snapshot) -> Iterator[Finding]:
     zero = bool((now.knobs.use_zero_pages or fights) and huge.max_ptes_none)
     if huge.enabled == "never" or not collapsed or not now.saved_bytes or not (huge.max_ptes_shared or zero):
         return
+    if facts.holds_khugepaged and not fights:
+        return
     yield Finding(
         code="khugepaged",
         severity="finding" if fights else "note",

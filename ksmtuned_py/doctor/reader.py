@@ -45,6 +45,7 @@ def read_facts(door: Door, config: Config, snapshot: Snapshot | None, status: St
         settings=config.guests,
         system=read_system(door),
         policy=config.policy.name,
+        holds_khugepaged=status is not None and config.kernel.khugepaged == "need",
         daemon=f"the daemon says: {status.decision.reason}" if status else "",
         before=status.snapshot if status else None,
         foreign=status.snapshot.foreign if status else (),

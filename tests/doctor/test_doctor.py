@@ -364,7 +364,7 @@ def test_what_is_accepted_is_so_by_code_and_guest() -> None:
 
 
 def test_khugepaged_and_ksmd_are_told_to_fight_only_when_both_are_seen_at_it() -> None:
-    def told(made: int, split: int, run: Run = Run.MERGE) -> Finding:
+    def told(made: int, split: int, run: Run = Run.MERGE, *, held: bool = False) -> Finding | None:
         before = snapshot(vmstat=Vmstat(thp_collapse_alloc=5, thp_split_page=100))
         now = facts(
             huge_pages=HugePages(enabled="madvise", max_ptes_shared=256, max_ptes_none=511),
@@ -372,13 +372,17 @@ def test_khugepaged_and_ksmd_are_told_to_fight_only_when_both_are_seen_at_it() -
             before=before,
             knobs=replace(KNOBS, run=run),
         )
-        [found] = [each for each in examine(now) if each.code == "khugepaged"]
-        return found
+        held_or_not = replace(now, holds_khugepaged=held)
+        return next((each for each in examine(held_or_not) if each.code == "khugepaged"), None)
 
     fight = told(8, 9)
+    assert fight is not None
     assert fight.severity == "finding"
+    assert told(8, 9, held=True) == fight  # whatever was asked for, it does not hold
+    assert told(8, 0, held=True) is None
     assert "since the daemon looked last 8 were made and 9 split" in fight.evidence
     assert "max_ptes_none" in fight.mend
     for note in (told(8, 0), told(0, 9), told(8, 9, Run.STOP)):
+        assert note is not None
         assert note.severity == "note"
         assert "may undo" in note.sentence
