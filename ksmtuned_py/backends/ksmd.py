@@ -29,7 +29,7 @@ class KsmdThread:
     def __init__(self, door: Door, pid: int | None) -> None:
         self._door = door
         self._pid = pid
-        self._may_put_back = has_capability(door.read_if_there("proc/self/status") or "", CAP_SYS_NICE)
+        self._may_put_back = has_capability(door.read_if_there(f"proc/{os.getpid()}/status") or "", CAP_SYS_NICE)
 
     def cpu_seconds(self) -> float | None:
         """CPU time since boot."""
