@@ -103,7 +103,9 @@ KSM_ROWS = (
         "Frames that hold such contents",
         lambda told: told.snapshot.counters.stable_node_dups,
     ),
-    Row("knob", "Settings under /sys/kernel/mm/ksm", "gauge", ("knob",), _knobs),
+    Row(
+        "knob", "Settings under /sys/kernel/mm/ksm, how ksmd is scheduled, and khugepaged's", "gauge", ("knob",), _knobs
+    ),
     Row("advisor_mode", "1 for the kernel advisor's mode", "gauge", ("mode",), _advisor_mode),
 )
 
