@@ -17,7 +17,7 @@ from ksmtuned_py.units import human_bytes, human_seconds
 SHARE = 0.5
 """The share of a core for it."""
 AGAIN_SECONDS, AGAIN_MAX_SECONDS = 600.0, 86_400.0
-"""The rest after a round, and the longest: it takes twice as long after each that gave nothing back.
+"""The rest after a round, and the longest: it takes twice as long after each that gave nothing back, until ksmd scans.
 
 To look for merged pages takes a minute for a TiB (measured).
 """
@@ -117,6 +117,8 @@ class HugeReturns:
         self._told = HugeBack()
         self._rest_seconds = AGAIN_SECONDS
         self._not_before_seconds = 0.0
+        self._was_in_vain = False
+        """The last round gave nothing back, and nothing has scanned since."""
 
     @property
     def told(self) -> HugeBack:
@@ -133,6 +135,9 @@ class HugeReturns:
 
         It may take so much of the available memory; None = it is not wanted now.
         """
+        if now.knobs.run == Run.MERGE and self._was_in_vain:
+            # What ksmd splits now was whole when nothing was found.
+            self._was_in_vain, self._rest_seconds, self._not_before_seconds = False, AGAIN_SECONDS, 0.0
         if spare_bytes is None or now.knobs.run == Run.MERGE:
             self.call_off()
         elif self._round is None:
@@ -164,6 +169,7 @@ class HugeReturns:
         self._told, self._round = self.told, None
         if called_off:
             return
+        self._was_in_vain = not gave
         self._rest_seconds = AGAIN_SECONDS if gave else min(2 * self._rest_seconds, AGAIN_MAX_SECONDS)
         self._not_before_seconds = now.clock.monotonic_seconds + self._rest_seconds
 

@@ -115,6 +115,22 @@ def test_rounds_that_give_nothing_back_are_further_and_further_apart(returns: Re
     assert gaps[-1] <= AGAIN_MAX_SECONDS + AGAIN_SECONDS
 
 
+def test_what_was_split_since_a_round_in_vain_is_given_back_at_once(returns: Returns) -> None:
+    returns.stage.split, split = {}, returns.stage.split
+    returns.consider(0)
+    returns.ended()
+    returns.consider(1)
+    returns.stage.split = split
+    returns.consider(100, None, run=Run.MERGE)
+    returns.consider(200)
+    returns.ended()
+    returns.consider(201)
+    assert (returns.rounds, returns.all.told.given) == (2, 40)
+    returns.consider(300, None, run=Run.MERGE)  # a round that was not in vain has its rest all the same
+    returns.consider(400)
+    assert returns.rounds == 2
+
+
 def test_whatever_fails_is_told_and_ends_nothing_else(returns: Returns) -> None:
     returns.stage.breaks = True
     returns.consider(0)
