@@ -63,7 +63,7 @@ def draw_cost(runs: Sequence[Run], path: Path) -> None:
     )
     for axes, load in zip(fields[0], loads, strict=True):
         axes.axhline(1, color="0.8", linewidth=1, zorder=0)
-        axes.set(title=load, xlabel="saved, % of what could be", xlim=(-5, 140), ylim=(0.5, 1.15))
+        axes.set(title=_title(load), xlabel="saved, % of what could be", xlim=(-5, 140), ylim=(0.5, 1.15))
         axes.spines[["top", "right"]].set_visible(False)
         points = {
             manager: _point(
@@ -76,6 +76,14 @@ def draw_cost(runs: Sequence[Run], path: Path) -> None:
     fields[0][0].set_ylabel("speed of the guests' memory; 1 = whole huge pages")
     figure.savefig(path)
     pyplot.close(figure)
+
+
+def _title(load: str) -> str:
+    """Returns which guests there are, and how much of the host's memory is available."""
+    name, _, percent = load.partition("@")
+    return f"{name.removeprefix('harm-')} guests, " + (
+        f"{percent} % of memory available" if percent else "memory plenty"
+    )
 
 
 def _colours(runs: Sequence[Run]) -> dict[str, Colour]:
