@@ -12,7 +12,7 @@ from typing import BinaryIO
 import numpy as np
 from xxhash import xxh3_64_intdigest
 
-from bench.contents import HUGE_BYTES, HUGE_PAGES
+from bench.contents import HUGE_BYTES, Words
 from bench.frontier import Contents
 from ksmtuned_py.cli.workload import PAGE_BYTES
 from ksmtuned_py.guests.mappings import Mapping
@@ -32,7 +32,10 @@ FULL_SECONDS = 900.0
 FREE_PERCENT = 10
 """The free memory at which a server counts as full: the kernel keeps some 7 % free itself, to have huge pages."""
 OWN_MIB = 16
-PRESENT_BIT = np.uint64(63)
+ACCELERATOR = "tcg,tb-size=64"
+"""Translated code would otherwise take up to 1 GiB, and more of it all the time, which would be missing in the gain."""
+PRESENT_BIT, FRAME = np.uint64(63), np.uint64((1 << 55) - 1)
+"""In an entry of /proc/PID/pagemap."""
 INIT = f"""\
 #!/bin/busybox sh
 /bin/busybox mkdir -p /proc /sys /dev /disk
@@ -98,7 +101,15 @@ class Server(qemu.Guest):
         initrd = qemu.make_initrd(directory / name, content, INIT)
         drive = f"file={qemu.inherited(disk)},format=raw,if=none,id=disk,snapshot=on"
         more = ["-drive", drive, "-device", "virtio-blk-pci,drive=disk"]
-        super().__init__(name, qemu.guest_kernel(), initrd, memory_mib=memory_mib, more=more, files=[disk])
+        super().__init__(
+            name,
+            qemu.guest_kernel(),
+            initrd,
+            memory_mib=memory_mib,
+            accelerator=ACCELERATOR,
+            more=more,
+            files=[disk],
+        )
 
     def wait_full(self) -> None:
         """Waits until its memory is full; an AssertionError when that takes too long, or a service fails."""
@@ -129,6 +140,13 @@ class Server(qemu.Guest):
         """Returns how many ranges of its RAM are huge pages."""
         return int(self.ram()[1]["AnonHugePages"].split()[0]) * KIB // HUGE_BYTES
 
+    def frames(self) -> Words:
+        """Returns the numbers of the host's frames in which the pages of its RAM are, one for each page."""
+        place = self.ram()[0]
+        with Path(f"/proc/{self.pid}/pagemap").open("rb") as pagemap:
+            entries = _pagemap(pagemap, place.start, place.size)
+        return entries[entries >> PRESENT_BIT > 0] & FRAME
+
     def contents(self) -> list[Contents]:
         """Returns the contents of each range of its RAM with any page; the server stands still meanwhile."""
         place, directory = self.ram()[0], Path(f"/proc/{self.pid}")
@@ -141,9 +159,12 @@ class Server(qemu.Guest):
         return [contents for contents in found if len(contents)]
 
 
+def _pagemap(pagemap: BinaryIO, begin: int, size: int) -> Words:
+    return np.frombuffer(os.pread(pagemap.fileno(), size // PAGE_BYTES * 8, begin // PAGE_BYTES * 8), np.uint64)
+
+
 def _contents(pagemap: BinaryIO, memory: BinaryIO, begin: int) -> Contents:
-    entries = os.pread(pagemap.fileno(), HUGE_PAGES * 8, begin // PAGE_BYTES * 8)
-    there = np.flatnonzero(np.frombuffer(entries, np.uint64) >> PRESENT_BIT)
+    there = np.flatnonzero(_pagemap(pagemap, begin, HUGE_BYTES) >> PRESENT_BIT)
     # Nothing is read of a range without pages: that alone would fill it with the zero page.
     data = os.pread(memory.fileno(), HUGE_BYTES, begin) if len(there) else b""
     hashes = [xxh3_64_intdigest(data[place * PAGE_BYTES : (place + 1) * PAGE_BYTES]) for place in there]

@@ -19,6 +19,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Self
 
+import numpy as np
+
 from bench.arena import machine
 from bench.frontier import Contents, Numbers, curves, huge_share
 from bench.guests import ROOT
@@ -36,11 +38,10 @@ from tests.support.process import adopt_orphans, wait_for
 SUITES = ("bookworm", "bookworm", "trixie")
 LEVELS = (75, 50, 25)
 """The levels of comfort, in percent of the gain."""
-PASSES, STILL_PASSES, STILL_SHARE = 4, 2, 0.001
-"""The least passes of ksmd; and the passes in which less than such a share of what is merged came, so that it ends."""
+PASSES, STILL_PASSES, PASSES_MOST = 4, 3, 40
+STILL_SHARE, VOLATILE_SHARE = 0.001, 0.02
+"""Growth, and pages that ksmd did not place yet, that count as nothing: shares of the pages that it saves."""
 PASS_SECONDS, SETTLE_SECONDS, REST_SECONDS = 120.0, 20.0, 10.0
-RECORD_BYTES = 64
-"""What ksmd keeps for each page that it tracks, and for each content that it shares (mm/ksm.c)."""
 TITLES = (
     "comfort, % of the gain", "gain left %", "huge ranges %", "best %", "points from it", "densest first %",
     "by counts %", "given back", "failed", "changed", "CPU-s", "s", "longest silence s",
@@ -52,6 +53,8 @@ class State:
     """Where the host and its servers are."""
 
     available_bytes: int
+    saved_pages: int
+    """The pages of the servers that share a frame with another one. Available memory also lacks ksmd's records."""
     huge_ranges: int
 
 
@@ -81,8 +84,6 @@ class Measured:
     ranges: int
     """The ranges with any page, of all servers."""
     before: State
-    bookkeeping_bytes: int
-    """What ksmd keeps in memory because of these servers, and is missing in the gain."""
     passes: int
     given: list[Given]
     """Begins with what was there before the verb."""
@@ -106,7 +107,6 @@ def measure(ksm: RealKsm, servers: Sequence[Server]) -> tuple[Measured, list[Con
     contents = [each for server in servers for each in server.contents()]
     before = state(servers)
     passes = merge_all(ksm)
-    bookkeeping_bytes = RECORD_BYTES * (sum(map(_tracked_pages, servers)) + ksm.number("pages_shared"))
     given = [_rest(servers)]
     gain_bytes = given[0].state.available_bytes - before.available_bytes
     for level in LEVELS:
@@ -116,7 +116,6 @@ def measure(ksm: RealKsm, servers: Sequence[Server]) -> tuple[Measured, list[Con
     measured = Measured(
         ranges=len(contents),
         before=before,
-        bookkeeping_bytes=bookkeeping_bytes,
         passes=passes,
         given=given,
         intact=intact,
@@ -126,8 +125,10 @@ def measure(ksm: RealKsm, servers: Sequence[Server]) -> tuple[Measured, list[Con
 
 def state(servers: Sequence[Server]) -> State:
     """Returns where the host and the servers are now."""
+    frames = np.concatenate([server.frames() for server in servers])
     return State(
         available_bytes=read_memory(Door()).headroom_bytes,
+        saved_pages=len(frames) - len(np.unique(frames)),
         huge_ranges=sum(server.huge_ranges() for server in servers),
     )
 
@@ -138,11 +139,22 @@ def merge_all(ksm: RealKsm) -> int:
     for name, value in ({"smart_scan": 0} | FULL_SPEED).items():
         ksm.write(name, value)
     saved = [0]
-    while len(saved) <= PASSES or saved[-1] - saved[-1 - STILL_PASSES] > STILL_SHARE * saved[-1]:
+    while not is_merged(saved, ksm.number("pages_volatile")):
+        assert len(saved) <= PASSES_MOST, f"ksmd is at no end after {PASSES_MOST} passes: {saved}"
         _wait_pass(ksm)
         saved.append(ksm.saved_pages())
     ksm.write("run", 0)
     return len(saved) - 1
+
+
+def is_merged(saved: Sequence[int], volatile: int) -> bool:
+    """Whether the last passes brought nothing more, by what was saved before the first pass and after each.
+
+    Passes without gain say little while ksmd does not place pages of servers at rest: its unstable tree may be stuck.
+    """
+    if len(saved) <= PASSES or volatile > VOLATILE_SHARE * saved[-1]:
+        return False
+    return saved[-1] - saved[-1 - STILL_PASSES] <= STILL_SHARE * saved[-1]
 
 
 def _wait_pass(ksm: RealKsm) -> None:
@@ -150,17 +162,12 @@ def _wait_pass(ksm: RealKsm) -> None:
     wait_for(lambda: ksm.number("full_scans") > before, PASS_SECONDS, "end of a pass")
 
 
-def _tracked_pages(server: Server) -> int:
-    lines = Path(f"/proc/{server.pid}/ksm_stat").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("ksm_rmap_items"))
-
-
 def give_back(servers: Sequence[Server], level: float, comfort_bytes: int) -> Given:
     """Has the product's verb give back huge pages as long as so much memory stays available."""
     percent = 100 * comfort_bytes / read_memory(Door()).base_bytes
     with TemporaryDirectory(prefix="servers-") as scratch, Silence(servers) as silence:
         config = Path(scratch, "config.toml")
-        config.write_text(f"adaptive.need.wary_enter_percent = 0\nadaptive.need.wary_leave_percent = {percent}\n")
+        config.write_text("".join(f"adaptive.need.wary_{edge}_percent = {percent}\n" for edge in ("enter", "leave")))
         verb = [sys.executable, "-m", "ksmtuned_py", "huge", "--json", "--config", str(config)]
         began, used = time.monotonic(), _cpu_seconds()
         done = subprocess.run([*verb, "--runtime-dir", scratch], cwd=ROOT, capture_output=True, text=True, check=False)
@@ -204,7 +211,9 @@ class Silence:
         self._ticks = [len(server.ticks()) for server in self._servers]
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            return  # Ctrl-C ends the servers, too: there is no sign to wait for
         for server in self._servers:
             server.wait_tick()
         told = zip(self._servers, self._ticks, strict=True)
@@ -225,24 +234,23 @@ def as_markdown(measured: Measured, ways: Mapping[str, Numbers]) -> str:
     """Returns the table, with a line for the state before the verb and one for each level of comfort."""
     rows = [TITLES, ["---:"] * len(TITLES), *(_row(measured, given, ways) for given in measured.given)]
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
-    gain_bytes, possible_bytes = measured.gain_bytes, int(ways["best"][-1]) * PAGE_BYTES
+    saved, possible = (pages * PAGE_BYTES // MIB for pages in (measured.given[0].state.saved_pages, ways["best"][-1]))
     return (
-        f"Gain {gain_bytes // MIB} MiB after {measured.passes} passes, and {measured.bookkeeping_bytes // MIB} MiB of "
-        f"ksmd's records; possible were {possible_bytes // MIB} MiB of {measured.ranges} ranges, of which "
-        f"{measured.before.huge_ranges} were huge pages before. Contents are {'' if measured.intact else 'NOT '}as "
-        f"before.\n\n{table}\n"
+        f"After {measured.passes} passes available memory was {measured.gain_bytes // MIB} MiB more than before; "
+        f"{saved} of {possible} MiB were saved. Of {measured.ranges} ranges {measured.before.huge_ranges} had been "
+        f"huge pages. Contents are {'' if measured.intact else 'NOT '}as before.\n\n{table}\n"
     )
 
 
 def _row(measured: Measured, given: Given, ways: Mapping[str, Numbers]) -> list[str]:
     left_bytes = measured.left_bytes(given)
-    merged_pages = (left_bytes + measured.bookkeeping_bytes) / PAGE_BYTES
+    saved = given.state.saved_pages
     huge = 100 * given.state.huge_ranges / measured.ranges
-    best, densest, counts = (100 * huge_share(ways[name], merged_pages) for name in ("best", "densest", "counts"))
+    best, densest, counts = (100 * huge_share(ways[name], saved) for name in ("best", "densest", "counts"))
     shares = (100 * left_bytes / measured.gain_bytes, huge, best, best - huge, densest, counts)
     ranges = [str(given.ranges(key)) for key in ("given", "failed", "changed")]
     spent = [f"{each:.2f}" for each in (given.cpu_seconds, given.seconds, given.silence_seconds)]
-    return [f"{given.level:g}", *(f"{each:.1f}" for each in shares), *ranges, *spent]
+    return [f"{given.level:g}", *(f"{round(each, 1) + 0.0:.1f}" for each in shares), *ranges, *spent]
 
 
 def write(directory: Path, about: Mapping[str, object], measured: Measured, ways: Mapping[str, Numbers]) -> None:

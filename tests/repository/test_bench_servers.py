@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.frontier import Contents, curves, dearest_first, gains, huge_share, mergeable_pages
-from bench.servers import longest_gap
+from bench.servers import PASSES, is_merged, longest_gap
 
 RANGES = st.lists(st.lists(st.integers(0, 6), min_size=1, max_size=5), min_size=1, max_size=5)
 WAYS = ("best", "densest")
@@ -82,3 +82,11 @@ def test_a_share_for_more_than_all_is_none() -> None:
 def test_the_longest_gap_is_between_neighbours() -> None:
     assert longest_gap([1.0, 1.5, 3.5, 4.0]) == 2.0
     assert longest_gap([1.0]) == 0.0
+
+
+def test_merging_is_at_its_end_when_nothing_came_and_nothing_waits() -> None:
+    still = [0, *[1000] * PASSES]
+    assert is_merged(still, 5)
+    assert not is_merged(still, 300)
+    assert not is_merged([*still, 1100], 5)
+    assert not is_merged(still[:-1], 5)
