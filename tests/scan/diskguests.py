@@ -48,7 +48,7 @@ class DiskGuest(FilledGuest):
     """One guest; its disk is busy all the time once `work` was called."""
 
     def __init__(self, name: str, directory: Path, disk: int, aio: str) -> None:
-        modules = {f"/{module}.ko": _module(module) for module in MODULES}
+        modules = {f"/{name}.ko": module(name) for name in MODULES}
         more = [
             *("-machine", "mem-merge=off"),
             *("-drive", f"file={inherited(disk)},format=raw,if=none,id=disk,cache=none,aio={aio}"),
@@ -59,8 +59,8 @@ class DiskGuest(FilledGuest):
 
     def work(self) -> None:
         """Keeps the disk busy."""
-        for module in MODULES:
-            self.command(f"insmod /{module}.ko")
+        for name in MODULES:
+            self.command(f"insmod /{name}.ko")
         self.command(WORK)
 
     def rounds(self) -> int:
@@ -88,7 +88,7 @@ def disk_guests(names: list[str], directory: Path, aio: str, *, block: bool = Fa
 
 
 @cache
-def _module(name: str) -> bytes:
+def module(name: str) -> bytes:
     """Returns one of the guest kernel's modules."""
     tree = guest_kernel().parent.parent / "lib" / "modules"
     return next(tree.rglob(f"{name}.ko")).read_bytes()

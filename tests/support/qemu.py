@@ -51,6 +51,7 @@ class Guest:
         initrd: Path,
         *,
         memory_mib: int = 256,
+        accelerator: str = "tcg",
         more: Sequence[str] = (),
         files: Sequence[int] = (),
     ) -> None:
@@ -59,8 +60,9 @@ class Guest:
         self._console = initrd.with_name(f"{name}.console")
         self._answers = 0
         with self._console.open("wb") as console, kernel.open("rb") as code, initrd.open("rb") as disk:
+            boot = _command(name, inherited(code.fileno()), inherited(disk.fileno()), memory_mib, accelerator)
             self._process = subprocess.Popen(
-                [*_command(name, inherited(code.fileno()), inherited(disk.fileno()), memory_mib), *more],
+                [*boot, *more],
                 stdin=subprocess.PIPE,
                 stdout=console,
                 stderr=subprocess.STDOUT,
@@ -216,14 +218,14 @@ def make_initrd(directory: Path, content: dict[str, bytes], init: str = INIT) ->
     return initrd
 
 
-def _command(name: str, kernel: str, initrd: str, memory_mib: int) -> list[str]:
+def _command(name: str, kernel: str, initrd: str, memory_mib: int, accelerator: str) -> list[str]:
     machine = [
         "-name",
         f"guest={name}",
         "-M",
         "q35",
         "-accel",
-        "tcg",
+        accelerator,
         "-m",
         str(memory_mib),
         "-nodefaults",

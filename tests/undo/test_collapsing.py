@@ -1,6 +1,5 @@
 """Split huge pages of a real process become whole again from outside, unless something speaks against it."""
 
-import fcntl
 import os
 import shutil
 import signal
@@ -20,7 +19,7 @@ from ksmtuned_py.model import Guest
 from ksmtuned_py.sensors.pages import OWN_PAGE_BYTES
 from ksmtuned_py.undo.hugeback import Collapsing, NotHuge, roomy
 from ksmtuned_py.units import GIB
-from tests.support.khugepaged import KHUGEPAGED, LOCK
+from tests.support.khugepaged import SLEEP, khugepaged_at_rest
 from tests.support.memcgroup import memory_cgroup, removed
 from tests.support.need import need
 from tests.support.process import wait_for
@@ -30,7 +29,6 @@ SETTINGS = read_huge_pages(Door())
 RANGE_PAGES = SETTINGS.size_bytes // OWN_PAGE_BYTES
 COUNTS = (0, 1, 3, 40, 300)
 RAGGED = (sys.executable, "-m", "tests.support.ragged", *map(str, COUNTS))
-KHUGEPAGED_SLEEP = KHUGEPAGED / "scan_sleep_millisecs"
 PLUGGABLE = """
 import mmap, sys
 memory = mmap.mmap(-1, int(sys.argv[1]), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x4000)  # MAP_NORESERVE
@@ -91,15 +89,9 @@ def frozen(pid: int) -> Iterator[None]:
 @pytest.fixture(scope="module", autouse=True)
 def khugepaged_rests() -> Iterator[None]:
     """khugepaged sleeps for an hour, or it would make ranges whole by itself. One run of these tests at a time."""
-    need(os.access(KHUGEPAGED_SLEEP, os.W_OK), "root, and transparent huge pages")
-    with LOCK.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        found = KHUGEPAGED_SLEEP.read_text()
-        KHUGEPAGED_SLEEP.write_text("3600000")
-        try:
-            yield
-        finally:
-            KHUGEPAGED_SLEEP.write_text(found)
+    need(os.access(SLEEP, os.W_OK), "root, and transparent huge pages")
+    with khugepaged_at_rest():
+        yield
 
 
 @pytest.fixture
