@@ -51,8 +51,8 @@ def test_a_start_wakes_whoever_waits_and_a_stop_forgets(libvirtd: Libvirtd) -> N
         domain = libvirtd.create("web", tag="gold", backing="<nosharepages/>")
         assert select.select([link], [], [], 10.0)[0] == [link]
         assert link.drain()
-        assert not link.drain()
-        found = link.view.domains[domain.uuid]
+        found = seen(link, lambda view: domain.uuid in view.domains, "domain").domains[domain.uuid]
+        link.drain()  # a start may wake twice: as it is told, and as it is known
         assert (found.name, found.tag, found.obstacles) == ("web", "gold", ("nosharepages",))
         libvirtd.destroy("web")
         seen(link, lambda view: not view.domains, "end of the domain")

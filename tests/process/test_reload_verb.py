@@ -37,8 +37,8 @@ def test_every_mistake_of_the_configuration_is_told(root: Path, start: Start) ->
     assert (done.returncode, done.stdout) == (2, "")
     lines = done.stderr.splitlines()
     assert lines[0].endswith("reload refused, the old configuration stays: 2 mistakes in the configuration")
-    assert lines[1].startswith(f'{daemon.config}:9: policy.name = "fixt": wanted one of adaptive')
-    assert lines[2].startswith(f"{daemon.config}:12: fixed.pages_to_scan = 0: wanted a whole number")
+    assert lines[1].startswith(f'{daemon.config}:12: policy.name = "fixt": wanted one of adaptive')
+    assert lines[2].startswith(f"{daemon.config}:15: fixed.pages_to_scan = 0: wanted a whole number")
     daemon.wait_ticks(2)
     assert daemon.status()["decision"]["mode"] == "boost"
 

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
+import pytest
 
 from tests.scan.test_zero import ZERO_MIB, ZERO_PAGES, Holder
 from tests.scan.writers import Writer, stores
@@ -66,11 +67,11 @@ class WriterInside(Writer):
 
 
 @contextmanager
-def service(directory: Path, reclaim: str, drop_ins: Sequence[str]) -> Iterator[Service]:
-    """Yields the service in a container, not started yet."""
+def service(directory: Path, reclaim: str, drop_ins: Sequence[str], setting: str = "") -> Iterator[Service]:
+    """Yields the service in a container, not started yet; the setting is of somebody who wants it to have less."""
     config, installed = directory / "config.toml", directory / "installed.conf"
     config.write_text(CONFIG.format(reclaim=reclaim))
-    installed.write_text(INSTALLED)
+    installed.write_text(f"{INSTALLED}{setting}\n")
     files = [(config, "/etc/ksmtuned-py/config.toml"), (installed, f"{UNIT}.d/installed.conf")]
     files += [(ROOT / "systemd" / name, f"{UNIT}.d/{name}") for name in drop_ins]
     with booted([(ROOT / "systemd/ksmtuned-py.service", UNIT), *files]) as container:
@@ -78,9 +79,10 @@ def service(directory: Path, reclaim: str, drop_ins: Sequence[str]) -> Iterator[
         yield Service(container, KSM)
 
 
-def test_zero_takes_one_drop_in(zram_swap: None, tmp_path: Path) -> None:
+@pytest.mark.parametrize("drop_ins", [[], ["scan.conf"]], ids=["unit", "memory"])
+def test_zero_takes_the_rights_of_the_unit(zram_swap: None, tmp_path: Path, drop_ins: list[str]) -> None:
     with (
-        service(tmp_path, "zero", ["scan.conf"]) as daemon,
+        service(tmp_path, "zero", drop_ins) as daemon,
         Holder("zeros", ZERO_MIB, program=daemon.guest("tests/scan/holder.py")) as guest,
     ):
         daemon.start()
@@ -89,9 +91,9 @@ def test_zero_takes_one_drop_in(zram_swap: None, tmp_path: Path) -> None:
         daemon.stop()
 
 
-def test_without_it_the_reason_is_told(zram_swap: None, tmp_path: Path) -> None:
+def test_without_the_right_the_reason_is_told(zram_swap: None, tmp_path: Path) -> None:
     with (
-        service(tmp_path, "zero", []) as daemon,
+        service(tmp_path, "zero", [], "CapabilityBoundingSet=~CAP_SYS_NICE") as daemon,
         Holder("zeros", ZERO_MIB, program=daemon.guest("tests/scan/holder.py")),
     ):
         daemon.start()
