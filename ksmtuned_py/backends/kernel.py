@@ -20,6 +20,7 @@ from ksmtuned_py.model import (
     KSMD_CPUS,
     KSMD_NICE,
     MUTEX_KNOBS,
+    THP_DIRECTORY,
     AdvisorMode,
     Counters,
     KnobName,
@@ -32,12 +33,11 @@ from ksmtuned_py.model import (
 )
 from ksmtuned_py.sensors.pages import page_bytes
 
-_KHUGEPAGED = "sys/kernel/mm/transparent_hugepage/khugepaged/"
 PATHS: dict[KnobName, str] = {name: f"{KSM_DIRECTORY}/{name}" for name in KNOB_NAMES} | {
-    name: _KHUGEPAGED + name.removeprefix("khugepaged_") for name in KHUGEPAGED_KNOBS
+    name: f"{THP_DIRECTORY}/khugepaged/{name.removeprefix('khugepaged_')}" for name in KHUGEPAGED_KNOBS
 }
 """The files of the knobs, below the root."""
-SPLITTER = "sys/kernel/mm/transparent_hugepage/shrink_underused"
+SPLITTER = f"{THP_DIRECTORY}/shrink_underused"
 RUN_MASK = 3
 """Leaves out the bit of run for memory hot-remove in progress (KSM_RUN_OFFLINE = 4)."""
 MUTEX_PATIENCE_SECONDS = 0.1

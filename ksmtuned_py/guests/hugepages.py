@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from ksmtuned_py.door import Door
 from ksmtuned_py.door.text import chosen
 from ksmtuned_py.errors import KsmtunedError
+from ksmtuned_py.model import THP_DIRECTORY
 from ksmtuned_py.units import KIB
-
-THP = "sys/kernel/mm/transparent_hugepage"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,12 +27,12 @@ def read_huge_pages(door: Door) -> HugePages:
 
     def number(name: str) -> int | None:
         with suppress(KsmtunedError):
-            return door.read_int(f"{THP}/{name}")
+            return door.read_int(f"{THP_DIRECTORY}/{name}")
         return None
 
     def choice(name: str) -> str:
         with suppress(KsmtunedError):
-            return chosen(door.read_if_there(f"{THP}/{name}") or "")
+            return chosen(door.read_if_there(f"{THP_DIRECTORY}/{name}") or "")
         return ""
 
     size_bytes = number("hpage_pmd_size") or 0

@@ -6,6 +6,7 @@ from enum import IntEnum
 from typing import Literal, get_args
 
 KSM_DIRECTORY = "sys/kernel/mm/ksm"
+THP_DIRECTORY = "sys/kernel/mm/transparent_hugepage"
 RMAP_ITEM_BYTES = 64
 """The memory that the kernel spends on every candidate page (struct ksm_rmap_item, mm/ksm.c)."""
 

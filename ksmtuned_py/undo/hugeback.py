@@ -15,10 +15,10 @@ from typing import Protocol
 from ksmtuned_py.door import Door
 from ksmtuned_py.errors import FAILED, KsmtunedError
 from ksmtuned_py.guests.cgroups import limits
-from ksmtuned_py.guests.hugepages import THP, read_huge_pages
+from ksmtuned_py.guests.hugepages import read_huge_pages
 from ksmtuned_py.guests.places import rooms
 from ksmtuned_py.host import Host
-from ksmtuned_py.model import Guest, Run
+from ksmtuned_py.model import THP_DIRECTORY, Guest, Run
 from ksmtuned_py.model.room import limit_lack
 from ksmtuned_py.undo.helper import Helper
 from ksmtuned_py.undo.hugeplan import Portion, Survey, bound, together
@@ -150,7 +150,7 @@ def kernel_refusal(door: Door) -> str | None:
     settings = read_huge_pages(door)
     if not settings.size_bytes:
         return "this kernel has no transparent huge pages"
-    return f"{door.path(THP)}/enabled is never" if settings.enabled == "never" else None
+    return f"{door.path(THP_DIRECTORY)}/enabled is never" if settings.enabled == "never" else None
 
 
 def roomy(door: Door) -> Callable[[Guest], int | None]:

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from ksmtuned_py.door import Door
-from ksmtuned_py.guests.hugepages import THP, HugePages, read_huge_pages
+from ksmtuned_py.guests.hugepages import HugePages, read_huge_pages
+from ksmtuned_py.model import THP_DIRECTORY
 from ksmtuned_py.undo.hugeback import kernel_refusal
 from ksmtuned_py.units import MIB
 from tests.support.trees import put
@@ -17,7 +18,7 @@ ALWAYS, MADVISE, NEVER = "[always] madvise never", "always [madvise] never", "al
 def door(root: Path, **files: str) -> Door:
     """A tree with these settings, by their names with __ for /."""
     for name, text in files.items():
-        put(root, f"{THP}/{name.replace('__', '/').replace('_2048', '-2048')}", f"{text}\n")
+        put(root, f"{THP_DIRECTORY}/{name.replace('__', '/').replace('_2048', '-2048')}", f"{text}\n")
     return Door(str(root))
 
 
@@ -45,5 +46,5 @@ def test_the_switch_of_their_size_counts(tmp_path: Path, all_sizes: str, own: st
 
 def test_where_they_are_off_nothing_is_given_back(tmp_path: Path) -> None:
     refusal = kernel_refusal(door(tmp_path, hpage_pmd_size=SIZE, enabled=NEVER))
-    assert refusal == f"{tmp_path}/{THP}/enabled is never"
+    assert refusal == f"{tmp_path}/{THP_DIRECTORY}/enabled is never"
     assert kernel_refusal(door(tmp_path, enabled=MADVISE)) is None
