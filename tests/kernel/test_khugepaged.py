@@ -1,6 +1,5 @@
 """khugepaged leaves merged pages alone while memory is needed, and is put back as it was, however the daemon ends."""
 
-import fcntl
 import os
 import signal
 from collections.abc import Iterator
@@ -10,7 +9,7 @@ import pytest
 from tests.kernel.conftest import Start
 from tests.support.daemon import MEMORY_FIRST, QUIET, merged, verb
 from tests.support.hugeguest import HugeGuest, guests_in_huge_pages, mergeable_pages
-from tests.support.khugepaged import KHUGEPAGED, LOCK
+from tests.support.khugepaged import KHUGEPAGED, khugepaged_with
 from tests.support.ksmlock import RealKsm
 from tests.support.need import need
 from tests.support.process import wait_for
@@ -30,18 +29,10 @@ FOUND, KEPT = {"max_ptes_shared": 256, "max_ptes_none": 511}, {"max_ptes_shared"
 def busy_khugepaged(real_ksm: RealKsm) -> Iterator[None]:
     """khugepaged takes milliseconds for what takes it minutes. One run of such tests at a time."""
     need(os.access(KHUGEPAGED / "max_ptes_shared", os.W_OK), "root, and transparent huge pages")
-    with LOCK.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        before, splits = numbers(*BUSY), SPLITTER.read_text() if SPLITTER.exists() else None
-        put(BUSY)
-        if splits:
-            SPLITTER.write_text("0")  # or the daemon leaves max_ptes_none alone
-        try:
-            yield
-        finally:
-            put(before)
-            if splits:
-                SPLITTER.write_text(splits)
+    busy = {KHUGEPAGED / name: value for name, value in BUSY.items()}
+    splitter = {SPLITTER: 0} if SPLITTER.exists() else {}  # or the daemon leaves max_ptes_none alone
+    with khugepaged_with(busy | splitter):
+        yield
 
 
 def numbers(*names: str) -> dict[str, int]:
