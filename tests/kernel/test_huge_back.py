@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from ksmtuned_py.units import MIB
 from tests.kernel.conftest import Start
 from tests.support.daemon import QUIET, merged, toml
 from tests.support.hugeguest import HugeGuest, guests_in_huge_pages, mergeable_pages
+from tests.support.khugepaged import khugepaged_at_rest
 from tests.support.ksmlock import RealKsm
 from tests.support.process import wait_for
 
@@ -30,6 +32,13 @@ NEED = {
     }
 }
 """Keeps little memory, whatever else runs on this machine."""
+
+
+@pytest.fixture(autouse=True)
+def at_rest(real_ksm: RealKsm) -> Iterator[None]:
+    """What gives huge pages back here is ours alone."""
+    with khugepaged_at_rest():
+        yield
 
 
 def merge(ksm: RealKsm) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from ksmtuned_py.units import MIB
 from tests.kernel.conftest import Start
 from tests.support.daemon import MEMORY_FIRST, QUIET, merged, verb
 from tests.support.hugeguest import HugeGuest, guests_in_huge_pages, mergeable_pages
@@ -64,10 +65,12 @@ def test_what_is_merged_stays_so_until_the_daemon_ends(real_ksm: RealKsm, start:
         daemon = start(HELD)
         wait_for(lambda: real_ksm.saved_pages() >= 0.9 * mergeable_pages(GUEST_MIB), 60, "merged pages")
         wait_for(lambda: settings() == KEPT, 10, "settings of ours")  # by the next tick
-        assert after_three_rounds(guests) == 0
+        whole = in_huge_pages(guests)  # what ksmd has not come to
+        assert whole < 0.2 * 2 * GUEST_MIB * MIB
+        assert after_three_rounds(guests) <= whole
         assert daemon.end() == 0
         assert settings() == FOUND
-        wait_for(lambda: in_huge_pages(guests) > 0, 60, "khugepaged at work")  # so it would have been, too
+        wait_for(lambda: in_huge_pages(guests) > whole, 60, "khugepaged at work")  # so it would have been, too
 
 
 def test_unasked_its_settings_are_left_alone(real_ksm: RealKsm, start: Start) -> None:
