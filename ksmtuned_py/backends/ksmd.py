@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 from ksmtuned_py.config.cpus import cpus_of
 from ksmtuned_py.door import Door
-from ksmtuned_py.model import IDLE_NICE
 from ksmtuned_py.sensors.stat import is_kernel_thread, parse_nice, parse_schedstat, parse_waited
 from ksmtuned_py.sensors.status import has_capability, parse_status
 
@@ -40,7 +39,7 @@ class KsmdThread:
         return self._of_schedstat(parse_waited)
 
     def nice(self) -> int | None:
-        """Its nice value, or IDLE_NICE. None in any other class: who has put it there has a reason.
+        """Its nice value. None in any class but the usual one: who has put it there has a reason.
 
         None for another host's, too: its PID means another process here. And None without CAP_SYS_NICE, for root may
         put ksmd behind others without it, but not back.
@@ -51,13 +50,10 @@ class KsmdThread:
         return None if stat is None else parse_nice(stat)
 
     def set_nice(self, nice: int) -> None:
-        """Sets its nice value, or IDLE_NICE; raises OSError."""
+        """Sets its nice value; raises OSError."""
         if self._pid is None or self.nice() is None:
             raise ProcessLookupError(errno.ESRCH, "ksmd is not to be seen here, or in a class of its own")
-        idle = nice == IDLE_NICE
-        if not idle:
-            os.setpriority(os.PRIO_PROCESS, self._pid, nice)
-        os.sched_setscheduler(self._pid, os.SCHED_IDLE if idle else os.SCHED_OTHER, os.sched_param(0))
+        os.setpriority(os.PRIO_PROCESS, self._pid, nice)
 
     def cpus(self) -> str | None:
         """The CPUs on which it may run, as 0-3,8; None where it is not to be seen, or another host's.

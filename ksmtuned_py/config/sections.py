@@ -87,8 +87,8 @@ class Kernel(Section):
     )
     ksmd_nice: AtStart[Literal["keep", "need"]] = Field(
         "need",
-        description="need: while memory is plenty ksmd runs only when nobody else wants to; while it is wary it gives\n"
-        "way to busy guests; when it is critical it goes before them. Of the adaptive policy, with CAP_SYS_NICE",
+        description="need: until memory is short ksmd gets no boost while CPUs are busy, unless the profile is eager;\n"
+        "when memory is critical it goes before the guests, with CAP_SYS_NICE. Of the adaptive policy",
     )
     ksmd_cpus: AtStart[Literal["keep"] | CpuList] = Field(
         "keep",

@@ -19,7 +19,6 @@ from ksmtuned_py.model.host import (
 from ksmtuned_py.model.ksm import (
     ASIDE,
     COUNTER_NAMES,
-    IDLE_NICE,
     KHUGEPAGED_KNOBS,
     KNOB_NAMES,
     KSM_DIRECTORY,
@@ -39,7 +38,6 @@ from ksmtuned_py.model.ksm import (
 __all__ = [
     "ASIDE",
     "COUNTER_NAMES",
-    "IDLE_NICE",
     "KHUGEPAGED_KNOBS",
     "KNOB_NAMES",
     "KSMD_CPUS",

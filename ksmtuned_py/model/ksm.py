@@ -49,8 +49,6 @@ KHUGEPAGED_KNOBS: tuple[KnobName, ...] = ("khugepaged_max_ptes_shared", "khugepa
 """How many merged pages, and how many zero pages, khugepaged copies to make a huge page."""
 ASIDE: frozenset[KnobName] = frozenset({KSMD_NICE, KSMD_CPUS, *KHUGEPAGED_KNOBS})
 """Knobs outside the KSM directory. They need rights of their own, and merging goes on where those are missing."""
-IDLE_NICE = 20
-"""The value of ksmd_nice, beyond the nicest, for the class that runs only while nobody else wants to."""
 MUTEX_KNOBS: frozenset[KnobName] = frozenset({"run", "merge_across_nodes", "max_page_sharing"})
 """Knobs whose writes wait for a mutex that ksmd keeps for one whole batch."""
 AdvisorMode = Literal["none", "scan-time"]
@@ -79,7 +77,7 @@ class Knobs:
     advisor_max_pages_to_scan: int | None = None
     advisor_target_scan_time: int | None = None
     ksmd_nice: int | None = None
-    """From -20 to 19; 20 is the idle class."""
+    """From -20 to 19."""
     ksmd_cpus: str | None = None
     """The CPUs on which ksmd may run, as 0-3,8."""
     khugepaged_max_ptes_shared: int | None = None

@@ -31,7 +31,7 @@ class Wish:
 
 def decide(now: Snapshot, trend: Trend, config: Config) -> Decision:
     """The wanted knobs, and why."""
-    said = tuple(guards(now, trend, config.adaptive.guards))
+    said = tuple(guards(now, trend, config))
     wish = _wish(now, trend, config)
     guard = next((guard for guard in said if guard.verdict.fired), None)
     if guard is not None:

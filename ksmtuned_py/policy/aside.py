@@ -1,6 +1,6 @@
 """The knobs outside KSM's directory, which need decides, whatever the policy. Pure.
 
-They are no part of a policy: with a reload to another one, ksmd would stay behind the guests, or on its few CPUs.
+They are no part of a policy: with a reload to another one, ksmd would stay before the guests, or on its few CPUs.
 """
 
 from dataclasses import replace

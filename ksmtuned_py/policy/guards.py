@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from ksmtuned_py.config import Guards
+from ksmtuned_py.config import Config, Guards
 from ksmtuned_py.config.types import window_minutes
 from ksmtuned_py.model import Snapshot, Verdict
 from ksmtuned_py.model.room import could_find_bytes, lack, room_bytes
@@ -41,8 +41,9 @@ class Guard:
     ceiling: Ceiling
 
 
-def guards(now: Snapshot, trend: Trend, settings: Guards) -> Iterator[Guard]:
+def guards(now: Snapshot, trend: Trend, config: Config) -> Iterator[Guard]:
     """All guards, the strictest first, so that the first that fired is the one to obey."""
+    settings = config.adaptive.guards
     yield foreign_writer(now, trend)
     yield paused(now)
     yield _inhibited(now, settings)
@@ -51,6 +52,7 @@ def guards(now: Snapshot, trend: Trend, settings: Guards) -> Iterator[Guard]:
     yield _debt(now, settings)
     yield _net_loss(now, trend, settings)
     yield _copy_on_write_storm(now, trend)
+    yield _busy(now, trend, config)
 
 
 def foreign_writer(now: Snapshot, trend: Trend) -> Guard:
@@ -144,3 +146,16 @@ def _copy_on_write_storm(now: Snapshot, trend: Trend) -> Guard:
     merged = max(1, now.counters.pages_sharing + now.counters.pages_shared)
     sentence = f"guests write to {rate:.0f} merged pages a minute, {human_percent(rate / merged)} of all"
     return Guard(verdict=Verdict(rule="cow_storm", fired=fired, sentence=sentence), ceiling=Ceiling.NO_BOOST)
+
+
+def _busy(now: Snapshot, trend: Trend, config: Config) -> Guard:
+    """A boost would take the guests' CPUs, and nobody needs the memory yet."""
+    left = trend.precedence.holds_back_seconds(now, trend.need, config)
+    sentence = "it is not known how long tasks waited for a CPU"
+    if now.cpu_pressure is not None:
+        sentence = f"tasks waited for a CPU {now.cpu_pressure.some.avg10_percent:g} % of the last 10 s"
+    if left:
+        sentence = f"guests go first while CPUs are busy, for {human_seconds(left)} at least: {sentence}"
+    return Guard(
+        verdict=Verdict(rule="busy", fired=left > 0 and trend.boosting, sentence=sentence), ceiling=Ceiling.NO_BOOST
+    )

@@ -4,12 +4,11 @@ from typing import NamedTuple
 
 from ksmtuned_py.door.text import parse_int, printable
 from ksmtuned_py.errors import Garbage
-from ksmtuned_py.model import IDLE_NICE
 
 _STATE, _FLAGS, _NICE, _THREADS, _START_TICKS, _CLASS = (field - 3 for field in (3, 9, 19, 20, 22, 41))
 """Places behind the name, which is field 2 of /proc/PID/stat."""
 _PF_KTHREAD = 0x0020_0000  # include/linux/sched.h
-_SCHED_OTHER, _SCHED_IDLE = 0, 5  # include/uapi/linux/sched.h
+_SCHED_OTHER = 0  # include/uapi/linux/sched.h
 
 
 class Identity(NamedTuple):
@@ -36,12 +35,11 @@ def thread_count(stat: str) -> int:
 
 
 def parse_nice(text: str) -> int | None:
-    """The nice value in /proc/PID/stat, and IDLE_NICE in the idle class; None in any class but these two."""
+    """The nice value in /proc/PID/stat; None in any class but the usual one."""
     fields = _fields(text)[1]
-    if len(fields) <= _CLASS:
+    if len(fields) <= _CLASS or parse_int("stat", fields[_CLASS]) != _SCHED_OTHER:
         return None
-    nices = {_SCHED_OTHER: parse_int("stat", fields[_NICE]), _SCHED_IDLE: IDLE_NICE}
-    return nices.get(parse_int("stat", fields[_CLASS]))
+    return parse_int("stat", fields[_NICE])
 
 
 def thread_state(stat: str) -> str:

@@ -12,7 +12,7 @@ from ksmtuned_py.backends.kernel import KernelBackend
 from ksmtuned_py.backends.ksmd import CAP_SYS_NICE, KsmdThread
 from ksmtuned_py.config.cpus import CPUS_MAX, cpu_list
 from ksmtuned_py.door import Door
-from ksmtuned_py.model import IDLE_NICE, KSMD_NICE, Write, WriteStatus
+from ksmtuned_py.model import KSMD_NICE, Write, WriteStatus
 from ksmtuned_py.sensors.status import has_capability
 from tests.support.need import need
 from tests.support.trees import make_fake_tree
@@ -31,7 +31,7 @@ def test_it_reads_back_as_it_was_set(child: int) -> None:
     need(os.geteuid() == 0, "root, to take a nice value back")
     ksmd = KsmdThread(Door(), child)
     assert ksmd.nice() == 5
-    for nice in (19, IDLE_NICE, -5, IDLE_NICE, 5):
+    for nice in (19, -5, 5):
         ksmd.set_nice(nice)
         assert ksmd.nice() == nice
     assert os.sched_getscheduler(child) == os.SCHED_OTHER
@@ -87,10 +87,10 @@ def test_cpus_that_this_host_lacks_change_nothing(child: int) -> None:
         assert ksmd.cpus() == before
 
 
-@pytest.mark.parametrize("scheduler", [os.SCHED_FIFO, os.SCHED_RR, os.SCHED_BATCH])
+@pytest.mark.parametrize("scheduler", [os.SCHED_FIFO, os.SCHED_RR, os.SCHED_BATCH, os.SCHED_IDLE])
 def test_a_class_that_somebody_has_chosen_is_left_alone(child: int, scheduler: int) -> None:
     need(os.geteuid() == 0, "root, for a realtime class")
-    os.sched_setscheduler(child, scheduler, os.sched_param(0 if scheduler == os.SCHED_BATCH else 1))
+    os.sched_setscheduler(child, scheduler, os.sched_param(1 if scheduler in (os.SCHED_FIFO, os.SCHED_RR) else 0))
     ksmd = KsmdThread(Door(), child)
     assert ksmd.nice() is None
     with pytest.raises(ProcessLookupError):

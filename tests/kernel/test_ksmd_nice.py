@@ -1,16 +1,15 @@
-"""ksmd gives way to guests while memory is plenty, and is put back as it was, however the daemon ends."""
+"""ksmd goes before the guests when memory is critical, and is put back as it was, however the daemon ends."""
 
 import signal
 from collections.abc import Iterator
 
-import psutil
 import pytest
 
 from ksmtuned_py.backends.ksmd import KsmdThread, find_ksmd
 from ksmtuned_py.cli.workload import Workload
 from ksmtuned_py.config.cpus import cpus_of
 from ksmtuned_py.door import Door
-from ksmtuned_py.model import IDLE_NICE
+from ksmtuned_py.policy.precedence import BEFORE_NICE
 from tests.kernel.conftest import Start
 from tests.support.daemon import QUIET, merged, verb
 from tests.support.ksmlock import RealKsm
@@ -20,13 +19,18 @@ from tests.support.process import wait_for
 pytestmark = pytest.mark.kernel
 
 FOUND_NICE = 7
-BY_NEED = merged(QUIET, {"daemon": {"tick_seconds": 0.1, "idle_tick_seconds": 0.1}, "kernel": {"ksmd_nice": "need"}})
+NEEDY = {f"{need}_{gate}_percent": 100 for need in ("wary", "short", "critical") for gate in ("enter", "leave")}
+BY_NEED = merged(
+    QUIET,
+    {"daemon": {"tick_seconds": 0.1, "idle_tick_seconds": 0.1}, "kernel": {"ksmd_nice": "need"}},
+    {"adaptive.need": NEEDY},
+)
+"""Memory is critical, however much of it is available."""
 
 
 @pytest.fixture
 def ksmd(real_ksm: RealKsm) -> Iterator[KsmdThread]:
     """ksmd, as some admin has put it; afterwards it is as it was."""
-    need(psutil.virtual_memory().available > 0.4 * psutil.virtual_memory().total, "memory to spare")
     ksmd = KsmdThread(Door(), find_ksmd(Door()))
     before = ksmd.nice()
     assert before is not None
@@ -37,7 +41,7 @@ def ksmd(real_ksm: RealKsm) -> Iterator[KsmdThread]:
 
 def test_a_daemon_that_ends_puts_it_back(ksmd: KsmdThread, guests: list[Workload], start: Start) -> None:
     daemon = start(BY_NEED)
-    wait_for(lambda: ksmd.nice() == IDLE_NICE, 10, "the idle class")
+    wait_for(lambda: ksmd.nice() == BEFORE_NICE, 10, "ksmd before the guests")
     assert daemon.end() == 0
     assert ksmd.nice() == FOUND_NICE
 
@@ -49,16 +53,16 @@ def test_what_a_killed_daemon_left_is_put_back_by_the_verb_and_by_the_next_start
 ) -> None:
     for _ in range(2):
         daemon = start(BY_NEED)
-        wait_for(lambda: ksmd.nice() == IDLE_NICE, 10, "the idle class")
+        wait_for(lambda: ksmd.nice() == BEFORE_NICE, 10, "ksmd before the guests")
         daemon.process.send_signal(signal.SIGKILL)
         daemon.process.wait()
-        assert ksmd.nice() == IDLE_NICE
+        assert ksmd.nice() == BEFORE_NICE
     kept = start(QUIET)
     assert ksmd.nice() == FOUND_NICE  # before it began, and it has not been asked to touch it
     assert kept.end() == 0
 
     daemon = start(BY_NEED)
-    wait_for(lambda: ksmd.nice() == IDLE_NICE, 10, "the idle class")
+    wait_for(lambda: ksmd.nice() == BEFORE_NICE, 10, "ksmd before the guests")
     daemon.process.send_signal(signal.SIGKILL)
     daemon.process.wait()
     done = verb("restore", "--runtime-dir", daemon.runtime)

@@ -253,7 +253,7 @@ def test_every_decision_tells_all_rules_and_what_would_change_it() -> None:
         rules = [verdict.rule for verdict in decision.verdicts]
         assert rules == [
             "need", "news", "yield", "plenty",
-            "foreign_writer", "paused", "inhibit", "unswitched", "no_guests", "debt", "net_loss", "cow_storm",
+            "foreign_writer", "paused", "inhibit", "unswitched", "no_guests", "debt", "net_loss", "cow_storm", "busy",
         ]  # fmt: skip
         assert all(verdict.sentence for verdict in decision.verdicts)
         assert decision.would_change

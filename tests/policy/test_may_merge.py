@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from ksmtuned_py.config import Config, Guards
+from ksmtuned_py.config import Config
 from ksmtuned_py.model import Guest, GuestKsm
 from ksmtuned_py.policy.guards import guards
 from ksmtuned_py.policy.trend import Trend
@@ -50,6 +50,6 @@ def test_the_memory_of_a_guest_that_is_kept_out_is_no_news(fields: dict[str, Any
 
 def test_the_guard_counts_those_that_may() -> None:
     seen = snapshot(guests=(guest(), replace(guest("out", 7), merge=False)))
-    said = {guard.verdict.rule: guard.verdict for guard in guards(seen, Trend.begin(Config()), Guards())}
+    said = {guard.verdict.rule: guard.verdict for guard in guards(seen, Trend.begin(Config()), Config())}
     assert said["no_guests"].sentence == "1 of 2 guests may merge"
     assert not said["no_guests"].fired

@@ -1,4 +1,4 @@
-"""ksmd goes behind the guests while memory is plenty, before them when it is critical, and else as it came."""
+"""ksmd goes before guests when memory is critical, and never behind them; it is not boosted beside busy ones."""
 
 from dataclasses import replace
 
@@ -7,17 +7,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ksmtuned_py.config import Adaptive, Config, Kernel, Policy
-from ksmtuned_py.model import IDLE_NICE, Knobs, Pressure, Run, Snapshot
+from ksmtuned_py.model import Counters, Decision, Knobs, Mode, Pressure, Run, Snapshot
 from ksmtuned_py.policy import decide
 from ksmtuned_py.policy.need import Need
-from ksmtuned_py.policy.precedence import Precedence
+from ksmtuned_py.policy.precedence import BUSY_SECONDS, Precedence
 from ksmtuned_py.policy.trend import Trend
 from ksmtuned_py.units import GIB
 from tests.support.snapshots import CALM_STALL, snapshot
 
 BY_NEED = Config(kernel=Kernel(ksmd_nice="need"))
 EAGER = Config(kernel=Kernel(ksmd_nice="need"), adaptive=Adaptive(profile="eager"))
+KEPT = Config(kernel=Kernel(ksmd_nice="keep"))
 CAME_NICE = 5
+FIRST_PASS = Counters(pages_volatile=1000)
 
 
 def busy(percent: float) -> Pressure:
@@ -39,25 +41,17 @@ def wanted(*looks: Snapshot, config: Config = BY_NEED) -> int | None:
     return decide(looks[-1], trend, config).knobs.ksmd_nice
 
 
-@pytest.mark.parametrize(
-    ("available_gib", "waiting_percent", "nice", "eager_nice"),
-    [
-        (10, 0, IDLE_NICE, CAME_NICE),
-        (4, 0, CAME_NICE, CAME_NICE),
-        (4, 90, 19, CAME_NICE),
-        (2, 90, CAME_NICE, CAME_NICE),
-        (0.5, 90, -5, -5),
-    ],
-    ids=["calm", "wary", "wary and busy", "short", "critical"],
-)
-def test_need_decides(available_gib: float, waiting_percent: float, nice: int, eager_nice: int) -> None:
-    seen = look(0, CAME_NICE, waiting_percent, available_gib)
-    assert wanted(seen) == nice
-    assert wanted(seen, config=EAGER) == eager_nice
+@pytest.mark.parametrize("config", [BY_NEED, EAGER])
+@pytest.mark.parametrize("waiting_percent", [0, 90])
+def test_need_decides_and_ksmd_never_goes_behind_for_it_may_hold_a_guests_locks(
+    waiting_percent: float, config: Config
+) -> None:
+    seen = [look(0, CAME_NICE, waiting_percent, available_gib) for available_gib in (10, 4, 2, 0.5)]
+    assert [wanted(each, config=config) for each in seen] == [CAME_NICE, CAME_NICE, CAME_NICE, -5]
 
 
 def test_without_being_asked_it_is_left_as_it_is() -> None:
-    assert wanted(look(0), config=Config(kernel=Kernel(ksmd_nice="keep"))) is None
+    assert wanted(look(0), config=KEPT) is None
     assert wanted(look(0, None)) is None
 
 
@@ -68,24 +62,60 @@ def test_with_another_policy_it_is_as_it_came() -> None:
 
 
 def test_ksmd_is_as_it_came_and_not_as_we_left_it() -> None:
-    assert wanted(look(0, 7), look(1, IDLE_NICE, available_gib=2)) == 7
-    assert wanted(look(0, -10), look(1, IDLE_NICE, available_gib=0.5)) == -10
+    assert wanted(look(0, 7), look(1, -5, available_gib=2)) == 7
+    assert wanted(look(0, -10), look(1, -5, available_gib=0.5)) == -10
     assert wanted(look(0, None), look(1, 3, available_gib=2)) == 3
 
 
-def test_a_host_is_busy_until_half_of_the_waiting_is_over() -> None:
-    waits = [look(at, 5, percent, available_gib=4) for at, percent in enumerate((19, 21, 11, 9, 19))]
-    assert [wanted(*waits[:end]) for end in range(1, 6)] == [5, 19, 19, 5, 5]
+def decided(*looks: Snapshot, config: Config = BY_NEED) -> Decision:
+    """What is decided at the last of these looks, at the first of which a guest came."""
+    trend = Trend.begin(config)
+    for each in looks:
+        trend = trend.after(each, config)
+    return decide(looks[-1], trend, config)
 
 
-@given(st.integers(-20, 20), st.booleans(), st.sampled_from([BY_NEED, EAGER]))
-def test_more_need_never_puts_ksmd_behind_and_no_value_is_of_a_realtime_class(
-    came: int, is_busy: bool, config: Config
+@pytest.mark.parametrize(
+    ("available_gib", "config", "mode"),
+    [
+        (10, BY_NEED, Mode.REST),
+        (4, BY_NEED, Mode.REST),
+        (2, BY_NEED, Mode.BOOST),
+        (0.5, BY_NEED, Mode.BOOST),
+        (4, EAGER, Mode.BOOST),
+        (4, KEPT, Mode.BOOST),
+    ],
+    ids=["calm", "wary", "short", "critical", "eager", "not asked for"],
+)
+def test_beside_busy_guests_there_is_no_boost_until_memory_is_short(
+    available_gib: float, config: Config, mode: Mode
 ) -> None:
-    precedence = Precedence(found_nice=came, is_busy=is_busy)
+    assert decided(look(0, waiting_percent=19, available_gib=available_gib), config=config).mode is Mode.BOOST
+    decision = decided(look(0, waiting_percent=90, available_gib=available_gib), config=config)
+    assert decision.mode is mode
+    assert (decision.rule == "busy") is (mode is Mode.REST)
+    assert decision.knobs.run == Run.MERGE
+
+
+def test_busy_guests_are_told_of_once_a_minute_at_most_and_the_boost_is_not_forgotten() -> None:
+    """Without the boost fewer tasks wait for a CPU."""
+    waits = [(0, 20), (1, 0), (BUSY_SECONDS - 1, 0), (BUSY_SECONDS, 0)]
+    looks = [replace(look(at, CAME_NICE, percent), counters=FIRST_PASS) for at, percent in waits]
+    modes = [decided(*looks[:end]).mode for end in range(1, len(looks) + 1)]
+    assert modes == [Mode.REST, Mode.REST, Mode.REST, Mode.BOOST]
+
+
+def test_where_no_boost_is_wanted_busy_guests_change_nothing() -> None:
+    idle = replace(look(0, waiting_percent=90), guests=())
+    assert decided(idle).rule == "no_guests"
+
+
+@given(st.integers(-20, 19), st.sampled_from([BY_NEED, EAGER]))
+def test_more_need_never_puts_ksmd_behind_and_no_value_is_of_a_realtime_class(came: int, config: Config) -> None:
+    precedence = Precedence(found_nice=came)
     nices = [precedence.nice(need, config) for need in Need]
     assert nices == sorted(nices, key=lambda nice: -(nice or 0))
-    assert all(nice is not None and -20 <= nice <= IDLE_NICE for nice in nices)
+    assert all(nice is not None and -20 <= nice <= came for nice in nices)
 
 
 def cpus(available_gib: float, config: Config, found: str | None = "0-7") -> str | None:

@@ -56,7 +56,8 @@ def test_why_beside_a_daemon(root: Path, daemon: Daemon) -> None:
     said = asked("why", root, daemon.runtime)
     assert "boosting at 60 % of a core: new guest: web" in said
     assert "The rules (the winner is news):" in said
-    for rule in ("need", "news", "yield", "foreign_writer", "inhibit", "no_guests", "debt", "net_loss", "cow_storm"):
+    guards = ("foreign_writer", "inhibit", "no_guests", "debt", "net_loss", "cow_storm", "busy")
+    for rule in ("need", "news", "yield", *guards):
         assert f" {rule} " in said
     assert "What would change it:\n  cruise: " in said
 

@@ -175,9 +175,9 @@ def test_a_user_without_rights_may_write_all_knobs_but_those_that_take_unmerging
     assert f"\nu {user} - " in (UNIT.parent / "unprivileged.sysusers").read_text()
 
 
-def test_ksmd_may_be_put_before_and_behind_guests_and_the_scan_worker_behind() -> None:
+def test_ksmd_may_be_put_before_guests_and_the_scan_worker_behind() -> None:
     assert "@resources" in settings()["SystemCallFilter"][1]
-    assert settings()["SystemCallFilter"][2] == "setpriority sched_setscheduler sched_setaffinity"
+    assert settings()["SystemCallFilter"][2] == "setpriority sched_setaffinity"
     assert "CAP_SYS_NICE" in settings()["CapabilityBoundingSet"][0].split()
 
 
