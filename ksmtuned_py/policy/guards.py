@@ -12,6 +12,7 @@ from ksmtuned_py.config import Config, Guards
 from ksmtuned_py.config.types import window_minutes
 from ksmtuned_py.model import Snapshot, Verdict
 from ksmtuned_py.model.room import could_find_bytes, lack, room_bytes
+from ksmtuned_py.policy.need import Need, by_need
 from ksmtuned_py.policy.trend import Trend
 from ksmtuned_py.units import human_bytes, human_percent, human_seconds
 
@@ -149,13 +150,17 @@ def _copy_on_write_storm(now: Snapshot, trend: Trend) -> Guard:
 
 
 def _busy(now: Snapshot, trend: Trend, config: Config) -> Guard:
-    """A boost would take the guests' CPUs, and nobody needs the memory yet."""
-    left = trend.precedence.holds_back_seconds(now, trend.need, config)
+    """A boost would take the guests' CPUs, and nobody needs the memory yet.
+
+    One that was wanted while memory was short goes on to its end: merging itself takes a host from short to calm.
+    """
+    prices = config.adaptive.chosen.price_cpu_seconds_per_gib
+    was_short = trend.news.boost.price > by_need(prices, Need.WARY)
+    left = 0.0 if was_short else trend.precedence.holds_back_seconds(now, trend.need, config)
     sentence = "it is not known how long tasks waited for a CPU"
     if now.cpu_pressure is not None:
         sentence = f"tasks waited for a CPU {now.cpu_pressure.some.avg10_percent:g} % of the last 10 s"
     if left:
         sentence = f"guests go first while CPUs are busy, for {human_seconds(left)} at least: {sentence}"
-    return Guard(
-        verdict=Verdict(rule="busy", fired=left > 0 and trend.boosting, sentence=sentence), ceiling=Ceiling.NO_BOOST
-    )
+    verdict = Verdict(rule="busy", fired=left > 0 and trend.boosting, sentence=sentence)
+    return Guard(verdict=verdict, ceiling=Ceiling.NO_BOOST)

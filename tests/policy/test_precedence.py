@@ -105,6 +105,11 @@ def test_busy_guests_are_told_of_once_a_minute_at_most_and_the_boost_is_not_forg
     assert modes == [Mode.REST, Mode.REST, Mode.REST, Mode.BOOST]
 
 
+def test_a_boost_that_took_the_host_out_of_need_goes_on_beside_busy_guests() -> None:
+    looks = [replace(look(at, CAME_NICE, 90, gib), counters=FIRST_PASS) for at, gib in ((0, 2), (1, 4), (2, 10))]
+    assert [decided(*looks[:end]).mode for end in (1, 2, 3)] == [Mode.BOOST] * 3
+
+
 def test_where_no_boost_is_wanted_busy_guests_change_nothing() -> None:
     idle = replace(look(0, waiting_percent=90), guests=())
     assert decided(idle).rule == "no_guests"
