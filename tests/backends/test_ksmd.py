@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from ksmtuned_py.backends.kernel import KernelBackend
-from ksmtuned_py.backends.ksmd import CAP_SYS_NICE, KsmdThread
+from ksmtuned_py.backends.ksmd import CAP_SYS_NICE, KsmdThread, find_ksmd
 from ksmtuned_py.config.cpus import CPUS_MAX, cpu_list
 from ksmtuned_py.door import Door
 from ksmtuned_py.model import KSMD_NICE, Write, WriteStatus
 from ksmtuned_py.sensors.status import has_capability
 from tests.support.need import need
-from tests.support.trees import make_fake_tree
+from tests.support.trees import KSMD_PID, make_fake_tree, put
 
 
 @pytest.fixture
@@ -85,6 +85,16 @@ def test_cpus_that_this_host_lacks_change_nothing(child: int) -> None:
         with pytest.raises(OSError, match=r"CPUs|Invalid"):
             ksmd.set_cpus(cpus)
         assert ksmd.cpus() == before
+
+
+def test_no_process_of_a_user_is_taken_for_it_whatever_its_name(tmp_path: Path) -> None:
+    tree = make_fake_tree(tmp_path)
+    fields = "S 1 7 7 0 -1 4194304 0 0 0 0 0 0 0 0 20 0 1 0 100 0"
+    put(tree, "proc/7/comm", "ksmd\n")
+    put(tree, "proc/7/stat", f"7 (ksmd) {fields}\n")
+    assert find_ksmd(Door(str(tree))) == KSMD_PID
+    (tree / f"proc/{KSMD_PID}/comm").unlink()
+    assert find_ksmd(Door(str(tree))) is None
 
 
 @pytest.mark.parametrize("scheduler", [os.SCHED_FIFO, os.SCHED_RR, os.SCHED_BATCH, os.SCHED_IDLE])

@@ -19,7 +19,10 @@ from tests.support.process import wait_for
 pytestmark = pytest.mark.kernel
 
 FOUND_NICE = 7
-NEEDY = {f"{need}_{gate}_percent": 100 for need in ("wary", "short", "critical") for gate in ("enter", "leave")}
+ENTER = {"wary": 99.9, "short": 99.8, "critical": 99.7}
+NEEDY = {
+    f"{need}_{gate}_percent": at for need, enter in ENTER.items() for gate, at in (("enter", enter), ("leave", 100))
+}
 BY_NEED = merged(
     QUIET,
     {"daemon": {"tick_seconds": 0.1, "idle_tick_seconds": 0.1}, "kernel": {"ksmd_nice": "need"}},
