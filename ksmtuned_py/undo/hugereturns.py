@@ -10,8 +10,8 @@ from ksmtuned_py.door import Door
 from ksmtuned_py.door.descriptors import begin
 from ksmtuned_py.host import Host
 from ksmtuned_py.model import Guest, HugeBack, Run, Snapshot
+from ksmtuned_py.model.hugeplan import Portion, Survey
 from ksmtuned_py.undo.hugeback import HugeWays, NotHuge, give_huge_back, huge_ways, planned, survey
-from ksmtuned_py.undo.hugeplan import Portion, Survey
 from ksmtuned_py.units import human_bytes, human_seconds
 
 SHARE = 0.5
