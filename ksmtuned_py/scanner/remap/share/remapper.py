@@ -2,19 +2,21 @@
 
 import sys
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from functools import partial
 
 import numpy as np
 
 from ksmtuned_py.door import Door
+from ksmtuned_py.guests.hugepages import read_huge_pages
 from ksmtuned_py.scanner.pagemap import PAGE, PRIVATE, PRIVATE_SMALL, Kind
 from ksmtuned_py.scanner.pages import Prints, contains
 from ksmtuned_py.scanner.process import Process
 from ksmtuned_py.scanner.refusal import Refused
-from ksmtuned_py.scanner.remap.foothold.footholds import Footholds
+from ksmtuned_py.scanner.remap.foothold.footholds import Footholds, Standing
 from ksmtuned_py.scanner.remap.foothold.permits import refuse_forbidden
-from ksmtuned_py.scanner.remap.refuse.eligibility import USUAL_MAPPINGS, large, of_one_policy
+from ksmtuned_py.scanner.remap.foothold.session import Session
+from ksmtuned_py.scanner.remap.refuse.eligibility import USUAL_MAPPINGS, Eligible, large, of_one_policy
 from ksmtuned_py.scanner.remap.refuse.flags import eligible_now
 from ksmtuned_py.scanner.remap.refuse.looks import look
 from ksmtuned_py.scanner.remap.refuse.opened import Belongings
@@ -26,6 +28,7 @@ from ksmtuned_py.scanner.remap.share.references import PAGES_PER_PROCESS, refere
 from ksmtuned_py.scanner.remap.share.runs import FOUND_PER_PAGE, PageRun, by_slab, plan, steady_prints
 from ksmtuned_py.scanner.remap.share.store import Store
 from ksmtuned_py.scanner.remap.share.stores import Stores
+from ksmtuned_py.scanner.remap.share.whole import CutRange, able, cut_ranges, make_whole
 from ksmtuned_py.scanner.remap.stop.stops import patiently
 from ksmtuned_py.scanner.scanner import Watched
 from ksmtuned_py.scanner.settings import ScanSettings
@@ -161,22 +164,60 @@ class Remapper:
         return reasons[-1]
 
     def _give_back(self, process: Process, until_seconds: float) -> Generator[int, None, bool]:
+        belongings, found, reason = yield from self._looked_at(process)
+        merged = [one for one in found if one.mapping.merged]
+        if not merged:
+            raise Refused(reason or "its mappings have changed")
+        session, standing = yield from self._ready(process, belongings, merged)
+        return (yield from give_back(self._door, process, session, merged, standing, until_seconds))
+
+    def cut(self, process: Process) -> list[int]:
+        """Returns how many merged pages each range has of which pieces were cut off."""
+        return [one.merged_pages for one in self._cut(process)]
+
+    def make_whole(
+        self, process: Process, most: int, may_go_on: Callable[[], bool], made: Callable[[int], None]
+    ) -> Generator[int, None, str | None]:
+        """Makes those with at most so many merged pages whole, those with the fewest first; yields work in pages.
+
+        `made` hears of each how many it had. Returns why others are not whole.
+        """
+        reasons = list[str]()
+        if self._stops.left_alone.is_due(process.target.pid):
+            with self._footholds.own_trouble(process, reasons.append):
+                belongings, found, _ = yield from self._looked_at(process)
+                wanted = [one for one in self._cut(process) if one.merged_pages <= most]
+                ranges = sorted(able(wanted, found), key=lambda each: each[0].merged_pages)
+                if ranges:
+                    self._outdated = True
+                    pieces = [piece for _, some in ranges for piece in some]
+                    session, standing = yield from self._ready(process, belongings, pieces)
+                    yield from make_whole(self._door, process, session, ranges, standing, may_go_on, made)
+        return next(iter(reasons), None)
+
+    def _cut(self, process: Process) -> list[CutRange]:
+        kernel = read_huge_pages(self._door)
+        return cut_ranges(process.mappings(), kernel.size_bytes) if kernel.enabled != "never" else []
+
+    def _looked_at(self, process: Process) -> Generator[int, None, tuple[Belongings, list[Eligible], str | None]]:
+        """Looks at a guest before anything is given back to it; raises Refused."""
         self._stops.refuse_late(process.target.pid)
         belongings = look(self._door, process, self._least_bytes)
         Sharers(self._door, process).check_all()
         yield PAGES_PER_PROCESS
         found, reason = yield from eligible_now(self._door, process, PAGE)
-        merged = [one for one in found if one.mapping.merged]
-        if not merged:
-            raise Refused(reason or "its mappings have changed")
-        store = yield from self._stores.of(process.target.group, of_one_policy(merged)[1])
+        return belongings, found, reason
+
+    def _ready(
+        self, process: Process, belongings: Belongings, pieces: list[Eligible]
+    ) -> Generator[int, None, tuple[Session, Standing]]:
+        """Gets at a guest of which these pieces are to be replaced; raises Refused and Gone."""
+        store = yield from self._stores.of(process.target.group, of_one_policy(pieces)[1])
         session = yield from self._footholds.session(process, store.readable, store.key)
-        if any(one.policy for one in merged):
+        if any(one.policy for one in pieces):
             refuse_forbidden(session.permits.forbidden)
-        standing = yield from self._footholds.prepared(
-            process, belongings, session, [(one.mapping.start, one.mapping.end) for one in merged]
-        )
-        return (yield from give_back(self._door, process, session, merged, standing, until_seconds))
+        wanted = [(one.mapping.start, one.mapping.end) for one in pieces]
+        return session, (yield from self._footholds.prepared(process, belongings, session, wanted))
 
     def _affordable(self, process: Process, runs: list[PageRun]) -> list[PageRun]:
         """Returns the longest runs that leave the guest's mappings within their limit; each run can cost two."""
