@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 from ksmtuned_py.backends.scanlink import Wanted, WorkerLink, WorkerPatience, key_of
 from ksmtuned_py.config import InForce
 from ksmtuned_py.door import Door
-from ksmtuned_py.model import Counters, Guest, GuestKey, Knobs, Write, WriteResult, WriteStatus
+from ksmtuned_py.model import Counters, Guest, GuestKey, HugeBack, Knobs, Write, WriteResult, WriteStatus
 from ksmtuned_py.scanner.channel import Message
 from ksmtuned_py.scanner.choice import target_of
 from ksmtuned_py.scanner.mark import NOBODY
@@ -39,6 +39,7 @@ class ScanBackend:
         self._last: Message = {}
         self._before = Counters(pages_scanned=0, pages_skipped=0)
         self._cpu_before = 0.0
+        self._huge_before = HugeBack()
         self.restarts = 0
         self._death = ""
         self._hung: dict[GuestKey, float] = {}
@@ -141,6 +142,18 @@ class ScanBackend:
         """The worker's process ID; 0 while there is none."""
         return self._link.pid if self._link else 0
 
+    def huge_back(self, above_bytes: int | None) -> HugeBack:
+        """Have huge pages given back that remapping has cut, while so much memory stays available; None = not now.
+
+        Returns what all workers have given back so far.
+        """
+        ends = (self._wanted.whole_above_bytes is None) != (above_bytes is None)
+        self._wanted.whole_above_bytes = above_bytes
+        if ends:
+            self._ask()
+        self._look()
+        return self._huge_before.plus(HugeBack(**self._status.get("huge_back", {})))
+
     def unmerge_seconds(self) -> float:
         """Always 0: the worker's counters themselves show how far an unmerging is."""
         return 0.0
@@ -195,6 +208,7 @@ class ScanBackend:
         last = self._counters_of_worker()
         self._before = self._scanned(last)
         self._cpu_before += float(self._status.get("cpu_seconds", 0.0))
+        self._huge_before = self._huge_before.plus(HugeBack(**self._status.get("huge_back", {})))
         # Merged pages stay merged; the dead worker's counts are in _before now.
         self._last = {"counters": asdict(replace(last, full_scans=0, pages_scanned=0, pages_skipped=0))}
         self._link = None

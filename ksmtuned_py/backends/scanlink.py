@@ -43,6 +43,8 @@ class Wanted:
     targets: list[Target] = field(default_factory=list)
     version: int = 1
     """Version of the targets: each change makes a new one."""
+    whole_above_bytes: int | None = None
+    """Huge pages may be given back while so much memory stays available; None = not now."""
 
 
 class WorkerLink:
@@ -96,7 +98,11 @@ class WorkerLink:
         """Asks for the worker's status. The wanted work goes with each question until the worker knows it."""
         if self._closed_at is not None or self._channel.is_full:
             return
-        message: Message = {"ask": self._asked + 1, "knobs": wanted.knobs}
+        message: Message = {
+            "ask": self._asked + 1,
+            "knobs": wanted.knobs,
+            "whole_above_bytes": wanted.whole_above_bytes,
+        }
         if wanted.version not in (self.status.get("version"), self._sent_version):
             message |= {"version": wanted.version, "targets": [asdict(target) for target in wanted.targets]}
             self._sent_version = wanted.version

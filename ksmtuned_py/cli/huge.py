@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
     from ksmtuned_py.cli.options import Subparsers
     from ksmtuned_py.model import Guest
+    from ksmtuned_py.model.hugeplan import Portion, Survey
     from ksmtuned_py.undo.hugeback import HugeWays
-    from ksmtuned_py.undo.hugeplan import Portion, Survey
 
     Surveys = dict[Guest, Survey]
     Problems = dict[Guest, str]
@@ -100,7 +100,7 @@ def _give_back(ways: "HugeWays", surveys: "Surveys", most: int, problems: "Probl
 
 def _print(surveys: "Surveys", most: int, done: "dict[Guest, Portion]") -> None:
     from ksmtuned_py.cli.columns import aligned
-    from ksmtuned_py.undo.hugeplan import BINS, together
+    from ksmtuned_py.model.hugeplan import BINS, together
 
     if not surveys:
         out().print("no guest could be looked at")

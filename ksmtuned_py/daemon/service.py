@@ -173,8 +173,9 @@ class Service:
             self._stands.tell(report.snapshot.knobs)
         self._publisher.publish(report)
         spare_bytes = None
-        if self._machine.roster is not None and report.snapshot.backend == "kernel" and not self._host.dry:
-            self._enforcer.consider(report.snapshot)
+        if self._machine.roster is not None and not self._host.dry:
+            if report.snapshot.backend == "kernel":
+                self._enforcer.consider(report.snapshot)
             spare_bytes = report.trend.plenty.spare_bytes(self._config, report.decision)
         self._publisher.note(self._huge.consider(report.snapshot, spare_bytes))
 

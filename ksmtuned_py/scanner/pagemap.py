@@ -45,6 +45,9 @@ PRIVATE_SMALL = Kind(having=_PRESENT, lacking=_SWAPPED | _FILE | _PFNZERO | _HUG
 """Pages as in PRIVATE but for huge pages, which would have to be split first."""
 MAPPED_SMALL = Kind(lacking=_HUGE, any_of=_PRESENT | _SWAPPED)
 """Pages of any kind but huge ones, for each of which a page table has an entry."""
+IN_MEMORY = Kind(having=_PRESENT, lacking=_SWAPPED)
+HUGE = Kind(having=_PRESENT | _HUGE)
+"""Pages in huge pages, of which kernels before 6.7 do not tell."""
 SWAPPED = Kind(having=_SWAPPED, lacking=_FILE)
 GIVEN_BACK = Kind(lacking=_FILE, any_of=_SWAPPED | _PFNZERO)
 """Pages of zeros that take no memory: Linux 6.12+ maps the shared zero page for those of a huge page it splits."""

@@ -182,11 +182,11 @@ class Scanner:
         self._sweep.free_pages = self._most_pages - sum(guest.table.pages for guest in guests)
 
     @contextmanager
-    def _at(self, guest: Watched) -> Iterator[Process]:
+    def at(self, guest: Target) -> Iterator[Process]:
         """Opens its process; raises Gone, Refused. It is marked meanwhile, and longer when we hang or fail at it."""
-        self._mark(guest.target.key)
+        self._mark(guest.key)
         try:
-            with Process(guest.target, self._door) as process:
+            with Process(guest, self._door) as process:
                 yield process
         except (*TROUBLE, Gone, GeneratorExit):
             self._mark(NOBODY)
@@ -219,7 +219,7 @@ class Scanner:
         if not self._merger:
             return 0
         try:
-            with own_trouble(guest.tell), self._at(guest) as process:
+            with own_trouble(guest.tell), self.at(guest.target) as process:
                 reason = yield from self._merger.give_back(process)
                 still = sum(mapping.size for mapping in process.mappings() if mapping.merged)
                 guest.refuse(reason if still else None)
@@ -231,7 +231,7 @@ class Scanner:
     def _read(self, guest: Watched) -> Iterator[int]:
         guest.trouble = None
         try:
-            with own_trouble(guest.tell), self._at(guest) as process:
+            with own_trouble(guest.tell), self.at(guest.target) as process:
                 for step in self._sweep.guest(process, guest.table, PRIVATE, smart=self.smart):
                     self._tend_zeros(process, step, guest)
                     yield step.work
@@ -270,7 +270,7 @@ class Scanner:
         for guest in guests:
             if guest.target.remap:
                 try:
-                    with own_trouble(guest.tell), self._at(guest) as process:
+                    with own_trouble(guest.tell), self.at(guest.target) as process:
                         yield from merger.merge(process, guest, prints, split_huge=self._split_huge)
                 except Gone:
                     guest.forget()

@@ -10,17 +10,22 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ksmtuned_py.door import Door
 from ksmtuned_py.guests.cgroups import keeps_a_kill_waiting
 from ksmtuned_py.model import GuestKey, Run
 from ksmtuned_py.scanner.channel import Channel, Closed, Message, inherited
 from ksmtuned_py.scanner.mark import Mark
-from ksmtuned_py.scanner.scanner import Merger, Scanner, Watched
+from ksmtuned_py.scanner.scanner import Scanner, Watched
 from ksmtuned_py.scanner.settings import ScanSettings
 from ksmtuned_py.scanner.target import DEFAULT_KNOBS, Target
+from ksmtuned_py.scanner.wholes import Wholes
 from ksmtuned_py.sensors.status import parse_status, status_bytes
 from ksmtuned_py.units import MIB
+
+if TYPE_CHECKING:
+    from ksmtuned_py.scanner.remap.share.remapper import Remapper
 
 _NICE = 5  # as ksmd
 _IDLE_SECONDS = 1.0
@@ -34,9 +39,14 @@ _PAGE = 4096
 class Worker:
     """Obeys the channel, and scans in between."""
 
-    def __init__(self, channel: Channel, scanner: Scanner, merge_refusal: str | None = None) -> None:
+    def __init__(
+        self, channel: Channel, scanner: Scanner, merge_refusal: str | None = None, wholes: Wholes | None = None
+    ) -> None:
         self._channel = channel
         self._scanner = scanner
+        self._wholes = wholes
+        self._whole_rest_seconds = 0.0
+        """The rest of whoever gives huge pages back; 0 while nobody does."""
         self._merge_refusal = merge_refusal
         self._knobs = dict(DEFAULT_KNOBS)
         self._steps = scanner.steps()
@@ -63,7 +73,7 @@ class Worker:
             return 0
         if run == Run.MERGE and self._scanner.has_work and self._knobs["pages_to_scan"]:
             return self._knobs["sleep_millisecs"] / 1000
-        return _IDLE_SECONDS
+        return self._whole_rest_seconds or _IDLE_SECONDS
 
     def _obey(self, messages: list[Message]) -> bool:
         """Answers the messages, and returns whether anything is to be done otherwise from now on."""
@@ -76,12 +86,17 @@ class Worker:
                 if self._knobs[name] != value:
                     self._knobs[name], news = value, True
                     self._given_back &= name != "run"
+            if self._wholes:
+                self._wholes.want(message["whole_above_bytes"])
         self._scanner.smart = bool(self._knobs["smart_scan"])
         if messages:
             self._tell(messages[-1]["ask"])
         return news
 
     def _batch(self) -> None:
+        self._whole_rest_seconds = 0.0
+        if self._knobs["run"] != Run.STOP and self._wholes:
+            self._wholes.merged()
         if self._knobs["run"] == Run.MERGE:
             self._credit = min(self._credit, 0) + self._knobs["pages_to_scan"]
             if self._credit > 0:
@@ -94,6 +109,8 @@ class Worker:
             if self._work(self._scanner.tidy()):
                 self._next_tidy = time.monotonic() + _TIDY_SECONDS
             self._given_back &= not self._scanner.counters.pages_shared  # guests that have refused are tried again
+        elif self._knobs["run"] == Run.STOP and self._wholes:
+            self._whole_rest_seconds = self._wholes.go_on(each.target for each in self._scanner.watched.values())
 
     def _work(self, steps: Iterator[int]) -> bool:
         """Takes steps while its credit lasts, hearing messages after each; True when all steps are done."""
@@ -119,11 +136,21 @@ class Worker:
                 "refusal": scanner.refusal,
                 "merge_refusal": self._merge_refusal,
                 "window_milliseconds": scanner.window_milliseconds(),
+                "huge_back": _told_of_wholes(self._wholes) if self._wholes else {},
                 "all": not self._told,
                 "guests": [guest for key, guest in now.items() if guest != self._told.get(key)],
             }
         )
         self._told = now
+
+
+def _told_of_wholes(wholes: Wholes) -> Message:
+    return {
+        "given": wholes.given,
+        "paid_bytes": wholes.paid_pages * _PAGE,
+        "cpu_seconds": wholes.cpu_seconds,
+        "problem": wholes.problem,
+    }
 
 
 def _told_of(guest: Watched) -> Message:
@@ -141,7 +168,7 @@ def _told_of(guest: Watched) -> Message:
 
 def merger_for(
     settings: ScanSettings, door: Door, stand: Callable[[float], None] = lambda _: None
-) -> tuple[Merger | None, str | None]:
+) -> tuple["Remapper | None", str | None]:
     """Returns who shares equal pages in this mode, or why nobody does; `stand` is told when a guest stands still."""
     if settings.reclaim != "remap":
         return None, None
@@ -168,7 +195,8 @@ def main(descriptor: int, mark: Mark, root: str, settings: ScanSettings) -> None
     door = Door(root)
     merger, refusal = merger_for(settings, door, mark.stand)
     scanner = Scanner(door, settings, merger, max(0, limit - _own_bytes()), mark.set)
-    Worker(inherited(descriptor), scanner, refusal).serve()
+    wholes = Wholes(door, merger, scanner.at) if merger else None
+    Worker(inherited(descriptor), scanner, refusal, wholes).serve()
 
 
 def _is_of_our_namespace(door: Door) -> bool:

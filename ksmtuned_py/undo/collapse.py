@@ -27,10 +27,10 @@ from ksmtuned_py.guests.cgroups import is_frozen
 from ksmtuned_py.guests.hugepages import HugePages, read_huge_pages
 from ksmtuned_py.guests.mappings import Mapping, parse_maps
 from ksmtuned_py.guests.smaps import parse_blocks
+from ksmtuned_py.model.hugeplan import Portion
 from ksmtuned_py.sensors.pages import OWN_PAGE_BYTES
 from ksmtuned_py.sensors.stat import parse_stat
 from ksmtuned_py.sensors.status import is_migration, is_stopped, parse_status, status_bytes
-from ksmtuned_py.undo.hugeplan import Portion
 from ksmtuned_py.undo.unshare import ALONE, FRAME, KPF_KSM, PRESENT, Reader, be_a_helper, open_kpageflags
 
 PAGE = OWN_PAGE_BYTES

@@ -19,9 +19,9 @@ from ksmtuned_py.guests.hugepages import read_huge_pages
 from ksmtuned_py.guests.places import rooms
 from ksmtuned_py.host import Host
 from ksmtuned_py.model import THP_DIRECTORY, Guest, Run
+from ksmtuned_py.model.hugeplan import Portion, Survey, bound, together
 from ksmtuned_py.model.room import limit_lack
 from ksmtuned_py.undo.helper import Helper
-from ksmtuned_py.undo.hugeplan import Portion, Survey, bound, together
 from ksmtuned_py.units import MIB, human_bytes
 
 PORTION_BYTES = 16 * MIB

@@ -5,13 +5,14 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from typing import Protocol, runtime_checkable
 
 from ksmtuned_py.door import Door
 from ksmtuned_py.door.descriptors import begin
 from ksmtuned_py.host import Host
 from ksmtuned_py.model import Guest, HugeBack, Run, Snapshot
+from ksmtuned_py.model.hugeplan import Portion, Survey
 from ksmtuned_py.undo.hugeback import HugeWays, NotHuge, give_huge_back, huge_ways, planned, survey
-from ksmtuned_py.undo.hugeplan import Portion, Survey
 from ksmtuned_py.units import human_bytes, human_seconds
 
 SHARE = 0.5
@@ -23,6 +24,16 @@ To look for merged pages takes a minute for a TiB (measured).
 """
 CLOSE_SECONDS = 1.0
 """The wait for the end of a portion, which takes some 60 ms."""
+
+
+@runtime_checkable
+class Returner(Protocol):
+    """A backend that gives huge pages back itself, since it knows where it has cut them."""
+
+    def huge_back(self, above_bytes: int | None) -> HugeBack:
+        """Have them given back while so much memory stays available; None = not now. Returns what it gave so far."""
+
+
 Say = Callable[[str], None]
 WaysOf = Callable[[int], HugeWays]
 """Makes the way of one round from the memory that has to stay available."""
@@ -109,10 +120,14 @@ class HugeRound:
 class HugeReturns:
     """Begins a round when there is reason to, and ends it at once when there is none any more."""
 
-    def __init__(self, ways: WaysOf | None, say: Say) -> None:
-        """Without `ways` nothing is ever given back. `say` hears what each guest got back."""
+    def __init__(self, ways: WaysOf | None, say: Say, own: Returner | None = None) -> None:
+        """Without `ways` nothing is ever given back. `say` hears what each guest got back.
+
+        A backend that gives back itself is asked in place of the kernel.
+        """
         self._ways = ways
         self._say = say
+        self._own = own
         self._round: HugeRound | None = None
         self._told = HugeBack()
         self._rest_seconds = AGAIN_SECONDS
@@ -138,6 +153,10 @@ class HugeReturns:
         if now.knobs.run == Run.MERGE and self._was_in_vain:
             # What ksmd splits now was whole when nothing was found.
             self._was_in_vain, self._rest_seconds, self._not_before_seconds = False, AGAIN_SECONDS, 0.0
+        if self._own is not None:
+            wanted = self._ways is not None and spare_bytes is not None and now.knobs.run == Run.STOP
+            self._told = self._own.huge_back(now.memory.headroom_bytes - (spare_bytes or 0) if wanted else None)
+            return self._told
         if spare_bytes is None or now.knobs.run == Run.MERGE:
             self.call_off()
         elif self._round is None:
@@ -182,4 +201,5 @@ def _helpers_seconds() -> float:
 
 def returns_on(door: Door, host: Host, say: Say) -> HugeReturns:
     """Those of this machine; none on a captured tree, whose processes are others here."""
-    return HugeReturns(partial(huge_ways, door, host, share=SHARE) if door.root == "/" else None, say)
+    own = host.backend if isinstance(host.backend, Returner) else None
+    return HugeReturns(partial(huge_ways, door, host, share=SHARE) if door.root == "/" else None, say, own)

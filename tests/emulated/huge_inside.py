@@ -7,8 +7,8 @@ from ksmtuned_py.config import Config
 from ksmtuned_py.daemon.machine import open_machine
 from ksmtuned_py.door import Door
 from ksmtuned_py.model import Guest
+from ksmtuned_py.model.hugeplan import Portion
 from ksmtuned_py.undo.hugeback import HugeWays, give_huge_back, huge_ways, planned, survey
-from ksmtuned_py.undo.hugeplan import Portion
 from ksmtuned_py.units import MIB
 from tests.support.hugeguest import guests_in_huge_pages
 from tests.support.process import wait_for

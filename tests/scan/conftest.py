@@ -15,7 +15,7 @@ from ksmtuned_py.backends.scan import ScanBackend
 from ksmtuned_py.backends.scanlink import WorkerPatience
 from ksmtuned_py.config import Config, InForce, Scan
 from ksmtuned_py.door import Door
-from ksmtuned_py.model import Guest, KnobName, Write, WriteStatus
+from ksmtuned_py.model import THP_DIRECTORY, Guest, KnobName, Write, WriteStatus
 from ksmtuned_py.scanner.choice import target_of
 from ksmtuned_py.scanner.survey import survey
 from tests.support.need import need
@@ -59,14 +59,15 @@ def no_swap_meanwhile() -> Iterator[None]:
 
 @pytest.fixture
 def no_ksm(tmp_path: Path) -> Door:
-    """Presents this machine as one without CONFIG_KSM: its /proc, and of /sys only the control groups."""
+    """Presents this machine as one without CONFIG_KSM: its /proc, its control groups, its huge pages."""
     return without_ksm(tmp_path / "root")
 
 
 def without_ksm(root: Path) -> Door:
     """Makes such a machine's root directory."""
     root.mkdir()
-    (root / "sys").mkdir()
+    (root / "sys/kernel/mm").mkdir(parents=True)
+    (root / THP_DIRECTORY).symlink_to(f"/{THP_DIRECTORY}")
     (root / "sys/fs").symlink_to("/sys/fs")
     (root / "proc").symlink_to("/proc")
     return Door(str(root))

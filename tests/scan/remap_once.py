@@ -1,6 +1,6 @@
 """One remapping of a process by hand, for tests that kill it on the way: `python -m tests.scan.remap_once PID WHAT`.
 
-WHAT is 'merge', 'back', or 'both'. Each takes over first what one before has left.
+WHAT is 'merge', 'back', 'both', or 'whole'. Each takes over first what one before has left.
 """
 
 import sys
@@ -17,6 +17,7 @@ from ksmtuned_py.scanner.remap.share.remapper import Remapper
 from ksmtuned_py.scanner.scanner import Watched
 from ksmtuned_py.scanner.sweep import Sweep
 from ksmtuned_py.scanner.target import Target
+from tests.scan.conftest import result
 
 WINDOW_MS = 100
 """The longest, for who is counted at each call, or is emulated, has done less by then."""
@@ -31,6 +32,9 @@ def main(pid: int, what: str, before_merging: Callable[[], object] = lambda: Non
     with Process(target, Door()) as process:
         if what in ("merge", "both"):
             print(f"merged {merge(process, watched, sweep, remapper, before_merging)} {watched.refusal}", flush=True)
+        if what == "whole":
+            reason = result(remapper.make_whole(process, 512, lambda: True, lambda merged: None))
+            print(f"made whole {reason}", flush=True)
         if what in ("back", "both"):
             print(f"given back {sum(remapper.give_back(process))}", flush=True)
 

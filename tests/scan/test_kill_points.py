@@ -22,6 +22,7 @@ from tests.scan.conftest import scanning
 from tests.scan.killed import kill_at
 from tests.scan.test_remap import REMAP
 from tests.scan.writers import Writer, runs_freely, stores, writers
+from tests.support.khugepaged import khugepaged_at_rest
 from tests.support.need import need
 from tests.support.process import wait_for
 
@@ -46,7 +47,7 @@ TAKING_OVER = [
 ]
 """A new worker reads what is merged, and gets a foothold of its own beside the dead one's."""
 GIVING_BACK = [
-    *((name, 1) for name in ("_prepared", "stand", "_refuse_without_room", "change", "_set_aside", "_let_others_go")),
+    *((name, 1) for name in ("prepared", "stand", "refuse_without_room", "change", "_set_aside", "_let_others_go")),
     *(("seize", number) for number in (9, 11, 13, 16)),
     *(("keep", number) for number in (1, 2, 4)),
     *(("set_registers", number) for number in (14, 15, 16, 17)),
@@ -61,6 +62,19 @@ GIVING_BACK = [
     *(("detach", number) for number in (9, 13, 14, 15, 16)),
 ]
 """Beside each piece a copy is made and filled, then moved over it; both are done by the guest."""
+
+MAKING_WHOLE = [
+    *((name, 1) for name in ("prepared", "stand", "refuse_without_room", "bring_in", "_set_aside", "change")),
+    *((name, number) for name in ("copy_beside", "_huge_copy", "fill", "move_over", "_has_all") for number in (1, 2)),
+    *(("stage", number) for number in range(1, 8)),
+    *(("send", number) for number in (*range(1, 8), 20)),
+    *(("recv", number) for number in (*range(1, 8), 20)),
+    *(("pwrite", number) for number in (7, 8, 9)),
+    *(("shut_gate", number) for number in (1, 2, 3)),
+    *(("stop_again", number) for number in (1, 2)),
+    *(("detach", number) for number in (9, 13, 14)),
+]
+"""A new huge page is mapped, trimmed, filled, and moved over the range."""
 
 
 def test_the_guest_survives_a_kill_at_every_step(root: None) -> None:
@@ -86,7 +100,7 @@ def test_so_it_does_at_every_step_of_taking_over_and_of_giving_back(root: None, 
             if not stores(one):
                 assert in_a_fork(partial(remap_once.main, one.pid, "merge")) == 0
             assert stores(one), f"merged pages before a kill at {name} {number}"
-            killed += in_a_fork(partial(_back_until, name, number, one)) == -signal.SIGKILL
+            killed += in_a_fork(partial(_until, name, number, one, "back")) == -signal.SIGKILL
             wait_for(lambda: runs_freely(one), 5.0, f"guest that runs freely after a kill at {name} {number}")
             assert one.check()["wrong"] == 0, (name, number)
         assert killed > 0.8 * len(points)
@@ -95,9 +109,26 @@ def test_so_it_does_at_every_step_of_taking_over_and_of_giving_back(root: None, 
         assert one.check()["wrong"] == 0
 
 
-def _back_until(name: str, number: int, one: Writer) -> None:
+def test_so_it_does_while_its_huge_pages_are_made_whole(root: None) -> None:
+    settings = {"WRITER_IN_HUGE_PAGES": "1", "WRITER_EQUAL_OF_64": "8"}
+    with khugepaged_at_rest(), Writer("writer", settings=settings) as one:
+        killed = 0
+        for name, number in MAKING_WHOLE:
+            assert in_a_fork(partial(remap_once.main, one.pid, "merge")) == 0
+            assert stores(one), f"merged pages before a kill at {name} {number}"
+            killed += in_a_fork(partial(_until, name, number, one, "whole")) == -signal.SIGKILL
+            wait_for(lambda: runs_freely(one), 5.0, f"guest that runs freely after a kill at {name} {number}")
+            assert one.check()["wrong"] == 0, (name, number)
+        assert killed > 0.8 * len(MAKING_WHOLE)
+        assert in_a_fork(partial(remap_once.main, one.pid, "whole")) == 0
+        assert in_a_fork(partial(remap_once.main, one.pid, "back")) == 0
+        assert not stores(one)
+        assert one.check()["wrong"] == 0
+
+
+def _until(name: str, number: int, one: Writer, what: str) -> None:
     kill_at(name, number)
-    remap_once.main(one.pid, "back")
+    remap_once.main(one.pid, what)
 
 
 def in_a_fork(work: Callable[[], object], traced: str = "", inject: str = "") -> int:

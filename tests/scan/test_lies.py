@@ -70,7 +70,7 @@ def test_so_it_is_when_it_is_merged_and_when_it_is_given_back(root: None, value:
     remapper = Remapper(Door(), for_scanner(SLOW))
 
     def all_lie() -> None:
-        for session in remapper._sessions.values():
+        for session in remapper._footholds.all():
             lie(session.area, value)
 
     with writers(1) as (one,):

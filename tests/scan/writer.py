@@ -1,6 +1,6 @@
 """A guest that always writes, for tests: threads that write to random pages all the time, and know what must be there.
 
-Half of its pages are equal, to each other in part and to those of every other such process. Lines on standard input:
+Most of its pages are equal, to each other in part and to those of every other such process. Lines on standard input:
 'check' compares every byte; the answer is 'wrong N writes M beats B'.
 """
 
@@ -20,7 +20,11 @@ PAGES = int(sys.argv[1]) * 256
 THREADS = 3
 IDLE_SECONDS = float(os.environ.get("WRITER_IDLE_SECONDS", "0.01"))
 """The pause after every second write. With less, pages change so often that hardly any two in a row merge."""
+EQUAL_OF_64 = int(os.environ.get("WRITER_EQUAL_OF_64", "48"))
+"""How many of 64 pages in a row are equal to others."""
 memory = mmap.mmap(-1, PAGES * PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+if "WRITER_IN_HUGE_PAGES" in os.environ:
+    memory.madvise(mmap.MADV_HUGEPAGE)
 expected: list[int] = []
 """The hash of each page. Python's own for bytes takes all of them in, and has a key of this process."""
 writes = [0] * THREADS
@@ -31,7 +35,7 @@ pause = threading.Lock()
 
 def fill() -> None:
     for page in range(PAGES):
-        content = equal_page(page % (PAGES // 4)) if page % 64 < 48 else os.urandom(PAGE)
+        content = equal_page(page % (PAGES // 4)) if page % 64 < EQUAL_OF_64 else os.urandom(PAGE)
         memory[page * PAGE : (page + 1) * PAGE] = content
         expected.append(hash(content))
 

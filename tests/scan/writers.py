@@ -28,6 +28,7 @@ class Writer:
         mib: int = MIB,
         command: Sequence[str] = (),
         idle_seconds: float | None = None,
+        settings: dict[str, str] | None = None,
     ) -> None:
         """`idle_seconds` is what it rests after every second write, where it need not write all the time."""
         self.name = name
@@ -37,7 +38,7 @@ class Writer:
             stdout=subprocess.PIPE,
             text=True,
             bufsize=1,
-            env=os.environ | ({"WRITER_IDLE_SECONDS": str(idle_seconds)} if idle_seconds else {}),
+            env=os.environ | ({"WRITER_IDLE_SECONDS": str(idle_seconds)} if idle_seconds else {}) | (settings or {}),
         )
         assert self.process.stdout is not None
         assert self.process.stdout.readline() == "ready\n"

@@ -7,8 +7,8 @@ from ksmtuned_py.backends.model import ModelBackend
 from ksmtuned_py.daemon.machine import small_model
 from ksmtuned_py.host import Host
 from ksmtuned_py.model import Guest, Memory, Run, Write
+from ksmtuned_py.model.hugeplan import Portion, Survey
 from ksmtuned_py.undo.hugeback import HugeWays, NotHuge, Pieces
-from ksmtuned_py.undo.hugeplan import Portion, Survey
 from ksmtuned_py.units import GIB
 
 PAGE, RANGE_PAGES = 4096, 512

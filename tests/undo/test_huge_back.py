@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from ksmtuned_py.model.hugeplan import Portion
 from ksmtuned_py.model.room import CGROUP_RESERVE_BYTES
 from ksmtuned_py.undo.hugeback import NotHuge, give_huge_back, obstacle, planned, survey
-from ksmtuned_py.undo.hugeplan import Portion
 from ksmtuned_py.units import GIB, MIB
 from tests.support.hugestage import PAGE, RANGE_BYTES, RANGE_PAGES, HugeStage
 from tests.support.snapshots import guest

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from ksmtuned_py.model import Knobs, Run, Snapshot
+from ksmtuned_py.model import HugeBack, Knobs, Run, Snapshot
 from ksmtuned_py.undo.hugeback import HugeWays
 from ksmtuned_py.undo.hugereturns import AGAIN_MAX_SECONDS, AGAIN_SECONDS, HugeReturns
 from ksmtuned_py.units import GIB
@@ -137,3 +137,32 @@ def test_whatever_fails_is_told_and_ends_nothing_else(returns: Returns) -> None:
     returns.ended()
     returns.consider(1)
     assert returns.all.told.problem == "giving back: broken"
+
+
+class Own:
+    """A backend that gives back by itself, and what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[int | None] = []
+
+    def huge_back(self, above_bytes: int | None) -> HugeBack:
+        self.asked.append(above_bytes)
+        return HugeBack(given=len(self.asked))
+
+
+def test_a_backend_that_gives_back_itself_is_told_how_much_has_to_stay() -> None:
+    own = Own()
+    returns = HugeReturns(lambda comfort_bytes: HugeStage().ways(comfort_bytes), print, own)
+    assert returns.consider(seen(0), SPARE).given == 1
+    returns.consider(seen(1), None)
+    returns.consider(seen(2, Run.MERGE), SPARE)
+    returns.consider(seen(3), 0)
+    assert own.asked == [10 * GIB - SPARE, None, None, 10 * GIB]
+    assert not returns.running
+    assert returns.told.given == 4
+
+
+def test_on_a_captured_tree_it_is_asked_for_nothing() -> None:
+    own = Own()
+    HugeReturns(None, print, own).consider(seen(0), SPARE)
+    assert own.asked == [None]

@@ -50,8 +50,8 @@ def give_back(
     mem = os.open("mem", os.O_RDWR | os.O_CLOEXEC, dir_fd=process.directory)
     try:
         for some in _portions(merged):
-            _refuse_without_room(door, process)
-            _bring_in(process, some)
+            refuse_without_room(door, process)
+            bring_in(process, [(address, length) for address, length, _ in some])
             portion = partial(_portion, process, session, mem, some, standing)
             yield from patiently(session.stops, process.target.pid, portion)
             yield sum(length for _, length, _ in some) // PAGE
@@ -76,13 +76,16 @@ def _portion(
             _one(process, session, window, mem, address, length, one)
 
 
-def _bring_in(process: Process, some: list[tuple[int, int, Eligible]]) -> None:
-    """Has what was swapped out read in while the guest still runs, for a disk may take longer than a stop."""
-    for address, length, _ in some:
+def bring_in(process: Process, some: list[tuple[int, int]]) -> None:
+    """Has what was swapped out at these addresses read in while the guest still runs, for a disk may take longer.
+
+    A stop would wait for it. Each address comes with a length.
+    """
+    for address, length in some:
         process.read([memoryview(bytearray(length))], address)
 
 
-def _refuse_without_room(door: Door, process: Process) -> None:
+def refuse_without_room(door: Door, process: Process) -> None:
     """Raises NoRoom unless the guest's control group and the host can take the pages.
 
     A group was not charged for pages that its guest shares; given back, they are charged to it.
@@ -115,25 +118,12 @@ def _one(
     process: Process, session: Session, window: Window, mem: int, address: int, length: int, one: Eligible
 ) -> None:
     """Fills a copy beside the piece while all threads stand still, then moves it over the piece in one step."""
-    copy = _copy_beside(session, window, length, one)
-    content = bytearray(length)
-    if process.read([memoryview(content)], address) != length or os.pwrite(mem, content, copy) != length:
-        window.run([(NR["munmap"], (copy, length), END, END)])
-        session.stage(0, 0)
-        raise Refused("some of its memory cannot be read: it stays merged")
-    move = (NR["mremap"], (copy, length, length, _MAYMOVE_FIXED, address))
-    still_there = (NR["mincore"], (address, length, session.area.vector_address), 3, END)
-    undo = (NR["munmap"], (copy, length), END, END)
-    table = [(*move, 4, 1), (*move, 4, 2), still_there, undo, *in_turn(advise(address, length, one), 4)]
-    session.stage(0, 0)
-    results = window.run(closed(table))
-    if min(results[0], results[1]) < 0 <= max(results[0], results[1]):
-        return
-    if results[0] < 0:
-        raise Refused(f"mremap in it failed: {os.strerror(-results[0])}")
+    copy = copy_beside(session, window, length, one)
+    fill(process, session, window, mem, address, length, copy)
+    move_over(session, window, address, length, one, copy)
 
 
-def _copy_beside(session: Session, window: Window, length: int, one: Eligible) -> int:
+def copy_beside(session: Session, window: Window, length: int, one: Eligible) -> int:
     """Maps memory without a file in the guest, with the mapping's NUMA policy; returns its address. Raises Refused."""
     flags = _PRIVATE | _ANONYMOUS | (0 if one.reserve else _NORESERVE)
     copy = window.run([(NR["mmap"], (0, length, _READ_WRITE, flags, -1, 0), END, END)])[0]
@@ -144,7 +134,34 @@ def _copy_beside(session: Session, window: Window, length: int, one: Eligible) -
         session.area.put_nodes(one.policy.nodes)
         binding = closed(in_turn(bind(copy, length, one, session.area.nodes_address), 0))
         if (failed := window.run(binding)[0]) < 0:
-            window.run([(NR["munmap"], (copy, length), END, END)])
-            session.stage(0, 0)
+            discard(session, window, copy, length)
             raise Refused(f"mbind in it failed: {os.strerror(-failed)}")
     return copy
+
+
+def fill(process: Process, session: Session, window: Window, mem: int, address: int, length: int, copy: int) -> None:
+    """Fills the copy with what the guest sees at the address; raises Refused, without a copy any more."""
+    content = bytearray(length)
+    if process.read([memoryview(content)], address) != length or os.pwrite(mem, content, copy) != length:
+        discard(session, window, copy, length)
+        raise Refused("some of its memory cannot be read: it stays merged")
+
+
+def discard(session: Session, window: Window, copy: int, length: int) -> None:
+    """Unmaps a copy."""
+    window.run([(NR["munmap"], (copy, length), END, END)])
+    session.stage(0, 0)
+
+
+def move_over(session: Session, window: Window, address: int, length: int, one: Eligible, copy: int) -> None:
+    """Moves the copy over what is there, in one step; raises Refused."""
+    move = (NR["mremap"], (copy, length, length, _MAYMOVE_FIXED, address))
+    still_there = (NR["mincore"], (address, length, session.area.vector_address), 3, END)
+    undo = (NR["munmap"], (copy, length), END, END)
+    table = [(*move, 4, 1), (*move, 4, 2), still_there, undo, *in_turn(advise(address, length, one), 4)]
+    session.stage(0, 0)
+    results = window.run(closed(table))
+    if min(results[0], results[1]) < 0 <= max(results[0], results[1]):
+        return
+    if results[0] < 0:
+        raise Refused(f"mremap in it failed: {os.strerror(-results[0])}")

@@ -3,22 +3,20 @@
 import sys
 import time
 from collections.abc import Callable, Generator, Iterator
-from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 
 import numpy as np
 
 from ksmtuned_py.door import Door
-from ksmtuned_py.errors import KsmtunedError
-from ksmtuned_py.guests.mappings import are_still_there
-from ksmtuned_py.model import GuestKey
+from ksmtuned_py.guests.hugepages import read_huge_pages
 from ksmtuned_py.scanner.pagemap import PAGE, PRIVATE, PRIVATE_SMALL, Kind
 from ksmtuned_py.scanner.pages import Prints, contains
 from ksmtuned_py.scanner.process import Process
 from ksmtuned_py.scanner.refusal import Refused
+from ksmtuned_py.scanner.remap.foothold.footholds import Footholds, Standing
 from ksmtuned_py.scanner.remap.foothold.permits import refuse_forbidden
-from ksmtuned_py.scanner.remap.foothold.session import Session, Window
-from ksmtuned_py.scanner.remap.refuse.eligibility import USUAL_MAPPINGS, large, mappings_refusal, of_one_policy
+from ksmtuned_py.scanner.remap.foothold.session import Session
+from ksmtuned_py.scanner.remap.refuse.eligibility import USUAL_MAPPINGS, Eligible, large, of_one_policy
 from ksmtuned_py.scanner.remap.refuse.flags import eligible_now
 from ksmtuned_py.scanner.remap.refuse.looks import look
 from ksmtuned_py.scanner.remap.refuse.opened import Belongings
@@ -30,8 +28,8 @@ from ksmtuned_py.scanner.remap.share.references import PAGES_PER_PROCESS, refere
 from ksmtuned_py.scanner.remap.share.runs import FOUND_PER_PAGE, PageRun, by_slab, plan, steady_prints
 from ksmtuned_py.scanner.remap.share.store import Store
 from ksmtuned_py.scanner.remap.share.stores import Stores
-from ksmtuned_py.scanner.remap.stop.stops import NotStopped, Resting, Stops, patiently
-from ksmtuned_py.scanner.remap.stop.threads import Lost
+from ksmtuned_py.scanner.remap.share.whole import CutRange, able, cut_ranges, make_whole
+from ksmtuned_py.scanner.remap.stop.stops import patiently
 from ksmtuned_py.scanner.scanner import Watched
 from ksmtuned_py.scanner.settings import ScanSettings
 from ksmtuned_py.scanner.table import SLAB_BYTES
@@ -42,15 +40,10 @@ _TRIES, _AGAIN_SECONDS = 10, 0.05
 """How often, and how soon again, giving back is tried: a guest whose mappings change is refused only for now."""
 _TURN_SECONDS = 10.0
 """How long one guest is given back until others have their turn: it may map more all the time, or be very large."""
-_STOPS = 5
-"""How often one window is tried with a guest whose mappings have changed since the look a millisecond before."""
 _LOOK_SECONDS = 1.0
 """Seconds between two looks at every process of the host for merged pages, as long as nothing more is merged."""
 _LOOK_WAITS = 20
 """A look also waits so many times as long as the last one took, on a host with thousands of processes."""
-Ranges = list[tuple[int, int]]
-Standing = Callable[[], AbstractContextManager[Window]]
-"""Stops a guest for a with block."""
 
 
 class Remapper:
@@ -61,9 +54,9 @@ class Remapper:
         self._settings = settings
         self._least_bytes = settings.remap_least_mib * MIB
         self._stores = Stores(door)
-        self._sessions = dict[GuestKey, Session]()
         self._pace = Pace(settings.stop_window_ms / 1000)
-        self._stops = Stops(settings.stop_window_ms / 1000)
+        self._footholds = Footholds(door, self._least_bytes, settings.stop_window_ms / 1000)
+        self._stops = self._footholds.stops
         self.turn_seconds = _TURN_SECONDS
         self._next_look = 0.0
         self._looks = 0
@@ -89,7 +82,7 @@ class Remapper:
     def merge(self, process: Process, watched: Watched, prints: Prints, *, split_huge: bool) -> Iterator[int]:
         """Shares the guest's steady pages with these prints; yields pages it worked on."""
         if self._stops.left_alone.is_due(process.target.pid):
-            with self._own_trouble(process, watched.refuse):
+            with self._footholds.own_trouble(process, watched.refuse):
                 yield from self._merge(process, watched, prints, PRIVATE if split_huge else PRIVATE_SMALL)
 
     def _merge(self, process: Process, watched: Watched, prints: Prints, kind: Kind) -> Iterator[int]:
@@ -125,26 +118,6 @@ class Remapper:
                     yield 1 + len(known) * len(some) // FOUND_PER_PAGE
         return False
 
-    @contextmanager
-    def _own_trouble(self, process: Process, refuse: Callable[[str], None]) -> Iterator[None]:
-        """Tells whatever goes wrong with one guest as that guest's reason, and lets go of its session if need be."""
-        try:
-            yield
-        except Resting as error:
-            refuse(str(error))
-        except NotStopped as error:
-            self._stops.left_alone.begin(process.target.pid)
-            refuse(str(error))
-        except Lost as error:
-            self._stops.left_alone.begin(process.target.pid)
-            self._drop(process)  # when the line ends, all threads that wait at the gate go on
-            refuse(str(error))
-        except Refused as error:
-            refuse(str(error))
-        except (OSError, KsmtunedError) as error:
-            self._drop(process)
-            refuse(str(error))
-
     def tend(self, guests: list[Target]) -> Iterator[int]:
         """Counts what all processes of the host share, and frees what nobody maps any more; yields work in pages."""
         yield from self._stores.take_over()
@@ -153,8 +126,7 @@ class Remapper:
             return
         self._outdated, begun_seconds = False, time.monotonic()
         look_number = self._looks = self._looks + 1
-        for key in self._sessions.keys() - {guest.key for guest in guests}:
-            self._sessions.pop(key).close()
+        self._footholds.keep(guest.key for guest in guests)
         stores = {inode: store for inode, store in self._stores.by_inode().items() if store.end}
         oldest_ticks = min((store.since_ticks for store in stores.values()), default=0)
         ends = {inode: store.end for inode, store in stores.items()}
@@ -183,7 +155,7 @@ class Remapper:
                 return reasons[-1] or "it could not be stopped, and is left alone for some seconds"
             tries = _TRIES if size < least else tries - 1
             least = min(size, least)
-            with self._own_trouble(process, reasons.append):
+            with self._footholds.own_trouble(process, reasons.append):
                 if not (yield from self._give_back(process, until_seconds)):
                     return "it has much to be given back, and others have their turn"
                 continue
@@ -192,60 +164,60 @@ class Remapper:
         return reasons[-1]
 
     def _give_back(self, process: Process, until_seconds: float) -> Generator[int, None, bool]:
+        belongings, found, reason = yield from self._looked_at(process)
+        merged = [one for one in found if one.mapping.merged]
+        if not merged:
+            raise Refused(reason or "its mappings have changed")
+        session, standing = yield from self._ready(process, belongings, merged)
+        return (yield from give_back(self._door, process, session, merged, standing, until_seconds))
+
+    def cut(self, process: Process) -> list[int]:
+        """Returns how many merged pages each range has of which pieces were cut off."""
+        return [one.merged_pages for one in self._cut(process)]
+
+    def make_whole(
+        self, process: Process, most: int, may_go_on: Callable[[], bool], made: Callable[[int], None]
+    ) -> Generator[int, None, str | None]:
+        """Makes those with at most so many merged pages whole, those with the fewest first; yields work in pages.
+
+        `made` hears of each how many it had. Returns why others are not whole.
+        """
+        reasons = list[str]()
+        if self._stops.left_alone.is_due(process.target.pid):
+            with self._footholds.own_trouble(process, reasons.append):
+                belongings, found, _ = yield from self._looked_at(process)
+                wanted = [one for one in self._cut(process) if one.merged_pages <= most]
+                ranges = sorted(able(wanted, found), key=lambda each: each[0].merged_pages)
+                if ranges:
+                    self._outdated = True
+                    pieces = [piece for _, some in ranges for piece in some]
+                    session, standing = yield from self._ready(process, belongings, pieces)
+                    yield from make_whole(self._door, process, session, ranges, standing, may_go_on, made)
+        return next(iter(reasons), None)
+
+    def _cut(self, process: Process) -> list[CutRange]:
+        kernel = read_huge_pages(self._door)
+        return cut_ranges(process.mappings(), kernel.size_bytes) if kernel.enabled != "never" else []
+
+    def _looked_at(self, process: Process) -> Generator[int, None, tuple[Belongings, list[Eligible], str | None]]:
+        """Looks at a guest before anything is given back to it; raises Refused."""
         self._stops.refuse_late(process.target.pid)
         belongings = look(self._door, process, self._least_bytes)
         Sharers(self._door, process).check_all()
         yield PAGES_PER_PROCESS
         found, reason = yield from eligible_now(self._door, process, PAGE)
-        merged = [one for one in found if one.mapping.merged]
-        if not merged:
-            raise Refused(reason or "its mappings have changed")
-        store = yield from self._stores.of(process.target.group, of_one_policy(merged)[1])
-        session = yield from self._session(process, store)
-        if any(one.policy for one in merged):
+        return belongings, found, reason
+
+    def _ready(
+        self, process: Process, belongings: Belongings, pieces: list[Eligible]
+    ) -> Generator[int, None, tuple[Session, Standing]]:
+        """Gets at a guest of which these pieces are to be replaced; raises Refused and Gone."""
+        store = yield from self._stores.of(process.target.group, of_one_policy(pieces)[1])
+        session = yield from self._footholds.session(process, store.readable, store.key)
+        if any(one.policy for one in pieces):
             refuse_forbidden(session.permits.forbidden)
-        standing = yield from self._prepared(
-            process, belongings, session, [(one.mapping.start, one.mapping.end) for one in merged]
-        )
-        return (yield from give_back(self._door, process, session, merged, standing, until_seconds))
-
-    def _prepared(
-        self, process: Process, belongings: Belongings, session: Session, wanted: Ranges
-    ) -> Generator[int, None, Standing]:
-        """Checks all that takes long to check, and returns what stops the guest; raises Refused."""
-        sharers = Sharers(self._door, process)
-
-        def stand() -> None:
-            with session.window(process):
-                sharers.stand()
-
-        yield from patiently(self._stops, process.target.pid, stand)
-        sharers.check_all()
-        self._check_belongings(process, belongings, wanted)
-        return partial(self._standing, process, belongings, session, wanted, sharers)
-
-    def _check_belongings(self, process: Process, belongings: Belongings, wanted: Ranges) -> None:
-        """Checks mappings and open files; mappings nobody wants may come and go (QEMU's coroutines). Raises Refused."""
-        mappings = process.note_mappings()
-        if reason := mappings_refusal(mappings, self._least_bytes) or belongings.refusal(mappings):
-            raise Refused(reason)
-        if not are_still_there(wanted, mappings):
-            raise Refused("its mappings have changed")
-
-    @contextmanager
-    def _standing(
-        self, process: Process, belongings: Belongings, session: Session, wanted: Ranges, sharers: Sharers
-    ) -> Iterator[Window]:
-        """Stops the guest, and checks that what was found before still holds, now that nothing can change it."""
-        for _ in range(_STOPS):
-            with session.window(process) as window:
-                if not belongings.new() and not process.has_changed():
-                    sharers.check_new()
-                    yield window
-                    self._stops.left_alone.forget(process.target.pid)
-                    return
-            self._check_belongings(process, belongings, wanted)
-        raise Refused("its mappings, or what it has open, are changing all the time")
+        wanted = [(one.mapping.start, one.mapping.end) for one in pieces]
+        return session, (yield from self._footholds.prepared(process, belongings, session, wanted))
 
     def _affordable(self, process: Process, runs: list[PageRun]) -> list[PageRun]:
         """Returns the longest runs that leave the guest's mappings within their limit; each run can cost two."""
@@ -263,11 +235,11 @@ class Remapper:
         freed: int,
         runs: list[PageRun],
     ) -> Iterator[int]:
-        session = yield from self._session(process, store)
+        session = yield from self._footholds.session(process, store.readable, store.key)
         if runs[0].eligible.policy:
             refuse_forbidden(session.permits.forbidden)
         wanted = [(run.address, run.address + run.size) for run in runs]
-        standing = yield from self._prepared(process, belongings, session, wanted)
+        standing = yield from self._footholds.prepared(process, belongings, session, wanted)
 
         def exchange(some: list[PageRun]) -> None:
             """Exchanges these runs in one stop, unless pages of the store were freed since it was planned."""
@@ -285,16 +257,3 @@ class Remapper:
             self._outdated = True
             yield from patiently(self._stops, process.target.pid, partial(exchange, some))
             yield sum(run.pages for run in some)
-
-    def _session(self, process: Process, store: Store) -> Generator[int, None, Session]:
-        key = process.target.key
-        if key in self._sessions and self._sessions[key].store_key != store.key:
-            self._drop(process)  # its group or NUMA policy has changed, and what it has open is the old one's memfd
-        if key not in self._sessions:
-            self._sessions[key] = yield from Session.begin(process, store.readable, self._stops)
-        return self._sessions[key]
-
-    def _drop(self, process: Process) -> None:
-        session = self._sessions.pop(process.target.key, None)
-        if session:
-            session.close()

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ksmtuned_py.undo.hugeplan import BINS, DENSE, Portion, Survey, bound, together
+from ksmtuned_py.model.hugeplan import BINS, DENSE, Portion, Survey, bound, together
 
 PAGES = 512
 surveys = st.builds(
