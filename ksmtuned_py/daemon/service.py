@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from socket import socket
 
+from ksmtuned_py.backends.zeroseed import ZeroSeed
 from ksmtuned_py.config import Config
 from ksmtuned_py.config.inforce import at_reload
 from ksmtuned_py.configfile.load import Loaded, changed_keys
@@ -118,6 +119,7 @@ class Service:
         self._serving = Serving(publisher, findings) if findings is not None else None
         self._origin = origin_of(machine.door, machine.host.backend.name)
         self._stands = Stands(machine.in_force, runtime, self._origin, publisher.stand)
+        self._zeros = ZeroSeed()
         self._huge = returns_on(machine.door, machine.host, publisher.inform)
         self._ways = ways_of(machine, self._config.guests.libvirt_uri, self._publisher.warn, notifier.goes_on)
 
@@ -172,11 +174,12 @@ class Service:
         if self._host.dry:
             self._stands.tell(report.snapshot.knobs)
         self._publisher.publish(report)
-        spare_bytes = None
-        if self._machine.roster is not None and not self._host.dry:
-            if report.snapshot.backend == "kernel":
-                self._enforcer.consider(report.snapshot)
-            spare_bytes = report.trend.plenty.spare_bytes(self._config, report.decision)
+        steers = self._machine.roster is not None and not self._host.dry
+        is_ksmd = steers and report.snapshot.backend == "kernel"
+        if is_ksmd:
+            self._enforcer.consider(report.snapshot)
+            self._zeros.consider(report.snapshot)
+        spare_bytes = report.trend.plenty.spare_bytes(self._config, report.decision) if steers else None
         self._publisher.note(self._huge.consider(report.snapshot, spare_bytes))
 
     def failed_tick(self, error: Exception) -> None:

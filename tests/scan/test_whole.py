@@ -5,7 +5,6 @@ import signal
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from pathlib import Path
 
 import pytest
 
@@ -17,6 +16,7 @@ from ksmtuned_py.units import MIB
 from tests.scan.conftest import scanning, turn, wait_true
 from tests.scan.writers import Writer, runs_freely, stores
 from tests.support.khugepaged import khugepaged_at_rest
+from tests.support.smaps import huge_bytes
 
 RANGE = 2 * MIB
 GUEST_MIB = 32
@@ -29,11 +29,6 @@ ALL = 1 << 60
 def in_huge_pages(equal_of_64: int, name: str = "writer") -> Writer:
     """A guest that got huge pages, and has so many of 64 pages in common with others."""
     return Writer(name, GUEST_MIB, settings={"WRITER_IN_HUGE_PAGES": "1", "WRITER_EQUAL_OF_64": str(equal_of_64)})
-
-
-def huge_bytes(one: Writer) -> int:
-    lines = Path(f"/proc/{one.pid}/smaps_rollup").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("AnonHugePages"))
 
 
 def mapping(start_pages: int, end_pages: int, *, merged: bool = False, permissions: str = "rw-p") -> Mapping:
@@ -70,10 +65,10 @@ def test_sparse_ranges_are_huge_again_and_dense_ones_stay_merged(root: None, no_
     with ExitStack() as stack:
         stack.enter_context(khugepaged_at_rest())
         guests = [stack.enter_context(in_huge_pages(equal_of_64, f"writer-{number}")) for number in range(2)]
-        before = [huge_bytes(one) for one in guests]
+        before = [huge_bytes(one.pid) for one in guests]
         assert min(before) >= 0.9 * GUEST_MIB * MIB
         backend = stack.enter_context(scanning(no_ksm, REMAP, guests))
-        wait_true(lambda: max(huge_bytes(one) for one in guests) < 0.1 * GUEST_MIB * MIB, "split huge pages")
+        wait_true(lambda: max(huge_bytes(one.pid) for one in guests) < 0.1 * GUEST_MIB * MIB, "split huge pages")
         wait_true(lambda: backend.counters().pages_sharing > 500, "shared pages")
         turn(backend, "run", 0)
         assert backend.huge_back(ALL).given == 0
@@ -85,15 +80,13 @@ def test_sparse_ranges_are_huge_again_and_dense_ones_stay_merged(root: None, no_
 
             def are_huge() -> bool:
                 assert backend.huge_back(0).paid_bytes <= backend.huge_back(0).given * RANGE / 2
-                return all(huge_bytes(one) >= 0.8 * size for one, size in zip(guests, before, strict=True))
+                return all(huge_bytes(one.pid) >= 0.8 * size for one, size in zip(guests, before, strict=True))
 
             wait_true(are_huge, "huge pages")
             told = backend.huge_back(None)
             assert told.given >= 0.8 * 2 * GUEST_MIB * MIB / RANGE
             os.kill(backend.worker_pid, signal.SIGKILL)
-            wait_true(
-                lambda: backend.counters() and backend.restarts == 1 and backend.worker_pid != 0, "another worker"
-            )
+            wait_true(lambda: "has died 1 time" in str(backend.problems) and backend.worker_pid != 0, "another worker")
             assert backend.huge_back(None).given == told.given
         assert [one.check()["wrong"] for one in guests] == [0, 0]
         assert all(runs_freely(one) for one in guests)

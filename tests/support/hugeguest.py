@@ -14,10 +14,10 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 from ksmtuned_py.cli.workload import PAGE_BYTES
-from ksmtuned_py.units import KIB, MIB
+from ksmtuned_py.units import MIB
+from tests.support.smaps import huge_bytes
 
 COMM = b"qemu-system-x86"
 RUN_BYTES = 4 * PAGE_BYTES
@@ -45,8 +45,7 @@ class HugeGuest:
 
     def huge_bytes(self) -> int:
         """Returns how much of its memory is in huge pages, by the kernel."""
-        lines = Path(f"/proc/{self.pid}/smaps_rollup").read_text().splitlines()
-        return next(int(line.split()[1]) * KIB for line in lines if line.startswith("AnonHugePages"))
+        return huge_bytes(self.pid)
 
 
 @contextmanager
