@@ -1,8 +1,10 @@
 """Runs the daemon on an emulated machine's kernel whose ksmd has split all huge pages of two guests."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from tests.emulated.huge_inside import GUEST_MIB, PATIENCE_SECONDS, TWICE, merge_all, number
 from tests.support.daemon import QUIET, Daemon, merged
@@ -26,21 +28,26 @@ def main() -> None:
         merge_all()
         found["split"] = [guest.huge_bytes() for guest in guests]
         with TemporaryDirectory() as scratch, Daemon(Path(scratch), SECTIONS) as daemon:
-            wait_for(
-                lambda: daemon.status().get("totals", {}).get("huge_back", {}).get("given", 0) > 0,
-                PATIENCE_SECONDS,
-                "what was given back",
-                every_seconds=0.5,
-                said=daemon.output,
-            )
-            wait_for(lambda: "huge pages are back" in daemon.output(), PATIENCE_SECONDS, "its word", every_seconds=0.5)
-            daemon.wait_status(lambda status: status["decision"]["rule"] == "plenty", "plenty", PATIENCE_SECONDS)
-            found["told"] = daemon.status()["totals"]["huge_back"]
+            wait(daemon, lambda: told(daemon).get("given", 0) > 0, "what was given back")
+            wait(daemon, lambda: "huge pages are back" in daemon.output(), "its word")
+            wait(daemon, lambda: daemon.status()["decision"]["rule"] == "plenty", "plenty")
+            found["told"] = told(daemon)
             found["run"] = number("run")
             found["exit_code"] = daemon.end(seconds=PATIENCE_SECONDS)
         found["back"] = [guest.huge_bytes() for guest in guests]
         found["unchanged"] = [guest.contents() for guest in guests] == before
     print(json.dumps(found))
+
+
+def wait(daemon: Daemon, look: Callable[[], object], what: str) -> None:
+    """Look until it sees something true, and not often, because that takes time in here."""
+    wait_for(look, PATIENCE_SECONDS, what, every_seconds=0.5, said=daemon.output)
+
+
+def told(daemon: Daemon) -> dict[str, Any]:
+    """What it tells of huge pages that it gave back."""
+    found: dict[str, Any] = daemon.status().get("totals", {}).get("huge_back", {})
+    return found
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Builds what an emulated machine finds at its start: Debian's Python and libraries, this package, tests, programs."""
 
 import compileall
+import shlex
 import shutil
 import subprocess
 import sys
@@ -18,7 +19,6 @@ LIBRARIES = ("numpy", "prometheus-client", "psutil", "pydantic", "rich", "shtab"
 WHEELS = {"amd64": "x86_64", "arm64": "aarch64"}
 PLATFORMS = ("manylinux2014", "manylinux_2_27", "manylinux_2_28")
 NOT_NEEDED = ("usr/share", "usr/lib/*/gconv", "usr/lib/*/perl-base", "var")
-KSM = "/sys/kernel/mm/ksm/run"
 INIT = """\
 #!/bin/busybox sh
 /bin/busybox mkdir -p /proc /sys /dev /tmp /run /without-ksm/sys
@@ -30,16 +30,9 @@ stty -F /dev/CONSOLE -onlcr
 ln -s /proc /without-ksm/proc
 cd /app
 export PYTHONPATH=/app:/site
-PROGRAMS
+INTERPRETER -m tests.support.programs PROGRAMS < /dev/null 2>&1
 poweroff -f
 """
-RUN = f"""\
-echo 'BEGUN'
-/usr/bin/{PYTHON} -m PROGRAM < /dev/null 2>&1
-echo 'ENDED'$?
-for run in 2 0; do test ! -e {KSM} || echo $run > {KSM}; done
-"""
-"""Runs one program between two marks. Afterwards nothing is merged any more, not even by ended processes."""
 
 
 def system(processor: str) -> Path:
@@ -82,11 +75,9 @@ def application(tree: Path, programs: Mapping[str, tuple[str, str]], console: st
         shutil.copytree(ROOT / name, tree / "app" / name, ignore=shutil.ignore_patterns("data", "*.pyc.*"))
     _compile(tree)
     init = tree / "init"
-    runs = [
-        RUN.replace("PROGRAM", program).replace("BEGUN", begun).replace("ENDED", ended)
-        for program, (begun, ended) in programs.items()
-    ]
-    init.write_text(INIT.replace("PROGRAMS\n", "".join(runs)).replace("CONSOLE", console))
+    words = shlex.join(word for program, marks in programs.items() for word in (program, *marks))
+    lines = INIT.replace("CONSOLE", console).replace("INTERPRETER", f"/usr/bin/{PYTHON}").replace("PROGRAMS", words)
+    init.write_text(lines)
     init.chmod(0o755)
     return tree
 
