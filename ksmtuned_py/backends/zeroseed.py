@@ -33,12 +33,14 @@ class ZeroSeed:
         """Whether there are any."""
         return self._memory is not None
 
-    def consider(self, now: Snapshot) -> None:
-        """Have them from the moment on at which ksmd comes to them first."""
+    def consider(self, now: Snapshot, *, wanted: bool) -> None:
+        """Have them from the moment on at which ksmd comes to them first, as long as they are wanted."""
         passes = now.counters.full_scans if now.knobs.run == Run.MERGE else None
         turned = passes is not None and self._passes is not None and passes > self._passes
         self._passes = passes
-        if self._memory is None and (turned or not now.guests):
+        if not wanted:
+            self.close()
+        elif self._memory is None and (turned or not now.guests):
             self._memory = _pages_of_zeros()
 
     def close(self) -> None:

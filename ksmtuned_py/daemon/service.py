@@ -37,7 +37,7 @@ from ksmtuned_py.report import Report
 from ksmtuned_py.tick import rehearse
 from ksmtuned_py.undo.hugereturns import returns_on
 from ksmtuned_py.undo.originals import origin_of, save
-from ksmtuned_py.undo.putback import put_back, take
+from ksmtuned_py.undo.putback import put_back, sets_structural, take
 
 MODEL = "model"
 """The runtime directory of a model, below the usual one, apart from what the host's own daemon keeps there."""
@@ -178,7 +178,7 @@ class Service:
         is_ksmd = steers and report.snapshot.backend == "kernel"
         if is_ksmd:
             self._enforcer.consider(report.snapshot)
-            self._zeros.consider(report.snapshot)
+        self._zeros.consider(report.snapshot, wanted=is_ksmd and not sets_structural(self._config.kernel))
         spare_bytes = report.trend.plenty.spare_bytes(self._config, report.decision) if steers else None
         self._publisher.note(self._huge.consider(report.snapshot, spare_bytes))
 

@@ -93,6 +93,12 @@ def wanted_of(kernel: Kernel) -> Knobs:
     return without(Knobs.of(asked), ASIDE)
 
 
+def sets_structural(kernel: Kernel) -> bool:
+    """Whether the admin asks for a structural knob, which can be put back only while nothing is merged."""
+    wanted = wanted_of(kernel)
+    return any(wanted.get(name) is not None for name in STRUCTURAL)
+
+
 def _with_run(ways: Ways, found: Knobs, on_exit: OnExit, *, quickly: bool) -> Knobs:
     """The knobs to put back, after giving memory back if that is wanted. They have run=2 only when that succeeded."""
     run = found.run if on_exit == "restore" else Run.STOP

@@ -24,30 +24,30 @@ def seen(passes: int, run: Run = Run.MERGE, *, guests: int = 1) -> Snapshot:
 
 
 def test_before_any_guest_they_are_there_at_once(seed: ZeroSeed) -> None:
-    seed.consider(seen(7, Run.STOP, guests=0))
+    seed.consider(seen(7, Run.STOP, guests=0), wanted=True)
     assert seed.is_held
 
 
 def test_beside_guests_they_come_when_a_pass_has_just_begun(seed: ZeroSeed) -> None:
     for passes in (7, 7):
-        seed.consider(seen(passes))
+        seed.consider(seen(passes), wanted=True)
         assert not seed.is_held
-    seed.consider(seen(8))
+    seed.consider(seen(8), wanted=True)
     assert seed.is_held
 
 
 def test_what_was_passed_before_a_rest_is_no_new_pass(seed: ZeroSeed) -> None:
-    seed.consider(seen(7))
-    seed.consider(seen(8, Run.STOP))
-    seed.consider(seen(9))
+    seed.consider(seen(7), wanted=True)
+    seed.consider(seen(8, Run.STOP), wanted=True)
+    seed.consider(seen(9), wanted=True)
     assert not seed.is_held
-    seed.consider(seen(10))
+    seed.consider(seen(10), wanted=True)
     assert seed.is_held
 
 
 def test_given_up_they_may_come_again(seed: ZeroSeed) -> None:
-    seed.consider(seen(7, guests=0))
-    seed.close()
+    seed.consider(seen(7, guests=0), wanted=True)
+    seed.consider(seen(7), wanted=False)
     assert not seed.is_held
-    seed.consider(seen(8))
+    seed.consider(seen(8), wanted=True)
     assert seed.is_held

@@ -8,7 +8,7 @@ from ksmtuned_py.backends.zeroseed import ZeroSeed
 from ksmtuned_py.cli.workload import Mix, workloads
 from ksmtuned_py.units import MIB
 from tests.kernel.conftest import Start
-from tests.support.daemon import MEMORY_FIRST, QUIET, merged
+from tests.support.daemon import MEMORY_FIRST, QUIET, Sections, merged
 from tests.support.khugepaged import khugepaged_at_rest
 from tests.support.ksmlock import RealKsm
 from tests.support.process import wait_for
@@ -29,7 +29,7 @@ FAST = {"sleep_millisecs": 1, "pages_to_scan": 20_000, "smart_scan": 0, "use_zer
 def test_a_few_passes_give_them_all_back(real_ksm: RealKsm, wanted: bool) -> None:
     with khugepaged_at_rest(), closing(ZeroSeed()) as seed, ExitStack() as stack:
         if wanted:
-            seed.consider(snapshot(guests=()))
+            seed.consider(snapshot(guests=()), wanted=True)
         guests = stack.enter_context(workloads([MIX] * GUESTS, huge_pages=True))
         begun, passes = [huge_bytes(guest.pid) for guest in guests], real_ksm.number("full_scans")
         for name, value in FAST.items():
@@ -54,6 +54,12 @@ def test_the_daemon_has_it_before_guests_come(real_ksm: RealKsm, start: Start) -
             )
 
 
-def test_a_daemon_that_only_watches_has_none(start: Start) -> None:
-    daemon = start(merged(TICKS, {"daemon": {"mode": "observe"}}))
+@pytest.mark.parametrize(
+    "sections",
+    [{"daemon": {"mode": "observe"}}, {"kernel": {"max_page_sharing": 128}}],
+    ids=["only watches", "has a structural knob to put back"],
+)
+def test_it_has_none_where_it(real_ksm: RealKsm, start: Start, sections: Sections) -> None:
+    daemon = start(merged(TICKS, sections))
+    daemon.wait_status(lambda status: status["totals"]["ticks"] > 3, "some ticks")
     assert not is_mergeable(daemon.pid)
