@@ -82,6 +82,8 @@ class Worker:
             if "targets" in message:
                 self._scanner.watch([Target(**target) for target in message["targets"]])
                 self._version, self._told, news = message["version"], {}, True
+                if self._wholes:
+                    self._wholes.end()  # it may be over some that are not there any more, or may not be touched
             for name, value in message["knobs"].items():
                 if self._knobs[name] != value:
                     self._knobs[name], news = value, True
