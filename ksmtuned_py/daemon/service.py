@@ -179,6 +179,8 @@ class Service:
         if is_ksmd:
             self._enforcer.consider(report.snapshot)
             self._zeros.consider(report.snapshot)
+        else:
+            self._zeros.close()
         spare_bytes = report.trend.plenty.spare_bytes(self._config, report.decision) if steers else None
         self._publisher.note(self._huge.consider(report.snapshot, spare_bytes))
 

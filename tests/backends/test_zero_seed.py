@@ -46,8 +46,20 @@ def test_what_was_passed_before_a_rest_is_no_new_pass(seed: ZeroSeed) -> None:
 
 
 def test_given_up_they_may_come_again(seed: ZeroSeed) -> None:
-    seed.consider(seen(7, guests=0))
+    seed.consider(seen(7, Run.STOP, guests=0))
     seed.close()
     assert not seed.is_held
+    seed.consider(seen(7))
     seed.consider(seen(8))
+    assert seed.is_held
+
+
+def test_without_guests_they_do_not_keep_ksmd_awake_and_are_there_again_with_the_first(seed: ZeroSeed) -> None:
+    seed.consider(seen(0, Run.STOP, guests=0))
+    for passes in (0, 7):
+        seed.consider(seen(passes, guests=0))
+        assert not seed.is_held
+    seed.consider(seen(7))
+    assert seed.is_held
+    seed.consider(seen(9))
     assert seed.is_held
