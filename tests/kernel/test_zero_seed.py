@@ -54,6 +54,14 @@ def test_the_daemon_has_it_before_guests_come(real_ksm: RealKsm, start: Start) -
             )
 
 
+def test_without_guests_ksmd_comes_to_rest_and_nothing_is_tracked(real_ksm: RealKsm, start: Start) -> None:
+    daemon = start(TICKS)
+    with workloads([MIX]):
+        wait_for(lambda: is_mergeable(daemon.pid) and real_ksm.number("pages_sharing") > 0, 30, "merged pages")
+    wait_for(lambda: real_ksm.number("run") == 0, 30, "end of scanning")
+    assert [real_ksm.number(name) for name in ("pages_shared", "pages_sharing", "pages_unshared")] == [0, 0, 0]
+
+
 def test_a_daemon_that_only_watches_has_none(start: Start) -> None:
     daemon = start(merged(TICKS, {"daemon": {"mode": "observe"}}))
     assert not is_mergeable(daemon.pid)
