@@ -49,6 +49,8 @@ IN_MEMORY = Kind(having=_PRESENT, lacking=_SWAPPED)
 HUGE = Kind(having=_PRESENT | _HUGE)
 """Pages in huge pages, of which kernels before 6.7 do not tell."""
 SWAPPED = Kind(having=_SWAPPED, lacking=_FILE)
+OF_THE_ZERO_PAGE = Kind(having=_PRESENT | _PFNZERO)
+"""Pages of zeros that take no memory, and would take some in a huge page."""
 GIVEN_BACK = Kind(lacking=_FILE, any_of=_SWAPPED | _PFNZERO)
 """Pages of zeros that take no memory: Linux 6.12+ maps the shared zero page for those of a huge page it splits."""
 COPIED = Kind(lacking=_FILE, any_of=_PRESENT | _SWAPPED)
@@ -63,6 +65,17 @@ def runs(pagemap: int, start: int, end: int, kind: Kind) -> Runs:
         if error.errno not in (errno.ENOTTY, errno.EINVAL):
             raise
     return from_words(pagemap, start, end, kind)
+
+
+def tells_huge(pagemap: int) -> bool:
+    """Whether the kernel tells huge pages apart (PAGEMAP_SCAN); raises OSError."""
+    try:
+        _scan(pagemap, 0, PAGE, HUGE)
+    except OSError as error:
+        if error.errno in (errno.ENOTTY, errno.EINVAL):
+            return False
+        raise
+    return True
 
 
 def page_count(found: Runs) -> int:

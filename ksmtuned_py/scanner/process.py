@@ -11,7 +11,7 @@ from typing import Self
 
 from ksmtuned_py.door import MOST_BYTES, Door
 from ksmtuned_py.guests.mappings import Mapping, candidates, parse_maps
-from ksmtuned_py.scanner.pagemap import Kind, Runs, runs
+from ksmtuned_py.scanner.pagemap import Kind, Runs, runs, tells_huge
 from ksmtuned_py.scanner.refusal import Refused
 from ksmtuned_py.scanner.target import Target
 from ksmtuned_py.sensors.stat import parse_stat
@@ -111,6 +111,13 @@ class Process:
         """Returns the runs of its pages of that kind; raises Gone."""
         try:
             return runs(self.pagemap, start, end, kind)
+        except ProcessLookupError:
+            raise Gone(self.target.name) from None
+
+    def tells_huge(self) -> bool:
+        """Whether the kernel tells which of its pages are huge; raises Gone."""
+        try:
+            return tells_huge(self.pagemap)
         except ProcessLookupError:
             raise Gone(self.target.name) from None
 

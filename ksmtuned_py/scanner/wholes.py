@@ -32,7 +32,7 @@ class Mender(Protocol):
     ) -> Generator[int, None, str | None]:
         """Makes those with at most so many merged pages whole, those with the fewest first; yields work in pages.
 
-        `made` hears of each how many it had. Returns why others are not whole.
+        `made` hears of each how many pages that the host saved it took. Returns why others are not whole.
         """
 
 
@@ -120,9 +120,9 @@ class Wholes:
         except Gone:
             return
 
-    def _made(self, merged_pages: int) -> None:
+    def _made(self, paid_pages: int) -> None:
         self.given += 1
-        self.paid_pages += merged_pages
+        self.paid_pages += paid_pages
 
     def _has_room(self) -> bool:
         return self._room_pages() > self._range_pages

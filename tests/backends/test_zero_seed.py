@@ -46,8 +46,19 @@ def test_what_was_passed_before_a_rest_is_no_new_pass(seed: ZeroSeed) -> None:
 
 
 def test_given_up_they_may_come_again(seed: ZeroSeed) -> None:
-    seed.consider(seen(7, guests=0), wanted=True)
+    seed.consider(seen(7, Run.STOP, guests=0), wanted=True)
     seed.consider(seen(7), wanted=False)
     assert not seed.is_held
     seed.consider(seen(8), wanted=True)
+    assert seed.is_held
+
+
+def test_without_guests_they_do_not_keep_ksmd_awake_and_are_there_again_with_the_first(seed: ZeroSeed) -> None:
+    seed.consider(seen(0, Run.STOP, guests=0), wanted=True)
+    for passes in (0, 7):
+        seed.consider(seen(passes, guests=0), wanted=True)
+        assert not seed.is_held
+    seed.consider(seen(7), wanted=True)
+    assert seed.is_held
+    seed.consider(seen(9), wanted=True)
     assert seed.is_held

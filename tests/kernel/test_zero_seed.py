@@ -63,3 +63,11 @@ def test_it_has_none_where_it(real_ksm: RealKsm, start: Start, sections: Section
     daemon = start(merged(TICKS, sections))
     daemon.wait_status(lambda status: status["totals"]["ticks"] > 3, "some ticks")
     assert not is_mergeable(daemon.pid)
+
+
+def test_without_guests_ksmd_comes_to_rest_and_nothing_is_tracked(real_ksm: RealKsm, start: Start) -> None:
+    daemon = start(TICKS)
+    with workloads([MIX]):
+        wait_for(lambda: is_mergeable(daemon.pid) and real_ksm.number("pages_sharing") > 0, 30, "merged pages")
+    wait_for(lambda: real_ksm.number("run") == 0, 30, "end of scanning")
+    assert [real_ksm.number(name) for name in ("pages_shared", "pages_sharing", "pages_unshared")] == [0, 0, 0]

@@ -8,6 +8,8 @@ import pytest
 
 from tests.process.conftest import Start
 from tests.support.daemon import EVENTS_ONLY, QUICK, Daemon, Sections, free_port, merged, scrape
+from tests.support.process import wait_for
+from tests.support.smaps import is_mergeable
 from tests.support.trees import KSM, NEW_KSM_FILES, OLD_KSM_FILES, make_fake_tree, put
 
 FIXED: Sections = {"policy": {"name": "fixed"}, "fixed": {"pages_to_scan": 777}}
@@ -113,6 +115,16 @@ def test_from_steering_to_watching_and_back(root: Path, start: Start) -> None:
     assert (daemon.runtime / "originals.json").exists()
     assert daemon.end() == 0
     assert (knob(root, "pages_to_scan"), knob(root, "sleep_millisecs")) == ("123", "45")
+
+
+def test_who_only_watches_keeps_no_pages_for_ksmd(root: Path, start: Start) -> None:
+    daemon = start(QUICK)
+    daemon.wait_status(lambda _: knob(root, "run") == "1", "merging")
+    daemon.wait_ticks(3)
+    put(root, f"{KSM}/full_scans", "99999\n")
+    wait_for(lambda: is_mergeable(daemon.pid), 10, "pages of zeros")
+    daemon.reload("daemon.mode 'manage' -> 'observe'", merged(QUICK, {"daemon": {"mode": "observe"}}))
+    wait_for(lambda: not is_mergeable(daemon.pid), 10, "their end")
 
 
 def test_no_reload_gives_memory_back_on_the_thread_that_answers_the_watchdog(root: Path, start: Start) -> None:

@@ -180,24 +180,49 @@ class Remapper:
     ) -> Generator[int, None, str | None]:
         """Makes those with at most so many merged pages whole, those with the fewest first; yields work in pages.
 
-        `made` hears of each how many it had. Returns why others are not whole.
+        `made` hears of each how many pages that the host saved it took. Returns why others are not whole.
         """
-        reasons = list[str]()
-        if self._stops.left_alone.is_due(process.target.pid):
+        reasons, tried = list[str](), set[int]()
+        more = True
+        while more and not reasons and self._stops.left_alone.is_due(process.target.pid):
             with self._footholds.own_trouble(process, reasons.append):
-                belongings, found, _ = yield from self._looked_at(process)
-                wanted = [one for one in self._cut(process) if one.merged_pages <= most]
-                ranges = sorted(able(wanted, found), key=lambda each: each[0].merged_pages)
-                if ranges:
-                    self._outdated = True
-                    pieces = [piece for _, some in ranges for piece in some]
-                    session, standing = yield from self._ready(process, belongings, pieces)
-                    yield from make_whole(self._door, process, session, ranges, standing, may_go_on, made)
+                more = yield from self._make_whole(process, most, tried, may_go_on, made)
         return next(iter(reasons), None)
 
+    def _make_whole(
+        self,
+        process: Process,
+        most: int,
+        tried: set[int],
+        may_go_on: Callable[[], bool],
+        made: Callable[[int], None],
+    ) -> Generator[int, None, bool]:
+        """Does it for one turn, for flags that were read long ago may have changed; returns whether to look again."""
+        belongings, found, _ = yield from self._looked_at(process)
+        wanted = [one for one in self._cut(process) if one.merged_pages <= most and one.address not in tried]
+        ranges = sorted(able(wanted, found), key=lambda each: each[0].merged_pages)
+        if not ranges or not may_go_on():
+            return False
+        self._outdated = True
+        pieces = [piece for _, some in ranges for piece in some]
+        session, standing = yield from self._ready(process, belongings, pieces)
+        until_seconds = time.monotonic() + self.turn_seconds
+
+        def in_time() -> Iterator[tuple[CutRange, list[Eligible]]]:
+            for each in ranges:
+                tried.add(each[0].address)
+                yield each
+                if time.monotonic() >= until_seconds or not may_go_on():
+                    return
+
+        yield from make_whole(self._door, process, session, in_time(), standing, most, made)
+        return ranges[-1][0].address not in tried and may_go_on()
+
     def _cut(self, process: Process) -> list[CutRange]:
+        """Returns them where huge pages are made for the guest, and the kernel tells that a page is one."""
         kernel = read_huge_pages(self._door)
-        return cut_ranges(process.mappings(), kernel.size_bytes) if kernel.enabled != "never" else []
+        made = kernel.enabled != "never" and process.status().get("THP_enabled") != "0"
+        return cut_ranges(process.mappings(), kernel.size_bytes) if made and process.tells_huge() else []
 
     def _looked_at(self, process: Process) -> Generator[int, None, tuple[Belongings, list[Eligible], str | None]]:
         """Looks at a guest before anything is given back to it; raises Refused."""

@@ -13,7 +13,7 @@ from functools import partial
 
 from ksmtuned_py.door import Door
 from ksmtuned_py.guests.mappings import Mapping
-from ksmtuned_py.scanner.pagemap import HUGE, IN_MEMORY, PAGE, Kind, page_count
+from ksmtuned_py.scanner.pagemap import HUGE, IN_MEMORY, OF_THE_ZERO_PAGE, PAGE, SWAPPED, Kind, page_count
 from ksmtuned_py.scanner.process import Process
 from ksmtuned_py.scanner.refusal import Refused
 from ksmtuned_py.scanner.remap.foothold.session import Session, Window
@@ -72,27 +72,27 @@ def make_whole(
     door: Door,
     process: Process,
     session: Session,
-    ranges: list[tuple[CutRange, list[Eligible]]],
+    ranges: Iterable[tuple[CutRange, list[Eligible]]],
     standing: Callable[[], AbstractContextManager[Window]],
-    may_go_on: Callable[[], bool],
+    most: int,
     made: Callable[[int], None],
 ) -> Generator[int, None, None]:
-    """Makes the ranges whole one by one, as long as it may; yields pages. Raises NoRoomThere, Refused and Gone.
+    """Makes the ranges whole one by one that cost so many pages at most; yields pages.
 
-    `made` hears how many merged pages each of them had.
+    `made` hears how many pages each of them cost. Raises NoRoomThere, Refused and Gone.
     """
     mem = os.open("mem", os.O_RDWR | os.O_CLOEXEC, dir_fd=process.directory)
     try:
         for one, pieces in ranges:
-            if not may_go_on():
-                return
+            yield one.size // PAGE
+            if (paid := _price(process, one)) is None or paid > most:
+                continue
             refuse_without_room(door, process)
             runs = [_run(one, each) for each in pieces]
-            bring_in(process, [(run.address, run.size) for run in runs])
+            bring_in(process, [(run.address, run.size) for run in runs if run.eligible.mapping.merged])
             move = partial(_move, process, session, mem, one, runs, standing)
             if (yield from patiently(session.stops, process.target.pid, move)):
-                made(one.merged_pages)
-            yield one.size // PAGE
+                made(paid)
     finally:
         os.close(mem)
 
@@ -110,6 +110,21 @@ def able(ranges: Iterable[CutRange], found: list[Eligible]) -> Iterator[tuple[Cu
 def _run(one: CutRange, piece: Eligible) -> PageRun:
     address, size = one.part(piece.mapping)
     return PageRun(address, size // PAGE, 0, piece)
+
+
+def _price(process: Process, one: CutRange) -> int | None:
+    """Returns how many pages it would take that the host saves now; None where some are missing, or in swap.
+
+    Pages that were never there, or that a balloon has taken, would come back with it.
+    """
+    for mapping in one.mappings:
+        address, size = one.part(mapping)
+        if not mapping.merged and not _has_all(process, address, size, IN_MEMORY):
+            return None
+    end = one.address + one.size
+    if page_count(process.runs(one.address, end, SWAPPED)):
+        return None
+    return one.merged_pages + page_count(process.runs(one.address, end, OF_THE_ZERO_PAGE))
 
 
 def _move(
