@@ -17,7 +17,6 @@ from ksmtuned_py.scanner.remap.share.remapper import Remapper
 from ksmtuned_py.scanner.scanner import Watched
 from ksmtuned_py.scanner.sweep import Sweep
 from ksmtuned_py.scanner.target import Target
-from tests.scan.conftest import result
 
 WINDOW_MS = 100
 """The longest, for who is counted at each call, or is emulated, has done less by then."""
@@ -33,8 +32,9 @@ def main(pid: int, what: str, before_merging: Callable[[], object] = lambda: Non
         if what in ("merge", "both"):
             print(f"merged {merge(process, watched, sweep, remapper, before_merging)} {watched.refusal}", flush=True)
         if what == "whole":
-            reason = result(remapper.make_whole(process, 512, lambda: True, lambda merged: None))
-            print(f"made whole {reason}", flush=True)
+            made = list[int]()
+            list(remapper.make_whole(process, 512, lambda: True, made.append))
+            print(f"made whole {len(made)}", flush=True)
         if what in ("back", "both"):
             print(f"given back {sum(remapper.give_back(process))}", flush=True)
 
