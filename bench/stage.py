@@ -15,6 +15,7 @@ from bench.qemuguests import QemuGuest
 from ksmtuned_py.cli.workload import PAGE_BYTES, Mix, achievable_pages
 from ksmtuned_py.door import Door
 from ksmtuned_py.sensors.memory import read_memory
+from ksmtuned_py.sensors.pressure import read_pressure
 from ksmtuned_py.units import MIB
 from tests.support.ksmlock import RealKsm
 from tests.support.process import wait_for
@@ -26,6 +27,8 @@ PROCESS_BYTES, WORKING_BYTES = 12 * MIB, 40 * MIB
 BOOKKEEPING = 0.02
 """Share of memory for bookkeeping: 64 bytes for each page ksmd scans, and 8 for each mapped one, are 1.8 %."""
 AGEING_SECONDS = 300.0
+CALM_SECONDS, CALM_PERCENT = 120.0, 1.0
+"""A manager that heeds pressure must not see what was done before its turn, of which the kernel tells for a while."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,6 +141,7 @@ class Stage:
         ballast = self._ballast(left_bytes + self.size.overhead_bytes, seconds, as_guest=not seconds)
         if not seconds:
             ballast.wait_taken()
+            wait_for(_is_calm, CALM_SECONDS, "end of the stalls that taking it has made", every_seconds=0.5)
 
     @contextmanager
     def short(self, left_bytes: int, bytes_per_second: float) -> Iterator[None]:
@@ -182,3 +186,8 @@ class Stage:
 
     def __exit__(self, *_: object) -> None:
         self._undo.close()
+
+
+def _is_calm() -> bool:
+    pressure = read_pressure(Door())
+    return pressure is None or pressure.some.avg10_percent < CALM_PERCENT
