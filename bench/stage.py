@@ -27,7 +27,7 @@ PROCESS_BYTES, WORKING_BYTES = 12 * MIB, 40 * MIB
 BOOKKEEPING = 0.02
 """Share of memory for bookkeeping: 64 bytes for each page ksmd scans, and 8 for each mapped one, are 1.8 %."""
 AGEING_SECONDS = 300.0
-CALM_SECONDS, CALM_PERCENT = 120.0, 1.0
+CALM_SECONDS, CALM_PERCENT = 60.0, 1.0
 """A manager that heeds pressure must not see what was done before its turn, of which the kernel tells for a while."""
 
 
@@ -141,7 +141,7 @@ class Stage:
         ballast = self._ballast(left_bytes + self.size.overhead_bytes, seconds, as_guest=not seconds)
         if not seconds:
             ballast.wait_taken()
-            wait_for(_is_calm, CALM_SECONDS, "end of the stalls that taking it has made", every_seconds=0.5)
+            _wait_calm()
 
     @contextmanager
     def short(self, left_bytes: int, bytes_per_second: float) -> Iterator[None]:
@@ -188,6 +188,11 @@ class Stage:
         self._undo.close()
 
 
-def _is_calm() -> bool:
-    pressure = read_pressure(Door())
-    return pressure is None or pressure.some.avg10_percent < CALM_PERCENT
+def _wait_calm() -> None:
+    """Waits until nobody stalls on memory any more; not for ever, where others on the machine do."""
+    end_seconds = time.monotonic() + CALM_SECONDS
+    while time.monotonic() < end_seconds:
+        pressure = read_pressure(Door())
+        if pressure is None or pressure.some.avg10_percent < CALM_PERCENT:
+            return
+        time.sleep(0.5)
