@@ -12,7 +12,6 @@ from ksmtuned_py.config import Config, Guards
 from ksmtuned_py.config.types import window_minutes
 from ksmtuned_py.model import Snapshot, Verdict
 from ksmtuned_py.model.room import could_find_bytes, lack, room_bytes
-from ksmtuned_py.policy.need import Need, by_need
 from ksmtuned_py.policy.trend import Trend
 from ksmtuned_py.units import human_bytes, human_percent, human_seconds
 
@@ -154,8 +153,7 @@ def _busy(now: Snapshot, trend: Trend, config: Config) -> Guard:
 
     One that was wanted while memory was short goes on to its end: merging itself takes a host from short to calm.
     """
-    prices = config.adaptive.chosen.price_cpu_seconds_per_gib
-    was_short = trend.news.boost.price > by_need(prices, Need.WARY)
+    was_short = trend.precedence.lacked_seconds >= trend.news.boost.since_seconds
     left = 0.0 if was_short else trend.precedence.holds_back_seconds(now, trend.need, config)
     sentence = "it is not known how long tasks waited for a CPU"
     if now.cpu_pressure is not None:

@@ -35,15 +35,18 @@ class Precedence:
     """The CPUs on which ksmd was found; None where that cannot be seen."""
     busy_until_seconds: float = -inf
     """Tasks wait for CPUs until then (monotonic)."""
+    lacked_seconds: float = -inf
+    """When memory itself was last short, or going to be. A stall alone may be of the boost's own making."""
 
-    def after(self, now: Snapshot) -> "Precedence":
-        """The precedence after one more look."""
+    def after(self, now: Snapshot, *, lacks: bool) -> "Precedence":
+        """The precedence after one more look, at which memory is short, or going to be."""
         found, seconds, pressure = now.knobs.ksmd_nice, now.clock.monotonic_seconds, now.cpu_pressure
         is_busy = pressure is not None and pressure.some.avg10_percent >= BUSY_PERCENT
         return Precedence(
             found_nice=found if self.found_nice is None else self.found_nice,
             found_cpus=now.knobs.ksmd_cpus if self.found_cpus is None else self.found_cpus,
             busy_until_seconds=seconds + BUSY_SECONDS if is_busy else self.busy_until_seconds,
+            lacked_seconds=seconds if lacks else self.lacked_seconds,
         )
 
     def holds_back_seconds(self, now: Snapshot, need: Need, config: Config) -> float:

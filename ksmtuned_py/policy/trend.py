@@ -163,6 +163,7 @@ class Trend:
         lead_seconds = self.effort.lead_seconds(snapshot, settings.chosen.boost_percent.short / 100)
         plenty = self.plenty.after(snapshot, need, lead_seconds, config)
         need = max(need, Need.SHORT) if plenty.is_foreseen else need
+        lacks = plenty.is_foreseen or snapshot.memory.available_fraction * 100 < settings.need.short_enter_percent
         splits = self.splits.after(snapshot, boosting=self.boosting and not self.plenty.left_alone)
         seen = replace(
             self,
@@ -170,7 +171,7 @@ class Trend:
             huge_cost=self.huge_cost.after(before, snapshot, splits.freed_bytes),
             previous=replace(snapshot, guests=()),  # many, and nobody looks back at them
             need=need,
-            precedence=self.precedence.after(snapshot),
+            precedence=self.precedence.after(snapshot, lacks=lacks),
             khugepaged=self.khugepaged.after(snapshot),
             plenty=plenty,
             price=_price(settings, need),

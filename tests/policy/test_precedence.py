@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ksmtuned_py.config import Adaptive, Config, Kernel, Policy
-from ksmtuned_py.model import Counters, Decision, Knobs, Mode, Pressure, Run, Snapshot
+from ksmtuned_py.model import Counters, Decision, Knobs, Mode, Pressure, Run, Snapshot, Wake
 from ksmtuned_py.policy import decide
 from ksmtuned_py.policy.need import Need
 from ksmtuned_py.policy.precedence import BUSY_SECONDS, Precedence
@@ -108,6 +108,13 @@ def test_busy_guests_are_told_of_once_a_minute_at_most_and_the_boost_is_not_forg
 def test_a_boost_that_took_the_host_out_of_need_goes_on_beside_busy_guests() -> None:
     looks = [replace(look(at, CAME_NICE, 90, gib), counters=FIRST_PASS) for at, gib in ((0, 2), (1, 4), (2, 10))]
     assert [decided(*looks[:end]).mode for end in (1, 2, 3)] == [Mode.BOOST] * 3
+
+
+def test_a_stall_alone_gives_no_boost_leave_to_go_on_beside_busy_guests() -> None:
+    """The boost itself makes such stalls."""
+    looks = [replace(look(at, CAME_NICE, 90, 4), counters=FIRST_PASS) for at in range(3)]
+    looks[1] = replace(looks[1], woken_by=frozenset({Wake.PRESSURE}))
+    assert [decided(*looks[:end]).mode for end in (1, 2, 3)] == [Mode.REST, Mode.BOOST, Mode.REST]
 
 
 def test_where_no_boost_is_wanted_busy_guests_change_nothing() -> None:
