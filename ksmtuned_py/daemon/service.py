@@ -119,7 +119,7 @@ class Service:
         self._serving = Serving(publisher, findings) if findings is not None else None
         self._origin = origin_of(machine.door, machine.host.backend.name)
         self._stands = Stands(machine.in_force, runtime, self._origin, publisher.stand)
-        self._zeros = ZeroSeed()
+        self._zeros, self._may_seed = ZeroSeed(), not sets_structural(self._config.kernel)
         self._huge = returns_on(machine.door, machine.host, publisher.inform)
         self._ways = ways_of(machine, self._config.guests.libvirt_uri, self._publisher.warn, notifier.goes_on)
 
@@ -178,7 +178,7 @@ class Service:
         is_ksmd = steers and report.snapshot.backend == "kernel"
         if is_ksmd:
             self._enforcer.consider(report.snapshot)
-        self._zeros.consider(report.snapshot, wanted=is_ksmd and not sets_structural(self._config.kernel))
+        self._zeros.consider(report.snapshot, wanted=is_ksmd and self._may_seed)
         spare_bytes = report.trend.plenty.spare_bytes(self._config, report.decision) if steers else None
         self._publisher.note(self._huge.consider(report.snapshot, spare_bytes))
 
