@@ -11,6 +11,13 @@ from dataclasses import dataclass
 
 DENSE = 0.5
 """Ranges of which a larger share is merged stay merged, for there merging saves much for each huge page."""
+SHARE = 0.5
+"""The share of a core for giving them back."""
+AGAIN_SECONDS, AGAIN_MAX_SECONDS = 600.0, 86_400.0
+"""The rest after a round over all guests, and the longest.
+
+To look for merged pages takes a minute for a TiB (measured).
+"""
 BINS = (0.0, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 3 / 4, 1.0)
 """The upper bounds of the histogram's columns, as shares of a range."""
 
@@ -103,6 +110,11 @@ def bound(survey: Survey, room_pages: int) -> int:
             break
         fits = merged
     return fits
+
+
+def rest_after(rest_seconds: float, *, gave: bool) -> float:
+    """The rest after a round: twice the last one, if the round gave nothing back."""
+    return AGAIN_SECONDS if gave else min(2 * rest_seconds, AGAIN_MAX_SECONDS)
 
 
 def _edges(survey: Survey) -> Iterator[tuple[int, int]]:

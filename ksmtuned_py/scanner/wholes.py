@@ -8,17 +8,12 @@ from typing import Protocol
 
 from ksmtuned_py.door import Door
 from ksmtuned_py.guests.hugepages import read_huge_pages
-from ksmtuned_py.model.hugeplan import Survey, bound, together
+from ksmtuned_py.model.hugeplan import AGAIN_SECONDS, SHARE, Survey, bound, rest_after, together
 from ksmtuned_py.scanner.pagemap import PAGE
 from ksmtuned_py.scanner.process import Gone, Process
 from ksmtuned_py.scanner.refusal import own_trouble
 from ksmtuned_py.scanner.target import Target
 from ksmtuned_py.sensors.memory import read_memory
-
-SHARE = 0.5
-"""The share of a core for it."""
-AGAIN_SECONDS, AGAIN_MAX_SECONDS = 600.0, 86_400.0
-"""The rest after a round, and the longest: it takes twice as long after each that gave nothing back, until we merge."""
 
 
 class Mender(Protocol):
@@ -98,7 +93,7 @@ class Wholes:
         for guest, seen in cut.items():
             if seen.ranges(most):
                 yield from self._one(guest, most)
-        self._rest_seconds = AGAIN_SECONDS if self.given > given else min(2 * self._rest_seconds, AGAIN_MAX_SECONDS)
+        self._rest_seconds = rest_after(self._rest_seconds, gave=self.given > given)
         self._not_before_seconds = time.monotonic() + self._rest_seconds
 
     def _survey(self, guest: Target) -> Survey | None:

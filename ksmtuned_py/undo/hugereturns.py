@@ -11,17 +11,10 @@ from ksmtuned_py.door import Door
 from ksmtuned_py.door.descriptors import begin
 from ksmtuned_py.host import Host
 from ksmtuned_py.model import Guest, HugeBack, Run, Snapshot
-from ksmtuned_py.model.hugeplan import Portion, Survey
+from ksmtuned_py.model.hugeplan import AGAIN_SECONDS, SHARE, Portion, Survey, rest_after
 from ksmtuned_py.undo.hugeback import HugeWays, NotHuge, give_huge_back, huge_ways, planned, survey
 from ksmtuned_py.units import human_bytes, human_seconds
 
-SHARE = 0.5
-"""The share of a core for it."""
-AGAIN_SECONDS, AGAIN_MAX_SECONDS = 600.0, 86_400.0
-"""The rest after a round, and the longest: it takes twice as long after each that gave nothing back, until ksmd scans.
-
-To look for merged pages takes a minute for a TiB (measured).
-"""
 CLOSE_SECONDS = 1.0
 """The wait for the end of a portion, which takes some 60 ms."""
 
@@ -189,7 +182,7 @@ class HugeReturns:
         if called_off:
             return
         self._was_in_vain = not gave
-        self._rest_seconds = AGAIN_SECONDS if gave else min(2 * self._rest_seconds, AGAIN_MAX_SECONDS)
+        self._rest_seconds = rest_after(self._rest_seconds, gave=gave)
         self._not_before_seconds = now.clock.monotonic_seconds + self._rest_seconds
 
 

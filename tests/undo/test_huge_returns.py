@@ -6,8 +6,9 @@ from dataclasses import replace
 import pytest
 
 from ksmtuned_py.model import HugeBack, Knobs, Run, Snapshot
+from ksmtuned_py.model.hugeplan import AGAIN_MAX_SECONDS, AGAIN_SECONDS
 from ksmtuned_py.undo.hugeback import HugeWays
-from ksmtuned_py.undo.hugereturns import AGAIN_MAX_SECONDS, AGAIN_SECONDS, HugeReturns
+from ksmtuned_py.undo.hugereturns import HugeReturns
 from ksmtuned_py.units import GIB
 from tests.support.hugestage import PAGE, HugeStage
 from tests.support.process import wait_for

@@ -34,10 +34,6 @@ from ksmtuned_py.scanner.remap.stop.stops import patiently
 _HUGE_PAGES = ADVICE["hg"]
 
 
-class NoHugePage(Refused):
-    """Raised when the kernel has given small pages in place of a huge one."""
-
-
 @dataclass(frozen=True, slots=True)
 class CutRange:
     """A range that is private memory throughout, and more than one mapping."""
@@ -146,7 +142,7 @@ def _move(
         fill(process, session, window, mem, one.address, one.size, copy)
         if not _has_all(process, copy, one.size, HUGE):
             discard(session, window, copy, one.size)
-            raise NoHugePage("no memory in one piece is left for a huge page")
+            raise Refused("no memory in one piece is left for a huge page")
         move_over(session, window, one.address, one.size, like, copy)
     return True
 
