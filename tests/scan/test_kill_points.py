@@ -95,35 +95,31 @@ def _killed_at(call: str, number: int, one: Writer) -> bool:
 @pytest.mark.parametrize("points", [TAKING_OVER, GIVING_BACK], ids=["taking over", "giving back"])
 def test_so_it_does_at_every_step_of_taking_over_and_of_giving_back(root: None, points: list[tuple[str, int]]) -> None:
     with writers(1, 16) as (one,):
-        killed = 0
-        for name, number in points:
-            if not stores(one):
-                assert in_a_fork(partial(remap_once.main, one.pid, "merge")) == 0
-            assert stores(one), f"merged pages before a kill at {name} {number}"
-            killed += in_a_fork(partial(_until, name, number, one, "back")) == -signal.SIGKILL
-            wait_for(lambda: runs_freely(one), 5.0, f"guest that runs freely after a kill at {name} {number}")
-            assert one.check()["wrong"] == 0, (name, number)
-        assert killed > 0.8 * len(points)
-        assert in_a_fork(partial(remap_once.main, one.pid, "back")) == 0
-        assert not stores(one)
-        assert one.check()["wrong"] == 0
+        _survives(one, points, "back", is_merged=lambda: bool(stores(one)))
 
 
 def test_so_it_does_while_its_huge_pages_are_made_whole(root: None) -> None:
     settings = {"WRITER_IN_HUGE_PAGES": "1", "WRITER_EQUAL_OF_64": "8"}
     with khugepaged_at_rest(), Writer("writer", settings=settings) as one:
-        killed = 0
-        for name, number in MAKING_WHOLE:
+        # What was made whole is merged anew before each, or there would be nothing to be made whole.
+        _survives(one, MAKING_WHOLE, "whole", is_merged=lambda: False)
+
+
+def _survives(one: Writer, points: list[tuple[str, int]], what: str, is_merged: Callable[[], bool]) -> None:
+    """Kills at each of the points whoever does this to a guest, whose pages are merged before; then it is done."""
+    killed = 0
+    for name, number in points:
+        if not is_merged():
             assert in_a_fork(partial(remap_once.main, one.pid, "merge")) == 0
-            assert stores(one), f"merged pages before a kill at {name} {number}"
-            killed += in_a_fork(partial(_until, name, number, one, "whole")) == -signal.SIGKILL
-            wait_for(lambda: runs_freely(one), 5.0, f"guest that runs freely after a kill at {name} {number}")
-            assert one.check()["wrong"] == 0, (name, number)
-        assert killed > 0.8 * len(MAKING_WHOLE)
-        assert in_a_fork(partial(remap_once.main, one.pid, "whole")) == 0
-        assert in_a_fork(partial(remap_once.main, one.pid, "back")) == 0
-        assert not stores(one)
-        assert one.check()["wrong"] == 0
+        assert stores(one), f"merged pages before a kill at {name} {number}"
+        killed += in_a_fork(partial(_until, name, number, one, what)) == -signal.SIGKILL
+        wait_for(lambda: runs_freely(one), 5.0, f"guest that runs freely after a kill at {name} {number}")
+        assert one.check()["wrong"] == 0, (name, number)
+    assert killed > 0.8 * len(points)
+    for last in dict.fromkeys((what, "back")):
+        assert in_a_fork(partial(remap_once.main, one.pid, last)) == 0
+    assert not stores(one)
+    assert one.check()["wrong"] == 0
 
 
 def _until(name: str, number: int, one: Writer, what: str) -> None:
