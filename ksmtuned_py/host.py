@@ -6,9 +6,7 @@ from dataclasses import replace
 from typing import Protocol, TypeVar
 
 from ksmtuned_py.backends.base import Backend
-from ksmtuned_py.door import Door
 from ksmtuned_py.errors import KsmtunedError
-from ksmtuned_py.guests.roster import Finder
 from ksmtuned_py.model import (
     ASIDE,
     Clock,
@@ -29,9 +27,6 @@ from ksmtuned_py.model import (
     WriteResult,
     WriteStatus,
 )
-from ksmtuned_py.sensors.memory import read_memory
-from ksmtuned_py.sensors.pressure import read_cpu_pressure, read_pressure
-from ksmtuned_py.sensors.vmstat import read_vmstat
 
 T = TypeVar("T")
 PauseAt = Callable[[Clock], Pause | None]
@@ -51,6 +46,9 @@ class Senses(Protocol):
 
     def cpu_pressure(self) -> Pressure | None:
         """Pressure on CPUs now; None where the kernel does not say."""
+
+    def idle_seconds(self) -> float | None:
+        """The seconds for which CPUs were idle since boot, of all together; None where that is not known."""
 
     def vmstat(self) -> Vmstat:
         """The kernel's events since boot."""
@@ -77,43 +75,6 @@ class Background(Protocol):
 
     def call_off(self) -> None:
         """End wherever it is; what was given back stays so."""
-
-
-class KernelSenses:
-    """Reads the real host, or a tree that looks like one."""
-
-    def __init__(self, door: Door, finder: Finder, cpus: int) -> None:
-        self.cpus = cpus
-        self._door = door
-        self._finder = finder
-
-    def memory(self) -> Memory:
-        """The host's memory now, from /proc/meminfo and ZFS."""
-        return read_memory(self._door)
-
-    def pressure(self) -> Pressure | None:
-        """Memory pressure now, from /proc/pressure/memory."""
-        return read_pressure(self._door)
-
-    def cpu_pressure(self) -> Pressure | None:
-        """Pressure on CPUs now, from /proc/pressure/cpu."""
-        return read_cpu_pressure(self._door)
-
-    def vmstat(self) -> Vmstat:
-        """The kernel's events since boot, from /proc/vmstat."""
-        return read_vmstat(self._door)
-
-    def guests(self, now_seconds: float) -> tuple[Guest, ...]:
-        """The guests found among the processes; `now_seconds` is monotonic."""
-        return self._finder.find(now_seconds)
-
-    def suspects(self) -> tuple[str, ...]:
-        """The programs found among the processes that are known to write KSM's knobs."""
-        return self._finder.suspects
-
-    def problems(self) -> tuple[str, ...]:
-        """The problems of the last look at the processes, as sentences."""
-        return self._finder.problems
 
 
 def system_clock() -> Clock:
@@ -205,6 +166,7 @@ class Host:
             memory=self._senses.memory(),
             pressure=_optional(self._senses.pressure, problems),
             cpu_pressure=_optional(self._senses.cpu_pressure, problems),
+            idle_seconds=_optional(self._senses.idle_seconds, problems),
             vmstat=_optional(self._senses.vmstat, problems) or Vmstat(),
             scanner_cpu_seconds=_optional(self.backend.scanner_cpu_seconds, problems),
             scanner_waited_seconds=_optional(self.backend.scanner_waited_seconds, problems),

@@ -58,6 +58,9 @@ class ModelBackend:
     def cpu_pressure(self) -> None:
         """Always None: the model knows no other work."""
 
+    def idle_seconds(self) -> None:
+        """Always None: the model knows no other work."""
+
     def vmstat(self) -> Vmstat:
         """Returns the model's events so far."""
         return self._caught_up().vmstat()

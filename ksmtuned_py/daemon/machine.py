@@ -14,6 +14,7 @@ from ksmtuned_py.backends.model import ModelBackend
 from ksmtuned_py.backends.scan import ScanBackend
 from ksmtuned_py.config import Config, InForce
 from ksmtuned_py.daemon.merger import check_rights, merger_of
+from ksmtuned_py.daemon.senses import KernelSenses, ScanSenses
 from ksmtuned_py.daemon.wait import EventSource, Signals, Waiter
 from ksmtuned_py.door import Door
 from ksmtuned_py.door.runtime import Runtime
@@ -22,7 +23,7 @@ from ksmtuned_py.guests.discovery import GuestFinder
 from ksmtuned_py.guests.ledger import Ledger
 from ksmtuned_py.guests.places import rooms
 from ksmtuned_py.guests.roster import Roster, Switches
-from ksmtuned_py.host import Host, KernelSenses, PauseAt, no_pause
+from ksmtuned_py.host import Host, PauseAt, no_pause
 from ksmtuned_py.hypervisor.link import LibvirtLink
 from ksmtuned_py.hypervisor.switch import empty
 from ksmtuned_py.ksmdmodel.guestmemory import equal, unique, zero
@@ -160,28 +161,6 @@ def scan_machine(door: Door, config: Config, partners: Partners = NOBODY, *, dry
     backend = ScanBackend(in_force, door)
     with _around(door, in_force, backend, partial(ScanSenses, backend), partners, dry=dry) as machine:
         yield machine
-
-
-class ScanSenses(KernelSenses):
-    """Reads the real host, and tells the scanner of its guests."""
-
-    def __init__(self, backend: ScanBackend, door: Door, roster: Roster, cpus: int) -> None:
-        super().__init__(door, roster, cpus)
-        self._backend = backend
-
-    def guests(self, now_seconds: float) -> tuple[Guest, ...]:
-        """The guests, which are scanned from now on, whether they are offered to ksmd or not.
-
-        They come without the kernel's account, which says nothing about our scanner.
-        """
-        found = super().guests(now_seconds)
-        self._backend.watch(found)
-        refused = self._backend.refused
-        return tuple(replace(guest, ksm=None, refused=refused.get(guest.key)) for guest in found)
-
-    def problems(self) -> tuple[str, ...]:
-        """The problems of the last look at the processes, and those of the scanner, as sentences."""
-        return (*super().problems(), *self._backend.problems)
 
 
 @contextmanager

@@ -261,6 +261,8 @@ class Snapshot:
     pressure: Pressure | None = None
     cpu_pressure: Pressure | None = None
     """The time for which tasks waited for a CPU. `full` is 0 before Linux 5.13."""
+    idle_seconds: float | None = None
+    """The time for which CPUs were idle since boot, of all together. One that waits for a disk is not idle."""
     vmstat: Vmstat = Vmstat()
     scanner_cpu_seconds: float | None = None
     """CPU time of ksmd (or of the scan worker) since it started."""

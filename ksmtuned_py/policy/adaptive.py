@@ -133,8 +133,9 @@ def _news_verdict(now: Snapshot, trend: Trend, config: Config) -> Verdict:
 def _next_tick_seconds(mode: Mode, now: Snapshot, trend: Trend, config: Config) -> float:
     daemon, asking = config.daemon, now.clock.monotonic_seconds < trend.news.asking_until_seconds
     awaited = asking or any(guest.awaits_switch for guest in now.guests)
-    busy = mode is Mode.BOOST or trend.need >= Need.SHORT or awaited or trend.plenty.is_watched
-    seconds = min(daemon.tick_seconds, daemon.idle_tick_seconds) if busy else daemon.idle_tick_seconds
+    counting = trend.boosting and not trend.plenty.left_alone and trend.precedence.counts_first(now)
+    soon = mode is Mode.BOOST or trend.need >= Need.SHORT or awaited or counting or trend.plenty.is_watched
+    seconds = min(daemon.tick_seconds, daemon.idle_tick_seconds) if soon else daemon.idle_tick_seconds
     return before_pause_ends(now, seconds)
 
 

@@ -154,11 +154,14 @@ def _busy(now: Snapshot, trend: Trend, config: Config) -> Guard:
     One that was wanted while memory was short goes on to its end: merging itself takes a host from short to calm.
     """
     was_short = trend.precedence.lacked_seconds >= trend.news.boost.since_seconds
-    left = 0.0 if was_short else trend.precedence.holds_back_seconds(now, trend.need, config)
-    sentence = "it is not known how long tasks waited for a CPU"
-    if now.cpu_pressure is not None:
-        sentence = f"tasks waited for a CPU {now.cpu_pressure.some.avg10_percent:g} % of the last 10 s"
-    if left:
+    left = 0.0 if was_short else trend.precedence.holds_back_seconds(now, config)
+    cores = trend.precedence.spare.cores
+    sentence = "it is not known what CPUs have to spare"
+    if cores is not None:
+        sentence = f"CPUs have {human_percent(cores)} of a core to spare"
+    if left and trend.precedence.counts_first(now):
+        sentence = "what CPUs have to spare is counted before a boost begins"
+    elif left:
         sentence = f"guests go first while CPUs are busy, for {human_seconds(left)} at least: {sentence}"
     verdict = Verdict(rule="busy", fired=left > 0 and trend.boosting, sentence=sentence)
     return Guard(verdict=verdict, ceiling=Ceiling.NO_BOOST)

@@ -3,7 +3,8 @@
 Theory of operation
 ===================
 On a host whose CPUs were all taken, ksmd took a fifth of the guests' throughput as it comes (nice 5). So while memory
-is not short, and tasks wait for CPUs, it gets no boost. When memory is critical it waits for nobody.
+is not short, it gets no boost where the CPUs have less to spare than the boost would take. They have to spare what they
+are idle, and what ksmd took itself. When memory is critical ksmd waits for nobody.
 
 It never goes behind the guests by the scheduler. ksmd holds a guest's memory map lock while it looks for the next page.
 Where it loses its CPU then, the guest waits for as long as ksmd does: an mmap of the guest took 0.5 s with ksmd at
@@ -19,10 +20,43 @@ from ksmtuned_py.policy.need import Need
 
 BEFORE_NICE = -5
 """Before guests, which have 0."""
-BUSY_PERCENT = 20.0
-"""Of 10 s in which some task waited for a CPU."""
 BUSY_SECONDS = 60.0
-"""They count as busy for so long: fewer tasks wait without a boost, which would begin again at once."""
+"""CPUs count as busy for so long after they were, so that boosts do not come and go."""
+COUNTED_SECONDS = 0.5
+"""The least time between two counts. The kernel counts to a hundredth of a second."""
+OLD_SECONDS = 5.0
+"""A mean of longer says little of the moment at which guests came. It is counted once more before a boost."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spare:
+    """What the CPUs have to spare beside ksmd, by two counts of the time that they were idle."""
+
+    cores: float | None = None
+    """None = not known."""
+    is_old: bool = False
+    """Whether that is the mean of too long a time."""
+    seconds: float = -inf
+    """When they were counted last (monotonic)."""
+    unused_seconds: float | None = None
+    """The time for which they were idle, or ksmd's, as counted then. None where one of the two is not known."""
+
+    def after(self, now: Snapshot) -> "Spare":
+        """What there is to spare after one more look."""
+        wall = now.clock.monotonic_seconds - self.seconds
+        if wall < COUNTED_SECONDS:
+            return self
+        unused, cores = None, None
+        if now.idle_seconds is not None and now.scanner_cpu_seconds is not None:
+            unused = now.idle_seconds + now.scanner_cpu_seconds
+        if unused is not None and self.unused_seconds is not None:
+            cores = max(0.0, unused - self.unused_seconds) / wall
+        return Spare(cores=cores, is_old=wall > OLD_SECONDS, seconds=now.clock.monotonic_seconds, unused_seconds=unused)
+
+    @property
+    def is_counted(self) -> bool:
+        """Whether what there is to spare is known, or never will be."""
+        return self.unused_seconds is None or not (self.cores is None or self.is_old)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,27 +67,37 @@ class Precedence:
     """The niceness with which ksmd was found; None where it cannot be seen, or is not to be touched."""
     found_cpus: str | None = None
     """The CPUs on which ksmd was found; None where that cannot be seen."""
+    need: Need = Need.CALM
+    """Need, apart from a single stall."""
+    spare: Spare = Spare()
     busy_until_seconds: float = -inf
-    """Tasks wait for CPUs until then (monotonic)."""
+    """The CPUs count as busy until then (monotonic)."""
     lacked_seconds: float = -inf
     """When memory itself was last short, or going to be. A stall alone may be of the boost's own making."""
 
-    def after(self, now: Snapshot, *, lacks: bool) -> "Precedence":
-        """The precedence after one more look, at which memory is short, or going to be."""
-        found, seconds, pressure = now.knobs.ksmd_nice, now.clock.monotonic_seconds, now.cpu_pressure
-        is_busy = pressure is not None and pressure.some.avg10_percent >= BUSY_PERCENT
+    def after(self, now: Snapshot, need: Need, boost_cores: float, *, lacks: bool) -> "Precedence":
+        """The precedence after one more look; `need` is without a single stall, and `lacks` without any."""
+        found, seconds, spare = now.knobs.ksmd_nice, now.clock.monotonic_seconds, self.spare.after(now)
+        is_busy = spare.cores is not None and spare.cores < boost_cores
         return Precedence(
             found_nice=found if self.found_nice is None else self.found_nice,
             found_cpus=now.knobs.ksmd_cpus if self.found_cpus is None else self.found_cpus,
+            need=need,
+            spare=spare,
             busy_until_seconds=seconds + BUSY_SECONDS if is_busy else self.busy_until_seconds,
             lacked_seconds=seconds if lacks else self.lacked_seconds,
         )
 
-    def holds_back_seconds(self, now: Snapshot, need: Need, config: Config) -> float:
+    def holds_back_seconds(self, now: Snapshot, config: Config) -> float:
         """The time for which ksmd gets no boost from now on, because the CPUs are the guests'; 0 when it may."""
-        if need > Need.WARY or config.kernel.ksmd_nice == "keep" or config.adaptive.profile == "eager":
+        if self.need > Need.WARY or config.kernel.ksmd_nice == "keep" or config.adaptive.profile == "eager":
             return 0.0
-        return max(0.0, self.busy_until_seconds - now.clock.monotonic_seconds)
+        busy_seconds = max(0.0, self.busy_until_seconds - now.clock.monotonic_seconds)
+        return busy_seconds or (0.0 if self.spare.is_counted else COUNTED_SECONDS)
+
+    def counts_first(self, now: Snapshot) -> bool:
+        """Whether a boost waits only until it is known what the CPUs have to spare."""
+        return not self.spare.is_counted and self.busy_until_seconds <= now.clock.monotonic_seconds
 
     def nice(self, need: Need, config: Config) -> int | None:
         """The nice value that ksmd is to have; None = as it is."""

@@ -162,7 +162,9 @@ class Trend:
         need = next_need(self.need, snapshot, settings.need)
         lead_seconds = self.effort.lead_seconds(snapshot, settings.chosen.boost_percent.short / 100)
         plenty = self.plenty.after(snapshot, need, lead_seconds, config)
-        need = max(need, Need.SHORT) if plenty.is_foreseen else need
+        lasting = next_need(self.need, replace(snapshot, woken_by=frozenset()), settings.need)
+        if plenty.is_foreseen:
+            need, lasting = max(need, Need.SHORT), max(lasting, Need.SHORT)
         lacks = plenty.is_foreseen or snapshot.memory.available_fraction * 100 < settings.need.short_enter_percent
         splits = self.splits.after(snapshot, boosting=self.boosting and not self.plenty.left_alone)
         seen = replace(
@@ -171,7 +173,9 @@ class Trend:
             huge_cost=self.huge_cost.after(before, snapshot, splits.freed_bytes),
             previous=replace(snapshot, guests=()),  # many, and nobody looks back at them
             need=need,
-            precedence=self.precedence.after(snapshot, lacks=lacks),
+            precedence=self.precedence.after(
+                snapshot, lasting, by_need(settings.chosen.boost_percent, lasting) / 100, lacks=lacks
+            ),
             khugepaged=self.khugepaged.after(snapshot),
             plenty=plenty,
             price=_price(settings, need),

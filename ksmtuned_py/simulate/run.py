@@ -118,6 +118,9 @@ class Stage:
     def cpu_pressure(self) -> None:
         """Always None: the model knows no other work."""
 
+    def idle_seconds(self) -> None:
+        """Always None: the model knows no other work."""
+
     def vmstat(self) -> Vmstat:
         """Returns the model's events."""
         return self.backend.vmstat()

@@ -7,13 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ksmtuned_py.config import Adaptive, Config, Kernel, Policy
-from ksmtuned_py.model import Counters, Decision, Knobs, Mode, Pressure, Run, Snapshot, Wake
+from ksmtuned_py.model import Counters, Decision, Knobs, Mode, Run, Snapshot, Wake
 from ksmtuned_py.policy import decide
 from ksmtuned_py.policy.need import Need
-from ksmtuned_py.policy.precedence import BUSY_SECONDS, Precedence
+from ksmtuned_py.policy.precedence import BUSY_SECONDS, OLD_SECONDS, Precedence
 from ksmtuned_py.policy.trend import Trend
 from ksmtuned_py.units import GIB
-from tests.support.snapshots import CALM_STALL, snapshot
+from tests.support.snapshots import snapshot
 
 BY_NEED = Config(kernel=Kernel(ksmd_nice="need"))
 EAGER = Config(kernel=Kernel(ksmd_nice="need"), adaptive=Adaptive(profile="eager"))
@@ -22,15 +22,18 @@ CAME_NICE = 5
 FIRST_PASS = Counters(pages_volatile=1000)
 
 
-def busy(percent: float) -> Pressure:
-    """So much of 10 s some task waited for a CPU."""
-    return Pressure(some=replace(CALM_STALL, avg10_percent=percent), full=CALM_STALL)
-
-
-def look(at: float, nice: int | None = CAME_NICE, waiting_percent: float = 0, available_gib: float = 10) -> Snapshot:
+def look(at: float, nice: int | None = CAME_NICE, available_gib: float = 10) -> Snapshot:
     knobs = Knobs(run=Run.MERGE, pages_to_scan=100, sleep_millisecs=20, ksmd_nice=nice)
-    pressure = busy(waiting_percent)
-    return snapshot(at=at, knobs=knobs, cpu_pressure=pressure, available_bytes=round(available_gib * GIB))
+    return snapshot(at=at, knobs=knobs, available_bytes=round(available_gib * GIB), counters=FIRST_PASS)
+
+
+def beside(spare_cores: list[float], available_gib: float = 4, seconds: float = 1) -> list[Snapshot]:
+    """Looks at a host whose guests leave so much of its CPUs, from one to the next. A guest came before the first."""
+    idle = [100 + seconds * sum(spare_cores[:end]) for end in range(len(spare_cores) + 1)]
+    return [
+        replace(look(at * seconds, available_gib=available_gib), idle_seconds=each, scanner_cpu_seconds=0.0)
+        for at, each in enumerate(idle)
+    ]
 
 
 def wanted(*looks: Snapshot, config: Config = BY_NEED) -> int | None:
@@ -42,12 +45,12 @@ def wanted(*looks: Snapshot, config: Config = BY_NEED) -> int | None:
 
 
 @pytest.mark.parametrize("config", [BY_NEED, EAGER])
-@pytest.mark.parametrize("waiting_percent", [0, 90])
+@pytest.mark.parametrize("spare_cores", [2.0, 0.0])
 def test_need_decides_and_ksmd_never_goes_behind_for_it_may_hold_a_guests_locks(
-    waiting_percent: float, config: Config
+    spare_cores: float, config: Config
 ) -> None:
-    seen = [look(0, CAME_NICE, waiting_percent, available_gib) for available_gib in (10, 4, 2, 0.5)]
-    assert [wanted(each, config=config) for each in seen] == [CAME_NICE, CAME_NICE, CAME_NICE, -5]
+    seen = [beside([spare_cores], available_gib) for available_gib in (10, 4, 2, 0.5)]
+    assert [wanted(*each, config=config) for each in seen] == [CAME_NICE, CAME_NICE, CAME_NICE, -5]
 
 
 def test_without_being_asked_it_is_left_as_it_is() -> None:
@@ -75,6 +78,11 @@ def decided(*looks: Snapshot, config: Config = BY_NEED) -> Decision:
     return decide(looks[-1], trend, config)
 
 
+def modes(looks: list[Snapshot], config: Config = BY_NEED) -> list[Mode]:
+    """What is decided at each of these looks."""
+    return [decided(*looks[:end], config=config).mode for end in range(1, len(looks) + 1)]
+
+
 @pytest.mark.parametrize(
     ("available_gib", "config", "mode"),
     [
@@ -90,36 +98,87 @@ def decided(*looks: Snapshot, config: Config = BY_NEED) -> Decision:
 def test_beside_busy_guests_there_is_no_boost_until_memory_is_short(
     available_gib: float, config: Config, mode: Mode
 ) -> None:
-    assert decided(look(0, waiting_percent=19, available_gib=available_gib), config=config).mode is Mode.BOOST
-    decision = decided(look(0, waiting_percent=90, available_gib=available_gib), config=config)
+    assert decided(*beside([1], available_gib), config=config).mode is Mode.BOOST
+    decision = decided(*beside([0.1], available_gib), config=config)
     assert decision.mode is mode
     assert (decision.rule == "busy") is (mode is Mode.REST)
     assert decision.knobs.run == Run.MERGE
 
 
-def test_busy_guests_are_told_of_once_a_minute_at_most_and_the_boost_is_not_forgotten() -> None:
-    """Without the boost fewer tasks wait for a CPU."""
-    waits = [(0, 20), (1, 0), (BUSY_SECONDS - 1, 0), (BUSY_SECONDS, 0)]
-    looks = [replace(look(at, CAME_NICE, percent), counters=FIRST_PASS) for at, percent in waits]
-    modes = [decided(*looks[:end]).mode for end in range(1, len(looks) + 1)]
-    assert modes == [Mode.REST, Mode.REST, Mode.REST, Mode.BOOST]
+def test_cpus_are_busy_when_they_have_less_to_spare_than_the_boost_would_take() -> None:
+    share = BY_NEED.adaptive.chosen.boost_percent.wary / 100
+    assert decided(*beside([share + 0.01])).mode is Mode.BOOST
+    assert decided(*beside([share - 0.01])).rule == "busy"
+
+
+def test_what_ksmd_takes_itself_is_to_spare() -> None:
+    looks = [replace(each, scanner_cpu_seconds=0.9 * at) for at, each in enumerate(beside([0.1, 0.1, 0.1]))]
+    assert modes(looks) == [Mode.REST, Mode.BOOST, Mode.BOOST, Mode.BOOST]
+
+
+def test_no_boost_begins_before_it_is_known_what_cpus_have_to_spare() -> None:
+    """A guest that has just come takes CPUs that were idle until then."""
+    first, long_after, soon_after = beside([2, 2])
+    assert decided(first).rule == "busy"
+    assert "counted" in decided(first).reason
+    assert decided(first).next_tick_seconds == BY_NEED.daemon.tick_seconds
+    late = OLD_SECONDS + 1
+    first, long_after = beside([2], seconds=late)
+    assert decided(first, long_after).rule == "busy"
+    soon_after = replace(soon_after, clock=replace(soon_after.clock, monotonic_seconds=late + 1))
+    assert decided(first, long_after, replace(soon_after, idle_seconds=100 + 2 * late + 2)).mode is Mode.BOOST
+
+
+def test_while_guests_are_known_to_be_busy_or_memory_is_plenty_nothing_is_counted_sooner() -> None:
+    busy = beside([0, 0], seconds=BY_NEED.daemon.idle_tick_seconds)
+    assert decided(*busy).next_tick_seconds == BY_NEED.daemon.idle_tick_seconds
+    plenty = look(0, available_gib=15)
+    assert decided(replace(plenty, idle_seconds=1.0)).next_tick_seconds == decided(plenty).next_tick_seconds
+
+
+def test_where_that_cannot_be_known_guests_do_not_go_first() -> None:
+    looks = beside([0, 0])
+    assert modes([replace(each, idle_seconds=None) for each in looks]) == [Mode.BOOST] * 3
+    assert modes([replace(each, scanner_cpu_seconds=None) for each in looks]) == [Mode.BOOST] * 3
+
+
+def test_busy_guests_go_first_for_a_minute_and_the_boost_is_not_forgotten() -> None:
+    looks = beside([0, *[2.0] * round(BUSY_SECONDS)])
+    assert modes(looks)[1:] == [Mode.REST] * round(BUSY_SECONDS) + [Mode.BOOST]
+
+
+def test_ticks_in_quick_succession_are_not_judged_by_a_few_hundredths_of_a_second() -> None:
+    looks = beside([2, 0, 2])
+    hasty = replace(looks[2], clock=replace(looks[2].clock, monotonic_seconds=1.01))
+    assert decided(*looks[:2], hasty).mode is Mode.BOOST
+
+
+def test_a_count_that_runs_backwards_is_no_gift() -> None:
+    """The kernel's sum falls when a CPU is taken out."""
+    looks = beside([2, 2])
+    assert decided(looks[0], replace(looks[1], idle_seconds=5.0)).rule == "busy"
 
 
 def test_a_boost_that_took_the_host_out_of_need_goes_on_beside_busy_guests() -> None:
-    looks = [replace(look(at, CAME_NICE, 90, gib), counters=FIRST_PASS) for at, gib in ((0, 2), (1, 4), (2, 10))]
-    assert [decided(*looks[:end]).mode for end in (1, 2, 3)] == [Mode.BOOST] * 3
+    memory = [look(0, available_gib=each).memory for each in (2, 4, 10)]
+    looks = [replace(each, memory=seen) for each, seen in zip(beside([0, 0]), memory, strict=True)]
+    assert modes(looks) == [Mode.BOOST] * 3
 
 
-def test_a_stall_alone_gives_no_boost_leave_to_go_on_beside_busy_guests() -> None:
-    """The boost itself makes such stalls."""
-    looks = [replace(look(at, CAME_NICE, 90, 4), counters=FIRST_PASS) for at in range(3)]
-    looks[1] = replace(looks[1], woken_by=frozenset({Wake.PRESSURE}))
-    assert [decided(*looks[:end]).mode for end in (1, 2, 3)] == [Mode.REST, Mode.BOOST, Mode.REST]
+def test_a_single_stall_lets_no_boost_begin_beside_busy_guests_for_a_boost_makes_such_stalls() -> None:
+    looks = beside([0, 0, 0])
+    looks[2] = replace(looks[2], woken_by=frozenset({Wake.PRESSURE}))
+    assert modes(looks)[1:] == [Mode.REST] * 3
+
+
+def test_stalls_that_last_do_but_give_it_no_leave_to_go_on() -> None:
+    looks = beside([0, 0, 0])
+    looks[2] = replace(looks[2], pressure=snapshot(some_percent=50).pressure)
+    assert modes(looks)[1:] == [Mode.REST, Mode.BOOST, Mode.REST]
 
 
 def test_where_no_boost_is_wanted_busy_guests_change_nothing() -> None:
-    idle = replace(look(0, waiting_percent=90), guests=())
-    assert decided(idle).rule == "no_guests"
+    assert decided(*(replace(each, guests=()) for each in beside([0]))).rule == "no_guests"
 
 
 @given(st.integers(-20, 19), st.sampled_from([BY_NEED, EAGER]))

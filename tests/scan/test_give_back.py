@@ -4,9 +4,10 @@ from contextlib import closing
 
 from ksmtuned_py.cli.workload import Mix, workloads
 from ksmtuned_py.config import Scan
+from ksmtuned_py.daemon.senses import KernelSenses
 from ksmtuned_py.door import Door
 from ksmtuned_py.guests.discovery import GuestFinder
-from ksmtuned_py.host import Host, KernelSenses
+from ksmtuned_py.host import Host
 from ksmtuned_py.model import Write, WriteStatus
 from ksmtuned_py.undo.giveback import Ways, give_back
 from ksmtuned_py.units import MIB

@@ -54,6 +54,9 @@ class FillingHost:
     def cpu_pressure(self) -> None:
         """There is no other work."""
 
+    def idle_seconds(self) -> None:
+        """There is no other work."""
+
     def vmstat(self) -> Vmstat:
         return self._backend.vmstat()
 

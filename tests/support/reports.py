@@ -80,6 +80,7 @@ FULL = Snapshot(
     ),
     pressure=Pressure(some=STALL, full=STALL),
     cpu_pressure=Pressure(some=STALL, full=STALL),
+    idle_seconds=8100.5,
     vmstat=Vmstat(
         cow_ksm=44,
         ksm_swpin_copy=1,

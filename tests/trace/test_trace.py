@@ -274,12 +274,15 @@ def test_a_trace_from_before_huge_pages_were_seen_is_read(tmp_path: Path) -> Non
     path = written(tmp_path / "trace", [report()])
     lines = path.read_text().splitlines()
     tick = json.loads(lines[1])
-    for kept, new in ((tick["snapshot"], "cpu_pressure"), (tick["snapshot"]["memory"], "anon_huge_bytes")):
-        del kept[new]
+    del (
+        tick["snapshot"]["cpu_pressure"],
+        tick["snapshot"]["idle_seconds"],
+        tick["snapshot"]["memory"]["anon_huge_bytes"],
+    )
     for each in tick["snapshot"]["guests"]:
         del each["huge_bytes"]
     path.write_text(f"{lines[0]}\n{json.dumps(tick)}\n")
     with open_trace(path) as trace:
         [read] = trace.ticks
-    assert read.snapshot.cpu_pressure is None
+    assert (read.snapshot.cpu_pressure, read.snapshot.idle_seconds) == (None, None)
     assert {each.huge_bytes for each in read.snapshot.guests} == {None}
