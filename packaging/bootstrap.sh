@@ -56,7 +56,8 @@ install_packages() {
     ((EUID == 0)) || die "only root can install: ${missing[*]}"
     say "installing ${missing[*]}"
     export DEBIAN_FRONTEND=noninteractive
-    quietly apt-get -q update
+    [[ ${updated-} ]] || quietly apt-get -q update
+    updated=1
     quietly apt-get -q install -y --no-install-recommends "${missing[@]}"
 }
 
@@ -68,7 +69,8 @@ make_venv() {
     "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || die "$python is older than 3.11: Debian 12 or newer is needed"
     say "installing ksmtuned-py[$extras] into $venv"
     quietly "$python" -m venv "$venv"
-    quietly "$venv/bin/pip" install --disable-pip-version-check --editable "${root}[$extras]"
+    # compat: Python finds this checkout by a line of text. The usual hook takes half of the start of each program.
+    quietly "$venv/bin/pip" install --disable-pip-version-check --config-settings editable_mode=compat --editable "${root}[$extras]"
     [[ -z $lock ]] || quietly "$venv/bin/pip" install --disable-pip-version-check --require-hashes --requirement "$lock"
     printf '%s' "$wanted" >"$stamp"
 }
@@ -76,7 +78,7 @@ make_venv() {
 # compiled FOLDER...: the service may not write here, and some environments keep Python from it.
 # Each start of a program would then compile all anew, for a fifth of a second.
 compiled() {
-    "$venv/bin/python" -m compileall -q "${@/#/$root/}" || say "some files could not be compiled"
+    "$venv/bin/python" -m compileall -q -j 0 "${@/#/$root/}" || say "some files could not be compiled"
 }
 
 set_up_for_run() {
@@ -86,10 +88,12 @@ set_up_for_run() {
 }
 
 set_up_for_test() {
-    install_packages "${build_packages[@]}" "${test_packages[@]}"
+    install_packages "${build_packages[@]}"
+    make_venv stamp-test "$test_extras" "$site_lock" & # it and the packages mostly wait for the network
+    install_packages "${test_packages[@]}"
     # The user that libvirt-daemon-system would make: libvirtd does not start without.
     ((EUID)) || getent passwd libvirt-qemu >/dev/null || useradd --system --user-group libvirt-qemu
-    make_venv stamp-test "$test_extras" "$site_lock"
+    wait "$!" # its failure ends all
     cp "$venv/stamp-test" "$venv/stamp-run" # its extras are among these
     compiled ksmtuned_py tests bench
 }

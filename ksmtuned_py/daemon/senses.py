@@ -6,9 +6,9 @@ from ksmtuned_py.backends.scan import ScanBackend
 from ksmtuned_py.door import Door
 from ksmtuned_py.guests.roster import Finder
 from ksmtuned_py.model import Guest, Memory, Pressure, Vmstat
+from ksmtuned_py.sensors.cpus import read_idle_seconds
 from ksmtuned_py.sensors.memory import read_memory
 from ksmtuned_py.sensors.pressure import read_cpu_pressure, read_pressure
-from ksmtuned_py.sensors.uptime import read_idle_seconds
 from ksmtuned_py.sensors.vmstat import read_vmstat
 
 
@@ -33,7 +33,7 @@ class KernelSenses:
         return read_cpu_pressure(self._door)
 
     def idle_seconds(self) -> float | None:
-        """The seconds for which CPUs were idle since boot, from /proc/uptime."""
+        """The seconds for which CPUs were idle since boot, from /proc/stat."""
         return read_idle_seconds(self._door)
 
     def vmstat(self) -> Vmstat:

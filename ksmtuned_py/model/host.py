@@ -262,7 +262,7 @@ class Snapshot:
     cpu_pressure: Pressure | None = None
     """The time for which tasks waited for a CPU. `full` is 0 before Linux 5.13."""
     idle_seconds: float | None = None
-    """The time for which CPUs were idle since boot, of all together. One that waits for a disk is not idle."""
+    """The time for which CPUs were idle since boot, of all together. One that waits for a disk is idle, too."""
     vmstat: Vmstat = Vmstat()
     scanner_cpu_seconds: float | None = None
     """CPU time of ksmd (or of the scan worker) since it started."""

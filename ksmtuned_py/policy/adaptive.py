@@ -10,6 +10,7 @@ from ksmtuned_py.policy.batch import batch_for
 from ksmtuned_py.policy.guards import TRICKLE, Ceiling, Guard, guards
 from ksmtuned_py.policy.need import Need, by_need
 from ksmtuned_py.policy.overruled import before_pause_ends
+from ksmtuned_py.policy.precedence import BUSY_SECONDS
 from ksmtuned_py.policy.scanner import usual_cost_seconds
 from ksmtuned_py.policy.trend import Trend
 from ksmtuned_py.units import human_bytes, human_percent, human_seconds
@@ -41,7 +42,7 @@ def decide(now: Snapshot, trend: Trend, config: Config) -> Decision:
         rule=wish.rule,
         reason=wish.reason,
         knobs=_knobs(wish, guard, now, trend, config),
-        next_tick_seconds=_next_tick_seconds(wish.mode, now, trend, config),
+        next_tick_seconds=_next_tick_seconds(wish, now, trend, config),
         verdicts=(
             _need_verdict(now, trend),
             _news_verdict(now, trend, config),
@@ -130,11 +131,11 @@ def _news_verdict(now: Snapshot, trend: Trend, config: Config) -> Verdict:
     return Verdict(rule="news", fired=trend.boosting, sentence=f"{trend.news.sentence}, {ago} ago: {state}")
 
 
-def _next_tick_seconds(mode: Mode, now: Snapshot, trend: Trend, config: Config) -> float:
+def _next_tick_seconds(wish: Wish, now: Snapshot, trend: Trend, config: Config) -> float:
     daemon, asking = config.daemon, now.clock.monotonic_seconds < trend.news.asking_until_seconds
     awaited = asking or any(guest.awaits_switch for guest in now.guests)
-    counting = trend.boosting and not trend.plenty.left_alone and trend.precedence.counts_first(now)
-    soon = mode is Mode.BOOST or trend.need >= Need.SHORT or awaited or counting or trend.plenty.is_watched
+    counting = wish.rule == "busy" and trend.precedence.counts_first(now)
+    soon = wish.mode is Mode.BOOST or trend.need >= Need.SHORT or awaited or counting or trend.plenty.is_watched
     seconds = min(daemon.tick_seconds, daemon.idle_tick_seconds) if soon else daemon.idle_tick_seconds
     return before_pause_ends(now, seconds)
 
@@ -147,6 +148,10 @@ def _would_change(wish: Wish, now: Snapshot, trend: Trend, config: Config) -> li
         sentences.append(
             f"cruise: {trend.news.boost.done_at_pass} passes done (now {trend.passes.done}) and a pass that "
             f"costs more than {trend.price:g} CPU-s per GiB"
+        )
+    elif wish.rule == "busy":
+        sentences.append(
+            f"boost: CPUs with {trend.precedence.boost_cores:.2g} cores to spare for {human_seconds(BUSY_SECONDS)}"
         )
     else:
         sentences.append(

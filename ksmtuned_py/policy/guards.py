@@ -149,19 +149,16 @@ def _copy_on_write_storm(now: Snapshot, trend: Trend) -> Guard:
 
 
 def _busy(now: Snapshot, trend: Trend, config: Config) -> Guard:
-    """A boost would take the guests' CPUs, and nobody needs the memory yet.
-
-    One that was wanted while memory was short goes on to its end: merging itself takes a host from short to calm.
-    """
-    was_short = trend.precedence.lacked_seconds >= trend.news.boost.since_seconds
-    left = 0.0 if was_short else trend.precedence.holds_back_seconds(now, config)
-    cores = trend.precedence.spare.cores
-    sentence = "it is not known what CPUs have to spare"
-    if cores is not None:
-        sentence = f"CPUs have {human_percent(cores)} of a core to spare"
-    if left and trend.precedence.counts_first(now):
+    """A boost would take the guests' CPUs, and nobody needs the memory yet."""
+    precedence, left = trend.precedence, trend.held_back_seconds(now, config)
+    cores = precedence.spare.cores
+    sentence = "it is not known what CPUs have to spare" if cores is None else f"CPUs have {cores:.3g} cores to spare"
+    if left and precedence.counts_first(now):
         sentence = "what CPUs have to spare is counted before a boost begins"
     elif left:
-        sentence = f"guests go first while CPUs are busy, for {human_seconds(left)} at least: {sentence}"
+        sentence = (
+            f"guests go first while CPUs are busy, for {human_seconds(left)} at least: "
+            f"they had {precedence.busy_cores:.2g} cores to spare, and a boost takes {precedence.boost_cores:.2g}"
+        )
     verdict = Verdict(rule="busy", fired=left > 0 and trend.boosting, sentence=sentence)
     return Guard(verdict=verdict, ceiling=Ceiling.NO_BOOST)

@@ -137,7 +137,7 @@ def next_news(past: News, now: Snapshot, prospect: Prospect) -> News:
     seconds = now.clock.monotonic_seconds
     known = _bookkept(_boosted(past, now, prospect), now, prospect)
     if prospect.left_alone:
-        return _resting(known, now) if known.boost.open else known
+        return resting(known, now) if known.boost.open else known
     case = Case(now=now, past=known, prospect=prospect, bytes_now=_bytes_now(now))
     for kind, reason in REASONS.items():
         found = reason(case) if known.hears(kind, seconds) else None
@@ -253,7 +253,7 @@ def _bookkept(past: News, now: Snapshot, prospect: Prospect) -> News:
     )
 
 
-def _resting(past: News, now: Snapshot) -> News:
+def resting(past: News, now: Snapshot) -> News:
     """The news with its open boost as it was: that goes on when there is need, and has taken no time meanwhile."""
     return replace(past, boost=replace(past.boost, since_seconds=now.clock.monotonic_seconds))
 

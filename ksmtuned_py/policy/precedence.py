@@ -20,12 +20,12 @@ from ksmtuned_py.policy.need import Need
 
 BEFORE_NICE = -5
 """Before guests, which have 0."""
-BUSY_SECONDS = 60.0
+BUSY_SECONDS = 10.0
 """CPUs count as busy for so long after they were, so that boosts do not come and go."""
 COUNTED_SECONDS = 0.5
 """The least time between two counts. The kernel counts to a hundredth of a second."""
 OLD_SECONDS = 5.0
-"""A mean of longer says little of the moment at which guests came. It is counted once more before a boost."""
+"""A mean of longer says little of the moment at which guests came. It is counted once more before a boost begins."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,15 +34,15 @@ class Spare:
 
     cores: float | None = None
     """None = not known."""
-    is_old: bool = False
-    """Whether that is the mean of too long a time."""
+    is_counted: bool = False
+    """Whether that says something of this moment, or nothing ever will."""
     seconds: float = -inf
     """When they were counted last (monotonic)."""
     unused_seconds: float | None = None
     """The time for which they were idle, or ksmd's, as counted then. None where one of the two is not known."""
 
-    def after(self, now: Snapshot) -> "Spare":
-        """What there is to spare after one more look."""
+    def after(self, now: Snapshot, *, boosting: bool) -> "Spare":
+        """What there is to spare after one more look; `boosting` is whether a boost was wanted at the last one."""
         wall = now.clock.monotonic_seconds - self.seconds
         if wall < COUNTED_SECONDS:
             return self
@@ -51,12 +51,12 @@ class Spare:
             unused = now.idle_seconds + now.scanner_cpu_seconds
         if unused is not None and self.unused_seconds is not None:
             cores = max(0.0, unused - self.unused_seconds) / wall
-        return Spare(cores=cores, is_old=wall > OLD_SECONDS, seconds=now.clock.monotonic_seconds, unused_seconds=unused)
-
-    @property
-    def is_counted(self) -> bool:
-        """Whether what there is to spare is known, or never will be."""
-        return self.unused_seconds is None or not (self.cores is None or self.is_old)
+        return Spare(
+            cores=cores,
+            is_counted=unused is None or (cores is not None and (boosting or wall <= OLD_SECONDS)),
+            seconds=now.clock.monotonic_seconds,
+            unused_seconds=unused,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,21 +69,28 @@ class Precedence:
     """The CPUs on which ksmd was found; None where that cannot be seen."""
     need: Need = Need.CALM
     """Need, apart from a single stall."""
+    boost_cores: float = 0.0
+    """What a boost would take."""
     spare: Spare = Spare()
+    busy_cores: float = 0.0
+    """What there was to spare when the CPUs were busy last."""
     busy_until_seconds: float = -inf
     """The CPUs count as busy until then (monotonic)."""
     lacked_seconds: float = -inf
     """When memory itself was last short, or going to be. A stall alone may be of the boost's own making."""
 
-    def after(self, now: Snapshot, need: Need, boost_cores: float, *, lacks: bool) -> "Precedence":
+    def after(self, now: Snapshot, need: Need, boost_cores: float, *, boosting: bool, lacks: bool) -> "Precedence":
         """The precedence after one more look; `need` is without a single stall, and `lacks` without any."""
-        found, seconds, spare = now.knobs.ksmd_nice, now.clock.monotonic_seconds, self.spare.after(now)
+        found, seconds = now.knobs.ksmd_nice, now.clock.monotonic_seconds
+        spare = self.spare.after(now, boosting=boosting)
         is_busy = spare.cores is not None and spare.cores < boost_cores
         return Precedence(
             found_nice=found if self.found_nice is None else self.found_nice,
             found_cpus=now.knobs.ksmd_cpus if self.found_cpus is None else self.found_cpus,
             need=need,
+            boost_cores=boost_cores,
             spare=spare,
+            busy_cores=spare.cores if spare.cores is not None and is_busy else self.busy_cores,
             busy_until_seconds=seconds + BUSY_SECONDS if is_busy else self.busy_until_seconds,
             lacked_seconds=seconds if lacks else self.lacked_seconds,
         )

@@ -9,7 +9,7 @@ from ksmtuned_py.policy.effort import Effort
 from ksmtuned_py.policy.hugepages import HugeCost
 from ksmtuned_py.policy.khugepaged import KhugepagedLimits
 from ksmtuned_py.policy.need import Need, by_need, next_need
-from ksmtuned_py.policy.news import NO_NEWS, News, next_news
+from ksmtuned_py.policy.news import NO_NEWS, News, next_news, resting
 from ksmtuned_py.policy.plenty import Plenty
 from ksmtuned_py.policy.precedence import Precedence
 from ksmtuned_py.policy.prospect import Prospect
@@ -162,7 +162,7 @@ class Trend:
         need = next_need(self.need, snapshot, settings.need)
         lead_seconds = self.effort.lead_seconds(snapshot, settings.chosen.boost_percent.short / 100)
         plenty = self.plenty.after(snapshot, need, lead_seconds, config)
-        lasting = next_need(self.need, replace(snapshot, woken_by=frozenset()), settings.need)
+        lasting = next_need(self.precedence.need, replace(snapshot, woken_by=frozenset()), settings.need)
         if plenty.is_foreseen:
             need, lasting = max(need, Need.SHORT), max(lasting, Need.SHORT)
         lacks = plenty.is_foreseen or snapshot.memory.available_fraction * 100 < settings.need.short_enter_percent
@@ -174,7 +174,11 @@ class Trend:
             previous=replace(snapshot, guests=()),  # many, and nobody looks back at them
             need=need,
             precedence=self.precedence.after(
-                snapshot, lasting, by_need(settings.chosen.boost_percent, lasting) / 100, lacks=lacks
+                snapshot,
+                lasting,
+                by_need(settings.chosen.boost_percent, lasting) / 100,
+                boosting=self.boosting,
+                lacks=lacks,
             ),
             khugepaged=self.khugepaged.after(snapshot),
             plenty=plenty,
@@ -188,7 +192,7 @@ class Trend:
             else self.copy_on_write,
             policy_state=next_state(self.policy_state, snapshot, config),
         )
-        told = seen._with_news(self, snapshot)._with_effort(self, snapshot)
+        told = seen._with_news(self, snapshot)._with_patience(snapshot, config)._with_effort(self, snapshot)
         return told._with_gap(self, settings)._with_loss(self, snapshot, settings)
 
     def _with_news(self, past: "Trend", snapshot: Snapshot) -> "Trend":
@@ -209,6 +213,19 @@ class Trend:
             short_in_seconds=self.plenty.forecast.short_in_seconds if self.plenty.is_foreseen else 0.0,
         )
         return replace(self, news=next_news(past.news, snapshot, prospect), scarce_since_seconds=scarce)
+
+    def held_back_seconds(self, now: Snapshot, config: Config) -> float:
+        """The time for which a boost waits from now on, because guests have the CPUs; 0 when it may begin.
+
+        One that was wanted while memory was short goes on to its end: merging itself takes a host from short to calm.
+        """
+        was_short = self.precedence.lacked_seconds >= self.news.boost.since_seconds
+        return 0.0 if was_short else self.precedence.holds_back_seconds(now, config)
+
+    def _with_patience(self, snapshot: Snapshot, config: Config) -> "Trend":
+        """A boost takes no time while it waits, or its reason would not be heard for as long."""
+        waits = self.boosting and self.held_back_seconds(snapshot, config) > 0
+        return replace(self, news=resting(self.news, snapshot)) if waits else self
 
     def _with_effort(self, past: "Trend", snapshot: Snapshot) -> "Trend":
         if not past.boosting or self.boosting:

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ksmtuned_py.config import Adaptive, Config, Kernel, Policy
-from ksmtuned_py.model import Counters, Decision, Knobs, Mode, Run, Snapshot, Wake
+from ksmtuned_py.config import Adaptive, Config, Daemon, Kernel, Policy
+from ksmtuned_py.model import Counters, Decision, Knobs, Mode, Pause, Run, Snapshot, Verdict, Wake
 from ksmtuned_py.policy import decide
 from ksmtuned_py.policy.need import Need
 from ksmtuned_py.policy.precedence import BUSY_SECONDS, OLD_SECONDS, Precedence
@@ -20,6 +20,7 @@ EAGER = Config(kernel=Kernel(ksmd_nice="need"), adaptive=Adaptive(profile="eager
 KEPT = Config(kernel=Kernel(ksmd_nice="keep"))
 CAME_NICE = 5
 FIRST_PASS = Counters(pages_volatile=1000)
+PAUSE = Pause(until_unix_seconds=1e9, reason="backup")
 
 
 def look(at: float, nice: int | None = CAME_NICE, available_gib: float = 10) -> Snapshot:
@@ -118,22 +119,25 @@ def test_what_ksmd_takes_itself_is_to_spare() -> None:
 
 def test_no_boost_begins_before_it_is_known_what_cpus_have_to_spare() -> None:
     """A guest that has just come takes CPUs that were idle until then."""
-    first, long_after, soon_after = beside([2, 2])
+    first, second = beside([2])
     assert decided(first).rule == "busy"
     assert "counted" in decided(first).reason
     assert decided(first).next_tick_seconds == BY_NEED.daemon.tick_seconds
-    late = OLD_SECONDS + 1
-    first, long_after = beside([2], seconds=late)
-    assert decided(first, long_after).rule == "busy"
-    soon_after = replace(soon_after, clock=replace(soon_after.clock, monotonic_seconds=late + 1))
-    assert decided(first, long_after, replace(soon_after, idle_seconds=100 + 2 * late + 2)).mode is Mode.BOOST
+    assert decided(first, second).mode is Mode.BOOST
+    before, come, after = (
+        replace(each, guests=each.guests if at else ())
+        for at, each in enumerate(beside([2, 2], seconds=OLD_SECONDS + 1))
+    )
+    assert decided(before, come).rule == "busy"
+    assert decided(before, come, after).mode is Mode.BOOST
 
 
 def test_while_guests_are_known_to_be_busy_or_memory_is_plenty_nothing_is_counted_sooner() -> None:
     busy = beside([0, 0], seconds=BY_NEED.daemon.idle_tick_seconds)
     assert decided(*busy).next_tick_seconds == BY_NEED.daemon.idle_tick_seconds
-    plenty = look(0, available_gib=15)
-    assert decided(replace(plenty, idle_seconds=1.0)).next_tick_seconds == decided(plenty).next_tick_seconds
+    for kept in (look(0, available_gib=15), replace(look(0, available_gib=4), pause=PAUSE)):
+        usual = decided(kept).next_tick_seconds
+        assert decided(replace(kept, idle_seconds=1.0)).next_tick_seconds == usual
 
 
 def test_where_that_cannot_be_known_guests_do_not_go_first() -> None:
@@ -142,9 +146,40 @@ def test_where_that_cannot_be_known_guests_do_not_go_first() -> None:
     assert modes([replace(each, scanner_cpu_seconds=None) for each in looks]) == [Mode.BOOST] * 3
 
 
-def test_busy_guests_go_first_for_a_minute_and_the_boost_is_not_forgotten() -> None:
+def test_busy_guests_go_first_for_ten_seconds_more_and_the_boost_is_not_forgotten() -> None:
     looks = beside([0, *[2.0] * round(BUSY_SECONDS)])
     assert modes(looks)[1:] == [Mode.REST] * round(BUSY_SECONDS) + [Mode.BOOST]
+
+
+@pytest.mark.parametrize("seconds", [OLD_SECONDS + 1, 30, 3600])
+def test_where_looks_are_far_apart_they_are_counted_once_and_no_more(seconds: float) -> None:
+    config = Config(kernel=Kernel(ksmd_nice="need"), daemon=Daemon(tick_seconds=seconds, idle_tick_seconds=seconds))
+    assert modes(beside([2, 2, 2], seconds=seconds), config) == [Mode.REST] + [Mode.BOOST] * 3
+    late = beside([2, 2, 2])
+    late[3] = replace(late[3], clock=replace(late[3].clock, monotonic_seconds=2 + seconds), idle_seconds=500 + seconds)
+    assert modes(late) == [Mode.REST] + [Mode.BOOST] * 3
+
+
+def test_a_boost_that_waits_for_hours_is_heard_as_before() -> None:
+    """What a boost brought is judged by the time that it took."""
+    trend = Trend.begin(BY_NEED)
+    for each in beside([0.0] * 400, seconds=10):
+        trend = trend.after(each, BY_NEED)
+    assert trend.boosting
+    assert trend.previous is not None
+    assert trend.news.boost.since_seconds == trend.previous.clock.monotonic_seconds
+
+
+def test_it_is_said_what_cpus_lack_and_what_would_change_it() -> None:
+    looks = beside([0.25, 64, 64])
+    held = decided(*looks[:3])
+    assert "they had 0.25 cores to spare, and a boost takes 0.8" in held.reason
+    assert held.would_change[0] == "boost: CPUs with 0.8 cores to spare for 10 s"
+    assert verdict(decided(*beside([64])), "busy").sentence == "CPUs have 64 cores to spare"
+
+
+def verdict(decision: Decision, rule: str) -> Verdict:
+    return next(each for each in decision.verdicts if each.rule == rule)
 
 
 def test_ticks_in_quick_succession_are_not_judged_by_a_few_hundredths_of_a_second() -> None:
@@ -166,9 +201,10 @@ def test_a_boost_that_took_the_host_out_of_need_goes_on_beside_busy_guests() -> 
 
 
 def test_a_single_stall_lets_no_boost_begin_beside_busy_guests_for_a_boost_makes_such_stalls() -> None:
-    looks = beside([0, 0, 0])
-    looks[2] = replace(looks[2], woken_by=frozenset({Wake.PRESSURE}))
-    assert modes(looks)[1:] == [Mode.REST] * 3
+    for available_gib in (2.9, 4):  # the first is too little to leave a shortage
+        looks = beside([0, 0, 0], available_gib)
+        looks[2] = replace(looks[2], woken_by=frozenset({Wake.PRESSURE}), pressure=snapshot(some_percent=3).pressure)
+        assert modes(looks)[1:] == [Mode.REST] * 3
 
 
 def test_stalls_that_last_do_but_give_it_no_leave_to_go_on() -> None:

@@ -21,6 +21,7 @@ CONFIG = """
 metrics.address = ""
 guests = {{ name_patterns = ["scanned-guest*"], libvirt_uri = "", mergeable = false }}
 daemon = {{ tick_seconds = 0.2, idle_tick_seconds = 0.2 }}
+kernel.ksmd_nice = "keep"  # other tests may have all CPUs
 scan = {{ reclaim = "{reclaim}", remap_guests = ["*"], remap_least_mib = 16 }}
 """
 INSTALLED = f"""

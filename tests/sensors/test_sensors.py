@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from ksmtuned_py.door import MOST_BYTES, Door
 from ksmtuned_py.errors import Garbage, Unreadable
 from ksmtuned_py.model import Pressure, Stall, Vmstat
+from ksmtuned_py.sensors.cpus import parse_idle_seconds, read_idle_seconds
 from ksmtuned_py.sensors.memory import parse_arcstats, parse_meminfo, read_memory
 from ksmtuned_py.sensors.pressure import open_trigger, parse_pressure, read_cpu_pressure, read_pressure
-from ksmtuned_py.sensors.uptime import parse_idle_seconds, read_idle_seconds
 from ksmtuned_py.sensors.vmstat import parse_vmstat, read_vmstat
 from ksmtuned_py.units import GIB, KIB, MIB
 from tests.support.need import need
@@ -110,19 +110,20 @@ def test_no_pressure_on_cpus_is_told_where_the_kernel_tells_none(tmp_path: Path)
     assert read_cpu_pressure(DisabledAtBoot()) is None
 
 
-def test_the_time_for_which_cpus_were_idle(tmp_path: Path) -> None:
-    seen = read_idle_seconds(Door(str(make_fake_tree(tmp_path, files={"proc/uptime": "72063.65 51484.77\n"}))))
-    assert seen == 51484.77
-    assert read_idle_seconds(Door(str(make_fake_tree(tmp_path / "none", files={"proc/uptime": None})))) is None
+def test_the_time_for_which_cpus_were_idle_with_what_they_waited_for_disks(tmp_path: Path) -> None:
+    text = "cpu  100 0 200 4000 500 0 7 0 0 0\ncpu0 100 0 200 4000 500 0 7 0 0 0\nintr 12 3\n"
+    seen = read_idle_seconds(Door(str(make_fake_tree(tmp_path, files={"proc/stat": text}))))
+    assert seen == 4500 / os.sysconf("SC_CLK_TCK")
+    assert read_idle_seconds(Door(str(make_fake_tree(tmp_path / "none", files={"proc/stat": None})))) is None
     real = read_idle_seconds(Door())
     assert real is not None
     assert real > 0
 
 
-@pytest.mark.parametrize("text", ["", "12.5", "1.0 2.0 3.0", "1.0 soon", "\x00 \x00"])
-def test_an_uptime_without_idle_time_names_the_file_and_what_was_wanted(text: str) -> None:
-    with pytest.raises(Garbage, match=r"proc/uptime.*CPUs were idle"):
-        parse_idle_seconds("/proc/uptime", text)
+@pytest.mark.parametrize("text", ["", "cpu 1 2 3 4", "cpu0 1 2 3 4 5", "cpu 1 2 3 soon 5", "\x00 \x00"])
+def test_idle_time_that_is_none_names_the_file_and_what_was_wanted(text: str) -> None:
+    with pytest.raises(Garbage, match="/proc/stat"):
+        parse_idle_seconds("/proc/stat", text)
 
 
 def test_huge_pages_of_the_host(tmp_path: Path) -> None:

@@ -1,0 +1,27 @@
+"""Reads for how long CPUs were idle, from /proc/stat."""
+
+import os
+
+from ksmtuned_py.door import Door
+from ksmtuned_py.door.text import parse_int
+from ksmtuned_py.errors import Garbage
+
+STAT = "proc/stat"
+_WANTED = "cpu USER NICE SYSTEM IDLE IOWAIT ..."
+_IDLE = slice(4, 6)
+"""A CPU that waits for a disk may be had, too. Since Linux 6.1.39 some only wait for io_uring, and for nothing else."""
+
+
+def read_idle_seconds(door: Door) -> float | None:
+    """The seconds for which CPUs were idle since boot, of all CPUs together; None without /proc/stat."""
+    text = door.read_if_there(STAT)
+    return None if text is None else parse_idle_seconds(door.path(STAT), text)
+
+
+def parse_idle_seconds(path: str, text: str) -> float:
+    """Read the line of all CPUs in /proc/stat; raises Garbage when it is not there, or has too few figures."""
+    line = text.partition("\n")[0]
+    words = line.split()
+    if words[:1] != ["cpu"] or len(words) < _IDLE.stop:
+        raise Garbage(path, line[:60], _WANTED)
+    return sum(parse_int(path, word) for word in words[_IDLE]) / os.sysconf("SC_CLK_TCK")
