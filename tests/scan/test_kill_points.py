@@ -75,6 +75,7 @@ MAKING_WHOLE = [
     *(("detach", number) for number in (9, 13, 14)),
 ]
 """A new huge page is mapped, trimmed, filled, and moved over the range."""
+PARTS = 5
 
 
 def test_the_guest_survives_a_kill_at_every_step(root: None) -> None:
@@ -98,11 +99,13 @@ def test_so_it_does_at_every_step_of_taking_over_and_of_giving_back(root: None, 
         _survives(one, points, "back", is_merged=lambda: bool(stores(one)))
 
 
-def test_so_it_does_while_its_huge_pages_are_made_whole(root: None) -> None:
+@pytest.mark.parametrize("part", range(PARTS))
+def test_so_it_does_while_its_huge_pages_are_made_whole(root: None, part: int) -> None:
+    """Each part has a guest of its own, for each kill leaves it in more pieces, and merging them takes longer."""
     settings = {"WRITER_IN_HUGE_PAGES": "1", "WRITER_EQUAL_OF_64": "8"}
     with khugepaged_at_rest(), Writer("writer", settings=settings) as one:
         # What was made whole is merged anew before each, or there would be nothing to be made whole.
-        _survives(one, MAKING_WHOLE, "whole", is_merged=lambda: False)
+        _survives(one, MAKING_WHOLE[part::PARTS], "whole", is_merged=lambda: False)
 
 
 def _survives(one: Writer, points: list[tuple[str, int]], what: str, is_merged: Callable[[], bool]) -> None:
