@@ -3,8 +3,8 @@
 Theory of operation
 ===================
 On a host whose CPUs were all taken, ksmd took a fifth of the guests' throughput as it comes (nice 5). So while memory
-is not short, it gets no boost where the CPUs have less to spare than the boost would take. They have to spare what they
-are idle, and what ksmd took itself. When memory is critical ksmd waits for nobody.
+is not short, it gets no boost where the CPUs have less to spare than the boost would take. That is the time that they
+are idle, with what ksmd took itself. When memory is critical ksmd waits for nobody.
 
 It never goes behind the guests by the scheduler. ksmd holds a guest's memory map lock while it looks for the next page.
 Where it loses its CPU then, the guest waits for as long as ksmd does: an mmap of the guest took 0.5 s with ksmd at
