@@ -1,4 +1,4 @@
-"""Gives tests to one worker alone where there are several (pytest -n 3)."""
+"""Gives tests to one worker alone where there are several (pytest -n 2)."""
 
 import re
 from functools import cache
@@ -8,9 +8,7 @@ ROOT = Path(__file__).parent.parent.parent
 RINGS = frozenset({"browser", "emulated", "guests_libvirt", "kernel", "packages", "process", "scan", "systemd"})
 """The folders of tests that need more than made-up trees; all others mirror the code."""
 MACHINE_FOLDERS = frozenset({"kernel", "guests_libvirt", "systemd"})
-FOLDERS_OF_THEIR_OWN = frozenset({"browser", "packages"})
-FILES_OF_THEIR_OWN = frozenset({"scan"})
-"""The folders of which each file is a group: its tests have the same guests, which take long to start."""
+FOLDERS_OF_THEIR_OWN = frozenset({"browser", "packages", "scan"})
 TOUCHES_MACHINE = re.compile(
     r"\b(real|locked)_ksm\b|\bworkloads\((?!.*mergeable=False)|\bzram|\bInstalled\b|\bmark\.(kernel|qemu)\b"
 )
@@ -20,7 +18,7 @@ EMULATED = "mark.emulated"
 def group(nodeid: str) -> str:
     """Returns a test's group, which runs one by one; a test that may meet any other is a group of its own.
 
-    All of this machine's KSM, guests, swap, containers and libvirtd are one group. Remapped processes are none of it:
+    All of this machine's KSM, guests, swap, containers and libvirtd are one group. Remapped processes are another:
     nobody takes them for guests. The tests of the page have one browser. Emulated machines are one only to begin early,
     for they take longest. Larger groups begin first.
     """
@@ -34,6 +32,4 @@ def _group(file: Path) -> str:
         return "emulated"
     if folder in MACHINE_FOLDERS or TOUCHES_MACHINE.search(text):
         return "machine"
-    if folder in FILES_OF_THEIR_OWN:
-        return f"{folder}/{file.name}"
     return folder if folder in FOLDERS_OF_THEIR_OWN else ""
