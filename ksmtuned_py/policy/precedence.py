@@ -26,6 +26,8 @@ COUNTED_SECONDS = 0.5
 """The least time between two counts. The kernel counts to a hundredth of a second."""
 OLD_SECONDS = 5.0
 """A mean of longer says little of the moment at which guests came. It is counted once more before a boost begins."""
+WAITED_PERCENT = 10.0
+"""Of the last 10 s some task waited for a CPU. Then it is counted also before a boost at the first look."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,17 +48,22 @@ class Spare:
         wall = now.clock.monotonic_seconds - self.seconds
         if wall < COUNTED_SECONDS:
             return self
-        unused, cores = None, None
+        unused, cores, is_first = None, None, self.seconds == -inf
         if now.idle_seconds is not None and now.scanner_cpu_seconds is not None:
             unused = now.idle_seconds + now.scanner_cpu_seconds
         if unused is not None and self.unused_seconds is not None:
             cores = max(0.0, unused - self.unused_seconds) / wall
+        is_new = cores is not None and (boosting or wall <= OLD_SECONDS)
         return Spare(
             cores=cores,
-            is_counted=unused is None or (cores is not None and (boosting or wall <= OLD_SECONDS)),
+            is_counted=unused is None or is_new or (is_first and not _waited(now)),
             seconds=now.clock.monotonic_seconds,
             unused_seconds=unused,
         )
+
+
+def _waited(now: Snapshot) -> bool:
+    return now.cpu_pressure is not None and now.cpu_pressure.some.avg10_percent >= WAITED_PERCENT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,13 +15,13 @@ _IDLE = slice(4, 6)
 def read_idle_seconds(door: Door) -> float | None:
     """The seconds for which CPUs were idle since boot, of all CPUs together; None without /proc/stat."""
     text = door.read_if_there(STAT)
-    return None if text is None else parse_idle_seconds(door.path(STAT), text)
+    return None if text is None else parse_idle_jiffies(door.path(STAT), text) / os.sysconf("SC_CLK_TCK")
 
 
-def parse_idle_seconds(path: str, text: str) -> float:
+def parse_idle_jiffies(path: str, text: str) -> int:
     """Read the line of all CPUs in /proc/stat; raises Garbage when it is not there, or has too few figures."""
     line = text.partition("\n")[0]
     words = line.split()
     if words[:1] != ["cpu"] or len(words) < _IDLE.stop:
         raise Garbage(path, line[:60], _WANTED)
-    return sum(parse_int(path, word) for word in words[_IDLE]) / os.sysconf("SC_CLK_TCK")
+    return sum(parse_int(path, word) for word in words[_IDLE])

@@ -7,13 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ksmtuned_py.config import Adaptive, Config, Daemon, Kernel, Policy
-from ksmtuned_py.model import Counters, Decision, Knobs, Mode, Pause, Run, Snapshot, Verdict, Wake
+from ksmtuned_py.model import Counters, Decision, Knobs, Mode, Pause, Pressure, Run, Snapshot, Verdict, Wake
 from ksmtuned_py.policy import decide
 from ksmtuned_py.policy.need import Need
-from ksmtuned_py.policy.precedence import BUSY_SECONDS, OLD_SECONDS, Precedence
+from ksmtuned_py.policy.precedence import BUSY_SECONDS, OLD_SECONDS, WAITED_PERCENT, Precedence
 from ksmtuned_py.policy.trend import Trend
 from ksmtuned_py.units import GIB
-from tests.support.snapshots import snapshot
+from tests.support.snapshots import CALM_STALL, snapshot
 
 BY_NEED = Config(kernel=Kernel(ksmd_nice="need"))
 EAGER = Config(kernel=Kernel(ksmd_nice="need"), adaptive=Adaptive(profile="eager"))
@@ -31,8 +31,14 @@ def look(at: float, nice: int | None = CAME_NICE, available_gib: float = 10) -> 
 def beside(spare_cores: list[float], available_gib: float = 4, seconds: float = 1) -> list[Snapshot]:
     """Looks at a host whose guests leave so much of its CPUs, from one to the next. A guest came before the first."""
     idle = [100 + seconds * sum(spare_cores[:end]) for end in range(len(spare_cores) + 1)]
+    stall = replace(CALM_STALL, avg10_percent=WAITED_PERCENT)
     return [
-        replace(look(at * seconds, available_gib=available_gib), idle_seconds=each, scanner_cpu_seconds=0.0)
+        replace(
+            look(at * seconds, available_gib=available_gib),
+            idle_seconds=each,
+            scanner_cpu_seconds=0.0,
+            cpu_pressure=Pressure(some=stall, full=stall),
+        )
         for at, each in enumerate(idle)
     ]
 
@@ -130,6 +136,14 @@ def test_no_boost_begins_before_it_is_known_what_cpus_have_to_spare() -> None:
     )
     assert decided(before, come).rule == "busy"
     assert decided(before, come, after).mode is Mode.BOOST
+
+
+def test_at_the_first_look_pressure_on_cpus_tells_whether_that_is_to_be_known() -> None:
+    """Who looks once wants to be told what a daemon would do."""
+    first, second = beside([0])
+    assert decided(replace(first, cpu_pressure=None)).mode is Mode.BOOST
+    calm = replace(first, cpu_pressure=Pressure(some=CALM_STALL, full=CALM_STALL))
+    assert modes([calm, second]) == [Mode.BOOST, Mode.REST]
 
 
 def test_while_guests_are_known_to_be_busy_or_memory_is_plenty_nothing_is_counted_sooner() -> None:

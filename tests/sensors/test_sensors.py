@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from ksmtuned_py.door import MOST_BYTES, Door
 from ksmtuned_py.errors import Garbage, Unreadable
 from ksmtuned_py.model import Pressure, Stall, Vmstat
-from ksmtuned_py.sensors.cpus import parse_idle_seconds, read_idle_seconds
+from ksmtuned_py.sensors.cpus import parse_idle_jiffies, read_idle_seconds
 from ksmtuned_py.sensors.memory import parse_arcstats, parse_meminfo, read_memory
 from ksmtuned_py.sensors.pressure import open_trigger, parse_pressure, read_cpu_pressure, read_pressure
 from ksmtuned_py.sensors.vmstat import parse_vmstat, read_vmstat
@@ -123,7 +123,7 @@ def test_the_time_for_which_cpus_were_idle_with_what_they_waited_for_disks(tmp_p
 @pytest.mark.parametrize("text", ["", "cpu 1 2 3 4", "cpu0 1 2 3 4 5", "cpu 1 2 3 soon 5", "\x00 \x00"])
 def test_idle_time_that_is_none_names_the_file_and_what_was_wanted(text: str) -> None:
     with pytest.raises(Garbage, match="/proc/stat"):
-        parse_idle_seconds("/proc/stat", text)
+        parse_idle_jiffies("/proc/stat", text)
 
 
 def test_huge_pages_of_the_host(tmp_path: Path) -> None:
