@@ -73,10 +73,9 @@ def test_what_guests_say_adds_up_to_what_the_kernel_says(libvirtd: Libvirtd, rea
         wait_for(lambda: difference() <= 16, 20.0, "agreement of guests and kernel")
         text = verb("guests", "--json", "--runtime-dir", daemon.runtime).stdout
         told = {each["name"]: each for each in json.loads(text)}
-        assert set(told) == {"web", "db", "mail"}
-        for each in told.values():
-            assert each["merged_bytes"] >= EQUAL_BYTES
-            assert each["libvirt_age_seconds"] is not None
+        for name in ("web", "db", "mail"):  # other tests may have guests, too
+            assert told[name]["merged_bytes"] >= EQUAL_BYTES
+            assert told[name]["libvirt_age_seconds"] is not None
         libvirtd.destroy("web")
         daemon.wait_status(lambda status: not guest(status, "web"), "end of web")
         assert daemon.end() == 0

@@ -51,7 +51,8 @@ def test_a_core_dump_has_merged_pages_only_where_its_filter_says_so(
 ) -> None:
     need(not Path("/proc/sys/kernel/core_pattern").read_text().startswith(("|", "/")), "core dumps in files")
     tmp_path.chmod(0o777)
-    with Writer("dumping", command=(sys.executable, "-m", "tests.scan.lively", "16", f"dumping={tmp_path}")) as one:
+    command = (sys.executable, "-m", "tests.scan.lively", "16", f"dumping={tmp_path}")
+    with Writer("dumping", command=command, idle_seconds=0.2) as one:  # what it writes is its own again
         core_filter = Path(f"/proc/{one.pid}/coredump_filter")
         core_filter.write_text(hex(int(core_filter.read_text(), 16) & ~4 | bit))
         with scanning(no_ksm, REMAP, [one]) as backend:

@@ -59,7 +59,8 @@ def test_a_guest_cannot_write_to_what_all_have_mapped(root: None, no_ksm: Door) 
 def test_a_memfd_of_somebody_else_is_not_taken_for_ours(root: None, no_ksm: Door) -> None:
     with trap(NOBODY) as inode, writers(2) as guests, scanning(no_ksm, REMAP, guests) as backend:
         wait_true(lambda: backend.counters().pages_sharing > 250, "shared pages")
-        assert all(stores(one) and inode not in stores(one) for one in guests)
+        wait_true(lambda: all(map(stores, guests)), "shared pages of both")
+        assert all(inode not in stores(one) for one in guests)
 
 
 @pytest.mark.parametrize(("size", "seals"), [(STORE_BYTES, SEALS), (1 << 20, SEALS), (STORE_BYTES, 0)])

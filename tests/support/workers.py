@@ -19,8 +19,8 @@ def group(nodeid: str) -> str:
     """Returns a test's group, which runs one by one; a test that may meet any other is a group of its own.
 
     All of this machine's KSM, guests, swap, containers and libvirtd are one group. Remapped processes are another:
-    nobody takes them for guests. The tests of the page have one browser. Emulated machines are one only to begin early,
-    for they take longest. Larger groups begin first.
+    nobody takes them for guests, and each scan worker takes over what any other has shared. The tests of the page have
+    one browser. Emulated machines are one only to begin early, for they take longest. Larger groups begin first.
     """
     return _group(ROOT / nodeid.partition("::")[0]) or nodeid
 
