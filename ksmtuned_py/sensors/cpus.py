@@ -13,15 +13,18 @@ _IDLE = slice(4, 6)
 
 
 def read_idle_seconds(door: Door) -> float | None:
-    """The seconds for which CPUs were idle since boot, of all CPUs together; None without /proc/stat."""
+    """The seconds for which CPUs were idle since boot, of all CPUs together; None where that is not told."""
     text = door.read_if_there(STAT)
-    return None if text is None else parse_idle_jiffies(door.path(STAT), text) / os.sysconf("SC_CLK_TCK")
+    jiffies = None if text is None else parse_idle_jiffies(door.path(STAT), text)
+    return None if jiffies is None else jiffies / os.sysconf("SC_CLK_TCK")
 
 
-def parse_idle_jiffies(path: str, text: str) -> int:
-    """Read the line of all CPUs in /proc/stat; raises Garbage when it is not there, or has too few figures."""
+def parse_idle_jiffies(path: str, text: str) -> int | None:
+    """Read the line of all CPUs in /proc/stat; None without it, and raises Garbage when it has too few figures."""
     line = text.partition("\n")[0]
     words = line.split()
-    if words[:1] != ["cpu"] or len(words) < _IDLE.stop:
+    if words[:1] != ["cpu"]:
+        return None
+    if len(words) < _IDLE.stop:
         raise Garbage(path, line[:60], _WANTED)
     return sum(parse_int(path, word) for word in words[_IDLE])

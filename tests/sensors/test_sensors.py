@@ -114,13 +114,14 @@ def test_the_time_for_which_cpus_were_idle_with_what_they_waited_for_disks(tmp_p
     text = "cpu  100 0 200 4000 500 0 7 0 0 0\ncpu0 100 0 200 4000 500 0 7 0 0 0\nintr 12 3\n"
     seen = read_idle_seconds(Door(str(make_fake_tree(tmp_path, files={"proc/stat": text}))))
     assert seen == 4500 / os.sysconf("SC_CLK_TCK")
-    assert read_idle_seconds(Door(str(make_fake_tree(tmp_path / "none", files={"proc/stat": None})))) is None
+    for name, nothing in (("none", None), ("other", "intr 12 3\n"), ("empty", "")):
+        assert read_idle_seconds(Door(str(make_fake_tree(tmp_path / name, files={"proc/stat": nothing})))) is None
     real = read_idle_seconds(Door())
     assert real is not None
     assert real > 0
 
 
-@pytest.mark.parametrize("text", ["", "cpu 1 2 3 4", "cpu0 1 2 3 4 5", "cpu 1 2 3 soon 5", "\x00 \x00"])
+@pytest.mark.parametrize("text", ["cpu", "cpu 1 2 3 4", "cpu 1 2 3 soon 5", "cpu 1 2 3 4 \x00"])
 def test_idle_time_that_is_none_names_the_file_and_what_was_wanted(text: str) -> None:
     with pytest.raises(Garbage, match="/proc/stat"):
         parse_idle_jiffies("/proc/stat", text)
