@@ -3,8 +3,8 @@
 Theory of operation
 ===================
 On a host whose CPUs were all taken, ksmd took a fifth of the guests' throughput as it comes (nice 5). So while memory
-is not short, it gets no boost where the CPUs have less to spare than the boost would take. That is the time that they
-are idle, with what ksmd took itself. When memory is critical ksmd waits for nobody.
+is not short, it gets no boost where the CPUs have less to spare than the boost would take. What they have to spare is
+the time that they are idle, with what ksmd took itself. When memory is critical ksmd waits for nobody.
 
 It never goes behind the guests by the scheduler. ksmd holds a guest's memory map lock while it looks for the next page.
 Where it loses its CPU then, the guest waits for as long as ksmd does: an mmap of the guest took 0.5 s with ksmd at
@@ -27,7 +27,7 @@ COUNTED_SECONDS = 0.5
 OLD_SECONDS = 5.0
 """A mean of longer says little of the moment at which guests came. It is counted once more before a boost begins."""
 WAITED_PERCENT = 10.0
-"""Of the last 10 s some task waited for a CPU. Then it is counted also before a boost at the first look."""
+"""Where some task waited for a CPU for so much of the last 10 s, a boost at the first look waits for a count, too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,7 @@ from ksmtuned_py.errors import Garbage
 STAT = "proc/stat"
 _WANTED = "cpu USER NICE SYSTEM IDLE IOWAIT ..."
 _IDLE = slice(4, 6)
-"""A CPU that waits for a disk may be had, too. Since Linux 6.1.39 some only wait for io_uring, and for nothing else."""
+"""IDLE and IOWAIT, for ksmd can have a CPU that waits for a disk. Since Linux 6.1.39 it may wait for io_uring alone."""
 
 
 def read_idle_seconds(door: Door) -> float | None:
