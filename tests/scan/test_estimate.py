@@ -73,8 +73,9 @@ def with_unique_pages(copies: Copies, pages: int) -> Copies:
 
 def surveyed(copies: Copies, share: float, chance: np.random.Generator) -> Sample:
     """Returns a guest with these contents, as a survey sees it; content number n has the print n + 2."""
-    prints = np.arange(len(copies)).astype(np.uint64) + np.uint64(2)
-    common = chance.binomial(copies, ADDRESS_SHARE) >= 2
+    prints = np.arange(2, len(copies) + 2, dtype=np.uint64)
+    common, several = np.zeros(len(copies), np.bool_), copies > 1  # of a single copy nobody finds two
+    common[several] = chance.binomial(copies[several], ADDRESS_SHARE) >= 2
     drawn = ~common & (chance.random(len(copies)) < share)
     return Sample(
         name="a",
