@@ -15,6 +15,7 @@ from ksmtuned_py.backends.scan import ScanBackend
 from ksmtuned_py.door import Door
 from tests.scan.conftest import scanning, told, turn, wait_passes, wait_true
 from tests.scan.crowd import MANY_TIMES, MIB, SMALL, Crowd, Start, crowd, goes_on, program
+from tests.scan.forkedworkers import forked_workers
 from tests.scan.writers import Writer, runs_freely, stores, writers
 from tests.support.process import wait_for
 
@@ -51,7 +52,7 @@ def test_threads_that_come_and_go_all_the_time_keep_it_from_merging_at_most(root
 
 def test_interrupted_calls_are_right_when_the_worker_is_killed_in_the_midst(root: None, no_ksm: Door) -> None:
     chance = random.Random(5)
-    with lively("one", *CALLS) as one:
+    with forked_workers(), lively("one", *CALLS) as one:
         for _ in range(10):
             with scanning(no_ksm, SMALL, [one], sleep_millisecs=0) as backend:
                 wait_true(lambda: bool(backend.window_milliseconds), "first stop")

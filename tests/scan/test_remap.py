@@ -13,6 +13,7 @@ from ksmtuned_py.config import Scan
 from ksmtuned_py.door import Door
 from ksmtuned_py.units import MIB
 from tests.scan.conftest import PASS_SECONDS, guest, scanning, turn, wait_passes, wait_true
+from tests.scan.forkedworkers import forked_workers
 from tests.scan.writers import runs_freely, writers
 from tests.support.process import wait_for
 
@@ -104,7 +105,7 @@ def test_threads_that_write_all_the_time_lose_no_byte(root: None, no_ksm: Door) 
 
 def test_fifty_kills_of_the_worker_while_it_merges(root: None, no_ksm: Door) -> None:
     chance = random.Random(1)
-    with writers(2) as guests:
+    with forked_workers(), writers(2) as guests:
         for _ in range(50):
             with scanning(no_ksm, REMAP, guests, sleep_millisecs=0) as backend:
                 time.sleep(chance.uniform(0.1, 0.4))
