@@ -177,7 +177,7 @@ def test_locked_memory_stays_and_all_other_zeros_go(zram_swap: None, no_ksm: Doo
 def test_a_guest_whose_memory_is_all_locked_is_told_and_the_others_go(zram_swap: None, no_ksm: Door) -> None:
     with Holder("locked", 8, "locked=8192") as locked, Holder("web", 8) as web:
         zeros = [zero_pages([one], no_ksm) for one in (locked, web)]
-        with scanning(no_ksm, Scan(), [locked, web]) as backend:
+        with scanning(no_ksm, Scan(), [locked, web], sleep_millisecs=500) as backend:
             wait_true(lambda: bool(backend.guests) and "locked" in (backend.guests[0]["rest"] or ""), "the reason")
             assert backend.problems == (f"locked: {backend.guests[0]['rest']}",)
             assert [key[0] for key in backend.refused] == [locked.pid]
@@ -244,11 +244,11 @@ def test_without_swap_the_reason_is_said_and_nothing_happens(root: None, no_ksm:
 
 
 def test_a_guest_that_touches_its_zero_pages_again_is_left_alone_for_a_while(zram_swap: None, no_ksm: Door) -> None:
-    with Holder("web", 32) as one, scanning(no_ksm, Scan(), [one], sleep_millisecs=20) as backend:
-        wait_true(lambda: (backend.counters().ksm_zero_pages or 0) > 8000, "zero pages given back")
+    with Holder("web", 8) as one, scanning(no_ksm, Scan(), [one], sleep_millisecs=100) as backend:
+        wait_true(lambda: (backend.counters().ksm_zero_pages or 0) > 2000, "zero pages given back")
         one.wrong_pages()  # the process reads all pages
         wait_true(lambda: backend.guests[0]["rests"] > 0, "the back-off")
-        wait_true(lambda: (backend.counters().ksm_zero_pages or 0) > 8000, "zero pages given back once more")
+        wait_true(lambda: (backend.counters().ksm_zero_pages or 0) > 2000, "zero pages given back once more")
 
 
 def test_report_mode_counts_and_touches_nothing(zram_swap: None, no_ksm: Door) -> None:
