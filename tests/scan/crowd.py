@@ -33,11 +33,11 @@ class Inside(Writer):
         return psutil.Process(self.process.pid).children()[0].pid
 
 
-def program(module: str, *words: str, before: Sequence[str] = (), mib: int = MIB) -> Start:
+def program(module: str, *words: str, before: Sequence[str] = (), idle_seconds: float = IDLE_SECONDS) -> Start:
     """Returns what starts one of the tests' guests under a name; `before` is the program that begins it."""
-    command = (*before, sys.executable, "-m", f"tests.scan.{module}", str(mib), *words)
+    command = (*before, sys.executable, "-m", f"tests.scan.{module}", str(MIB), *words)
     kind = Inside if before else Writer
-    return lambda name: kind(name, command=command, idle_seconds=IDLE_SECONDS)
+    return lambda name: kind(name, command=command, idle_seconds=idle_seconds)
 
 
 class Crowd:
@@ -79,7 +79,7 @@ def crowd(
 ) -> Iterator[Crowd]:
     """Starts guests, has them prepared before anybody looks at them, and yields them after some passes."""
     with ExitStack() as stack:
-        plain = stack.enter_context(writers(2, MIB))
+        plain = stack.enter_context(writers(2, MIB, IDLE_SECONDS))
         guests = {name: stack.enter_context(start(name)) for name, start in kinds.items()}
         prepare(guests)
         backend = stack.enter_context(

@@ -14,7 +14,7 @@ import pytest
 from ksmtuned_py.backends.scan import ScanBackend
 from ksmtuned_py.door import Door
 from tests.scan.conftest import scanning, told, turn, wait_passes, wait_true
-from tests.scan.crowd import MANY_TIMES, MIB, SMALL, Crowd, Start, crowd, goes_on, program
+from tests.scan.crowd import IDLE_SECONDS, MANY_TIMES, MIB, SMALL, Crowd, Start, crowd, goes_on, program
 from tests.scan.forkedworkers import forked_workers
 from tests.scan.writers import Writer, runs_freely, stores, writers
 from tests.support.process import wait_for
@@ -32,7 +32,7 @@ def lively(name: str, *words: str) -> Writer:
 @contextmanager
 def beside_others(door: Door, one: Writer) -> Iterator[tuple[ScanBackend, list[Writer]]]:
     """Yields a backend at work on the guest and two plain ones, which must go on whatever becomes of it."""
-    with writers(2, MIB) as others, scanning(door, SMALL, [one, *others], sleep_millisecs=0) as backend:
+    with writers(2, MIB, IDLE_SECONDS) as others, scanning(door, SMALL, [one, *others], sleep_millisecs=0) as backend:
         yield backend, others
         wait_true(lambda: bool(stores(others[0]) & stores(others[1])), "pages shared by the others")
         wait_passes(backend, 2)

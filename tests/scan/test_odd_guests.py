@@ -4,6 +4,7 @@ import json
 import os
 import stat
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,8 @@ REFUSED = {
     "32-bit": "it runs 32-bit code",
     "stiff": "too little of its vdso is unused for the first calls",
 }
+quiet = partial(program, idle_seconds=0.2)
+"""Starts guests that write at a quarter of the usual rate: each change has to be merged anew, and here are dozens."""
 NAMESPACES = ("pid", "mount", "ipc", "net")
 MERGED = (*NAMESPACES, "jailed", "x32", "no-locks", "hugetlbfs", "careful", "not-nesting")
 
@@ -53,27 +56,27 @@ def refused(directory: Path) -> dict[str, Start]:
     node = directory / "null"
     os.mknod(node, stat.S_IFCHR | 0o666, Path("/dev/loop-control").stat().st_rdev)
     return {
-        "named": program("odd", "named", f"{directory}/"),
-        "32-bit-calls": program("lively", "narrow"),
-        "restartable": program("lively", "restartable"),
-        "stepped": program("lively", "stepped"),
-        "no-memory": program("lively"),
-        "no-descriptors": program("lively"),
-        "two-descriptors": program("odd", "few"),
-        "locked-now": program("lively", "locked=now"),
-        "locked-on-fault": program("lively", "locked=on-fault"),
-        "rooted": program("lively", "rooted"),
+        "named": quiet("odd", "named", f"{directory}/"),
+        "32-bit-calls": quiet("lively", "narrow"),
+        "restartable": quiet("lively", "restartable"),
+        "stepped": quiet("lively", "stepped"),
+        "no-memory": quiet("lively"),
+        "no-descriptors": quiet("lively"),
+        "two-descriptors": quiet("odd", "few"),
+        "locked-now": quiet("lively", "locked=now"),
+        "locked-on-fault": quiet("lively", "locked=on-fault"),
+        "rooted": quiet("lively", "rooted"),
         "root": lambda name: Holder(name, MIB),
-        "watched": program("lively", "watched=open"),
-        "watched-elsewhere": program("lively", "watched=elsewhere"),
-        "migrated": program("lively", "named=multifdsend_0"),
-        "files": program("odd", "files"),
-        "areas": program("odd", "areas"),
-        "xdp": program("odd", "xdp"),
+        "watched": quiet("lively", "watched=open"),
+        "watched-elsewhere": quiet("lively", "watched=elsewhere"),
+        "migrated": quiet("lively", "named=multifdsend_0"),
+        "files": quiet("odd", "files"),
+        "areas": quiet("odd", "areas"),
+        "xdp": quiet("odd", "xdp"),
         # A device is known by its number and not by its name.
-        "device": program("odd", "device", str(node)),
-        "nesting": program("odd", "kvm", "-cpu", "host"),
-        "dispatching": program("odd", "dispatching"),
+        "device": quiet("odd", "device", str(node)),
+        "nesting": quiet("odd", "kvm", "-cpu", "host"),
+        "dispatching": quiet("odd", "dispatching"),
         "32-bit": lambda name: Narrow(name, directory, MIB * MEBIBYTE),
         "stiff": lambda name: Stiff(name, MIB),
     }
@@ -83,14 +86,14 @@ def merged(directory: Path) -> dict[str, Start]:
     """Returns the guests that are merged, be it for a while or in part."""
     inside = ("--fork", "--kill-child")
     return {
-        **{kind: program("lively", before=("unshare", f"--{kind}", *inside)) for kind in NAMESPACES},
-        "jailed": program("lively", f"jailed={directory}"),
+        **{kind: quiet("lively", before=("unshare", f"--{kind}", *inside)) for kind in NAMESPACES},
+        "jailed": quiet("lively", f"jailed={directory}"),
         "x32": program("lively", "x32"),
-        "no-locks": program("lively"),
-        "hugetlbfs": program("lively", "huge"),
-        "careful": program("odd", "mdwe"),
-        "not-nesting": program("odd", "kvm", "-cpu", "host,vmx=off"),
-        "locking": program("lively", "locked=later"),
+        "no-locks": quiet("lively"),
+        "hugetlbfs": quiet("lively", "huge"),
+        "careful": quiet("odd", "mdwe"),
+        "not-nesting": quiet("odd", "kvm", "-cpu", "host,vmx=off"),
+        "locking": quiet("lively", "locked=later"),
     }
 
 

@@ -305,7 +305,9 @@ def guests(machine: Door) -> Iterator[Crowd]:
             assert isinstance(one, Writer)
             one.ask("sleep")
 
-    with crowd(machine, {name: program("resting") for name in (*SLEEPING, "guarding")}, sleep) as found:
+    with crowd(
+        machine, {name: program("resting", idle_seconds=0.2) for name in (*SLEEPING, "guarding")}, sleep
+    ) as found:
         for name in found.guests:
             wait_true(lambda name=name: all_merged(found[name]), "merged pages")  # type: ignore[misc] # mypy cannot infer a lambda's default
         yield found

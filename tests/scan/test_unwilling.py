@@ -28,6 +28,7 @@ from ksmtuned_py.scanner.remap.stop.stops import Stops, patiently
 from ksmtuned_py.scanner.remap.stop.threads import Threads
 from ksmtuned_py.scanner.target import Target
 from tests.scan.conftest import scanning, told, turn, wait_passes, wait_true
+from tests.scan.crowd import IDLE_SECONDS, PAUSE_MILLISECS
 from tests.scan.narrow import MIB
 from tests.scan.test_hostile import odd
 from tests.scan.test_remap import REMAP, maps
@@ -114,7 +115,11 @@ def test_a_guest_that_is_frozen_at_any_moment_loses_no_byte_and_holds_nobody_up(
 
 
 def test_a_thread_that_waits_for_seconds_costs_the_others_nothing(root: None, no_ksm: Door) -> None:
-    with odd("waiting") as one, writers(2) as others, scanning(no_ksm, REMAP, [one, *others]) as backend:
+    with (
+        odd("waiting") as one,
+        writers(2, idle_seconds=IDLE_SECONDS) as others,
+        scanning(no_ksm, REMAP, [one, *others], sleep_millisecs=PAUSE_MILLISECS) as backend,
+    ):
         one.ask("wait")
         child = wait_for(lambda: psutil.Process(one.pid).children(), 5.0, "child that it waits for")[0]
         try:

@@ -68,9 +68,9 @@ class Writer:
 
 
 @contextmanager
-def writers(count: int, mib: int = MIB) -> Iterator[list[Writer]]:
+def writers(count: int, mib: int = MIB, idle_seconds: float | None = None) -> Iterator[list[Writer]]:
     with ExitStack() as stack:
-        yield [stack.enter_context(Writer(f"writer-{number}", mib)) for number in range(count)]
+        yield [stack.enter_context(Writer(f"writer-{number}", mib, (), idle_seconds)) for number in range(count)]
 
 
 def runs_freely(one: Running) -> bool:
