@@ -11,14 +11,14 @@ from random import Random
 from ksmtuned_py.units import MIB
 from tests.support.qemu import BOOT_SECONDS, NOBODY, UP, FilledGuest, guest_kernel, inherited
 
-EQUAL_BYTES, OWN_BYTES, DISK_BYTES = 12 * MIB, 8 * MIB, 16 * MIB
+EQUAL_BYTES, OWN_BYTES, DISK_BYTES = 6 * MIB, 4 * MIB, 8 * MIB
 MODULES = ("virtio_ring", "virtio", "virtio_pci_legacy_dev", "virtio_pci_modern_dev", "virtio_pci", "virtio_blk")
 WORK = """\
 sum=$(md5sum < /own)
 while true; do
   dd if=/own of=/dev/vda bs=64k conv=fsync 2>/dev/null
   echo 1 > /proc/sys/vm/drop_caches
-  dd if=/dev/vda of=/tmp/back bs=64k count=128 2>/dev/null
+  dd if=/dev/vda of=/tmp/back bs=64k count=64 2>/dev/null
   test "$(md5sum < /tmp/back)" = "$sum" || echo wrong >> /tmp/wrong
   echo >> /tmp/rounds
   sleep 0.5
