@@ -72,9 +72,20 @@ def _file_of(module: str) -> Path:
     return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
 
 
-def imported(tree: ast.Module) -> Iterator[str]:
+@cache
+def nodes(module: str) -> tuple[ast.AST, ...]:
+    """All nodes of a module's tree. Most rules ask for them, and a walk takes longer than any rule."""
+    return tuple(ast.walk(sources()[module]))
+
+
+@cache
+def imported(module: str) -> tuple[str, ...]:
     """The full names of what a module imports, at its top or within a function."""
-    for node in ast.walk(tree):
+    return tuple(_imported(module))
+
+
+def _imported(module: str) -> Iterator[str]:
+    for node in nodes(module):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -84,7 +95,7 @@ def imported(tree: ast.Module) -> Iterator[str]:
 def own_imports(module: str) -> set[str]:
     """The modules of the package that a module imports."""
     found = set()
-    for name in imported(sources()[module]):
+    for name in imported(module):
         if name == PACKAGE or name.startswith(f"{PACKAGE}."):
             inside = name.removeprefix(PACKAGE).removeprefix(".")
             found.add(inside if inside in sources() else inside.rpartition(".")[0])
@@ -93,7 +104,7 @@ def own_imports(module: str) -> set[str]:
 
 def own_names(module: str) -> Iterator[tuple[str, str]]:
     """The names that a module takes from other modules of the package, with those modules; '' is a module itself."""
-    for name in imported(sources()[module]):
+    for name in imported(module):
         if name.startswith(f"{PACKAGE}."):
             inside = name.removeprefix(f"{PACKAGE}.")
             other, _, taken = (inside, "", "") if inside in sources() else inside.rpartition(".")
@@ -148,7 +159,7 @@ def is_pure(module: str) -> bool:
 def test_pure_modules_know_only_what_they_are_given() -> None:
     pure = [module for module in sources() if is_pure(module)]
     assert len(pure) > 2 * len(PURE)
-    foreign = [(module, name) for module in pure for name in imported(sources()[module])]
+    foreign = [(module, name) for module in pure for name in imported(module)]
     assert [pair for pair in foreign if pair[1].split(".")[0] in IMPURE] == []
     borrowed = [(module, other, name) for module in pure for other, name in own_names(module)]
     assert [each for each in borrowed if not is_pure(each[1]) and not each[2][:1].isupper()] == []
@@ -198,15 +209,15 @@ def test_parsers_touch_nothing_but_their_text() -> None:
 
 @pytest.mark.parametrize("library", ONE_FILE_EACH)
 def test_an_optional_library_is_touched_in_one_file(library: str) -> None:
-    users = {module for module, tree in sources().items() for name in imported(tree) if name.split(".")[0] == library}
+    users = {module for module in sources() for name in imported(module) if name.split(".")[0] == library}
     assert len(users) <= 1
 
 
 def test_only_the_door_opens_kernel_files() -> None:
     opened = [
         f"{module}:{node.lineno} opens {_text_begin(node.args[0])}"
-        for module, tree in sources().items()
-        for node in ast.walk(tree)
+        for module in sources()
+        for node in nodes(module)
         if isinstance(node, ast.Call) and node.args and _text_begin(node.args[0]).startswith(("/proc", "/sys"))
         if ast.unparse(node.func).split(".")[-1] in OPENERS
     ]
@@ -216,8 +227,8 @@ def test_only_the_door_opens_kernel_files() -> None:
 def test_a_kernel_file_has_one_reader() -> None:
     """Who names a file knows its form. Directories that are only looked through may be named twice."""
     readers: dict[str, set[str]] = {}
-    for module, tree in sources().items():
-        for node in ast.walk(tree):
+    for module in sources():
+        for node in nodes(module):
             text = _text_begin(node) if isinstance(node, ast.expr) else ""
             if text.startswith(("proc/", "sys/")) and not text.endswith("/"):
                 readers.setdefault(text, set()).add(module)
@@ -227,22 +238,22 @@ def test_a_kernel_file_has_one_reader() -> None:
 
 def test_only_patience_reads_what_may_make_it_wait() -> None:
     """Only the scan backend's worker is exempt. It is a process of its own, which may wait for a guest."""
-    makers = {module for module, tree in sources().items() if "Inside" in set(_called(tree))}
+    makers = {module for module in sources() if "Inside" in set(_called(module))}
     assert makers == {"guests.patience"}
     paths = [
         f"{module}:{node.lineno}"
-        for module, tree in sources().items()
+        for module in sources()
         if not module.startswith("scanner")
-        for node in ast.walk(tree)
+        for node in nodes(module)
         if isinstance(node, ast.JoinedStr) and node.values and _text_begin(node).startswith("proc/")
         if isinstance(last := node.values[-1], ast.Constant) and str(last.value).rpartition("/")[2] in WAITING
     ]
     assert paths == []
 
 
-def _called(tree: ast.Module) -> Iterator[str]:
+def _called(module: str) -> Iterator[str]:
     """The names that are called in a module."""
-    for node in ast.walk(tree):
+    for node in nodes(module):
         if isinstance(node, ast.Call):
             yield ast.unparse(node.func).rpartition(".")[2]
 
@@ -255,8 +266,8 @@ def _text_begin(node: ast.expr) -> str:
 
 def functions() -> Iterator[tuple[str, ast.FunctionDef]]:
     """Every function of the package with its module."""
-    for module, tree in sources().items():
-        yield from ((module, node) for node in ast.walk(tree) if isinstance(node, ast.FunctionDef))
+    for module in sources():
+        yield from ((module, node) for node in nodes(module) if isinstance(node, ast.FunctionDef))
 
 
 def test_no_child_takes_its_code_from_the_directory_we_happen_to_be_in() -> None:
@@ -274,9 +285,9 @@ def test_who_puts_the_parts_together_hands_them_over() -> None:
     """What one part needs of another comes by its constructor: nobody reaches through an object to set another's."""
     reached = {
         f"{module}: {ast.unparse(target)}"
-        for module, tree in sources().items()
+        for module in sources()
         if module.startswith(("daemon.", "cli."))
-        for node in ast.walk(tree)
+        for node in nodes(module)
         for target in (node.targets if isinstance(node, ast.Assign) else ())
         if isinstance(target, ast.Attribute) and isinstance(target.value, ast.Attribute)
     }
@@ -285,7 +296,7 @@ def test_who_puts_the_parts_together_hands_them_over() -> None:
 
 def test_nothing_to_complain_of_is_none_and_never_an_empty_text() -> None:
     asked = [node for _, node in functions() if COMPLAINT.search(node.name)]
-    kept = [node for tree in sources().values() for node in ast.walk(tree) if isinstance(node, ast.AnnAssign)]
+    kept = [node for module in sources() for node in nodes(module) if isinstance(node, ast.AnnAssign)]
     kept = [node for node in kept if COMPLAINT.search(ast.unparse(node.target))]
     assert len(asked) > 10
     assert len(kept) > 5
@@ -296,9 +307,9 @@ def test_nothing_to_complain_of_is_none_and_never_an_empty_text() -> None:
 def test_a_public_class_has_a_name_of_its_own() -> None:
     """Only a section of the configuration may be called like what it configures."""
     named: dict[str, list[str]] = {}
-    for module, tree in sources().items():
+    for module in sources():
         if module.split(".")[0] != "config":
-            for node in ast.walk(tree):
+            for node in nodes(module):
                 if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                     named.setdefault(node.name, []).append(module)
     assert len(named) > 200
@@ -329,8 +340,8 @@ def test_a_docstring_needs_no_other_to_be_understood() -> None:
     dangling = re.compile(r"(With|Of|In|By|From|For|On|At|As|Like|The same|It|They)\b")
     found = [
         f"{module}: {text.splitlines()[0]}"
-        for module, tree in sources().items()
-        for node in ast.walk(tree)
+        for module in sources()
+        for node in nodes(module)
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
         if (text := ast.get_docstring(node)) and dangling.match(text)
     ]

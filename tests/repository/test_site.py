@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.once import made_once
 from tests.support.sitepages import Page, build, dead_ends, loaded_from_elsewhere, read_pages, small_tree
 
 ROOT = Path(__file__).parent.parent.parent
@@ -18,10 +19,12 @@ PAGES = {
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The site as it is built from this checkout."""
-    out = tmp_path_factory.mktemp("site")
-    done = build(ROOT, out)
-    assert (done.returncode, done.stderr) == (0, "")
-    return out
+
+    def make(out: Path) -> None:
+        done = build(ROOT, out)
+        assert (done.returncode, done.stderr) == (0, "")
+
+    return made_once(tmp_path_factory, "site", make)
 
 
 def test_every_page_is_in_it_and_in_its_navigation(site: Path) -> None:

@@ -9,6 +9,7 @@ from argparse import ArgumentParser, _SubParsersAction
 from collections.abc import Iterator, Mapping
 from contextlib import redirect_stderr
 from dataclasses import dataclass
+from functools import cache
 from io import StringIO
 
 from ksmtuned_py.cli.main import build_parser
@@ -132,7 +133,7 @@ def refusal(arguments: list[str]) -> str:
     said = StringIO()
     with redirect_stderr(said):
         try:
-            build_parser().parse_args(arguments)
+            _parser().parse_args(arguments)
         except SystemExit as ended:
             return "" if ended.code == 0 else said.getvalue().splitlines()[-1]
     return ""
@@ -148,7 +149,14 @@ def unknown_words(arguments: list[str]) -> list[str]:
     return [word for word in others if word.startswith("--") and word != "--" and word.partition("=")[0] not in options]
 
 
+@cache
+def _parser() -> ArgumentParser:
+    """Our parser; it is made once, for the pages have hundreds of commands."""
+    return build_parser()
+
+
+@cache
 def verb_parsers() -> dict[str, ArgumentParser]:
     """Returns the parser of each verb."""
-    actions = [action for action in build_parser()._actions if isinstance(action, _SubParsersAction)]
+    actions = [action for action in _parser()._actions if isinstance(action, _SubParsersAction)]
     return dict(actions[0].choices)
