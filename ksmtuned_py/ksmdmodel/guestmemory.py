@@ -9,7 +9,6 @@ from ksmtuned_py.ksmdmodel.pages import FREED, NEW, TO_TREES, Found, PagePlace, 
 from ksmtuned_py.ksmdmodel.runs import Runs
 
 NANOSECONDS = 1_000_000_000
-WITHOUT_ITEM = (PagePlace.NEW, PagePlace.ZERO, PagePlace.FREED)
 MERGING = (Found.JOIN, Found.PAIR, Found.ZERO_PAGE)
 ON_ZERO_PAGE = (PagePlace.ZEROED, PagePlace.ZERO, PagePlace.FREED)
 
@@ -77,12 +76,17 @@ class GuestMemory:
     @property
     def rmap_items(self) -> int:
         """The number of rmap items that ksmd keeps for it."""
-        return self.pages - sum(self.counts[place] for place in WITHOUT_ITEM)
+        counts = self.counts  # asked for each guest several times a tick, and so not in a loop
+        return sum(counts) - counts[PagePlace.NEW] - counts[PagePlace.ZERO] - counts[PagePlace.FREED]
 
     def unseen_breaks(self, now_ns: int) -> tuple[int, int]:
         """Returns how many merged pages, and pages on the zero page, it wrote to that ksmd has not seen yet."""
-        breaks = [group.unseen_breaks(now_ns) for group in self.groups if group.breakable]
-        return sum(merged for merged, _ in breaks), sum(zeroed for _, zeroed in breaks)
+        merged = zeroed = 0
+        for group in self.groups:
+            if group.breakable:  # few are
+                of_group = group.unseen_breaks(now_ns)
+                merged, zeroed = merged + of_group[0], zeroed + of_group[1]
+        return merged, zeroed
 
     def end(self) -> None:
         """Ends the process: its memory is free at once, while the counters wait for ksmd."""

@@ -1,10 +1,10 @@
 """What merging could save at best. Pure."""
 
+from collections import Counter
 from collections.abc import Iterable
 
 from ksmtuned_py.ksmdmodel.contents import ZERO_CONTENT
 from ksmtuned_py.ksmdmodel.guestmemory import PageGroup
-from ksmtuned_py.ksmdmodel.runs import Runs
 
 
 def mergeable_pages(specs: Iterable[PageGroup], max_page_sharing: int, *, use_zero_pages: bool) -> int:
@@ -23,19 +23,18 @@ def mergeable_pages(specs: Iterable[PageGroup], max_page_sharing: int, *, use_ze
 
 
 def _saved(groups: list[PageGroup], max_page_sharing: int) -> int:
-    copies = Runs(max(_distinct(group) for group in groups), 0)
+    copies_until = Counter[int]()  # of all contents before that one
     for group in groups:
         rows, more = divmod(group.pages, _distinct(group))
-        _add(copies, _distinct(group), rows)
-        _add(copies, more, 1)
-    whole = copies.between(0, copies.length)
-    return sum((end - begin) * (count - -(-count // max_page_sharing)) for begin, end, count in whole)
+        copies_until[_distinct(group)] += rows
+        copies_until[more] += 1
+    saved = begin = 0
+    copies = copies_until.total()
+    for end in sorted(copies_until):
+        saved += (end - begin) * (copies - -(-copies // max_page_sharing))
+        copies, begin = copies - copies_until[end], end
+    return saved
 
 
 def _distinct(group: PageGroup) -> int:
     return min(group.distinct or group.pages, group.pages)
-
-
-def _add(copies: Runs[int], end: int, more: int) -> None:
-    for first, last, count in copies.between(0, end):
-        copies.put(first, last, count + more)

@@ -159,6 +159,7 @@ class Trend:
     def after(self, snapshot: Snapshot, config: Config) -> "Trend":
         """The trend with one more snapshot taken in, and judged by this configuration."""
         before, settings = self.previous, config.adaptive
+        alone = replace(snapshot, guests=())  # many, and nobody looks back at them
         need = next_need(self.need, snapshot, settings.need)
         lead_seconds = self.effort.lead_seconds(snapshot, settings.chosen.boost_percent.short / 100)
         plenty = self.plenty.after(snapshot, need, lead_seconds, config)
@@ -171,7 +172,7 @@ class Trend:
             self,
             splits=splits,
             huge_cost=self.huge_cost.after(before, snapshot, splits.freed_bytes),
-            previous=replace(snapshot, guests=()),  # many, and nobody looks back at them
+            previous=alone,
             need=need,
             precedence=self.precedence.after(
                 snapshot,
@@ -184,7 +185,7 @@ class Trend:
             plenty=plenty,
             price=_price(settings, need),
             scanner=self.scanner.after(before, snapshot, self.passes.last) if before else ScannerSpeed.begin(snapshot),
-            passes=self.passes.after(replace(snapshot, guests=()), before, splits.freed_bytes),
+            passes=self.passes.after(alone, before, splits.freed_bytes),
             foreign=self.foreign.after(snapshot),
             taken=self.taken.union(ASIDE.intersection(write.knob for write in snapshot.foreign)),
             copy_on_write=self.copy_on_write.after(before, snapshot, settings.guards.cow_storm_percent_per_minute)
