@@ -22,7 +22,7 @@ from bench.loads import LOADS, takes_memory
 from bench.managers import MANAGERS, manager
 from bench.runs import Run, perform
 from bench.samples import Sample
-from bench.stage import Size
+from bench.stage import ROUNDS, Size
 from ksmtuned_py.door import Door
 from ksmtuned_py.sensors.memory import read_memory
 from ksmtuned_py.units import GIB, MIB, human_bytes, human_seconds
@@ -89,6 +89,9 @@ def parse_arguments(words: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--small-pages", action="store_true", help="guests without huge pages, who tell no harm")
     parser.add_argument("--seconds", type=float, default=40, metavar="S", help="of each run (%(default)s)")
+    parser.add_argument(
+        "--rounds", type=int, default=ROUNDS, metavar="N", help="of what a guest measures at the end (%(default)s)"
+    )
     parser.add_argument("--turns", type=int, default=1, metavar="N", help="(%(default)s)")
     parser.add_argument("--out", type=Path, default=Path("build/arena"), metavar="DIR", help="(%(default)s)")
     args = parser.parse_args(words)
@@ -124,6 +127,7 @@ def size_of(args: argparse.Namespace) -> Size:
         seconds=args.seconds,
         small_pages=args.small_pages,
         layout=args.contents,
+        rounds=args.rounds,
         cap_bytes=args.cap_mib * MIB or max(round(all_bytes * DENSITY_CAP), DENSITY_GUESTS * args.guest_mib * MIB),
     )
 

@@ -36,8 +36,6 @@ DEFAULTS = {
 advisor_mode is first: while the advisor is on, pages_to_scan cannot be written."""
 STILL_BYTES = 8 * MIB
 STILL_SECONDS = 20.0
-ROUNDS = 6
-"""How often a guest compares its memory with whole memory at the end of a run, three quarters of a second each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +108,7 @@ def perform(ksm: RealKsm, load: str, who: str, turn: int, size: Size, tell: Call
         before = knobs()
         with manager(who).at_work(ksm, Path(scratch)) as process:
             sampler = _play(LOADS[name], stage, tell)
-            harm = harm_of(sampler.samples, stage.reports(ROUNDS), stage.short_seconds, stage.relief_seconds)
+            harm = harm_of(sampler.samples, stage.reports(), stage.short_seconds, stage.relief_seconds)
             footprint = _footprint(process) if process else None
         restored = knobs() == before if process else None
     clean(ksm)

@@ -27,6 +27,8 @@ PROCESS_BYTES, WORKING_BYTES = 12 * MIB, 40 * MIB
 BOOKKEEPING = 0.02
 """Share of memory for bookkeeping: 64 bytes for each page ksmd scans, and 8 for each mapped one, are 1.8 %."""
 AGEING_SECONDS = 300.0
+ROUNDS = 6
+"""How often a guest compares its memory with whole memory at the end of a run, three quarters of a second each."""
 CALM_SECONDS, CALM_PERCENT = 60.0, 1.0
 """A manager that heeds pressure must not see what was done before its turn, of which the kernel tells for a while."""
 
@@ -43,6 +45,7 @@ class Size:
     small_pages: bool = False
     """Whether guests have no huge pages, and so can say nothing of themselves."""
     layout: Layout = "dense"
+    rounds: int = ROUNDS
 
     @property
     def all_bytes(self) -> int:
@@ -171,9 +174,9 @@ class Stage:
         """Returns what splits of the guests' huge pages freed, which no counter of KSM shows."""
         return sum(guest.freed_bytes() for guest in tuple(self.guests))
 
-    def reports(self, rounds: int) -> list[dict[str, Any]]:
-        """Returns what it is like to be each guest; the first measures its memory for so many rounds."""
-        found = [guest.report(0 if number else rounds) for number, guest in enumerate(self.guests)]
+    def reports(self) -> list[dict[str, Any]]:
+        """Returns what it is like to be each guest; the first measures its memory."""
+        found = [guest.report(0 if number else self.size.rounds) for number, guest in enumerate(self.guests)]
         return [report for report in found if report]
 
     def fits_one_more(self) -> bool:

@@ -239,7 +239,7 @@ def test_ballast_takes_its_memory_and_gives_it_back(as_guest: bool) -> None:
 def test_the_arena_runs_and_writes_what_it_saw(tmp_path: Path) -> None:
     need_real_ksm()
     names = "nothing,ksmd-full-speed,ours-adaptive-eager"
-    subprocess.run([*ARENA, f"--managers={names}", "--seconds=3", f"--out={tmp_path}"], check=True)
+    subprocess.run([*ARENA, f"--managers={names}", "--seconds=3", "--rounds=1", f"--out={tmp_path}"], check=True)
     runs = json.loads((tmp_path / "arena.json").read_text())["runs"]
     figures = {run["manager"]: run["figures"] for run in runs}
     assert list(figures) == names.split(",")
