@@ -6,12 +6,11 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 from ksmtuned_py.backends.absent import AbsentBackend
 from ksmtuned_py.backends.base import Backend
 from ksmtuned_py.backends.kernel import KernelBackend
-from ksmtuned_py.backends.model import ModelBackend
-from ksmtuned_py.backends.scan import ScanBackend
 from ksmtuned_py.config import Config, InForce
 from ksmtuned_py.daemon.merger import check_rights, merger_of
 from ksmtuned_py.daemon.senses import KernelSenses, ScanSenses
@@ -26,8 +25,6 @@ from ksmtuned_py.guests.roster import Roster, Switches
 from ksmtuned_py.host import Host, PauseAt, no_pause
 from ksmtuned_py.hypervisor.link import LibvirtLink
 from ksmtuned_py.hypervisor.switch import empty
-from ksmtuned_py.ksmdmodel.guestmemory import equal, unique, zero
-from ksmtuned_py.ksmdmodel.modelhost import ModelHost
 from ksmtuned_py.model import Guest, Snapshot
 from ksmtuned_py.sensors.pages import page_bytes
 from ksmtuned_py.sensors.pressure import open_trigger
@@ -35,6 +32,9 @@ from ksmtuned_py.undo.background import GivingBack
 from ksmtuned_py.undo.giveback import Say, Ways
 from ksmtuned_py.undo.unsharing import Unsharing
 from ksmtuned_py.units import MIB
+
+if TYPE_CHECKING:  # most hosts need neither a model nor a scanner of our own, and a start without them is shorter
+    from ksmtuned_py.ksmdmodel.modelhost import ModelHost
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,8 +137,10 @@ def open_machine(door: Door, config: Config, partners: Partners = NOBODY) -> Ite
                 yield machine
 
 
-def model_machine(model: ModelHost, config: Config, partners: Partners = NOBODY, *, dry: bool) -> Machine:
+def model_machine(model: "ModelHost", config: Config, partners: Partners = NOBODY, *, dry: bool) -> Machine:
     """Make a machine of a model that runs in real time."""
+    from ksmtuned_py.backends.model import ModelBackend
+
     backend = ModelBackend(model, time.monotonic)
     host = Host(backend, backend, pause=partners.pause, dry=dry)
     return Machine(Door(), host, InForce(config), heed=bool, is_this_host=False)
@@ -157,6 +159,8 @@ def kernel_machine(door: Door, config: Config, partners: Partners = NOBODY, *, d
 @contextmanager
 def scan_machine(door: Door, config: Config, partners: Partners = NOBODY, *, dry: bool) -> Iterator[Machine]:
     """Open this host with our own scanner, in a with block."""
+    from ksmtuned_py.backends.scan import ScanBackend
+
     in_force = InForce(config)
     backend = ScanBackend(in_force, door)
     with _around(door, in_force, backend, partial(ScanSenses, backend), partners, dry=dry) as machine:
@@ -242,8 +246,11 @@ def known_guests(door: Door, config: Config) -> tuple[Guest, ...]:
         return roster.find(time.monotonic())
 
 
-def small_model(guests: int = 4, guest_bytes: int = 256 * MIB) -> ModelHost:
+def small_model(guests: int = 4, guest_bytes: int = 256 * MIB) -> "ModelHost":
     """A model of a small host. Its guests are half equal, 15 % zero, 25 % unique and 10 % changing all the time."""
+    from ksmtuned_py.ksmdmodel.guestmemory import equal, unique, zero
+    from ksmtuned_py.ksmdmodel.modelhost import ModelHost
+
     model = ModelHost()
     pages = guest_bytes // model.page_bytes
     for number in range(1, guests + 1):

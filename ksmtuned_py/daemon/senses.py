@@ -1,8 +1,8 @@
 """The senses of a real host: what is read at each tick, apart from the backend that merges."""
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from ksmtuned_py.backends.scan import ScanBackend
 from ksmtuned_py.door import Door
 from ksmtuned_py.guests.roster import Finder
 from ksmtuned_py.model import Guest, Memory, Pressure, Vmstat
@@ -10,6 +10,9 @@ from ksmtuned_py.sensors.cpus import read_idle_seconds
 from ksmtuned_py.sensors.memory import read_memory
 from ksmtuned_py.sensors.pressure import read_cpu_pressure, read_pressure
 from ksmtuned_py.sensors.vmstat import read_vmstat
+
+if TYPE_CHECKING:
+    from ksmtuned_py.backends.scan import ScanBackend
 
 
 class KernelSenses:
@@ -56,7 +59,7 @@ class KernelSenses:
 class ScanSenses(KernelSenses):
     """Reads the real host, and tells the scanner of its guests."""
 
-    def __init__(self, backend: ScanBackend, door: Door, finder: Finder, cpus: int) -> None:
+    def __init__(self, backend: "ScanBackend", door: Door, finder: Finder, cpus: int) -> None:
         super().__init__(door, finder, cpus)
         self._backend = backend
 
