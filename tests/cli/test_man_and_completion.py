@@ -7,6 +7,9 @@ import subprocess
 import sys
 import tomllib
 from argparse import ArgumentParser
+from contextlib import redirect_stdout
+from importlib import import_module
+from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -66,11 +69,35 @@ def test_groff_has_nothing_against_the_pages(name: str, generated: Path) -> None
 
 def test_no_help_shows_what_argparse_wants_escaped() -> None:
     for verb in VERBS:
-        subparsers = ArgumentParser().add_subparsers()
-        verb.add(subparsers)
-        helps = [parser.format_help() for parser in subparsers.choices.values()]
+        subparsers = build_parser(verb)._subparsers
+        assert subparsers is not None
+        [action] = subparsers._group_actions
+        assert isinstance(action.choices, dict)
+        helps = [parser.format_help() for parser in action.choices.values()]
         assert helps
         assert [text for text in helps if "%%" in text] == []
+
+
+def test_each_verb_is_told_from_its_module() -> None:
+    """A start loads only the module of its verb, and so has to know it without loading any."""
+    for module in set(VERBS.values()):
+        subparsers = ArgumentParser().add_subparsers()
+        import_module(f"ksmtuned_py.cli.{module}").add(subparsers)
+        assert list(subparsers.choices) == [verb for verb, told in VERBS.items() if told == module]
+
+
+def test_one_verb_says_what_it_says_among_all() -> None:
+    among_all = build_parser()
+    for verb in VERBS:
+        alone = build_parser(verb)
+        assert alone.format_usage() == among_all.format_usage()
+        assert _help(alone, verb) == _help(among_all, verb)
+
+
+def _help(parser: ArgumentParser, verb: str) -> str:
+    with redirect_stdout(StringIO()) as said, pytest.raises(SystemExit):
+        parser.parse_args([verb, "--help"])
+    return said.getvalue()
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh"])
