@@ -52,10 +52,10 @@ class Reader:
         return found
 
     def turn(self) -> float:
-        """Reads for one turn; returns reads per CPU-second."""
+        """Reads for one turn; returns reads per CPU-second. Who had no core meanwhile reads one batch all the same."""
         until = time.perf_counter() + TURN_SECONDS
         seconds, batches = 0.0, 0
-        while time.perf_counter() < until:
+        while not batches or time.perf_counter() < until:
             seconds += self.read()
             batches += 1
         return BATCH * batches / seconds
