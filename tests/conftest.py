@@ -1,18 +1,26 @@
 """Checks that every test leaves the machine as it found it: no process, no thread, no changed knob."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import pytest
 from hypothesis import settings
 
 from tests.support.ksmlock import RealKsm, knobs_at_rest, locked_ksm, need_real_ksm
 from tests.support.process import adopt_orphans, children, leftovers
-from tests.support.workers import group
+from tests.support.workers import apart, group, interpreter_apart, may_run
 
 adopt_orphans()
 settings.register_profile("any machine", deadline=None)  # no test judges how long a step takes
 settings.load_profile("any machine")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes(specs: Sequence[Any]) -> None:
+    """Keep the processes of all workers but the first apart."""
+    for spec in specs[1:] if apart() else ():
+        spec.python = interpreter_apart()
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -23,6 +31,15 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
     class Groups(LoadScopeScheduling):  # type: ignore[misc] # it ships no types
         def _split_scope(self, nodeid: str) -> str:
             return group(nodeid)
+
+        def _reschedule(self, node: Any) -> None:
+            sees_all = node.gateway.id == "gw0"
+            fitting = next((name for name in self.workqueue if may_run(name, sees_all=sees_all)), None)
+            if fitting is not None:
+                self.workqueue.move_to_end(fitting, last=False)
+                super()._reschedule(node)
+            elif not node.shutting_down:
+                node.shutdown()
 
     return Groups(config, log)
 

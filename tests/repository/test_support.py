@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import subprocess
 import sys
 import threading
@@ -12,11 +13,12 @@ import pytest
 
 from ksmtuned_py.cli.workload import Mix, achievable_pages, workloads
 from ksmtuned_py.units import MIB
+from tests.support import workers
 from tests.support.emulated import Shown, marks, run_inside
 from tests.support.ksmlock import RealKsm, knobs, knobs_at_rest, locked_ksm, need_real_ksm
 from tests.support.need import need
 from tests.support.process import Program, children, end_all, leftovers, wait_for
-from tests.support.workers import ROOT, group
+from tests.support.workers import MACHINE, ROOT, apart, group, interpreter_apart, may_run
 
 SLEEPER = [sys.executable, "-c", "import time; time.sleep(60)"]
 ORPHAN = f"import subprocess; subprocess.Popen({SLEEPER!r})"
@@ -182,8 +184,24 @@ def test_what_uses_this_machine_is_one_workers_alone(file: str, with_it: bool) -
     assert (one == other) is (with_it or "policy" not in file)
 
 
-def test_remapped_processes_are_one_workers_alone() -> None:
-    assert group("tests/scan/test_lively.py::test_1") == group("tests/scan/test_numa.py::test_2")
+@pytest.mark.parametrize("able", [True, False])
+def test_remapped_processes_meet_no_worker_that_sees_them(able: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers that do not see each other's processes share the files; else one worker has them all."""
+    monkeypatch.setattr(workers, "apart", lambda: able)
+    groups = {group(f"tests/scan/{name}.py::test") for name in ("test_lively", "test_numa")}
+    assert len(groups) == (2 if able else 1)
+    assert [may_run(each, sees_all=True) for each in sorted(groups)] == ([False, False] if able else [True])
+    assert all(may_run(each, sees_all=False) for each in groups)
+
+
+def test_who_is_kept_apart_sees_no_other_process() -> None:
+    """The first worker alone runs what needs ksmd and the machine's other processes."""
+    need(apart(), "root, to keep workers apart")
+    program = "import os, pathlib; print(len([*pathlib.Path('/proc').glob('[0-9]*')]), os.getpid())"
+    command = [*shlex.split(interpreter_apart()), "-c", program]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.split() == ["1", "1"]
+    assert may_run(MACHINE, sees_all=True)
+    assert not may_run(MACHINE, sees_all=False)
 
 
 def test_who_has_a_swap_comes_last() -> None:
