@@ -170,6 +170,7 @@ def test_the_output_of_a_program_in_an_emulated_machine_is_what_it_printed_whate
         ("guests_libvirt/test_link.py", True),
         ("packages/test_deb.py", True),
         ("repository/test_bench_harm.py", True),
+        ("guests/test_arrivals.py", True),
         ("scan/test_lively.py", False),
         ("scan/test_remap.py", False),
         ("scan/test_arm64.py", False),

@@ -20,7 +20,9 @@ UNSHARE = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
 """What starts a program as the first of a PID namespace of its own."""
 TOUCHES_MACHINE = re.compile(
     r"\b(real|locked)_ksm\b|\bworkloads\((?!.*mergeable=False)|\bzram|\bInstalled\b|\bmark\.(kernel|qemu)\b"
+    r"|\bopen_arrivals\b|\bkthreadd\b"
 )
+"""Words of files that need the machine itself; the kernel tells only its first PID namespace of new processes."""
 EMULATED = "mark.emulated"
 
 
