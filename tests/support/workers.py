@@ -24,14 +24,17 @@ TOUCHES_MACHINE = re.compile(
 )
 """Words of files that need the machine itself; the kernel tells only its first PID namespace of new processes."""
 EMULATED = "mark.emulated"
+SHARED = 'scope="module"'
+"""What a file makes once for all of its tests, at a price, as a rule."""
 
 
 def group(nodeid: str) -> str:
     """Returns a test's group, which runs one by one; a test that may meet any other is a group of its own.
 
     All of this machine's KSM, guests, swap, containers and libvirtd are one group. Each file of remapped processes is
-    another, or all of them are where workers see each other's processes. The tests of the page have one browser.
-    Emulated machines are one only to begin early, for they take longest. Larger groups begin first.
+    another, or all of them are where workers see each other's processes. The tests of the page have one browser. A file
+    with something made once for it is a group, or each worker would make it. Emulated machines are one only to begin
+    early, for they take longest. Larger groups begin first.
     """
     found = _group(ROOT / nodeid.partition("::")[0]) or nodeid
     return found if apart() or not found.startswith(REMAPS) else REMAPS
@@ -46,7 +49,9 @@ def _group(file: Path) -> str:
         return MACHINE
     if folder == "scan":
         return REMAPS + file.name
-    return folder if folder in FOLDERS_OF_THEIR_OWN else ""
+    if folder in FOLDERS_OF_THEIR_OWN:
+        return folder
+    return f"{folder}/{file.name}" if SHARED in text else ""
 
 
 @cache
