@@ -29,17 +29,27 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
     from xdist.scheduler import LoadScopeScheduling
 
     class Groups(LoadScopeScheduling):  # type: ignore[misc] # it ships no types
+        assigned_work: dict[Any, Any]
+
         def _split_scope(self, nodeid: str) -> str:
             return group(nodeid)
 
-        def _reschedule(self, node: Any) -> None:
-            sees_all = node.gateway.id == "gw0"
-            fitting = next((name for name in self.workqueue if may_run(name, sees_all=sees_all)), None)
-            if fitting is not None:
-                self.workqueue.move_to_end(fitting, last=False)
-                super()._reschedule(node)
-            elif not node.shutting_down:
+        def schedule(self) -> None:
+            first_one_first = sorted(self.assigned_work, key=sees_all, reverse=True)  # it gets the largest group
+            self.assigned_work = {node: self.assigned_work[node] for node in first_one_first}
+            super().schedule()
+
+        def _assign_work_unit(self, node: Any) -> None:
+            alone = len(self.nodes) == 1
+            fitting = (name for name in self.workqueue if alone or may_run(name, sees_all=sees_all(node)))
+            if (name := next(fitting, None)) is None:
                 node.shutdown()
+                return
+            self.workqueue.move_to_end(name, last=False)
+            super()._assign_work_unit(node)
+
+    def sees_all(node: Any) -> bool:
+        return node.gateway.spec.python is None
 
     return Groups(config, log)
 
