@@ -52,8 +52,8 @@ def test_a_5_percent_sample_is_within_5_percent_of_what_could_be_saved(root: Non
         found = scan("--sample", "5%", *(str(load.pid) for load in loads))
         exact = scan("--sample", "100%", *(str(load.pid) for load in loads))
     known = achievable_pages([mix] * guests, use_zero_pages=True) * PAGE
-    assert found["saveable_bytes"] == pytest.approx(known, rel=0.05)
-    assert exact["saveable_bytes"] == pytest.approx(known, rel=0.05)
+    assert exact["saveable_bytes"] == pytest.approx(known, rel=0.05)  # they share some of Python's, too
+    assert found["saveable_bytes"] == pytest.approx(exact["saveable_bytes"], rel=0.05)
     assert exact["low"] == exact["saveable_bytes"] == exact["high"]
     assert found["saveable_bytes"] == found["zero_bytes"] + found["self_bytes"] + found["cross_bytes"]
 
