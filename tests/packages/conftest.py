@@ -17,7 +17,7 @@ from tests.support.container import ROOT, booted_system
 from tests.support.debian import CACHE
 from tests.support.ksmlock import KSM, locked_ksm, need_real_ksm
 from tests.support.need import need
-from tests.support.once import made_once
+from tests.support.once import made_once, place_of_run
 from tests.support.roots import UBUNTU
 from tests.support.roots import bare as bare_root
 from tests.support.trees import make_fake_tree
@@ -138,7 +138,7 @@ def commands_of_page(heading: str, page: str = "docs/install.md") -> list[str]:
 @pytest.fixture(scope="session")
 def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The package that is built on this machine, in a directory of its own."""
-    return made_once(tmp_path_factory, "packages", lambda directory: build(directory, "deb"))
+    return made_once(place_of_run(tmp_path_factory, "packages"), lambda made: build(made, "deb"))
 
 
 @pytest.fixture(scope="module")

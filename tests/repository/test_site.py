@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.once import made_once
+from tests.support.once import made_once, place_of_run
 from tests.support.sitepages import Page, build, dead_ends, loaded_from_elsewhere, read_pages, small_tree
 
 ROOT = Path(__file__).parent.parent.parent
@@ -24,7 +24,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
         done = build(ROOT, out)
         assert (done.returncode, done.stderr) == (0, "")
 
-    return made_once(tmp_path_factory, "site", make)
+    return made_once(place_of_run(tmp_path_factory, "site"), make)
 
 
 def test_every_page_is_in_it_and_in_its_navigation(site: Path) -> None:

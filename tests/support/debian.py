@@ -4,12 +4,13 @@
 """
 
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+
+from tests.support.once import made_once
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "ksmtuned-py-tests"
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
@@ -21,16 +22,8 @@ def unpacked(package: str) -> Path:
 
 
 def cached(name: str, make: Callable[[Path], None]) -> Path:
-    """Returns a directory of the cache, made the first time: whole or not at all, even with a second test run."""
-    wanted = CACHE / name
-    if not wanted.exists():
-        wanted.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=wanted.parent) as scratch:
-            made = Path(scratch, "made")
-            make(made)
-            shutil.rmtree(wanted, ignore_errors=True)
-            made.rename(wanted)
-    return wanted
+    """Returns a directory of the cache, made the first time."""
+    return made_once(CACHE / name, make)
 
 
 def unpacked_of(suite: str, package: str) -> Path:

@@ -1,26 +1,32 @@
-"""Makes what takes long to make once for all workers of a run (pytest -n 2), which have no fixture in common."""
+"""Makes what takes long to make once, for all workers and for a second test run beside."""
 
 import fcntl
 import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 
-def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
-    """Returns a directory with what `make` puts into it; another worker waits for who makes it, and takes it as it is.
+def made_once(wanted: Path, make: Callable[[Path], object]) -> Path:
+    """Returns a directory that `make` makes the first time: whole or not at all. Others who want it wait meanwhile.
 
     Nobody may change what is in it. Where making fails, the next one who wants it tries again, and fails for itself.
     """
-    base = factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        base = base.parent  # each worker has a directory of its own there
-    made = base / f"once-{name}"
-    with (base / f"once-{name}.lock").open("w") as lock:
+    if wanted.exists():
+        return wanted
+    wanted.parent.mkdir(parents=True, exist_ok=True)
+    with wanted.with_name(f"{wanted.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not made.exists():
-            attempt = factory.mktemp(name)
-            make(attempt)
-            attempt.rename(made)
-    return made
+        if not wanted.exists():
+            with tempfile.TemporaryDirectory(dir=wanted.parent) as scratch:
+                make(made := Path(scratch, "made"))
+                made.rename(wanted)
+    return wanted
+
+
+def place_of_run(factory: pytest.TempPathFactory, name: str) -> Path:
+    """Returns a place that is the same for all workers of this test run."""
+    base = factory.getbasetemp()
+    return (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
