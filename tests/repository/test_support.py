@@ -111,13 +111,14 @@ def test_the_output_of_a_program_in_an_emulated_machine_is_what_it_printed_whate
     [
         ("kernel/test_merging.py", True),
         ("scan/test_zero.py", True),
-        ("scan/test_qemu_guests.py", True),
+        ("scan/test_qemu_zeros.py", True),
         ("guests_libvirt/test_link.py", True),
         ("packages/test_deb.py", True),
         ("repository/test_bench_harm.py", True),
         ("guests/test_arrivals.py", True),
         ("scan/test_lively.py", False),
         ("scan/test_remap.py", False),
+        ("scan/test_disks.py", False),
         ("scan/test_arm64.py", False),
         ("emulated/test_daemon.py", False),
         ("packages/test_reproducible.py", False),
@@ -134,7 +135,7 @@ def test_what_uses_this_machine_is_one_workers_alone(file: str, with_it: bool) -
 def test_remapped_processes_meet_no_worker_that_sees_them(able: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Workers that do not see each other's processes share the files; else one worker has them all."""
     monkeypatch.setattr(workers, "apart", lambda: able)
-    groups = {group(f"tests/scan/{name}.py::test") for name in ("test_lively", "test_numa")}
+    groups = {group(f"tests/scan/{name}.py::test") for name in ("test_lively", "test_disks")}
     assert len(groups) == (2 if able else 1)
     assert [may_run(each, sees_all=True) for each in sorted(groups)] == ([False, False] if able else [True])
     assert all(may_run(each, sees_all=False) for each in groups)

@@ -20,6 +20,7 @@ from ksmtuned_py.scanner.choice import target_of
 from ksmtuned_py.scanner.survey import survey
 from tests.support.need import need
 from tests.support.process import wait_for
+from tests.support.qemu import FilledGuest, filled_guests, need_qemu
 from tests.support.workers import REMAPS, group
 
 SWAP_LOCK = Path("/run/lock/ksmtuned-py-swap.lock")
@@ -30,6 +31,11 @@ SWAP_LABEL = b"ksmtuned-tests"
 LABEL_AT = 1024 + 12 + 16
 """Place of the label in a swap device: behind version, last page, bad pages and UUID (include/linux/swap.h)."""
 PASS_SECONDS = 180.0
+QEMU_EQUAL_BYTES, QEMU_OWN_BYTES = 32 << 20, 8 << 20
+AS_LIBVIRT = (
+    *("-machine", "dump-guest-core=off,mem-merge=off"),
+    *("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"),
+)
 T = TypeVar("T")
 
 
@@ -113,6 +119,19 @@ def take_over_zram() -> None:
             need(device.read(len(SWAP_LABEL)) == SWAP_LABEL, "a zram0 that is not in use")
         subprocess.run(["swapoff", "/dev/zram0"], check=True, capture_output=True)
     (ZRAM / "reset").write_text("1")
+
+
+@pytest.fixture(scope="module")
+def qemu_guests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[FilledGuest]]:
+    """Two guests as libvirt starts them, for a whole file, as a boot takes three seconds of CPU.
+
+    Without mem-merge they need no lock: the real ksmd has nothing to do with them.
+    """
+    need_qemu()
+    directory = tmp_path_factory.mktemp("guests")
+    sizes = {"equal_bytes": QEMU_EQUAL_BYTES, "own_bytes": QEMU_OWN_BYTES}
+    with filled_guests(["scan-1", "scan-2"], directory, **sizes, more=AS_LIBVIRT) as found:
+        yield found
 
 
 class Load(Protocol):

@@ -23,6 +23,8 @@ TOUCHES_MACHINE = re.compile(
     r"|\bopen_arrivals\b|\bkthreadd\b"
 )
 """Words of files that need the machine itself; the kernel tells only its first PID namespace of new processes."""
+SHARES_PAGES = re.compile(r'\breclaim="remap"')
+"""Words of a file whose scan worker may see no guests of another worker's; its guests are not mergeable by ksmd."""
 EMULATED = "mark.emulated"
 SHARED = 'scope="module"'
 """What a file makes once for all of its tests, at a price, as a rule."""
@@ -45,7 +47,8 @@ def _group(file: Path) -> str:
     text, folder = file.read_text(), file.parent.name
     if EMULATED in text:
         return "emulated"
-    if folder in MACHINE_FOLDERS or TOUCHES_MACHINE.search(text):
+    shares = folder == "scan" and SHARES_PAGES.search(text)
+    if not shares and (folder in MACHINE_FOLDERS or TOUCHES_MACHINE.search(text)):
         return MACHINE
     if folder == "scan":
         return REMAPS + file.name
