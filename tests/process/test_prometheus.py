@@ -1,7 +1,10 @@
 """A real Prometheus scrapes real daemons, by the configuration, the rules and the dashboards that are shipped."""
 
 import json
+import os
 import re
+import subprocess
+import sys
 import time
 from array import array
 from collections.abc import Iterator
@@ -18,6 +21,7 @@ from ksmtuned_py.publish import capacityfile
 from ksmtuned_py.units import GIB, MIB
 from tests.publish.fleet.test_ask import answering
 from tests.support.daemon import Daemon, Sections, free_port, merged, verb
+from tests.support.need import need
 from tests.support.process import wait_for
 from tests.support.prometheus import Prometheus, promtool
 from tests.support.trees import FakeGuest, make_fake_tree, put
@@ -29,6 +33,9 @@ TREE, MODEL, DOWN = "127.0.0.1", "127.0.0.2", "127.0.0.3"
 """The hosts: one on a made-up tree, one on a model, and one that does not answer."""
 BRISK: Sections = {"daemon": {"tick_seconds": 0.2, "idle_tick_seconds": 0.2}}
 SECOND = {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"}
+UP_SECONDS = 86_400.0
+LONG_UP = ("unshare", "--time", "--monotonic", str(int(UP_SECONDS)))
+"""What has a command find the machine up for a day more: its record is longer than many a machine has been up."""
 LABEL_VALUES = re.compile(r"label_values\((\w+), (\w+)\)")
 
 
@@ -50,7 +57,8 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     inventory = json.dumps([{"targets": [addresses[MODEL]]}])
     with ExitStack() as stack:
         keep_record(place / "a/runtime")
-        stack.enter_context(Daemon(place / "a", merged(BRISK, metrics(addresses[TREE])), root=tree))
+        sections = merged(BRISK, metrics(addresses[TREE]))
+        stack.enter_context(Daemon(place / "a", sections, root=tree, before=long_up()))
         model = ("--backend", "model")
         stack.enter_context(Daemon(place / "b", merged(BRISK, metrics(addresses[MODEL])), *model))
         server = stack.enter_context(answering(inventory, 200, **{"Content-Type": "application/json"}))
@@ -68,12 +76,21 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
 
 def keep_record(runtime: Path) -> None:
     """Writes down eight hours of the made-up tree, without which nobody could tell how many more guests fit."""
-    record, now = DemandRecord(), time.monotonic()
+    record, now = DemandRecord(), time.monotonic() + UP_SECONDS
     for minute in range(480):
         own = array("Q", [GIB + minute % 7 * MIB])
         record.add(Moment(now - 28_800 + 60 * minute, {"": 8 * GIB}, ("1001:5000",), own, 0.5))
     runtime.mkdir(parents=True, mode=0o755)
     capacityfile.write(runtime / capacityfile.NAME, record)
+
+
+def long_up() -> list[str]:
+    """Returns LONG_UP, as one may use it here."""
+    before = [*LONG_UP, *([] if os.geteuid() == 0 else ["--map-root-user"])]
+    command = [*before, sys.executable, "-c", "import time; print(time.monotonic())"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    need(float(done.stdout or 0) >= UP_SECONDS, "a kernel that gives a program a clock of its own")
+    return before
 
 
 def metrics(address: str) -> Sections:
