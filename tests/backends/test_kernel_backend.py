@@ -194,7 +194,7 @@ def test_a_write_that_waits_for_ksmd_holds_up_nothing(blocked: Path, backend: Ke
     assert results[0].detail == "ksmd holds its mutex for a long batch"
     assert write(backend, "run", 0).status is PENDING  # it has to wait for its turn
     unblock(blocked)
-    assert write(backend, "run", 0).status is OK
+    wait_for(lambda: write(backend, "run", 0).status is OK, 5, "its turn")
     assert blocked.read_text() == "0"
 
 

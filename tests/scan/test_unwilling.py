@@ -24,7 +24,7 @@ from ksmtuned_py.scanner.remap.refuse.eligibility import Eligible
 from ksmtuned_py.scanner.remap.share.intact import change
 from ksmtuned_py.scanner.remap.share.runs import PageRun
 from ksmtuned_py.scanner.remap.stop import ptrace
-from ksmtuned_py.scanner.remap.stop.stops import Stops, patiently
+from ksmtuned_py.scanner.remap.stop.stops import Busy, Stops, patiently
 from ksmtuned_py.scanner.remap.stop.threads import Threads
 from ksmtuned_py.scanner.target import Target
 from tests.scan.conftest import scanning, told, turn, wait_passes, wait_true
@@ -192,6 +192,18 @@ def test_a_stop_that_a_busy_host_delays_is_tried_again(root: None) -> None:
             os.sched_setaffinity(0, processors)
             hog.kill()
         assert one.check()["wrong"] == 0
+
+
+def test_a_thread_that_stops_as_its_time_is_over_was_kept_by_the_busy_host(
+    root: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Threads, "_status", lambda *_: None)  # it is looked at right before it stops
+    stops = Stops(0.1)
+    with writers(1) as (one,), Process(Target(pid=one.pid, start_ticks=0), Door()) as process:
+        with pytest.raises(Busy), Threads(process, stops):
+            pass
+        stops.release_stopped()
+        wait_true(lambda: runs_freely(one), "a guest that runs freely")
 
 
 def test_a_guest_that_could_not_be_given_back_is_tried_again(root: None, no_ksm: Door) -> None:

@@ -22,6 +22,7 @@ LAST_PATIENCE_SECONDS = 0.5
 """How long a stop may take in all once a thread works for us: a limit of CPU time may keep it from running."""
 _ALL_SIGNALS = 2**64 - 1
 _POLL_SECONDS = 0.00002
+_TRACED = "t"
 _GONE = "X"
 _STOPPED = "somebody else has stopped it"
 _UNTRACEABLE = (
@@ -234,8 +235,8 @@ class Threads:
                 ptrace.resume(number, os.WSTOPSIG(status))
 
     def _unwilling(self, number: int) -> NotStopped:
-        """Returns the error that tells why a thread has not stopped in time."""
-        if self._state(number) == "R":
+        """Returns the error that tells why a thread has not stopped in time. It may have stopped since it was asked."""
+        if self._state(number) in ("R", _TRACED):
             return Busy("the host is too busy: one of its threads got no processor in the time that a stop takes")
         return NotStopped("one of its threads does not stop: it waits for a device")
 
