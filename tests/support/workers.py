@@ -18,6 +18,8 @@ REMAPS = "scan/"
 """How a group of remapped processes begins."""
 UNSHARE = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
 """What starts a program as the first of a PID namespace of its own."""
+BEHIND = ("nice", "-n", "5")
+"""What has a program take the processor from no program of the first worker: that one's group is the longest."""
 TOUCHES_MACHINE = re.compile(
     r"\b(real|locked)_ksm\b|\bworkloads\((?!.*mergeable=False)|\bzram|\bInstalled\b|\bmark\.(kernel|qemu)\b"
     r"|\bopen_arrivals\b|\bkthreadd\b"
@@ -70,7 +72,7 @@ def interpreter_apart() -> str:
 
     Each scan worker takes over what any other that it sees has shared, and ends it.
     """
-    return shlex.join([*UNSHARE, sys.executable])
+    return shlex.join([*BEHIND, *UNSHARE, sys.executable])
 
 
 def may_run(group_name: str, *, sees_all: bool) -> bool:
