@@ -123,7 +123,7 @@ def test_a_batch_of_seconds_holds_up_no_tick_and_no_watchdog(real_ksm: RealKsm, 
         {"daemon": {"tick_seconds": 0.2, "idle_tick_seconds": 0.2}, "policy": {"name": "fixed"}, "fixed": {"run": 0}},
     )
     # No batch is longer than a pass.
-    with workloads([Mix(unique_bytes=1536 * MIB)]), service_manager(tmp_path) as manager, ExitStack() as afterwards:
+    with workloads([Mix(unique_bytes=1024 * MIB)]), service_manager(tmp_path) as manager, ExitStack() as afterwards:
         for name, value in {"pages_to_scan": 1_000_000, "sleep_millisecs": 0, "run": 1}.items():
             real_ksm.write(name, value)
         with starved_ksmd():
