@@ -11,8 +11,8 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent.parent
 RINGS = frozenset({"browser", "emulated", "guests_libvirt", "kernel", "packages", "process", "scan", "systemd"})
 """The folders of tests that need more than made-up trees; all others mirror the code."""
-MACHINE_FOLDERS = frozenset({"kernel", "guests_libvirt", "systemd"})
-FOLDERS_OF_THEIR_OWN = frozenset({"browser", "packages"})
+MACHINE_FOLDERS = frozenset({"kernel", "guests_libvirt"})
+FOLDERS_OF_THEIR_OWN = frozenset({"browser", "packages", "systemd"})
 MACHINE = "machine"
 REMAPS = "scan/"
 """How a group of remapped processes begins."""
@@ -35,10 +35,10 @@ SHARED = 'scope="module"'
 def group(nodeid: str) -> str:
     """Returns a test's group, which runs one by one; a test that may meet any other is a group of its own.
 
-    All of this machine's KSM, guests, swap, containers and libvirtd are one group. Each file of remapped processes is
-    another, or all of them are where workers see each other's processes. The tests of the page have one browser. A file
-    with something made once for it is a group, or each worker would make it. Emulated machines are one only to begin
-    early, for they take longest. Larger groups begin first.
+    All of this machine's KSM, guests, swap, packages and libvirtd are one group. Each file of remapped processes is
+    another, or all of them are where workers see each other's processes. The tests of the page have one browser, and
+    those of the service one container at a time. A file with something made once for it is a group, or each worker
+    would make it. Emulated machines are one only to begin early, for they take longest. Larger groups begin first.
     """
     found = _group(ROOT / nodeid.partition("::")[0]) or nodeid
     return found if apart() or not found.startswith(REMAPS) else REMAPS
