@@ -1,5 +1,6 @@
 """Checks that every test leaves the machine as it found it: no process, no thread, no changed knob."""
 
+import os
 import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -11,6 +12,7 @@ from tests.support.ksmlock import RealKsm, knobs_at_rest, locked_ksm, need_real_
 from tests.support.process import adopt_orphans, children, leftovers
 from tests.support.workers import apart, group, interpreter_apart, may_run
 
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # each program with numpy would begin a thread for each processor
 adopt_orphans()
 settings.register_profile("any machine", deadline=None)  # no test judges how long a step takes
 settings.load_profile("any machine")
