@@ -88,6 +88,11 @@ set_up_for_run() {
     compiled ksmtuned_py
 }
 
+refuse_hidden() {
+    ((EUID)) || setpriv --reuid=65534 --regid=65534 --clear-groups test -x "$root" ||
+        die "some tests run as nobody, who may not enter $root: a checkout in /srv can be tested, one in /root cannot"
+}
+
 # rewritten: pytest makes more of each assert. Where it may not keep that, each worker does it anew, for seconds.
 rewritten() {
     env -u PYTHONDONTWRITEBYTECODE "$venv/bin/python" -m pytest --rootdir "$root" --collect-only -q "$root/tests" >/dev/null 2>&1 ||
@@ -95,8 +100,6 @@ rewritten() {
 }
 
 set_up_for_test() {
-    ((EUID)) || setpriv --reuid=65534 --regid=65534 --clear-groups test -x "$root" ||
-        die "some tests run as nobody, who may not enter $root: a checkout in /srv can be tested, one in /root cannot"
     # The manual's index and the libraries' are made once, with the other packages, for that takes a quarter of a minute.
     apt_options=(-o Dpkg::Options::=--no-triggers)
     install_packages "${build_packages[@]}"
@@ -122,6 +125,7 @@ run)
     exec "$venv/bin/ksmtuned-py" run "$@"
     ;;
 test)
+    refuse_hidden
     set_up_for_test
     cd "$root"
     # promtool without the service that its package would start.

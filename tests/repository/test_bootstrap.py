@@ -66,3 +66,11 @@ def test_who_may_not_install_is_told_what_is_missing(machine: Path) -> None:
     done = bootstrap(machine, "run", within=("/usr/bin/unshare", "--user"))  # in that namespace root is nobody
     assert done.returncode == 1
     assert done.stderr.startswith("bootstrap: only root can install: ca-certificates gcc ")
+
+
+def test_a_checkout_that_nobody_may_enter_is_not_tested(machine: Path) -> None:
+    need(os.geteuid() == 0, "root, whose tests run as nobody")
+    add_command(machine, "setpriv", "exit 1")
+    done = bootstrap(machine, "test")
+    assert done.returncode == 1
+    assert done.stderr.startswith("bootstrap: some tests run as nobody, who may not enter ")
