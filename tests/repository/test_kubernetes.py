@@ -185,4 +185,4 @@ def test_the_files_are_tidy() -> None:
         check=False,
     )
     assert files
-    assert (done.returncode, done.stdout) == (0, "")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
