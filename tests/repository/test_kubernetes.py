@@ -1,6 +1,7 @@
 """The manifests for Kubernetes: what kustomize makes of them is valid, and says what the daemon needs and no more."""
 
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -33,10 +34,11 @@ Manifest = dict[str, Any]
 @cache
 def with_tenants() -> Manifest:
     """The DaemonSet of a kustomization with the component for tenants."""
-    with tempfile.TemporaryDirectory(dir=MANIFESTS) as place:
-        text = "resources: [../base]\ncomponents: [../tenants]\n"
-        Path(place, "kustomization.yaml").write_text(text)
-        return next(one for one in built(Path(place).name) if one["kind"] == "DaemonSet")
+    with tempfile.TemporaryDirectory() as scratch:
+        place = shutil.copytree(MANIFESTS, Path(scratch, "kubernetes")) / "both"
+        place.mkdir()
+        (place / "kustomization.yaml").write_text("resources: [../base]\ncomponents: [../tenants]\n")
+        return next(one for one in built(str(place)) if one["kind"] == "DaemonSet")
 
 
 @cache
