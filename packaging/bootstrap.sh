@@ -109,7 +109,7 @@ set_up_for_test() {
         [[ -d $root/tests/__pycache__ ]] || rewritten
     ) &
     install_packages "${test_packages[@]}"
-    ((EUID)) || quietly dpkg --triggers-only --pending
+    [[ -z ${updated-} ]] || quietly dpkg --triggers-only --pending
     # The user that libvirt-daemon-system would make: libvirtd does not start without.
     ((EUID)) || getent passwd libvirt-qemu >/dev/null || useradd --system --user-group libvirt-qemu
     wait "$!" # its failure ends all
