@@ -5,6 +5,7 @@ import mmap
 import os
 import signal
 import threading
+import time
 
 from tests.scan import writer
 from tests.scan.contents import equal_page
@@ -15,6 +16,7 @@ MADV_GUARD_INSTALL = 102
 FUTEX_WAIT, FUTEX_WAKE = 0, 1
 WORDS, DISTANCE = 20, 17 * PAGE
 BYTES = 8 << 20
+WAKE_SECONDS = 10.0
 memory = mmap.mmap(-1, BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 begin = ctypes.addressof(ctypes.c_char.from_buffer(memory))
 
@@ -50,8 +52,12 @@ def _wait(address: int, value: int) -> None:
 
 
 def wake() -> str:
-    """Wakes who sleeps there, and says how many were asleep."""
-    return f"{sum(_futex(at, FUTEX_WAKE, 1) for at in range(begin, begin + WORDS * DISTANCE, DISTANCE))} of {WORDS}"
+    """Wakes who sleeps there, and says how many were asleep. Who was stopped takes a moment until it sleeps again."""
+    left, until_seconds = set(range(begin, begin + WORDS * DISTANCE, DISTANCE)), time.monotonic() + WAKE_SECONDS
+    while left and time.monotonic() < until_seconds:
+        left -= {at for at in left if _futex(at, FUTEX_WAKE, 1)}
+        time.sleep(0.01)
+    return f"{WORDS - len(left)} of {WORDS}"
 
 
 def _futex(address: int, operation: int, value: int) -> int:
